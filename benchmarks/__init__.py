@@ -1,0 +1,1 @@
+"""Measurements: what is slow, what is right; never run as tests."""

@@ -1,0 +1,44 @@
+"""See what a vision model sees, over a whole image set, in one pass.
+
+The public interface is what this module names; torch is imported only by what needs it, so that
+``open_run`` and the writers work without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exporter.explain import compute_maps
+    from exporter.export import export
+    from exporter.store import Run, open_run
+
+try:
+    __version__ = version("exporter")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0.0.0"
+
+_HOMES = {
+    "compute_maps": "exporter.explain",
+    "export": "exporter.export",
+    "Run": "exporter.store",
+    "open_run": "exporter.store",
+}
+
+__all__ = ["Run", "__version__", "compute_maps", "export", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    # ``exporter.export`` is both the module of the chain and its one function: once the module is
+    # imported the import system binds it here, so it is callable itself (see exporter/export.py).
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'exporter' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

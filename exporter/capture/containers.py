@@ -1,0 +1,68 @@
+"""Walk through what a module returns: tensors, and tuples, lists, dicts and dataclasses of them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from torch import Tensor
+
+
+def rebuild(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
+    """Replace the tensors inside a value and leave everything else as it is.
+
+    Args:
+        value: a tensor, or tuples (named ones too), lists, mappings and dataclasses around tensors;
+            anything else is handed back unchanged.
+        change: called with a tensor's path (``""``, ``[0]``, ``[logits]``, ``[0][1]``) and the
+            tensor; returns what takes its place.
+        path: where ``value`` itself stands.
+
+    Returns:
+        The value with the replacements, of the same type; the very same object where ``change``
+        returned every tensor unchanged. The given containers are never written to.
+
+    Examples:
+        >>> import torch
+        >>> value = {"a": torch.ones(1), "b": (2, torch.ones(1))}
+        >>> rebuild(value, lambda path, tensor: tensor + 1 if path == "[b][1]" else tensor)
+        {'a': tensor([1.]), 'b': (2, tensor([2.]))}
+    """
+    if isinstance(value, Tensor):
+        return change(path, value)
+    changed: dict[Any, Any] = {}
+    for key, part in _parts(value):
+        new = rebuild(part, change, f"{path}[{key}]")
+        if new is not part:
+            changed[key] = new
+    return _replaced(value, changed) if changed else value
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (tuple, list)):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return []
+
+
+def _replaced(value: Any, changed: Mapping[Any, Any]) -> Any:
+    if isinstance(value, tuple):
+        items = [changed.get(index, item) for index, item in enumerate(value)]
+        # A named tuple takes its fields one by one, every other tuple takes an iterable.
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)
+    if isinstance(value, Mapping) and not isinstance(value, MutableMapping):
+        return type(value)({**value, **changed})  # type: ignore[call-arg]
+    new = copy.copy(value)
+    for key, item in changed.items():
+        if isinstance(value, (list, MutableMapping)):
+            # A transformers ModelOutput is a mapping and a dataclass: its __setitem__ sets both.
+            new[key] = item
+        else:
+            object.__setattr__(new, key, item)
+    return new

@@ -1,0 +1,221 @@
+"""Settings of a run: a TOML file, flags and Python arguments, all checked before a model loads."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from exporter.errors import ConfigError, choices
+
+DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
+WRITERS = ("tensorboard", "wandb", "html")
+
+Positive = Annotated[int, Field(gt=0)]
+
+_C = TypeVar("_C", bound="WriterConfig")
+
+
+class PreprocessingConfig(BaseModel):
+    """Overrides of the preprocessing that comes with the weights; what is None is left as it is.
+
+    Attributes:
+        size: input size in pixels: one number, or (height, width).
+        resize: shorter side after resizing, (height, width), or 0 for no resizing.
+        crop: ``center`` or ``none``.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
+        mean: a value a channel, in [0, 1] units.
+        std: a value a channel, in [0, 1] units; its length is the number of channels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Positive | tuple[Positive, Positive] | None = None
+    resize: Annotated[int, Field(ge=0)] | tuple[Positive, Positive] | None = None
+    crop: Literal["center", "none"] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> PreprocessingConfig:
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean has {len(self.mean)} values and std has {len(self.std)}; give one a channel"
+            )
+        return self
+
+
+class WriterConfig(BaseModel):
+    """What only the writers read; it decides nothing of a run's contents.
+
+    Attributes:
+        writers: which sinks are written.
+        keep: images that go to TensorBoard and W&B, a number or ``all``.
+        report_url: where the HTML report will be published, for links from the other sinks.
+        tensorboard_url: where TensorBoard will be, for links from the other sinks.
+        wandb: ``offline``, ``online`` or ``off``.
+        wandb_project: project of the W&B run.
+        wandb_entity: entity of the W&B run.
+        step: step of the TensorBoard summaries, such as the checkpoint's epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    writers: tuple[str, ...] = WRITERS
+    keep: Annotated[int, Field(ge=0)] | Literal["all"] = 64
+    report_url: str | None = None
+    tensorboard_url: str | None = None
+    wandb: Literal["offline", "online", "off"] = "offline"
+    wandb_project: str = "exporter"
+    wandb_entity: str | None = None
+    step: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("writers")
+    @classmethod
+    def _known_writers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in WRITERS:
+                raise ValueError(f"no writer is called {name!r}; {choices(name, WRITERS)}")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("report_url", "tensorboard_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is not a web address; begin it with http:// or https://")
+        return value
+
+
+class RunConfig(WriterConfig):
+    """Everything ``exporter run`` can be told; the fields are the flags' long names.
+
+    What only the writers read is ``WriterConfig``'s.
+
+    Attributes:
+        model: model spec, ``torchvision:resnet50``, ``timm:NAME``, ``package.module:factory`` or
+            ``path/file.py:factory``; a name when a module object is handed over in Python.
+        images: a folder, a folder of class folders, a glob, a CSV/JSONL/Parquet list or
+            ``module:factory`` giving a torch Dataset.
+        out: the run folder.
+        maps: map methods, in the order shown.
+        layers: layers to explain: names, globs, ``@Type`` or ``auto``.
+        target: ``predicted``, ``label``, ``top-K``, a class index or a class name.
+        weights: name of the weights, ``DEFAULT`` or ``none``.
+        checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
+        output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        batch_size: images a forward.
+        shard_size: images a shard.
+        workers: decoding threads; 0 chooses.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        seed: seeds the weights where there are none, and every random choice.
+        limit: the first so many images, or None for all.
+        classes: file of class names, one a line, or a JSON list.
+        top_k: predictions kept an image.
+        activations: layers whose strongest channels are recorded; ``auto`` is the explained ones.
+        activation_channels: channels kept a layer and image.
+        kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
+        preprocessing: overrides of the preprocessing.
+    """
+
+    model: str
+    images: str
+    out: Path
+    maps: tuple[str, ...] = DEFAULT_MAPS
+    layers: tuple[str, ...] = ("auto",)
+    target: str = "predicted"
+    weights: str = "DEFAULT"
+    checkpoint: Path | None = None
+    output: str | None = None
+    batch_size: Positive = 16
+    shard_size: Positive = 256
+    workers: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    seed: int = 0
+    limit: Positive | None = None
+    classes: Path | None = None
+    top_k: Positive = 5
+    activations: tuple[str, ...] = ("auto",)
+    activation_channels: Annotated[int, Field(ge=0)] = 8
+    kernels: tuple[str, ...] = ("auto",)
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+
+    @field_validator("maps", "layers", "activations", "kernels")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the run's contents, as JSON values.
+
+        ``out``, ``workers``, the writers and what only they read are left out, so that a run can be
+        resumed with other writers and rendered again elsewhere.
+        """
+        return self.model_dump(mode="json", exclude={"out", "workers", *WriterConfig.model_fields})
+
+
+def build_config(
+    file: Path | None = None, flags: dict[str, Any] | None = None, **arguments: Any
+) -> RunConfig:
+    """Build the settings of a run; later sources win: file, then flags, then arguments.
+
+    Args:
+        file: a TOML file whose keys are the long flags' names, with ``-`` or ``_``.
+        flags: values from the command line; those that are None were not given.
+        **arguments: values from Python; those that are None were not given.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a setting is unknown or wrong; one sentence that
+            names the setting, the bad value and what would be right.
+    """
+    values: dict[str, Any] = {} if file is None else _read_toml(file)
+    for source in (flags or {}, arguments):
+        values.update({name: value for name, value in source.items() if value is not None})
+    return _checked(RunConfig, values)
+
+
+def build_writer_config(values: dict[str, Any]) -> WriterConfig:
+    """Build what only the writers read.
+
+    Raises:
+        ConfigError: if a setting is unknown or wrong.
+    """
+    return _checked(WriterConfig, values)
+
+
+def _checked(kind: type[_C], values: dict[str, Any]) -> _C:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, kind)) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {str(file)!r} cannot be read: {error}") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration {str(file)!r} is not TOML: {error}") from None
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"
+    if first["type"] == "missing":
+        return f"the setting {where!r} is missing; give --{where.replace('_', '-')}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message if where == "" else f"{where}: {message}"
+    return f"the setting {where!r} is {first['input']!r}: {message[:1].lower()}{message[1:]}"

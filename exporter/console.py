@@ -1,0 +1,135 @@
+"""What the command line prints: progress, outcomes, plans, sizes and durations."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from exporter.config import RunConfig
+
+if TYPE_CHECKING:
+    from exporter.export import Outcome
+    from exporter.records import Written
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say_outcome(config: RunConfig, outcome: Outcome) -> None:
+    """Print what a run came to: images, accuracy, sinks, what was flagged and skipped."""
+    plan, totals = outcome.run.plan, outcome.run.totals
+    seconds = outcome.seconds.get("compute", 0.0)
+    OUT.print(
+        f"[green]✓[/] {totals.read if totals else 0} of {len(plan.images)} images, "
+        f"{len(plan.methods)} methods at {len(plan.explained)} layers in {duration(seconds)}; "
+        f"layers: {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})"
+    )
+    if totals and totals.labelled:
+        OUT.print(
+            f"accuracy {100 * totals.correct / totals.labelled:.1f} % "
+            f"of {totals.labelled} labelled images"
+        )
+    elif plan.label_match:
+        OUT.print(escape(plan.label_match))
+    say_written(config.out, outcome.written, outcome.failed)
+    if totals and totals.flagged:
+        flagged = ", ".join(f"{name}: {count}" for name, count in totals.flagged.items())
+        OUT.print(f"[yellow]flagged maps[/] {escape(flagged)}")
+    for note in plan.notes:
+        OUT.print(f"[yellow]note[/] {escape(note)}")
+    for path, reason in outcome.skipped[:20]:
+        ERR.print(f"[yellow]skipped[/] {escape(path)}: {escape(reason)}")
+    if len(outcome.skipped) > 20:
+        ERR.print(f"… and {len(outcome.skipped) - 20} more, listed in the report")
+
+
+def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
+    """Print how to open each sink, and how to write again one that failed."""
+    for sink in written:
+        # A writer names a file of the run, or a command.
+        how = str(out / sink.open) if (out / sink.open).exists() else sink.open
+        OUT.print(
+            f"[bold]{sink.writer:<12}[/] {escape(how)}  ({sink.shown} of {sink.total} images)"
+        )
+        for note in sink.notes:
+            OUT.print(f"{'':<12} {escape(note)}")
+    for name, reason in failed:
+        again = shlex.join(["exporter", "render", str(out), "--writer", name])
+        ERR.print(
+            f"[bold red]error:[/] the writer {name!r} failed: {escape(reason)}; the run is whole, "
+            f"and {escape(again)} writes it again"
+        )
+
+
+class Bar:
+    """A progress bar with the time left; plain lines where nobody watches."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=ERR,
+            transient=True,
+            disable=not ERR.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, stage: str, total: int | None = None) -> None:
+        """Replace the bar by the next stage's."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(escape(stage), total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, steps)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(escape(line))
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would: ``4.2 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def size(count: int) -> str:
+    """Write bytes as a person would: ``12 bytes``, ``3.4 MB``."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,214 @@
+"""Compute every missing shard in this process.
+
+Small models run as several replicas of one thread each, large ones as one with every thread. The
+first batches of the run are the trial: they are real work, done both ways and timed, so that
+choosing costs nothing. One thread and several give the same bits (measured), so the choice leaves
+no trace in the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from exporter.engines.job import Job
+from exporter.engines.rows import Computed, Loaded, compute, load
+from exporter.explain import Explainer
+from exporter.records import ImageEntry
+from exporter.watch import Watch
+
+_TRIAL = 3
+"""Batches each way of running is timed on, after one that warms up."""
+
+_SMALL = 40_000_000
+"""Parameters above which replicas are not tried: memory traffic would decide against them."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    shard: int
+    last: bool
+    entries: tuple[ImageEntry, ...]
+
+
+def compute_shards(
+    job: Job, missing: Sequence[int], write: Callable[[int, list[Computed]], None], watch: Watch
+) -> None:
+    """Compute shards in order and hand each, whole, to ``write``.
+
+    Args:
+        job: the work.
+        missing: numbers of the shards to compute.
+        write: stores one shard from its batches; called in shard order, on one thread of its own.
+        watch: told of every image done.
+    """
+    batches = list(_cut(job, missing))
+    with _Sink(write, watch) as sink:
+        if job.device.type == "cpu":
+            _on_cpu(job, batches, sink)
+        else:
+            _in_turn(job, batches, sink, job.explainer(job.module))
+
+
+def _cut(job: Job, shards: Sequence[int]) -> Iterator[_Batch]:
+    for shard in shards:
+        start, stop = job.plan.shards[shard]
+        for first in range(start, stop, job.batch_size):
+            end = min(first + job.batch_size, stop)
+            yield _Batch(shard, end == stop, job.plan.images[first:end])
+
+
+class _Sink:
+    """Write shards on one thread, beside the model; the first failure stops the run."""
+
+    def __init__(self, write: Callable[[int, list[Computed]], None], watch: Watch) -> None:
+        self._write = write
+        self._watch = watch
+        self._parts: list[Computed] = []
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._pending:
+                future.result()
+
+    def take(self, batch: _Batch, computed: Computed) -> None:
+        """Take the next batch, in order; a shard whose last batch this is gets written."""
+        self._parts.append(computed)
+        self._watch.advance(len(batch.entries))
+        if batch.last:
+            self._pending.append(self._pool.submit(self._write, batch.shard, self._parts))
+            self._parts = []
+        # Two shards in memory are enough to keep the thread busy.
+        while self._pending and (self._pending[0].done() or len(self._pending) > 2):
+            self._pending.popleft().result()
+
+
+def _on_cpu(job: Job, batches: Sequence[_Batch], sink: _Sink) -> None:
+    """Run on the CPU, first both ways, then the faster one."""
+    threads = torch.get_num_threads()
+    whole = job.explainer(job.module)
+    trial = 1 + _TRIAL
+    parameters = sum(parameter.numel() for parameter in job.module.parameters())
+    if threads < 2 or parameters > _SMALL or len(batches) < trial + 2 * trial * threads:
+        _in_turn(job, batches, sink, whole)
+        return
+    _in_turn(job, batches[:1], sink, whole)
+    one = _timed(lambda: _in_turn(job, batches[1:trial], sink, whole)) / _TRIAL
+    with _Replicas(job, threads) as replicas:
+        # The first round of a replica warms it up (thread pools, primitive caches).
+        replicas.run(batches[trial : trial + threads], sink)
+        start = trial + threads
+        stop = start + _TRIAL * threads
+        several = _timed(lambda: replicas.run(batches[start:stop], sink)) / (stop - start)
+        if several < one:
+            replicas.run(batches[stop:], sink)
+            return
+    _in_turn(job, batches[stop:], sink, whole)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _in_turn(job: Job, batches: Sequence[_Batch], sink: _Sink, explainer: Explainer) -> None:
+    """Run batches one after the other, the next ones being decoded meanwhile."""
+    for batch, loaded in _loaded(job, batches):
+        sink.take(batch, compute(job, explainer, loaded))
+
+
+def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loaded]]:
+    """Yield batches with their images; with workers, at most four batches ahead of the model."""
+    if job.workers == 0:
+        for batch in batches:
+            yield batch, load(job, batch.entries)
+        return
+    with ThreadPoolExecutor(job.workers, thread_name_prefix="decode") as pool:
+        ahead: deque[tuple[_Batch, Future[Loaded]]] = deque()
+        rest = iter(batches)
+        try:
+            for batch in rest:
+                ahead.append((batch, pool.submit(load, job, batch.entries)))
+                if len(ahead) > max(4, job.workers):
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+class _Replicas:
+    """Several replicas of the model, one torch thread each, that take batches in turn.
+
+    Replicas share parameters and buffers; only the modules are copied, for their hooks.
+    """
+
+    def __init__(self, job: Job, count: int) -> None:
+        self._job = job
+        self._threads = torch.get_num_threads()
+        self._explainers = [job.explainer(_replica(job.module)) for _ in range(count)]
+        self._free = deque(self._explainers)
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(
+            count, thread_name_prefix="replica", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def __enter__(self) -> _Replicas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads)
+
+    def run(self, batches: Sequence[_Batch], sink: _Sink) -> None:
+        """Compute batches on all replicas and hand them to the sink in their order."""
+        ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
+        for batch in batches:
+            ahead.append((batch, self._pool.submit(self._compute, batch)))
+            if len(ahead) > 2 * len(self._explainers):
+                first, future = ahead.popleft()
+                sink.take(first, future.result())
+        while ahead:
+            first, future = ahead.popleft()
+            sink.take(first, future.result())
+
+    def _compute(self, batch: _Batch) -> Computed:
+        with self._lock:
+            explainer = self._free.popleft()
+        try:
+            return compute(self._job, explainer, load(self._job, batch.entries))
+        finally:
+            with self._lock:
+                self._free.append(explainer)
+
+
+def _replica(module: nn.Module) -> nn.Module:
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
+
+
+def default_workers(device: torch.device) -> int:
+    """Choose the decoding threads: none where they would only take the model's own cores."""
+    cores = os.cpu_count() or 1
+    if device.type != "cpu":
+        return min(8, cores)
+    return 0 if cores <= 2 else min(4, cores // 4)

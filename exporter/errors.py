@@ -1,0 +1,66 @@
+"""Errors a user can cause: each is one sentence with the bad value and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class ExporterError(Exception):
+    """A request that cannot be met; the command line prints it as one line and exits with 2."""
+
+
+class ConfigError(ExporterError):
+    """A setting that is malformed or contradicts another."""
+
+
+class ModelError(ExporterError):
+    """A model, its weights or its checkpoint that cannot be resolved."""
+
+
+class LayerError(ExporterError):
+    """A layer that the model does not have, or that cannot be explained."""
+
+
+class TargetError(ExporterError):
+    """A target that does not fit the model's output."""
+
+
+class MapError(ExporterError):
+    """A map method that is unknown, or that does not fit the model."""
+
+
+class ImageSetError(ExporterError):
+    """An image set that cannot be opened, or is empty."""
+
+
+class ImageError(ExporterError):
+    """One image that cannot be read: the row carries the reason and the run goes on."""
+
+
+class RunError(ExporterError):
+    """A run folder that is absent, damaged, already taken, or belongs to other settings."""
+
+
+class WriterError(ExporterError):
+    """A sink that cannot be written; the run itself stays whole."""
+
+
+def choices(wrong: str, valid: Iterable[str], *, limit: int = 8) -> str:
+    """Say which valid names are closest to a wrong one.
+
+    Args:
+        wrong: what was asked for.
+        valid: every name that would have been right.
+        limit: the most names to list where none is close.
+
+    Returns:
+        A clause such as ``did you mean 'layer4'?`` or ``choose one of a, b, c``.
+    """
+    names: Sequence[str] = list(dict.fromkeys(valid))
+    close = get_close_matches(wrong, names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    shown = ", ".join(names[:limit])
+    more = f" … ({len(names)} in all)" if len(names) > limit else ""
+    return f"choose one of {shown}{more}" if names else "there is nothing to choose from"

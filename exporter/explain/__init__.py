@@ -1,0 +1,17 @@
+"""One model's capture and maps together: `compute_maps` for Python, `Explainer` for a run."""
+
+from __future__ import annotations
+
+from exporter.explain.batches import DeviceBatch, HostActivation, HostBatch, HostChannels, HostMap
+from exporter.explain.compute import compute_maps
+from exporter.explain.explainer import Explainer
+
+__all__ = [
+    "DeviceBatch",
+    "Explainer",
+    "HostActivation",
+    "HostBatch",
+    "HostChannels",
+    "HostMap",
+    "compute_maps",
+]

@@ -1,0 +1,214 @@
+"""Maps for people who have a model and a batch of inputs in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import capture, plan_passes
+from exporter.config import DEFAULT_MAPS
+from exporter.errors import LayerError, TargetError
+from exporter.explain.explainer import rows_of
+from exporter.explain.layers import View, classifiers_at, maps_at_layers
+from exporter.maps import get_methods
+from exporter.models import choose_layers, locate_output
+
+Explained = int | Callable[[Tensor], Tensor]
+"""One target of one image: a class index, or a function of that image's output row to a scalar."""
+
+
+def compute_maps(
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    maps: Sequence[str] = DEFAULT_MAPS,
+    layers: Sequence[str] = ("auto",),
+    targets: Sequence[Explained | Sequence[Explained]] | Tensor | None = None,
+    rectify: bool = False,
+    output: str | None = None,
+) -> Mapping[tuple[str, str], Tensor]:
+    """Compute raw, signed class-activation maps of a batch.
+
+    All methods and layers share one forward, and one backward a target. The model may be training,
+    frozen, on any device and called under ``torch.no_grad()``; it is left exactly as it was, and
+    its parameters' ``.grad`` is not touched.
+
+    Args:
+        model: takes the inputs alone.
+        inputs: (N, C, H, W); moved to the model's device and floating-point type where they differ.
+        maps: names of methods (``exporter maps`` lists them).
+        layers: names (``layer4``, ``relu#2``, ``block[0]``), globs, ``@Type``, or ``auto``.
+        targets: one entry an image: a class index, or a function from that image's row of outputs
+            (K,) to a scalar; or, for T targets an image, a list of T of them. None explains the
+            predicted class.
+        rectify: apply the ReLU to the methods whose definition ends in one.
+        output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+
+    Returns:
+        By (method, layer), layers in the order in which they run: float32 (float64 from a float64
+        model) of shape (N, H, W), or (N, T, H, W) where targets are lists, at the layer's own
+        resolution, on the model's device. Nothing is normalised. ``cam`` is there only for the
+        layers that it fits.
+
+    Raises:
+        TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
+        LayerError: if a layer is unknown, never runs, or has no gradient or no grid of places.
+        MapError: if a method is unknown, or fits none of the layers.
+        ModelError: if the model cannot carry gradients.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
+        >>> found = compute_maps(
+        ...     model, torch.rand(2, 3, 4, 4), maps=["gradcam"], layers=["1"], targets=[7, 2]
+        ... )
+        >>> {key: tuple(value.shape) for key, value in found.items()}
+        {('gradcam', '1'): (2, 2, 2)}
+    """
+    methods = get_methods((maps,) if isinstance(maps, str) else maps)
+    images = _fitting(model, inputs)
+    names = _named(model, images, (layers,) if isinstance(layers, str) else tuple(layers))
+    wanted, several = _one_an_image(targets, len(images))
+    classifiers = classifiers_at(methods, model, names, images[:1], output=output)
+    count = len(wanted[0]) if wanted else 1
+    planned = plan_passes(methods, names, targets=count)[0]
+    captured = capture(
+        model,
+        images,
+        names,
+        lambda found: _scores(rows_of(locate_output(found, output)[0]), wanted),
+        gradients=bool(planned.backwards),
+    )
+    with torch.inference_mode(False), torch.no_grad():
+        rows = rows_of(locate_output(captured.output, output)[0])
+        made, missing = maps_at_layers(
+            methods,
+            captured,
+            names,
+            view=View.of(images),
+            classifiers=classifiers,
+            targets=_indices(rows, wanted) if classifiers else None,
+            count=count,
+        )
+        for layer in names:
+            # Of a layer that returns a container, one element that can be explained is enough.
+            if any(layer in captured.asked[name] and name not in missing for name in made):
+                continue
+            for name, why in missing.items():
+                if name == layer or name.startswith(f"{layer}["):
+                    raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
+        return {
+            (method.name, layer): _finished(
+                found[method.name], several, rectify and method.record.relu
+            )
+            for layer, found in made.items()
+            for method in methods
+            if method.name in found
+        }
+
+
+def _finished(found: Sequence[Tensor], several: bool, rectify: bool) -> Tensor:
+    made = torch.stack(tuple(found), dim=1) if several else found[0]
+    return made.relu() if rectify else made
+
+
+def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4 or len(inputs) == 0:
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TargetError(
+            f"the inputs are {shape}; give a tensor (N, C, H, W) of at least one image"
+        )
+    first = next((one for one in model.parameters() if one.is_floating_point()), None)
+    return inputs if first is None else inputs.to(first.device, first.dtype)
+
+
+def _named(model: nn.Module, images: Tensor, layers: tuple[str, ...]) -> tuple[str, ...]:
+    modules = dict(model.named_modules())
+    # Plain names need no trial forward; everything else is looked up by trying the model.
+    if all(name.split("[")[0].split("#")[0] in modules and name for name in layers) and layers:
+        return layers
+    return choose_layers(model, images[:1], layers).names
+
+
+def _one_an_image(
+    targets: Sequence[Explained | Sequence[Explained]] | Tensor | None, images: int
+) -> tuple[list[list[Explained]] | None, bool]:
+    """Return T targets an image (None: the predicted class), and whether T was asked for."""
+    if targets is None:
+        return None, False
+    entries: list[Any]
+    if isinstance(targets, Tensor):
+        entries = targets.tolist() if targets.ndim else [targets.item()]
+    elif isinstance(targets, (int, str)) or not isinstance(targets, Sequence):
+        raise TargetError(
+            f"targets is {targets!r}; give a list with one entry an image, {images} in all"
+        )
+    else:
+        entries = list(targets)
+    if len(entries) != images:
+        raise TargetError(
+            f"targets has {len(entries)} entries for {images} images; give one an image"
+        )
+    several = isinstance(entries[0], Sequence) and not isinstance(entries[0], str)
+    rows = [
+        list(entry) if several and isinstance(entry, Sequence) else [entry] for entry in entries
+    ]
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise TargetError(
+            f"targets gives {', '.join(str(len(row)) for row in rows)} targets to its images;"
+            " give every image the same number, at least one"
+        )
+    for one in (one for row in rows for one in row):
+        if isinstance(one, bool) or not (isinstance(one, int) or callable(one)):
+            raise TargetError(
+                f"the target {one!r} is neither a class index nor a function of an output row"
+            )
+    return rows, several
+
+
+def _scores(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
+    """Return every image's targets as scalars, (N, T)."""
+    if wanted is None or all(isinstance(one, int) for row in wanted for one in row):
+        return rows.gather(1, _indices(rows, wanted))
+    return torch.stack(
+        [
+            torch.stack([_score(one, row) for one in ones])
+            for row, ones in zip(rows, wanted, strict=True)
+        ]
+    )
+
+
+def _score(target: Explained, row: Tensor) -> Tensor:
+    if isinstance(target, int):
+        return row[_checked(target, row.shape[0])]
+    score = target(row)
+    if not isinstance(score, Tensor) or score.numel() != 1:
+        what = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+        raise TargetError(f"a target function returned {what}; return a tensor of one value")
+    return score.reshape(())
+
+
+def _indices(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
+    """Return class indices (N, T) on the device of the output."""
+    if wanted is None:
+        return rows.detach().argmax(1, keepdim=True)
+    checked = []
+    for row in wanted:
+        for one in row:
+            if not isinstance(one, int):
+                raise TargetError(
+                    "cam explains a class; give class indices, not functions, as its targets"
+                )
+            checked.append(_checked(one, rows.shape[1]))
+    return torch.tensor(checked, device=rows.device).reshape(len(wanted), -1)
+
+
+def _checked(target: int, classes: int) -> int:
+    if not 0 <= target < classes:
+        raise TargetError(
+            f"the target {target} is out of range; the output has {classes} values,"
+            f" 0 to {classes - 1}"
+        )
+    return target

@@ -1,0 +1,188 @@
+"""From what was captured to maps: every method asked for, at every layer where it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import Captured
+from exporter.errors import LayerError, MapError
+from exporter.maps import Method, channel_maps
+from exporter.models import find_classifier
+from exporter.models.layout import layout_of
+
+LayerMaps = dict[str, tuple[Tensor, ...]]
+"""By method, a raw map (N, H, W) a target; all targets share one tensor where none matters."""
+
+
+class View(NamedTuple):
+    """What the model was given: how many images, of how many rows and columns."""
+
+    images: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, inputs: Tensor) -> View:
+        """Read it off the inputs (N, C, H, W)."""
+        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1])
+
+
+def maps_at_layers(
+    methods: Sequence[Method],
+    captured: Captured,
+    layers: Sequence[str],
+    *,
+    view: View,
+    classifiers: Mapping[str, Tensor],
+    targets: Tensor | None,
+    count: int,
+) -> tuple[dict[str, LayerMaps], dict[str, str]]:
+    """Compute every method at every captured layer, on the device.
+
+    Args:
+        methods: what to compute.
+        captured: from `exporter.capture.capture`.
+        layers: the layers asked for.
+        view: what the model was given.
+        classifiers: by layer, the linear layer (K, C) that global average pooling feeds from it.
+        targets: class indices (N, T), needed for methods of a classifier only.
+        count: T, targets an image.
+
+    Returns:
+        Maps by layer in execution order, and by layer (or ``method at layer``) why one is missing.
+
+    Raises:
+        LayerError: if a layer has no grid of places, or none of the layers can be explained.
+    """
+    asked = set(layers)
+    missing = {
+        name: why
+        for name, why in captured.missing.items()
+        if name.split("[")[0] in asked or name in asked
+    }
+    found: dict[str, LayerMaps] = {}
+    for name, raw in captured.activations.items():
+        if asked.isdisjoint(captured.asked[name]):
+            continue
+        gradients = captured.gradients.get(name)
+        rows = _rows(classifiers.get(name), targets)
+        here = []
+        for method in methods:
+            if method.needs.classifier and rows is None:
+                missing[f"{method.name} at {name}"] = (
+                    "no average pooling and single linear layer follow"
+                )
+            elif gradients is not None or not method.needs.gradients:
+                here.append(method)
+        if here:
+            activation = in_map_type(as_grid(raw, name, view))
+            steep = None
+            if gradients is not None and any(method.needs.gradients for method in here):
+                steep = [in_map_type(as_grid(one, name, view)) for one in gradients]
+            found[name] = _layer_maps(here, activation, steep, rows, count)
+    if methods and not found:
+        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
+    return found, missing
+
+
+def _layer_maps(
+    methods: Sequence[Method],
+    activation: Tensor,
+    gradients: Sequence[Tensor] | None,
+    rows: Tensor | None,
+    count: int,
+) -> LayerMaps:
+    # What does not depend on the target is computed with the first one and shared by the others.
+    moving = [method for method in methods if method.needs.gradients or method.needs.classifier]
+    made = [
+        channel_maps(
+            methods if target == 0 else moving,
+            activation,
+            None if gradients is None else gradients[target],
+            None if rows is None else rows[:, target],
+        )
+        for target in range(count if moving else 1)
+    ]
+    return {
+        method.name: tuple(
+            made[min(t, len(made) - 1) if method in moving else 0][method.name]
+            for t in range(count)
+        )
+        for method in methods
+    }
+
+
+def as_grid(tensor: Tensor, layer: str, view: View) -> Tensor:
+    """View a layer's output or its gradient as (N, C, H, W).
+
+    Args:
+        tensor: what the layer returned, channels first or last, or a row of tokens.
+        layer: its name, for the message.
+        view: what the model was given.
+
+    Raises:
+        LayerError: if it has no plane of places.
+    """
+    layout = layout_of(tuple(tensor.shape), (view.height, view.width))
+    # Windows and regions multiply the batch: such an output is not one plane an image.
+    if layout is None or len(tensor) != view.images:
+        raise LayerError(
+            f"the layer {layer!r} gives {tuple(tensor.shape)} for {view.images} images, which is no"
+            " plane of places with channels for each; choose a layer that gives (C, H, W),"
+            " (H, W, C) or tokens"
+        )
+    return layout.spatial(tensor)
+
+
+def in_map_type(tensor: Tensor) -> Tensor:
+    """Return the tensor in the type maps are computed in: float64 stays, others become float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
+
+
+def classifiers_at(
+    methods: Sequence[Method],
+    module: nn.Module,
+    layers: Sequence[str],
+    example: Tensor,
+    *,
+    output: str | None,
+) -> dict[str, Tensor]:
+    """Find the linear classifier behind each layer, where a method needs it and there is one.
+
+    Args:
+        methods: what is going to be computed.
+        module: the model.
+        layers: names of layers.
+        example: one image (1, C, H, W) to try the model on.
+        output: path of the logits inside the model's output.
+
+    Returns:
+        By layer, the classifier's weights (K, C), detached; empty if no method needs them.
+
+    Raises:
+        MapError: if a method needs one and no layer has one.
+    """
+    names = [method.name for method in methods if method.needs.classifier]
+    found: dict[str, Tensor] = {}
+    reasons: list[str] = []
+    if not names:
+        return found
+    for layer in layers:
+        try:
+            found[layer] = find_classifier(module, layer, example, output=output)
+        except (MapError, LayerError) as error:
+            reasons.append(str(error))
+    if not found:
+        raise MapError(reasons[-1] if reasons else f"{names[0]} needs a layer; there is none")
+    return found
+
+
+def _rows(classifier: Tensor | None, targets: Tensor | None) -> Tensor | None:
+    if classifier is None or targets is None:
+        return None
+    return classifier.index_select(0, targets.flatten()).reshape(*targets.shape, -1)

@@ -1,0 +1,504 @@
+"""The chain: from a model and an image set to a run folder and its sinks.
+
+This is the one module that knows every stage. ``exporter.export(...)`` is its function; the
+package's attribute of that name becomes this module once it is imported, so the module is callable
+too.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter.capture import guest
+from exporter.config import RunConfig, build_config
+from exporter.engines import Job, compute_shards
+from exporter.engines.local import default_workers
+from exporter.engines.rows import Computed, compute, inputs, load
+from exporter.errors import (
+    ConfigError,
+    ImageError,
+    ImageSetError,
+    LayerError,
+    TargetError,
+    WriterError,
+)
+from exporter.explain import Explainer
+from exporter.images import ImageSet, open_images
+from exporter.maps import get_methods
+from exporter.models import (
+    Kernels,
+    ResolvedModel,
+    adopt,
+    choose_layers,
+    collect_kernels,
+    count_layers,
+    layer_table,
+    locate_output,
+    match_labels,
+    parse_target,
+    read_classes,
+    resolve,
+    with_output,
+)
+from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Written
+from exporter.render import encode_png, kernel_sheet
+from exporter.sinks import write_sinks
+from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run
+from exporter.summaries import channel_table, merge_channels
+from exporter.watch import Silence, Watch
+
+_PACKAGES = (
+    "exporter",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        run: the run folder, open for reading.
+        written: what each writer made.
+        failed: (writer, reason) of each that could not be written; the run itself is whole.
+        seconds: wall-clock seconds a stage.
+    """
+
+    run: Run
+    written: tuple[Written, ...]
+    failed: tuple[tuple[str, str], ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(path, reason) of each image that could not be read."""
+        return self.run.totals.skipped if self.run.totals else ()
+
+
+def export(
+    model: str | nn.Module,
+    images: object,
+    *,
+    out: str | Path,
+    config: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    **settings: Any,
+) -> Run:
+    """Run a model over an image set and write every sink.
+
+    Args:
+        model: a model spec, or a module; a module's mode, gradients, hooks and device are left as
+            found.
+        images: a folder, glob, list or ``module:factory``; or a sequence of paths, or a torch
+            Dataset.
+        out: the run folder.
+        config: a TOML file of settings; ``settings`` win over it.
+        resume: go on with a run that was interrupted.
+        overwrite: replace a run that is there.
+        watch: told how the work goes on.
+        **settings: any field of ``RunConfig``, such as ``maps``, ``layers``, ``target``,
+            ``writers``, ``keep``.
+
+    Returns:
+        The run, open for reading.
+
+    Raises:
+        ExporterError: if something asked for cannot be had; one sentence.
+        WriterError: if a sink could not be written; the run itself is whole.
+    """
+    module = model if isinstance(model, nn.Module) else None
+    told = images if isinstance(images, str | Path) else None
+    checked = build_config(
+        config,
+        model=type(model).__name__ if isinstance(model, nn.Module) else model,
+        images=str(told) if told is not None else type(images).__name__,
+        out=Path(out),
+        **settings,
+    )
+    outcome = run(
+        checked,
+        module=module,
+        source=images if told is None else None,
+        resume=resume,
+        overwrite=overwrite,
+        watch=watch,
+        command="exporter.export(…)",
+    )
+    if outcome.failed:
+        name, reason = outcome.failed[0]
+        raise WriterError(f"the writer {name!r} failed, the run in {str(out)!r} is whole: {reason}")
+    return outcome.run
+
+
+def run(
+    config: RunConfig,
+    *,
+    module: nn.Module | None = None,
+    source: object = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    command: str = "",
+) -> Outcome:
+    """Do the whole job: plan, compute every missing shard, merge, write every sink.
+
+    Args:
+        config: the settings.
+        module: the model itself, where it was handed over in Python.
+        source: the images themselves, where they were handed over in Python.
+        resume: go on with a run that was interrupted.
+        overwrite: replace a run that is there.
+        watch: told how the work goes on.
+        command: what the report says was run.
+
+    Returns:
+        The run and what was written.
+
+    Raises:
+        ExporterError: if something asked for cannot be had.
+        KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
+    """
+    watch = watch or Silence()
+    clock = _Clock()
+    with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
+        clock.lap("plan")
+        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume)
+        with folder:
+            _compute(job, folder, watch)
+            seconds = clock.lap("compute")
+            if not (folder.path / "run.json").exists():
+                channels = merge_channels(folder.summaries()) if job.plan.recorded else None
+                folder.finish(seconds, channels)
+    opened = open_run(config.out)
+    written, failed = write_sinks(opened, config, watch)
+    clock.lap("write")
+    return Outcome(opened, written, failed, clock.laps)
+
+
+def _compute(job: Job, folder: RunFolder, watch: Watch) -> None:
+    missing = folder.missing()
+    done = len(job.plan.images) - sum(
+        stop - start for start, stop in (job.plan.shards[index] for index in missing)
+    )
+    if done:
+        watch.say(f"resuming: {done} of {len(job.plan.images)} images are already there")
+    if missing or not (folder.path / "kernels").exists():
+        folder.write_kernels([_sheet(kernels) for kernels in job.kernels])
+    watch.begin("computing maps", len(job.plan.images) - done)
+
+    def store(index: int, parts: list[Computed]) -> None:
+        if job.plan.recorded:
+            folder.write_summary(index, channel_table([c for part in parts for c in part.channels]))
+        folder.write_shard(index, [row for part in parts for row in part.rows])
+
+    compute_shards(job, missing, store, watch)
+
+
+def _sheet(kernels: Kernels) -> KernelSheet:
+    picture, shown = kernel_sheet(kernels.values)
+    return KernelSheet(kernels.name, kernels.type, kernels.values, encode_png(picture), shown)
+
+
+@contextmanager
+def plan_job(
+    config: RunConfig,
+    *,
+    module: nn.Module | None = None,
+    source: object = None,
+    watch: Watch | None = None,
+    command: str = "",
+) -> Iterator[Job]:
+    """Resolve everything a run needs, and hold the model as a guest until the block ends.
+
+    Args:
+        config: the settings.
+        module: the model itself, where it was handed over in Python.
+        source: the images themselves, where they were handed over in Python.
+        watch: told how the work goes on.
+        command: what the report says was run.
+
+    Yields:
+        The job: its plan is complete, nothing has been written.
+
+    Raises:
+        ExporterError: if something asked for cannot be had.
+    """
+    watch = watch or Silence()
+    methods = get_methods(config.maps)
+    watch.begin("reading the image set")
+    image_set = open_images(
+        source if source is not None else config.images, limit=config.limit, workers=config.workers
+    )
+    watch.begin("loading the model")
+    resolved = _resolve(config, module)
+    device = _device(config.device, resolved.module, handed_over=module is not None)
+    model = resolved.module if module is not None else resolved.module.to(device)
+    with guest(model):
+        channels_last = _has_convolutions(model)
+        if channels_last and module is None:
+            model = model.to(memory_format=torch.channels_last)
+        prepared = _first_readable(image_set, resolved.record.preprocessing)
+        example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
+        layers = choose_layers(model, example, config.layers)
+        recorded = _recorded(model, example, config, layers.names)
+        with torch.no_grad():
+            logits, path = locate_output(model(example), config.output)
+        if logits.ndim > 2:
+            raise TargetError(
+                f"the model's output has the shape {tuple(logits.shape)}, where a row of values an "
+                "image, (N, K), is explained; name another with --output"
+            )
+        record = with_output(resolved.record, path, int(logits.shape[-1]))
+        target = parse_target(config.target, record.classes)
+        labels = match_labels(
+            {entry.label for entry in image_set.entries if entry.label is not None},
+            record.classes,
+        )
+
+        def explainer(replica: nn.Module) -> Explainer:
+            return Explainer(
+                replica,
+                methods,
+                layers.names,
+                recorded=recorded,
+                channels=config.activation_channels,
+                target=target,
+                output=path,
+                top_k=config.top_k,
+            )
+
+        kernels = collect_kernels(model, config.kernels) if config.kernels else ()
+        unknown = torch.full((1,), -1, device=device)
+        missing = explainer(model)(example, unknown).to_host().missing
+        yield Job(
+            plan=Plan(
+                schema=SCHEMA_VERSION,
+                settings=config.settings(),
+                model=record,
+                layers=layer_table(model, example),
+                explained=layers.names,
+                layer_reason=layers.reason,
+                recorded=recorded,
+                methods=tuple(method.record for method in methods),
+                target=config.target,
+                image_set=image_set.where,
+                images=image_set.entries,
+                shards=_shards(len(image_set.entries), config.shard_size),
+                label_match=labels.reason,
+                label_index=labels.index,
+                execution={
+                    "device": device.type,
+                    "dtype": str(example.dtype).removeprefix("torch."),
+                    "memory format": "channels last" if channels_last else "contiguous",
+                },
+                versions=_versions(),
+                command=command,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                notes=(*image_set.notes, *(f"{name}: {why}" for name, why in missing.items())),
+            ),
+            image_set=image_set,
+            module=model,
+            explainer=explainer,
+            kernels=kernels,
+            device=device,
+            batch_size=config.batch_size,
+            channels_last=channels_last,
+            workers=config.workers or default_workers(device),
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost, from one batch.
+
+    Attributes:
+        images: images in the set.
+        batch: images in the trial batch.
+        seconds: seconds the computing would take, without the writers.
+        store_bytes: bytes the shards would take.
+    """
+
+    images: int
+    batch: int
+    seconds: float
+    store_bytes: int
+
+
+def estimate(job: Job) -> Estimate:
+    """Compute one batch twice, the second time against the clock, and write nothing.
+
+    Raises:
+        ExporterError: if the model or a method fails on the batch.
+    """
+    entries = job.plan.images[: job.batch_size]
+    explainer = job.explainer(job.module)
+    compute(job, explainer, load(job, entries))
+    start = time.perf_counter()
+    computed = compute(job, explainer, load(job, entries))
+    seconds = time.perf_counter() - start
+    size = sum(
+        len(row.image or b"")
+        + sum(len(stored.values) for stored in row.maps)
+        + sum(len(stored.values) for stored in row.activations)
+        for row in computed.rows
+    )
+    share = len(job.plan.images) / len(entries)
+    return Estimate(len(job.plan.images), len(entries), seconds * share, int(size * share))
+
+
+def describe_layers(
+    spec: str, *, weights: str = "none", checkpoint: Path | None = None
+) -> dict[str, Any]:
+    """Describe a model's layers without running a job.
+
+    Args:
+        spec: the model spec.
+        weights: name of the weights; shapes and counts need none.
+        checkpoint: weights to lay over it.
+
+    Returns:
+        JSON values: ``model``, ``layers`` (a dict a layer, in the model's order), ``counts``,
+        ``explained`` (the layers explained by default) and ``reason``.
+
+    Raises:
+        ModelError: if the model cannot be resolved.
+    """
+    resolved = resolve(spec, weights=weights, checkpoint=checkpoint)
+    preprocessing = resolved.record.preprocessing
+    example = torch.zeros(1, preprocessing.channels, *preprocessing.size)
+    table = layer_table(resolved.module, example)
+    try:
+        chosen = choose_layers(resolved.module, example, ("auto",))
+        explained, reason = chosen.names, chosen.reason
+    except LayerError as error:
+        explained, reason = (), str(error)
+    return {
+        "model": resolved.record.name,
+        "layers": [asdict(layer) for layer in table],
+        "counts": dict(count_layers(table)),
+        "explained": list(explained),
+        "reason": reason,
+    }
+
+
+class _Clock:
+    """Wall-clock seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> float:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+        return self.laps[name]
+
+
+def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
+    if module is not None:
+        return adopt(
+            module,
+            name=None,
+            preprocessing=config.preprocessing,
+            classes=read_classes(config.classes) if config.classes else None,
+        )
+    return resolve(
+        config.model,
+        weights=config.weights,
+        checkpoint=config.checkpoint,
+        seed=config.seed,
+        preprocessing=config.preprocessing,
+        classes=config.classes,
+    )
+
+
+def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.device:
+    here = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    if handed_over:
+        if wanted not in ("auto", here.type, str(here)):
+            raise ConfigError(
+                f"the model is on {str(here)!r} and the device asked for is {wanted!r}; "
+                "move the model there first, or leave the device at 'auto'"
+            )
+        return here
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ConfigError(
+            f"there is no device {wanted!r} here; choose auto or one of {', '.join(there)}"
+        ) from None
+    return device
+
+
+def _has_convolutions(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepared:
+    first = ""
+    for entry in image_set.entries:
+        try:
+            return image_set.load(entry, preprocessing)
+        except ImageError as error:
+            first = first or f"{entry.path!r}: {error}"
+    raise ImageSetError(
+        f"none of the {len(image_set.entries)} images of {image_set.where!r} can be read; "
+        f"the first is {first}"
+    )
+
+
+def _recorded(
+    model: nn.Module, example: torch.Tensor, config: RunConfig, explained: tuple[str, ...]
+) -> tuple[str, ...]:
+    if config.activations == ("auto",):
+        return explained
+    return choose_layers(model, example, config.activations).names if config.activations else ()
+
+
+def _shards(images: int, size: int) -> tuple[tuple[int, int], ...]:
+    return tuple((start, min(start + size, images)) for start in range(0, images, size))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class _CallableModule(ModuleType):
+    """Let ``exporter.export(...)`` mean the function whichever was imported first."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Run:
+        return export(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

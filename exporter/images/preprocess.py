@@ -1,0 +1,276 @@
+"""From pixels to the model's view, and from a batch of views to the model's input.
+
+The geometry is that of torchvision's and timm's evaluation transforms on Pillow images: shorter
+side to a size, centre crop, zeros where the picture is smaller than the crop. Torch is imported
+inside the functions, so that reading an image set does not need it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from exporter.errors import ImageError
+from exporter.images.decode import MAX_PIXELS
+from exporter.records import Geometry
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from exporter.records import Preprocessing
+
+# Torch resizes everything and then crops, Pillow only what the crop needs: for a picture resized to
+# more than this many times the crop, Pillow is faster.
+_MOSTLY_CUT = 4
+# Half the width of the widest filter, bicubic, in pixels of the smaller picture, and one to spare.
+_REACH = 3
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis of a resize and crop, in pixels: from ``source`` to ``resized`` to ``view``.
+
+    The view begins at ``start`` (negative where it is padded) and has ``view`` pixels; ``first`` to
+    ``last`` is the part of it that the resized picture covers.
+    """
+
+    source: int
+    resized: int
+    start: int
+    view: int
+
+    @property
+    def first(self) -> int:
+        return max(self.start, 0)
+
+    @property
+    def last(self) -> int:
+        return min(self.start + self.view, self.resized)
+
+    @property
+    def scale(self) -> float:
+        return self.source / self.resized
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where the view begins and ends, in source pixels."""
+        return self.start * self.scale, (self.start + self.view) * self.scale
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """What the view shows of the picture, in source pixels."""
+        return self.first * self.scale, min(self.last * self.scale, self.source)
+
+
+def prepare(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """Resize and crop a photograph to the model's view.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB, or grey as (H, W) or (H, W, 1).
+        preprocessing: size, resize, crop, interpolation and number of channels.
+
+    Returns:
+        The view, uint8 (h, w, 3) RGB or (h, w, 1) grey (ITU-R 601 luma), within 2 of 255 of
+        torchvision's transforms on a Pillow image; and where it lies in the photograph.
+
+    Raises:
+        ImageError: if the view would not have the size that the model takes, or the model takes
+            neither 1 nor 3 channels.
+    """
+    pixels = _with_channels(pixels, preprocessing.channels)
+    rows, columns = geometry_axes(pixels.shape[0], pixels.shape[1], preprocessing)
+    inside = _resize(pixels, rows, columns, preprocessing)
+    view = inside
+    if inside.shape[:2] != preprocessing.size:
+        view = np.zeros((*preprocessing.size, pixels.shape[2]), np.uint8)
+        view[
+            rows.first - rows.start : rows.last - rows.start,
+            columns.first - columns.start : columns.last - columns.start,
+        ] = inside
+    (top, bottom), (left, right) = rows.ends, columns.ends
+    return view, Geometry(pixels.shape[1], pixels.shape[0], (left, top, right, bottom))
+
+
+def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tuple[_Axis, _Axis]:
+    """Compute what a resize and crop do to the rows and columns of a photograph.
+
+    Args:
+        height: of the photograph, in pixels.
+        width: of the photograph, in pixels.
+        preprocessing: size, resize and crop.
+
+    Returns:
+        The rows' axis and the columns' axis.
+
+    Raises:
+        ImageError: if the resized picture is the view and has another size than the model takes.
+    """
+    resized = _resized(height, width, preprocessing.resize)
+    size = preprocessing.size
+    if preprocessing.crop != "center" and resized != size:
+        raise ImageError(
+            f"the {width} × {height} photograph becomes a view of {resized[1]} × {resized[0]}, but "
+            f"the model takes {size[1]} × {size[0]} pixels; crop 'center' or resize to exactly that"
+        )
+    rows, columns = (
+        _Axis(source, after, _start(after, view), view)
+        for source, after, view in zip((height, width), resized, size, strict=True)
+    )
+    return rows, columns
+
+
+def normalise(views: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Scale a batch of views to [0, 1], subtract the mean and divide by the standard deviation.
+
+    Two passes over the batch and no synchronisation; the constants are kept on each device.
+
+    Args:
+        views: uint8 (N, h, w, C) on any device.
+        preprocessing: mean and std, a value a channel.
+
+    Returns:
+        float32 (N, C, h, w) on the same device, in channels_last memory format.
+    """
+    import torch
+
+    count, height, width, channels = views.shape
+    scale, shift = _constants(
+        preprocessing.mean, preprocessing.std, width, str(views.device), channels
+    )
+    # Rows of w * C values instead of C at a time keep the CPU's vector units busy.
+    rows = torch.addcmul(shift, views.reshape(count, height, width * channels).float(), scale)
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: str, channels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    if len(mean) != channels or len(std) != channels:
+        raise ImageError(
+            f"the views have {channels} channels, mean has {len(mean)} values and std {len(std)}; "
+            "give one a channel"
+        )
+    scale = [1 / (255 * deviation) for deviation in std]
+    shift = [-centre / deviation for centre, deviation in zip(mean, std, strict=True)]
+    # Kept for later calls, so never an inference tensor.
+    with torch.inference_mode(False):
+        return (
+            torch.tensor(scale * width, dtype=torch.float32, device=device),
+            torch.tensor(shift * width, dtype=torch.float32, device=device),
+        )
+
+
+def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    if channels not in (1, 3):
+        raise ImageError(
+            f"the model takes {channels} channels and a photograph has 1 or 3; "
+            "hand over a data set that gives tensors"
+        )
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.shape[2] == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    grey: Any = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    view: NDArray[np.uint8] = grey[:, :, None]
+    return view
+
+
+def _resized(height: int, width: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    if resize is None:
+        return height, width
+    if not isinstance(resize, int):
+        return resize
+    # Truncated, not rounded: as torchvision does it.
+    if width <= height:
+        return int(resize * height / width), resize
+    return resize, int(resize * width / height)
+
+
+def _start(resized: int, view: int) -> int:
+    if view > resized:
+        return -((view - resized) // 2)
+    return round((resized - view) / 2)
+
+
+def _resize(
+    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    inside = (slice(rows.first, rows.last), slice(columns.first, columns.last))
+    if (rows.resized, columns.resized) == pixels.shape[:2]:
+        return np.ascontiguousarray(pixels[inside])
+    if preprocessing.interpolation == "nearest":
+        places = np.ix_(_nearest(rows)[inside[0]], _nearest(columns)[inside[1]])
+        return np.ascontiguousarray(pixels[places])
+    area = rows.resized * columns.resized
+    if preprocessing.antialias and (
+        pixels.shape[2] == 1 or area > _MOSTLY_CUT * rows.view * columns.view
+    ):
+        return _resize_part(pixels, rows, columns, preprocessing.interpolation)
+    if area > MAX_PIXELS:
+        raise ImageError(
+            f"the {columns.source} × {rows.source} photograph would be resized to "
+            f"{columns.resized:,} × {rows.resized:,} pixels; at most {MAX_PIXELS:,} are computed"
+        )
+    whole = _resize_whole(pixels, rows, columns, preprocessing)
+    return np.ascontiguousarray(whole[inside])
+
+
+def _resize_whole(
+    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    import torch
+    from torch.nn.functional import interpolate
+
+    # An (H, W, C) array seen as (1, C, H, W) is channels_last: the vectorised uint8 kernel.
+    source = np.require(pixels, requirements=["C", "W"])
+    with torch.inference_mode():
+        resized = interpolate(
+            torch.from_numpy(source).permute(2, 0, 1)[None],
+            size=(rows.resized, columns.resized),
+            mode=preprocessing.interpolation,
+            align_corners=False,
+            antialias=preprocessing.antialias,
+        )
+    whole: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
+    return whole
+
+
+def _resize_part(
+    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, interpolation: str
+) -> NDArray[np.uint8]:
+    # Two calls fix the order, columns then rows, that the whole resize has: a bicubic overshoot is
+    # clipped in between, and Pillow would choose by the cost of the part.
+    kernel = _FILTERS[interpolation]
+    top, bottom = rows.covered
+    reach = int(np.ceil(_REACH * max(rows.scale, 1)))
+    above = max(int(top) - reach, 0)
+    needed = pixels[above : int(np.ceil(bottom)) + reach]
+    picture = Image.fromarray(needed[:, :, 0] if pixels.shape[2] == 1 else needed)
+    left, right = columns.covered
+    width, height = columns.last - columns.first, rows.last - rows.first
+    narrow = picture.resize((width, picture.height), kernel, box=(left, 0, right, picture.height))
+    part = np.array(
+        narrow.resize((width, height), kernel, box=(0, top - above, width, bottom - above))
+    )
+    return part[:, :, None] if part.ndim == 2 else part
+
+
+def _nearest(axis: _Axis) -> NDArray[np.intp]:
+    # Pillow adds up the step instead of multiplying it, which decides ties.
+    steps = np.full(axis.resized, axis.scale)
+    steps[0] = axis.scale * 0.5
+    return np.minimum(np.cumsum(steps).astype(np.intp), axis.source - 1)

@@ -1,0 +1,20 @@
+"""Map methods: pure functions over captured tensors, a file a family.
+
+Importing this package registers every method; `METHODS` lists them, `get_methods` finds them by
+name, and `channel_maps` computes all methods asked for at one layer together.
+"""
+
+from __future__ import annotations
+
+# isort: off
+# The order of these is the order in which the methods are listed to people.
+from exporter.maps import cam as _cam  # noqa: F401
+from exporter.maps import gradient_weighted as _gradient_weighted  # noqa: F401
+from exporter.maps import elementwise as _elementwise  # noqa: F401
+from exporter.maps import eigen as _eigen  # noqa: F401
+# isort: on
+
+from exporter.maps.fused import channel_maps
+from exporter.maps.registry import METHODS, Method, Needs, get_methods, method
+
+__all__ = ["METHODS", "Method", "Needs", "channel_maps", "get_methods", "method"]

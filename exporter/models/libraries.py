@@ -1,0 +1,180 @@
+"""Models by name: torchvision's, timm's and the bundled one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from torch import nn
+
+from exporter.errors import ModelError, choices
+from exporter.models import demo
+from exporter.models.classes import imagenet_classes
+from exporter.models.preprocessing import default_for, from_timm, from_torchvision
+from exporter.models.source import DEFAULT, NONE, Source
+from exporter.models.trial import one_line
+from exporter.records import Preprocessing
+
+
+def from_torchvision_name(name: str, weights: str) -> Source:
+    """Return torchvision's model of a name, for classification, segmentation or detection.
+
+    Args:
+        name: as ``torchvision.models.get_model`` takes it.
+        weights: ``DEFAULT``, ``none`` (transforms and classes are those of the default weights), or
+            a name such as ``IMAGENET1K_V1``, with its enum's name before it or not.
+
+    Raises:
+        ModelError: if there is no such model, or no such weights of it.
+    """
+    from torchvision import models
+
+    names = models.list_models()
+    if name.lower() not in names:
+        raise ModelError(f"torchvision has no model {name!r}; {choices(name.lower(), names)}")
+    name = name.lower()
+    enum: Any = models.get_model_weights(name)
+    available: dict[str, Any] = {member.name: member for member in enum}
+    chosen: Any = getattr(enum, DEFAULT, None)
+    if weights not in (DEFAULT, NONE):
+        chosen = available.get(weights.rpartition(".")[2])
+        if chosen is None:
+            raise ModelError(
+                f"{name} has no weights {weights!r}; "
+                f"{choices(weights, [DEFAULT, NONE, *available])}"
+            )
+    if chosen is None and weights == DEFAULT:
+        raise ModelError(f"torchvision has no weights of {name}; use --weights none")
+
+    def build(bare: bool, classes: int | None) -> nn.Module:
+        options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        if bare:
+            builder = models.get_model_builder(name)
+            if "weights_backbone" in inspect.signature(builder).parameters:
+                options["weights_backbone"] = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if bare:
+                module: nn.Module = models.get_model(name, weights=None, **options)
+                return module
+            try:
+                module = models.get_model(name, weights=chosen, progress=False)
+            except Exception as error:
+                raise ModelError(_not_had(name, chosen.name, error)) from None
+        return module
+
+    def preprocessing(module: nn.Module) -> Preprocessing:
+        if chosen is None:
+            return default_for(module)
+        return from_torchvision(chosen.transforms(), weights=str(chosen), model=name)
+
+    if chosen is not None:
+        from_torchvision(chosen.transforms(), weights=str(chosen), model=name)
+    categories = () if chosen is None else tuple(chosen.meta.get("categories", ()))
+    named = NONE if chosen is None else chosen.name
+    return Source(name, named, build, preprocessing, lambda _: categories, resizable=True)
+
+
+def from_timm_name(name: str, weights: str) -> Source:
+    """Return timm's model of a name, such as ``convnext_tiny`` or ``convnext_tiny.in12k``.
+
+    Args:
+        name: as ``timm.create_model`` takes it.
+        weights: ``DEFAULT``, ``none`` or a tag, such as ``in12k``.
+
+    Raises:
+        ModelError: if timm is not installed, or has no such model or tag.
+    """
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError:
+        raise ModelError(
+            f"the model 'timm:{name}' needs timm; install it with: pip install timm"
+        ) from None
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        raise ModelError(f"timm has no model {plain!r}; {choices(plain, timm.list_models())}")
+    if weights not in (DEFAULT, NONE):
+        tag = weights
+    tags = [
+        full.partition(".")[2]
+        for full in timm.list_pretrained(f"{plain}*")
+        if full.partition(".")[0] == plain
+    ]
+    if tag and tag not in tags:
+        raise ModelError(f"{plain} has no weights {tag!r}; {choices(tag, [DEFAULT, NONE, *tags])}")
+    full = f"{plain}.{tag}" if tag else plain
+
+    def build(bare: bool, classes: int | None) -> nn.Module:
+        options = {} if classes is None else {"num_classes": classes}
+        if bare:
+            module: nn.Module = timm.create_model(full, pretrained=False, **options)
+            return module
+        try:
+            with _hub_cache_only_where_offline():
+                module = timm.create_model(full, pretrained=True)
+        except Exception as error:
+            raise ModelError(_not_had(f"timm:{full}", tag or DEFAULT, error)) from None
+        return module
+
+    def classes(module: nn.Module) -> tuple[str, ...]:
+        data: Any = importlib.import_module("timm.data")
+        subset = data.infer_imagenet_subset(module)
+        if subset is None:
+            return ()
+        if subset == "imagenet-1k":
+            return imagenet_classes()
+        info = data.ImageNetInfo(subset)
+        return tuple(
+            info.index_to_description(i, detailed=False) for i in range(info.num_classes())
+        )
+
+    named = tag or next(iter(tags), DEFAULT)
+    return Source(plain, named, build, from_timm, classes, resizable=True)
+
+
+def from_demo(weights: str) -> Source:
+    """Return the bundled EfficientNet-Lite0 (see ``exporter.models.demo``).
+
+    Raises:
+        ModelError: if weights other than ``DEFAULT`` and ``none`` are asked for.
+    """
+    if weights not in (DEFAULT, NONE):
+        raise ModelError(
+            f"the model 'demo' has no weights {weights!r}; {choices(weights, [DEFAULT, NONE])}"
+        )
+
+    def build(bare: bool, _classes: int | None) -> nn.Module:
+        return demo.bare_efficientnet_lite0() if bare else demo.efficientnet_lite0()
+
+    return Source(
+        "efficientnet_lite0", demo.WEIGHTS, build, from_timm, lambda _: imagenet_classes()
+    )
+
+
+def _not_had(model: str, weights: str, error: Exception) -> str:
+    return (
+        f"the weights {weights} of {model} could not be had ({one_line(error)}); "
+        "use --weights none or --checkpoint FILE"
+    )
+
+
+@contextmanager
+def _hub_cache_only_where_offline() -> Iterator[None]:
+    """Spare the user a minute of retries: where the hub has no address, only its cache is read."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    was = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was

@@ -1,0 +1,72 @@
+"""Which tensor inside the model's output is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from exporter.errors import TargetError, choices
+
+_USUAL = ("logits", "out", "output", "predictions", "prediction", "scores", "pred")
+
+
+def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
+    """Find the tensor to explain in what a model returned.
+
+    Args:
+        output: a tensor, or tuples, lists, mappings and dataclasses of them, however nested.
+        path: where it is: ``""`` for the output itself, otherwise keys, attribute names and
+            positions joined by dots, such as ``0``, ``logits`` or ``out.0``. None takes the tensor
+            with a usual name (``logits``, ``out``, …), else the first floating-point one.
+
+    Returns:
+        The tensor and its path.
+
+    Raises:
+        TargetError: if there is no tensor there; it lists the paths that have one.
+    """
+    found = dict(_tensors(output, ""))
+    if path is not None:
+        if path in found:
+            return found[path], path
+        if not path and found:
+            raise TargetError(
+                f"the model's output is a {type(output).__name__}, not a tensor; "
+                f"choose a part of it with --output: {', '.join(found)}"
+            )
+        if found.keys() == {""}:
+            raise TargetError(
+                f"the model's output is one tensor and has no part {path!r}; leave --output away"
+            )
+        raise TargetError(f"the model's output has no tensor at {path!r}; {choices(path, found)}")
+    floating = {place: tensor for place, tensor in found.items() if tensor.is_floating_point()}
+    for name in _USUAL:
+        for place, tensor in floating.items():
+            if place.split(".")[-1] == name:
+                return tensor, place
+    for place, tensor in floating.items():
+        return tensor, place
+    raise TargetError(
+        f"the model's output, a {type(output).__name__}, holds no floating-point tensor to explain"
+    )
+
+
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor with its path; a named tuple's fields go by name and by position."""
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, (tuple, list)):
+        names = getattr(value, "_fields", ())
+        parts = [(name, part) for name, part in zip(names, value, strict=bool(names))]
+        parts += [(str(position), part) for position, part in enumerate(value)]
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    for name, part in parts:
+        yield from _tensors(part, f"{path}.{name}" if path else name)

@@ -1,0 +1,204 @@
+"""From a photograph to the model's input: what the weights say, and what the settings override."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from exporter.config import PreprocessingConfig
+from exporter.errors import ConfigError, ModelError
+from exporter.records import Preprocessing
+
+_KNOWN = ("nearest", "bilinear", "bicubic")
+_DETECTION_SIDE = 512
+
+
+def from_torchvision(transforms: Any, *, weights: str, model: str) -> Preprocessing:
+    """Read the preprocessing of torchvision weights.
+
+    Args:
+        transforms: what ``weights.transforms()`` gives.
+        weights: name of the weights, for the report.
+        model: name of the model, for the error.
+
+    Returns:
+        The same resize, crop and normalisation. A segmentation model, which takes any size, gets
+        the square of its usual shorter side; a detector, which normalises and resizes by itself,
+        gets 512 × 512 and no normalisation.
+
+    Raises:
+        ModelError: if the model takes videos or pairs of images.
+    """
+    kind = type(transforms).__name__
+    source = f"transforms of the weights {weights}"
+    if kind == "ObjectDetection":
+        return Preprocessing(
+            size=(_DETECTION_SIDE, _DETECTION_SIDE),
+            resize=_DETECTION_SIDE,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            source=f"{source}, at a fixed size (a detector normalises and resizes by itself)",
+        )
+    if kind not in ("ImageClassification", "SemanticSegmentation"):
+        raise ModelError(
+            f"the model {model!r} takes {kind} input, not one photograph at a time; "
+            "choose a classification, segmentation or detection model"
+        )
+    resize = _size_or_side(transforms.resize_size)
+    crop = getattr(transforms, "crop_size", None)
+    if crop is None:
+        source = f"{source}, at a fixed size (the model takes any)"
+        crop = transforms.resize_size
+    interpolation, remark = _interpolation(transforms.interpolation.value)
+    return Preprocessing(
+        size=_pair(crop),
+        resize=resize,
+        interpolation=interpolation,
+        antialias=bool(getattr(transforms, "antialias", True)),
+        mean=tuple(float(value) for value in transforms.mean),
+        std=tuple(float(value) for value in transforms.std),
+        channels=len(transforms.mean),
+        source=source + remark,
+    )
+
+
+def from_timm(module: nn.Module) -> Preprocessing:
+    """Read the preprocessing of a timm model from its data config.
+
+    timm scales by ``crop_pct`` and cuts the middle out. Its mode ``border`` (longer side fits, the
+    rest padded) is not offered here: the centre is cut instead, and ``source`` says so.
+    """
+    data: Any = importlib.import_module("timm.data")
+    config: Mapping[str, Any] = data.resolve_data_config({}, model=module)
+    channels, height, width = config["input_size"]
+    mode = config.get("crop_mode") or "center"
+    scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
+    resize: int | tuple[int, int] = min(scaled) if mode != "squash" else (scaled[0], scaled[1])
+    if mode != "squash" and height != width:
+        resize = max(scaled)
+    interpolation, remark = _interpolation(config["interpolation"])
+    if mode == "border":
+        remark += ", centre crop in place of a padded border"
+    return Preprocessing(
+        size=(height, width),
+        resize=resize,
+        interpolation=interpolation,
+        mean=tuple(float(value) for value in config["mean"]),
+        std=tuple(float(value) for value in config["std"]),
+        channels=channels,
+        source=f"timm's data config{remark}",
+    )
+
+
+def default_for(module: nn.Module) -> Preprocessing:
+    """Return the preprocessing for a model that says nothing of its own.
+
+    A timm model says it in ``pretrained_cfg``. Otherwise three input channels get ImageNet's usual
+    224 × 224, mean and standard deviation; any other number is only scaled to [0, 1].
+    """
+    if isinstance(getattr(module, "pretrained_cfg", None), Mapping):
+        return from_timm(module)
+    channels = _input_channels(module)
+    if channels == 3:
+        return Preprocessing(
+            size=(224, 224), resize=256, source="default: ImageNet's (the model says nothing)"
+        )
+    return Preprocessing(
+        size=(224, 224),
+        resize=256,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        channels=channels,
+        source=f"default for {channels} channels: scaled to [0, 1] (the model says nothing)",
+    )
+
+
+def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:
+    """Lay the settings over the preprocessing that came with the weights.
+
+    A size alone scales the resizing along, so that the same part of the photograph is seen. With
+    ``crop = "none"`` and no ``resize`` the photograph is resized to ``size`` exactly.
+
+    Args:
+        base: what the weights say.
+        config: what the settings say; None leaves a value as it is.
+
+    Raises:
+        ConfigError: if mean and standard deviation end up with different numbers of channels.
+    """
+    given = [name for name, value in config if value is not None]
+    if not given:
+        return base
+    size = base.size if config.size is None else _pair(config.size)
+    crop = config.crop or base.crop
+    resize = base.resize
+    if config.resize is not None:
+        resize = config.resize or None
+    elif crop == "none":
+        resize = size
+    elif config.size is not None:
+        resize = _scaled(base, size)
+    mean = base.mean if config.mean is None else config.mean
+    std = base.std if config.std is None else config.std
+    if len(mean) != len(std):
+        raise ConfigError(
+            f"the preprocessing has {len(mean)} means and {len(std)} standard deviations; "
+            "give mean and std, one value a channel each"
+        )
+    if not mean:
+        raise ConfigError("the preprocessing has no mean; give mean and std, one value a channel")
+    return replace(
+        base,
+        size=size,
+        resize=resize,
+        crop=crop,
+        interpolation=config.interpolation or base.interpolation,
+        mean=mean,
+        std=std,
+        channels=len(mean),
+        source=f"{base.source}; {', '.join(given)} from the settings",
+    )
+
+
+def _scaled(base: Preprocessing, size: tuple[int, int]) -> int | tuple[int, int] | None:
+    if base.resize is None:
+        return None
+    ratios = (size[0] / base.size[0], size[1] / base.size[1])
+    if isinstance(base.resize, int):
+        return max(round(base.resize * max(ratios)), 1)
+    return (
+        max(round(base.resize[0] * ratios[0]), 1),
+        max(round(base.resize[1] * ratios[1]), 1),
+    )
+
+
+def _input_channels(module: nn.Module) -> int:
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            return child.in_channels
+    return 3
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    sides = tuple(int(side) for side in size)
+    return (sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _size_or_side(size: Any) -> int | tuple[int, int]:
+    if isinstance(size, int):
+        return size
+    return int(size[0]) if len(size) == 1 else _pair(size)
+
+
+def _interpolation(name: str) -> tuple[str, str]:
+    """Return the nearest interpolation that there is, and a remark where it is another one."""
+    if name in _KNOWN:
+        return name, ""
+    return "bicubic", f", bicubic in place of {name}"

@@ -1,0 +1,38 @@
+"""Pictures of maps, channels and kernels, with numpy and OpenCV only: no torch, no model."""
+
+from exporter.render.captions import caption, target_text, targets_of
+from exporter.render.colormaps import COLORMAPS, get_colormap
+from exporter.render.encode import decode_image, encode_jpeg, encode_png
+from exporter.render.heatmaps import hatch, heatmap, levels, normalise, overlay, place
+from exporter.render.montage import MontageLayout, Tile, layout_of, montage
+from exporter.render.sheets import activation_sheet, kernel_sheet
+from exporter.render.stack import TileStack, scale_stored
+from exporter.render.text import draw_text, fit_text, text_width
+
+__all__ = [
+    "COLORMAPS",
+    "MontageLayout",
+    "Tile",
+    "TileStack",
+    "activation_sheet",
+    "caption",
+    "decode_image",
+    "draw_text",
+    "encode_jpeg",
+    "encode_png",
+    "fit_text",
+    "get_colormap",
+    "hatch",
+    "heatmap",
+    "kernel_sheet",
+    "layout_of",
+    "levels",
+    "montage",
+    "normalise",
+    "overlay",
+    "place",
+    "scale_stored",
+    "target_text",
+    "targets_of",
+    "text_width",
+]

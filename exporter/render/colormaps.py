@@ -1,0 +1,68 @@
+"""Colour maps as data: 256 RGB triplets each, the same in every sink and in the report's page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from exporter.errors import ConfigError, choices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BLUE = (33, 102, 172)
+_RED = (178, 24, 43)
+
+
+def _from_opencv(number: int) -> NDArray[np.uint8]:
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return _sealed(cv2.applyColorMap(levels, number)[:, 0, ::-1])
+
+
+def _grey() -> NDArray[np.uint8]:
+    return _sealed(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1))
+
+
+def _diverging() -> NDArray[np.uint8]:
+    """Blue over white to red; white lies between levels 127 and 128, which mirror each other."""
+    distance = np.abs(np.arange(256) - 127.5) / 127.5
+    ends = np.where(np.arange(256)[:, None] < 128, np.array(_BLUE), np.array(_RED))
+    return _sealed(np.floor(255 + (ends - 255) * distance[:, None] + 0.5))
+
+
+def _sealed(table: NDArray[np.generic]) -> NDArray[np.uint8]:
+    own = np.ascontiguousarray(table, dtype=np.uint8)
+    own.setflags(write=False)
+    return own
+
+
+COLORMAPS: Mapping[str, NDArray[np.uint8]] = MappingProxyType(
+    {
+        "viridis": _from_opencv(cv2.COLORMAP_VIRIDIS),
+        "inferno": _from_opencv(cv2.COLORMAP_INFERNO),
+        "turbo": _from_opencv(cv2.COLORMAP_TURBO),
+        "jet": _from_opencv(cv2.COLORMAP_JET),
+        "grey": _grey(),
+        "diverging": _diverging(),
+    }
+)
+"""Name to a (256, 3) uint8 RGB table, read-only; ``viridis`` is the default, ``jet`` on request."""
+
+
+def get_colormap(name: str) -> NDArray[np.uint8]:
+    """Return the (256, 3) uint8 RGB table of a colour map.
+
+    Args:
+        name: one of `COLORMAPS`.
+
+    Raises:
+        ConfigError: if there is no such colour map.
+    """
+    try:
+        return COLORMAPS[name]
+    except KeyError:
+        raise ConfigError(f"there is no colour map {name!r}; {choices(name, COLORMAPS)}") from None

@@ -1,0 +1,70 @@
+"""Pictures to bytes and back, with OpenCV (it releases the GIL while it works)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from exporter.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+JPEG_QUALITY = 85
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
+    """Encode a picture as JPEG.
+
+    Args:
+        rgb: uint8 (H, W, 3) RGB, or (H, W) / (H, W, 1) grey.
+        quality: 1 to 100.
+
+    Raises:
+        ImageError: if OpenCV cannot encode it.
+    """
+    return _encode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode a picture as PNG, without loss.
+
+    Args:
+        rgb: uint8 (H, W, 3) RGB, or (H, W) / (H, W, 1) grey.
+
+    Raises:
+        ImageError: if OpenCV cannot encode it.
+    """
+    return _encode(".png", rgb, [])
+
+
+def decode_image(encoded: bytes, *, reduced: bool = False) -> NDArray[np.uint8]:
+    """Decode a stored picture (JPEG, PNG, …) to uint8 (H, W, 3) RGB.
+
+    Args:
+        encoded: the bytes.
+        reduced: at half the size, which is faster where a small copy is wanted.
+
+    Raises:
+        ImageError: if the bytes are not a picture.
+    """
+    buffer = np.frombuffer(encoded, dtype=np.uint8)
+    how = cv2.IMREAD_REDUCED_COLOR_2 if reduced else cv2.IMREAD_COLOR
+    pixels = cv2.imdecode(buffer, how) if buffer.size else None
+    if pixels is None:
+        raise ImageError(
+            f"{len(encoded)} stored bytes are not a picture; the run may be damaged: exporter check"
+        )
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _encode(extension: str, rgb: NDArray[np.uint8], flags: list[int]) -> bytes:
+    colour = rgb.ndim == 3 and rgb.shape[2] == 3
+    pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if colour else rgb
+    done, buffer = cv2.imencode(extension, pixels, flags)
+    if not done:
+        raise ImageError(f"a picture of shape {rgb.shape} cannot be encoded as {extension[1:]}")
+    encoded: bytes = buffer.tobytes()
+    return encoded

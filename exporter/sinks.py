@@ -1,0 +1,91 @@
+"""Write the sinks of a run from its folder alone: no model, no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from exporter.config import WriterConfig
+from exporter.errors import RunError, WriterError
+from exporter.records import Written
+from exporter.store import Run
+from exporter.summaries import keep_images
+from exporter.watch import Silence, Watch
+from exporter.writers import WriterOptions, write
+from exporter.writers.montages import forget
+
+_REMEMBERED = "writers.json"
+"""What the writers were last told, so that ``exporter render`` repeats it; not part of the run."""
+
+
+def write_sinks(
+    run: Run, config: WriterConfig, watch: Watch | None = None
+) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
+    """Write the sinks a configuration asks for, the report last so that it can link to the others.
+
+    Args:
+        run: the run, complete or not.
+        config: the settings.
+        watch: told how the work goes on.
+
+    Returns:
+        What was written, and (writer, reason) of each that failed.
+    """
+    watch = watch or Silence()
+    _remember(run.path, config)
+    options = writer_options(run, config)
+    written: list[Written] = []
+    failed: list[tuple[str, str]] = []
+    for name in sorted(config.writers, key=lambda name: name == "html"):
+        if name == "wandb" and config.wandb == "off":
+            continue
+        watch.begin(f"writing {name}")
+        try:
+            written.append(write(run, name, options))
+        except WriterError as error:
+            failed.append((name, str(error)))
+    forget(run)
+    return tuple(written), tuple(failed)
+
+
+def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
+    """Choose the images that TensorBoard and W&B show, and say the rest of what writers read."""
+    seed = run.settings.get("seed", 0)
+    kept = keep_images(run.index, config.keep, seed if isinstance(seed, int) else 0)
+    return WriterOptions(
+        kept=tuple(id for id, _ in kept),
+        kept_reason=dict(kept),
+        report_url=config.report_url,
+        tensorboard_url=config.tensorboard_url,
+        wandb=config.wandb,
+        wandb_project=config.wandb_project,
+        wandb_entity=config.wandb_entity,
+        step=config.step,
+    )
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """Return what a run's writers were last told; empty where nothing was written yet.
+
+    Raises:
+        RunError: if the note cannot be read.
+    """
+    note = path / _REMEMBERED
+    if not note.exists():
+        return {}
+    try:
+        values = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{str(note)!r} cannot be read ({error}); delete it to use the defaults"
+        ) from None
+    return values if isinstance(values, dict) else {}
+
+
+def _remember(path: Path, config: WriterConfig) -> None:
+    values = config.model_dump(mode="json", include=set(WriterConfig.model_fields) - {"writers"})
+    temporary = path / f".{_REMEMBERED}.tmp"
+    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    os.replace(temporary, path / _REMEMBERED)  # noqa: PTH105

@@ -1,0 +1,277 @@
+"""Making a run folder: begin or resume it, write shards, finish it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporter.errors import RunError
+from exporter.records import KernelRecord, Plan, Row, Totals
+from exporter.store import kernels, layout
+from exporter.store.files import parquet_bytes, remove, sha256, sync_folder, write_whole
+from exporter.store.lock import RunLock
+from exporter.store.plans import plan_bytes, plan_document, read_document, read_plan
+from exporter.store.resuming import differences
+from exporter.store.rows import rows_to_table
+from exporter.store.schema import parquet_options
+from exporter.store.totals import count_totals, totals_bytes
+
+_PARQUET_MAGIC = b"PAR1"
+
+
+def create_run(
+    path: Path | str, plan: Plan, *, overwrite: bool = False, resume: bool = False
+) -> RunFolder:
+    """Begin a run in a new or empty folder, or go on with one.
+
+    Args:
+        path: the run folder; made where it is not there.
+        plan: what the run will do.
+        overwrite: remove the run that is there, and nothing else of the folder.
+        resume: go on with the run that is there, if its plan is the same; or begin one.
+
+    Returns:
+        The folder, locked against other writers until it is finished or closed.
+
+    Raises:
+        RunError: if the folder holds something else, a run and neither flag is given, a run of
+            another plan (each difference is named), or is being written by another process.
+    """
+    run = Path(path)
+    if overwrite and resume:
+        raise RunError("--resume and --overwrite contradict each other; give one of them")
+    _make_folder(run)
+    _refuse_foreign(run)
+    lock = RunLock(run)
+    try:
+        plan = _begin(run, plan, overwrite=overwrite, resume=resume)
+    except BaseException:
+        lock.release()
+        raise
+    return RunFolder(run, plan, lock)
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the run folder {str(run)!r} cannot be made: {error.strerror or error}"
+        ) from error
+
+
+def _refuse_foreign(run: Path) -> None:
+    try:
+        names = [entry.name for entry in run.iterdir()]
+        if layout.PLAN in names or all(_is_leftover(run / name) for name in names):
+            return
+    except OSError as error:
+        raise RunError(
+            f"the run folder {str(run)!r} cannot be read: {error.strerror or error}"
+        ) from error
+    raise RunError(
+        f"the folder {str(run)!r} is not empty and is not a run (it has no {layout.PLAN}); "
+        "give --out a new folder"
+    )
+
+
+def _is_leftover(path: Path) -> bool:
+    """Say whether a run that was killed before its plan was there has left this."""
+    if path.name == layout.LOCK or layout.is_temporary(path.name):
+        return True
+    folders = {layout.SHARDS, layout.SUMMARIES}
+    return path.name in folders and path.is_dir() and not any(path.iterdir())
+
+
+def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
+    file = run / layout.PLAN
+    document = plan_document(plan)
+    if file.exists():
+        if not overwrite and not resume:
+            raise RunError(
+                f"the folder {str(run)!r} already holds a run; "
+                "give --resume to go on with it or --overwrite to start again"
+            )
+        if resume:
+            begun = read_document(file)
+            stored = read_plan(begun, file)
+            clauses = differences(begun, document)
+            if clauses:
+                raise RunError(
+                    f"the run {str(run)!r} was begun with other settings: {'; '.join(clauses)}; "
+                    "give it the same settings, --overwrite, or another --out"
+                )
+            _remove_leftovers(run)
+            return stored
+        for name in layout.OWN:
+            remove(run / name)
+    _remove_leftovers(run)
+    for name in (layout.SHARDS, layout.SUMMARIES):
+        _make_folder(run / name)
+    write_whole(file, plan_bytes(document))
+    return read_plan(document, file)
+
+
+def _remove_leftovers(run: Path) -> None:
+    for folder in (run, run / layout.SHARDS, run / layout.SUMMARIES):
+        if folder.is_dir():
+            for entry in list(folder.iterdir()):
+                if layout.is_temporary(entry.name):
+                    remove(entry)
+
+
+class RunFolder:
+    """A run that is being made; ``create_run`` gives it.
+
+    A shard is written in two steps, ``write_summary`` and then ``write_shard``, and is there with
+    the second. Use it as a context manager, so that the folder is unlocked also after an exception.
+
+    Attributes:
+        path: the run folder.
+        plan: what the run does; of a resumed run, the plan it was begun with.
+    """
+
+    def __init__(self, path: Path, plan: Plan, lock: RunLock) -> None:
+        self.path = path
+        self.plan = plan
+        self._lock = lock
+        self._checksums: dict[str, str] = {}
+        unmerged = bool(plan.recorded) and not (path / layout.CHANNELS).exists()
+        if unmerged or self.missing():
+            remove(path / layout.TOTALS)  # its presence says that all is there
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unlock the folder; what is there stays and can be resumed."""
+        self._lock.release()
+
+    def missing(self) -> list[int]:
+        """Return the shards that are still to be computed, in order."""
+        return [
+            index
+            for index in range(len(self.plan.shards))
+            if not _is_parquet(layout.shard_file(self.path, index))
+            or (self.plan.recorded and not _is_parquet(layout.summary_file(self.path, index)))
+        ]
+
+    def write_summary(self, index: int, table: pa.Table) -> None:
+        """Write what a shard adds to the set's statistics, before the shard itself.
+
+        Args:
+            index: number of the shard.
+            table: as the summaries give it.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        content = parquet_bytes(table, compression="NONE", write_statistics=False)
+        self._write(layout.summary_file(self.path, index), content)
+
+    def write_shard(self, index: int, rows: Sequence[Row]) -> None:
+        """Write the rows of a shard, which commits it and its summary.
+
+        Args:
+            index: number of the shard.
+            rows: one for each of its images, in plan order.
+
+        Raises:
+            RunError: if it cannot be written.
+            ValueError: if the rows are not those of the plan.
+        """
+        start, stop = self.plan.shards[index]
+        if [row.id for row in rows] != [image.id for image in self.plan.images[start:stop]]:
+            raise ValueError(f"the rows of shard {index} are not the images {start} to {stop - 1}")
+        content = parquet_bytes(rows_to_table(rows), **parquet_options())
+        self._write(layout.shard_file(self.path, index), content)
+
+    def _write(self, file: Path, content: memoryview) -> None:
+        write_whole(file, content)
+        name = file.relative_to(self.path).as_posix()
+        self._checksums[name] = hashlib.sha256(content).hexdigest()
+
+    def summaries(self) -> Iterator[pa.Table]:
+        """Yield what every shard adds to the statistics, in shard order.
+
+        Raises:
+            RunError: if one cannot be read.
+        """
+        if not self.plan.recorded:
+            return
+        for index in range(len(self.plan.shards)):
+            file = layout.summary_file(self.path, index)
+            try:
+                with pq.ParquetFile(file) as parquet:
+                    yield parquet.read(use_threads=False)
+            except (OSError, pa.ArrowException):
+                raise RunError(
+                    f"{str(file)!r} is missing or damaged; remove shard {index} and go on "
+                    "with --resume"
+                ) from None
+
+    def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
+        """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        return kernels.write_kernels(self.path, sheets)
+
+    def finish(self, seconds: float, channels: pa.Table | None = None) -> Totals:
+        """Write what the whole set gives, ``run.json`` last, and unlock the folder.
+
+        Args:
+            seconds: wall-clock time of this session's computing.
+            channels: rows of ``channels.parquet``, merged from ``summaries()``.
+
+        Returns:
+            The totals of the run.
+
+        Raises:
+            RunError: if a shard is missing, or the disk refuses.
+        """
+        missing = self.missing()
+        if missing:
+            raise RunError(
+                f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} "
+                "shards; go on with --resume"
+            )
+        if channels is not None:
+            content = parquet_bytes(channels, compression="NONE")
+            self._write(self.path / layout.CHANNELS, content)
+        shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
+        summaries = [layout.summary_file(self.path, n) for n in range(len(self.plan.shards))]
+        for file in (*shards, *summaries):
+            name = file.relative_to(self.path).as_posix()
+            if name not in self._checksums and file.exists():
+                self._checksums[name] = sha256(file)
+        totals = count_totals(len(self.plan.images), shards, self._checksums, seconds)
+        sync_folder(self.path)
+        write_whole(self.path / layout.TOTALS, totals_bytes(totals))
+        self.close()
+        return totals
+
+
+def _is_parquet(file: Path) -> bool:
+    """Say whether the file is there with both its ends: a crash of the machine can cut it."""
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(4) == _PARQUET_MAGIC
+            opened.seek(-4, 2)
+            return begins and opened.read(4) == _PARQUET_MAGIC
+    except OSError:
+        return False

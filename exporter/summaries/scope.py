@@ -1,0 +1,87 @@
+"""What of a plan decides how a set is summed up."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.records import Plan
+
+SAMPLE: Final = 512
+"""Images whose pooled activations are kept to find redundant channels."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The methods, layers and classes of a run, and which images are sampled.
+
+    Attributes:
+        methods: names of the map methods, in the order asked for.
+        rectified: those whose definition ends in a ReLU.
+        pixel: those that give one map at the input, layer ``""``.
+        explained: explained layers, shallow to deep.
+        deepest: the layer whose maps stand for an image and a class.
+        recorded: layers whose channels are recorded.
+        classes: class names by index; empty where the model has none.
+        classifies: whether the output has classes; False for a single value.
+        outputs: values a row of the output; 0 where unknown.
+        sample: ids of the images whose pooled activations are kept.
+    """
+
+    methods: tuple[str, ...]
+    rectified: frozenset[str]
+    pixel: frozenset[str]
+    explained: tuple[str, ...]
+    deepest: str
+    recorded: tuple[str, ...]
+    classes: tuple[str, ...]
+    classifies: bool
+    outputs: int
+    sample: frozenset[str]
+
+    @staticmethod
+    def of(plan: Plan) -> Scope:
+        """Return the scope of a plan."""
+        return Scope(
+            methods=tuple(method.name for method in plan.methods),
+            rectified=frozenset(method.name for method in plan.methods if method.relu),
+            pixel=frozenset(method.name for method in plan.methods if method.pixel),
+            explained=plan.explained,
+            deepest=plan.explained[-1] if plan.explained else "",
+            recorded=plan.recorded,
+            classes=plan.model.classes,
+            classifies=plan.model.outputs != 1 and plan.target != "value",
+            outputs=plan.model.outputs,
+            sample=_sample([image.id for image in plan.images if image.error is None]),
+        )
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Every layer that has maps, the input (``""``) last."""
+        return (*self.explained, "") if self.pixel else self.explained
+
+    def methods_at(self, layer: str) -> tuple[str, ...]:
+        """Return the methods that have a map at a layer, in the order asked for."""
+        return tuple(name for name in self.methods if (name in self.pixel) == (layer == ""))
+
+    @property
+    def first(self) -> tuple[str, str]:
+        """(method, layer) of the map that stands for an image: first method, deepest layer."""
+        if not self.methods:
+            return "", ""
+        return self.methods[0], "" if self.methods[0] in self.pixel else self.deepest
+
+    def name(self, index: int) -> str:
+        """Return a class's name, its number where it has none."""
+        return self.classes[index] if 0 <= index < len(self.classes) else str(index)
+
+
+def _sample(ids: list[str]) -> frozenset[str]:
+    """Choose images by the hash of their ids: from the plan alone, however it is cut."""
+    if len(ids) <= SAMPLE:
+        return frozenset(ids)
+    return frozenset(
+        heapq.nsmallest(SAMPLE, ids, key=lambda id: hashlib.blake2b(id.encode()).digest())
+    )

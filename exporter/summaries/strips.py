@@ -1,0 +1,116 @@
+"""Strips of images that matter, chosen by rules that are written beside them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from exporter.summaries.rules import (
+    LEAST_SURE,
+    MOST_DISAGREEING,
+    MOST_TYPICAL,
+    MOST_WRONG,
+    ONE_A_CLASS,
+    name_of,
+)
+
+LENGTH: Final = 24
+"""Images of a strip at most."""
+
+_TYPICAL_OF = 3  # images of a class below which none is typical of it
+_NARROW = 1e-3  # a spread below this is that of equal numbers, and of their rounding
+
+Ranked = tuple[float, str]
+
+
+class Strips:
+    """Choose the strips while the set goes by, a shard's table at a time.
+
+    Of equals the smallest id goes first: the choice depends on nothing but the images.
+
+    Args:
+        classes: rows of ``set/classes.parquet``, for what is typical of a class.
+    """
+
+    def __init__(self, classes: list[dict[str, Any]]) -> None:
+        self._classes: dict[int, dict[str, Any]] = {row["index"]: row for row in classes}
+        self._best: dict[str, list[Ranked]] = {
+            MOST_WRONG: [],
+            LEAST_SURE: [],
+            MOST_DISAGREEING: [],
+        }
+        self._counts = dict.fromkeys(self._best, 0)
+        self._typical: dict[int, Ranked] = {}
+        self._sure: dict[int, Ranked] = {}
+
+    def add(self, images: pa.Table) -> None:
+        """Look at a shard's images, a table of ``IMAGES_SCHEMA``."""
+        ids = images.column("id").to_pylist()
+        predicted = images.column("predicted").fill_null(-1).to_numpy()
+        correct = np.array([value is False for value in images.column("correct").to_pylist()])
+        confidence, entropy, agreement = (
+            images.column(name).to_numpy().astype(np.float64)
+            for name in ("confidence", "entropy", "agreement")
+        )
+        sure = predicted >= 0
+        self._rank(MOST_WRONG, ids, -confidence, correct & sure)
+        self._rank(LEAST_SURE, ids, confidence, sure)
+        self._rank(MOST_DISAGREEING, ids, agreement, ~np.isnan(agreement))
+        distance = self._distance(predicted, confidence, entropy)
+        for place in np.flatnonzero(sure).tolist():
+            index = int(predicted[place])
+            _least(self._sure, index, (-float(confidence[place]), ids[place]))
+            if self._classes[index]["predicted"] >= _TYPICAL_OF:
+                _least(self._typical, index, (float(distance[place]), ids[place]))
+
+    def _rank(
+        self, rule: str, ids: list[str], by: NDArray[np.float64], chosen: NDArray[np.bool_]
+    ) -> None:
+        places = np.flatnonzero(chosen).tolist()
+        self._counts[rule] += len(places)
+        ranked = [(float(by[place]), ids[place]) for place in places]
+        self._best[rule] = heapq.nsmallest(LENGTH, self._best[rule] + ranked)
+
+    def _distance(
+        self,
+        predicted: NDArray[np.int64],
+        confidence: NDArray[np.float64],
+        entropy: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return how far each image is from its class's means, in standard deviations (N,)."""
+        total = np.zeros(len(predicted))
+        for name, values in (("confidence", confidence), ("entropy", entropy)):
+            known = [self._classes.get(index, {}) for index in predicted.tolist()]
+            mean, wide = (
+                np.array([row.get(f"{name}{suffix}") for row in known], dtype=np.float64)
+                for suffix in ("", "_spread")
+            )
+            away = ((values - mean) / np.maximum(wide, _NARROW)) ** 2
+            total += np.where(np.isnan(away), 0, away)
+        return total
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the strips that have images: name, rule, ids, and of how many they are chosen."""
+        chosen = {rule: [id for _, id in best] for rule, best in self._best.items()}
+        counts = dict(self._counts)
+        for rule, best in ((MOST_TYPICAL, self._typical), (ONE_A_CLASS, self._sure)):
+            chosen[rule] = [best[index][1] for index in self._frequent(best)[:LENGTH]]
+            counts[rule] = len(best)
+        return [
+            {"name": name_of(rule), "rule": rule, "ids": ids, "of": counts[rule]}
+            for rule, ids in chosen.items()
+            if ids
+        ]
+
+    def _frequent(self, classes: Mapping[int, Ranked]) -> list[int]:
+        return sorted(classes, key=lambda index: (-self._classes[index]["predicted"], index))
+
+
+def _least(best: dict[int, Ranked], index: int, one: Ranked) -> None:
+    if index not in best or one < best[index]:
+        best[index] = one

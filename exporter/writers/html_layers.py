@@ -1,0 +1,202 @@
+"""What the pages of layers, channels and kernels are filled with, computed from the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.records import ChannelRow, KernelRecord, Plan
+from exporter.render import decode_image
+from exporter.writers import html_text as words
+from exporter.writers.html_index import SetIndex, parts, photograph
+
+if TYPE_CHECKING:
+    from exporter.store import Run
+
+CHANNELS_A_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A picture of kernels and what its caption says."""
+
+    name: str
+    type: str
+    shape: str
+    lo: float
+    hi: float
+    shown: int
+    total: int
+    src: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+    link: str | None
+
+
+def kernel_sheets(
+    run: Run, kernels: Sequence[KernelRecord], links: Mapping[str, str]
+) -> list[Sheet]:
+    """Return the kernels' pictures with captions; their files go under ``kernels/``."""
+    sheets = []
+    for place, record in enumerate(kernels):
+        height, width = decode_image(run.kernel_sheet(record)).shape[:2]
+        shape = words.shape(record.shape)
+        caption = (
+            f"{record.name}, {record.type}, {shape}: {words.number(record.shown)} of "
+            f"{words.number(record.total)} kernels, weights from {words.figure(record.lo)} to "
+            f"{words.figure(record.hi)}."
+        )
+        sheets.append(
+            Sheet(
+                name=record.name,
+                type=record.type,
+                shape=shape,
+                lo=record.lo,
+                hi=record.hi,
+                shown=record.shown,
+                total=record.total,
+                src=f"kernels/{place}.png",
+                width=width,
+                height=height,
+                alt=f"Kernels of {record.name}, {record.shown} of {record.total}",
+                caption=caption,
+                link=links.get(record.name),
+            )
+        )
+    return sheets
+
+
+def layer_numbers(
+    plan: Plan, recorded: Sequence[str], kernels: Sequence[KernelRecord]
+) -> dict[str, int]:
+    """Return the page number of every layer that has a page, in the model's order."""
+    names = list(dict.fromkeys([*recorded, *(record.name for record in kernels)]))
+    places = {layer.name: place for place, layer in enumerate(plan.layers)}
+    beyond = len(plan.layers)
+    numbers = {}
+    for name in names:
+        if name in places:
+            numbers[name] = places[name]
+        else:
+            numbers[name] = beyond
+            beyond += 1
+    return dict(sorted(numbers.items(), key=lambda item: item[1]))
+
+
+def layers_table(
+    plan: Plan, links: Mapping[str, str], kernels: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the whole table of layers, those with a page linked."""
+    roles: dict[str, list[str]] = {}
+    for name in plan.explained:
+        roles.setdefault(name, []).append("maps")
+    for name in plan.recorded:
+        roles.setdefault(name, []).append("channels")
+    for name in kernels:
+        roles.setdefault(name, []).append("kernels")
+    known = {layer.name for layer in plan.layers}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": layer.name,
+            "type": layer.type,
+            "output": layer.output,
+            "parameters": layer.parameters,
+            "depth": layer.depth,
+            "fired": layer.fired,
+            "link": links.get(layer.name),
+            "role": ", ".join(roles.get(layer.name, [])),
+        }
+        for layer in plan.layers
+    ]
+    # Elements of an output (``layer[0]``), later calls (``relu#2``) and parameters are no modules.
+    rows += [
+        {
+            "name": name,
+            "type": kernels.get(name, "part of a layer"),
+            "output": None,
+            "parameters": None,
+            "depth": 0,
+            "fired": True,
+            "link": links.get(name),
+            "role": ", ".join(parts_shown),
+        }
+        for name, parts_shown in roles.items()
+        if name not in known
+    ]
+    return {"table": rows, "types": Counter(layer.type for layer in plan.layers).most_common(8)}
+
+
+def channel_pages(
+    channels: Sequence[ChannelRow], index: SetIndex, number: int
+) -> list[dict[str, Any]]:
+    """Return the contents of each page of a layer's channels: one page a `CHANNELS_A_PAGE`."""
+    positions = {id: position for position, id in enumerate(index.ids)}
+    stats = {
+        "total": len(channels),
+        "images": max((row.images for row in channels), default=0),
+        "dead": sum(row.dead for row in channels),
+        "sparsity": float(np.mean([row.sparsity for row in channels])) if channels else 0.0,
+        "maximum": max((row.maximum for row in channels), default=0.0),
+        "strongest": max(channels, key=lambda row: row.maximum).channel if channels else 0,
+    }
+    cuts = parts(len(channels), CHANNELS_A_PAGE) or [(0, 0)]
+    files = [layer_file(number, part) for part in range(len(cuts))]
+    pages = []
+    for part, (start, stop) in enumerate(cuts):
+        pages.append(
+            {
+                "file": files[part],
+                "stats": stats,
+                "parts": len(cuts),
+                "first": channels[start].channel if channels else 0,
+                "last": channels[stop - 1].channel if channels else 0,
+                "part_links": [
+                    (file, f"{channels[a].channel}–{channels[b - 1].channel}", at == part)
+                    for at, (file, (a, b)) in enumerate(zip(files, cuts, strict=True))
+                    if channels
+                ],
+                "channels": [_channel(row, index, positions) for row in channels[start:stop]],
+            }
+        )
+    return pages
+
+
+def layer_file(number: int, part: int = 0) -> str:
+    """Return the file name of a layer's page, or of a later part of it.
+
+    >>> layer_file(7), layer_file(7, 1)
+    ('7.html', '7-2.html')
+    """
+    return f"{number}.html" if part == 0 else f"{number}-{part + 1}.html"
+
+
+def _channel(row: ChannelRow, index: SetIndex, positions: Mapping[str, int]) -> dict[str, Any]:
+    tops = []
+    for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
+        position = positions.get(id)
+        if position is None or row.dead:
+            continue
+        tops.append(
+            {
+                "id": id,
+                "src": photograph(position, id),
+                "x": f"{100 * x:.1f}",
+                "y": f"{100 * y:.1f}",
+                "value": value,
+                "alt": f"{index.paths[position]}, channel {row.channel}, {words.figure(value)}",
+            }
+        )
+    return {
+        "channel": row.channel,
+        "mean": row.mean,
+        "maximum": row.maximum,
+        "sparsity": row.sparsity,
+        "dead": row.dead,
+        "tops": tops,
+    }

@@ -1,0 +1,156 @@
+// The index of all images, and the shards of maps, which arrive as classic scripts: the one way that
+// works from file:// in every browser. They may arrive out of order, so each says its number.
+"use strict";
+window.exporter = window.exporter || {};
+(() => {
+  const KEEP = 12, AT_ONCE = 2, ZERO = 63;
+  const { bytes, floats } = exporter.paint;
+  const shards = new Map();
+  const wanted = [];
+  const waiting = new Map();
+  let loading = 0;
+
+  window.exporterIndex = (text) => {
+    const index = JSON.parse(text);
+    index.ids = index.ids.split(" ");
+    if (index.ids[0] === "") index.ids = [];
+    exporter.colours = {};
+    for (const [name, table] of Object.entries(index.colormaps)) exporter.colours[name] = bytes(table);
+    exporter.index = index;
+    document.dispatchEvent(new Event("exporter-index"));
+  };
+
+  window.exporterShard = (number, shard) => {
+    shards.set(number, shard);
+    while (shards.size > KEEP) shards.delete(shards.keys().next().value);
+  };
+
+  const settle = (number, error) => {
+    for (const [resolve, reject] of waiting.get(number) || []) {
+      if (error) reject(error); else resolve(shards.get(number));
+    }
+    waiting.delete(number);
+  };
+  const next = () => {
+    while (loading < AT_ONCE && wanted.length) {
+      const number = wanted.pop();
+      const script = document.createElement("script");
+      const done = (error) => {
+        script.remove();
+        loading--;
+        settle(number, error);
+        next();
+      };
+      script.src = "data/" + String(number).padStart(5, "0") + ".js";
+      script.addEventListener("load", () => done(shards.has(number) ? null : new Error("empty")));
+      script.addEventListener("error", () => done(new Error("the file " + script.src + " is missing")));
+      loading++;
+      document.head.append(script);
+    }
+  };
+
+  // The last one asked for is loaded first: it is what the reader looks at.
+  const load = (number) => {
+    if (shards.has(number)) {
+      const shard = shards.get(number);
+      shards.delete(number);
+      shards.set(number, shard);
+      return Promise.resolve(shard);
+    }
+    return new Promise((resolve, reject) => {
+      if (waiting.has(number)) {
+        waiting.get(number).push([resolve, reject]);
+        const at = wanted.indexOf(number);
+        if (at >= 0) wanted.push(...wanted.splice(at, 1));
+      } else {
+        waiting.set(number, [[resolve, reject]]);
+        wanted.push(number);
+      }
+      next();
+    });
+  };
+
+  // Levels to raw values; a signed map of a method with a ReLU has 0 at level 63, so that what is drawn
+  // keeps three quarters of the levels.
+  const decode = (levels, lo, hi, split) => {
+    const out = new Float32Array(levels.length);
+    for (let i = 0; i < levels.length; i++) {
+      const level = levels[i];
+      if (!split) out[i] = lo + (hi - lo) * level / 255;
+      else if (level >= ZERO) out[i] = hi * (level - ZERO) / (255 - ZERO);
+      else out[i] = lo * (ZERO - level) / ZERO;
+    }
+    return out;
+  };
+
+  const flagNames = (bits) => ["zero", "constant", "nan"].filter((_, bit) => bits & (1 << bit));
+
+  const mapsOf = (shard, row) => {
+    const found = [];
+    for (const group of shard.maps) {
+      const at = group.rows ? group.rows.indexOf(row) : row;
+      if (at < 0) continue;
+      group.levels = group.levels || bytes(group.v);
+      group.ends = group.ends || floats(group.r);
+      group.v = group.r = "";
+      const cells = group.h * group.w, lo = group.ends[2 * at], hi = group.ends[2 * at + 1];
+      const split = exporter.index.methods[group.m].relu && lo < 0 && hi > 0;
+      const map = {
+        method: group.m, layer: group.l, part: group.k, target: shard.targets[group.t[at]],
+        height: group.h, width: group.w, fullHeight: group.H, fullWidth: group.W, lo, hi,
+        flags: flagNames(group.f ? group.f[at] : 0),
+        values: () => decode(group.levels.subarray(at * cells, (at + 1) * cells), lo, hi, split),
+      };
+      found.push(map);
+    }
+    return found;
+  };
+
+  const activationsOf = (shard, row) => {
+    const found = [];
+    for (const group of shard.acts) {
+      const at = group.rows ? group.rows.indexOf(row) : row;
+      if (at < 0) continue;
+      group.levels = group.levels || bytes(group.v);
+      group.ends = group.ends || floats(group.r);
+      group.v = group.r = "";
+      const cells = group.h * group.w, many = group.c[at].length;
+      found.push({
+        layer: group.layer, height: group.h, width: group.w, fullHeight: group.H, fullWidth: group.W,
+        channels: group.c[at].map((channel, k) => {
+          const from = (at * group.d + k) * cells, end = 2 * (at * many + k);
+          return {
+            channel, lo: group.ends[end], hi: group.ends[end + 1],
+            levels: k < group.d ? group.levels.subarray(from, from + cells) : null,
+          };
+        }),
+      });
+    }
+    return found;
+  };
+
+  exporter.data = {
+    load, mapsOf, activationsOf,
+    shardOf: (position) => Math.floor(position / exporter.index.perShard),
+    rowOf: (position) => position % exporter.index.perShard,
+    photo: (position) => "photos/" + String(Math.floor(position / 1000)).padStart(2, "0") + "/" + exporter.index.ids[position] + ".jpg",
+    unread: (position) => (exporter.index.flags[position] & 16) !== 0,
+  };
+
+  // To four significant digits; a true minus sign.
+  exporter.number = (value, digits = 4) => {
+    if (!Number.isFinite(value)) return "not a number";
+    const size = Math.abs(value);
+    const text = value === 0 ? "0" : size >= 1e5 || size < 1e-3 ? value.toExponential(Math.min(2, digits - 1)) : String(+value.toPrecision(digits));
+    return text.replace(/-/g, "−");
+  };
+  exporter.score = (value) => {
+    if (value === null || value === undefined) return "";
+    return exporter.index.probability ? (100 * value).toFixed(1) + " %" : exporter.number(value);
+  };
+  exporter.targetName = (target) => {
+    const found = /^class:(\d+)$/.exec(target);
+    if (!found) return target === "value" ? "the output’s value" : target;
+    return exporter.index.names[found[1]] || "class " + found[1];
+  };
+})();

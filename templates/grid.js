@@ -1,0 +1,318 @@
+// The grid: filters and sorts a columnar index, and keeps elements only for the tiles in sight.
+// The whole state is in the address, so that a link shows the same view.
+"use strict";
+(() => {
+  const GAP = 14, BESIDE = 2, MOST_HIGH = 15e6;
+  const $ = (id) => document.getElementById(id);
+  const FIELDS = ["q", "class", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
+  const BITS = { zero: 1, constant: 2, nan: 4, flagged: 7 };
+  const state = { colour: "viridis", opacity: "50", threshold: "0" };
+  let index, order = [], search = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
+  const live = new Map();
+
+  // ------------------------------------------------------------ address
+  const read = () => {
+    const given = new URLSearchParams(location.hash.slice(1));
+    for (const name of Object.keys(state)) delete state[name];
+    Object.assign(state, defaults());
+    for (const [name, value] of given) state[name] = value;
+    if (!Object.hasOwn(exporter.colours, state.colour)) state.colour = "viridis";
+  };
+  const defaults = () => ({ colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", map: index.methods.length ? index.methods[0].name : "", layer: String(index.layers.length - 1) });
+  const write = () => {
+    const basis = defaults(), out = new URLSearchParams();
+    for (const [name, value] of Object.entries(state)) {
+      if (value !== undefined && value !== "" && value !== basis[name]) out.set(name, value);
+      else if (value === "" && basis[name]) out.set(name, "");
+    }
+    const text = out.toString();
+    if ("#" + text !== location.hash) history.replaceState(null, "", text ? "#" + text : location.pathname);
+  };
+
+  // ------------------------------------------------------------ filter and sort
+  const name = (position) => {
+    const path = index.paths[position];
+    return path.slice(path.lastIndexOf("/") + 1);
+  };
+  const className = (position) => {
+    const at = index.predicted[position];
+    return at < 0 ? "" : index.names[index.classes[at]] || "class " + index.classes[at];
+  };
+  const labelName = (position) => index.label[position] < 0 ? "" : index.labels[index.label[position]];
+  const text = (position) => search[position] ??= (index.paths[position] + "\n" + labelName(position) + "\n" + className(position)).toLowerCase();
+
+  const select = () => {
+    const rows = index.ids.length, score = index.score, out = [];
+    const q = (state.q || "").trim().toLowerCase();
+    const wanted = state.class ? index.classes.indexOf(Number(state.class)) : null;
+    const scale = index.probability ? 0.01 : 1;
+    const low = state.min ? Number(state.min) * scale : -Infinity;
+    const high = state.max ? Number(state.max) * scale : Infinity;
+    const mark = new Map([["right", "1"], ["wrong", "0"], ["unknown", "-"]]).get(state.outcome);
+    const bits = Object.hasOwn(BITS, state.maps) ? BITS[state.maps] : 0;
+    for (let i = 0; i < rows; i++) {
+      if (wanted !== null && index.predicted[i] !== wanted) continue;
+      if (mark && index.correct[i] !== mark) continue;
+      if (bits && !(index.flags[i] & bits)) continue;
+      if ((state.min || state.max) && !(score[i] !== null && score[i] >= low && score[i] <= high)) continue;
+      if (q && !text(i).includes(q)) continue;
+      out.push(i);
+    }
+    return sorted(out);
+  };
+  const byNumber = (column, sign) => (a, b) => {
+    if (column[a] === null || column[b] === null) return (column[a] === null) - (column[b] === null) || a - b;
+    return sign * (column[a] - column[b]) || a - b;
+  };
+  const byText = (of) => {
+    const collator = new Intl.Collator(undefined, { numeric: true });
+    return (rows) => {
+      const keys = new Map(rows.map((i) => [i, of(i)]));
+      return rows.sort((a, b) => (keys.get(a) === "") - (keys.get(b) === "") || collator.compare(keys.get(a), keys.get(b)) || a - b);
+    };
+  };
+  const sorts = {
+    set: ["order of the set", (rows) => rows],
+    high: ["score, high first", (rows) => rows.sort(byNumber(index.score, -1))],
+    low: ["score, low first", (rows) => rows.sort(byNumber(index.score, 1))],
+    loss: ["loss, high first", (rows) => rows.sort(byNumber(index.loss, -1))],
+    name: ["name", byText(name)],
+    predicted: ["predicted class", byText(className)],
+    label: ["label", byText(labelName)],
+  };
+  const sorted = (rows) => sorts[Object.hasOwn(sorts, state.sort) && (state.sort !== "loss" || index.loss) ? state.sort : "set"][1](rows);
+
+  // ------------------------------------------------------------ tiles
+  const measure = () => {
+    const grid = $("grid"), width = grid.clientWidth;
+    const wish = Math.min(Number(state.size) || 180, width);
+    columns = Math.max(1, Math.floor((width + GAP) / (wish + GAP)));
+    if (width < 480) columns = Math.max(columns, 2);
+    tile = Math.floor((width - GAP * (columns - 1)) / columns);
+    caption = Math.ceil(4.4 * parseFloat(getComputedStyle(document.documentElement).fontSize));
+    tall = Math.round(tile * index.view[0] / index.view[1]) + caption + GAP;
+    grid.style.height = Math.min(MOST_HIGH, Math.ceil(order.length / columns) * tall) + "px";
+  };
+  // Beyond what browsers can scroll, a step of the scroll bar covers more than a row.
+  const stretch = () => Math.max(1, Math.ceil(order.length / columns) * tall / MOST_HIGH);
+
+  const chosen = () => index.methods.findIndex((method) => method.name === state.map);
+  const paint = (entry) => {
+    const method = chosen(), layer = Number(state.layer), { position, canvas } = entry;
+    exporter.paint.release(canvas);
+    if (method < 0 || exporter.data.unread(position)) return;
+    exporter.data.load(exporter.data.shardOf(position)).then((shard) => {
+      if (live.get(entry.place) !== entry || method !== chosen()) return;
+      const maps = exporter.data.mapsOf(shard, exporter.data.rowOf(position)).filter((map) => map.method === method);
+      const map = maps.find((one) => one.layer === layer) || maps.find((one) => index.layers[one.layer] === "");
+      if (!map) return;
+      const height = Math.round(128 * index.view[0] / index.view[1]);
+      exporter.paint.draw(canvas, map, height, 128, { rectify: index.methods[method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
+      canvas.style.opacity = Number(state.opacity) / 100;
+    }).catch((error) => { entry.element.title = error.message; });
+  };
+
+  const make = (place) => {
+    const position = order[place];
+    const item = document.createElement("li"), button = document.createElement("button");
+    const picture = document.createElement("span"), words = document.createElement("span");
+    item.setAttribute("aria-setsize", order.length);
+    item.setAttribute("aria-posinset", place + 1);
+    button.type = "button";
+    button.className = "tile";
+    button.dataset.place = place;
+    button.tabIndex = place === focused ? 0 : -1;
+    picture.className = "photo";
+    words.className = "words";
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    const line = (className, content) => {
+      const span = document.createElement("span");
+      span.className = className;
+      span.textContent = content;
+      words.append(span);
+      return span;
+    };
+    const unread = exporter.data.unread(position);
+    if (unread) {
+      picture.classList.add("unread");
+      picture.textContent = "not read";
+      line("name", name(position));
+    } else {
+      const image = document.createElement("img");
+      image.src = exporter.data.photo(position);
+      const shown = chosen() < 0 ? "no map" : index.methods[chosen()].title + " over it";
+      image.alt = "Photograph: " + className(position) + ", " + exporter.score(index.score[position]) + "; " + shown;
+      image.decoding = "async";
+      image.draggable = false;
+      picture.append(image, canvas);
+      const head = line("name", className(position) || exporter.score(index.score[position]));
+      head.title = head.textContent;
+      const facts = line("num", className(position) ? exporter.score(index.score[position]) : "");
+      const mark = index.correct[position];
+      if (mark !== "-") {
+        const verdict = document.createElement("span");
+        verdict.className = mark === "1" ? "right" : "wrong";
+        verdict.textContent = mark === "1" ? " ✓ right" : " ✗ wrong";
+        facts.append(verdict);
+      }
+      if (index.flags[position] & BITS.flagged) {
+        const flag = document.createElement("span");
+        flag.className = "flag";
+        flag.textContent = " flagged";
+        facts.append(flag);
+      }
+    }
+    line("file", name(position)).title = index.paths[position];
+    button.append(picture, words);
+    item.append(button);
+    return { place, position, element: item, button, canvas };
+  };
+
+  const drop = (entry) => {
+    exporter.paint.release(entry.canvas);
+    entry.element.remove();
+    live.delete(entry.place);
+  };
+
+  const show = () => {
+    const grid = $("grid"), top = grid.getBoundingClientRect().top, factor = stretch();
+    const from = Math.max(0, Math.floor(-top * factor / tall) - BESIDE) * columns;
+    const rows = Math.ceil(innerHeight / tall) + 2 * BESIDE + 1;
+    const to = Math.min(order.length, from + rows * columns);
+    for (const entry of [...live.values()]) {
+      if ((entry.place < from || entry.place >= to) && entry.button !== document.activeElement) drop(entry);
+    }
+    const height = Math.round(tile * index.view[0] / index.view[1]);
+    const shift = factor > 1 ? Math.max(0, -top) * (1 - factor) : 0;
+    for (let place = from; place < to; place++) {
+      let entry = live.get(place);
+      if (!entry) {
+        entry = make(place);
+        live.set(place, entry);
+        const after = live.get(place + 1);
+        grid.insertBefore(entry.element, after ? after.element : null);
+        paint(entry);
+      }
+      const style = entry.element.style;
+      style.width = tile + "px";
+      style.height = tall - GAP + "px";
+      style.transform = "translate(" + (place % columns) * (tile + GAP) + "px," + (Math.floor(place / columns) * tall + shift) + "px)";
+      entry.button.firstChild.style.height = height + "px";
+    }
+  };
+  let frame = 0;
+  const soon = () => { frame ||= requestAnimationFrame(() => { frame = 0; show(); }); };
+
+  const refresh = () => {
+    order = select();
+    focused = 0;
+    for (const entry of [...live.values()]) drop(entry);
+    $("none").hidden = order.length > 0;
+    const all = index.ids.length;
+    $("count").textContent = order.length === all ? all.toLocaleString("en") + " images" : order.length.toLocaleString("en") + " of " + all.toLocaleString("en") + " images";
+    const method = chosen();
+    const layer = index.layers[Number(state.layer)];
+    $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :
+      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + layer) + ", each map between its own smallest and largest value.";
+    measure();
+    show();
+    write();
+    exporter.grid.changed();
+  };
+
+  // ------------------------------------------------------------ form
+  const option = (list, value, content) => {
+    const one = document.createElement("option");
+    one.value = value;
+    one.textContent = content;
+    list.append(one);
+  };
+  const fill = () => {
+    const counts = new Array(index.classes.length).fill(0);
+    for (const at of index.predicted) if (at >= 0) counts[at]++;
+    const named = index.classes.map((number, at) => [index.names[number] || "class " + number, number, counts[at]]).filter((one) => one[2]);
+    named.sort((a, b) => a[0].localeCompare(b[0]));
+    for (const [title, number, count] of named) option($("class"), number, title + " (" + count + ")");
+    for (const [key, [title]] of Object.entries(sorts)) {
+      if (key === "loss" && !index.loss) continue;
+      if (key === "label" && !index.labels.length) continue;
+      if (key === "predicted" && !named.length) continue;
+      option($("sort"), key, title);
+    }
+    for (const method of index.methods) option($("map"), method.name, method.title);
+    index.layers.forEach((layer, at) => { if (layer) option($("layer"), at, layer); });
+    for (const name of Object.keys(exporter.colours)) option($("colour"), name, name);
+    $("score-name").textContent = index.probability ? "Score, %" : "Score, raw";
+    const known = index.correct.includes("1") || index.correct.includes("0");
+    $("outcome").closest(".field").hidden = !known;
+    $("class").closest(".field").hidden = !named.length;
+    let seen = 0;
+    for (const bits of index.flags) seen |= bits;
+    for (const one of [...$("maps").options]) if (one.value && !(seen & BITS[one.value])) one.remove();
+    $("maps").closest(".field").hidden = !(seen & BITS.flagged);
+    $("layer").closest(".field").hidden = !$("layer").options.length;
+  };
+  const reflect = () => { for (const field of FIELDS) $(field).value = state[field] ?? ""; };
+
+  const move = (to) => {
+    if (!order.length) return;
+    const place = Math.min(Math.max(to, 0), order.length - 1);
+    const old = live.get(focused);
+    if (old) old.button.tabIndex = -1;
+    focused = place;
+    const y = $("grid").getBoundingClientRect().top + Math.floor(place / columns) * tall / stretch();
+    const bar = $("tools").getBoundingClientRect().bottom;
+    if (y < Math.max(bar, 60) || y + tall > innerHeight) scrollBy({ top: y - Math.max(bar, 60) - 12, behavior: "instant" });
+    show();
+    const entry = live.get(place);
+    if (entry) { entry.button.tabIndex = 0; entry.button.focus({ preventScroll: true }); }
+  };
+
+  const begin = () => {
+    index = exporter.index;
+    read();
+    fill();
+    reflect();
+    $("app").hidden = false;
+    let typing = 0;
+    $("tools").addEventListener("input", (event) => {
+      state[event.target.name] = event.target.value;
+      clearTimeout(typing);
+      typing = setTimeout(refresh, event.target.type === "search" ? 120 : 0);
+    });
+    $("tools").addEventListener("submit", (event) => event.preventDefault());
+    const clear = () => {
+      for (const field of ["q", "class", "outcome", "min", "max", "maps"]) state[field] = "";
+      state.sort = "set";
+      reflect();
+      refresh();
+      $("q").focus();
+    };
+    $("tools").addEventListener("reset", (event) => { event.preventDefault(); clear(); });
+    $("clear").addEventListener("click", clear);
+    $("grid").addEventListener("click", (event) => {
+      const button = event.target.closest("button.tile");
+      if (button) exporter.viewer.open(order[Number(button.dataset.place)]);
+    });
+    $("grid").addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -Infinity, End: Infinity, PageDown: 4 * columns, PageUp: -4 * columns }[event.key];
+      if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      move(focused + step);
+    });
+    addEventListener("scroll", soon, { passive: true });
+    new ResizeObserver(() => { measure(); soon(); }).observe($("grid"));
+    addEventListener("hashchange", () => { read(); reflect(); refresh(); exporter.viewer.restore(); });
+    exporter.grid = {
+      state, write, reflect, name, className, labelName, changed: () => exporter.viewer.placed(),
+      order: () => order,
+      repaint: () => { for (const entry of live.values()) paint(entry); },
+      focus: (position) => move(Math.max(0, order.indexOf(position))),
+    };
+    exporter.viewer.begin();
+    refresh();
+    exporter.viewer.restore();
+  };
+  document.addEventListener("exporter-index", begin);
+})();

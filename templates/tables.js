@@ -1,0 +1,54 @@
+// Tables that sort by a click on a column's head, and the search box over the table of layers.
+"use strict";
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      if (head.dataset.kind === "none") return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sorter";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      const key = (row) => {
+        const cell = row.cells[column];
+        return head.dataset.kind === "number" ? Number(cell.dataset.value ?? cell.textContent) : cell.textContent.trim();
+      };
+      button.addEventListener("click", () => {
+        const now = head.getAttribute("aria-sort");
+        const first = head.dataset.kind === "number" ? "descending" : "ascending";
+        const second = first === "ascending" ? "descending" : "ascending";
+        const wanted = now === first ? second : now === second && head.dataset.kind !== "order" ? "" : first;
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        let rows = [...original];
+        if (wanted) {
+          head.setAttribute("aria-sort", wanted);
+          const sign = wanted === "ascending" ? 1 : -1;
+          if (head.dataset.kind === "order") { if (sign < 0) rows.reverse(); }
+          else if (head.dataset.kind === "number") rows.sort((a, b) => sign * (key(a) - key(b)));
+          else rows.sort((a, b) => sign * key(a).localeCompare(key(b), undefined, { numeric: true }));
+        }
+        body.append(...rows);
+      });
+    });
+  }
+  const find = document.getElementById("find");
+  if (find) {
+    find.closest("p").hidden = false;
+    const rows = [...document.getElementById(find.dataset.table).tBodies[0].rows];
+    const out = document.querySelector("output[for=find]");
+    const filter = () => {
+      const text = find.value.trim().toLowerCase();
+      let shown = 0;
+      for (const row of rows) {
+        row.hidden = text !== "" && !row.textContent.toLowerCase().includes(text);
+        if (!row.hidden) shown++;
+      }
+      out.textContent = text ? shown + " of " + rows.length + " layers" : "";
+    };
+    find.addEventListener("input", filter);
+    filter();
+  }
+});

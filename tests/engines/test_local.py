@@ -1,0 +1,141 @@
+"""The local engine: order, replicas, and a device that runs out of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exporter.config import build_config
+from exporter.engines import Job, compute_shards, local
+from exporter.engines.rows import Computed, compute, load
+from exporter.export import plan_job
+from exporter.records import Row
+from exporter.watch import Silence
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    """Yield a job of 60 images, one broken, in shards of 7 and batches of 2."""
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(60):
+        cv2.imwrite(str(tmp_path / f"photos/{index}.jpg"), noise.integers(0, 255, (40, 40, 3)))
+    (tmp_path / "photos/5.jpg").write_bytes(b"broken")
+    config = build_config(
+        model="small",
+        images=str(tmp_path / "photos"),
+        out=tmp_path / "run",
+        maps=("gradcam", "eigencam"),
+        layers=("1", "3"),
+        batch_size=2,
+        shard_size=7,
+        preprocessing={"size": 32},
+    )
+    with plan_job(config, module=small()) as planned:
+        yield planned
+
+
+def rows(job: Job, missing: list[int] | None = None) -> list[Row]:
+    """Compute shards and return their rows, asserting that shards come whole and in order."""
+    wanted = list(range(len(job.plan.shards))) if missing is None else missing
+    taken: list[tuple[int, list[Computed]]] = []
+    compute_shards(job, wanted, lambda index, parts: taken.append((index, parts)), Silence())
+    assert [index for index, _ in taken] == wanted
+    for index, parts in taken:
+        start, stop = job.plan.shards[index]
+        found = [row.id for part in parts for row in part.rows]
+        assert found == [entry.id for entry in job.plan.images[start:stop]]
+    return [row for _, parts in taken for part in parts for row in part.rows]
+
+
+def test_shards_come_whole_and_in_order_with_a_row_an_image(job: Job) -> None:
+    found = rows(job)
+    assert len(found) == 60
+    assert [row.path for row in found if row.error] == ["5.jpg"]
+
+
+def test_a_shard_does_not_depend_on_the_others(job: Job) -> None:
+    every = rows(job)
+    start, stop = job.plan.shards[3]
+    assert rows(job, [3]) == every[start:stop]
+
+
+def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_turn = rows(job)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    used: list[int] = []
+    run = local._Replicas.run
+    monkeypatch.setattr(
+        local._Replicas,
+        "run",
+        lambda self, batches, sink: (used.append(1), run(self, batches, sink)),
+    )
+    # The trial is decided by the clock; here replicas always win.
+    monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
+    assert rows(job) == in_turn
+    assert len(used) == 3
+
+
+def test_decoding_threads_change_nothing(job: Job) -> None:
+    assert rows(dataclasses.replace(job, workers=3)) == rows(dataclasses.replace(job, workers=0))
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(job: Job) -> None:
+    entries = job.plan.images[:6]
+    explainer = job.explainer(job.module)
+    whole = compute(job, explainer, load(job, entries))
+    sizes: list[int] = []
+
+    class Tight:
+        """An explainer on a device that holds two images."""
+
+        def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
+            sizes.append(len(batch))
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError
+            return explainer(batch, labels)
+
+    halved = compute(job, Tight(), load(job, entries))  # type: ignore[arg-type]
+    assert sizes == [5, 2, 3, 1, 2]
+    assert [row.id for row in halved.rows] == [row.id for row in whole.rows]
+    for one, other in zip(halved.rows, whole.rows, strict=True):
+        for stored, expected in zip(one.maps, other.maps, strict=True):
+            span = expected.hi - expected.lo
+            np.testing.assert_allclose(stored.array(), expected.array(), atol=1e-4 * span)
+
+
+def test_a_batch_of_one_that_does_not_fit_is_an_error(job: Job) -> None:
+    class Full:
+        def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compute(job, Full(), load(job, job.plan.images[:4]))  # type: ignore[arg-type]
+
+
+def test_a_failing_store_stops_the_run(job: Job) -> None:
+    def full(index: int, parts: list[Computed]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        compute_shards(job, [0, 1, 2, 3], full, Silence())

@@ -1,0 +1,133 @@
+"""Hold everything before the one copy to the GPU's rules, without a GPU (docs/capture.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from exporter.errors import MapError
+from exporter.explain import Explainer, layers
+from exporter.maps import METHODS
+from exporter.models import Target
+
+DENIED = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "linalg_svd",
+    "_linalg_svd",
+    "linalg_eigh",
+    "_linalg_eigh",
+    "linalg_eig",
+    "linalg_qr",
+    "linalg_lu",
+    "linalg_inv_ex",
+    "linalg_solve_ex",
+    "_linalg_solve_ex",
+    "lstsq",
+    "equal",
+    "is_nonzero",
+    "repeat_interleave",
+    "bincount",
+    "histc",
+)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuse what passes on `meta` but would make CUDA wait, and whatever leaves the device."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if name.startswith(DENIED):
+            raise AssertionError(f"{name} waits for the device")
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = {tensor.device.type for tensor in tensors if tensor.ndim}
+        if len(given) > 1:
+            raise AssertionError(f"{name} mixes {sorted(given)}")
+        if name.startswith("index") and any(t.dtype == torch.bool for t in tensors):
+            raise AssertionError(f"{name} selects by a mask")
+        made = func(*args, **(kwargs or {}))
+        out = {leaf.device.type for leaf in tree_leaves(made) if isinstance(leaf, Tensor)}
+        if "meta" in given and out - {"meta"}:
+            raise AssertionError(f"{name} leaves the device")
+        return made
+
+
+@pytest.fixture
+def on_meta(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    model = model.to("meta")
+    # Finding CAM's classifier compares numbers: it is done once a run, before any batch.
+
+    def find_classifier(_module: nn.Module, layer: str, *_: Any, **__: Any) -> Tensor:
+        if layer != "stage2":
+            raise MapError(f"cam does not fit {layer!r}")
+        return model.head.weight.detach()
+
+    monkeypatch.setattr(layers, "find_classifier", find_classifier)
+    images = torch.empty(3, 3, 12, 16, device="meta")
+    labels = torch.empty(3, dtype=torch.int64, device="meta")
+
+    def run(names: list[str], target: Target, **options: Any) -> Any:
+        explainer = Explainer(
+            model,
+            [METHODS[name] for name in names],
+            ["stem", "stage1", "stage2"],
+            target=target,
+            recorded=["relu", "stage2"],
+            **options,
+        )
+        explainer.prepare(images)
+        with NoWaiting():
+            return explainer(images, labels)
+
+    yield run
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("target", [Target("predicted"), Target("top", k=2), Target("label")])
+def test_no_map_waits_for_the_device(
+    on_meta: Callable[..., Any], name: str, target: Target
+) -> None:
+    batch = on_meta([name], target)
+    assert batch.packed.device.type == "meta"
+    everywhere = ["stage2"] if name == "cam" else ["stem", "stage1", "stage2"]
+    assert [block.layer for block in batch.contents.blocks] == everywhere
+
+
+def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
+    batch = on_meta(list(METHODS), Target("predicted"))
+    assert len(batch.contents.blocks) == 3
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda t: t.sum().item(),
+        lambda t: t.cpu(),
+        lambda t: bool(t.sum() > 0),
+        lambda t: t[t > 0],
+        lambda t: t.nonzero(),
+        lambda t: t[torch.tensor([0, 1])],
+        torch.linalg.svd,
+        torch.linalg.eigh,
+        lambda t: t.unique(),
+        lambda t: t.masked_select(t > 0),
+        lambda t: torch.equal(t, t),
+    ],
+)
+def test_the_net_catches_what_waits(wait: Callable[[Tensor], Any]) -> None:
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), NoWaiting():
+        wait(torch.empty(4, 4, device="meta"))

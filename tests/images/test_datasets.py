@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from exporter.errors import ImageError, ImageSetError
+from exporter.images import normalise, open_images
+from exporter.records import Preprocessing
+
+SAME = Preprocessing((6, 8), None)
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+GREY = PIXELS[:, :, 0]
+
+
+def load(item: Any, preprocessing: Preprocessing = SAME) -> Any:
+    images = open_images([item])
+    return images.load(images.entries[0], preprocessing)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Image.fromarray(PIXELS),
+        PIXELS,
+        PIXELS.transpose(2, 0, 1),
+        torch.from_numpy(PIXELS),
+        torch.from_numpy(PIXELS).permute(2, 0, 1),
+        torch.from_numpy(PIXELS).permute(2, 0, 1).double()[:, :, :] / 255,
+        np.dstack([PIXELS, np.full((6, 8), 255, np.uint8)]),
+        {"image": PIXELS, "label": 1},
+        (PIXELS, 1),
+    ],
+    ids=["PIL", "HWC", "CHW", "HWC tensor", "CHW tensor", "float", "RGBA", "dict", "pair"],
+)
+def test_every_kind_of_item_gives_the_same_view(item: Any) -> None:
+    prepared = load(item, Preprocessing((4, 6), None))
+    assert np.array_equal(prepared.view, PIXELS[1:5, 1:7])
+    assert prepared.tensor is None
+    assert prepared.geometry.crop == (1, 1, 7, 5)
+
+
+@pytest.mark.parametrize("item", [GREY, torch.from_numpy(GREY), GREY[:, :, None], GREY[None]])
+def test_grey_items(item: Any) -> None:
+    assert np.array_equal(load(item).view, np.repeat(GREY[:, :, None], 3, axis=2))
+    grey = Preprocessing((6, 8), None, channels=1, mean=(0.5,), std=(0.5,))
+    assert np.array_equal(load(item, grey).view, GREY[:, :, None])
+
+
+def test_a_tensor_of_the_models_size_is_model_ready() -> None:
+    tensor = normalise(torch.from_numpy(PIXELS)[None], SAME)[0]
+    for item in (tensor, tensor.numpy(), tensor.double(), tensor.requires_grad_()):
+        prepared = load(item)
+        assert prepared.tensor is not None
+        assert prepared.tensor.dtype == np.float32
+        assert np.allclose(prepared.tensor, tensor.detach().numpy())
+        assert np.array_equal(prepared.view, PIXELS)
+        assert prepared.geometry.crop == (0, 0, 8, 6)
+
+
+def test_half_precision_tensors() -> None:
+    tensor = normalise(torch.from_numpy(PIXELS)[None], SAME)[0].bfloat16()
+    prepared = load(tensor)
+    assert prepared.tensor is not None
+    assert prepared.tensor.dtype == np.float32
+
+
+def test_five_channels_are_model_ready_and_the_first_three_are_shown() -> None:
+    five = Preprocessing((6, 8), None, channels=5, mean=(0.5,) * 5, std=(0.5,) * 5)
+    prepared = load(torch.zeros(5, 6, 8), five)
+    assert prepared.view.shape == (6, 8, 3)
+    assert prepared.tensor is not None
+    assert prepared.tensor.shape == (5, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("text" * 3, "failed|is a str"),
+        (None, "is a NoneType"),
+        (np.zeros((5, 6, 7), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "has the shape"),
+        (np.zeros((0, 3), np.uint8), "has the shape"),
+        (np.zeros((4, 5, 3), np.int64), "array of int64"),
+        (torch.full((3, 5, 5), 2.0), "in \\[0, 1\\]"),
+        (torch.full((3, 5, 5), float("nan")), "in \\[0, 1\\]"),
+    ],
+)
+def test_what_is_no_image_is_a_row_with_an_error(item: Any, message: str) -> None:
+    images = open_images([(PIXELS, 0), (item, 1)])
+    assert images.load(images.entries[0], SAME) is not None
+    with pytest.raises(ImageError, match=message):
+        images.load(images.entries[1], SAME)
+
+
+class Pictures(Dataset[Any]):
+    """Two classes; the third item is broken."""
+
+    classes = ("cat", "dog")
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 2:
+            raise OSError("disk on\nfire")
+        return Image.fromarray(PIXELS), torch.tensor(index % 2)
+
+
+def test_torch_dataset() -> None:
+    images = open_images(Pictures())
+    assert [entry.path for entry in images.entries] == [f"item-00000{i}" for i in range(4)]
+    assert [entry.label for entry in images.entries] == ["cat", "dog", None, "dog"]
+    assert images.entries[1].id == images.entries[0].key + "-2"
+    assert images.entries[2].error == "item 2 of the data set failed with OSError: disk on fire"
+    assert images.where == "Pictures"
+    assert images.root is None
+    assert len(open_images(Pictures(), limit=2).entries) == 2
+    again = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(again.load(again.entries[3], SAME).view, PIXELS)
+
+
+def test_tensor_dataset_labels_without_names_are_numbers() -> None:
+    images = open_images(TensorDataset(torch.zeros(2, 3, 6, 8), torch.tensor([7, 281])))
+    assert [entry.label for entry in images.entries] == ["7", "281"]
+
+
+def test_keys_follow_the_pixels() -> None:
+    other = PIXELS.copy()
+    other[0, 0, 0] ^= 1
+    keys = [
+        entry.key for entry in open_images([PIXELS, other, PIXELS, PIXELS.reshape(8, 6, 3)]).entries
+    ]
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
+
+
+def test_module_and_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
+    (tmp_path / "our_pictures.py").write_text(
+        "import numpy as np\n"
+        "ready = [np.zeros((3, 4, 3), np.uint8)]\n"
+        "def factory(): return ready * 2\n"
+        "def fails(): raise RuntimeError('no\\ndisk')\n"
+        "def nothing(): return None\n"
+        "class Made:\n"
+        "    def __len__(self): return 5\n"
+        "    def __getitem__(self, index): return ready[0]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for spec, count in (("factory", 2), ("ready", 1), ("Made", 5)):
+        images = open_images(f"our_pictures:{spec}")
+        assert len(images.entries) == count
+        assert images.where == f"our_pictures:{spec}"
+    for spec, message in (
+        ("our_pictures:factry", "did you mean 'factory'"),
+        ("our_pictures:fails", "RuntimeError: no disk"),
+        ("our_pictures:nothing", "gave a NoneType"),
+        ("our_pictures:np", "is a module"),
+        ("no_such_module:x", "cannot be imported"),
+    ):
+        with pytest.raises(ImageSetError, match=message) as caught:
+            open_images(spec)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_without_length_is_refused() -> None:
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield PIXELS
+
+    with pytest.raises(ImageSetError, match="__len__"):
+        open_images(Endless())
+
+
+def test_pil_items_of_any_mode(encode: Callable[..., bytes]) -> None:
+    rgba = Image.new("RGBA", (8, 6), (200, 0, 0, 102))
+    assert load(rgba).view[0, 0].tolist() == [233, 153, 153]
+    assert (load(Image.new("I;16", (8, 6), 0x8001)).view == 0x80).all()

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from exporter.errors import ImageError
+from exporter.images.decode import MAX_PIXELS, decode
+from exporter.images.headers import read_plain
+
+Encode = Callable[..., bytes]
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGB"))
+
+
+def difference(left: np.ndarray, right: np.ndarray) -> int:
+    assert left.shape == right.shape
+    return int(np.abs(left.astype(int) - right).max())
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return PNG_START + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+
+
+def test_every_photograph_decodes_as_pillow_decodes_it(photos: Path, encode: Encode) -> None:
+    for file in photos.glob("*.jpg"):
+        data = file.read_bytes()
+        assert read_plain(data) is not None, "the fast path is taken"
+        assert difference(decode(data), by_pillow(data)) <= 2
+        whole = encode(Image.open(BytesIO(data)), "PNG", compress_level=1)
+        assert read_plain(whole) is not None
+        assert difference(decode(whole), by_pillow(data)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("JPEG", {"progressive": True}, 2),
+        ("JPEG", {"subsampling": 0}, 2),
+        ("JPEG", {"restart_marker_blocks": 2}, 2),
+        ("JPEG", {"keep_rgb": True}, 2),
+        ("BMP", {}, 0),
+        ("WEBP", {}, 1),
+        ("WEBP", {"lossless": True}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("GIF", {}, 0),
+        ("PPM", {}, 0),
+        ("AVIF", {}, 0),
+        ("JPEG2000", {}, 0),
+    ],
+)
+def test_formats(
+    kind: str, options: dict[str, Any], tolerance: int, small: Image.Image, encode: Encode
+) -> None:
+    data = encode(small, kind, **options)
+    assert difference(decode(data), by_pillow(data)) <= tolerance
+
+
+def test_png_gamma_and_profile_are_not_applied(small: Image.Image) -> None:
+    plain = cv2.imencode(".png", np.asarray(small)[:, :, ::-1])[1].tobytes()
+    chunk = b"gAMA" + struct.pack(">I", 20_000)
+    gamma = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert (decode(plain[:33] + gamma + plain[33:]) == np.asarray(small)).all()
+
+
+def test_a_bitmap_stored_from_the_top(small: Image.Image, encode: Encode) -> None:
+    data = bytearray(encode(small, "BMP"))
+    data[22:26] = struct.pack("<i", -60)
+    assert (decode(bytes(data)) == np.asarray(small)[::-1]).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(
+    kind: str, orientation: int, small: Image.Image, encode: Encode
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(small, kind, exif=exif)
+    pixels = decode(data)
+    assert pixels.shape == ((90, 60, 3) if orientation >= 5 else (60, 90, 3))
+    assert difference(pixels, by_pillow(data)) <= 2
+    assert pixels.flags.c_contiguous
+
+
+def test_rotated_jpeg_stays_on_the_fast_path(small: Image.Image, encode: Encode) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = read_plain(encode(small, "JPEG", exif=exif))
+    assert plain is not None
+    assert plain.orientation == 6
+
+
+def test_rotation_in_xmp_is_applied(small: Image.Image, encode: Encode) -> None:
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    assert decode(encode(small, "JPEG", xmp=packet)).shape == (90, 60, 3)
+
+
+def test_damaged_exif_does_not_make_a_picture_unreadable(
+    small: Image.Image, encode: Encode
+) -> None:
+    broken = encode(small, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert difference(decode(broken), decode(encode(small, "JPEG"))) == 0
+
+
+def test_cmyk_jpeg(small: Image.Image, encode: Encode) -> None:
+    data = encode(small.convert("CMYK"), "JPEG", quality=100)
+    assert read_plain(data) is None
+    assert difference(decode(data), np.asarray(small)) <= 12
+
+
+def test_16_bit_grey_keeps_the_high_byte(encode: Encode) -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    for data in (
+        encode(Image.fromarray(values), "PNG"),
+        encode(Image.fromarray(values), "TIFF"),
+        cv2.imencode(".png", values)[1].tobytes(),
+    ):
+        pixels = decode(data)
+        assert (pixels == (values >> 8).astype(np.uint8)[:, :, None]).all()
+
+
+def test_16_bit_colour_keeps_the_high_byte() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (7, 5, 3), dtype=np.uint16)
+    data = cv2.imencode(".png", values[:, :, ::-1])[1].tobytes()
+    assert (decode(data) == values >> 8).all()
+
+
+def test_transparent_pixels_are_laid_on_white(encode: Encode) -> None:
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, 0] = 200
+    rgba[0, :, 3] = (0, 255, 102)
+    expected = [[255, 255, 255], [200, 0, 0], [233, 153, 153]]
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})):
+        assert decode(encode(Image.fromarray(rgba), kind, **options)).tolist() == [expected]
+    grey = Image.fromarray(np.array([[[100, 0], [100, 255]]], np.uint8), "LA")
+    assert decode(encode(grey, "PNG")).tolist() == [[[255] * 3, [100] * 3]]
+
+
+def test_transparent_colour_and_palette_entry_are_laid_on_white(encode: Encode) -> None:
+    colour = Image.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8))
+    data = encode(colour, "PNG", transparency=(1, 2, 3))
+    assert decode(data).tolist() == [[[9, 8, 7], [255, 255, 255]]]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    assert decode(encode(palette, "PNG")).tolist() == [[[10, 20, 30], [40, 50, 60]]]
+    data = encode(palette, "PNG", transparency=1)
+    assert decode(data).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_one_bit_grey_and_one_pixel(encode: Encode) -> None:
+    bits = Image.fromarray(np.array([[True, False]]))
+    assert decode(encode(bits, "PNG")).tolist() == [[[255] * 3, [0] * 3]]
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "GIF"):
+        assert decode(encode(Image.new("L", (1, 1), 77), kind)).tolist() == [[[77] * 3]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_picture_of_many(kind: str, encode: Encode) -> None:
+    pages = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(pages[0], kind, save_all=True, append_images=pages[1:], **options)
+    assert (decode(data) == [255, 0, 0]).all()
+
+
+def _variants(small: Image.Image, encode: Encode) -> dict[str, bytes]:
+    return {
+        "jpeg": encode(small, "JPEG"),
+        "progressive": encode(small, "JPEG", progressive=True),
+        "grey": encode(small.convert("L"), "JPEG"),
+        "png": encode(small, "PNG"),
+        "rgba": encode(small.convert("RGBA"), "PNG"),
+        "bmp": encode(small, "BMP"),
+        "webp": encode(small, "WEBP"),
+        "gif": encode(small, "GIF"),
+        "lzw": encode(small, "TIFF", compression="tiff_lzw"),
+        "jp2": encode(small, "JPEG2000"),
+        "avif": encode(small, "AVIF"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_truncated_file_is_an_error_or_whole_but_never_half_grey(
+    small: Image.Image, encode: Encode
+) -> None:
+    for name, data in _variants(small, encode).items():
+        whole = decode(data)
+        refused = 0
+        for end in {*range(0, len(data), 23), *range(len(data) - 40, len(data))}:
+            try:
+                pixels = decode(data[:end])
+            except ImageError:
+                refused += 1
+            else:
+                assert difference(pixels, whole) == 0, (name, end)
+        assert refused > len(data) / 23 - 3, name
+
+
+def test_a_truncated_jpeg_padded_with_zeros_is_an_error(small: Image.Image, encode: Encode) -> None:
+    data = encode(small, "JPEG")
+    for end in range(len(data) // 2, len(data) - 3, 37):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(data[:end] + bytes(len(data) - end))
+
+
+def test_a_jpeg_cut_after_its_thumbnail_is_an_error(small: Image.Image, encode: Encode) -> None:
+    thumbnail = encode(small.resize((16, 12)), "JPEG")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail + bytes(500)
+    data = encode(small, "JPEG", exif=exif)
+    cut = data[: data.index(thumbnail) + len(thumbnail)]
+    assert cut.endswith(b"\xff\xd9")
+    with pytest.raises(ImageError):
+        decode(cut)
+
+
+def test_what_follows_the_end_of_a_jpeg_is_ignored(small: Image.Image, encode: Encode) -> None:
+    data = encode(small, "JPEG")
+    for trailer in (bytes(1000), b"trailer", data):
+        assert difference(decode(data + trailer), decode(data)) == 0
+
+
+def test_a_damaged_png_is_an_error(small: Image.Image, encode: Encode) -> None:
+    data = bytearray(encode(small, "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(ImageError):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "data", [b"<!DOCTYPE html><p>404", b"BM", b"\xff\xd8\xff", b"GIF89a", b"\0"]
+)
+def test_what_is_no_image_is_an_error_of_one_sentence(data: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_and_a_web_page_are_named() -> None:
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"")
+    with pytest.raises(ImageError, match="<!DOCTYPE html"):
+        decode(b"<!DOCTYPE html><p>404")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(
+    small: Image.Image, encode: Encode
+) -> None:
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    plain = png((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10))), (b"IEND", b""))
+    with pytest.raises(ImageError, match=f"at most {MAX_PIXELS:,}"):
+        decode(plain)
+    special = png(
+        (b"IHDR", header), (b"tRNS", bytes(6)), (b"IDAT", zlib.compress(bytes(10))), (b"IEND", b"")
+    )
+    with pytest.raises(ImageError, match="too large"):
+        decode(special)
+    jpeg = bytearray(encode(small, "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(ImageError, match=r"60,000 × 60,000"):
+        decode(bytes(jpeg))
+
+
+def test_32_bit_pixels_have_no_known_range(encode: Encode) -> None:
+    for values in (np.ones((2, 2), np.float32), np.ones((2, 2), np.int32)):
+        with pytest.raises(ImageError, match="8 or 16 bits"):
+            decode(encode(Image.fromarray(values), "TIFF"))
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", PNG_START, b"BM", b"RIFF", b""]))
+def test_any_bytes_give_a_picture_or_an_image_error(tail: bytes, start: bytes) -> None:
+    try:
+        pixels = decode(start + tail)
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3

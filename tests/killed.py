@@ -1,0 +1,80 @@
+"""Run an export in a child that kills itself, as ``kill -9`` would, at a chosen file-system event.
+
+Used by test_survival.py, as a program, so that torch is imported once for all the children:
+
+    python killed.py RUN_SETTINGS.json < moments > outcomes
+
+Every line read is JSON: {"out": folder, "at": n or null, "resume": bool}. The n-th event inside the
+run folder (a file opened for writing, a rename, a removal, a folder made) is the last the child
+does. Every line written is JSON: {"events": [...], "status": wait status}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
+
+
+def _child(settings: dict[str, Any], out: str, at: int | None, resume: bool, log: str) -> None:
+    events = 0
+    record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal events
+        if event not in _WATCHED or not isinstance(arguments[0], str | os.PathLike):
+            return
+        path = os.fspath(arguments[0])
+        if not path.startswith(out):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        os.write(record, f"{event} {path[len(out) :]}\n".encode())
+        events += 1
+        if at is not None and events > at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    from exporter.config import build_config
+    from exporter.export import run
+
+    sys.addaudithook(audit)
+    outcome = run(build_config(None, {**settings, "out": Path(out)}), resume=resume)
+    if outcome.failed:
+        raise SystemExit(f"writers failed: {outcome.failed}")
+
+
+def main() -> None:
+    settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    # Imported before the forks, so that each child costs a fork instead of a start.
+    import torch  # noqa: F401
+    import torchvision  # noqa: F401
+
+    import exporter.export  # noqa: F401
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        with tempfile.NamedTemporaryFile() as log:
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                    os.dup2(2, 1)
+                    _child(settings, asked["out"], asked["at"], asked["resume"], log.name)
+                    code = 0
+                finally:
+                    os._exit(code)
+            _, status = os.waitpid(child, 0)
+            events = Path(log.name).read_text(encoding="utf-8").splitlines()
+        sys.stdout.write(json.dumps({"events": events, "status": status}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""docs/maps.md says what the registry says; ``python tests/maps/test_docs.py`` writes it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.maps import METHODS
+
+PAGE = Path(__file__).parents[2] / "docs" / "maps.md"
+BEGIN, END = "<!-- written from the registry -->\n", "<!-- end -->"
+
+
+def sections() -> str:
+    """Return what the page must say of every method."""
+    parts = []
+    for name, method in METHODS.items():
+        record, needs = method.record, method.needs
+        sources = {"activations": needs.activations, "gradients": needs.gradients}
+        sources["the classifier's weights"] = needs.classifier
+        ends = "yes" if record.relu else "no"
+        parts.append(
+            f"### {record.title} (`{name}`)\n\n{record.shows}\n\n"
+            f"    {record.formula}\n\n"
+            f"- Needs: {', '.join(source for source, needed in sources.items() if needed)}\n"
+            f"- Definition ends in a ReLU: {ends}\n"
+            f"- Cost: {record.cost}\n"
+            f"- Caveat: {record.caveats}\n"
+            f"- Paper: [{record.paper}]({record.url})\n"
+        )
+    return "\n".join(parts)
+
+
+def test_the_page_says_what_the_registry_says() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    found = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+    assert found == sections(), "run: python tests/maps/test_docs.py"
+
+
+if __name__ == "__main__":
+    old = PAGE.read_text(encoding="utf-8")
+    before, after = old[: old.index(BEGIN) + len(BEGIN)], old[old.index(END) :]
+    PAGE.write_text(before + sections() + after, encoding="utf-8")

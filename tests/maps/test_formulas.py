@@ -1,0 +1,239 @@
+"""Each method in float64 against its formula, written here from the paper, and against peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from exporter.maps import METHODS, channel_maps, get_methods
+from exporter.maps.registry import Method
+
+Array = NDArray[np.float64]
+Hook = Callable[[nn.Module, object, Tensor], Tensor]
+Takings = tuple[Any, ...]  # of conftest.Taken
+
+
+def cam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Zhou et al. 2016, equation 2."""
+    return np.einsum("c,chw->hw", classifier, activations)
+
+
+def gradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Selvaraju et al. 2017, equations 1 and 2 without the last ReLU."""
+    channels, height, width = activations.shape
+    total = np.zeros((height, width))
+    for channel in range(channels):
+        alpha = gradients[channel].sum() / (height * width)
+        total += alpha * activations[channel]
+    return total
+
+
+def gradcampp(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Chattopadhay et al. 2018, equations 5, 7 and 19, with S the logit and Y = exp(S)."""
+    total = np.zeros(activations.shape[1:])
+    for activation, gradient in zip(activations, gradients, strict=True):
+        denominator = 2 * gradient**2 + activation.sum() * gradient**3
+        alpha = np.divide(
+            gradient**2, denominator, out=np.zeros_like(gradient), where=gradient != 0
+        )
+        total += (alpha * np.maximum(gradient, 0)).sum() * activation
+    return total
+
+
+def xgradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Fu et al. 2020: the gradient averaged with the normalised activation as the weight."""
+    total = np.zeros(activations.shape[1:])
+    for activation, gradient in zip(activations, gradients, strict=True):
+        if activation.sum() != 0:
+            total += (activation / activation.sum() * gradient).sum() * activation
+    return total
+
+
+def layercam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Jiang et al. 2021."""
+    return np.einsum("chw,chw->hw", np.where(gradients > 0, gradients, 0), activations)
+
+
+def hirescam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Draelos and Carin 2020."""
+    return np.einsum("chw,chw->hw", gradients, activations)
+
+
+def gradcam_elementwise(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Pillai and Pirsiavash 2021: the ReLU inside the sum over channels."""
+    total = np.zeros(activations.shape[1:])
+    for activation, gradient in zip(activations, gradients, strict=True):
+        total += np.maximum(activation * gradient, 0)
+    return total
+
+
+def eigencam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    """Muhammad and Yeasin 2020, centred; the sign is the package's convention."""
+    matrix = activations.reshape(len(activations), -1).T
+    matrix = matrix - matrix.mean(0)
+    vector = np.linalg.svd(matrix, full_matrices=False)[2][0]
+    return (matrix @ vector * np.sign(vector.sum())).reshape(activations.shape[1:])
+
+
+def eigengradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
+    return eigencam(activations * gradients, gradients, classifier)
+
+
+FORMULAS = {
+    "cam": cam,
+    "gradcam": gradcam,
+    "gradcam++": gradcampp,
+    "xgradcam": xgradcam,
+    "layercam": layercam,
+    "hirescam": hirescam,
+    "gradcam-elementwise": gradcam_elementwise,
+    "eigencam": eigencam,
+    "eigengradcam": eigengradcam,
+}
+
+
+def close(
+    found: Tensor | Array, expected: Tensor | Array, tolerance: float, name: str = ""
+) -> None:
+    found, expected = np.asarray(found), np.asarray(expected)
+    span = np.ptp(expected)
+    assert span > 0, f"{name}: a map without contrast shows nothing"
+    assert np.abs(found - expected).max() <= tolerance * span, name
+
+
+def maps_of(method: Method, layer: Any) -> Tensor:
+    return channel_maps([method], layer.activations, layer.gradients, layer.classifier)[method.name]
+
+
+def test_every_method_has_a_formula_here() -> None:
+    assert set(FORMULAS) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_method_is_its_papers_formula(method: Method, taken: Takings) -> None:
+    for layer in taken:
+        found = maps_of(method, layer)
+        assert found.dtype == torch.float64
+        for index in range(3):
+            expected = FORMULAS[method.name](
+                layer.activations[index].numpy(),
+                layer.gradients[index].numpy(),
+                layer.classifier[index].numpy(),
+            )
+            close(found[index], expected, 1e-9, layer.name)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_float32_is_within_its_rounding_of_float64(method: Method, taken: Takings) -> None:
+    for layer in taken:
+        exact = maps_of(method, layer)
+        halves = [tensor.float() for tensor in (layer.activations, layer.gradients)]
+        found = channel_maps([method], *halves, layer.classifier.float())[method.name]
+        assert found.dtype == torch.float32
+        span = exact.amax((1, 2)) - exact.amin((1, 2))
+        error = (found - exact).abs().amax((1, 2)) / span
+        # These two divide by what nearly vanishes where activations are signed (their caveat).
+        divides = method.name in {"gradcam++", "xgradcam"} and layer.activations.min() < 0
+        allowed = 1e-3 if divides else 2e-5
+        assert error.max() < allowed, (layer.name, error)
+
+
+def test_gradcam_of_the_small_network_of_captum() -> None:
+    """The numbers of captum 0.9.0 on its own test network, where they can be checked by hand."""
+    basic_models = pytest.importorskip("captum.testing.helpers.basic_models")
+    for inplace in (False, True):
+        model = basic_models.BasicModel_ConvNet_One_Conv(inplace=inplace).double().eval()
+        model.requires_grad_(False)
+        inputs = torch.arange(16, dtype=torch.float64).view(1, 1, 4, 4)
+        taken: dict[str, Tensor] = {}
+
+        def hook(name: str, store: dict[str, Tensor] = taken) -> Hook:
+            def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+                store[name] = output.requires_grad_(True) if output.is_leaf else output
+                return output.clone()
+
+            return keep
+
+        model.conv1.register_forward_hook(hook("conv1"))
+        model.relu1.register_forward_hook(hook("relu1"))
+        score = model(inputs)[0, 0]
+        gradients = torch.autograd.grad(score, [taken["conv1"], taken["relu1"]])
+        found = [
+            channel_maps(get_methods(["gradcam"]), taken[name].detach(), gradient)["gradcam"]
+            for name, gradient in zip(("conv1", "relu1"), gradients, strict=True)
+        ]
+        assert found[0][0].tolist() == [[11.25, 13.5], [20.25, 22.5]]
+        assert found[1][0].tolist() == [[0, 4], [28, 32.5]]
+
+
+PEERS = {
+    "gradcam": ("GradCAM", 1e-12),
+    "gradcam++": ("GradCAMPlusPlus", 1e-6),  # its epsilon of 1e-6 in the denominator
+    "xgradcam": ("XGradCAM", 1e-5),  # its epsilon of 1e-7
+    "layercam": ("LayerCAM", 1e-12),
+    "hirescam": ("HiResCAM", 1e-12),
+    "gradcam-elementwise": ("GradCAMElementWise", 1e-12),
+    "eigencam": ("EigenCAM", 1e-6),  # it returns float32
+    "eigengradcam": ("EigenGradCAM", 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_method_agrees_with_pytorch_grad_cam(name: str, taken: Takings) -> None:
+    peers = pytest.importorskip("pytorch_grad_cam")
+    peer_name, tolerance = PEERS[name]
+    peer = getattr(peers, peer_name)(nn.Conv2d(1, 1, 1), [])
+    for layer in taken:
+        if layer.activations.min() < 0 and name in {"gradcam++", "xgradcam"}:
+            continue  # denominators near 0, where its epsilon decides
+        # Gradients so large that its epsilons do not count.
+        gradients = layer.gradients * (1e4 / layer.gradients.abs().amax())
+        found = channel_maps([METHODS[name]], layer.activations, gradients)[name].numpy()
+        expected = peer.get_cam_image(
+            None, None, None, layer.activations.numpy(), gradients.numpy(), False
+        )
+        for ours, theirs in zip(found, expected, strict=True):
+            same = -theirs if name.startswith("eigen") and (ours * theirs).sum() < 0 else theirs
+            close(ours, same, tolerance, layer.name)
+
+
+@pytest.mark.parametrize("layer", ["layer2", "layer4"])
+def test_gradcam_agrees_with_captum(
+    layer: str, models: dict[str, nn.Module], taken: Takings, photos: Tensor, targets: list[int]
+) -> None:
+    attr = pytest.importorskip("captum.attr")
+    model = models["resnet18"]
+    peer = attr.LayerGradCam(model, model.get_submodule(layer))
+    expected = peer.attribute(photos.requires_grad_(True), target=targets, attr_dim_summation=True)
+    ours = next(one for one in taken if one.name == f"resnet18/{layer}")
+    close(maps_of(METHODS["gradcam"], ours), expected[:, 0].detach(), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "peer_name"),
+    [("gradcam", "GradCAM"), ("layercam", "LayerCAM"), ("xgradcam", "XGradCAM")],
+)
+def test_method_agrees_with_torchcam(
+    name: str,
+    peer_name: str,
+    *,
+    models: dict[str, nn.Module],
+    taken: Takings,
+    photos: Tensor,
+    targets: list[int],
+) -> None:
+    methods = pytest.importorskip("torchcam.methods")
+    model = models["resnet18"]
+    ours = next(one for one in taken if one.name == "resnet18/layer4")
+    with getattr(methods, peer_name)(model, "layer4", input_shape=(3, 80, 80)) as extractor:
+        extractor._relu = False
+        scores = model(photos.requires_grad_(True))
+        expected = extractor(targets, scores, normalized=False)[0]
+    # Its XGrad-CAM adds 1e-8 to the sum of the activations.
+    close(maps_of(METHODS[name], ours), expected.detach(), 1e-7 if name == "xgradcam" else 1e-9)

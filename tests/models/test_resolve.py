@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from exporter.config import PreprocessingConfig
+from exporter.errors import ModelError
+from exporter.models import adopt, resolve, with_output
+
+FACTORY = """
+import torch
+from torch import nn
+from neighbour import WIDTH
+
+class Net(nn.Module):
+    def __init__(self, width=WIDTH):
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3)
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, WIDTH, 3), nn.Flatten())
+
+def pick(weights="plain"):
+    net = Net()
+    net.note = weights
+    return net
+
+ready = Net(2)
+not_a_model = lambda: 42
+
+def broken():
+    raise RuntimeError("no such file:\\nweights.bin")
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("WIDTH = 5\n")
+    file = tmp_path / "my models.py"
+    file.write_text(FACTORY)
+    return file
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fail on every look-up of an address, as a machine without a network does, and hide caches."""
+
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+
+@pytest.mark.parametrize("spec", ["torchvision:resnet18", "resnet18"])
+def test_torchvision_models_come_by_name(spec: str, no_network: None) -> None:
+    resolved = resolve(spec, weights="none")
+    assert type(resolved.module) is torchvision.models.ResNet
+    assert not resolved.module.training
+    record = resolved.record
+    assert (record.name, record.spec, record.weights) == ("resnet18", spec, "none")
+    assert record.classes[281] == "tabby"
+    assert record.preprocessing.resize == 256
+    assert record.parameters == 11_689_512
+
+
+def test_random_weights_are_the_seeds_and_leave_the_random_state(no_network: None) -> None:
+    before = torch.get_rng_state()
+    one, two = (resolve("squeezenet1_1", weights="none", seed=4).module for _ in range(2))
+    other = resolve("squeezenet1_1", weights="none", seed=5).module
+    assert torch.equal(torch.get_rng_state(), before)
+    weight = [m.features[0].weight for m in (one, two, other)]
+    assert torch.equal(weight[0], weight[1])
+    assert not torch.equal(weight[0], weight[2])
+
+
+def test_segmentation_without_weights_needs_no_network(no_network: None) -> None:
+    record = resolve("lraspp_mobilenet_v3_large", weights="none").record
+    assert record.classes[0] == "__background__"
+    assert record.preprocessing.size == (520, 520)
+
+
+@pytest.mark.parametrize("spec", ["resnet18", "timm:resnet18"])
+def test_weights_that_cannot_be_had_say_what_to_do(spec: str, no_network: None) -> None:
+    with pytest.raises(ModelError, match=r"could not be had") as caught:
+        resolve(spec)
+    assert "use --weights none or --checkpoint FILE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_never_fetches_the_default_weights(no_network: None, tmp_path: Path) -> None:
+    state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    torch.save(state, tmp_path / "c.pt")
+    assert resolve("squeezenet1_1", checkpoint=tmp_path / "c.pt").record.checkpoint == "c.pt"
+
+
+def test_named_weights_bring_their_transforms(no_network: None, tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "c.pt")
+    for name, resize in (("IMAGENET1K_V1", 256), ("ResNet50_Weights.IMAGENET1K_V2", 232)):
+        resolved = resolve("resnet50", weights=name, checkpoint=tmp_path / "c.pt")
+        assert resolved.record.preprocessing.resize == resize
+
+
+def test_timm_models_come_by_name() -> None:
+    record = resolve("timm:tf_efficientnet_lite0", weights="none").record
+    assert (record.name, record.weights) == ("tf_efficientnet_lite0", "none")
+    assert record.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert record.classes[967] == "espresso"
+    other = resolve("timm:convnext_nano.in12k", weights="none").record
+    assert len(other.classes) == 11821
+
+
+def test_factories_come_from_files(factory: Path) -> None:
+    resolved = resolve(f"{factory}:build")
+    assert resolved.record.name == "build"
+    assert resolved.module[0].out_channels == 5
+    assert resolved.record.preprocessing.source.startswith("default")
+    assert resolve(f"{factory}:ready").record.preprocessing.channels == 1
+    assert resolve(f"{factory}:Net").module.conv.out_channels == 5
+    assert resolve(f"{factory}:pick", weights="mine").module.note == "mine"
+    one, two = (resolve(f"{factory}:Net", seed=2).module.conv.weight for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_factories_come_from_modules_also_of_the_working_folder(
+    factory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(factory.parent)
+    (factory.parent / "exporter_test_nets.py").write_text(FACTORY)
+    assert resolve("exporter_test_nets:Net").module.conv.out_channels == 5
+    module = resolve("torchvision.models:squeezenet1_1").module
+    assert type(module) is torchvision.models.SqueezeNet
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("resnet51", {}, "torchvision has no model 'resnet51'; did you mean 'resnet50'"),
+        ("timm:resnt18", {}, "timm has no model 'resnt18'; did you mean 'resnet18'"),
+        ("timm:resnet18", {"weights": "in22k"}, "resnet18 has no weights 'in22k'; "),
+        ("resnet18", {"weights": "IMAGENET1K_V9"}, "did you mean 'IMAGENET1K_V1'"),
+        ("demo", {"weights": "V2"}, "'demo' has no weights 'V2'"),
+        ("r3d_18", {"weights": "none"}, "not one photograph at a time"),
+        ("", {}, "the model '' is incomplete"),
+        ("timm:", {}, "the model 'timm:' is incomplete"),
+        ("nets.py", {}, "write nets.py:FACTORY"),
+        ("nowhere/nets.py:build", {}, "there is no file 'nowhere/nets.py'"),
+        ("no_such_package.nets:build", {}, "there is no module 'no_such_package'"),
+        ("torchvision.models:resnet51", {}, "has no factory 'resnet51'; did you mean"),
+        ("FILE:broken", {}, "failed: RuntimeError: no such file:$"),
+        ("FILE:not_a_model", {}, "gave a int, not a torch.nn.Module"),
+        ("FILE:build", {"weights": "V1"}, "takes no weights, so 'V1' cannot be had"),
+    ],
+)
+def test_what_cannot_be_resolved_is_one_sentence(
+    factory: Path, spec: str, options: Any, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        resolve(spec.replace("FILE", str(factory)), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_run_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text("import no_such_package\n")
+    with pytest.raises(ModelError, match="cannot be run: ModuleNotFoundError"):
+        resolve(f"{file}:build")
+
+
+def test_class_names_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(1000)))
+    record = resolve("squeezenet1_1", weights="none", classes=tmp_path / "names.txt").record
+    assert record.classes[999] == "class 999"
+    assert with_output(record, "", 1000) == replace(record, output="", outputs=1000)
+    with pytest.raises(ModelError, match="1000 class names and the model gives 10 values"):
+        with_output(record, "", 10)
+
+
+def test_settings_override_the_preprocessing() -> None:
+    config = PreprocessingConfig(size=64)
+    found = resolve("squeezenet1_1", weights="none", preprocessing=config).record.preprocessing
+    assert (found.size, found.resize) == ((64, 64), 73)
+
+
+def test_an_adopted_model_is_left_untouched() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Dropout()).train()
+    resolved = adopt(module, name=None, preprocessing=PreprocessingConfig(), classes=["a", "b"])
+    assert resolved.module is module
+    assert module.training
+    assert (resolved.record.name, resolved.record.classes) == ("Sequential", ("a", "b"))
+    assert resolved.record.parameters == 8
+    with pytest.raises(ModelError, match="the model is a str"):
+        adopt("resnet18")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.records import Prediction, Row
+from exporter.render import (
+    MontageLayout,
+    Tile,
+    captions,
+    decode_image,
+    heatmap,
+    layout_of,
+    montage,
+    overlay,
+    targets_of,
+)
+from exporter.store import Run, open_run
+
+
+@pytest.fixture(scope="module")
+def run(sample_run: Path) -> Run:
+    return open_run(sample_run)
+
+
+@pytest.fixture(scope="module")
+def row(run: Run) -> Row:
+    return next(run.rows())
+
+
+def test_the_default_run_of_twenty_maps_is_about_560_by_448(run: Run) -> None:
+    methods = [replace(run.plan.methods[0], name=f"m{k}") for k in range(5)]
+    width, height = MontageLayout(methods, ["a", "b", "c", "d"]).size
+    assert 520 <= width <= 600
+    assert 420 <= height <= 480
+
+
+def test_a_tile_is_the_overlay_of_its_map_on_the_input(run: Run, row: Row) -> None:
+    layout = layout_of(run.plan)
+    picture = layout.draw(row).copy()
+    x, y = layout._corner(2, 1)
+    wide, high = layout.tile
+    shown = picture[y : y + high, x : x + wide]
+    x0, y0 = layout._corner(0, 0)
+    image = picture[y0 : y0 + high, x0 : x0 + wide]
+    one = next(m for m in row.maps if (m.method, m.layer) == ("layercam", "layer4"))
+    heat = heatmap(one.array(), (wide, high), rectify=True)
+    assert np.abs(shown.astype(int) - overlay(image, heat, 0.5)).mean() < 0.1
+
+
+def test_drawing_twice_gives_the_same_and_leaves_nothing_of_the_row_before(run: Run) -> None:
+    rows = list(run.rows())
+    layout = layout_of(run.plan)
+    alone = [layout_of(run.plan).draw(one).copy() for one in rows]
+    for one, expected in zip(rows, alone, strict=True):
+        assert np.array_equal(layout.draw(one), expected), one.path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": "another label"},
+        {"path": "another/path.jpg"},
+        {"predictions": (Prediction(1, "虎斑貓", 0.9),)},
+        {"predictions": (Prediction(1, "虎斑猫", 0.8),)},
+        {"correct": None},
+    ],
+)
+def test_what_is_said_of_an_image_is_in_its_pixels(run: Run, row: Row, change: dict) -> None:
+    layout = layout_of(run.plan)
+    before = layout.draw(row).copy()
+    assert not np.array_equal(layout.draw(replace(row, **change)), before)
+
+
+def test_an_image_that_could_not_be_read_says_so(run: Run) -> None:
+    layout = layout_of(run.plan)
+    broken = next(one for one in run.rows() if one.error is not None)
+    refused = layout.draw(broken).copy()
+    assert refused.shape == (layout.size[1], layout.size[0], 3)
+    assert not np.array_equal(layout.draw(replace(broken, error="another reason")), refused)
+    # Bytes that turn out to be no picture, and rows read without their picture, are no surprise.
+    assert layout.draw(replace(broken, error=None, image=b"no picture")).max() == 255
+    assert layout.draw(replace(broken, error=None, image=None)).max() == 255
+
+
+def test_maps_that_are_missing_leave_an_empty_tile_and_unknown_ones_are_ignored(
+    run: Run, row: Row
+) -> None:
+    layout = layout_of(run.plan)
+    stranger = replace(row.maps[0], method="unheard of")
+    picture = layout.draw(replace(row, maps=(stranger,)))
+    x, y = layout._corner(1, 0)
+    assert np.all(picture[y : y + layout.tile[1], x : x + layout.tile[0]] == 236)
+
+
+def test_a_map_that_is_not_a_number_is_hatched_and_a_zero_one_is_named(run: Run, row: Row) -> None:
+    layout = layout_of(run.plan)
+    plain = layout.draw(row).copy()
+    hatched = layout.draw(replace(row, maps=(replace(row.maps[0], flags="nan"), *row.maps[1:])))
+    line = list(run.plan.explained).index(row.maps[0].layer)
+    x, y = layout._corner(1, line)
+    tile = hatched[y : y + layout.tile[1] - 20, x : x + layout.tile[0]].copy()
+    assert set(np.unique(tile)) == {150, 200}
+    zero = layout.draw(replace(row, maps=(replace(row.maps[0], flags="zero"), *row.maps[1:])))
+    changed = np.any(zero != plain, axis=2)
+    assert changed.any()
+    assert not changed[:, : x - 1].any()
+
+
+def test_each_target_has_a_row_of_its_own(run: Run, row: Row) -> None:
+    plan = replace(run.plan, target="top-2")
+    layout = layout_of(plan)
+    assert layout.size[1] > layout_of(run.plan).size[1] or layout.tile < layout_of(run.plan).tile
+    second = [replace(one, target="class:7") for one in row.maps]
+    both = tuple(one for pair in zip(row.maps, second, strict=True) for one in pair)
+    picture = layout.draw(replace(row, maps=both))
+    for line in range(4):
+        x, y = layout._corner(1, line)
+        tile = picture[y : y + layout.tile[1], x : x + layout.tile[0]]
+        assert not np.all(tile == 236), line
+    assert targets_of("top-x") == 1
+
+
+def test_a_free_montage_has_a_tile_a_map_in_columns(row: Row) -> None:
+    image = decode_image(row.image or b"")
+    tiles = [Tile(f"{one.method} {one.layer}", one, relu=True) for one in row.maps]
+    picture = montage(image, tiles, columns=4, caption="a 猫", tile=(60, 60))
+    assert picture.shape == (22 + 2 * (15 + 60 + 4), 4 + 4 * 64, 3)
+    other = montage(image, tiles, columns=4, caption="a 犬", tile=(60, 60))
+    assert not np.array_equal(picture, other)
+    assert montage(image, []).shape[2] == 3
+
+
+def test_the_target_is_named_as_people_do(row: Row) -> None:
+    first = row.predictions[0]
+    assert captions.target_text(f"class:{first.index}", row) == f"for {first.name}"
+    assert captions.target_text("class:99999", row) == "for class 99999"
+    assert captions.target_text("value", row) == "for value"
+    bare = Row(id="a", key="a", path="a.jpg")
+    assert captions.caption(bare) == "a.jpg"

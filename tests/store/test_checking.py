@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from exporter.errors import RunError
+from exporter.store import check
+from exporter.store.files import sha256
+from exporter.store.rows import rows_to_table, table_to_rows
+from exporter.store.schema import parquet_options
+
+
+@pytest.fixture
+def run(sample_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sample_run, tmp_path / "run"))
+
+
+def rewrite(run: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the first shard, and its checksum with it, so that only the change is found."""
+    file = run / "shards" / "00000.parquet"
+    pq.write_table(change(pq.ParquetFile(file).read()), file, **parquet_options())
+    totals = json.loads((run / "run.json").read_text())
+    totals["checksums"]["shards/00000.parquet"] = sha256(file)
+    (run / "run.json").write_text(json.dumps(totals))
+
+
+def write(file: Path, content: str | bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def first_map(table: pa.Table) -> pa.Table:
+    rows = list(table_to_rows(table))
+    short = replace(rows[0].maps[0], values=rows[0].maps[0].values[:-2])
+    return rows_to_table([replace(rows[0], maps=(short, *rows[0].maps[1:])), *rows[1:]])
+
+
+def picture(table: pa.Table) -> pa.Table:
+    rows = list(table_to_rows(table))
+    return rows_to_table([replace(rows[0], image=b"GIF89a"), *rows[1:]])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "shard": (lambda r: (r / "shards/00001.parquet").unlink(), "shards/00001.parquet is missing"),
+    "summary": (
+        lambda r: (r / "summaries/00001.parquet").unlink(),
+        "summaries/00001.parquet is missing",
+    ),
+    "channels": (lambda r: (r / "channels.parquet").unlink(), "channels.parquet is missing"),
+    "totals": (lambda r: (r / "run.json").unlink(), "not complete: 3 of 3 shards are there"),
+    "totals text": (lambda r: write(r / "run.json", "{"), "run.json' is damaged"),
+    "flipped shard": (
+        lambda r: flip(r / "shards/00002.parquet"),
+        "shards/00002.parquet is not as it was written",
+    ),
+    "flipped summary": (
+        lambda r: flip(r / "summaries/00002.parquet"),
+        "summaries/00002.parquet is not as it was written",
+    ),
+    "cut": (
+        lambda r: write(
+            r / "shards/00000.parquet", (r / "shards/00000.parquet").read_bytes()[:900]
+        ),
+        "shards/00000.parquet cannot be read",
+    ),
+    "rows": (lambda r: rewrite(r, lambda t: t.slice(1)), "has 7 rows and the plan has 8"),
+    "order": (
+        lambda r: rewrite(r, lambda t: t.take(list(range(7, -1, -1)))),
+        "not the images of the plan",
+    ),
+    "columns": (
+        lambda r: rewrite(r, lambda t: t.drop_columns("label")),
+        "does not have the columns",
+    ),
+    "map": (lambda r: rewrite(r, first_map), "does not have height × width values"),
+    "picture": (lambda r: rewrite(r, picture), "is not a JPEG"),
+    "kernels": (lambda r: shutil.rmtree(r / "kernels"), "kernels/kernels.json is missing"),
+    "sheet": (
+        lambda r: (r / "kernels/000-conv1.png").unlink(),
+        "kernels/000-conv1.png of 'conv1' is missing",
+    ),
+    "kernel list": (lambda r: write(r / "kernels/kernels.json", "[1]"), "kernels.json' is damaged"),
+    "half sink": (lambda r: write(r / ".html.tmp/index.html", ""), ".html.tmp is half-built"),
+    "half shard": (lambda r: write(r / "shards/.00003.tmp", ""), "shards/.00003.tmp is half-built"),
+    "empty report": (lambda r: (r / "html").mkdir(), "html/ has no index.html"),
+    "empty log": (lambda r: (r / "tensorboard").mkdir(), "tensorboard/ has no *tfevents*"),
+    "link": (
+        lambda r: write(r / "html/index.html", "<a href='layers/caf%C3%A9.html?x=1#y'>"),
+        "html/index.html links to 'layers/caf%C3%A9.html?x=1#y', which is not there",
+    ),
+    "script": (
+        lambda r: write(r / "html/index.html", "<script src=app.js></script>"),
+        "links to 'app.js'",
+    ),
+    "outside": (
+        lambda r: write(r / "html/index.html", "<img src='../../photo.jpg'>"),
+        "outside the run",
+    ),
+    "absolute": (lambda r: write(r / "html/index.html", "<a href='/etc/'>"), "is not relative"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found(run: Path, damage: str) -> None:
+    assert check(run) == ()
+    plant, says = DAMAGE[damage]
+    plant(run)
+    problems = check(run)
+    assert any(says in problem for problem in problems), problems
+    assert all("\n" not in problem for problem in problems)
+
+
+def test_links_that_are_there_are_no_problem(run: Path) -> None:
+    write(run / "html/a b/猫.html", "<a href='../index.html#top'><img src=''>")
+    write(
+        run / "html/index.html",
+        "<a href='a%20b/%E7%8C%AB.html'><a href='a b/猫.html'><a href='#x'><a href='https://x.org/'>"
+        "<img src='data:image/png;base64,AA=='><a href='../kernels/000-conv1.png'><a href='?q=1'>"
+        "<a href='mailto:a@b.org'><span data-x='nothing.html'></span>",
+    )
+    assert check(run) == ()
+
+
+def test_a_partial_run_is_not_whole(
+    make_run: Callable[..., Path], tmp_path: Path, sampling: ModuleType
+) -> None:
+    problems = check(make_run(tmp_path / "partial", shards=1))
+    assert problems == ("the run is not complete: 1 of 3 shards are there; go on with --resume",)
+
+
+def test_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no run"):
+        check(tmp_path)

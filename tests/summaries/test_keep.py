@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from exporter.records import Prediction, Row
+from exporter.summaries import keep_images
+from exporter.summaries.keep import EVERY, LEAST_SURE, MOST_WRONG, ONE_A_CLASS, SAMPLE
+
+
+def row(name: str, predicted: int, score: float, correct: bool | None = None) -> Row:
+    return Row(
+        name, name, f"{name}.jpg", predictions=(Prediction(predicted, "", score),), correct=correct
+    )
+
+
+ROWS = [
+    *(row(f"right{n}", n % 5, 0.5 + n / 200, True) for n in range(50)),
+    *(row(f"wrong{n}", n % 5, 0.3 + n / 100, False) for n in range(10)),
+    *(row(f"unsure{n}", n % 5, 0.1 + n / 1000) for n in range(10)),
+    Row("broken", "broken", "broken.jpg", error="empty file"),
+]
+
+
+def test_the_rules_and_their_quotas() -> None:
+    kept = dict(keep_images(ROWS, 16, 0))
+    assert Counter(kept.values()) == dict.fromkeys((MOST_WRONG, LEAST_SURE, ONE_A_CLASS, SAMPLE), 4)
+    by_rule = {rule: [id for id, one in kept.items() if one == rule] for rule in kept.values()}
+    assert by_rule[MOST_WRONG] == ["wrong6", "wrong7", "wrong8", "wrong9"]
+    assert by_rule[LEAST_SURE] == ["unsure0", "unsure1", "unsure2", "unsure3"]
+
+
+def test_one_a_class_is_the_most_confident_of_the_most_frequent() -> None:
+    rows = [row(f"a{n}", 0, 0.2 + n / 100) for n in range(20)]
+    rows += [row("c", 2, 0.99), row("b", 1, 0.7), row("best", 1, 0.9)]
+    kept = dict(keep_images(rows, 8, 0))
+    assert {id for id, rule in kept.items() if rule == ONE_A_CLASS} == {"a19", "best"}
+
+
+def test_they_come_in_plan_order() -> None:
+    order = {one.id: place for place, one in enumerate(ROWS)}
+    places = [order[id] for id, _ in keep_images(ROWS, 30, 0)]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 3, 5, 7, 9, 64, 69])
+def test_exactly_so_many_are_kept(keep: int) -> None:
+    kept = keep_images(ROWS, keep, 0)
+    assert len(kept) == len({id for id, _ in kept}) == keep
+
+
+@pytest.mark.parametrize("keep", ["all", 70, 1000])
+def test_all_are_kept_but_what_was_not_read(keep: int | str) -> None:
+    kept = keep_images(ROWS, keep, 0)  # type: ignore[arg-type]
+    assert [id for id, _ in kept] == [one.id for one in ROWS if one.error is None]
+    assert {rule for _, rule in kept} == {EVERY}
+
+
+def test_the_seed_moves_only_the_sample() -> None:
+    assert keep_images(ROWS, 16, 1) == keep_images(iter(ROWS), 16, 1)
+    first, second = (
+        {rule: {i for i, one in kept if one == rule} for rule in (MOST_WRONG, LEAST_SURE, SAMPLE)}
+        for kept in (keep_images(ROWS, 16, 1), keep_images(ROWS, 16, 2))
+    )
+    assert first[MOST_WRONG] == second[MOST_WRONG]
+    assert first[LEAST_SURE] == second[LEAST_SURE]
+    assert first[SAMPLE] != second[SAMPLE]
+
+
+def test_a_single_output_has_no_confidence() -> None:
+    kept = keep_images([row(f"{n}", 0, 1000.0 * n) for n in range(20)], 8, 0)
+    assert {rule for _, rule in kept} == {SAMPLE}

@@ -1,0 +1,227 @@
+"""The command: what it prints, its exit codes, and that a wrong request is one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from exporter.cli import group, main
+from exporter.store import open_run
+
+MODEL = """
+import torch
+from torch import nn
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(inplace=True),
+        nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )
+
+def raises():
+    raise RuntimeError("no such luck")
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Return a folder with a model file, its settings and six photographs."""
+    (tmp_path / "small.py").write_text(MODEL)
+    (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"photos/{index}.jpg"), noise.integers(0, 255, (40, 48, 3)))
+    return tmp_path
+
+
+def arguments(work: Path, *more: str) -> list[str]:
+    return [
+        "run",
+        "--model",
+        f"{work / 'small.py'}:small",
+        "--images",
+        str(work / "photos"),
+        "--out",
+        str(work / "run"),
+        "--config",
+        str(work / "run.toml"),
+        "--writer",
+        "html",
+        "--map",
+        "gradcam",
+        "--layer",
+        "3",
+        *more,
+    ]
+
+
+def test_a_run_is_complete_and_says_where_the_report_is(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(work)) == 0
+    said = capfd.readouterr().out
+    assert "6 of 6 images" in said
+    assert "index.html" in said
+    run = open_run(work / "run")
+    assert run.complete
+    assert [row.path for row in run.rows()] == [f"{index}.jpg" for index in range(6)]
+    assert {stored.method for row in run.rows() for stored in row.maps} == {"gradcam"}
+
+
+def test_an_image_that_cannot_be_read_is_exit_3_and_named(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (work / "photos/2.jpg").write_bytes(b"")
+    assert main(arguments(work)) == 3
+    assert "2.jpg" in capfd.readouterr().err
+    rows = list(open_run(work / "run").rows())
+    assert [row.path for row in rows if row.error] == ["2.jpg"]
+    assert all(row.maps for row in rows if not row.error)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--map", "gradcm"), "'gradcm'.*did you mean 'gradcam'"),
+        (("--layer", "nine"), "'nine'"),
+        (("--target", "zebra"), "'zebra'"),
+        (("--target", "99"), "99"),
+        (("--images", "no/such/folder"), "no/such/folder"),
+        (("--model", "resnet5O"), "'?resnet5O'?"),
+        (("--model", "{work}/small.py:raises"), "no such luck"),
+        (("--model", "{work}/small.py:tiny"), "tiny"),
+        (("--checkpoint", "{work}/none.pt"), "none.pt"),
+        (("--device", "cuda:77"), "cuda:77"),
+        (("--device", "toaster"), "toaster"),
+        (("--batch-size", "0"), "batch_size"),
+        (("--keep", "some"), "some"),
+        (("--kernel", "fc"), "'fc'"),
+        (("--classes", "{work}/none.txt"), "none.txt"),
+        (("--resume", "--overwrite"), "--resume and --overwrite"),
+        (("--output", "logits"), "logits"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2_and_leaves_nothing(
+    work: Path, capfd: pytest.CaptureFixture[str], more: tuple[str, ...], says: str
+) -> None:
+    assert main(arguments(work, *(text.format(work=work) for text in more))) == 2
+    said = capfd.readouterr().err
+    assert re.search(says, said), said
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line and not line.startswith(("Usage", "Try"))]
+    assert len(lines) == 1, said
+    assert not (work / "run" / "plan.json").exists()
+
+
+def test_a_taken_folder_is_refused_and_resume_and_overwrite_are_the_ways(work: Path) -> None:
+    assert main(arguments(work)) == 0
+    assert main(arguments(work)) == 2
+    assert main(arguments(work, "--resume")) == 0
+    assert main(arguments(work, "--resume", "--seed", "5")) == 2
+    assert main(arguments(work, "--overwrite", "--seed", "5")) == 0
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(work, "--dry-run", "--map", "eigencam")) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"images +6 of", said)
+    assert re.search(r"layers +3 ", said)
+    assert re.search(r"pass 1 .*gradcam", said)
+    assert re.search(r"time +about .* from a batch of 6", said)
+    assert re.search(r"disk +about", said)
+    assert not (work / "run").exists()
+
+
+def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers", "resnet50", "--json"]) == 0
+    described = json.loads(capfd.readouterr().out)
+    kinds = [layer["type"] for layer in described["layers"]]
+    names = [layer["name"] for layer in described["layers"] if layer["type"] == "Conv2d"]
+    assert len(names) == 53
+    assert sum("downsample" in name for name in names) == 4
+    assert kinds.count("Linear") == 1
+    assert kinds.count("Bottleneck") == 16
+    shapes = {layer["name"]: layer["output"] for layer in described["layers"]}
+    assert shapes["layer4"] == [2048, 7, 7]
+    assert described["explained"][-1] == "layer4"
+    text = json.dumps(described["counts"])
+    for number in ("49", "4", "1", "16"):
+        assert re.search(rf"\b{number}\b", text)
+
+
+def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers", "resnet18"]) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"layer4 .*512×7×7", said)
+
+
+def test_maps_lists_every_method_with_its_paper(capfd: pytest.CaptureFixture[str]) -> None:
+    from exporter.maps import METHODS
+
+    assert main(["maps", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capfd.readouterr().out)}
+    assert set(listed) == set(METHODS)
+    assert all(
+        entry["formula"] and entry["url"].startswith("https://") for entry in listed.values()
+    )
+    assert main(["maps"]) == 0
+    said = capfd.readouterr().out
+    assert all(name in said for name in METHODS)
+
+
+def test_check_finds_a_damaged_shard(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(work)) == 0
+    assert main(["check", str(work / "run")]) == 0
+    shard = work / "run/shards/00000.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    capfd.readouterr()
+    assert main(["check", str(work / "run")]) == 2
+    assert "shards/00000.parquet" in capfd.readouterr().out
+
+
+def test_every_flag_of_the_design_is_there() -> None:
+    flags = {name for parameter in group.commands["run"].params for name in parameter.opts}
+    wanted = """--model --images --out --map --layer --target --writer --weights --checkpoint
+        --output --batch-size --shard-size --workers --device --seed --limit --dry-run --classes
+        --top-k --activation --kernel --keep --report-url --tensorboard-url --wandb
+        --wandb-project --wandb-entity --resume --overwrite --config"""
+    assert set(wanted.split()) <= flags
+
+
+@pytest.mark.slow
+def test_interrupted_is_130_and_resumable(work: Path) -> None:
+    for index in range(400):
+        (work / f"photos/more{index}.jpg").write_bytes((work / "photos/0.jpg").read_bytes())
+    command = [sys.executable, "-m", "exporter", *arguments(work, "--shard-size", "4")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list((work / "run/shards").glob("0*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not (work / "run/run.json").exists()
+    before = {p.name: p.stat().st_mtime_ns for p in (work / "run/shards").glob("0*.parquet")}
+    assert 0 < len(before) < 102
+    assert subprocess.run([*command, "--resume"], check=False).returncode == 0
+    after = {p.name: p.stat().st_mtime_ns for p in (work / "run/shards").glob("0*.parquet")}
+    assert len(after) == 102
+    assert {name: after[name] for name in before} == before

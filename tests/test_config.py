@@ -1,0 +1,81 @@
+"""Settings: the file, the flags and the arguments, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config import DEFAULT_MAPS, RunConfig, WriterConfig, build_config
+from exporter.errors import ConfigError
+
+NEEDED = {"model": "resnet18", "images": "photos", "out": Path("run")}
+
+
+def test_defaults_are_the_designs() -> None:
+    config = build_config(None, dict(NEEDED))
+    assert config.maps == DEFAULT_MAPS == ("gradcam", "layercam", "eigencam")
+    assert config.layers == ("auto",)
+    assert config.writers == ("tensorboard", "wandb", "html")
+    assert (config.shard_size, config.keep, config.wandb) == (256, 64, "offline")
+    assert config.weights == "DEFAULT"
+
+
+def test_flags_win_over_the_file_and_arguments_over_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("batch-size = 3\nshard_size = 5\nseed = 7\n[preprocessing]\nsize = 64\n")
+    config = build_config(file, {**NEEDED, "shard_size": 6, "seed": 8}, seed=9)
+    assert (config.batch_size, config.shard_size, config.seed) == (3, 6, 9)
+    assert config.preprocessing.size == 64
+
+
+def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("limit = 4\n")
+    assert build_config(file, {**NEEDED, "limit": None}).limit == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"batch_size": 0}, r"'batch_size' is 0: .*greater than 0"),
+        ({"keep": "some"}, r"keep.*'some'"),
+        ({"writers": ("html", "tensorbord")}, r"'tensorbord'; did you mean 'tensorboard'\?"),
+        ({"wandb": "sometimes"}, r"'wandb' is 'sometimes'.*'offline', 'online' or 'off'"),
+        ({"lairs": ("x",)}, r"no setting 'lairs'; did you mean 'layers'"),
+        ({"report_url": "file:///tmp/x"}, r"not a web address"),
+        (
+            {"preprocessing": {"mean": (0.5,), "std": (0.5, 0.5)}},
+            r"mean has 1 values and std has 2",
+        ),
+        ({"preprocessing": {"std": (0.0,)}}, r"greater than 0"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        build_config(None, {**NEEDED, **values})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_names_its_flag() -> None:
+    with pytest.raises(ConfigError, match="'model' is missing; give --model"):
+        build_config(None, {"images": "x", "out": "y"})
+
+
+@pytest.mark.parametrize("text", ["batch_size = ", "\x00"])
+def test_a_file_that_is_not_toml_is_said_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="is not TOML"):
+        build_config(file, dict(NEEDED))
+
+
+def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        build_config(tmp_path / "none.toml", dict(NEEDED))
+
+
+def test_settings_leave_out_only_what_moves_no_value() -> None:
+    config = build_config(None, dict(NEEDED))
+    left_out = set(RunConfig.model_fields) - set(config.settings())
+    assert left_out == {"out", "workers", *WriterConfig.model_fields}

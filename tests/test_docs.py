@@ -1,0 +1,55 @@
+"""The documentation says what the program says: every command's help is in docs/cli.md.
+
+``python tests/test_docs.py`` writes the page again.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from exporter.cli import group
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "cli.md"
+
+
+def page() -> str:
+    """Return docs/cli.md as it should be."""
+    parts = [
+        "# The command line\n",
+        "Written from the program's own help by `python tests/test_docs.py`.\n",
+        "Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images could not be",
+        "read (listed in the run and the report); 130 interrupted; `--resume` goes on from there.\n",
+    ]
+    commands = [("exporter", group), *((f"exporter {n}", c) for n, c in group.commands.items())]
+    for name, command in commands:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_command_line_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/test_docs.py"
+
+
+@pytest.mark.parametrize(
+    "path", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda path: path.name
+)
+def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_readme_names_the_two_commands_first() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = text.index("make demo")
+    assert first < text.index("make test") < 2500
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,238 @@
+"""The chain from Python: a module and images of one's own, and what the run says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import exporter
+from exporter.errors import ConfigError, ImageSetError
+
+
+class Small(nn.Module):
+    """Two convolutions and a classifier whose first class follows the red channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 8, 3, stride=2),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(8, 4)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(self.features(inputs).mean((2, 3))))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of ten photographs, two of them with the same contents."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(9):
+        cv2.imwrite(str(folder / f"{index}.jpg"), noise.integers(0, 255, (40, 48, 3)))
+    (folder / "same as 0.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    return folder
+
+
+SETTINGS: dict[str, object] = {
+    "writers": (),
+    "preprocessing": {"size": 32},
+    "layers": ("features",),
+}
+
+
+def test_the_stored_maps_are_those_of_compute_maps(photos: Path, tmp_path: Path) -> None:
+    model = Small()
+    run = exporter.export(
+        model, photos, out=tmp_path / "run", maps=("gradcam", "hirescam"), batch_size=4, **SETTINGS
+    )
+    image_set = exporter.images.open_images(photos)
+    preprocessing = run.plan.model.preprocessing
+    views = np.stack([image_set.load(entry, preprocessing).view for entry in image_set.entries])
+    inputs = exporter.images.normalise(torch.from_numpy(views), preprocessing)
+    maps = exporter.compute_maps(model, inputs, maps=("gradcam", "hirescam"), layers=("features",))
+    for n, row in enumerate(run.rows()):
+        for method in ("gradcam", "hirescam"):
+            expected = maps[method, "features"][n].numpy()
+            stored = run.map(row.id, method, "features")
+            span = expected.max() - expected.min()
+            np.testing.assert_allclose(stored, expected, atol=2e-5 * span)
+
+
+def test_the_model_is_left_as_it_was_found(photos: Path, tmp_path: Path) -> None:
+    model = Small().train()
+    model.features[0].eval()
+    model.head.weight.requires_grad_(False)
+    model.head.bias.grad = torch.ones(4)
+    modes = [module.training for module in model.modules()]
+    strides = [parameter.stride() for parameter in model.parameters()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    random = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    exporter.export(model, photos, out=tmp_path / "run", **SETTINGS)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.stride() for parameter in model.parameters()] == strides
+    assert not model.head.weight.requires_grad
+    assert model.head.bias.requires_grad
+    assert torch.equal(model.head.bias.grad, torch.ones(4))
+    assert model.features[0].weight.grad is None
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.get_num_threads() == threads
+
+
+def test_repeated_contents_share_a_key_and_not_an_id(photos: Path, tmp_path: Path) -> None:
+    rows = list(exporter.export(Small(), photos, out=tmp_path / "run", **SETTINGS).rows())
+    first, last = rows[0], next(row for row in rows if row.path == "same as 0.jpg")
+    assert first.key == last.key == first.id
+    assert last.id == f"{first.key}-2"
+    assert first.maps == last.maps
+
+
+def test_any_cut_into_shards_gives_the_same_rows_and_statistics(
+    photos: Path, tmp_path: Path
+) -> None:
+    runs = [
+        exporter.export(
+            Small(), photos, out=tmp_path / str(size), shard_size=size, batch_size=1, **SETTINGS
+        )
+        for size in (2, 3, 256)
+    ]
+    assert len({tuple(run.rows()) for run in runs}) == 1
+    assert len({run.channels() for run in runs}) == 1
+
+
+def test_statistics_are_those_of_the_activations(photos: Path, tmp_path: Path) -> None:
+    model = Small().eval()
+    run = exporter.export(model, photos, out=tmp_path / "run", **SETTINGS)
+    image_set = exporter.images.open_images(photos)
+    preprocessing = run.plan.model.preprocessing
+    views = np.stack([image_set.load(entry, preprocessing).view for entry in image_set.entries])
+    with torch.no_grad():
+        seen = model.features(exporter.images.normalise(torch.from_numpy(views), preprocessing))
+    ids = [row.id for row in run.rows()]
+    for row in run.channels("features"):
+        values = seen[:, row.channel]
+        assert row.images == 10
+        assert row.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-7)
+        assert row.maximum == pytest.approx(values.max().item(), rel=1e-5)
+        assert row.sparsity == pytest.approx((values == 0).float().mean().item(), abs=1e-6)
+        assert row.dead == bool((values == 0).all())
+        if not row.dead:
+            best = values.amax((1, 2)).max()
+            assert values[ids.index(row.top[0])].max() == best
+
+
+class Poisoned(Small):
+    """A model whose output is not a number for very bright images."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        bright = (inputs.mean((1, 2, 3)) > 1.5)[:, None]
+        return super().forward(inputs).masked_fill(bright, float("nan"))
+
+
+def test_an_output_that_is_not_a_number_is_said_and_the_others_go_on(
+    photos: Path, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(photos / "bright.jpg"), np.full((40, 40, 3), 255, np.uint8))
+    run = exporter.export(Poisoned(), photos, out=tmp_path / "run", **SETTINGS)
+    rows = {row.path: row for row in run.rows()}
+    assert "not a number" in (rows["bright.jpg"].error or "")
+    assert rows["bright.jpg"].maps == ()
+    assert all(row.maps and not row.error for path, row in rows.items() if path != "bright.jpg")
+    assert run.totals is not None
+    assert [path for path, _ in run.totals.skipped] == ["bright.jpg"]
+    assert all(row.images == 10 and np.isfinite(row.mean) for row in run.channels())
+
+
+class Tensors(torch.utils.data.Dataset):
+    """Model-ready tensors with labels, in a data set of one's own."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(index)), index % 2
+
+
+def test_a_data_set_of_tensors_is_taken_as_it_is(tmp_path: Path) -> None:
+    model = Small()
+    run = exporter.export(model, Tensors(), out=tmp_path / "run", maps=("gradcam",), **SETTINGS)
+    inputs = torch.stack([Tensors()[index][0] for index in range(5)])
+    maps = exporter.compute_maps(model, inputs, maps=("gradcam",), layers=("features",))
+    for n, row in enumerate(run.rows()):
+        expected = maps["gradcam", "features"][n].numpy()
+        stored = run.map(row.id, "gradcam", "features")
+        np.testing.assert_allclose(stored, expected, atol=2e-5 * np.ptp(expected))
+
+
+def test_labels_that_are_classes_are_counted_and_others_are_only_text(
+    photos: Path, tmp_path: Path
+) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("ant\nbee\ncat\ndog\n")
+    for index in range(9):
+        folder = photos / ("bee" if index % 2 else "umbrella")
+        folder.mkdir(exist_ok=True)
+        (photos / f"{index}.jpg").rename(folder / f"{index}.jpg")
+    (photos / "same as 0.jpg").unlink()
+    (tmp_path / "small_model.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef build():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(),"
+        " nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))\n"
+    )
+    run = exporter.export(
+        f"{tmp_path / 'small_model.py'}:build",
+        photos,
+        out=tmp_path / "run",
+        classes=classes,
+        writers=(),
+        preprocessing={"size": 32},
+        layers=("1",),
+    )
+    for row in run.rows():
+        if row.label == "bee":
+            assert row.label_index == 1
+            assert row.correct == (row.predictions[0].index == 1)
+            scores = {p.index: p.score for p in row.predictions}
+            assert row.loss == pytest.approx(-np.log(scores[1]), rel=1e-4)
+        else:
+            assert (row.label, row.label_index, row.correct, row.loss) == (
+                "umbrella",
+                None,
+                None,
+                None,
+            )
+    assert run.totals is not None
+    assert run.totals.labelled == 4
+
+
+def test_a_device_that_the_model_is_not_on_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the model is on 'cpu'.*'meta'"):
+        exporter.export(Small(), photos, out=tmp_path / "run", device="meta", **SETTINGS)
+
+
+def test_a_set_without_one_readable_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"")
+    with pytest.raises(ImageSetError, match=r"none of the 1 images .* can be read"):
+        exporter.export(Small(), tmp_path / "photos", out=tmp_path / "run", **SETTINGS)
+
+
+def test_the_function_is_reached_whichever_was_imported_first() -> None:
+    import exporter.export
+
+    assert callable(exporter.export)

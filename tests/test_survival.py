@@ -1,0 +1,145 @@
+"""A run killed at any moment, then resumed, equals one that was left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MOMENTS = 20
+MODEL = """
+import torch
+from torch import nn
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(inplace=True),
+        nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )
+"""
+
+Ask = Callable[[Path, int | None, bool], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Ask for one run, killed at an event or not; the answer names its events."""
+    work = tmp_path_factory.mktemp("survival")
+    (work / "small.py").write_text(MODEL)
+    (work / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(11):
+        cv2.imwrite(str(work / f"photos/{index}.jpg"), noise.integers(0, 255, (40, 40, 3)))
+    (work / "photos/broken.jpg").write_bytes(b"not a photograph")
+    settings = {
+        "model": f"{work / 'small.py'}:small",
+        "images": str(work / "photos"),
+        "maps": ["gradcam", "eigencam"],
+        "layers": ["1", "3"],
+        "shard_size": 4,
+        "batch_size": 2,
+        "keep": 3,
+        "preprocessing": {"size": 32},
+    }
+    (work / "settings.json").write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("killed.py")), str(work / "settings.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def answer(out: Path, at: int | None, resume: bool) -> dict[str, Any]:
+        stdin.write(json.dumps({"out": str(out), "at": at, "resume": resume}) + "\n")
+        stdin.flush()
+        assert select.select([stdout], [], [], 120)[0], "the run does not end"
+        return dict(json.loads(stdout.readline()))
+
+    yield answer
+    stdin.close()
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Return a run that was left alone and the file-system events it is made of."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    answer = ask(out, None, False)
+    assert answer["status"] == 0
+    return out, answer["events"]
+
+
+def contents(run: Path) -> dict[str, str]:
+    """Return the checksum of every file whose bytes the settings decide."""
+    files = [run / "channels.parquet"]
+    for folder in ("shards", "summaries", "kernels"):
+        files += sorted((run / folder).iterdir())
+    return {
+        str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
+
+
+def moments(events: list[str]) -> list[int]:
+    """Choose the events to be killed at: one of each kind that matters, the rest by a seed."""
+    wanted = (
+        "/shards/.00001.tmp",
+        "/summaries/.00001.tmp",
+        "/run.json",
+        "/kernels",
+        "tensorboard",
+        "wandb",
+        "html",
+    )
+    chosen = {next(i for i, event in enumerate(events) if text in event) for text in wanted}
+    # Right after the summary's rename nothing of its shard exists yet.
+    chosen.add(
+        1
+        + max(
+            i for i, event in enumerate(events) if event.startswith("os.rename /summaries/.00001")
+        )
+    )
+    rest = [index for index in range(len(events)) if index not in chosen]
+    return sorted(chosen | set(random.Random(0).sample(rest, MOMENTS - len(chosen))))
+
+
+@pytest.mark.parametrize("number", range(MOMENTS))
+def test_killed_and_resumed_equals_undisturbed(
+    ask: Ask, undisturbed: tuple[Path, list[str]], tmp_path: Path, number: int
+) -> None:
+    whole, events = undisturbed
+    moment = moments(events)[number]
+    out = tmp_path / "run"
+    killed = ask(out, moment, False)
+    assert os.WIFSIGNALED(killed["status"]), f"it was not killed at {events[moment]!r}"
+    assert os.WTERMSIG(killed["status"]) == signal.SIGKILL
+    resumed = ask(out, None, True)
+    assert resumed["status"] == 0, f"not resumed after {events[moment]!r}"
+    assert contents(out) == contents(whole)
+    from exporter.store import check, open_run
+
+    assert check(out) == ()
+    assert [row.error for row in open_run(out).rows()] == [
+        row.error for row in open_run(whole).rows()
+    ]
+    left = list(out.rglob(".*.tmp"))
+    assert left == []
