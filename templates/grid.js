@@ -120,6 +120,7 @@
     item.setAttribute("aria-posinset", place + 1);
     button.type = "button";
     button.className = "tile";
+    button.dataset.control = "tile";
     button.dataset.place = place;
     button.tabIndex = place === focused ? 0 : -1;
     picture.className = "photo";

@@ -10,6 +10,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const button = document.createElement("button");
       button.type = "button";
       button.className = "sorter";
+      button.dataset.control = "sort-column";
       button.textContent = head.textContent;
       head.replaceChildren(button);
       const key = (row) => {

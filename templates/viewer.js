@@ -116,6 +116,7 @@
         if (!map) continue;
         const button = element("button", "thumb"), canvas = element("canvas"), image = element("img");
         button.type = "button";
+        button.dataset.control = "viewer-map";
         image.src = exporter.data.photo(position);
         image.alt = "";
         canvas.setAttribute("aria-hidden", "true");
