@@ -70,7 +70,8 @@ _WATCH = """
 """
 _TIMES = """(() => {
   const paint = performance.getEntriesByName("first-contentful-paint")[0];
-  return window.benchReady ? { ready: window.benchReady, paint: paint ? paint.startTime : null } : null;
+  if (!window.benchReady) return null;
+  return { ready: window.benchReady, paint: paint ? paint.startTime : null };
 })()"""
 # Changes a field as a reader would and waits for the list to be there again.
 _CHANGE = """([id, value]) => new Promise((done) => {

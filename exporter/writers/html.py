@@ -31,6 +31,7 @@ from exporter.writers.html_index import (
     shows_probability,
 )
 from exporter.writers.html_shards import pack_shard
+from exporter.writers.html_single import SINGLE, write_single
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
+    if options.single_file:
+        _, said = write_single(run, folder, options, report.text, present)
+        notes.append(f"{SINGLE}: {said}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))
 
 
@@ -105,11 +109,14 @@ class _Report:
 
     def page(self, file: str, template: str, name: str, contents: dict[str, Any]) -> None:
         """Render one template into one file."""
+        _write(self.folder / file, self.text(file, template, name, contents))
+
+    def text(self, file: str, template: str, name: str, contents: dict[str, Any]) -> str:
+        """Render one template as the text of a file."""
+        values = self.common | contents
         root = "../" * file.count("/")
-        text = self.environment.get_template(template).render(
-            **self.common, **contents, root=root, page=name
-        )
-        _write(self.folder / file, text)
+        text: str = self.environment.get_template(template).render(**values, root=root, page=name)
+        return text
 
     # ------------------------------------------------------------ images
 
