@@ -42,7 +42,9 @@ class Desk:
 
     def images(self, state: str = "") -> None:
         self.open("images.html", state)
-        self.wait("document.querySelector('button.tile') || !document.getElementById('none').hidden")
+        self.wait(
+            "document.querySelector('button.tile') || !document.getElementById('none').hidden"
+        )
 
     def viewer(self, row: Row, state: str = "") -> None:
         self.open("images.html", f"#image={row.id}{state}")
