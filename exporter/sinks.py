@@ -53,7 +53,8 @@ def write_sinks(
 def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
     """Choose the images that TensorBoard and W&B show, and say the rest of what writers read."""
     seed = run.settings.get("seed", 0)
-    kept = keep_images(run.index, config.keep, seed if isinstance(seed, int) else 0)
+    agreement = {row.id: row.agreement for row in run.quality() if row.agreement is not None}
+    kept = keep_images(run.index, config.keep, seed if isinstance(seed, int) else 0, agreement)
     return WriterOptions(
         kept=tuple(id for id, _ in kept),
         kept_reason=dict(kept),
