@@ -54,10 +54,11 @@ def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
     """Choose the images that TensorBoard and W&B show, and say the rest of what writers read."""
     seed = run.settings.get("seed", 0)
     seed = seed if isinstance(seed, int) else 0
-    kept = keep_images(run.index, config.keep, seed)
+    agreement = {row.id: row.agreement for row in run.quality() if row.agreement is not None}
+    kept = keep_images(run.index, config.keep, seed, agreement)
 
     def choose(number: int) -> tuple[str, ...]:
-        return tuple(id for id, _ in keep_images(run.index, number, seed))
+        return tuple(id for id, _ in keep_images(run.index, number, seed, agreement))
 
     return WriterOptions(
         kept=tuple(id for id, _ in kept),

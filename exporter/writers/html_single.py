@@ -153,7 +153,11 @@ class _Binder:
 
 
 def write_single(
-    run: Run, folder: Path, options: WriterOptions, render: Page, present: int
+    run: Run,
+    folder: Path,
+    options: WriterOptions,
+    render: Page,
+    channel_pages: Mapping[str, tuple[int, int]],
 ) -> tuple[int, str]:
     """Write ``report.html`` beside the pages that are already in the folder.
 
@@ -162,7 +166,7 @@ def write_single(
         folder: the report that was just written.
         options: ``max_size`` in bytes, and ``choose`` to rank the images.
         render: renders a template as the report's other pages are.
-        present: images in the report.
+        channel_pages: (number of its page, channels) of each layer that has a page.
 
     Returns:
         How many images are in the file, and a sentence that says what is not.
@@ -171,10 +175,22 @@ def write_single(
         WriterError: if not even the pages without an image fit.
     """
     texts = _pages(folder)
+    present = _present(run)
     omitted = _omit(folder, texts, int(options.max_size * _SHARE_OF_PAGES))
     number = _guess(folder, texts, options.max_size, present)
     while True:
         chosen = _choose(run, options, render, number)
+        chosen.scripts["data/index.js"] = index_script(
+            chosen.index,
+            run.plan,
+            options,
+            channel_pages={
+                name: page
+                for name, page in channel_pages.items()
+                if f"layers/{page[0]}.html" in texts
+            },
+            class_pages=[int(PurePosixPath(n).stem) for n in texts if n.startswith("classes/")],
+        )
         said = _what_is_left_out(len(chosen.index.ids), present, options, omitted)
         text = _bind(folder, texts, chosen, said, render)
         size = len(text.encode("utf-8", "backslashreplace"))
@@ -189,6 +205,10 @@ def write_single(
         number = min(number - 1, int(number * (1 - over)))
     (folder / SINGLE).write_text(text, "utf-8", errors="backslashreplace", newline="\n")
     return len(chosen.index.ids), said
+
+
+def _present(run: Run) -> int:
+    return sum(stop - start for start, stop in (run.plan.shards[index] for index in run.shards))
 
 
 def _pages(folder: Path) -> dict[str, str]:
@@ -246,7 +266,7 @@ def _photographs(folder: Path) -> Iterator[Path]:
 def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Chosen:
     """Make columns, scripts and lists of so many images."""
     ids: Sequence[str] = options.kept[:number]
-    if number >= sum(stop - start for start, stop in (run.plan.shards[n] for n in run.shards)):
+    if number >= _present(run):
         ids = [row.id for row in run.index]
     elif options.choose is not None:
         ids = options.choose(number)
@@ -254,7 +274,7 @@ def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Cho
     methods = {one.name: (place, one) for place, one in enumerate(run.plan.methods)}
     layers = {name: place for place, name in enumerate(explained_layers(run.plan))}
     probability = shows_probability(run.plan)
-    index = SetIndex()
+    index = SetIndex(probability=probability)
     chosen = _Chosen(index, {}, {}, {}, {})
     for part, (start, stop) in enumerate(parts(len(ids), IMAGES_A_SHARD)):
         rows = [run.row(id) for id in ids[start:stop]]
@@ -282,7 +302,6 @@ def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Cho
             },
         )
     chosen.tops.update(_tops(run, chosen))
-    chosen.scripts["data/index.js"] = index_script(index, run.plan, options)
     return chosen
 
 
