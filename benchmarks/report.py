@@ -113,11 +113,13 @@ def measure(count: int, work: Path, browser: Any) -> dict[str, Any]:
     start = time.perf_counter()
     write_run(run_folder, count)
     synthesised = time.perf_counter() - start
+    _say(f"  synthesised in {synthesised:.0f} s")
     run = open_run(run_folder)
     options = writer_options(run, WriterConfig())
     start = time.perf_counter()
     write(run, "html", options)
     written = time.perf_counter() - start
+    _say(f"  report written in {written:.0f} s")
     report = run_folder / "html"
     growing = {name: _bytes(report / name) / count for name in ("data", "list", "photos")}
     entry: dict[str, Any] = {
@@ -131,6 +133,10 @@ def measure(count: int, work: Path, browser: Any) -> dict[str, Any]:
     }
     shutil.rmtree(work)
     return entry
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _pages(report: Path) -> list[Path]:
@@ -153,6 +159,7 @@ def _compare(page: Path, report: Path, work: Path, browser: Any) -> dict[str, An
     for _ in range(TRIES):
         ours.append(_open(page.as_uri(), browser))
         theirs.append(_open(address, browser))
+    _say(f"  {page.relative_to(report)} measured")
     ready = statistics.median(one["ready"] for one in ours)
     floor = statistics.median(one["ready"] for one in theirs)
     return {
@@ -309,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for count in counts:
             work = Path(folder) / str(count)
             work.mkdir()
-            print(f"{count} images", file=sys.stderr)
+            _say(f"{count} images")
             entries.append(_rounded(measure(count, work, browser)))
         browser.close()
     problems = [problem for entry in entries for problem in missed(entry)]

@@ -45,8 +45,22 @@
   history.replaceState = (state, title, address) => {
     if (shown === images) replace(state, title, String(address).startsWith("#") ? address : "#page-images");
   };
+  // Links that scripts made name the pages of the folder.
+  const inside = (address) => {
+    const [file, place] = address.split("#");
+    if (place && place.includes("=")) return place;
+    const name = "page-" + file.replace(/\.html$/, "").replace(/[^0-9A-Za-z_-]+/g, "-");
+    const sheet = document.getElementById(name);
+    if (!sheet || !place) return sheet ? name : null;
+    return [name + "-" + place, place].find((id) => sheet.contains(document.getElementById(id))) || name;
+  };
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("a");
+    if (link && /^[\w./-]+\.html/.test(link.getAttribute("href"))) {
+      event.preventDefault();
+      const place = inside(link.getAttribute("href"));
+      if (place) location.hash = place;
+    }
     // Browsers refuse to open an image in the address bar; they save it.
     if (link && link.protocol === "data:") link.download = "photograph.jpg";
   });

@@ -49,7 +49,7 @@ document.addEventListener("DOMContentLoaded", () => {
         row.hidden = text !== "" && !row.textContent.toLowerCase().includes(text);
         if (!row.hidden) shown++;
       }
-      out.textContent = text ? shown + " of " + rows.length + " layers" : "";
+      out.textContent = text ? shown + " of " + rows.length + " " + (find.dataset.noun || "layers") : "";
     };
     find.addEventListener("input", filter);
     filter();

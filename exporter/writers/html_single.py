@@ -60,6 +60,7 @@ class _Chosen:
     """The images that are in the file: their columns, scripts, lists and photographs."""
 
     index: SetIndex
+    tops: dict[str, str]
     scripts: dict[str, str]
     lists: dict[str, str]
     photographs: dict[str, bytes]
@@ -152,7 +153,11 @@ class _Binder:
 
 
 def write_single(
-    run: Run, folder: Path, options: WriterOptions, render: Page, present: int
+    run: Run,
+    folder: Path,
+    options: WriterOptions,
+    render: Page,
+    channel_pages: Mapping[str, tuple[int, int]],
 ) -> tuple[int, str]:
     """Write ``report.html`` beside the pages that are already in the folder.
 
@@ -161,7 +166,7 @@ def write_single(
         folder: the report that was just written.
         options: ``max_size`` in bytes, and ``choose`` to rank the images.
         render: renders a template as the report's other pages are.
-        present: images in the report.
+        channel_pages: (number of its page, channels) of each layer that has a page.
 
     Returns:
         How many images are in the file, and a sentence that says what is not.
@@ -170,10 +175,22 @@ def write_single(
         WriterError: if not even the pages without an image fit.
     """
     texts = _pages(folder)
+    present = _present(run)
     omitted = _omit(folder, texts, int(options.max_size * _SHARE_OF_PAGES))
     number = _guess(folder, texts, options.max_size, present)
     while True:
         chosen = _choose(run, options, render, number)
+        chosen.scripts["data/index.js"] = index_script(
+            chosen.index,
+            run.plan,
+            options,
+            channel_pages={
+                name: page
+                for name, page in channel_pages.items()
+                if f"layers/{page[0]}.html" in texts
+            },
+            class_pages=[int(PurePosixPath(n).stem) for n in texts if n.startswith("classes/")],
+        )
         said = _what_is_left_out(len(chosen.index.ids), present, options, omitted)
         text = _bind(folder, texts, chosen, said, render)
         size = len(text.encode("utf-8", "backslashreplace"))
@@ -188,6 +205,10 @@ def write_single(
         number = min(number - 1, int(number * (1 - over)))
     (folder / SINGLE).write_text(text, "utf-8", errors="backslashreplace", newline="\n")
     return len(chosen.index.ids), said
+
+
+def _present(run: Run) -> int:
+    return sum(stop - start for start, stop in (run.plan.shards[index] for index in run.shards))
 
 
 def _pages(folder: Path) -> dict[str, str]:
@@ -245,7 +266,7 @@ def _photographs(folder: Path) -> Iterator[Path]:
 def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Chosen:
     """Make columns, scripts and lists of so many images."""
     ids: Sequence[str] = options.kept[:number]
-    if number >= sum(stop - start for start, stop in (run.plan.shards[n] for n in run.shards)):
+    if number >= _present(run):
         ids = [row.id for row in run.index]
     elif options.choose is not None:
         ids = options.choose(number)
@@ -253,8 +274,8 @@ def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Cho
     methods = {one.name: (place, one) for place, one in enumerate(run.plan.methods)}
     layers = {name: place for place, name in enumerate(explained_layers(run.plan))}
     probability = shows_probability(run.plan)
-    index = SetIndex()
-    chosen = _Chosen(index, {}, {}, {})
+    index = SetIndex(probability=probability)
+    chosen = _Chosen(index, {}, {}, {}, {})
     for part, (start, stop) in enumerate(parts(len(ids), IMAGES_A_SHARD)):
         rows = [run.row(id) for id in ids[start:stop]]
         lines = []
@@ -280,8 +301,42 @@ def _choose(run: Run, options: WriterOptions, render: Page, number: int) -> _Cho
                 "score_unit": "probability" if probability else "raw output",
             },
         )
-    chosen.scripts["data/index.js"] = index_script(index, run.plan, options)
+    chosen.tops.update(_tops(run, chosen))
     return chosen
+
+
+def _tops(run: Run, chosen: _Chosen) -> dict[str, str]:
+    """Return, for each layer's channel that has some, those of its strongest images that are in."""
+    from markupsafe import escape
+
+    found = {}
+    for row in run.channels():
+        tops = zip(row.top, row.top_values, row.top_places, strict=True)
+        items = [
+            f'<li><figure><a href="../images.html#image={id}" data-control="top-image">'
+            f'<span class="spot"><img src="../photos/00/{id}.jpg" width="80" height="80" '
+            f'alt="Photograph {id}; channel {row.channel} reaches {words.figure(value)}">'
+            '<svg viewBox="0 0 100 100" aria-hidden="true">'
+            f'<circle cx="{100 * x:.1f}" cy="{100 * y:.1f}" r="13"/></svg></span></a>'
+            f"<figcaption>{words.figure(value)}</figcaption></figure></li>"
+            for id, value, (x, y) in tops
+            if id in chosen.photographs and not row.dead
+        ]
+        if items:
+            found[f"{escape(row.layer)} {row.channel}"] = f'<ul class="tops">{"".join(items)}</ul>'
+    return found
+
+
+def _with_tops(text: str, tops: Mapping[str, str]) -> str:
+    """Put the strongest images into the rows of a layer's page, which a script fills elsewhere."""
+    layer = re.search(r"<h1><code>(.*?)</code></h1>", text, re.DOTALL)
+    if layer is None:
+        return text
+
+    def change(found: re.Match[str]) -> str:
+        return f"{found[1]}<td>{tops.get(f'{layer[1]} {found[2]}', '')}</td></tr>"
+
+    return re.sub(r'(<tr id="c(\d+)">.*?)<td></td></tr>', change, text)
 
 
 def _what_is_left_out(
@@ -306,12 +361,12 @@ def _what_is_left_out(
 def _bind(folder: Path, texts: Mapping[str, str], chosen: _Chosen, said: str, render: Page) -> str:
     names = [*texts, *chosen.lists]
     binder = _Binder(folder, names, chosen.photographs, taken={"main", "theme"})
-    # The list of lists, and the photographs for readers without JavaScript, are the lists here.
-    images = re.sub(r"<noscript>.*?</noscript>", "", texts["images.html"], flags=re.DOTALL)
-    sheets = [
-        binder.section(name, images if name == "images.html" else text)
-        for name, text in (*texts.items(), *chosen.lists.items())
-    ]
+    sheets = []
+    for name, text in (*texts.items(), *chosen.lists.items()):
+        # What pages offer to readers without JavaScript, the lists are here.
+        plain = re.sub(r"<noscript>.*?</noscript>", "", text, flags=re.DOTALL)
+        filled = _with_tops(plain, chosen.tops) if name.startswith("layers/") else plain
+        sheets.append(binder.section(name, filled))
     header = re.search(r"<header class=\"top\">.*?</header>", texts["index.html"], re.DOTALL)
     assets = [words.templates() / name for name in ("report.css", "single.css")]
     # What the style sheet says of the parts of <main> holds for the parts of a leaf.
@@ -336,10 +391,14 @@ def _bind(folder: Path, texts: Mapping[str, str], chosen: _Chosen, said: str, re
 
 def _scripts(folder: Path, texts: Mapping[str, str], chosen: _Chosen) -> tuple[str, list[str]]:
     """Return the script of the theme, and all others in the order their pages load them."""
+    # The scripts of one layer's page know of no other; what they fill in is in the page here.
+    only_there = "assets/channels.js"
     files: dict[str, None] = {}
     for name, text in texts.items():
         for source in _SCRIPT.findall(text):
-            files.setdefault(_resolve(name, source))
+            file = _resolve(name, source)
+            if file != only_there and not file.startswith("layers/"):
+                files.setdefault(file)
     own = [name for name in files if not name.startswith("data/") and name != "assets/theme.js"]
     data = [name for name in files if name.startswith("data/") and name not in chosen.scripts]
     read: dict[str, str] = {name: (folder / name).read_text("utf-8") for name in (*own, *data)}

@@ -102,13 +102,13 @@ def figure(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def count(value: int, noun: str) -> str:
+def count(value: int, noun: str, several: str | None = None) -> str:
     """Write a count with its noun.
 
-    >>> count(1, "image"), count(2000, "image")
-    ('1 image', '2,000 images')
+    >>> count(1, "image"), count(2000, "image"), count(2, "class", "classes")
+    ('1 image', '2,000 images', '2 classes')
     """
-    return f"{number(value)} {noun}" + ("" if value == 1 else "s")
+    return f"{number(value)} {noun if value == 1 else several or noun + 's'}"
 
 
 def score(value: float | None, *, probability: bool) -> str:
