@@ -12,9 +12,9 @@ from exporter.records import MethodRecord
 SIZE = "56"
 """Places of a stored pixel map along the longer side of the input, averaged by area."""
 
-_ONE = "one forward and {targets} backward(s) to the input"
-_GUIDED = "one forward and {targets} backward(s) to the input through guided ReLUs"
-_DECONVNET = "one forward and {targets} backward(s) to the input through deconvnet ReLUs"
+_ONE = "one forward and {backwards} to the input"
+_GUIDED = "one forward and {backwards} to the input through guided ReLUs"
+_DECONVNET = "one forward and {backwards} to the input through deconvnet ReLUs"
 _NO_RELU = (
     " ReLU and ReLU6 are what the rule changes: with SiLU, GELU or Hardswish it is the"
     " plain gradient."

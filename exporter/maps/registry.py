@@ -32,8 +32,8 @@ class Needs:
         gradients: the target's gradient at the layer, so a backward pass.
         classifier: the target's rows of the linear layer that follows global average pooling.
         passes: for a method that runs the model itself, what it runs, in words that fill in its
-            settings and ``{targets}``: "{samples} forwards and backwards of noisy images". Methods
-            with the same words share those passes.
+            settings, ``{targets}`` (2) and ``{backwards}`` ("2 backwards"): "one forward and
+            {backwards} through guided ReLUs". Methods with the same words share those passes.
     """
 
     activations: bool = True
@@ -83,7 +83,10 @@ class Method:
 
     def passes(self, targets: int) -> str:
         """Say which passes of its own it runs; ``""`` for none."""
-        return self.needs.passes.format(targets=targets, **self.record.settings)
+        backwards = "one backward" if targets == 1 else f"{targets} backwards"
+        return self.needs.passes.format(
+            targets=targets, backwards=backwards, **self.record.settings
+        )
 
 
 _REGISTERED: dict[str, Method] = {}

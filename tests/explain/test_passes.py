@@ -146,7 +146,7 @@ def test_a_layer_method_takes_its_place_among_the_others(model: nn.Module, image
     )
     assert [step.sentence for step in explainer.passes[1:]] == [
         "2 runs for mine",
-        "one forward and 2 backward(s) to the input for saliency",
+        "one forward and 2 backwards to the input for saliency",
     ]
     found = explainer(images, torch.full((3,), -1)).to_host()
     order = ["gradcam", "mine", "hirescam"] * 2

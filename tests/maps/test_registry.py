@@ -28,6 +28,10 @@ NAMES = [
     "guidedbackprop",
     "deconvnet",
     "guidedgradcam",
+    "smoothgrad",
+    "integratedgradients",
+    "fullgrad",
+    "occlusion",
 ]
 
 
