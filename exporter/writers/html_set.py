@@ -1,4 +1,4 @@
-"""What the report shows of the whole set: strips, calibration, confused pairs, concentration, agreement.
+"""What the report shows of the whole set: strips, calibration, confused pairs, agreement.
 
 All of it was computed with the run and is read here; what a run lacks is not shown.
 """
