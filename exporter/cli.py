@@ -320,10 +320,14 @@ def maps_command(as_json: bool) -> int:
             "caveats",
             "relu",
             "pixel",
+            "settings",
         )
         click.echo(
             json.dumps(
-                [{f: getattr(record, f) for f in fields} for record in records],
+                [
+                    {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
+                    for record in records
+                ],
                 indent=1,
                 ensure_ascii=False,
             )
@@ -335,6 +339,10 @@ def maps_command(as_json: bool) -> int:
             record.shows,
             record.formula,
             f"cost: {record.cost}",
+            *(
+                ["settings: " + ", ".join(map("=".join, record.settings.items()))]
+                * bool(record.settings)
+            ),
             f"{record.paper} {record.url}",
         ):
             OUT.print("    " + escape(text))

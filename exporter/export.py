@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -39,9 +39,10 @@ from exporter.errors import (
 )
 from exporter.explain import Explainer
 from exporter.images import ImageSet, decode, open_images
-from exporter.maps import get_methods
+from exporter.maps import Method, get_methods
 from exporter.models import (
     Kernels,
+    LayerChoice,
     ResolvedModel,
     adopt,
     choose_layers,
@@ -293,7 +294,7 @@ def plan_job(
             model = model.to(memory_format=torch.channels_last)
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
-        layers = choose_layers(model, example, config.layers)
+        layers = _explained(model, example, config, methods)
         recorded = _recorded(model, example, config, layers.names)
         with torch.no_grad():
             logits, path = locate_output(model(example), config.output)
@@ -505,6 +506,20 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
         f"none of the {len(image_set.entries)} images of {image_set.where!r} can be read; "
         f"the first is {first}"
     )
+
+
+def _explained(
+    model: nn.Module, example: torch.Tensor, config: RunConfig, methods: Sequence[Method]
+) -> LayerChoice:
+    try:
+        return choose_layers(model, example, config.layers)
+    except LayerError as error:
+        # Pixel methods explain a model without any plane of places too.
+        if config.layers != ("auto",):
+            raise
+        if any(method.reads_layers for method in methods):
+            raise LayerError(f"{error}; pixel methods need none: --map saliency") from None
+        return LayerChoice((), f"none: {error}")
 
 
 def _recorded(
