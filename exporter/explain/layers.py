@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError
-from exporter.maps import Method, channel_maps
-from exporter.models import find_classifier
+from exporter.maps import METHODS, Method, channel_maps
+from exporter.models import LayerChoice, Scorer, choose_layers, find_classifier
 from exporter.models.layout import layout_of
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
@@ -29,6 +29,33 @@ class View(NamedTuple):
     def of(cls, inputs: Tensor) -> View:
         """Read it off the inputs (N, C, H, W)."""
         return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1])
+
+
+def choose_or_offer(
+    module: nn.Module, example: Tensor, wanted: Sequence[str], methods: Sequence[Method]
+) -> LayerChoice:
+    """Choose the layers to explain; where there is no plane at all, say what needs none.
+
+    Args:
+        module: the model.
+        example: (N, C, H, W); one image is enough.
+        wanted: see `exporter.models.choose_layers`.
+        methods: map methods; where all of them are pixel methods, the layers are not looked for.
+
+    Raises:
+        LayerError: if a layer does not fit, or the model has none that does.
+    """
+    if methods and all(method.record.pixel for method in methods) and tuple(wanted) == ("auto",):
+        return LayerChoice((), "pixel methods need no layer")
+    try:
+        return choose_layers(module, example, wanted)
+    except LayerError as error:
+        pixel = [name for name, method in METHODS.items() if method.record.pixel]
+        if "no spatial layer" not in str(error) or not pixel:
+            raise
+        raise LayerError(
+            f"{error}; pixel methods need no layer: --map {' --map '.join(pixel[:3])}"
+        ) from None
 
 
 def maps_at_layers(
@@ -150,7 +177,7 @@ def classifiers_at(
     layers: Sequence[str],
     example: Tensor,
     *,
-    output: str | None,
+    scorer: Scorer,
 ) -> dict[str, Tensor]:
     """Find the linear classifier behind each layer, where a method needs it and there is one.
 
@@ -159,22 +186,27 @@ def classifiers_at(
         module: the model.
         layers: names of layers.
         example: one image (1, C, H, W) to try the model on.
-        output: path of the logits inside the model's output.
+        scorer: what is explained.
 
     Returns:
         By layer, the classifier's weights (K, C), detached; empty if no method needs them.
 
     Raises:
-        MapError: if a method needs one and no layer has one.
+        MapError: if a method needs one and no layer has one, or what is explained is no logit.
     """
     names = [method.name for method in methods if method.needs.classifier]
     found: dict[str, Tensor] = {}
     reasons: list[str] = []
     if not names:
         return found
+    if not scorer.is_logit:
+        raise MapError(
+            f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
+            "class, or use gradcam, which explains every target"
+        )
     for layer in layers:
         try:
-            found[layer] = find_classifier(module, layer, example, output=output)
+            found[layer] = find_classifier(module, layer, example, output=scorer.output)
         except (MapError, LayerError) as error:
             reasons.append(str(error))
     if not found:
