@@ -35,7 +35,7 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import Explainer, choose_or_offer, plan_target
+from exporter.explain import Explainer, choose_or_offer, fitting_methods, plan_target
 from exporter.images import ImageSet, open_images
 from exporter.maps import get_methods
 from exporter.models import (
@@ -248,6 +248,7 @@ def plan_job(
     )
     watch.begin("loading the model")
     resolved = _resolve(config, module)
+    methods, without = fitting_methods(resolved.module, methods)
     device = _device(config.device, resolved.module, handed_over=module is not None)
     model = resolved.module if module is not None else resolved.module.to(device)
     with guest(model):
@@ -320,6 +321,7 @@ def plan_job(
                 notes=(
                     *image_set.notes,
                     *asked.notes,
+                    *([without] if without else ()),
                     *(f"{name}: {why}" for name, why in missing.items()),
                 ),
             ),

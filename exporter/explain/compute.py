@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from exporter.capture import capture, plan_passes
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
-from exporter.explain.layers import View, choose_or_offer, classifiers_at, maps_at_layers
+from exporter.explain.layers import (
+    View,
+    choose_or_offer,
+    classifiers_at,
+    fitting_methods,
+    maps_at_layers,
+)
 from exporter.maps import Method, get_methods
 from exporter.models import (
     Scorer,
@@ -65,7 +71,8 @@ def compute_maps(
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
         LayerError: if a layer is unknown, never runs, or has no gradient or no grid of places.
-        MapError: if a method is unknown, or fits none of the layers.
+        MapError: if a method is unknown, or fits none of the layers, or the model is quantised and
+            only methods that need gradients are asked for (otherwise these are left out).
         ModelError: if the model cannot carry gradients.
 
     Examples:
@@ -78,6 +85,7 @@ def compute_maps(
     """
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
+    methods, _ = fitting_methods(model, methods)
     names = _named(model, images, (layers,) if isinstance(layers, str) else tuple(layers), methods)
     scorer = Scorer(parse_target(targets if isinstance(targets, str) else "predicted", ()), output)
     wanted, several = _one_an_image(targets, len(images))

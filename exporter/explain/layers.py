@@ -9,9 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
-from exporter.errors import LayerError, MapError
+from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.maps import METHODS, Method, channel_maps
-from exporter.models import LayerChoice, Scorer, choose_layers, find_classifier
+from exporter.models import (
+    LayerChoice,
+    Scorer,
+    choose_layers,
+    find_classifier,
+    is_quantised,
+)
 from exporter.models.layout import layout_of
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
@@ -49,13 +55,36 @@ def choose_or_offer(
         return LayerChoice((), "pixel methods need no layer")
     try:
         return choose_layers(module, example, wanted)
-    except LayerError as error:
+    except NoLayerError as error:
         pixel = [name for name, method in METHODS.items() if method.record.pixel]
-        if "no spatial layer" not in str(error) or not pixel:
+        if not pixel:
             raise
-        raise LayerError(
-            f"{error}; pixel methods need no layer: --map {' --map '.join(pixel[:3])}"
+        raise NoLayerError(
+            f"{error}; pixel methods need no layer, such as {', '.join(pixel[:4])}"
         ) from None
+
+
+def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple[Method, ...], str]:
+    """Return the methods that a model can carry, and why others are left out, or ``""``.
+
+    Args:
+        module: the model; through a quantised one no gradient flows.
+        methods: what was asked for.
+
+    Raises:
+        MapError: if none is left.
+    """
+    if not is_quantised(module) or not any(method.needs.gradients for method in methods):
+        return tuple(methods), ""
+    fitting = tuple(method for method in methods if not method.needs.gradients)
+    others = ", ".join(method.name for method in methods if method not in fitting)
+    if not fitting:
+        able = ", ".join(name for name, method in METHODS.items() if not method.needs.gradients)
+        raise MapError(
+            f"the model is quantised and carries no gradients, which {others} needs; "
+            f"choose methods of activations: {able}"
+        )
+    return fitting, f"the model is quantised and carries no gradients: no {others}"
 
 
 def maps_at_layers(

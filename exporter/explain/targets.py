@@ -81,11 +81,6 @@ def plan_target(
         function=_function(target.source) if target.kind == "function" else None,
         background=next((n for n, c in enumerate(record.classes) if c in _BACKGROUND), None),
     )
-    if scorer.takes_masks and not masks:
-        raise TargetError(
-            "the target 'mask' needs masks and the image set has none; give a list of images with "
-            "a column mask"
-        )
     execution = {}
     if target.kind == "similar":
         reference, digest = load(target.source)
@@ -97,6 +92,11 @@ def plan_target(
     held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
     with torch.no_grad():
         read = scorer(given, unknown, held).reading
+    if scorer.takes_masks and not masks:
+        raise TargetError(
+            "the target 'mask' needs masks and the image set has none; give a list of images with "
+            "a column mask"
+        )
     record = replace(record, classes=_names(target, record.classes))
     # Boxes do not say how many classes there are; the names do, where there are some.
     outputs = len(record.classes) if read.outputs is None else read.outputs

@@ -9,6 +9,7 @@ from exporter.models.kernels import Kernels, collect_kernels
 from exporter.models.labels import LabelMatch, match_labels
 from exporter.models.layers import count_layers, layer_table
 from exporter.models.layout import Layout
+from exporter.models.obstacles import is_quantised, is_scripted
 from exporter.models.outputs import locate_output, say_guess
 from exporter.models.readings import READINGS, Reading, rows_of
 from exporter.models.resolve import ResolvedModel, adopt, resolve, with_output
@@ -33,6 +34,8 @@ __all__ = [
     "count_layers",
     "find_classifier",
     "is_detections",
+    "is_quantised",
+    "is_scripted",
     "layer_table",
     "load_attribute",
     "locate_output",

@@ -71,7 +71,7 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
     def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         shown = min(k, most)
         scores = known[:, :shown].to(torch.float32)
-        return numbers[:, :shown], scores, torch.full_like(scores[:, 0], torch.nan)
+        return numbers[:, :shown], scores, scores.new_full((len(scores),), torch.nan)
 
     return Reading(
         ranks=torch.where(present, known, torch.full_like(known, -torch.inf)),

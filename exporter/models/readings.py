@@ -256,7 +256,7 @@ def rows_of(output: Tensor) -> Tensor:
 def ranked(shares: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the k largest of (N, K), which says nothing of a loss (see `Predict`)."""
     top = shares.topk(min(k, shares.shape[1]), dim=1)
-    return top.indices, top.values, torch.full_like(shares[:, 0], torch.nan)
+    return top.indices, top.values, shares.new_full((len(shares),), torch.nan)
 
 
 def _classified(rows: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
