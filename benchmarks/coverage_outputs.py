@@ -90,6 +90,21 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         model(images)
     for norm in norms:
         norm.training = False
+    # Two classes whose random logits are far apart would have a probability of exactly 1.
+    for name, module in model.named_modules():
+        if name.endswith("cls_score") and isinstance(module, nn.Linear):
+            _tame(model, module, images)
+
+
+def _tame(model: nn.Module, head: nn.Linear, images: Tensor) -> None:
+    """Scale a last layer so that its largest logit is 1."""
+    seen: list[float] = []
+    handle = head.register_forward_hook(lambda _m, _i, o: seen.append(float(o.abs().max())))
+    with torch.no_grad():
+        model(images)
+        handle.remove()
+        for parameter in head.parameters():
+            parameter.div_(max(seen))
 
 
 def explain(name: str, model: nn.Module) -> dict[str, Any]:

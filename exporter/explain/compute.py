@@ -18,6 +18,7 @@ from exporter.explain.layers import (
     fitting_methods,
     maps_at_layers,
 )
+from exporter.explain.passes import Runner
 from exporter.maps import Method, get_methods
 from exporter.models import (
     Scorer,
@@ -42,6 +43,7 @@ def compute_maps(
     targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None = None,
     rectify: bool = False,
     output: str | None = None,
+    seed: int = 0,
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -61,12 +63,14 @@ def compute_maps(
             the largest region, of a detector the surest box.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        seed: of methods that draw random numbers, such as ``smoothgrad``.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
         model) of shape (N, H, W), or (N, T, H, W) where targets are lists, at the layer's own
         resolution, on the model's device. Nothing is normalised. ``cam`` is there only for the
-        layers that it fits.
+        layers that it fits. A pixel method has the layer ``""`` and gives (N, C, H, W), or
+        (N, T, C, H, W), at the input's resolution; C is 1 where it does not tell channels apart.
 
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
@@ -86,7 +90,10 @@ def compute_maps(
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
     methods, _ = fitting_methods(model, methods)
-    names = _named(model, images, (layers,) if isinstance(layers, str) else tuple(layers), methods)
+    names: tuple[str, ...] = ()
+    if any(method.reads_layers for method in methods):
+        asked = (layers,) if isinstance(layers, str) else tuple(layers)
+        names = _named(model, images, asked, methods)
     scorer = Scorer(parse_target(targets if isinstance(targets, str) else "predicted", ()), output)
     wanted, several = _one_an_image(targets, len(images))
     classifiers = classifiers_at(methods, model, names, images[:1], scorer=scorer)
@@ -105,33 +112,49 @@ def compute_maps(
             gradients=bool(planned.backwards),
         )
     with torch.inference_mode(False), torch.no_grad():
-        targets_of_cam = None
-        if classifiers:
-            rows = rows_of(locate_output(captured.output, output)[0])
-            targets_of_cam = (
-                _indices(rows, wanted) if wanted else scorer(captured.output, unknown).targets
+        first = None if wanted else scorer(captured.output, unknown)
+        classes = _classes_of(captured.output, output, wanted) if first is None else first.targets
+        if classifiers and classes is None:
+            raise TargetError(
+                "cam explains a class; give class indices, not functions, as its targets"
             )
+    passes = Runner(model, methods, seed=seed)(
+        images,
+        captured,
+        names,
+        lambda found, part: (
+            _repeated(found, output, wanted or [], classes, part)
+            if first is None
+            else scorer.again(found, first, part)
+        ),
+        targets=classes,
+        count=count,
+    )
+    with torch.inference_mode(False), torch.no_grad():
         made, missing = maps_at_layers(
             methods,
             captured,
             names,
             view=View.of(images),
             classifiers=classifiers,
-            targets=targets_of_cam,
+            targets=classes,
             count=count,
+            passes=passes,
         )
-        for layer in names:
+        for layer in names if any(method.at_layers for method in methods) else ():
             # Of a layer that returns a container, one element that can be explained is enough.
             if any(layer in captured.asked[name] and name not in missing for name in made):
                 continue
             for name, why in missing.items():
                 if name == layer or name.startswith(f"{layer}["):
                     raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
+        everywhere = [*made.items()]
+        everywhere.append(("", {name: whole.unbind(1) for name, whole in passes.pixels.items()}))
         return {
             (method.name, layer): _finished(
                 found[method.name], several, rectify and method.record.relu
             )
-            for layer, found in made.items()
+            for layer, found in everywhere
             for method in methods
             if method.name in found
         }
@@ -202,7 +225,7 @@ def _scores(found: Any, output: str | None, wanted: list[list[Explained]]) -> Te
     """Return every image's targets as scalars, (N, T)."""
     whole = output is None and is_detections(found)
     each = found if whole else locate_output(found, output)[0]
-    if not whole and all(isinstance(one, int) for row in wanted for one in row):
+    if not whole and _all_classes(wanted):
         rows = rows_of(each)
         return rows.gather(1, _indices(rows, wanted))
     if isinstance(each, Tensor) and each.ndim == 1:
@@ -213,6 +236,36 @@ def _scores(found: Any, output: str | None, wanted: list[list[Explained]]) -> Te
             for row, ones in zip(each, wanted, strict=True)
         ]
     )
+
+
+def _all_classes(wanted: list[list[Explained]]) -> bool:
+    return all(isinstance(one, int) for row in wanted for one in row)
+
+
+def _classes_of(
+    found: Any, output: str | None, wanted: list[list[Explained]] | None
+) -> Tensor | None:
+    """Return class indices (N, T), None where some target is a function."""
+    if wanted is None or not _all_classes(wanted):
+        return None
+    return _indices(rows_of(locate_output(found, output)[0]), wanted)
+
+
+def _repeated(
+    found: Any,
+    output: str | None,
+    wanted: list[list[Explained]],
+    classes: Tensor | None,
+    images: slice,
+) -> Tensor:
+    """Return the targets' scores (k·N, T) of k variants of some images."""
+    if classes is not None:
+        rows = rows_of(locate_output(found, output)[0])
+        here = classes[images]
+        return rows.gather(1, here.repeat(len(rows) // len(here), 1))
+    some = wanted[images]
+    count = len(found if is_detections(found) else locate_output(found, output)[0])
+    return _scores(found, output, some * (count // len(some)))
 
 
 def _score(target: Explained, row: Any) -> Tensor:
@@ -235,11 +288,8 @@ def _indices(rows: Tensor, wanted: list[list[Explained]]) -> Tensor:
     checked = []
     for row in wanted:
         for one in row:
-            if not isinstance(one, int):
-                raise TargetError(
-                    "cam explains a class; give class indices, not functions, as its targets"
-                )
-            checked.append(_checked(one, rows.shape[1]))
+            if isinstance(one, int):
+                checked.append(_checked(one, rows.shape[1]))
     return torch.tensor(checked, device=rows.device).reshape(len(wanted), -1)
 
 

@@ -16,6 +16,7 @@ from exporter.capture import (
 )
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
+from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
 from exporter.models import Scored, Scorer, Target, watching
 
@@ -38,6 +39,7 @@ class Explainer:
         channels: int = 8,
         output: str | None = None,
         top_k: int = 5,
+        seed: int = 0,
     ) -> None:
         """Take what every batch has in common.
 
@@ -51,10 +53,12 @@ class Explainer:
             channels: strongest channels kept a recorded layer and image; 0 keeps statistics only.
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
+            seed: of methods that draw random numbers.
         """
         self._module = module
         self._methods = tuple(methods)
-        self._layers = tuple(layers) if methods else ()
+        self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
+        self._runner = Runner(module, methods, seed=seed)
         self._recorded = tuple(recorded)
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
@@ -108,6 +112,15 @@ class Explainer:
         with torch.inference_mode(False), torch.no_grad():
             scored = self._scorer(captured.output, labels, masks)
             targets = scored.targets
+        passes = self._runner(
+            inputs,
+            captured,
+            self._layers,
+            lambda output, images: self._scorer.again(output, scored, images, masks),
+            targets=targets,
+            count=targets.shape[1],
+        )
+        with torch.inference_mode(False), torch.no_grad():
             maps, missing = maps_at_layers(
                 self._methods,
                 captured,
@@ -116,7 +129,9 @@ class Explainer:
                 classifiers=self._classifiers or {},
                 targets=targets,
                 count=targets.shape[1],
+                passes=passes,
             )
+            pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(
                 self._record(name, activation, View.of(inputs))
                 for name, activation in captured.activations.items()
@@ -128,7 +143,10 @@ class Explainer:
                 against=scored.against.to(torch.int32),
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
-                blocks=tuple(block_of(layer, made) for layer, made in maps.items()),
+                blocks=tuple(
+                    block_of(layer, made)
+                    for layer, made in (*maps.items(), *(("", found) for found in pixels))
+                ),
                 recorded=recorded,
             )
             for name in self._recorded:

@@ -36,6 +36,7 @@ class Reading:
         outputs: values a row of the output, or None where the output does not say it.
         find: from classes (N, T) to indices of ``ranks``, where these are no classes (boxes).
         present: bool (N, K), where not every image has all K.
+        region: from indices (N, T) to the places that count, bool (N, T, H, W), of a segmentation.
         note: what the user should know of how the output was read, or ``""``.
     """
 
@@ -47,6 +48,7 @@ class Reading:
     outputs: int | None = None
     find: Callable[[Tensor], Tensor] | None = None
     present: Tensor | None = None
+    region: Callable[[Tensor], Tensor] | None = None
     note: str = ""
 
 
@@ -60,6 +62,8 @@ class Ask:
         function: the user's own target.
         background: number of the class that a segmentation has where there is nothing, or None.
         masks: uint8 (N, h, w): 1 inside the given mask, 0 outside; 255 where there is none.
+        places: bool (N, T, H, W), the regions of a segmentation where they are known already; the
+            outputs may be k variants of these N images.
     """
 
     target: Target
@@ -67,6 +71,7 @@ class Ask:
     function: Callable[[Any], Any] | None = None
     background: int | None = None
     masks: Tensor | None = None
+    places: Tensor | None = None
 
 
 Read = Callable[[Any, Ask], Reading]

@@ -83,13 +83,60 @@ class Scorer:
             scores = torch.where(there, scores, torch.zeros_like(scores))
         return Scored(indices, against, scores, read)
 
-    def read(self, output: Any, masks: Tensor | None = None) -> Reading:
+    def again(
+        self, output: Any, first: Scored, images: slice, masks: Tensor | None = None
+    ) -> Tensor:
+        """Score variants of some images for what was chosen of the images themselves.
+
+        Args:
+            output: what the model gave for k variants of the images, (k·N, …), row r being a
+                variant of image r modulo N.
+            first: the images' own scores; targets, and the regions of a segmentation, are theirs.
+            images: which images of ``first`` these are.
+            masks: given masks of all images of ``first``.
+
+        Returns:
+            (k·N, T), with its graph.
+
+        Raises:
+            TargetError: if boxes are explained, which are not the same in a variant.
+        """
+        if first.reading.present is not None:
+            raise TargetError(
+                "boxes are not the same in every variant of an image, so methods that run the "
+                "model on variants cannot follow one; use methods of one pass, such as gradcam"
+            )
+        scores = self._at(output, first, first.targets, images, masks)
+        if not any(one.against for one in (self.target, *self.target.parts)):
+            return scores
+        other = self._at(output, first, first.against.clamp(min=0), images, masks)
+        plain = first.against[images].repeat(len(scores) // len(first.against[images]), 1) < 0
+        return torch.where(plain, scores, scores - other)
+
+    def _at(
+        self, output: Any, first: Scored, indices: Tensor, images: slice, masks: Tensor | None
+    ) -> Tensor:
+        region = first.reading.region
+        here = indices[images]
+        places = None if region is None else region(indices)[images]
+        own = None if masks is None else masks[images]
+        read = self.read(output, own, places)
+        return read.scores(here.repeat(len(read.ranks) // len(here), 1))
+
+    def read(
+        self, output: Any, masks: Tensor | None = None, places: Tensor | None = None
+    ) -> Reading:
         """Read one batch's output as the target and its shape say.
+
+        Args:
+            output: what the model gave.
+            masks: given masks, uint8 (N, h, w).
+            places: bool (N, T, H, W), regions of a segmentation that are known already.
 
         Raises:
             TargetError: if the target does not fit the output.
         """
-        ask = Ask(self.target, self.reference, self.function, self.background, masks)
+        ask = Ask(self.target, self.reference, self.function, self.background, masks, places)
         if self.target.kind == "function":
             part = output if self.output is None else locate_output(output, self.output)[0]
             return READINGS["function"](part, ask)

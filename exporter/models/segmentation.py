@@ -34,13 +34,16 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     alone = classes == 1 or target.reading == "multilabel"
     known = values.detach()
     winner = None if alone else known.argmax(1)
-    given = _given(ask, height, width) if target.reading == "mask" else None
+    masked = target.reading == "mask" and ask.places is None
+    given = _given(ask, height, width) if masked else None
 
     def everywhere() -> Tensor:
         return torch.full((images, 1, height, width), True, device=values.device)
 
     def region(indices: Tensor) -> Tensor:
         """Say which places count, (N, T, H, W)."""
+        if ask.places is not None:
+            return ask.places.repeat(images // len(ask.places), 1, 1, 1)
         if target.reading == "plane":
             return everywhere()
         own = (
@@ -90,6 +93,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         finite=torch.isfinite(values).flatten(1).all(1),
         named="mask" if classes == 1 else "class",
         outputs=classes,
+        region=region,
         note=(
             f"the output is a plane of {height}×{width} with {classes} "
             f"{'mask' if classes == 1 else 'classes'}: the mean "

@@ -31,6 +31,7 @@ from exporter.writers.html_index import (
     shows_probability,
 )
 from exporter.writers.html_shards import pack_shard
+from exporter.writers.html_single import SINGLE, write_single
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
+    if options.single_file:
+        _, said = write_single(run, folder, options, report.text, present)
+        notes.append(f"{SINGLE}: {said}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))
 
 
@@ -73,8 +77,8 @@ class _Report:
         self.plan = run.plan
         self.folder = folder
         self.options = options
-        self.index = SetIndex()
         self.probability = shows_probability(self.plan)
+        self.index = SetIndex(probability=self.probability)
         self.first: list[dict[str, Any]] = []
         self.strip: dict[str, dict[str, Any]] = {}
         self.kernels = run.kernels()
@@ -105,11 +109,14 @@ class _Report:
 
     def page(self, file: str, template: str, name: str, contents: dict[str, Any]) -> None:
         """Render one template into one file."""
+        _write(self.folder / file, self.text(file, template, name, contents))
+
+    def text(self, file: str, template: str, name: str, contents: dict[str, Any]) -> str:
+        """Render one template as the text of a file."""
+        values = self.common | contents
         root = "../" * file.count("/")
-        text = self.environment.get_template(template).render(
-            **self.common, **contents, root=root, page=name
-        )
-        _write(self.folder / file, text)
+        text: str = self.environment.get_template(template).render(**values, root=root, page=name)
+        return text
 
     # ------------------------------------------------------------ images
 
@@ -139,7 +146,6 @@ class _Report:
                         self.strip[row.id] = self._figure(row, row.image, line)
             _write(self.folder / f"data/{number:05d}.js", pack_shard(number, rows, methods, names))
             self._list(number, lines)
-        _write(self.folder / "data/index.js", index_script(self.index, self.plan, self.options))
 
     def _photograph(self, name: str, encoded: bytes, folders: set[str]) -> None:
         parent = name.rpartition("/")[0]
@@ -209,6 +215,9 @@ class _Report:
             "index.html", "index.html", "index", contents | {"kept": strip, "layer_links": links}
         )
         self._images_page()
+        channel_pages = {name: (numbers[name], len(rows)) for name, rows in recorded.items()}
+        script = index_script(self.index, self.plan, self.options, channel_pages=channel_pages)
+        _write(self.folder / "data/index.js", script)
         types = {record.name: record.type for record in self.kernels}
         table = layers.layers_table(self.plan, links, types)
         self.page("layers.html", "layers.html", "layers", table)
@@ -254,6 +263,9 @@ class _Report:
         if numbers:
             (self.folder / "layers").mkdir()
         records = {layer.name: layer for layer in self.plan.layers}
+        redundant: dict[str, list[Any]] = {}
+        for pair in getattr(self.run, "redundant", tuple)():
+            redundant.setdefault(pair.layer, []).append(pair)
         order = list(numbers)
         for at, (name, number) in enumerate(numbers.items()):
             beside = [("prev", at - 1), ("next", at + 1)]
@@ -268,7 +280,10 @@ class _Report:
                 "neighbours": neighbours,
                 "sheets": [sheet for sheet in sheets if sheet.name == name],
             }
-            for part in layers.channel_pages(recorded.get(name, []), self.index, number):
+            channels = recorded.get(name, [])
+            for part in layers.channel_pages(channels, self.index, number, redundant.get(name, [])):
+                if part["script"]:
+                    _write(self.folder / f"layers/{part['script']}", part["tops"])
                 self.page(f"layers/{part['file']}", "layer.html", "layers", shared | part)
 
 

@@ -23,6 +23,11 @@ NAMES = [
     "gradcam-elementwise",
     "eigencam",
     "eigengradcam",
+    "saliency",
+    "inputxgradient",
+    "guidedbackprop",
+    "deconvnet",
+    "guidedgradcam",
 ]
 
 

@@ -325,3 +325,29 @@ def test_a_guess_is_said_where_there_was_a_choice() -> None:
     assert say_guess({"out": PLANES, "aux": PLANES}, "out") == (
         "the output 'out' is explained; --output names another (aux)"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("predicted-second", ROWS), ("prob:top-2", ROWS), ("1", PLANES), ("1-2", PLANES)],
+)
+def test_variants_are_scored_for_what_the_images_were(text: str, values: Tensor) -> None:
+    """Two variants of the second image: the image itself, and one that looks like another class."""
+    asked = Scorer(parse_target(text, ()))
+    first = asked(values, UNKNOWN)
+    other = values.detach().flip(1)
+    variants = torch.cat((values[1:], other[1:]))
+    found = asked.again(variants, first, slice(1, 2))
+    torch.testing.assert_close(found[0], first.scores[1])
+    if values is ROWS and text.startswith("predicted"):
+        best, second = first.targets[1, 0], first.against[1, 0]
+        torch.testing.assert_close(found[1, 0], other[1, best] - other[1, second])
+    if text == "1" and values is PLANES:
+        torch.testing.assert_close(found[1, 0], other[1, 1][region(1)[1]].mean())
+
+
+def test_boxes_are_not_followed_through_variants() -> None:
+    asked = Scorer(parse_target("box:0", ()))
+    output = [detections(torch.rand(2), [1, 2])]
+    with pytest.raises(TargetError, match="boxes are not the same in every variant"):
+        asked.again(output, asked(output, UNKNOWN[:1]), slice(0, 1))
