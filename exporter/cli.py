@@ -158,7 +158,8 @@ def _writer_flags(command: _F) -> _F:
 @click.option(
     "--target",
     metavar="T",
-    help="predicted, label, top-K, a class index or name, or value.  [default: predicted]",
+    help="predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "
+    "similar:IMAGE, module:function; docs/models.md lists all.  [default: predicted]",
 )
 @click.option(
     "--weights", metavar="W", help="Name of the weights, DEFAULT or none.  [default: DEFAULT]"

@@ -119,7 +119,8 @@ class RunConfig(WriterConfig):
         out: the run folder.
         maps: map methods, in the order shown.
         layers: layers to explain: names, globs, ``@Type`` or ``auto``.
-        target: ``predicted``, ``label``, ``top-K``, a class index or a class name.
+        target: ``predicted``, ``label``, ``top-K``, a class index or a class name, or any other
+            that docs/models.md lists.
         weights: name of the weights, ``DEFAULT`` or ``none``.
         checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.

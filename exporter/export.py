@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -37,24 +37,20 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import Explainer
+from exporter.explain import Explainer, choose_or_offer, fitting_methods, plan_target
 from exporter.images import ImageSet, decode, open_images
-from exporter.maps import Method, get_methods
+from exporter.maps import get_methods
 from exporter.models import (
     Kernels,
-    LayerChoice,
     ResolvedModel,
     adopt,
     choose_layers,
     collect_kernels,
     count_layers,
     layer_table,
-    locate_output,
     match_labels,
-    parse_target,
     read_classes,
     resolve,
-    with_output,
 )
 from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Row, Written
 from exporter.render import encode_png, kernel_sheet
@@ -286,6 +282,7 @@ def plan_job(
     )
     watch.begin("loading the model")
     resolved = _resolve(config, module)
+    methods, without = fitting_methods(resolved.module, methods)
     device = _device(config.device, resolved.module, handed_over=module is not None)
     model = resolved.module if module is not None else resolved.module.to(device)
     with guest(model):
@@ -294,17 +291,20 @@ def plan_job(
             model = model.to(memory_format=torch.channels_last)
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
-        layers = _explained(model, example, config, methods)
+        layers = choose_or_offer(model, example, config.layers, methods)
         recorded = _recorded(model, example, config, layers.names)
-        with torch.no_grad():
-            logits, path = locate_output(model(example), config.output)
-        if logits.ndim > 2:
-            raise TargetError(
-                f"the model's output has the shape {tuple(logits.shape)}, where a row of values an "
-                "image, (N, K), is explained; name another with --output"
-            )
-        record = with_output(resolved.record, path, int(logits.shape[-1]))
-        target = parse_target(config.target, record.classes)
+        asked = plan_target(
+            config.target,
+            model,
+            example,
+            resolved.record,
+            output=config.output,
+            load=lambda path: _reference(
+                path, resolved.record.preprocessing, device, channels_last
+            ),
+            masks=any(entry.mask for entry in image_set.entries),
+        )
+        record = asked.record
         labels = match_labels(
             {entry.label for entry in image_set.entries if entry.label is not None},
             record.classes,
@@ -317,15 +317,17 @@ def plan_job(
                 layers.names,
                 recorded=recorded,
                 channels=config.activation_channels,
-                target=target,
-                output=path,
+                target=asked.scorer,
                 top_k=config.top_k,
                 seed=config.seed,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
         unknown = torch.full((1,), -1, device=device)
-        missing = explainer(model)(example, unknown).to_host().missing
+        masks = None
+        if asked.scorer.takes_masks:
+            masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
+        missing = explainer(model)(example, unknown, masks).to_host().missing
         yield Job(
             plan=Plan(
                 schema=SCHEMA_VERSION,
@@ -346,11 +348,17 @@ def plan_job(
                     "device": device.type,
                     "dtype": str(example.dtype).removeprefix("torch."),
                     "memory format": "channels last" if channels_last else "contiguous",
+                    **asked.execution,
                 },
                 versions=_versions(),
                 command=command,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                notes=(*image_set.notes, *(f"{name}: {why}" for name, why in missing.items())),
+                notes=(
+                    *image_set.notes,
+                    *asked.notes,
+                    *([without] if without else ()),
+                    *(f"{name}: {why}" for name, why in missing.items()),
+                ),
             ),
             image_set=image_set,
             module=model,
@@ -360,6 +368,7 @@ def plan_job(
             batch_size=config.batch_size,
             channels_last=channels_last,
             workers=config.workers or default_workers(device),
+            masks=asked.scorer.takes_masks,
         )
 
 
@@ -508,18 +517,17 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
     )
 
 
-def _explained(
-    model: nn.Module, example: torch.Tensor, config: RunConfig, methods: Sequence[Method]
-) -> LayerChoice:
+def _reference(
+    path: str, preprocessing: Preprocessing, device: torch.device, channels_last: bool
+) -> tuple[torch.Tensor, str]:
+    """Return a reference image as the model takes it, (1, C, H, W), and the hash of its bytes."""
+    images = open_images(path, limit=1)
+    entry = images.entries[0]
     try:
-        return choose_layers(model, example, config.layers)
-    except LayerError as error:
-        # Pixel methods explain a model without any plane of places too.
-        if config.layers != ("auto",):
-            raise
-        if any(method.reads_layers for method in methods):
-            raise LayerError(f"{error}; pixel methods need none: --map saliency") from None
-        return LayerChoice((), f"none: {error}")
+        prepared = images.load(entry, preprocessing)
+    except ImageError as error:
+        raise TargetError(f"the reference image {path!r} cannot be read: {error}") from None
+    return inputs([prepared], preprocessing, device, channels_last), entry.key
 
 
 def _recorded(

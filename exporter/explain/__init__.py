@@ -5,6 +5,8 @@ from __future__ import annotations
 from exporter.explain.batches import DeviceBatch, HostActivation, HostBatch, HostChannels, HostMap
 from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
+from exporter.explain.layers import choose_or_offer, fitting_methods
+from exporter.explain.targets import PlannedTarget, plan_target
 
 __all__ = [
     "DeviceBatch",
@@ -13,5 +15,9 @@ __all__ = [
     "HostBatch",
     "HostChannels",
     "HostMap",
+    "PlannedTarget",
+    "choose_or_offer",
     "compute_maps",
+    "fitting_methods",
+    "plan_target",
 ]

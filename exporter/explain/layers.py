@@ -9,9 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
-from exporter.errors import LayerError, MapError
-from exporter.maps import Method, channel_maps
-from exporter.models import find_classifier
+from exporter.errors import LayerError, MapError, NoLayerError
+from exporter.maps import METHODS, Method, channel_maps
+from exporter.models import (
+    LayerChoice,
+    Scorer,
+    choose_layers,
+    find_classifier,
+    is_quantised,
+)
 from exporter.models.layout import layout_of
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
@@ -29,6 +35,58 @@ class View(NamedTuple):
     def of(cls, inputs: Tensor) -> View:
         """Read it off the inputs (N, C, H, W)."""
         return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1])
+
+
+def choose_or_offer(
+    module: nn.Module, example: Tensor, wanted: Sequence[str], methods: Sequence[Method]
+) -> LayerChoice:
+    """Choose the layers to explain; where there is no plane at all, say what needs none.
+
+    Args:
+        module: the model.
+        example: (N, C, H, W); one image is enough.
+        wanted: see `exporter.models.choose_layers`.
+        methods: map methods; where none of them reads a layer, a model may be without a plane.
+
+    Raises:
+        LayerError: if a layer does not fit, or the model has none that does.
+    """
+    try:
+        return choose_layers(module, example, wanted)
+    except NoLayerError as error:
+        if tuple(wanted) == ("auto",) and methods and not any(m.reads_layers for m in methods):
+            return LayerChoice((), f"none: {error}")
+        free = [
+            name
+            for name, method in METHODS.items()
+            if method.record.pixel and not method.reads_layers
+        ]
+        raise NoLayerError(
+            f"{error}; pixel methods need no layer, such as {', '.join(free[:4])}"
+        ) from None
+
+
+def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple[Method, ...], str]:
+    """Return the methods that a model can carry, and why others are left out, or ``""``.
+
+    Args:
+        module: the model; through a quantised one no gradient flows.
+        methods: what was asked for.
+
+    Raises:
+        MapError: if none is left.
+    """
+    if not is_quantised(module) or not any(method.needs.gradients for method in methods):
+        return tuple(methods), ""
+    fitting = tuple(method for method in methods if not method.needs.gradients)
+    others = ", ".join(method.name for method in methods if method not in fitting)
+    if not fitting:
+        able = ", ".join(name for name, method in METHODS.items() if not method.needs.gradients)
+        raise MapError(
+            f"the model is quantised and carries no gradients, which {others} needs; "
+            f"choose methods of activations: {able}"
+        )
+    return fitting, f"the model is quantised and carries no gradients: no {others}"
 
 
 class Made(Protocol):
@@ -171,7 +229,7 @@ def classifiers_at(
     layers: Sequence[str],
     example: Tensor,
     *,
-    output: str | None,
+    scorer: Scorer,
 ) -> dict[str, Tensor]:
     """Find the linear classifier behind each layer, where a method needs it and there is one.
 
@@ -180,22 +238,27 @@ def classifiers_at(
         module: the model.
         layers: names of layers.
         example: one image (1, C, H, W) to try the model on.
-        output: path of the logits inside the model's output.
+        scorer: what is explained.
 
     Returns:
         By layer, the classifier's weights (K, C), detached; empty if no method needs them.
 
     Raises:
-        MapError: if a method needs one and no layer has one.
+        MapError: if a method needs one and no layer has one, or what is explained is no logit.
     """
     names = [method.name for method in methods if method.needs.classifier]
     found: dict[str, Tensor] = {}
     reasons: list[str] = []
     if not names:
         return found
+    if not scorer.is_logit:
+        raise MapError(
+            f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
+            "class, or use gradcam, which explains every target"
+        )
     for layer in layers:
         try:
-            found[layer] = find_classifier(module, layer, example, output=output)
+            found[layer] = find_classifier(module, layer, example, output=scorer.output)
         except (MapError, LayerError) as error:
             reasons.append(str(error))
     if not found:

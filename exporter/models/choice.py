@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from exporter.errors import LayerError, choices
 from exporter.models.layout import Layout, layout_of
 from exporter.models.names import expand, is_pattern, split_suffix
+from exporter.models.obstacles import is_scripted
 from exporter.models.stages import Candidate, choose_stages
 from exporter.models.trial import Trial, run_trial
 
@@ -119,6 +120,11 @@ def _exact(
     if text in candidates:
         return text
     calls = {call.name: call for call in trial.calls}
+    if name not in calls and any(is_scripted(one) for one in module.modules()):
+        raise LayerError(
+            f"the layer {name!r} is scripted (TorchScript) and runs no hooks, so it cannot be "
+            "seen; hand over the module it was made from"
+        )
     if name not in calls:
         raise LayerError(
             f"the layer {name!r} is never called in a forward pass (its container does its work, "

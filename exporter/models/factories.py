@@ -28,14 +28,8 @@ def from_factory(spec: str, weights: str) -> Source:
     Raises:
         ModelError: if the module or factory is not there.
     """
-    where, _, attribute = spec.rpartition(":")
-    holder: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
-    factory = holder
-    for part in attribute.split("."):
-        if not hasattr(factory, part):
-            public = [name for name in vars(factory) if not name.startswith("_")]
-            raise ModelError(f"{where!r} has no factory {attribute!r}; {choices(part, public)}")
-        factory = getattr(factory, part)
+    factory = load_attribute(spec, "factory")
+    attribute = spec.rpartition(":")[2]
     options: dict[str, Any] = {}
     if weights not in (DEFAULT, NONE):
         if isinstance(factory, nn.Module) or "weights" not in _parameters(factory):
@@ -62,6 +56,26 @@ def from_factory(spec: str, weights: str) -> Source:
 
     named = {DEFAULT: "as the factory gives them", NONE: NONE}.get(weights, weights)
     return Source(attribute, named, build, default_for, lambda _: ())
+
+
+def load_attribute(spec: str, what: str) -> Any:
+    """Import what ``package.module:name`` or ``path/file.py:name`` names.
+
+    Args:
+        spec: the module or file, and the name in it.
+        what: what is expected there, for the message.
+
+    Raises:
+        ModelError: if the module or the name is not there.
+    """
+    where, _, attribute = spec.rpartition(":")
+    found: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name in vars(found) if not name.startswith("_")]
+            raise ModelError(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
+        found = getattr(found, part)
+    return found
 
 
 def _parameters(factory: Any) -> tuple[str, ...]:
