@@ -35,9 +35,9 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import Explainer
+from exporter.explain import FUSED, Explainer
 from exporter.images import ImageSet, open_images
-from exporter.maps import get_methods
+from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
     ResolvedModel,
@@ -286,18 +286,20 @@ def plan_job(
                 output=path,
                 top_k=config.top_k,
                 seed=config.seed,
+                fuse=config.fuse,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
         unknown = torch.full((1,), -1, device=device)
-        missing = explainer(model)(example, unknown).to_host().missing
+        trial = explainer(model)(example, unknown).to_host()
+        beyond = dict.fromkeys(one.layer for one in trial.maps if one.layer in (ATTENTION, FUSED))
         yield Job(
             plan=Plan(
                 schema=SCHEMA_VERSION,
                 settings=config.settings(),
                 model=record,
                 layers=layer_table(model, example),
-                explained=layers.names,
+                explained=(*layers.names, *beyond),
                 layer_reason=layers.reason,
                 recorded=recorded,
                 methods=tuple(method.record for method in methods),
@@ -315,7 +317,10 @@ def plan_job(
                 versions=_versions(),
                 command=command,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                notes=(*image_set.notes, *(f"{name}: {why}" for name, why in missing.items())),
+                notes=(
+                    *image_set.notes,
+                    *(f"{name}: {why}" for name, why in trial.missing.items()),
+                ),
             ),
             image_set=image_set,
             module=model,

@@ -42,6 +42,7 @@ class Explainer:
         output: str | None = None,
         top_k: int = 5,
         seed: int = 0,
+        fuse: str | None = None,
     ) -> None:
         """Take what every batch has in common.
 
@@ -55,11 +56,13 @@ class Explainer:
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
             seed: of methods that draw random numbers.
+            fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
         """
         self._module = module
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
         self._runner = Runner(module, methods, seed=seed)
+        self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
         self._target = target
@@ -117,6 +120,7 @@ class Explainer:
             lambda output, images: _repeated(self._logits(output), targets[images]),
             targets=targets,
             count=targets.shape[1],
+            reader=self._logits,
         )
         with torch.inference_mode(False), torch.no_grad():
             maps, missing = maps_at_layers(
@@ -128,6 +132,7 @@ class Explainer:
                 targets=targets,
                 count=targets.shape[1],
                 passes=passes,
+                fusion=self._fuse,
             )
             pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(
