@@ -125,7 +125,9 @@ def ablationcam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
 def finercam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
     activation = activation_of(net, picture).requires_grad_()
     logits = replaced(net, picture, activation)
-    order = sorted(range(len(logits)), key=lambda k: abs(float(logits[k] - logits[target])))
+    order = sorted(
+        range(len(logits)), key=lambda k: abs(float((logits[k] - logits[target]).detach()))
+    )
     near = [k for k in order if k != target][:3]
     maps = []
     for other in near:
