@@ -156,6 +156,11 @@ def _writer_flags(command: _F) -> _F:
     help="A layer to explain: name, glob, @Type or auto; repeatable.  [default: auto]",
 )
 @click.option(
+    "--fuse",
+    type=click.Choice(("mean", "max", "product")),
+    help="Also put each method's maps of the layers together into one, the layer 'fused'.",
+)
+@click.option(
     "--target",
     metavar="T",
     help="predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "

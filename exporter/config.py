@@ -135,6 +135,7 @@ class RunConfig(WriterConfig):
         activations: layers whose strongest channels are recorded; ``auto`` is the explained ones.
         activation_channels: channels kept a layer and image.
         kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
+        fuse: ``mean``, ``max`` or ``product`` for a map of all explained layers besides theirs.
         preprocessing: overrides of the preprocessing.
     """
 
@@ -158,6 +159,7 @@ class RunConfig(WriterConfig):
     activations: tuple[str, ...] = ("auto",)
     activation_channels: Annotated[int, Field(ge=0)] = 8
     kernels: tuple[str, ...] = ("auto",)
+    fuse: Literal["mean", "max", "product"] | None = None
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
     @field_validator("maps", "layers", "activations", "kernels")

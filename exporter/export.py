@@ -37,9 +37,9 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import Explainer, choose_or_offer, fitting_methods, plan_target
+from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods, plan_target
 from exporter.images import ImageSet, decode, open_images
-from exporter.maps import get_methods
+from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
     ResolvedModel,
@@ -320,6 +320,7 @@ def plan_job(
                 target=asked.scorer,
                 top_k=config.top_k,
                 seed=config.seed,
+                fuse=config.fuse,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
@@ -327,14 +328,15 @@ def plan_job(
         masks = None
         if asked.scorer.takes_masks:
             masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
-        missing = explainer(model)(example, unknown, masks).to_host().missing
+        trial = explainer(model)(example, unknown, masks).to_host()
+        beyond = dict.fromkeys(one.layer for one in trial.maps if one.layer in (ATTENTION, FUSED))
         yield Job(
             plan=Plan(
                 schema=SCHEMA_VERSION,
                 settings=config.settings(),
                 model=record,
                 layers=layer_table(model, example),
-                explained=layers.names,
+                explained=(*layers.names, *beyond),
                 layer_reason=layers.reason,
                 recorded=recorded,
                 methods=tuple(method.record for method in methods),
@@ -357,7 +359,7 @@ def plan_job(
                     *image_set.notes,
                     *asked.notes,
                     *([without] if without else ()),
-                    *(f"{name}: {why}" for name, why in missing.items()),
+                    *(f"{name}: {why}" for name, why in trial.missing.items()),
                 ),
             ),
             image_set=image_set,

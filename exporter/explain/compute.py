@@ -19,7 +19,7 @@ from exporter.explain.layers import (
     maps_at_layers,
 )
 from exporter.explain.passes import Runner
-from exporter.maps import Method, get_methods
+from exporter.maps import ATTENTION, Method, get_methods
 from exporter.models import (
     Scorer,
     is_detections,
@@ -44,6 +44,7 @@ def compute_maps(
     rectify: bool = False,
     output: str | None = None,
     seed: int = 0,
+    fuse: str | None = None,
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -64,6 +65,8 @@ def compute_maps(
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
         seed: of methods that draw random numbers, such as ``smoothgrad``.
+        fuse: ``mean``, ``max`` or ``product``: each method's maps of the layers, scaled to [0, 1],
+            are also put together into one, under the layer ``fused``.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
@@ -71,6 +74,7 @@ def compute_maps(
         resolution, on the model's device. Nothing is normalised. ``cam`` is there only for the
         layers that it fits. A pixel method has the layer ``""`` and gives (N, C, H, W), or
         (N, T, C, H, W), at the input's resolution; C is 1 where it does not tell channels apart.
+        An attention method has the layer ``attention``, ``refinecam`` the layer ``fused``.
 
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
@@ -129,6 +133,7 @@ def compute_maps(
         ),
         targets=classes,
         count=count,
+        reader=lambda found: rows_of(locate_output(found, output)[0]),
     )
     with torch.inference_mode(False), torch.no_grad():
         made, missing = maps_at_layers(
@@ -140,14 +145,18 @@ def compute_maps(
             targets=classes,
             count=count,
             passes=passes,
+            fusion=fuse or "",
         )
         for layer in names if any(method.at_layers for method in methods) else ():
             # Of a layer that returns a container, one element that can be explained is enough.
-            if any(layer in captured.asked[name] and name not in missing for name in made):
+            if any(layer in captured.asked.get(name, ()) and name not in missing for name in made):
                 continue
             for name, why in missing.items():
                 if name == layer or name.startswith(f"{layer}["):
                     raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
+        for name, why in missing.items():
+            if name.endswith(f" at {ATTENTION}"):
+                raise LayerError(f"{name.split()[0]} cannot be computed: {why}")
         everywhere = [*made.items()]
         everywhere.append(("", {name: whole.unbind(1) for name, whole in passes.pixels.items()}))
         return {

@@ -18,7 +18,7 @@ from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, 
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
-from exporter.models import Scored, Scorer, Target, watching
+from exporter.models import Scored, Scorer, Target, locate_output, rows_of, watching
 
 
 class Explainer:
@@ -40,6 +40,7 @@ class Explainer:
         output: str | None = None,
         top_k: int = 5,
         seed: int = 0,
+        fuse: str | None = None,
     ) -> None:
         """Take what every batch has in common.
 
@@ -54,11 +55,13 @@ class Explainer:
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
             seed: of methods that draw random numbers.
+            fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
         """
         self._module = module
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
         self._runner = Runner(module, methods, seed=seed)
+        self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
@@ -119,6 +122,7 @@ class Explainer:
             lambda output, images: self._scorer.again(output, scored, images, masks),
             targets=targets,
             count=targets.shape[1],
+            reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
         )
         with torch.inference_mode(False), torch.no_grad():
             maps, missing = maps_at_layers(
@@ -130,6 +134,7 @@ class Explainer:
                 targets=targets,
                 count=targets.shape[1],
                 passes=passes,
+                fusion=self._fuse,
             )
             pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
-from exporter.maps import METHODS, Method, channel_maps
+from exporter.explain.fusion import FUSED, fuse
+from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.models import (
     LayerChoice,
     Scorer,
@@ -111,6 +112,7 @@ def maps_at_layers(
     targets: Tensor | None,
     count: int,
     passes: Made,
+    fusion: str = "",
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
 
@@ -123,9 +125,11 @@ def maps_at_layers(
         targets: class indices (N, T), needed for methods of a classifier only.
         count: T, targets an image.
         passes: what the methods that run the model themselves gave.
+        fusion: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
 
     Returns:
-        Maps by layer in execution order, and by layer (or ``method at layer``) why one is missing.
+        Maps by layer in execution order, then those of ``attention`` and ``fused``; and by layer
+        (or ``method at layer``) why one is missing.
 
     Raises:
         LayerError: if a layer has no grid of places, or none of the layers can be explained.
@@ -163,10 +167,33 @@ def maps_at_layers(
                 method.name: made[method.name] for method in methods if method.name in made
             }
     missing |= passes.missing
-    if any(method.at_layers for method in methods) and not found:
+    fused = _fused(methods, found, fusion)
+    if ATTENTION in passes.layers:
+        found[ATTENTION] = passes.layers[ATTENTION]
+    if fused:
+        found[FUSED] = fused
+    if any(method.at_layers or method.needs.attention for method in methods) and not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
     return found, missing
+
+
+def _fused(methods: Sequence[Method], found: dict[str, LayerMaps], fusion: str) -> LayerMaps:
+    """Fuse the layers' maps; those that are only there fused leave their layers."""
+    fused: LayerMaps = {}
+    for method in methods:
+        how = method.fuse or fusion
+        layers = [made[method.name] for made in found.values() if method.name in made]
+        if how and layers:
+            relu = method.record.relu or bool(method.fuse)
+            columns = zip(*layers, strict=True)
+            fused[method.name] = tuple(fuse(column, how, relu=relu) for column in columns)
+        if method.fuse:
+            for made in found.values():
+                made.pop(method.name, None)
+    for name in [name for name, made in found.items() if not made]:
+        del found[name]
+    return fused
 
 
 def _layer_maps(

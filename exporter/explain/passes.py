@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from exporter.capture import Captured, follows_alone, guest, relu_rule, run_from
 from exporter.errors import MapError
+from exporter.explain.attending import AttentionRunner
 from exporter.explain.layers import LayerMaps, View, as_grid, in_map_type
-from exporter.maps import Method, PassContext
+from exporter.maps import ATTENTION, Method, PassContext
 from exporter.models.layout import layout_of
 
 REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -51,7 +52,11 @@ class Runner:
             seed: of the random draws, the same for every batch.
         """
         self._module = module
-        self._methods = [method for method in methods if method.kind == "pass"]
+        self._attention = AttentionRunner(module, methods)
+        self._methods = [
+            method for method in methods if method.kind == "pass" and not method.needs.attention
+        ]
+        self._attending = [method.name for method in methods if method.needs.attention]
         self._seed = seed
         self._alone: dict[str, bool] = {}
 
@@ -64,6 +69,7 @@ class Runner:
         *,
         targets: Tensor | None,
         count: int,
+        reader: Callable[[Any], Tensor],
     ) -> Passes:
         """Run every method on one batch.
 
@@ -75,6 +81,7 @@ class Runner:
                 (row r for image r modulo their number), returns (rows, T) with its graph.
             targets: class indices (N, T), or None.
             count: T.
+            reader: given a model output, returns the explained rows (rows, K) with their graph.
 
         Returns:
             Everything on the device; nothing has waited for it.
@@ -82,7 +89,7 @@ class Runner:
         made: dict[str, LayerMaps] = {}
         pixels: dict[str, Tensor] = {}
         missing: dict[str, str] = {}
-        if not self._methods:
+        if not (self._methods or self._attending):
             return Passes(made, pixels, missing)
         here = [
             name
@@ -99,6 +106,7 @@ class Runner:
                 scorer=scorer,
                 rest=_nothing,
                 relu_rule=relu_rule,
+                reader=reader,
             )
             for method in self._methods:
                 able = [name for name in here if _able(method, captured, name)]
@@ -117,6 +125,13 @@ class Runner:
                         pixels[method.name] = in_map_type(found)
                     else:
                         made.setdefault(layer, {})[method.name] = in_map_type(found).unbind(1)
+            attention, why = self._attention(context)
+            if attention:
+                made[ATTENTION] = {
+                    name: tuple(map(in_map_type, maps)) for name, maps in attention.items()
+                }
+            else:
+                missing |= {f"{name} at {ATTENTION}": why for name in self._attending}
         return Passes(made, pixels, missing)
 
     def _at(
