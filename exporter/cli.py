@@ -113,6 +113,16 @@ def _writer_flags(command: _F) -> _F:
             click.option(
                 "--step", type=int, metavar="N", help="Step of the TensorBoard summaries (epoch)."
             ),
+            click.option(
+                "--single-file/--no-single-file",
+                default=None,
+                help="Write the report as one file too, html/report.html.",
+            ),
+            click.option(
+                "--max-size",
+                metavar="SIZE",
+                help="Most that file may take; images are chosen to fit.  [default: 20MB]",
+            ),
         )
     ):
         command = flag(command)

@@ -319,6 +319,7 @@ def plan_job(
                 target=target,
                 output=path,
                 top_k=config.top_k,
+                seed=config.seed,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()

@@ -32,6 +32,7 @@ from exporter.writers.html_index import (
     shows_probability,
 )
 from exporter.writers.html_shards import pack_shard
+from exporter.writers.html_single import SINGLE, write_single
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
+    if options.single_file:
+        _, said = write_single(run, folder, options, report.text, report.channel_pages)
+        notes.append(f"{SINGLE}: {said}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))
 
 
@@ -80,6 +84,7 @@ class _Report:
         self.strip: dict[str, dict[str, Any]] = {}
         self.kernels = run.kernels()
         self.set = html_set.gather(run)
+        self.channel_pages: dict[str, tuple[int, int]] = {}
         self.environment = words.environment()
         links = [("index", "index.html", "Overview"), ("images", "images.html", "Images")]
         links.append(("layers", "layers.html", "Layers"))
@@ -109,11 +114,14 @@ class _Report:
 
     def page(self, file: str, template: str, name: str, contents: dict[str, Any]) -> None:
         """Render one template into one file."""
+        _write(self.folder / file, self.text(file, template, name, contents))
+
+    def text(self, file: str, template: str, name: str, contents: dict[str, Any]) -> str:
+        """Render one template as the text of a file."""
+        values = self.common | contents
         root = "../" * file.count("/")
-        text = self.environment.get_template(template).render(
-            **self.common, **contents, root=root, page=name
-        )
-        _write(self.folder / file, text)
+        text: str = self.environment.get_template(template).render(**values, root=root, page=name)
+        return text
 
     # ------------------------------------------------------------ images
 
@@ -205,6 +213,7 @@ class _Report:
         )
         self._images_page()
         channel_pages = {name: (numbers[name], len(rows)) for name, rows in recorded.items()}
+        self.channel_pages = channel_pages
         script = index_script(
             self.index,
             self.plan,

@@ -59,6 +59,13 @@ def environment() -> Any:
     return made
 
 
+def markup(text: str) -> Any:
+    """Mark text that is already HTML, or a script of the report's own, as not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
 def number(value: int) -> str:
     """Write a count with thousands apart.
 
