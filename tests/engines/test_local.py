@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,47 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
     assert rows(job) == in_turn
     assert len(used) == 3
+
+
+class Locked(nn.Sequential):
+    """A model that holds something that cannot be copied."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.lock = threading.Lock()
+
+
+class Noisy(nn.Sequential):
+    """A model that draws random numbers in eval, too."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs + 0.1 * torch.randn_like(inputs))
+
+
+class Counting(nn.Sequential):
+    """A model that writes a buffer in eval, too."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return super().forward(inputs) * self.seen
+
+
+@pytest.mark.parametrize("kind", [Locked, Noisy, Counting])
+def test_models_that_cannot_be_copied_or_keep_a_state_have_no_replicas(
+    job: Job, kind: type[nn.Sequential], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(job.module, nn.Sequential)
+    odd = dataclasses.replace(job, module=kind(*job.module).eval())
+    torch.manual_seed(0)
+    in_turn = rows(odd)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(local, "_Replicas", None)  # calling it would raise
+    torch.manual_seed(0)
+    assert rows(odd) == in_turn
 
 
 def test_decoding_threads_change_nothing(job: Job) -> None:
