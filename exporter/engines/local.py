@@ -229,7 +229,7 @@ def _keeps_state(job: Job, batches: Sequence[_Batch]) -> bool:
     prepared = next(seen, None)
     if prepared is None:
         return True
-    example = inputs([prepared], steps, job.device, job.channels_last)
+    example = inputs([prepared], steps, job.device, job.channels_last, job.dtype)
     with guest(job.module), torch.no_grad():
         random = torch.get_rng_state()
         versions = [buffer._version for buffer in job.module.buffers()]

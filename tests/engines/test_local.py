@@ -16,6 +16,7 @@ from torch import nn
 from exporter.config import build_config
 from exporter.engines import Job, compute_shards, local
 from exporter.engines.rows import Computed, compute, load
+from exporter.errors import ModelError
 from exporter.export import plan_job
 from exporter.records import Row
 from exporter.watch import Silence
@@ -46,7 +47,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         model="small",
         images=str(tmp_path / "photos"),
         out=tmp_path / "run",
-        maps=("gradcam", "eigencam"),
+        maps=("gradcam", "eigencam", "cam"),
         layers=("1", "3"),
         batch_size=2,
         shard_size=7,
@@ -171,8 +172,25 @@ def test_a_batch_of_one_that_does_not_fit_is_an_error(job: Job) -> None:
         def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
             raise torch.OutOfMemoryError
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ModelError, match="not even one image of a batch"):
         compute(job, Full(), load(job, job.plan.images[:4]))  # type: ignore[arg-type]
+
+
+def test_a_model_that_fails_later_is_an_error_of_one_line(job: Job) -> None:
+    class Picky:
+        def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
+            raise ValueError("one image a time\nand more")
+
+    with pytest.raises(ModelError, match=r"a batch of 3 images, from .* ValueError: one") as e:
+        compute(job, Picky(), load(job, job.plan.images[:3]))  # type: ignore[arg-type]
+    assert "--batch-size" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_the_classifier_is_found_once_with_the_first_image(job: Job) -> None:
+    explainer = job.explainer(job.module)
+    nothing = torch.full((1, 3, 32, 32), torch.nan)
+    assert explainer.prepare(nothing) is job.explainer(job.module).prepare(nothing)
 
 
 def test_a_failing_store_stops_the_run(job: Job) -> None:
