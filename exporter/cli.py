@@ -234,7 +234,11 @@ def run_command(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other; give one of them")
     config = build_config(file, _given(flags))
-    return _dry_run(config) if dry_run else _run(config, resume=resume, overwrite=overwrite)
+    return (
+        _dry_run(config, resume=resume, overwrite=overwrite)
+        if dry_run
+        else _run(config, resume=resume, overwrite=overwrite)
+    )
 
 
 @group.command("demo")
@@ -428,11 +432,13 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     return SOME_SKIPPED if outcome.skipped else DONE
 
 
-def _dry_run(config: RunConfig) -> int:
+def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
         from exporter.export import estimate, plan_job
+        from exporter.store import refuse_taken
 
+        refuse_taken(config.out, overwrite=overwrite, resume=resume)
         with plan_job(config, watch=bar) as job:
             bar.begin("timing one batch")
             cost = estimate(job)

@@ -43,6 +43,7 @@ from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
     ResolvedModel,
+    Target,
     adopt,
     choose_layers,
     collect_kernels,
@@ -55,7 +56,7 @@ from exporter.models import (
 from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.sinks import write_sinks
-from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run
+from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
 from exporter.summaries import (
     PARTS,
     Scope,
@@ -185,6 +186,7 @@ def run(
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
     watch = watch or Silence()
+    refuse_taken(config.out, overwrite=overwrite, resume=resume)
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
@@ -364,6 +366,7 @@ def plan_job(
                 notes=(
                     *image_set.notes,
                     *asked.notes,
+                    *_unlabelled(asked.scorer.target, image_set, labels.index),
                     *([without] if without else ()),
                     *(f"{name}: {why}" for name, why in trial.missing.items()),
                 ),
@@ -507,6 +510,19 @@ def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.devic
             f"there is no device {wanted!r} here; choose auto or one of {', '.join(there)}"
         ) from None
     return device
+
+
+def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:
+    """Say of how many images the label is asked for and is not known."""
+    if not any(one.kind == "label" for one in (target, *target.parts)):
+        return ()
+    count = sum(entry.label not in known for entry in image_set.entries)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(image_set.entries)} images have no known label; the predicted class is "
+        "explained for them",
+    )
 
 
 def _has_convolutions(module: nn.Module) -> bool:

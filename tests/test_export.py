@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import exporter
-from exporter.errors import ConfigError, ImageSetError, RunError
+from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
 
 
 class Small(nn.Module):
@@ -299,3 +299,19 @@ def test_a_device_without_memory_is_refused(photos: Path, tmp_path: Path) -> Non
         exporter.export(
             "resnet18", photos, out=tmp_path / "run", weights="none", device="meta", **SETTINGS
         )
+
+
+def test_more_classes_than_the_model_has_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="asks for 99 classes and the model has 4"):
+        exporter.export(Small(), photos, out=tmp_path / "run", target="top-99", **SETTINGS)
+
+
+def test_labels_that_are_not_known_are_told(photos: Path, tmp_path: Path) -> None:
+    run = exporter.export(Small(), photos, out=tmp_path / "run", target="label", **SETTINGS)
+    assert any(note.startswith("10 of 10 images have no known label") for note in run.plan.notes)
+
+
+def test_a_taken_folder_is_refused_before_the_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunError, match="is not empty and is not a run"):
+        exporter.export(Small(), tmp_path / "nothing", out=tmp_path, **SETTINGS)
