@@ -21,7 +21,17 @@ from rich.table import Table
 
 import exporter
 from exporter.config import WRITERS, RunConfig, build_config, build_writer_config
-from exporter.console import ERR, OUT, Bar, counted, duration, say_outcome, say_written, size
+from exporter.console import (
+    ERR,
+    OUT,
+    Bar,
+    counted,
+    duration,
+    explained,
+    say_outcome,
+    say_written,
+    size,
+)
 from exporter.errors import ExporterError
 
 DONE, BAD_REQUEST, SOME_SKIPPED, INTERRUPTED = 0, 2, 3, 130
@@ -399,8 +409,7 @@ def check_command(run_folder: Path) -> int:
     OUT.print(
         f"[green]✓[/] {escape(str(run_folder))} is whole: {len(opened.plan.images)} images in "
         f"{counted(len(opened.plan.shards), 'shard')}, "
-        f"{counted(len(opened.plan.methods), 'method')} at "
-        f"{counted(len(opened.plan.explained), 'layer')}"
+        f"{explained(opened.plan)}"
     )
     return DONE
 

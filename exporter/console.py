@@ -24,7 +24,7 @@ from exporter.config import RunConfig
 
 if TYPE_CHECKING:
     from exporter.export import Outcome
-    from exporter.records import Written
+    from exporter.records import Plan, Written
 
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,7 +36,7 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
     seconds = outcome.seconds.get("compute", 0.0)
     OUT.print(
         f"[green]✓[/] {totals.read if totals else 0} of {len(plan.images)} images, "
-        f"{counted(len(plan.methods), 'method')} at {counted(len(plan.explained), 'layer')} "
+        f"{explained(plan)} "
         f"in {duration(seconds)}; "
         f"layers: {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})"
     )
@@ -121,6 +121,20 @@ class Bar:
 def counted(count: int, noun: str) -> str:
     """Write a count with its noun: ``1 layer``, ``4 layers``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def explained(plan: Plan) -> str:
+    """Write what maps a run has: ``2 methods at 4 layers and 1 pixel method``."""
+    pixel = sum(method.pixel for method in plan.methods)
+    parts = []
+    if len(plan.methods) > pixel or not pixel:
+        # Not layers of the model, but what is made from several of them.
+        layers = [name for name in plan.explained if name not in ("attention", "fused")]
+        at = counted(len(layers), "layer")
+        parts.append(f"{counted(len(plan.methods) - pixel, 'method')} at {at}")
+    if pixel:
+        parts.append(counted(pixel, "pixel method"))
+    return " and ".join(parts)
 
 
 def duration(seconds: float) -> str:

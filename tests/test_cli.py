@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
 from exporter.cli import group, main
+from exporter.console import explained
 from exporter.store import open_run
 
 MODEL = """
@@ -225,3 +228,13 @@ def test_interrupted_is_130_and_resumable(work: Path) -> None:
     after = {p.name: p.stat().st_mtime_ns for p in (work / "run/shards").glob("0*.parquet")}
     assert len(after) == 102
     assert {name: after[name] for name in before} == before
+
+
+def test_pixel_methods_are_not_counted_at_every_layer(sampling: ModuleType) -> None:
+    plan = sampling.sample_plan(sampling.default_images())
+    first, *rest = plan.methods
+    methods = (*rest, dataclasses.replace(first, pixel=True))
+    plan = dataclasses.replace(plan, methods=methods, explained=("a", "b", "fused"))
+    told = explained(plan)
+    assert told.endswith(" at 2 layers and 1 pixel method")
+    assert told.startswith(f"{len(rest)} method")
