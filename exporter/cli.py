@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images cou
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shlex
 import signal
@@ -16,12 +17,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 import exporter
 from exporter.config import WRITERS, RunConfig, build_config, build_writer_config
-from exporter.console import ERR, OUT, Bar, counted, duration, say_outcome, say_written, size
+from exporter.console import (
+    ERR,
+    OUT,
+    Bar,
+    counted,
+    duration,
+    marked,
+    say_outcome,
+    say_written,
+    size,
+)
 from exporter.errors import ExporterError
 
 DONE, BAD_REQUEST, SOME_SKIPPED, INTERRUPTED = 0, 2, 3, 130
@@ -32,6 +42,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _print_anything()
     try:
         with _terminated_like_interrupted():
             code = group.main(args=given, prog_name="exporter", standalone_mode=False)
@@ -41,12 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return BAD_REQUEST
     except ExporterError as error:
-        ERR.print(f"[bold red]error:[/] {escape(str(error))}")
+        ERR.print(f"[bold red]error:[/] {marked(str(error))}")
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
-        ERR.print(
-            "interrupted; what is done is kept: the same command with --resume goes on from it"
-        )
+        ERR.print("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (``| head``); keep Python from complaining about it.
@@ -54,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.close()
         return DONE
     return code if isinstance(code, int) else DONE
+
+
+def _print_anything() -> None:
+    """Let a terminal that cannot show a character show ``?``, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
@@ -234,7 +250,15 @@ def run_command(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other; give one of them")
     config = build_config(file, _given(flags))
-    return _dry_run(config) if dry_run else _run(config, resume=resume, overwrite=overwrite)
+    if dry_run:
+        return _dry_run(config)
+    try:
+        return _run(config, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        ERR.print(
+            "interrupted; what is done is kept: the same command with --resume goes on from it"
+        )
+        return INTERRUPTED
 
 
 @group.command("demo")
@@ -276,7 +300,7 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
 
     described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
     if as_json:
-        click.echo(json.dumps(described, indent=1))
+        OUT.out(json.dumps(described, indent=1), highlight=False)
         return DONE
     table = Table("layer", "type", "output shape", "parameters", box=None, pad_edge=False)
     table.columns[3].justify = "right"
@@ -289,17 +313,17 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
         )
         mark = " [green]◀ explained[/]" if layer["name"] in explained else ""
         table.add_row(
-            "  " * layer["depth"] + escape(layer["name"]) + mark,
-            escape(layer["type"]),
+            "  " * layer["depth"] + marked(layer["name"]) + mark,
+            marked(layer["type"]),
             shape,
             f"{layer['parameters']:,}",
         )
     OUT.print(table)
     OUT.print()
     for name, count in described["counts"].items():
-        OUT.print(f"{escape(str(name))}: {escape(str(count))}")
+        OUT.print(f"{marked(str(name))}: {marked(str(count))}")
     OUT.print(
-        escape(
+        marked(
             f"explained by default: {', '.join(described['explained']) or 'none'} "
             f"({described['reason']})"
         )
@@ -328,7 +352,7 @@ def maps_command(as_json: bool) -> int:
             "pixel",
             "settings",
         )
-        click.echo(
+        OUT.out(
             json.dumps(
                 [
                     {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
@@ -336,11 +360,12 @@ def maps_command(as_json: bool) -> int:
                 ],
                 indent=1,
                 ensure_ascii=False,
-            )
+            ),
+            highlight=False,
         )
         return DONE
     for record in records:
-        OUT.print(f"[bold]{escape(record.name)}[/]  {escape(record.title)}")
+        OUT.print(f"[bold]{marked(record.name)}[/]  {marked(record.title)}")
         for text in (
             record.shows,
             record.formula,
@@ -351,7 +376,7 @@ def maps_command(as_json: bool) -> int:
             ),
             f"{record.paper} {record.url}",
         ):
-            OUT.print("    " + escape(text))
+            OUT.print("    " + marked(text))
         OUT.print()
     return DONE
 
@@ -388,12 +413,12 @@ def check_command(run_folder: Path) -> int:
     if (run_folder / "wandb").is_dir():
         problems.extend(verify_offline(run_folder / "wandb"))
     for problem in problems:
-        OUT.print("[red]✗[/] " + escape(problem))
+        OUT.print("[red]✗[/] " + marked(problem))
     if problems:
         return BAD_REQUEST
     opened = open_run(run_folder)
     OUT.print(
-        f"[green]✓[/] {escape(str(run_folder))} is whole: {len(opened.plan.images)} images in "
+        f"[green]✓[/] {marked(str(run_folder))} is whole: {len(opened.plan.images)} images in "
         f"{counted(len(opened.plan.shards), 'shard')}, "
         f"{counted(len(opened.plan.methods), 'method')} at "
         f"{counted(len(opened.plan.explained), 'layer')}"
@@ -440,22 +465,22 @@ def _dry_run(config: RunConfig) -> int:
     plan = job.plan
     broken = sum(entry.error is not None for entry in plan.images)
     OUT.print(
-        f"images   {len(plan.images)} of {escape(plan.image_set)}"
+        f"images   {len(plan.images)} of {marked(plan.image_set)}"
         + (f", {broken} cannot be read" if broken else "")
     )
     OUT.print(
         f"shards   {len(plan.shards)} of up to {config.shard_size}, batches of {config.batch_size}"
     )
     OUT.print(
-        f"model    {escape(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
+        f"model    {marked(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
     )
-    OUT.print(f"layers   {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})")
+    OUT.print(f"layers   {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})")
     for index, step in enumerate(passes, 1):
-        OUT.print(f"pass {index}   {escape(step.sentence)}")
+        OUT.print(f"pass {index}   {marked(step.sentence)}")
     OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")
     OUT.print(f"disk     about {size(cost.store_bytes)} for the shards")
     if plan.label_match:
-        OUT.print(f"labels   {escape(plan.label_match)}")
+        OUT.print(f"labels   {marked(plan.label_match)}")
     for note in plan.notes:
-        OUT.print(f"note     {escape(note)}")
+        OUT.print(f"note     {marked(note)}")
     return DONE

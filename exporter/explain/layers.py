@@ -53,7 +53,7 @@ def choose_or_offer(
         LayerError: if a layer does not fit, or the model has none that does.
     """
     try:
-        return choose_layers(module, example, wanted)
+        return choose_layers(module, example, wanted, single=False)
     except NoLayerError as error:
         if tuple(wanted) == ("auto",) and methods and not any(m.reads_layers for m in methods):
             return LayerChoice((), f"none: {error}")

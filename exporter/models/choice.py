@@ -32,7 +32,9 @@ class LayerChoice:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
 
 
-def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> LayerChoice:
+def choose_layers(
+    module: nn.Module, example: Tensor, wanted: Sequence[str], *, single: bool = True
+) -> LayerChoice:
     """Find the layers that are meant, by one trial forward that leaves the model as it was.
 
     Args:
@@ -42,6 +44,8 @@ def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> 
             ``layer4[key]`` for a part of its output), globs (``layer?``, ``features.*``, ``**``
             across dots), ``@Type``, or ``auto`` for the stages: the last layer of each spatial
             resolution, the four deepest.
+        single: whether a layer asked for by name may have a plane of a single pixel, which has
+            channels but no map.
 
     Returns:
         The layers in execution order with the reason and their layouts. Of globs and types only
@@ -63,6 +67,11 @@ def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> 
             names, reason = _matching(text, modules, candidates)
         else:
             names, reason = (_exact(text, module, modules, trial, candidates),), "as asked for"
+            if not single and _pixels(candidates[names[0]]) == 1:
+                raise LayerError(
+                    f"the layer {text!r} gives no plane of more than one pixel; see exporter "
+                    "layers for those that do"
+                )
         taken.update(names)
         if reason not in reasons:
             reasons.append(reason)
@@ -92,7 +101,7 @@ def _matching(
     names = tuple(
         name
         for name, candidate in candidates.items()
-        if split_suffix(name)[0] in meant and candidate.layout.height * candidate.layout.width > 1
+        if split_suffix(name)[0] in meant and _pixels(candidate) > 1
     )
     if not names:
         raise LayerError(
@@ -100,6 +109,10 @@ def _matching(
             "pixel; see exporter layers for those that do"
         )
     return names, f"those that {text} means"
+
+
+def _pixels(candidate: Candidate) -> int:
+    return candidate.layout.height * candidate.layout.width
 
 
 def _exact(
