@@ -251,7 +251,7 @@ def run_command(
         raise click.UsageError("--resume and --overwrite contradict each other; give one of them")
     config = build_config(file, _given(flags))
     if dry_run:
-        return _dry_run(config)
+        return _dry_run(config, resume=resume, overwrite=overwrite)
     try:
         return _run(config, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
@@ -453,11 +453,13 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     return SOME_SKIPPED if outcome.skipped else DONE
 
 
-def _dry_run(config: RunConfig) -> int:
+def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
         from exporter.export import estimate, plan_job
+        from exporter.store import refuse_taken
 
+        refuse_taken(config.out, overwrite=overwrite, resume=resume)
         with plan_job(config, watch=bar) as job:
             bar.begin("timing one batch")
             cost = estimate(job)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +43,7 @@ from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
     ResolvedModel,
+    Target,
     adopt,
     choose_layers,
     collect_kernels,
@@ -55,7 +56,7 @@ from exporter.models import (
 from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.sinks import write_sinks
-from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run
+from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
 from exporter.summaries import (
     PARTS,
     Scope,
@@ -185,6 +186,7 @@ def run(
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
     watch = watch or Silence()
+    refuse_taken(config.out, overwrite=overwrite, resume=resume)
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
@@ -290,7 +292,8 @@ def plan_job(
         if channels_last and module is None:
             model = model.to(memory_format=torch.channels_last)
         prepared = _first_readable(image_set, resolved.record.preprocessing)
-        example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
+        dtype = _float_type(model)
+        example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
         layers = choose_or_offer(model, example, config.layers, methods)
         recorded = _recorded(model, example, config, layers.names)
         asked = plan_target(
@@ -300,7 +303,7 @@ def plan_job(
             resolved.record,
             output=config.output,
             load=lambda path: _reference(
-                path, resolved.record.preprocessing, device, channels_last
+                path, resolved.record.preprocessing, device, channels_last, dtype
             ),
             masks=any(entry.mask for entry in image_set.entries),
         )
@@ -309,6 +312,8 @@ def plan_job(
             {entry.label for entry in image_set.entries if entry.label is not None},
             record.classes,
         )
+
+        classifiers: Mapping[str, torch.Tensor] | None = None
 
         def explainer(replica: nn.Module) -> Explainer:
             return Explainer(
@@ -321,6 +326,7 @@ def plan_job(
                 top_k=config.top_k,
                 seed=config.seed,
                 fuse=config.fuse,
+                classifiers=classifiers,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
@@ -328,7 +334,9 @@ def plan_job(
         masks = None
         if asked.scorer.takes_masks:
             masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
-        trial = explainer(model)(example, unknown, masks).to_host()
+        first = explainer(model)
+        classifiers = first.prepare(example)  # every later explainer is handed these
+        trial = first(example, unknown, masks).to_host()
         beyond = dict.fromkeys(one.layer for one in trial.maps if one.layer in (ATTENTION, FUSED))
         yield Job(
             plan=Plan(
@@ -358,6 +366,7 @@ def plan_job(
                 notes=(
                     *image_set.notes,
                     *asked.notes,
+                    *_unlabelled(asked.scorer.target, image_set, labels.index),
                     *([without] if without else ()),
                     *(f"{name}: {why}" for name, why in trial.missing.items()),
                 ),
@@ -371,6 +380,7 @@ def plan_job(
             channels_last=channels_last,
             workers=config.workers or default_workers(device),
             masks=asked.scorer.takes_masks,
+            dtype=dtype,
         )
 
 
@@ -493,7 +503,7 @@ def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.devic
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # a device without memory (meta) refuses
     except (RuntimeError, AssertionError, NotImplementedError):
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise ConfigError(
@@ -502,8 +512,27 @@ def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.devic
     return device
 
 
+def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:
+    """Say of how many images the label is asked for and is not known."""
+    if not any(one.kind == "label" for one in (target, *target.parts)):
+        return ()
+    count = sum(entry.label not in known for entry in image_set.entries)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(image_set.entries)} images have no known label; the predicted class is "
+        "explained for them",
+    )
+
+
 def _has_convolutions(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+def _float_type(module: nn.Module) -> torch.dtype:
+    """Return the type of a model's numbers: its first floating parameter's, or float32."""
+    types = (parameter.dtype for parameter in module.parameters())
+    return next((one for one in types if one.is_floating_point), torch.float32)
 
 
 def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepared:
@@ -520,7 +549,11 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
 
 
 def _reference(
-    path: str, preprocessing: Preprocessing, device: torch.device, channels_last: bool
+    path: str,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    channels_last: bool,
+    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, str]:
     """Return a reference image as the model takes it, (1, C, H, W), and the hash of its bytes."""
     images = open_images(path, limit=1)
@@ -529,7 +562,7 @@ def _reference(
         prepared = images.load(entry, preprocessing)
     except ImageError as error:
         raise TargetError(f"the reference image {path!r} cannot be read: {error}") from None
-    return inputs([prepared], preprocessing, device, channels_last), entry.key
+    return inputs([prepared], preprocessing, device, channels_last, dtype), entry.key
 
 
 def _recorded(

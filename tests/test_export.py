@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import exporter
-from exporter.errors import ConfigError, ImageSetError
+from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
 
 
 class Small(nn.Module):
@@ -268,3 +268,50 @@ def test_the_function_is_reached_whichever_was_imported_first() -> None:
     import exporter.export
 
     assert callable(exporter.export)
+
+
+def test_another_models_weights_are_not_mixed_into_a_run(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    exporter.export(Small(), photos, out=out, shard_size=5, **SETTINGS)
+    (out / "shards/00001.parquet").unlink()
+    other = Small()
+    with torch.no_grad():
+        other.head.bias += 1
+    with pytest.raises(RunError, match="weights was"):
+        exporter.export(other, photos, out=out, shard_size=5, resume=True, **SETTINGS)
+    run = exporter.export(Small(), photos, out=out, shard_size=5, resume=True, **SETTINGS)
+    assert run.complete
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_models_of_other_types_take_inputs_of_theirs(
+    photos: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    run = exporter.export(Small().to(dtype), photos, out=tmp_path / "run", **SETTINGS)
+    assert run.plan.execution["dtype"] == str(dtype).removeprefix("torch.")
+    single = exporter.export(Small(), photos, out=tmp_path / "single", **SETTINGS)
+    for row, other in zip(run.rows(), single.rows(), strict=True):
+        assert row.predictions[0].score == pytest.approx(other.predictions[0].score, abs=0.01)
+
+
+def test_a_device_without_memory_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no device 'meta' here; choose auto or one of cpu"):
+        exporter.export(
+            "resnet18", photos, out=tmp_path / "run", weights="none", device="meta", **SETTINGS
+        )
+
+
+def test_more_classes_than_the_model_has_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="asks for 99 classes and the model has 4"):
+        exporter.export(Small(), photos, out=tmp_path / "run", target="top-99", **SETTINGS)
+
+
+def test_labels_that_are_not_known_are_told(photos: Path, tmp_path: Path) -> None:
+    run = exporter.export(Small(), photos, out=tmp_path / "run", target="label", **SETTINGS)
+    assert any(note.startswith("10 of 10 images have no known label") for note in run.plan.notes)
+
+
+def test_a_taken_folder_is_refused_before_the_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunError, match="is not empty and is not a run"):
+        exporter.export(Small(), tmp_path / "nothing", out=tmp_path, **SETTINGS)

@@ -29,6 +29,7 @@ class Job:
         channels_last: whether inputs are laid out channels last.
         workers: decoding threads; 0 decodes where the model runs.
         masks: whether the target needs each image's given mask.
+        dtype: type of the model's numbers, which its inputs take.
     """
 
     plan: Plan
@@ -41,3 +42,4 @@ class Job:
     channels_last: bool
     workers: int
     masks: bool = False
+    dtype: torch.dtype = torch.float32

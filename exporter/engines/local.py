@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from exporter.capture import guest
 from exporter.engines.job import Job
-from exporter.engines.rows import Computed, Loaded, compute, load
+from exporter.engines.rows import Computed, Loaded, compute, inputs, load
 from exporter.explain import Explainer
 from exporter.records import ImageEntry
 from exporter.watch import Watch
@@ -108,8 +109,12 @@ def _on_cpu(job: Job, batches: Sequence[_Batch], sink: _Sink) -> None:
         _in_turn(job, batches, sink, whole)
         return
     _in_turn(job, batches[:1], sink, whole)
+    copies = [] if _keeps_state(job, batches) else _copies(job.module, threads)
+    if not copies:
+        _in_turn(job, batches[1:], sink, whole)
+        return
     one = _timed(lambda: _in_turn(job, batches[1:trial], sink, whole)) / _TRIAL
-    with _Replicas(job, threads) as replicas:
+    with _Replicas(job, copies) as replicas:
         # The first round of a replica warms it up (thread pools, primitive caches).
         replicas.run(batches[trial : trial + threads], sink)
         start = trial + threads
@@ -162,14 +167,17 @@ class _Replicas:
     Replicas share parameters and buffers; only the modules are copied, for their hooks.
     """
 
-    def __init__(self, job: Job, count: int) -> None:
+    def __init__(self, job: Job, copies: Sequence[nn.Module]) -> None:
         self._job = job
         self._threads = torch.get_num_threads()
-        self._explainers = [job.explainer(_replica(job.module)) for _ in range(count)]
+        self._explainers = [job.explainer(module) for module in copies]
         self._free = deque(self._explainers)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(
-            count, thread_name_prefix="replica", initializer=torch.set_num_threads, initargs=(1,)
+            len(copies),
+            thread_name_prefix="replica",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
         )
 
     def __enter__(self) -> _Replicas:
@@ -201,9 +209,33 @@ class _Replicas:
                 self._free.append(explainer)
 
 
-def _replica(module: nn.Module) -> nn.Module:
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
+def _copies(module: nn.Module, count: int) -> list[nn.Module]:
+    """Copy the modules around the same tensors, ``count`` times; none if they cannot be copied."""
+    tensors = (*module.parameters(), *module.buffers())
+    try:
+        return [copy.deepcopy(module, {id(one): one for one in tensors}) for _ in range(count)]
+    except Exception:
+        # A model may hold anything: a lock, an open file, an activation with its graph.
+        return []
+
+
+def _keeps_state(job: Job, batches: Sequence[_Batch]) -> bool:
+    """Say whether a forward draws random numbers or writes a buffer: replicas share both.
+
+    One more forward on the first image that can be read tells it; without one, it is taken to.
+    """
+    steps = job.plan.model.preprocessing
+    seen = (one for batch in batches for one in load(job, batch.entries[:1]).prepared if one)
+    prepared = next(seen, None)
+    if prepared is None:
+        return True
+    example = inputs([prepared], steps, job.device, job.channels_last, job.dtype)
+    with guest(job.module), torch.no_grad():
+        random = torch.get_rng_state()
+        versions = [buffer._version for buffer in job.module.buffers()]
+        job.module(example)
+        drawn = not torch.equal(torch.get_rng_state(), random)
+        return drawn or [buffer._version for buffer in job.module.buffers()] != versions
 
 
 def default_workers(device: torch.device) -> int:

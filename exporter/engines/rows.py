@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.engines.job import Job
-from exporter.errors import ImageError
+from exporter.errors import ImageError, ModelError
 from exporter.explain import Explainer, HostBatch
 from exporter.images import normalise
 from exporter.records import (
@@ -87,6 +87,9 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
 
     Returns:
         A row an image, in order, and the channel reductions of those that were explained.
+
+    Raises:
+        ModelError: if the model fails on the batch, with what it said.
     """
     seen = [
         (entry, item) for entry, item in zip(loaded.entries, loaded.prepared, strict=True) if item
@@ -97,13 +100,34 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
     masks = None
     if job.masks:
         masks = [m for m, item in zip(loaded.masks, loaded.prepared, strict=True) if item]
-    host = _explain(job, explainer, [item for _, item in seen], labels, masks)
+    try:
+        host = _explain(job, explainer, [item for _, item in seen], labels, masks)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(_failed([entry for entry, _ in seen], error, job)) from error
     explained = iter(_rows(job, seen, labels, host))
     rows = tuple(
         next(explained) if item is not None else _unread(entry, error)
         for (entry, error), item in zip(_pairs(loaded), loaded.prepared, strict=True)
     )
     return Computed(rows, tuple(_channels(seen, host)))
+
+
+def _failed(entries: Sequence[ImageEntry], error: Exception, job: Job) -> str:
+    """Say on which images the model failed, with what, and what helps."""
+    which = repr(entries[0].path)
+    if len(entries) > 1:
+        which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"not even one image of {which} fits into the memory of {str(job.device)!r}; take "
+            "fewer layers or methods or another device"
+        )
+    said = (str(error).strip().splitlines() or [""])[0]
+    smaller = "give a lower --batch-size, or " if len(entries) > 1 else ""
+    return (
+        f"the model failed on {which}: {type(error).__name__}: {said}; {smaller}mend it and go on "
+        "with --resume"
+    )
 
 
 def _pairs(loaded: Loaded) -> Iterable[tuple[ImageEntry, str | None]]:
@@ -131,7 +155,9 @@ def _explain(
 ) -> HostBatch:
     """Explain a batch; where the device runs out of memory, halve it and try again."""
     try:
-        batch = inputs(prepared, job.plan.model.preprocessing, job.device, job.channels_last)
+        batch = inputs(
+            prepared, job.plan.model.preprocessing, job.device, job.channels_last, job.dtype
+        )
         given = () if masks is None else (_masks(masks, job),)
         return explainer(batch, _on_device(labels, job.device), *given).to_host()
     except torch.OutOfMemoryError:
@@ -160,8 +186,12 @@ def inputs(
     preprocessing: Preprocessing,
     device: torch.device,
     channels_last: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Lay prepared images out as a model's input (N, C, H, W) on a device, normalised there."""
+    """Lay prepared images out as a model's input (N, C, H, W) on a device, normalised there.
+
+    They are normalised in float32 and then take the model's own type.
+    """
     if all(item.tensor is not None for item in prepared):
         batch = torch.from_numpy(
             np.stack([item.tensor for item in prepared if item.tensor is not None])
@@ -172,7 +202,7 @@ def inputs(
             _move(torch.from_numpy(np.stack([p.view for p in prepared])), device), preprocessing
         )
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return batch.contiguous(memory_format=layout)
+    return batch.to(dtype).contiguous(memory_format=layout)
 
 
 def _move(batch: torch.Tensor, device: torch.device) -> torch.Tensor:

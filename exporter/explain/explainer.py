@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class Explainer:
         top_k: int = 5,
         seed: int = 0,
         fuse: str | None = None,
+        classifiers: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take what every batch has in common.
 
@@ -56,6 +57,7 @@ class Explainer:
             top_k: predictions kept an image.
             seed: of methods that draw random numbers.
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
+            classifiers: by layer, what `prepare` of another explainer of the run found.
         """
         self._module = module
         self._methods = tuple(methods)
@@ -66,18 +68,21 @@ class Explainer:
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
         self._top_k = top_k
-        self._classifiers: dict[str, Tensor] | None = None
+        self._classifiers = classifiers
         self.passes: tuple[Pass, ...] = plan_passes(
             self._methods, self._layers, targets=self._scorer.target.k
         )
 
-    def prepare(self, inputs: Tensor) -> None:
+    def prepare(self, inputs: Tensor) -> Mapping[str, Tensor]:
         """Find the classifier that CAM reads, by trying the model on one image; done once.
 
         The first call does it if nobody has.
 
         Args:
             inputs: (N, C, H, W), of which the first image is taken.
+
+        Returns:
+            By layer, the classifier's weights (K, C); empty where no method needs them.
 
         Raises:
             MapError: if a method needs a classifier and no layer has one behind it.
@@ -86,6 +91,7 @@ class Explainer:
             self._classifiers = classifiers_at(
                 self._methods, self._module, self._layers, inputs[:1], scorer=self._scorer
             )
+        return self._classifiers
 
     def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
         """Explain one batch.
@@ -102,7 +108,7 @@ class Explainer:
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
         """
-        self.prepare(inputs)
+        classifiers = self.prepare(inputs)
         one = self.passes[0]
         with watching(self._module):
             captured = capture(
@@ -130,7 +136,7 @@ class Explainer:
                 captured,
                 self._layers,
                 view=View.of(inputs),
-                classifiers=self._classifiers or {},
+                classifiers=classifiers,
                 targets=targets,
                 count=targets.shape[1],
                 passes=passes,

@@ -92,6 +92,12 @@ def plan_target(
     held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
     with torch.no_grad():
         read = scorer(given, unknown, held).reading
+    most = max(one.k for one in target.parts or (target,))
+    if read.outputs is not None and most > read.outputs:
+        raise TargetError(
+            f"the target {text!r} asks for {most} classes and the model has {read.outputs}; "
+            f"give top-{read.outputs} or fewer"
+        )
     if scorer.takes_masks and not masks:
         raise TargetError(
             "the target 'mask' needs masks and the image set has none; give a list of images with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import re
@@ -36,6 +37,23 @@ def digest(file: Path) -> str:
             ]
     except OSError as error:
         raise ModelError(_unreadable(file, error)) from None
+
+
+def state_digest(module: nn.Module) -> str:
+    """Return the first 12 hexadecimal digits of the BLAKE2b hash of a model's tensors.
+
+    Names, shapes, types and bytes of the state dict count, so that two models that differ in
+    their numbers alone are told apart. Tensors without bytes (lazy, meta) count by name.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        found.update(f"{name}\0".encode())
+        with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
+            plain = value.detach().to("cpu").contiguous().flatten()
+            content = memoryview(plain.view(torch.uint8).numpy())
+            found.update(f"{tuple(value.shape)} {value.dtype}\0".encode())
+            found.update(content)
+    return found.hexdigest()[:12]
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:

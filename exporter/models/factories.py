@@ -55,7 +55,7 @@ def from_factory(spec: str, weights: str) -> Source:
         return module
 
     named = {DEFAULT: "as the factory gives them", NONE: NONE}.get(weights, weights)
-    return Source(attribute, named, build, default_for, lambda _: ())
+    return Source(attribute, named, build, default_for, lambda _: (), own=True)
 
 
 def load_attribute(spec: str, what: str) -> Any:

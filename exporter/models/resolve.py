@@ -10,7 +10,14 @@ from torch import nn
 
 from exporter.config import PreprocessingConfig
 from exporter.errors import ModelError
-from exporter.models.checkpoints import digest, fit_keys, head_size, load_state, read_checkpoint
+from exporter.models.checkpoints import (
+    digest,
+    fit_keys,
+    head_size,
+    load_state,
+    read_checkpoint,
+    state_digest,
+)
 from exporter.models.classes import check_classes, read_classes
 from exporter.models.factories import from_factory
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
@@ -79,6 +86,8 @@ def resolve(
     said = NONE if weights == NONE else source.weights
     if checkpoint is not None:
         said = f"checkpoint {digest(checkpoint)}"
+    elif source.own:
+        said = f"{said} {state_digest(module)}"
     record = ModelRecord(
         name=source.name,
         spec=spec,
@@ -118,7 +127,7 @@ def adopt(
     record = ModelRecord(
         name=name or kind,
         spec=f"python:{kind}",
-        weights="as handed over",
+        weights=f"as handed over {state_digest(module)}",
         checkpoint=None,
         classes=tuple(classes or ()),
         preprocessing=override(default_for(module), preprocessing),

@@ -28,6 +28,7 @@ class Source:
         preprocessing: of a built model.
         classes: class names of a built model that has its usual number of classes, or empty.
         resizable: whether ``build`` takes a number of classes.
+        own: whether it is the user's code, so that only the numbers say which model it is.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     preprocessing: Callable[[nn.Module], Preprocessing]
     classes: Callable[[nn.Module], tuple[str, ...]]
     resizable: bool = False
+    own: bool = False
 
 
 @contextmanager

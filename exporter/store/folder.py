@@ -53,10 +53,8 @@ def create_run(
             another plan (each difference is named), or is being written by another process.
     """
     run = Path(path)
-    if overwrite and resume:
-        raise RunError("--resume and --overwrite contradict each other; give one of them")
     _make_folder(run)
-    _refuse_foreign(run)
+    refuse_taken(run, overwrite=overwrite, resume=resume)
     lock = RunLock(run)
     try:
         plan = _begin(run, plan, overwrite=overwrite, resume=resume)
@@ -64,6 +62,33 @@ def create_run(
         lock.release()
         raise
     return RunFolder(run, plan, lock, parts)
+
+
+def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse a folder that ``create_run`` would refuse for what is in it; nothing is written.
+
+    Args:
+        path: the run folder, which need not be there.
+        overwrite: whether the run that is there may be removed.
+        resume: whether it may be gone on with.
+
+    Raises:
+        RunError: if the folder holds something else, or a run and neither flag is given.
+    """
+    run = Path(path)
+    if overwrite and resume:
+        raise RunError("--resume and --overwrite contradict each other; give one of them")
+    if run.exists():
+        _refuse_foreign(run)
+    _refuse_run(run, overwrite=overwrite, resume=resume)
+
+
+def _refuse_run(run: Path, *, overwrite: bool, resume: bool) -> None:
+    if (run / layout.PLAN).exists() and not overwrite and not resume:
+        raise RunError(
+            f"the folder {str(run)!r} already holds a run; "
+            "give --resume to go on with it or --overwrite to start again"
+        )
 
 
 def _make_folder(run: Path) -> None:
@@ -102,11 +127,8 @@ def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     file = run / layout.PLAN
     document = plan_document(plan)
     if file.exists():
-        if not overwrite and not resume:
-            raise RunError(
-                f"the folder {str(run)!r} already holds a run; "
-                "give --resume to go on with it or --overwrite to start again"
-            )
+        # Another process may have begun a run since the folder was looked at.
+        _refuse_run(run, overwrite=overwrite, resume=resume)
         if resume:
             begun = read_document(file)
             stored = read_plan(begun, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from exporter.config import build_config
 from exporter.engines import Job, compute_shards, local
 from exporter.engines.rows import Computed, compute, load
+from exporter.errors import ModelError
 from exporter.export import plan_job
 from exporter.records import Row
 from exporter.watch import Silence
@@ -45,7 +47,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         model="small",
         images=str(tmp_path / "photos"),
         out=tmp_path / "run",
-        maps=("gradcam", "eigencam"),
+        maps=("gradcam", "eigencam", "cam"),
         layers=("1", "3"),
         batch_size=2,
         shard_size=7,
@@ -96,6 +98,47 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     assert len(used) == 3
 
 
+class Locked(nn.Sequential):
+    """A model that holds something that cannot be copied."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.lock = threading.Lock()
+
+
+class Noisy(nn.Sequential):
+    """A model that draws random numbers in eval, too."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs + 0.1 * torch.randn_like(inputs))
+
+
+class Counting(nn.Sequential):
+    """A model that writes a buffer in eval, too."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return super().forward(inputs) * self.seen
+
+
+@pytest.mark.parametrize("kind", [Locked, Noisy, Counting])
+def test_models_that_cannot_be_copied_or_keep_a_state_have_no_replicas(
+    job: Job, kind: type[nn.Sequential], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(job.module, nn.Sequential)
+    odd = dataclasses.replace(job, module=kind(*job.module).eval())
+    torch.manual_seed(0)
+    in_turn = rows(odd)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(local, "_Replicas", None)  # calling it would raise
+    torch.manual_seed(0)
+    assert rows(odd) == in_turn
+
+
 def test_decoding_threads_change_nothing(job: Job) -> None:
     assert rows(dataclasses.replace(job, workers=3)) == rows(dataclasses.replace(job, workers=0))
 
@@ -129,8 +172,25 @@ def test_a_batch_of_one_that_does_not_fit_is_an_error(job: Job) -> None:
         def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
             raise torch.OutOfMemoryError
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ModelError, match="not even one image of a batch"):
         compute(job, Full(), load(job, job.plan.images[:4]))  # type: ignore[arg-type]
+
+
+def test_a_model_that_fails_later_is_an_error_of_one_line(job: Job) -> None:
+    class Picky:
+        def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
+            raise ValueError("one image a time\nand more")
+
+    with pytest.raises(ModelError, match=r"a batch of 3 images, from .* ValueError: one") as e:
+        compute(job, Picky(), load(job, job.plan.images[:3]))  # type: ignore[arg-type]
+    assert "--batch-size" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_the_classifier_is_found_once_with_the_first_image(job: Job) -> None:
+    explainer = job.explainer(job.module)
+    nothing = torch.full((1, 3, 32, 32), torch.nan)
+    assert explainer.prepare(nothing) is job.explainer(job.module).prepare(nothing)
 
 
 def test_a_failing_store_stops_the_run(job: Job) -> None:
