@@ -40,11 +40,13 @@ from exporter.images import ImageSet, open_images
 from exporter.maps import get_methods
 from exporter.models import (
     Kernels,
+    Reshape,
     ResolvedModel,
     adopt,
     choose_layers,
     collect_kernels,
     count_layers,
+    from_reference,
     layer_table,
     locate_output,
     match_labels,
@@ -259,8 +261,9 @@ def plan_job(
             model = model.to(memory_format=torch.channels_last)
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
-        layers = choose_layers(model, example, config.layers)
-        recorded = _recorded(model, example, config, layers.names)
+        reshape = from_reference(config.reshape) if config.reshape else None
+        layers = choose_layers(model, example, config.layers, output=config.output, reshape=reshape)
+        recorded = _recorded(model, example, config, layers.names, reshape)
         with torch.no_grad():
             logits, path = locate_output(model(example), config.output)
         if logits.ndim > 2:
@@ -285,6 +288,7 @@ def plan_job(
                 target=target,
                 output=path,
                 top_k=config.top_k,
+                reshape=reshape,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
@@ -473,11 +477,19 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
 
 
 def _recorded(
-    model: nn.Module, example: torch.Tensor, config: RunConfig, explained: tuple[str, ...]
+    model: nn.Module,
+    example: torch.Tensor,
+    config: RunConfig,
+    explained: tuple[str, ...],
+    reshape: Reshape | None,
 ) -> tuple[str, ...]:
     if config.activations == ("auto",):
         return explained
-    return choose_layers(model, example, config.activations).names if config.activations else ()
+    if not config.activations:
+        return ()
+    return choose_layers(
+        model, example, config.activations, output=config.output, reshape=reshape
+    ).names
 
 
 def _shards(images: int, size: int) -> tuple[tuple[int, int], ...]:

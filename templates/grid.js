@@ -5,7 +5,7 @@
   const GAP = 14, BESIDE = 2, MOST_HIGH = 15e6;
   const $ = (id) => document.getElementById(id);
   const FIELDS = ["q", "class", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
-  const BITS = { zero: 1, constant: 2, nan: 4, flagged: 7 };
+  const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, flagged: 15 };
   const state = { colour: "viridis", opacity: "50", threshold: "0" };
   let index, order = [], search = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
   const live = new Map();

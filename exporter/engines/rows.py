@@ -201,7 +201,9 @@ def _rows(
 
 def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
     valued = job.plan.target == "value"
+    rectified = {record.name for record in job.plan.methods if record.relu}
     for method, layer, t, levels, lo, hi, flags in host.maps:
+        negative = not flags[n] and hi[n] <= 0 and method in rectified
         yield StoredMap(
             method=method,
             layer=layer,
@@ -211,7 +213,7 @@ def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
             lo=float(lo[n]),
             hi=float(hi[n]),
             values=levels[n].tobytes(),
-            flags=_FLAGS[int(flags[n])],
+            flags="negative" if negative else _FLAGS[int(flags[n])],
         )
 
 

@@ -14,7 +14,7 @@ from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import rows_of
 from exporter.explain.layers import View, classifiers_at, maps_at_layers
 from exporter.maps import get_methods
-from exporter.models import choose_layers, locate_output
+from exporter.models import Reshape, choose_layers, locate_output
 
 Explained = int | Callable[[Tensor], Tensor]
 """One target of one image: a class index, or a function of that image's output row to a scalar."""
@@ -29,6 +29,7 @@ def compute_maps(
     targets: Sequence[Explained | Sequence[Explained]] | Tensor | None = None,
     rectify: bool = False,
     output: str | None = None,
+    reshape: Reshape | None = None,
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -46,6 +47,8 @@ def compute_maps(
             predicted class.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its shape
+            does not tell. None, or where it fails on a layer, reads the shape.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
@@ -69,7 +72,8 @@ def compute_maps(
     """
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
-    names = _named(model, images, (layers,) if isinstance(layers, str) else tuple(layers))
+    wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    names = _named(model, images, wanted_layers, output, reshape)
     wanted, several = _one_an_image(targets, len(images))
     classifiers = classifiers_at(methods, model, names, images[:1], output=output)
     count = len(wanted[0]) if wanted else 1
@@ -87,7 +91,7 @@ def compute_maps(
             methods,
             captured,
             names,
-            view=View.of(images),
+            view=View.of(images, reshape),
             classifiers=classifiers,
             targets=_indices(rows, wanted) if classifiers else None,
             count=count,
@@ -124,12 +128,18 @@ def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:
     return inputs if first is None else inputs.to(first.device, first.dtype)
 
 
-def _named(model: nn.Module, images: Tensor, layers: tuple[str, ...]) -> tuple[str, ...]:
+def _named(
+    model: nn.Module,
+    images: Tensor,
+    layers: tuple[str, ...],
+    output: str | None,
+    reshape: Reshape | None,
+) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     # Plain names need no trial forward; everything else is looked up by trying the model.
     if all(name.split("[")[0].split("#")[0] in modules and name for name in layers) and layers:
         return layers
-    return choose_layers(model, images[:1], layers).names
+    return choose_layers(model, images[:1], layers, output=output, reshape=reshape).names
 
 
 def _one_an_image(

@@ -19,7 +19,7 @@ from exporter.errors import TargetError
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.maps import Method
-from exporter.models import Target, locate_output, target_indices
+from exporter.models import Reshape, Target, locate_output, target_indices
 
 
 class Explainer:
@@ -40,6 +40,7 @@ class Explainer:
         channels: int = 8,
         output: str | None = None,
         top_k: int = 5,
+        reshape: Reshape | None = None,
     ) -> None:
         """Take what every batch has in common.
 
@@ -52,6 +53,7 @@ class Explainer:
             channels: strongest channels kept a recorded layer and image; 0 keeps statistics only.
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
+            reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
         """
         self._module = module
         self._methods = tuple(methods)
@@ -61,6 +63,7 @@ class Explainer:
         self._target = target
         self._output = output
         self._top_k = top_k
+        self._reshape = reshape
         self._classifiers: dict[str, Tensor] | None = None
         targets = target.k if target.kind == "top" else 1
         self.passes: tuple[Pass, ...] = plan_passes(self._methods, self._layers, targets=targets)
@@ -110,13 +113,13 @@ class Explainer:
                 self._methods,
                 captured,
                 self._layers,
-                view=View.of(inputs),
+                view=View.of(inputs, self._reshape),
                 classifiers=self._classifiers or {},
                 targets=targets,
                 count=targets.shape[1],
             )
             recorded = tuple(
-                self._record(name, activation, View.of(inputs))
+                self._record(name, activation, View.of(inputs, self._reshape))
                 for name, activation in captured.activations.items()
                 if not set(self._recorded).isdisjoint(captured.asked[name])
             )

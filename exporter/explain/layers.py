@@ -12,23 +12,31 @@ from exporter.capture import Captured
 from exporter.errors import LayerError, MapError
 from exporter.maps import Method, channel_maps
 from exporter.models import find_classifier
-from exporter.models.layout import layout_of
+from exporter.models.layout import Reshape, read_layout
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) a target; all targets share one tensor where none matters."""
 
 
 class View(NamedTuple):
-    """What the model was given: how many images, of how many rows and columns."""
+    """What the model was given, and how the user says that its layers lie in the plane.
+
+    Attributes:
+        images: how many.
+        height: rows of each.
+        width: columns of each.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W); None reads the shape.
+    """
 
     images: int
     height: int
     width: int
+    reshape: Reshape | None = None
 
     @classmethod
-    def of(cls, inputs: Tensor) -> View:
+    def of(cls, inputs: Tensor, reshape: Reshape | None = None) -> View:
         """Read it off the inputs (N, C, H, W)."""
-        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1])
+        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1], reshape)
 
 
 def maps_at_layers(
@@ -128,13 +136,13 @@ def as_grid(tensor: Tensor, layer: str, view: View) -> Tensor:
     Raises:
         LayerError: if it has no plane of places.
     """
-    layout = layout_of(tuple(tensor.shape), (view.height, view.width))
+    layout = read_layout(tensor, (view.height, view.width), view.reshape)
     # Windows and regions multiply the batch: such an output is not one plane an image.
     if layout is None or len(tensor) != view.images:
         raise LayerError(
             f"the layer {layer!r} gives {tuple(tensor.shape)} for {view.images} images, which is no"
             " plane of places with channels for each; choose a layer that gives (C, H, W),"
-            " (H, W, C) or tokens"
+            " (H, W, C) or tokens, or give a reshape function"
         )
     return layout.spatial(tensor)
 

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,8 @@ def from_factory(spec: str, weights: str) -> Source:
     Raises:
         ModelError: if the module or factory is not there.
     """
-    where, _, attribute = spec.rpartition(":")
-    holder: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
-    factory = holder
-    for part in attribute.split("."):
-        if not hasattr(factory, part):
-            public = [name for name in vars(factory) if not name.startswith("_")]
-            raise ModelError(f"{where!r} has no factory {attribute!r}; {choices(part, public)}")
-        factory = getattr(factory, part)
+    _, _, attribute = spec.rpartition(":")
+    factory = _attribute(spec, "factory")
     options: dict[str, Any] = {}
     if weights not in (DEFAULT, NONE):
         if isinstance(factory, nn.Module) or "weights" not in _parameters(factory):
@@ -62,6 +56,33 @@ def from_factory(spec: str, weights: str) -> Source:
 
     named = {DEFAULT: "as the factory gives them", NONE: NONE}.get(weights, weights)
     return Source(attribute, named, build, default_for, lambda _: ())
+
+
+def from_reference(spec: str) -> Callable[..., Any]:
+    """Return a function of the user's: ``package.module:function`` or ``path/file.py:function``.
+
+    Raises:
+        ModelError: if the module or function is not there, or it cannot be called.
+    """
+    if not all(spec.rpartition(":")[::2]):
+        raise ModelError(
+            f"{spec!r} is no function; write package.module:function or path/file.py:function"
+        )
+    found = _attribute(spec, "function")
+    if not callable(found):
+        raise ModelError(f"{spec!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def _attribute(spec: str, kind: str) -> Any:
+    where, _, attribute = spec.rpartition(":")
+    holder: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    for part in attribute.split("."):
+        if not hasattr(holder, part):
+            public = [name for name in vars(holder) if not name.startswith("_")]
+            raise ModelError(f"{where!r} has no {kind} {attribute!r}; {choices(part, public)}")
+        holder = getattr(holder, part)
+    return holder
 
 
 def _parameters(factory: Any) -> tuple[str, ...]:
