@@ -46,5 +46,8 @@ format: $(VENV)/.test ## Format the code
 bench: $(VENV)/.test ## Measure the export against its floor (prints JSON)
 	@$(BIN)/python -m benchmarks.export --json
 
+screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
+	$(BIN)/python -m benchmarks.screenshots
+
 clean: ## Remove what was built (not the runs)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,6 +1,6 @@
 """How many models are explained with no configuration: layers, output and maps, model by model.
 
-Every model has random weights (`benchmarks.fixtures`) and the size that its library gives it; one is
+Models have random weights (`benchmarks.fixtures`) and the size that their library gives; one is
 in memory at a time. It counts as covered if the layers taken by default give maps that are finite
 and not the same everywhere, and that follow a patch (`benchmarks.following`).
 

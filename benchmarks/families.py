@@ -1,4 +1,5 @@
 """The member of each timm family (a module of timm.models) that coverage looks at.
+
 The rule: of the members that take at most 288 pixels, or of all where none does, the one with the
 fewest parameters; the smaller input, then the name, decide between equals. The tiny ``test_*``
 models do not count. Counted on the meta device with timm 1.0; kept as a table, so that another

@@ -21,7 +21,7 @@ from rich.table import Table
 
 import exporter
 from exporter.config import WRITERS, RunConfig, build_config, build_writer_config
-from exporter.console import ERR, OUT, Bar, duration, say_outcome, say_written, size
+from exporter.console import ERR, OUT, Bar, counted, duration, say_outcome, say_written, size
 from exporter.errors import ExporterError
 
 DONE, BAD_REQUEST, SOME_SKIPPED, INTERRUPTED = 0, 2, 3, 130
@@ -112,6 +112,16 @@ def _writer_flags(command: _F) -> _F:
             click.option("--wandb-entity", metavar="E", help="Entity of the W&B run."),
             click.option(
                 "--step", type=int, metavar="N", help="Step of the TensorBoard summaries (epoch)."
+            ),
+            click.option(
+                "--single-file/--no-single-file",
+                default=None,
+                help="Write the report as one file too, html/report.html.",
+            ),
+            click.option(
+                "--max-size",
+                metavar="SIZE",
+                help="Most that file may take; images are chosen to fit.  [default: 20MB]",
             ),
         )
     ):
@@ -375,8 +385,9 @@ def check_command(run_folder: Path) -> int:
     opened = open_run(run_folder)
     OUT.print(
         f"[green]✓[/] {escape(str(run_folder))} is whole: {len(opened.plan.images)} images in "
-        f"{len(opened.plan.shards)} shards, {len(opened.plan.methods)} methods at "
-        f"{len(opened.plan.explained)} layers"
+        f"{counted(len(opened.plan.shards), 'shard')}, "
+        f"{counted(len(opened.plan.methods), 'method')} at "
+        f"{counted(len(opened.plan.explained), 'layer')}"
     )
     return DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,6 +13,8 @@ from exporter.errors import ConfigError, choices
 
 DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
 WRITERS = ("tensorboard", "wandb", "html")
+
+_UNITS = {None: 1, "k": 1000, "M": 10**6, "G": 10**9}
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -60,6 +63,8 @@ class WriterConfig(BaseModel):
         wandb_project: project of the W&B run.
         wandb_entity: entity of the W&B run.
         step: step of the TensorBoard summaries, such as the checkpoint's epoch.
+        single_file: write the HTML report as one file too, ``RUN/html/report.html``.
+        max_size: most bytes of that file: a number, or text such as ``20MB``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +77,18 @@ class WriterConfig(BaseModel):
     wandb_project: str = "exporter"
     wandb_entity: str | None = None
     step: Annotated[int, Field(ge=0)] = 0
+    single_file: bool = False
+    max_size: Positive = 20_000_000
+
+    @field_validator("max_size", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G)?B?", value.strip())
+        if found is None:
+            raise ValueError(f"{value!r} is no size; write it like 500kB, 20MB or 1.5GB")
+        return round(float(found[1]) * _UNITS[found[2]])
 
     @field_validator("writers")
     @classmethod

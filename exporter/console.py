@@ -37,7 +37,8 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
     seconds = outcome.seconds.get("compute", 0.0)
     OUT.print(
         f"[green]✓[/] {totals.read if totals else 0} of {len(plan.images)} images, "
-        f"{len(plan.methods)} methods at {len(plan.explained)} layers in {duration(seconds)}; "
+        f"{counted(len(plan.methods), 'method')} at {counted(len(plan.explained), 'layer')} "
+        f"in {duration(seconds)}; "
         f"layers: {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})"
     )
     if totals and totals.labelled:
@@ -134,6 +135,11 @@ class Bar:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(escape(line))
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun: ``1 layer``, ``4 layers``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from exporter.capture import guest
@@ -36,7 +38,7 @@ from exporter.errors import (
     WriterError,
 )
 from exporter.explain import Explainer
-from exporter.images import ImageSet, open_images
+from exporter.images import ImageSet, decode, open_images
 from exporter.maps import get_methods
 from exporter.models import (
     Kernels,
@@ -55,11 +57,18 @@ from exporter.models import (
     resolve,
     with_output,
 )
-from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Written
+from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.sinks import write_sinks
 from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run
-from exporter.summaries import channel_table, merge_channels
+from exporter.summaries import (
+    PARTS,
+    Scope,
+    channel_table,
+    merge_channels,
+    merge_set,
+    shard_parts,
+)
 from exporter.watch import Silence, Watch
 
 _PACKAGES = (
@@ -184,12 +193,15 @@ def run(
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
-        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume)
+        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=PARTS)
+        scope = Scope.of(folder.plan)
         with folder:
-            _compute(job, folder, watch)
+            _compute(job, folder, scope, watch)
             seconds = clock.lap("compute")
             if not (folder.path / "run.json").exists():
                 channels = merge_channels(folder.summaries()) if job.plan.recorded else None
+                merged = merge_set(folder.summaries, scope)
+                folder.write_set(merged.tables, merged.summary)
                 folder.finish(seconds, channels)
     opened = open_run(config.out)
     written, failed = write_sinks(opened, config, watch)
@@ -197,7 +209,7 @@ def run(
     return Outcome(opened, written, failed, clock.laps)
 
 
-def _compute(job: Job, folder: RunFolder, watch: Watch) -> None:
+def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
     missing = folder.missing()
     done = len(job.plan.images) - sum(
         stop - start for start, stop in (job.plan.shards[index] for index in missing)
@@ -206,14 +218,36 @@ def _compute(job: Job, folder: RunFolder, watch: Watch) -> None:
         watch.say(f"resuming: {done} of {len(job.plan.images)} images are already there")
     if missing or not (folder.path / "kernels").exists():
         folder.write_kernels([_sheet(kernels) for kernels in job.kernels])
+    masks = _masks(job.image_set, watch)
     watch.begin("computing maps", len(job.plan.images) - done)
 
     def store(index: int, parts: list[Computed]) -> None:
+        channels = [batch for part in parts for batch in part.channels]
+        rows = [row for part in parts for row in part.rows]
         if job.plan.recorded:
-            folder.write_summary(index, channel_table([c for part in parts for c in part.channels]))
-        folder.write_shard(index, [row for part in parts for row in part.rows])
+            folder.write_summary(index, channel_table(channels))
+        for name, table in shard_parts(rows, channels, scope, masks).items():
+            folder.write_summary(index, table, name)
+        folder.write_shard(index, rows)
 
     compute_shards(job, missing, store, watch)
+
+
+def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool_] | None]:
+    """Return what reads an image's mask: wherever a pixel is not black, the object is."""
+
+    def read(row: Row) -> NDArray[np.bool_] | None:
+        if image_set.root is None or row.mask is None:
+            return None
+        try:
+            pixels = decode((image_set.root / row.mask).read_bytes())
+            return np.asarray(pixels.any(axis=2))
+        except (OSError, ImageError) as error:
+            reason = getattr(error, "strerror", None) or error
+            watch.say(f"the mask {row.mask!r} of {row.path!r} is left out: {reason}")
+            return None
+
+    return read
 
 
 def _sheet(kernels: Kernels) -> KernelSheet:
@@ -289,6 +323,7 @@ def plan_job(
                 output=path,
                 top_k=config.top_k,
                 reshape=reshape,
+                seed=config.seed,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()

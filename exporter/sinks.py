@@ -53,7 +53,13 @@ def write_sinks(
 def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
     """Choose the images that TensorBoard and W&B show, and say the rest of what writers read."""
     seed = run.settings.get("seed", 0)
-    kept = keep_images(run.index, config.keep, seed if isinstance(seed, int) else 0)
+    seed = seed if isinstance(seed, int) else 0
+    agreement = {row.id: row.agreement for row in run.quality() if row.agreement is not None}
+    kept = keep_images(run.index, config.keep, seed, agreement)
+
+    def choose(number: int) -> tuple[str, ...]:
+        return tuple(id for id, _ in keep_images(run.index, number, seed, agreement))
+
     return WriterOptions(
         kept=tuple(id for id, _ in kept),
         kept_reason=dict(kept),
@@ -63,6 +69,9 @@ def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
         wandb_project=config.wandb_project,
         wandb_entity=config.wandb_entity,
         step=config.step,
+        single_file=config.single_file,
+        max_size=config.max_size,
+        choose=choose,
     )
 
 

@@ -137,6 +137,13 @@ window.exporter = window.exporter || {};
     unread: (position) => (exporter.index.flags[position] & 16) !== 0,
   };
 
+  exporter.element = (tag, className, content) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (content !== undefined) made.textContent = content;
+    return made;
+  };
+
   // To four significant digits; a true minus sign.
   exporter.number = (value, digits = 4) => {
     if (!Number.isFinite(value)) return "not a number";

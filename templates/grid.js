@@ -1,86 +1,13 @@
-// The grid: filters and sorts a columnar index, and keeps elements only for the tiles in sight.
-// The whole state is in the address, so that a link shows the same view.
+// The grid and its form: elements exist only for the tiles in sight.
 "use strict";
 (() => {
   const GAP = 14, BESIDE = 2, MOST_HIGH = 15e6;
   const $ = (id) => document.getElementById(id);
-  const FIELDS = ["q", "class", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
-  const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, flagged: 15 };
-  const state = { colour: "viridis", opacity: "50", threshold: "0" };
-  let index, order = [], search = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
+  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
+  const { BITS, name, className, labelName, sorts } = exporter.select;
+  const { values: state, read, write } = exporter.state;
+  let index, order = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
   const live = new Map();
-
-  // ------------------------------------------------------------ address
-  const read = () => {
-    const given = new URLSearchParams(location.hash.slice(1));
-    for (const name of Object.keys(state)) delete state[name];
-    Object.assign(state, defaults());
-    for (const [name, value] of given) state[name] = value;
-    if (!Object.hasOwn(exporter.colours, state.colour)) state.colour = "viridis";
-  };
-  const defaults = () => ({ colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", map: index.methods.length ? index.methods[0].name : "", layer: String(index.layers.length - 1) });
-  const write = () => {
-    const basis = defaults(), out = new URLSearchParams();
-    for (const [name, value] of Object.entries(state)) {
-      if (value !== undefined && value !== "" && value !== basis[name]) out.set(name, value);
-      else if (value === "" && basis[name]) out.set(name, "");
-    }
-    const text = out.toString();
-    if ("#" + text !== location.hash) history.replaceState(null, "", text ? "#" + text : location.pathname);
-  };
-
-  // ------------------------------------------------------------ filter and sort
-  const name = (position) => {
-    const path = index.paths[position];
-    return path.slice(path.lastIndexOf("/") + 1);
-  };
-  const className = (position) => {
-    const at = index.predicted[position];
-    return at < 0 ? "" : index.names[index.classes[at]] || "class " + index.classes[at];
-  };
-  const labelName = (position) => index.label[position] < 0 ? "" : index.labels[index.label[position]];
-  const text = (position) => search[position] ??= (index.paths[position] + "\n" + labelName(position) + "\n" + className(position)).toLowerCase();
-
-  const select = () => {
-    const rows = index.ids.length, score = index.score, out = [];
-    const q = (state.q || "").trim().toLowerCase();
-    const wanted = state.class ? index.classes.indexOf(Number(state.class)) : null;
-    const scale = index.probability ? 0.01 : 1;
-    const low = state.min ? Number(state.min) * scale : -Infinity;
-    const high = state.max ? Number(state.max) * scale : Infinity;
-    const mark = new Map([["right", "1"], ["wrong", "0"], ["unknown", "-"]]).get(state.outcome);
-    const bits = Object.hasOwn(BITS, state.maps) ? BITS[state.maps] : 0;
-    for (let i = 0; i < rows; i++) {
-      if (wanted !== null && index.predicted[i] !== wanted) continue;
-      if (mark && index.correct[i] !== mark) continue;
-      if (bits && !(index.flags[i] & bits)) continue;
-      if ((state.min || state.max) && !(score[i] !== null && score[i] >= low && score[i] <= high)) continue;
-      if (q && !text(i).includes(q)) continue;
-      out.push(i);
-    }
-    return sorted(out);
-  };
-  const byNumber = (column, sign) => (a, b) => {
-    if (column[a] === null || column[b] === null) return (column[a] === null) - (column[b] === null) || a - b;
-    return sign * (column[a] - column[b]) || a - b;
-  };
-  const byText = (of) => {
-    const collator = new Intl.Collator(undefined, { numeric: true });
-    return (rows) => {
-      const keys = new Map(rows.map((i) => [i, of(i)]));
-      return rows.sort((a, b) => (keys.get(a) === "") - (keys.get(b) === "") || collator.compare(keys.get(a), keys.get(b)) || a - b);
-    };
-  };
-  const sorts = {
-    set: ["order of the set", (rows) => rows],
-    high: ["score, high first", (rows) => rows.sort(byNumber(index.score, -1))],
-    low: ["score, low first", (rows) => rows.sort(byNumber(index.score, 1))],
-    loss: ["loss, high first", (rows) => rows.sort(byNumber(index.loss, -1))],
-    name: ["name", byText(name)],
-    predicted: ["predicted class", byText(className)],
-    label: ["label", byText(labelName)],
-  };
-  const sorted = (rows) => sorts[Object.hasOwn(sorts, state.sort) && (state.sort !== "loss" || index.loss) ? state.sort : "set"][1](rows);
 
   // ------------------------------------------------------------ tiles
   const measure = () => {
@@ -120,6 +47,7 @@
     item.setAttribute("aria-posinset", place + 1);
     button.type = "button";
     button.className = "tile";
+    button.dataset.control = "tile";
     button.dataset.place = place;
     button.tabIndex = place === focused ? 0 : -1;
     picture.className = "photo";
@@ -205,7 +133,7 @@
   const soon = () => { frame ||= requestAnimationFrame(() => { frame = 0; show(); }); };
 
   const refresh = () => {
-    order = select();
+    order = exporter.select.select(state);
     focused = 0;
     for (const entry of [...live.values()]) drop(entry);
     $("none").hidden = order.length > 0;
@@ -234,6 +162,11 @@
     const named = index.classes.map((number, at) => [index.names[number] || "class " + number, number, counts[at]]).filter((one) => one[2]);
     named.sort((a, b) => a[0].localeCompare(b[0]));
     for (const [title, number, count] of named) option($("class"), number, title + " (" + count + ")");
+    const each = new Array(index.labels.length).fill(0);
+    for (const at of index.label) if (at >= 0) each[at]++;
+    const given = index.labels.map((label, at) => [label, each[at]]).sort((a, b) => a[0].localeCompare(b[0]));
+    for (const [label, number] of given) option($("label"), label, label + " (" + number + ")");
+    $("label").closest(".field").hidden = !given.length;
     for (const [key, [title]] of Object.entries(sorts)) {
       if (key === "loss" && !index.loss) continue;
       if (key === "label" && !index.labels.length) continue;
@@ -283,7 +216,7 @@
     });
     $("tools").addEventListener("submit", (event) => event.preventDefault());
     const clear = () => {
-      for (const field of ["q", "class", "outcome", "min", "max", "maps"]) state[field] = "";
+      for (const field of ["q", "class", "label", "outcome", "min", "max", "maps"]) state[field] = "";
       state.sort = "set";
       reflect();
       refresh();
@@ -305,7 +238,7 @@
     new ResizeObserver(() => { measure(); soon(); }).observe($("grid"));
     addEventListener("hashchange", () => { read(); reflect(); refresh(); exporter.viewer.restore(); });
     exporter.grid = {
-      state, write, reflect, name, className, labelName, changed: () => exporter.viewer.placed(),
+      reflect, changed: () => exporter.viewer.placed(),
       order: () => order,
       repaint: () => { for (const entry of live.values()) paint(entry); },
       focus: (position) => move(Math.max(0, order.indexOf(position))),

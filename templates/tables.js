@@ -1,6 +1,8 @@
 // Tables that sort by a click on a column's head, and the search box over the table of layers.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
+  // A number as it is written: with a true minus sign, thousands apart, perhaps in percent.
+  const read = (text) => text.trim() === "" || text.trim() === "—" ? -Infinity : parseFloat(text.replace("−", "-").replace(/e−/, "e-").replace(/,/g, ""));
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
     const original = [...body.rows];
@@ -10,11 +12,12 @@ document.addEventListener("DOMContentLoaded", () => {
       const button = document.createElement("button");
       button.type = "button";
       button.className = "sorter";
+      button.dataset.control = "sort-column";
       button.textContent = head.textContent;
       head.replaceChildren(button);
       const key = (row) => {
         const cell = row.cells[column];
-        return head.dataset.kind === "number" ? Number(cell.dataset.value ?? cell.textContent) : cell.textContent.trim();
+        return head.dataset.kind === "number" ? Number(cell.dataset.value ?? read(cell.textContent)) : cell.textContent.trim();
       };
       button.addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
@@ -46,7 +49,7 @@ document.addEventListener("DOMContentLoaded", () => {
         row.hidden = text !== "" && !row.textContent.toLowerCase().includes(text);
         if (!row.hidden) shown++;
       }
-      out.textContent = text ? shown + " of " + rows.length + " layers" : "";
+      out.textContent = text ? shown + " of " + rows.length + " " + (find.dataset.noun || "layers") : "";
     };
     find.addEventListener("input", filter);
     filter();

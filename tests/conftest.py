@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -30,8 +30,15 @@ from exporter.records import (
     Row,
     StoredMap,
 )
-from exporter.store import KernelSheet, create_run, pack_activation, pack_map
-from exporter.summaries import channel_table, merge_channels
+from exporter.store import KernelSheet, RunFolder, create_run, pack_activation, pack_map
+from exporter.summaries import (
+    PARTS,
+    Scope,
+    channel_table,
+    merge_channels,
+    merge_set,
+    shard_parts,
+)
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 CLASSES = (
@@ -318,6 +325,25 @@ def _png(values: NDArray[np.float32]) -> bytes:
     return content.tobytes()
 
 
+def write_shards(folder: RunFolder, images: Sequence[SampleImage], indices: Iterable[int]) -> None:
+    """Write shards as an export does: what they add to the set, then the rows."""
+    scope = Scope.of(folder.plan)
+    for index in indices:
+        batches = sample_batches(folder.plan, images, index)
+        rows = sample_rows(folder.plan, images, index)
+        folder.write_summary(index, channel_table(batches))
+        for name, table in shard_parts(rows, batches, scope).items():
+            folder.write_summary(index, table, name)
+        folder.write_shard(index, rows)
+
+
+def finish_run(folder: RunFolder, seconds: float) -> None:
+    """Merge what the shards add, and write ``run.json``."""
+    merged = merge_set(folder.summaries, Scope.of(folder.plan))
+    folder.write_set(merged.tables, merged.summary)
+    folder.finish(seconds, merge_channels(folder.summaries()))
+
+
 def build_run(
     path: Path,
     *,
@@ -340,13 +366,11 @@ def build_run(
         shards: write only the first so many, leaving the run partial; None finishes it.
     """
     plan = sample_plan(images, shard_size=shard_size, methods=methods, layers=layers, model=model)
-    with create_run(path, plan) as folder:
+    with create_run(path, plan, parts=PARTS) as folder:
         folder.write_kernels(sample_kernels())
-        for index in range(len(plan.shards) if shards is None else shards):
-            folder.write_summary(index, channel_table(sample_batches(plan, images, index)))
-            folder.write_shard(index, sample_rows(plan, images, index))
+        write_shards(folder, images, range(len(plan.shards) if shards is None else shards))
         if shards is None:
-            folder.finish(1.5, merge_channels(folder.summaries()))
+            finish_run(folder, 1.5)
     return path
 
 

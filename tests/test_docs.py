@@ -22,8 +22,8 @@ def page() -> str:
     parts = [
         "# The command line\n",
         "Written from the program's own help by `python tests/test_docs.py`.\n",
-        "Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images could not be",
-        "read (listed in the run and the report); 130 interrupted; `--resume` goes on from there.\n",
+        "Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images could not",
+        "be read (they are listed); 130 interrupted; `--resume` goes on from there.\n",
     ]
     commands = [("exporter", group), *((f"exporter {n}", c) for n, c in group.commands.items())]
     for name, command in commands:

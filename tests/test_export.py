@@ -179,6 +179,38 @@ def test_a_data_set_of_tensors_is_taken_as_it_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(stored, expected, atol=2e-5 * np.ptp(expected))
 
 
+def test_a_model_of_one_channel_works_by_its_normalisation_alone(
+    photos: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+    run = exporter.export(
+        model,
+        photos,
+        out=tmp_path / "run",
+        writers=(),
+        layers=("1",),
+        maps=("gradcam",),
+        preprocessing={"size": 32, "mean": (0.25,), "std": (0.5,)},
+    )
+    row = next(run.rows())
+    grey = cv2.imdecode(np.frombuffer(row.image or b"", np.uint8), cv2.IMREAD_UNCHANGED)
+    assert grey.shape == (32, 32)
+    entry = run.plan.images[0]
+    view = exporter.images.open_images(photos).load(entry, run.plan.model.preprocessing).view
+    inputs = torch.from_numpy((view[None, :, :, 0].astype(np.float32) / 255 - 0.25) / 0.5)
+    expected = exporter.compute_maps(model, inputs[None], maps=("gradcam",), layers=("1",))
+    stored = run.map(row.id, "gradcam", "1")
+    wanted = expected["gradcam", "1"][0].numpy()
+    np.testing.assert_allclose(stored, wanted, atol=2e-5 * np.ptp(wanted))
+
+
 def test_labels_that_are_classes_are_counted_and_others_are_only_text(
     photos: Path, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ def undisturbed(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def contents(run: Path) -> dict[str, str]:
     """Return the checksum of every file whose bytes the settings decide."""
     files = [run / "channels.parquet"]
-    for folder in ("shards", "summaries", "kernels"):
+    for folder in ("shards", "summaries", "set", "kernels"):
         files += sorted((run / folder).iterdir())
     return {
         str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
@@ -104,6 +104,10 @@ def moments(events: list[str]) -> list[int]:
     wanted = (
         "/shards/.00001.tmp",
         "/summaries/.00001.tmp",
+        "/summaries/.00001-set.tmp",
+        "/summaries/.00001-images.tmp",
+        "/set/.confusion.tmp",
+        "/set/.summary.json.tmp",
         "/run.json",
         "/kernels",
         "tensorboard",

@@ -17,6 +17,8 @@ from exporter.capture.reduce import (
     quantise,
     strongest_channels,
 )
+from exporter.capture.rerun import follows_alone, run_from
+from exporter.capture.rules import relu_rule
 
 __all__ = [
     "Captured",
@@ -25,8 +27,11 @@ __all__ = [
     "Strongest",
     "capture",
     "channel_statistics",
+    "follows_alone",
     "guest",
     "plan_passes",
     "quantise",
+    "relu_rule",
+    "run_from",
     "strongest_channels",
 ]

@@ -14,6 +14,10 @@ class Needs(Protocol):
     def gradients(self) -> bool:
         """Whether the target's gradient at the layers is needed."""
 
+    @property
+    def passes(self) -> str:
+        """What it runs by itself, in words; ``""`` for a method that reads the shared pass."""
+
 
 class Planned(Protocol):
     """What the planner asks of a method (see `exporter.maps.Method`)."""
@@ -25,6 +29,13 @@ class Planned(Protocol):
     @property
     def needs(self) -> Needs:
         """What it is computed from."""
+
+    @property
+    def reads_layers(self) -> bool:
+        """Whether a layer has to be captured for it."""
+
+    def passes(self, targets: int) -> str:
+        """Say what it runs by itself for so many targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +49,21 @@ class Pass:
         forwards: forward passes.
         backwards: backward passes over that forward's graph, one a target; 0 where no method needs
             a gradient, and the forward then records no graph.
+        own: for methods that run the model themselves, what they run, in words; the counts are then
+            those of the shared pass that they begin with, none.
     """
 
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     forwards: int = 1
     backwards: int = 0
+    own: str = ""
 
     @property
     def sentence(self) -> str:
         """Say what the pass does, in words."""
+        if self.own:
+            return f"{self.own} for {', '.join(self.methods)}"
         back = "no backward" if self.backwards == 0 else _count(self.backwards, "backward")
         what = ", ".join(self.methods) or "predictions and activations"
         where = f" at {', '.join(self.layers)}" if self.methods and self.layers else ""
@@ -60,9 +76,9 @@ def plan_passes(
     """Plan the passes of one batch.
 
     Every method that reads activations and gradients of the plain model shares one pass, at all
-    layers: one forward, and one backward a target if any of them needs a gradient. There is one
-    pass even for no methods: predictions come from it. A method with a model of its own (a changed
-    backward rule, perturbed inputs) would get a pass of its own here.
+    layers: one forward, and one backward a target if any of them needs a gradient. There is this
+    pass even for no methods: predictions come from it. Methods that run the model themselves (a
+    changed backward rule, perturbed inputs) follow, those that run the same thing together.
 
     Args:
         methods: in the order asked for.
@@ -80,13 +96,17 @@ def plan_passes(
         'one forward and no backward for eigencam at layer4'
     """
     gradients = any(method.needs.gradients for method in methods)
-    return (
-        Pass(
-            methods=tuple(method.name for method in methods),
-            layers=tuple(layers),
-            backwards=targets if gradients else 0,
-        ),
+    own: dict[str, list[str]] = {}
+    for method in methods:
+        if method.needs.passes:
+            own.setdefault(method.passes(targets), []).append(method.name)
+    shared = Pass(
+        methods=tuple(method.name for method in methods if not method.needs.passes),
+        layers=tuple(layers) if any(method.reads_layers for method in methods) else (),
+        backwards=targets if gradients else 0,
     )
+    later = (Pass(tuple(names), (), forwards=0, own=words) for words, names in own.items())
+    return (shared, *later)
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import rows_of
 from exporter.explain.layers import View, classifiers_at, maps_at_layers
+from exporter.explain.passes import Runner
 from exporter.maps import get_methods
 from exporter.models import Reshape, choose_layers, locate_output
 
@@ -30,6 +31,7 @@ def compute_maps(
     rectify: bool = False,
     output: str | None = None,
     reshape: Reshape | None = None,
+    seed: int = 0,
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -47,14 +49,16 @@ def compute_maps(
             predicted class.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
-        reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its shape
-            does not tell. None, or where it fails on a layer, reads the shape.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its
+            shape does not tell. None, or where it fails on a layer, reads the shape.
+        seed: of methods that draw random numbers, such as ``smoothgrad``.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
         model) of shape (N, H, W), or (N, T, H, W) where targets are lists, at the layer's own
         resolution, on the model's device. Nothing is normalised. ``cam`` is there only for the
-        layers that it fits.
+        layers that it fits. A pixel method has the layer ``""`` and gives (N, C, H, W), or
+        (N, T, C, H, W), at the input's resolution; C is 1 where it does not tell channels apart.
 
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
@@ -73,7 +77,9 @@ def compute_maps(
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
     wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)
-    names = _named(model, images, wanted_layers, output, reshape)
+    names: tuple[str, ...] = ()
+    if any(method.reads_layers for method in methods):
+        names = _named(model, images, wanted_layers, output, reshape)
     wanted, several = _one_an_image(targets, len(images))
     classifiers = classifiers_at(methods, model, names, images[:1], output=output)
     count = len(wanted[0]) if wanted else 1
@@ -87,6 +93,18 @@ def compute_maps(
     )
     with torch.inference_mode(False), torch.no_grad():
         rows = rows_of(locate_output(captured.output, output)[0])
+        classes = _indices(rows, wanted) if _all_classes(wanted) else None
+    passes = Runner(model, methods, seed=seed)(
+        images,
+        captured,
+        names,
+        lambda found, part: _repeated(
+            rows_of(locate_output(found, output)[0]), wanted, classes, part
+        ),
+        targets=classes,
+        count=count,
+    )
+    with torch.inference_mode(False), torch.no_grad():
         made, missing = maps_at_layers(
             methods,
             captured,
@@ -95,19 +113,22 @@ def compute_maps(
             classifiers=classifiers,
             targets=_indices(rows, wanted) if classifiers else None,
             count=count,
+            passes=passes,
         )
-        for layer in names:
+        for layer in names if any(method.at_layers for method in methods) else ():
             # Of a layer that returns a container, one element that can be explained is enough.
             if any(layer in captured.asked[name] and name not in missing for name in made):
                 continue
             for name, why in missing.items():
                 if name == layer or name.startswith(f"{layer}["):
                     raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
+        everywhere = [*made.items()]
+        everywhere.append(("", {name: whole.unbind(1) for name, whole in passes.pixels.items()}))
         return {
             (method.name, layer): _finished(
                 found[method.name], several, rectify and method.record.relu
             )
-            for layer, found in made.items()
+            for layer, found in everywhere
             for method in methods
             if method.name in found
         }
@@ -180,7 +201,7 @@ def _one_an_image(
 
 def _scores(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
     """Return every image's targets as scalars, (N, T)."""
-    if wanted is None or all(isinstance(one, int) for row in wanted for one in row):
+    if wanted is None or _all_classes(wanted):
         return rows.gather(1, _indices(rows, wanted))
     return torch.stack(
         [
@@ -188,6 +209,21 @@ def _scores(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
             for row, ones in zip(rows, wanted, strict=True)
         ]
     )
+
+
+def _all_classes(wanted: list[list[Explained]] | None) -> bool:
+    return wanted is None or all(isinstance(one, int) for row in wanted for one in row)
+
+
+def _repeated(
+    rows: Tensor, wanted: list[list[Explained]] | None, classes: Tensor | None, images: slice
+) -> Tensor:
+    """Return the targets' scores (k·N, T) of k variants of some images."""
+    if classes is not None:
+        here = classes[images]
+        return rows.gather(1, here.repeat(len(rows) // len(here), 1))
+    some = (wanted or [])[images]
+    return _scores(rows, some * (len(rows) // len(some)))
 
 
 def _score(target: Explained, row: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from exporter.capture import (
 from exporter.errors import TargetError
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
+from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
 from exporter.models import Reshape, Target, locate_output, target_indices
 
@@ -41,6 +42,7 @@ class Explainer:
         output: str | None = None,
         top_k: int = 5,
         reshape: Reshape | None = None,
+        seed: int = 0,
     ) -> None:
         """Take what every batch has in common.
 
@@ -54,10 +56,12 @@ class Explainer:
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
             reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
+            seed: of methods that draw random numbers.
         """
         self._module = module
         self._methods = tuple(methods)
-        self._layers = tuple(layers) if methods else ()
+        self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
+        self._runner = Runner(module, methods, seed=seed)
         self._recorded = tuple(recorded)
         self._channels = channels
         self._target = target
@@ -109,6 +113,15 @@ class Explainer:
         with torch.inference_mode(False), torch.no_grad():
             logits = self._logits(captured.output)
             targets, _ = self._scores(captured.output, labels)
+        passes = self._runner(
+            inputs,
+            captured,
+            self._layers,
+            lambda output, images: _repeated(self._logits(output), targets[images]),
+            targets=targets,
+            count=targets.shape[1],
+        )
+        with torch.inference_mode(False), torch.no_grad():
             maps, missing = maps_at_layers(
                 self._methods,
                 captured,
@@ -117,7 +130,9 @@ class Explainer:
                 classifiers=self._classifiers or {},
                 targets=targets,
                 count=targets.shape[1],
+                passes=passes,
             )
+            pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(
                 self._record(name, activation, View.of(inputs, self._reshape))
                 for name, activation in captured.activations.items()
@@ -127,7 +142,10 @@ class Explainer:
                 *_predictions(logits, labels, self._top_k),
                 targets=targets.to(torch.int32),
                 nan_output=~torch.isfinite(logits).all(1),
-                blocks=tuple(block_of(layer, made) for layer, made in maps.items()),
+                blocks=tuple(
+                    block_of(layer, made)
+                    for layer, made in (*maps.items(), *(("", found) for found in pixels))
+                ),
                 recorded=recorded,
             )
             for name in self._recorded:
@@ -150,6 +168,11 @@ class Explainer:
         if self._channels == 0:
             return Recorded(name, statistics, None)
         return Recorded(name, statistics, strongest_channels(laid, statistics.mean, self._channels))
+
+
+def _repeated(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the targets' scores (k·N, T) of k variants of N images."""
+    return logits.gather(1, targets.repeat(len(logits) // len(targets), 1))
 
 
 def rows_of(output: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,18 @@ class View(NamedTuple):
         return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1], reshape)
 
 
+class Made(Protocol):
+    """What methods that run the model themselves gave (see `exporter.explain.passes.Passes`)."""
+
+    @property
+    def layers(self) -> Mapping[str, LayerMaps]:
+        """Maps by layer."""
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """By ``method at layer``, why there is none."""
+
+
 def maps_at_layers(
     methods: Sequence[Method],
     captured: Captured,
@@ -48,6 +60,7 @@ def maps_at_layers(
     classifiers: Mapping[str, Tensor],
     targets: Tensor | None,
     count: int,
+    passes: Made,
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
 
@@ -59,6 +72,7 @@ def maps_at_layers(
         classifiers: by layer, the linear layer (K, C) that global average pooling feeds from it.
         targets: class indices (N, T), needed for methods of a classifier only.
         count: T, targets an image.
+        passes: what the methods that run the model themselves gave.
 
     Returns:
         Maps by layer in execution order, and by layer (or ``method at layer``) why one is missing.
@@ -67,6 +81,7 @@ def maps_at_layers(
         LayerError: if a layer has no grid of places, or none of the layers can be explained.
     """
     asked = set(layers)
+    reading = [method for method in methods if method.kind != "pass"]
     missing = {
         name: why
         for name, why in captured.missing.items()
@@ -79,7 +94,7 @@ def maps_at_layers(
         gradients = captured.gradients.get(name)
         rows = _rows(classifiers.get(name), targets)
         here = []
-        for method in methods:
+        for method in reading:
             if method.needs.classifier and rows is None:
                 missing[f"{method.name} at {name}"] = (
                     "no average pooling and single linear layer follow"
@@ -92,7 +107,13 @@ def maps_at_layers(
             if gradients is not None and any(method.needs.gradients for method in here):
                 steep = [in_map_type(as_grid(one, name, view)) for one in gradients]
             found[name] = _layer_maps(here, activation, steep, rows, count)
-    if methods and not found:
+        if name in passes.layers:
+            made = found.get(name, {}) | passes.layers[name]
+            found[name] = {
+                method.name: made[method.name] for method in methods if method.name in made
+            }
+    missing |= passes.missing
+    if any(method.at_layers for method in methods) and not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
     return found, missing

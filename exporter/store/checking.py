@@ -116,11 +116,14 @@ def _checksums(run: Run) -> Iterator[str]:
         totals = run.totals
     except RunError:
         return
+    # Shards and channels' summaries that are missing are told of elsewhere.
+    told = {run.path / layout.CHANNELS}
+    for index in range(len(run.plan.shards)):
+        told |= {layout.shard_file(run.path, index), layout.summary_file(run.path, index)}
     for name, expected in (totals.checksums if totals else {}).items():
         file = run.path / name
         if not file.is_file():
-            # Shards and summaries that are missing are told of elsewhere.
-            if name != layout.CHANNELS and "/" not in name:
+            if file not in told:
                 yield f"{name} is missing; {_RESUME}"
         elif sha256(file) != expected:
             yield f"{name} is not as it was written (SHA-256 differs); remove it and {_RESUME}"
@@ -166,8 +169,9 @@ def _sinks(run: Run) -> Iterator[str]:
 
 
 def _leftovers(run: Run) -> Iterator[str]:
-    for folder in (run.path, run.path / layout.SHARDS, run.path / layout.SUMMARIES):
+    for name in ("", layout.SHARDS, layout.SUMMARIES, layout.SET):
+        folder = run.path / name
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if layout.is_temporary(entry.name):
-                name = entry.relative_to(run.path).as_posix()
-                yield f"{name} is half-built and can be removed"
+                half = entry.relative_to(run.path).as_posix()
+                yield f"{half} is half-built and can be removed"

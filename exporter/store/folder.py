@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,13 +20,19 @@ from exporter.store.plans import plan_bytes, plan_document, read_document, read_
 from exporter.store.resuming import differences
 from exporter.store.rows import rows_to_table
 from exporter.store.schema import parquet_options
+from exporter.store.sets import set_is_there
 from exporter.store.totals import count_totals, totals_bytes
 
 _PARQUET_MAGIC = b"PAR1"
 
 
 def create_run(
-    path: Path | str, plan: Plan, *, overwrite: bool = False, resume: bool = False
+    path: Path | str,
+    plan: Plan,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    parts: Sequence[str] = (),
 ) -> RunFolder:
     """Begin a run in a new or empty folder, or go on with one.
 
@@ -34,6 +41,8 @@ def create_run(
         plan: what the run will do.
         overwrite: remove the run that is there, and nothing else of the folder.
         resume: go on with the run that is there, if its plan is the same; or begin one.
+        parts: names of what a shard adds to the set besides its channels; a shard that lacks one
+            is missing.
 
     Returns:
         The folder, locked against other writers until it is finished or closed.
@@ -53,7 +62,7 @@ def create_run(
     except BaseException:
         lock.release()
         raise
-    return RunFolder(run, plan, lock)
+    return RunFolder(run, plan, lock, parts)
 
 
 def _make_folder(run: Path) -> None:
@@ -118,7 +127,7 @@ def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
 
 
 def _remove_leftovers(run: Path) -> None:
-    for folder in (run, run / layout.SHARDS, run / layout.SUMMARIES):
+    for folder in (run, run / layout.SHARDS, run / layout.SUMMARIES, run / layout.SET):
         if folder.is_dir():
             for entry in list(folder.iterdir()):
                 if layout.is_temporary(entry.name):
@@ -136,13 +145,13 @@ class RunFolder:
         plan: what the run does; of a resumed run, the plan it was begun with.
     """
 
-    def __init__(self, path: Path, plan: Plan, lock: RunLock) -> None:
+    def __init__(self, path: Path, plan: Plan, lock: RunLock, parts: Sequence[str] = ()) -> None:
         self.path = path
         self.plan = plan
         self._lock = lock
+        self._parts = tuple(parts)
         self._checksums: dict[str, str] = {}
-        unmerged = bool(plan.recorded) and not (path / layout.CHANNELS).exists()
-        if unmerged or self.missing():
+        if self._unmerged() or self.missing():
             remove(path / layout.TOTALS)  # its presence says that all is there
 
     def __enter__(self) -> RunFolder:
@@ -160,27 +169,40 @@ class RunFolder:
         """Unlock the folder; what is there stays and can be resumed."""
         self._lock.release()
 
+    def _unmerged(self) -> bool:
+        """Say whether something that is merged from the shards is not there."""
+        if self.plan.recorded and not (self.path / layout.CHANNELS).exists():
+            return True
+        return bool(self._parts) and not set_is_there(self.path)
+
     def missing(self) -> list[int]:
         """Return the shards that are still to be computed, in order."""
         return [
             index
             for index in range(len(self.plan.shards))
-            if not _is_parquet(layout.shard_file(self.path, index))
-            or (self.plan.recorded and not _is_parquet(layout.summary_file(self.path, index)))
+            if not all(map(_is_parquet, (layout.shard_file(self.path, index), *self._added(index))))
         ]
 
-    def write_summary(self, index: int, table: pa.Table) -> None:
+    def _added(self, index: int) -> list[Path]:
+        """Return the files of what a shard adds to the set."""
+        parts = (*([""] if self.plan.recorded else []), *self._parts)
+        return [layout.summary_file(self.path, index, part) for part in parts]
+
+    def write_summary(self, index: int, table: pa.Table, part: str = "") -> None:
         """Write what a shard adds to the set's statistics, before the shard itself.
 
         Args:
             index: number of the shard.
             table: as the summaries give it.
+            part: its name; of the channels, nothing.
 
         Raises:
             RunError: if it cannot be written.
         """
-        content = parquet_bytes(table, compression="NONE", write_statistics=False)
-        self._write(layout.summary_file(self.path, index), content)
+        # Sums of maps are mostly zero bytes; what the channels add is not.
+        compression = "ZSTD" if part else "NONE"
+        content = parquet_bytes(table, compression=compression, write_statistics=False)
+        self._write(layout.summary_file(self.path, index, part), content)
 
     def write_shard(self, index: int, rows: Sequence[Row]) -> None:
         """Write the rows of a shard, which commits it and its summary.
@@ -204,19 +226,24 @@ class RunFolder:
         name = file.relative_to(self.path).as_posix()
         self._checksums[name] = hashlib.sha256(content).hexdigest()
 
-    def summaries(self) -> Iterator[pa.Table]:
+    def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield what every shard adds to the statistics, in shard order.
+
+        Args:
+            part: its name; of the channels, nothing.
+            columns: to be read, or leaves of them; all of them where None.
 
         Raises:
             RunError: if one cannot be read.
         """
-        if not self.plan.recorded:
+        if not part and not self.plan.recorded:
             return
+        asked = None if columns is None else list(columns)
         for index in range(len(self.plan.shards)):
-            file = layout.summary_file(self.path, index)
+            file = layout.summary_file(self.path, index, part)
             try:
                 with pq.ParquetFile(file) as parquet:
-                    yield parquet.read(use_threads=False)
+                    yield parquet.read(columns=asked, use_threads=False)
             except (OSError, pa.ArrowException):
                 raise RunError(
                     f"{str(file)!r} is missing or damaged; remove shard {index} and go on "
@@ -230,6 +257,23 @@ class RunFolder:
             RunError: if it cannot be written.
         """
         return kernels.write_kernels(self.path, sheets)
+
+    def write_set(self, tables: Mapping[str, pa.Table], summary: Mapping[str, object]) -> None:
+        """Write ``set/``, what is merged from the named parts; ``set/summary.json`` last.
+
+        Args:
+            tables: by the name of their file.
+            summary: JSON values.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        _make_folder(self.path / layout.SET)
+        for name, table in tables.items():
+            content = parquet_bytes(table, compression="ZSTD")
+            self._write(layout.set_table(self.path, name), content)
+        text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        self._write(self.path / layout.SET / layout.SET_SUMMARY, memoryview(text.encode()))
 
     def finish(self, seconds: float, channels: pa.Table | None = None) -> Totals:
         """Write what the whole set gives, ``run.json`` last, and unlock the folder.
@@ -254,8 +298,9 @@ class RunFolder:
             content = parquet_bytes(channels, compression="NONE")
             self._write(self.path / layout.CHANNELS, content)
         shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
-        summaries = [layout.summary_file(self.path, n) for n in range(len(self.plan.shards))]
-        for file in (*shards, *summaries):
+        summaries = [file for n in range(len(self.plan.shards)) for file in self._added(n)]
+        merged = (self.path / layout.SET).iterdir() if self._parts else ()
+        for file in (*shards, *summaries, *merged):
             name = file.relative_to(self.path).as_posix()
             if name not in self._checksums and file.exists():
                 self._checksums[name] = sha256(file)

@@ -11,13 +11,15 @@ CHANNELS: Final = "channels.parquet"
 LOCK: Final = ".lock"
 SHARDS: Final = "shards"
 SUMMARIES: Final = "summaries"
+SET: Final = "set"
+SET_SUMMARY: Final = "summary.json"
 KERNELS: Final = "kernels"
 KERNEL_LIST: Final = "kernels.json"
 SINKS: Final = ("tensorboard", "wandb", "html")
 SINK_NOTE: Final = "writers.json"
 
 # In the order they are removed: what says "complete" first, what says "a run" last.
-OWN: Final = (TOTALS, *SINKS, SINK_NOTE, CHANNELS, SHARDS, SUMMARIES, KERNELS, PLAN)
+OWN: Final = (TOTALS, *SINKS, SINK_NOTE, CHANNELS, SET, SHARDS, SUMMARIES, KERNELS, PLAN)
 """Everything the exporter makes in a run folder, besides temporaries and the lock."""
 
 
@@ -26,9 +28,17 @@ def shard_file(run: Path, index: int) -> Path:
     return run / SHARDS / f"{index:05d}.parquet"
 
 
-def summary_file(run: Path, index: int) -> Path:
-    """Return where the shard's part of the statistics is: ``summaries/00000.parquet``."""
-    return run / SUMMARIES / f"{index:05d}.parquet"
+def summary_file(run: Path, index: int, part: str = "") -> Path:
+    """Return where the shard's part of the statistics is: ``summaries/00000.parquet``.
+
+    A named part, such as ``set``, is in ``summaries/00000-set.parquet``.
+    """
+    return run / SUMMARIES / f"{index:05d}{'-' if part else ''}{part}.parquet"
+
+
+def set_table(run: Path, name: str) -> Path:
+    """Return where a table of the whole set is: ``set/classes.parquet``."""
+    return run / SET / f"{name}.parquet"
 
 
 def temporary(path: Path) -> Path:

@@ -14,13 +14,29 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from exporter.errors import RunError, choices
-from exporter.records import ChannelRow, KernelRecord, Plan, Row, StoredMap, Totals
+from exporter.records import (
+    ChannelRow,
+    ClassMap,
+    ClassRow,
+    ConfusedPair,
+    ImageQuality,
+    KernelRecord,
+    MethodAgreement,
+    MethodRow,
+    Plan,
+    RedundantPair,
+    Row,
+    SetSummary,
+    StoredMap,
+    Totals,
+)
 from exporter.store import layout
 from exporter.store.channels import read_channels
 from exporter.store.kernels import read_kernels
 from exporter.store.plans import image_ids, read_document, read_plan
 from exporter.store.rows import table_to_rows
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_A_GROUP
+from exporter.store.sets import read_quality, read_records, read_summary
 from exporter.store.totals import read_totals
 
 _GROUPS_AT_ONCE = 8
@@ -209,6 +225,59 @@ class Run:
                 f"no channels were recorded at {layer!r}; {choices(layer, self.plan.recorded)}"
             )
         return rows
+
+    @property
+    def summary(self) -> SetSummary | None:
+        """The numbers and strips of the whole set; None for a partial run, or one without them."""
+        return read_summary(self.path)
+
+    def classes(self) -> tuple[ClassRow, ...]:
+        """Return the classes that are a label or a prediction, by index; none for a partial run."""
+        return read_records(self.path, "classes", ClassRow)
+
+    def confusion(self, limit: int | None = None) -> tuple[ConfusedPair, ...]:
+        """Return the confused pairs, the most frequent first.
+
+        Args:
+            limit: so many at most; a run keeps 10,000.
+        """
+        return read_records(self.path, "confusion", ConfusedPair)[:limit]
+
+    def methods(self) -> tuple[MethodRow, ...]:
+        """Return each (method, layer): methods in the order asked for, layers shallow to deep."""
+        return read_records(self.path, "methods", MethodRow)
+
+    def agreement(self) -> tuple[MethodAgreement, ...]:
+        """Return how two methods agree at each layer: every pair in the order asked for."""
+        return read_records(self.path, "agreement", MethodAgreement)
+
+    def class_maps(self, index: int | None = None) -> tuple[ClassMap, ...]:
+        """Return mean maps of classes, by class and method.
+
+        Args:
+            index: only this class's; nothing where its maps are not kept.
+        """
+        filters = None if index is None else [("index", "==", index)]
+        return read_records(self.path, "class-maps", ClassMap, filters)
+
+    def redundant(self, layer: str | None = None) -> tuple[RedundantPair, ...]:
+        """Return pairs of redundant channels, the strongest of each layer first.
+
+        Args:
+            layer: only this layer's.
+        """
+        filters = None if layer is None else [("layer", "==", layer)]
+        return read_records(self.path, "redundant", RedundantPair, filters)
+
+    def quality(self) -> Iterator[ImageQuality]:
+        """Yield how good each image's maps are, in plan order; also of a partial run."""
+        for table in read_quality(self.path, self.shards):
+            yield from (ImageQuality(**row) for row in table.to_pylist())
+
+    def quality_table(self) -> pa.Table | None:
+        """Return the same as columns, a few dozen bytes an image; None where there are none."""
+        tables = list(read_quality(self.path, self.shards))
+        return pa.concat_tables(tables) if tables else None
 
     def kernels(self) -> tuple[KernelRecord, ...]:
         """Return the sheets of kernels, in the order asked for."""

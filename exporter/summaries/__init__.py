@@ -1,4 +1,4 @@
-"""What only the whole set shows: channel statistics, and which images are kept for small sinks."""
+"""What only the whole set shows: channels, numbers, classes, methods, images that matter."""
 
 from exporter.summaries.channels import (
     CHANNEL_SCHEMA,
@@ -7,5 +7,24 @@ from exporter.summaries.channels import (
     merge_channels,
 )
 from exporter.summaries.keep import keep_images
+from exporter.summaries.schema import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
+from exporter.summaries.scope import Scope
+from exporter.summaries.sets import SetTables, merge_set
+from exporter.summaries.shards import PARTS, map_quality, shard_parts
 
-__all__ = ["CHANNEL_SCHEMA", "SUMMARY_SCHEMA", "channel_table", "keep_images", "merge_channels"]
+__all__ = [
+    "CHANNEL_SCHEMA",
+    "IMAGES_SCHEMA",
+    "PARTS",
+    "SET_SCHEMA",
+    "SET_TABLES",
+    "SUMMARY_SCHEMA",
+    "Scope",
+    "SetTables",
+    "channel_table",
+    "keep_images",
+    "map_quality",
+    "merge_channels",
+    "merge_set",
+    "shard_parts",
+]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exporter.summaries.grids import Grid
 
-SIDE: Final = 28
+SIDE: Final = 14
 """Rows and columns compared at most: of a larger map every second, third … cell is taken."""
 
 
@@ -39,8 +39,9 @@ def agreement(grid: Grid) -> NDArray[np.float64]:
         ranks[grid.flat[block] | ~grid.there[block]] = 0
         # Ranks are whole, so that these sums are exact in any order.
         products = np.matmul(ranks, ranks.transpose(0, 2, 1))
-        own = np.sqrt(np.einsum("nmm->nm", products))
-        size = own[:, first] * own[:, second]
+        own = np.einsum("nmm->nm", products)
+        # The root of the product, not the product of roots: 1 is then 1.
+        size = np.sqrt(own[:, first] * own[:, second])
         with np.errstate(invalid="ignore", divide="ignore"):
             found[block] = np.where(size > 0, products[:, first, second] / size, np.nan)
     return found

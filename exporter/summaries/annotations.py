@@ -38,7 +38,7 @@ class Hits(NamedTuple):
 
 def coverage(
     row: Row, height: int, width: int, mask: Mask | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
     """Lay an image's boxes or mask on a map's grid, through the geometry of the model's view.
 
     Args:
@@ -48,7 +48,7 @@ def coverage(
         mask: where the object is in the original; it goes before the boxes.
 
     Returns:
-        The share of each cell that is inside, float64 (height, width), and whether its centre is;
+        The share of each cell that is inside, float32 (height, width), and whether its centre is;
         None where the image has no annotation, or none of it is in the view.
     """
     if row.crop is None or (mask is None and not row.boxes):
@@ -57,8 +57,14 @@ def coverage(
     points = _inside(row, mask, height * fine, width * fine)
     if not points.any():
         return None
-    covered = points.reshape(height, fine, width, fine).mean(axis=(1, 3))
-    return covered, _inside(row, mask, height, width)
+    # Counts of points are whole, so that the product is exact.
+    counts = _blocks(height, fine) @ points.astype(np.float32) @ _blocks(width, fine).T
+    return counts / np.float32(fine * fine), _inside(row, mask, height, width)
+
+
+def _blocks(cells: int, fine: int) -> NDArray[np.float32]:
+    """Return the matrix (cells, cells · fine) that adds up the points of each cell."""
+    return np.repeat(np.eye(cells, dtype=np.float32), fine, axis=1)
 
 
 def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.bool_]:
@@ -68,8 +74,10 @@ def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.
     x = left + (np.arange(columns) + 0.5) * ((right - left) / columns)
     y = top + (np.arange(rows) + 0.5) * ((bottom - top) / rows)
     if mask is not None:
-        i, j = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
         height, width = mask.shape
+        # A mask of another size than its photograph is stretched over it.
+        i = np.floor(y * (height / (row.height or height))).astype(np.intp)
+        j = np.floor(x * (width / (row.width or width))).astype(np.intp)
         known = ((i >= 0) & (i < height))[:, None] & ((j >= 0) & (j < width))
         found: NDArray[np.bool_] = (
             mask[np.clip(i, 0, height - 1)[:, None], np.clip(j, 0, width - 1)] & known
@@ -81,7 +89,7 @@ def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.
     return inside
 
 
-def hits(grid: Grid, place: int, covered: NDArray[np.float64], centres: NDArray[np.bool_]) -> Hits:
+def hits(grid: Grid, place: int, covered: NDArray[np.float32], centres: NDArray[np.bool_]) -> Hits:
     """Measure the maps of one image against what ``coverage`` gave.
 
     The pointing game (Zhang et al. 2018, without its tolerance of 15 pixels), the energy-based
@@ -94,18 +102,18 @@ def hits(grid: Grid, place: int, covered: NDArray[np.float64], centres: NDArray[
         covered: share of each cell that is inside (height, width).
         centres: whether the centre of each cell is inside.
     """
-    values = grid.shown(slice(place, place + 1))[0].astype(np.float64)
+    values = grid.shown(slice(place, place + 1))[0]
     area = covered.reshape(-1)
-    total, largest = values.sum(axis=1), values.max(axis=1)
-    some = total > 0
-    region = (values >= THRESHOLD * largest[:, None]) & some[:, None]
-    common = np.where(region, area, 0).sum(axis=1)
-    union = region.sum(axis=1) + area.sum() - common
-    pointed = centres.reshape(-1)[grid.levels[place].argmax(axis=1)]
+    total, largest = values @ np.ones_like(area), values.max(axis=1)
+    some = largest > 0
+    region = (values >= np.where(some, THRESHOLD * largest, np.inf)[:, None]).astype(np.float32)
+    common = region @ area
+    union = region @ np.ones_like(area) + area @ np.ones_like(area) - common
+    pointed = centres.reshape(-1)[grid.levels[place].argmax(axis=1)] & some
     there = grid.there[place]
-    energy = (values * area).sum(axis=1) / np.where(some, total, 1)
+    energy = (values @ area) / np.where(some, total, 1)
     return Hits(
-        np.where(there, (pointed & some).astype(np.float64), np.nan),
+        np.where(there, pointed.astype(np.float64), np.nan),
         np.where(there, np.minimum(energy, 1), np.nan),
         np.where(there, common / union, np.nan),
     )

@@ -47,8 +47,12 @@ def map_entries(
     sums = np.add.reduceat(painted[order].astype(np.int64), starts, axis=0)
     counts = [
         np.add.reduceat(values[order], starts, axis=0).tolist()
-        for values in (grid.there.astype(np.int64), (~np.isnan(entropy)).astype(np.int64))
-        + (whole(entropy), whole(top))
+        for values in (
+            grid.there.astype(np.int64),
+            (~np.isnan(entropy)).astype(np.int64),
+            whole(entropy),
+            whole(top),
+        )
     ]
     entries = []
     for c, index in enumerate(classes.tolist()):

@@ -79,7 +79,7 @@ def class_rows(tally: Tally, scope: Scope) -> list[dict[str, Any]]:
     """Return a row a class that is a label or a prediction of the set, by index."""
     keys, sums = tally.sorted()
     return [
-        _class_row(index, dict(zip(COUNTS, counts, strict=True)), scope)  # type: ignore[arg-type]
+        _class_row(index, dict(zip(COUNTS, counts, strict=True)), scope)
         for index, counts in zip(keys, sums.tolist(), strict=True)
     ]
 
@@ -113,7 +113,7 @@ def confusion_rows(tally: Tally, scope: Scope) -> list[dict[str, Any]]:
     order = np.argsort(-counts, kind="stable")[:PAIRS].tolist()
     rows = []
     for place in order:
-        label, predicted = keys[place]  # type: ignore[misc]
+        label, predicted = keys[place]
         rows.append(
             {
                 "label": label,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from exporter.records import MAP_LEVELS, Row, StoredMap
 from exporter.summaries.scope import Scope
 
-CELLS_AT_ONCE: Final = 1 << 17
+CELLS_AT_ONCE: Final = 1 << 16
 """Cells that are worked on at once: they stay in the processor's cache."""
 
 
@@ -115,7 +115,8 @@ def _grid(
         np.array([np.nan if one is None else getattr(one, end) for one in maps]).reshape(shape)
         for end in ("lo", "hi")
     )
-    there = np.isfinite(lo) & np.isfinite(hi)
+    numbers = np.array([one is not None and "nan" not in one.flags for one in maps])
+    there = np.isfinite(lo) & np.isfinite(hi) & numbers.reshape(shape)
     lo, hi = np.where(there, lo, 0), np.where(there, hi, 0)
     rectified = np.array([name in scope.rectified for name in methods])
     span = hi - lo

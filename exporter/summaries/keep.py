@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from exporter.records import Row
-
-EVERY: Final = "all images are kept"
-MOST_WRONG: Final = "most wrong: the errors with the highest confidence"
-LEAST_SURE: Final = "least sure: the lowest confidence"
-ONE_A_CLASS: Final = "one a class: the most confident image of each predicted class"
-SAMPLE: Final = "a seeded sample of the rest"
+from exporter.summaries.rules import (
+    EVERY,
+    LEAST_SURE,
+    MOST_DISAGREEING,
+    MOST_WRONG,
+    ONE_A_CLASS,
+    SAMPLE,
+)
 
 
 class _Image(NamedTuple):
@@ -26,20 +28,25 @@ class _Image(NamedTuple):
 
 
 def keep_images(
-    rows: Iterable[Row], keep: int | Literal["all"], seed: int
+    rows: Iterable[Row],
+    keep: int | Literal["all"],
+    seed: int,
+    agreement: Mapping[str, float] | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Choose the images that small sinks show.
 
-    A quarter of ``keep``, rounded up, goes to each of: the most wrong, the least sure, one a
-    predicted class (the most frequent where they are too many); what they leave goes to a seeded
-    sample. An image counts for the first rule that takes it. With a single
-    output there is no confidence, and all is a sample. Images that could not be read are never
-    kept.
+    An equal part of ``keep``, rounded up, goes to each of: the most wrong, the least sure, the most
+    disagreeing (where ``agreement`` is given), one a predicted class (the most frequent where they
+    are too many); what they leave goes to a seeded sample. An image counts for the first rule that
+    takes it; of equals the smallest id goes first, as in the report's strips. With a single output
+    there is no confidence, and only disagreement and the sample are left. Images that could not be
+    read are never kept.
 
     Args:
         rows: images in plan order; pictures, maps and activations are not looked at.
         keep: how many, or ``all``.
         seed: of the sample.
+        agreement: the methods' mean rank correlation by id, as ``run.quality()`` tells it.
 
     Returns:
         (id, the rule that chose it) in plan order: the same for the same rows, number and seed.
@@ -59,17 +66,22 @@ def keep_images(
         fresh = (image for image in ranked if image not in taken)
         taken.update(dict.fromkeys(list(islice(fresh, min(number, keep - len(taken)))), rule))
 
-    quota = -(-keep // 4)
-    if any(image.predicted != 0 for image in images):
+    told = agreement or {}
+    compared = [image for image in images if image.id in told]
+    quota = -(-keep // (5 if compared else 4))
+    classified = any(image.predicted != 0 for image in images)
+    if classified:
         take(_ranked([i for i in images if i.wrong], lambda i: -i.confidence), quota, MOST_WRONG)
         take(_ranked(images, lambda i: i.confidence), quota, LEAST_SURE)
+    take(_ranked(compared, lambda i: told[i.id]), quota, MOST_DISAGREEING)
+    if classified:
         take(_one_a_class(images, taken), quota, ONE_A_CLASS)
     take(_ranked(images, lambda i: _lot(i.id, seed)), keep, SAMPLE)
     return tuple((image.id, taken[image]) for image in sorted(taken))
 
 
 def _ranked(images: Sequence[_Image], by: Callable[[_Image], float | bytes]) -> Iterable[_Image]:
-    return sorted(images, key=lambda image: (by(image), image.place))
+    return sorted(images, key=lambda image: (by(image), image.id))
 
 
 def _one_a_class(images: Sequence[_Image], taken: dict[_Image, str]) -> list[_Image]:

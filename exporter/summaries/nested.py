@@ -57,4 +57,4 @@ def fields_of(table: pa.Table, column: str) -> dict[str, Any]:
 def stacked(columns: Columns, names: Sequence[str]) -> NDArray[np.int64]:
     """Return columns of whole numbers side by side, int64 (N, sum of their widths)."""
     parts = [np.asarray(columns[name], dtype=np.int64) for name in names]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+    return np.concatenate([part[:, None] if part.ndim == 1 else part for part in parts], axis=1)

@@ -52,7 +52,9 @@ class Strips:
         """Look at a shard's images, a table of ``IMAGES_SCHEMA``."""
         ids = images.column("id").to_pylist()
         predicted = images.column("predicted").fill_null(-1).to_numpy()
-        correct = np.array([value is False for value in images.column("correct").to_pylist()])
+        correct = np.array(
+            [value is False for value in images.column("correct").to_pylist()], dtype=np.bool_
+        )
         confidence, entropy, agreement = (
             images.column(name).to_numpy().astype(np.float64)
             for name in ("confidence", "entropy", "agreement")

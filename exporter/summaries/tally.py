@@ -6,8 +6,9 @@ image), so that sums are integers: the same for every cut and order of the image
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Final
+import math
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +33,19 @@ def share(total: int, count: int) -> float | None:
 
 
 def spread(total: int, squares: int, count: int) -> float | None:
-    """Return the standard deviation (of the population) from a sum and a sum of squares."""
+    """Return the standard deviation (of the population) from a sum and a sum of squares.
+
+    Both are in units of 2**-32, whose rounding alone gives up to 2e-5; what is below that is 0.
+    """
     if not count:
         return None
     # Whole numbers until the end: a difference of nearly equal floats would be noise.
-    variance = count * (squares << UNIT_BITS) - total**2
-    return float(max(variance, 0) / (count << UNIT_BITS) ** 2) ** 0.5
+    variance = (count * (squares << UNIT_BITS) - total**2) / (count << UNIT_BITS) ** 2
+    return math.sqrt(variance) if variance > 2.0**-31 else 0.0
 
 
 class Tally:
-    """Rows of whole numbers by key; its memory grows with the keys, not with what is added.
+    """Rows of whole numbers by key, which can be sorted; memory grows with the keys alone.
 
     Attributes:
         width: numbers a row.
@@ -49,13 +53,13 @@ class Tally:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._places: dict[Hashable, int] = {}
+        self._places: dict[Any, int] = {}
         self._sums = np.zeros((0, width), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, keys: Sequence[Hashable], values: NDArray[np.int64]) -> None:
+    def add(self, keys: Sequence[Any], values: NDArray[np.int64]) -> None:
         """Add rows (N, width) to those of their keys; a key may come several times."""
         if not len(keys):
             return
@@ -65,12 +69,12 @@ class Tally:
             self._sums = np.concatenate([self._sums, np.zeros((more, self.width), np.int64)])
         np.add.at(self._sums, places, values)
 
-    def sorted(self) -> tuple[list[Hashable], NDArray[np.int64]]:
+    def sorted(self) -> tuple[list[Any], NDArray[np.int64]]:
         """Return the keys in order and their rows (K, width)."""
-        keys = sorted(self._places)  # type: ignore[type-var]
+        keys = sorted(self._places)
         return keys, self._sums[[self._places[key] for key in keys]]
 
-    def of(self, key: Hashable) -> list[int]:
+    def of(self, key: Any) -> list[int]:
         """Return a key's row as Python's integers; zeros where nothing was added."""
         place = self._places.get(key)
         return [0] * self.width if place is None else list(map(int, self._sums[place]))

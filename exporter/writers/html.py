@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import WriterError
 from exporter.records import MethodRecord, Row, Written
 from exporter.render import decode_image, encode_jpeg, heatmap, overlay
+from exporter.writers import html_classes, html_set
 from exporter.writers import html_layers as layers
 from exporter.writers import html_pages as pages
 from exporter.writers import html_text as words
@@ -31,6 +32,7 @@ from exporter.writers.html_index import (
     shows_probability,
 )
 from exporter.writers.html_shards import pack_shard
+from exporter.writers.html_single import SINGLE, write_single
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
+    if options.single_file:
+        _, said = write_single(run, folder, options, report.text, report.channel_pages)
+        notes.append(f"{SINGLE}: {said}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))
 
 
@@ -73,14 +78,18 @@ class _Report:
         self.plan = run.plan
         self.folder = folder
         self.options = options
-        self.index = SetIndex()
         self.probability = shows_probability(self.plan)
+        self.index = SetIndex(probability=self.probability)
         self.first: list[dict[str, Any]] = []
         self.strip: dict[str, dict[str, Any]] = {}
         self.kernels = run.kernels()
+        self.set = html_set.gather(run)
+        self.channel_pages: dict[str, tuple[int, int]] = {}
         self.environment = words.environment()
         links = [("index", "index.html", "Overview"), ("images", "images.html", "Images")]
         links.append(("layers", "layers.html", "Layers"))
+        if self.set.classes:
+            links.append(("classes", "classes.html", "Classes"))
         if self.kernels:
             links.append(("kernels", "kernels.html", "Kernels"))
         if self.plan.methods:
@@ -105,11 +114,14 @@ class _Report:
 
     def page(self, file: str, template: str, name: str, contents: dict[str, Any]) -> None:
         """Render one template into one file."""
+        _write(self.folder / file, self.text(file, template, name, contents))
+
+    def text(self, file: str, template: str, name: str, contents: dict[str, Any]) -> str:
+        """Render one template as the text of a file."""
+        values = self.common | contents
         root = "../" * file.count("/")
-        text = self.environment.get_template(template).render(
-            **self.common, **contents, root=root, page=name
-        )
-        _write(self.folder / file, text)
+        text: str = self.environment.get_template(template).render(**values, root=root, page=name)
+        return text
 
     # ------------------------------------------------------------ images
 
@@ -119,7 +131,7 @@ class _Report:
             (self.folder / name).mkdir()
         methods = {one.name: (place, one) for place, one in enumerate(self.plan.methods)}
         names = {name: place for place, name in enumerate(explained_layers(self.plan))}
-        strip = set(pages.strip_choice(self.options))
+        strip = html_set.strip_ids(self.set) or set(pages.strip_choice(self.options))
         kept = set(self.options.kept)
         folders: set[str] = set()
         for number, rows in enumerate(_batches(self.run.rows(), IMAGES_A_SHARD)):
@@ -139,7 +151,6 @@ class _Report:
                         self.strip[row.id] = self._figure(row, row.image, line)
             _write(self.folder / f"data/{number:05d}.js", pack_shard(number, rows, methods, names))
             self._list(number, lines)
-        _write(self.folder / "data/index.js", index_script(self.index, self.plan, self.options))
 
     def _photograph(self, name: str, encoded: bytes, folders: set[str]) -> None:
         parent = name.rpartition("/")[0]
@@ -203,16 +214,39 @@ class _Report:
         numbers = layers.layer_numbers(self.plan, list(recorded), self.kernels)
         links = {name: f"layers/{layers.layer_file(number)}" for name, number in numbers.items()}
         sheets = layers.kernel_sheets(self.run, self.kernels, links)
-        strip = [self.strip[id] for id in self.options.kept if id in self.strip]
+        strips = html_set.strips(self.set, self.strip)
+        chosen = [self.strip[id] for id in self.options.kept if id in self.strip]
         contents = pages.overview(self.run, self.index, self.options)
         self.page(
-            "index.html", "index.html", "index", contents | {"kept": strip, "layer_links": links}
+            "index.html",
+            "index.html",
+            "index",
+            contents
+            | {
+                "strips": strips,
+                "kept": [] if strips else chosen,
+                "layer_links": links,
+                "calibration": html_set.calibration(self.set),
+                "top5": self.set.summary.top5_accuracy if self.set.summary else None,
+                "pairs": html_set.pairs(self.set, self.plan, html_set.PAIRS_ON_OVERVIEW, ""),
+            },
         )
         self._images_page()
+        channel_pages = {name: (numbers[name], len(rows)) for name, rows in recorded.items()}
+        self.channel_pages = channel_pages
+        script = index_script(
+            self.index,
+            self.plan,
+            self.options,
+            channel_pages=channel_pages,
+            class_pages=[one.index for one in self.set.classes],
+        )
+        _write(self.folder / "data/index.js", script)
         types = {record.name: record.type for record in self.kernels}
         table = layers.layers_table(self.plan, links, types)
         self.page("layers.html", "layers.html", "layers", table)
         self._layer_pages(numbers, recorded, sheets)
+        self._class_pages()
         if sheets:
             (self.folder / "kernels").mkdir()
             for place, record in enumerate(self.kernels):
@@ -221,6 +255,9 @@ class _Report:
             self.page("kernels.html", "kernels.html", "kernels", {"sheets": sheets})
         if self.plan.methods:
             contents = pages.methods_page(self.plan, self.index)
+            for one in contents["methods"]:
+                one["concentration"] = html_set.concentration(self.set, one["record"].name)
+            contents["agreement"] = html_set.agreement(self.set, self.plan)
             self.page("methods.html", "methods.html", "methods", contents)
 
     def _images_page(self) -> None:
@@ -242,6 +279,27 @@ class _Report:
             },
         )
 
+    def _class_pages(self) -> None:
+        if not self.set.classes:
+            return
+        (self.folder / "classes").mkdir()
+        self.page(
+            "classes.html",
+            "classes.html",
+            "classes",
+            {
+                "classes": self.set.classes,
+                "summary": self.set.summary,
+                "method_titles": {one.name: one.title for one in self.plan.methods},
+                "pairs": html_set.pairs(self.set, self.plan, html_set.PAIRS_ON_CLASSES, ""),
+            },
+        )
+        layer = self.set.summary.class_map_layer
+        for file, contents in html_classes.class_pages(
+            self.run, self.set.classes, self.index, layer
+        ):
+            self.page(file, "class.html", "classes", contents)
+
     def _recorded(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for row in self.run.channels():
@@ -254,6 +312,9 @@ class _Report:
         if numbers:
             (self.folder / "layers").mkdir()
         records = {layer.name: layer for layer in self.plan.layers}
+        redundant: dict[str, list[Any]] = {}
+        for pair in self.set.redundant:
+            redundant.setdefault(pair.layer, []).append(pair)
         order = list(numbers)
         for at, (name, number) in enumerate(numbers.items()):
             beside = [("prev", at - 1), ("next", at + 1)]
@@ -268,7 +329,10 @@ class _Report:
                 "neighbours": neighbours,
                 "sheets": [sheet for sheet in sheets if sheet.name == name],
             }
-            for part in layers.channel_pages(recorded.get(name, []), self.index, number):
+            channels = recorded.get(name, [])
+            for part in layers.channel_pages(channels, self.index, number, redundant.get(name, [])):
+                if part["script"]:
+                    _write(self.folder / f"layers/{part['script']}", part["tops"])
                 self.page(f"layers/{part['file']}", "layer.html", "layers", shared | part)
 
 

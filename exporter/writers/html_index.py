@@ -6,7 +6,7 @@ import json
 from array import array
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 from exporter.records import Plan, Row
 from exporter.render import COLORMAPS
 from exporter.writers.html_shards import FLAGS, finite, flag_bits
+from exporter.writers.html_text import score as score_text
 from exporter.writers.options import WriterOptions
 
 IMAGES_A_SHARD = 256
 PHOTOGRAPHS_A_FOLDER = 1000
+CHANNELS_A_PAGE = 256
 UNREAD, KEPT = 16, 32
 
 
@@ -40,6 +42,7 @@ class SetIndex:
         flagged: maps by (method, layer, flag).
         skipped: (path, reason).
         maps: how many maps there are.
+        probability: whether scores are probabilities.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -55,6 +58,7 @@ class SetIndex:
     flagged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     maps: int = 0
+    probability: bool = True
 
     def add(self, row: Row, *, kept: bool) -> None:
         """Take in one image."""
@@ -83,6 +87,14 @@ class SetIndex:
         self.correct.append(row.correct)
         self.flags.append(bits)
 
+    def describe(self, position: int) -> str:
+        """Return an image's path, class and score in words, for its alternative text."""
+        predicted, score = self.predicted[position], self.scores[position]
+        said = [] if predicted is None else [self.names.get(predicted, f"class {predicted}")]
+        if score is not None:
+            said.append(score_text(score, probability=self.probability))
+        return ": ".join([self.paths[position], *([" ".join(said)] if said else [])])
+
     @property
     def flagged_rows(self) -> list[tuple[str, str, str, int]]:
         """Method, layer, flag and number of maps, in the order they were met."""
@@ -109,8 +121,23 @@ def explained_layers(plan: Plan) -> list[str]:
     return [*plan.explained, *pixel]
 
 
-def index_script(index: SetIndex, plan: Plan, options: WriterOptions) -> str:
-    """Return the script of the whole set's columns: a call of ``exporterIndex`` with JSON text."""
+def index_script(
+    index: SetIndex,
+    plan: Plan,
+    options: WriterOptions,
+    *,
+    channel_pages: Mapping[str, tuple[int, int]] | None = None,
+    class_pages: Sequence[int] = (),
+) -> str:
+    """Return the script of the whole set's columns: a call of ``exporterIndex`` with JSON text.
+
+    Args:
+        index: the columns.
+        plan: what ran.
+        options: for the address of TensorBoard.
+        channel_pages: page number and channels of each layer whose channels have pages.
+        class_pages: classes that have a page.
+    """
     labels = list(dict.fromkeys(label for label in index.labels if label is not None))
     label_places = {label: place for place, label in enumerate(labels)}
     classes = list(dict.fromkeys(one for one in index.predicted if one is not None))
@@ -137,6 +164,9 @@ def index_script(index: SetIndex, plan: Plan, options: WriterOptions) -> str:
         "correct": "".join("-" if one is None else str(int(one)) for one in index.correct),
         "flags": index.flags,
         "tensorboard": options.tensorboard_url,
+        "channelPages": channel_pages or {},
+        "channelsPerPage": CHANNELS_A_PAGE,
+        "classPages": list(class_pages),
         "colormaps": {
             name: b64encode(np.ascontiguousarray(table).tobytes()).decode("ascii")
             for name, table in COLORMAPS.items()

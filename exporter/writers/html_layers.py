@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,10 @@ import numpy as np
 from exporter.records import ChannelRow, KernelRecord, Plan
 from exporter.render import decode_image
 from exporter.writers import html_text as words
-from exporter.writers.html_index import SetIndex, parts, photograph
+from exporter.writers.html_index import CHANNELS_A_PAGE, SetIndex, parts
 
 if TYPE_CHECKING:
     from exporter.store import Run
-
-CHANNELS_A_PAGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,23 @@ def layers_table(
 
 
 def channel_pages(
-    channels: Sequence[ChannelRow], index: SetIndex, number: int
+    channels: Sequence[ChannelRow],
+    index: SetIndex,
+    number: int,
+    redundant: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
-    """Return the contents of each page of a layer's channels: one page a `CHANNELS_A_PAGE`."""
-    positions = {id: position for position, id in enumerate(index.ids)}
+    """Return the contents of each page of a layer's channels: one page a `CHANNELS_A_PAGE`.
+
+    Args:
+        channels: the layer's channels.
+        index: the whole set.
+        number: the layer's page number.
+        redundant: pairs of its channels that say the same, the strongest first.
+    """
+    like: dict[int, tuple[int, float]] = {}
+    for pair in redundant:
+        like.setdefault(pair.first, (pair.second, pair.correlation))
+        like.setdefault(pair.second, (pair.first, pair.correlation))
     stats = {
         "total": len(channels),
         "images": max((row.images for row in channels), default=0),
@@ -144,14 +156,20 @@ def channel_pages(
         "sparsity": float(np.mean([row.sparsity for row in channels])) if channels else 0.0,
         "maximum": max((row.maximum for row in channels), default=0.0),
         "strongest": max(channels, key=lambda row: row.maximum).channel if channels else 0,
+        "alike": len(like),
     }
     cuts = parts(len(channels), CHANNELS_A_PAGE) or [(0, 0)]
     files = [layer_file(number, part) for part in range(len(cuts))]
+    positions = {id: position for position, id in enumerate(index.ids)} if channels else {}
     pages = []
     for part, (start, stop) in enumerate(cuts):
+        rows = channels[start:stop]
         pages.append(
             {
                 "file": files[part],
+                "number": number,
+                "per_page": CHANNELS_A_PAGE,
+                "script": files[part].removesuffix(".html") + ".js" if rows else None,
                 "stats": stats,
                 "parts": len(cuts),
                 "first": channels[start].channel if channels else 0,
@@ -161,10 +179,45 @@ def channel_pages(
                     for at, (file, (a, b)) in enumerate(zip(files, cuts, strict=True))
                     if channels
                 ],
-                "channels": [_channel(row, index, positions) for row in channels[start:stop]],
+                "channels": [{"row": row, "like": like.get(row.channel)} for row in rows],
+                "tops": tops_script(rows, index, positions) if rows else "",
             }
         )
     return pages
+
+
+def tops_script(
+    channels: Sequence[ChannelRow], index: SetIndex, positions: Mapping[str, int]
+) -> str:
+    """Return the script of a page's strongest images: a call of ``exporterTops``.
+
+    Args:
+        channels: the page's channels, in order.
+        index: the whole set.
+        positions: place of each image in the set.
+
+    Returns:
+        For each channel: image, activation, and its place in percent of the model's view, in turn.
+    """
+    images: dict[str, int] = {}
+    rows: list[list[float]] = []
+    for row in channels:
+        flat: list[float] = []
+        for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
+            if id in positions and not row.dead:
+                place = images.setdefault(id, len(images))
+                flat += [place, float(f"{value:.4g}"), round(100 * x), round(100 * y)]
+        rows.append(flat)
+    seen = [positions[id] for id in images]
+    contents = {
+        "layer": channels[0].layer,
+        "first": channels[0].channel,
+        "ids": list(images),
+        "positions": seen,
+        "names": [index.describe(position) for position in seen],
+        "rows": rows,
+    }
+    return f"exporterTops({json.dumps(contents, separators=(',', ':'))});\n"
 
 
 def layer_file(number: int, part: int = 0) -> str:
@@ -174,29 +227,3 @@ def layer_file(number: int, part: int = 0) -> str:
     ('7.html', '7-2.html')
     """
     return f"{number}.html" if part == 0 else f"{number}-{part + 1}.html"
-
-
-def _channel(row: ChannelRow, index: SetIndex, positions: Mapping[str, int]) -> dict[str, Any]:
-    tops = []
-    for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
-        position = positions.get(id)
-        if position is None or row.dead:
-            continue
-        tops.append(
-            {
-                "id": id,
-                "src": photograph(position, id),
-                "x": f"{100 * x:.1f}",
-                "y": f"{100 * y:.1f}",
-                "value": value,
-                "alt": f"{index.paths[position]}, channel {row.channel}, {words.figure(value)}",
-            }
-        )
-    return {
-        "channel": row.channel,
-        "mean": row.mean,
-        "maximum": row.maximum,
-        "sparsity": row.sparsity,
-        "dead": row.dead,
-        "tops": tops,
-    }

@@ -21,7 +21,11 @@ POLICY = (
 )
 """Nothing from elsewhere, nothing inline, no connection; it holds from a file too."""
 
-ASSETS = ("report.css", "theme.js", "paint.js", "data.js", "grid.js", "viewer.js", "tables.js")
+ASSETS = (
+    "report.css", "theme.js", "tables.js", "channels.js",
+    "paint.js", "data.js", "state.js", "select.js", "grid.js",
+    "stage.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
+)  # fmt: skip
 
 
 def templates() -> Path:
@@ -53,6 +57,13 @@ def environment() -> Any:
         "slug": slug,
     }
     return made
+
+
+def markup(text: str) -> Any:
+    """Mark text that is already HTML, or a script of the report's own, as not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)
 
 
 def number(value: int) -> str:
@@ -91,13 +102,13 @@ def figure(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def count(value: int, noun: str) -> str:
+def count(value: int, noun: str, several: str | None = None) -> str:
     """Write a count with its noun.
 
-    >>> count(1, "image"), count(2000, "image")
-    ('1 image', '2,000 images')
+    >>> count(1, "image"), count(2000, "image"), count(2, "class", "classes")
+    ('1 image', '2,000 images', '2 classes')
     """
-    return f"{number(value)} {noun}" + ("" if value == 1 else "s")
+    return f"{number(value)} {noun if value == 1 else several or noun + 's'}"
 
 
 def score(value: float | None, *, probability: bool) -> str:

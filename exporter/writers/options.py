@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,10 @@ class WriterOptions:
         wandb_project: project of the W&B run.
         wandb_entity: entity of the W&B run, or None.
         step: step of the TensorBoard summaries (the checkpoint's epoch).
+        single_file: write the HTML report as one file too.
+        max_size: most bytes of that file.
+        choose: returns the ids of so many images, in plan order, by the rules of ``kept_reason``;
+            where it is None, the first of ``kept``.
     """
 
     kept: tuple[str, ...]
@@ -30,3 +34,6 @@ class WriterOptions:
     wandb_project: str = "exporter"
     wandb_entity: str | None = None
     step: int = 0
+    single_file: bool = False
+    max_size: int = 20_000_000
+    choose: Callable[[int], Sequence[str]] | None = None

@@ -8,12 +8,17 @@ from exporter.capture import plan_passes
 @dataclass(frozen=True)
 class Needs:
     gradients: bool
+    passes: str = ""
 
 
 @dataclass(frozen=True)
 class Method:
     name: str
     needs: Needs
+    reads_layers: bool = True
+
+    def passes(self, targets: int) -> str:
+        return self.needs.passes.format(targets=targets)
 
 
 STEEP = [Method("gradcam", Needs(True)), Method("layercam", Needs(True))]
@@ -44,3 +49,14 @@ def test_activations_alone_take_no_backward() -> None:
 def test_no_method_is_still_one_forward() -> None:
     (one,) = plan_passes([], [])
     assert one.sentence == "one forward and no backward for predictions and activations"
+
+
+def test_methods_that_run_the_model_follow_those_of_the_same_passes_together() -> None:
+    guided = Needs(False, "one forward and {targets} backwards through guided ReLUs")
+    plain = [Method(name, guided, reads_layers=False) for name in ("one", "two")]
+    shared, own = plan_passes([STEEP[0], *plain], ["layer4"], targets=2)
+    assert shared.sentence == "one forward and 2 backwards for gradcam at layer4"
+    assert own.sentence == "one forward and 2 backwards through guided ReLUs for one, two"
+    assert own.methods == ("one", "two")
+    alone, _ = plan_passes(plain, ["layer4"])
+    assert alone.sentence == "one forward and no backward for predictions and activations"

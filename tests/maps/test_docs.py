@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporter.maps import METHODS
@@ -17,17 +18,25 @@ def sections() -> str:
         record, needs = method.record, method.needs
         sources = {"activations": needs.activations, "gradients": needs.gradients}
         sources["the classifier's weights"] = needs.classifier
+        sources["passes of its own"] = bool(needs.passes)
         ends = "yes" if record.relu else "no"
         parts.append(
             f"### {record.title} (`{name}`)\n\n{record.shows}\n\n"
             f"    {record.formula}\n\n"
             f"- Needs: {', '.join(source for source, needed in sources.items() if needed)}\n"
             f"- Definition ends in a ReLU: {ends}\n"
-            f"- Cost: {record.cost}\n"
+            + "".join(_settings(record.settings))
+            + f"- Cost: {record.cost}\n"
             f"- Caveat: {record.caveats}\n"
             f"- Paper: [{record.paper}]({record.url})\n"
         )
     return "\n".join(parts)
+
+
+def _settings(settings: Mapping[str, str]) -> list[str]:
+    if not settings:
+        return []
+    return [f"- Settings: {', '.join(f'`{name}={value}`' for name, value in settings.items())}\n"]
 
 
 def test_the_page_says_what_the_registry_says() -> None:

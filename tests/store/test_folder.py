@@ -15,7 +15,7 @@ import pytest
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import check, create_run, open_run
-from exporter.summaries import channel_table, merge_channels
+from exporter.summaries import PARTS, channel_table
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -27,13 +27,10 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def finish(sampling: ModuleType, run: Path, plan: Plan) -> None:
-    with create_run(run, plan, resume=True) as folder:
+    with create_run(run, plan, resume=True, parts=PARTS) as folder:
         folder.write_kernels(sampling.sample_kernels())
-        for index in folder.missing():
-            batches = sampling.sample_batches(plan, sampling.SAMPLE_IMAGES, index)
-            folder.write_summary(index, channel_table(batches))
-            folder.write_shard(index, sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, index))
-        folder.finish(1, merge_channels(folder.summaries()))
+        sampling.write_shards(folder, sampling.SAMPLE_IMAGES, folder.missing())
+        sampling.finish_run(folder, 1.5)
 
 
 def test_a_finished_run_is_whole(sample_run: Path) -> None:
@@ -43,7 +40,7 @@ def test_a_finished_run_is_whole(sample_run: Path) -> None:
     assert (totals.images, totals.read) == (20, 19)
     assert totals.skipped == (("broken/truncated.jpg", "the JPEG data end after 512 bytes"),)
     assert totals.flagged == {"gradcam layer4 zero": 1}
-    assert len(totals.checksums) == 7
+    assert len(totals.checksums) == 20
 
 
 def test_totals_count_what_rows_say(sample_run: Path) -> None:

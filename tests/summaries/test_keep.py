@@ -6,7 +6,14 @@ import pytest
 
 from exporter.records import Prediction, Row
 from exporter.summaries import keep_images
-from exporter.summaries.keep import EVERY, LEAST_SURE, MOST_WRONG, ONE_A_CLASS, SAMPLE
+from exporter.summaries.rules import (
+    EVERY,
+    LEAST_SURE,
+    MOST_DISAGREEING,
+    MOST_WRONG,
+    ONE_A_CLASS,
+    SAMPLE,
+)
 
 
 def row(name: str, predicted: int, score: float, correct: bool | None = None) -> Row:
@@ -71,3 +78,20 @@ def test_the_seed_moves_only_the_sample() -> None:
 def test_a_single_output_has_no_confidence() -> None:
     kept = keep_images([row(f"{n}", 0, 1000.0 * n) for n in range(20)], 8, 0)
     assert {rule for _, rule in kept} == {SAMPLE}
+
+
+def test_disagreement_is_a_rule_where_it_is_known() -> None:
+    agreement = {f"right{n}": 0.9 - n / 100 for n in range(50)}
+    kept = dict(keep_images(ROWS, 20, 0, agreement))
+    assert Counter(kept.values()) == dict.fromkeys(
+        (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING, ONE_A_CLASS, SAMPLE), 4
+    )
+    assert [id for id, rule in kept.items() if rule == MOST_DISAGREEING] == [
+        f"right{n}" for n in (46, 47, 48, 49)
+    ]
+    assert keep_images(ROWS, 16, 0, {}) == keep_images(ROWS, 16, 0)
+
+
+def test_of_equals_the_smallest_id() -> None:
+    rows = [row(id, 1, 0.5, False) for id in "dbca"]
+    assert [id for id, _ in keep_images(rows, 1, 0)] == ["a"]

@@ -1,0 +1,210 @@
+"""Run folders of any size for the report's benchmark, written through the real store.
+
+A row is computed once for each of the bundled photographs: the JPEG bytes, 20 maps of 5 methods at
+4 layers of 56, 28, 14 and 7 cells a side, and the strongest 8 channels of each layer. Every image
+of the set reuses the bytes of one of them; its id, path, label, predictions, loss and verdict are
+its own. So the files are as large as a real run's, and a large set takes minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.demo import photographs
+from exporter.images import decode
+from exporter.records import (
+    ChannelBatch,
+    ImageEntry,
+    LayerRecord,
+    MethodRecord,
+    ModelRecord,
+    Plan,
+    Prediction,
+    Preprocessing,
+    Row,
+)
+from exporter.render import encode_jpeg
+from exporter.store import create_run, pack_activation, pack_map
+from exporter.summaries import channel_table, merge_channels
+
+METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
+LAYERS = {"features.1": 56, "features.3": 28, "features.8": 14, "features.12": 7}
+CHANNELS = 24
+"""Channels of each layer whose statistics are kept; a real layer has up to some thousand."""
+SHARD = 256
+VIEW = 224
+
+
+def write_run(path: Path, count: int) -> None:
+    """Write a complete run of so many images.
+
+    Args:
+        path: the run folder; must not be there.
+        count: images.
+    """
+    plan = _plan(count)
+    random = np.random.default_rng(0)
+    prototypes = _prototypes(plan, random)
+    with create_run(path, plan) as folder:
+        for index, (start, stop) in enumerate(plan.shards):
+            entries = plan.images[start:stop]
+            folder.write_summary(index, channel_table(_batches(entries, random)))
+            rows = [
+                _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at)
+                for at, entry in enumerate(entries)
+            ]
+            folder.write_shard(index, rows)
+        folder.finish(1.0, merge_channels(folder.summaries()))
+
+
+def _plan(count: int) -> Plan:
+    classes = tuple(f"class {number:03d}" for number in range(200))
+    keys = [hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(count)]
+    return Plan(
+        schema=1,
+        settings={"model": "torchvision:mobilenet_v3_small", "maps": list(METHODS), "seed": 0},
+        model=ModelRecord(
+            name="mobilenet_v3_small",
+            spec="torchvision:mobilenet_v3_small",
+            weights="none",
+            checkpoint=None,
+            classes=classes,
+            preprocessing=Preprocessing(size=(VIEW, VIEW), resize=256, source="the benchmark"),
+            parameters=2_542_856,
+            outputs=len(classes),
+        ),
+        layers=tuple(
+            LayerRecord(name, "Block", (CHANNELS, side, side), 1000, 0, True)
+            for name, side in LAYERS.items()
+        ),
+        explained=tuple(LAYERS),
+        layer_reason="four stages",
+        recorded=tuple(LAYERS),
+        methods=tuple(
+            MethodRecord(
+                name=name,
+                title=name,
+                shows="A synthetic map.",
+                formula="",
+                paper="",
+                url="",
+                cost="none",
+                caveats="",
+                relu=True,
+            )
+            for name in METHODS
+        ),
+        target="predicted",
+        image_set="the benchmark's images",
+        images=tuple(
+            ImageEntry(
+                key,
+                key,
+                f"folder {n // 1000:03d}/photograph {n:06d}.jpg",
+                classes[n % len(classes)],
+                None,
+                None,
+                None,
+            )
+            for n, key in enumerate(keys)
+        ),
+        shards=tuple((start, min(start + SHARD, count)) for start in range(0, count, SHARD)),
+        label_match="labels are the names of classes",
+        label_index={name: index for index, name in enumerate(classes)},
+        execution={"device": "cpu", "dtype": "float32"},
+        versions={"exporter": "benchmark"},
+        command="python -m benchmarks.report",
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def _prototypes(plan: Plan, random: np.random.Generator) -> list[Row]:
+    rows = []
+    for file in sorted(photographs().glob("*.jpg")):
+        pixels = decode(file.read_bytes())
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        cut = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+        view = cv2.resize(cut, (VIEW, VIEW), interpolation=cv2.INTER_AREA)
+        entry = plan.images[0]
+        rows.append(
+            Row(
+                id=entry.id,
+                key=entry.key,
+                path=entry.path,
+                width=width,
+                height=height,
+                crop=(left, top, left + side, top + side),
+                image=encode_jpeg(np.asarray(view, np.uint8), 85),
+                maps=tuple(
+                    pack_map(_smooth(random, side), method, layer, "class:0")
+                    for method in METHODS
+                    for layer, side in LAYERS.items()
+                ),
+                activations=tuple(
+                    pack_activation(
+                        np.stack([_smooth(random, side) for _ in range(CHANNELS)]), layer, 8
+                    )
+                    for layer, side in LAYERS.items()
+                ),
+            )
+        )
+    return rows
+
+
+def _smooth(random: np.random.Generator, side: int) -> NDArray[np.float32]:
+    coarse = random.normal(size=(7, 7)).astype(np.float32)
+    grown = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+    noise = random.normal(scale=0.05, size=(side, side))
+    return np.asarray(grown + noise, np.float32)
+
+
+def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int) -> Row:
+    label = number % len(plan.model.classes)
+    right = number % 10 < 7
+    first = label if right else (label + 1 + number % 5) % len(plan.model.classes)
+    score = 0.3 + 0.7 * (number * 7919 % 9973) / 9973
+    others = [(first + step) % len(plan.model.classes) for step in range(1, 5)]
+    predictions = (
+        Prediction(first, plan.model.classes[first], score),
+        *(Prediction(n, plan.model.classes[n], (1 - score) / 5) for n in others),
+    )
+    return replace(
+        prototype,
+        id=entry.id,
+        key=entry.key,
+        path=entry.path,
+        label=entry.label,
+        label_index=label,
+        predictions=predictions,
+        loss=float(-np.log(score if right else (1 - score) / 5)),
+        correct=right,
+    )
+
+
+def _batches(entries: Sequence[ImageEntry], random: np.random.Generator) -> list[ChannelBatch]:
+    count = len(entries)
+    found = []
+    for layer, side in LAYERS.items():
+        mean = random.random((count, CHANNELS), dtype=np.float32)
+        found.append(
+            ChannelBatch(
+                layer=layer,
+                ids=tuple(entry.id for entry in entries),
+                mean=mean,
+                maximum=mean * 3,
+                zeros=random.random((count, CHANNELS), dtype=np.float32),
+                place=random.integers(0, side * side, (count, CHANNELS)).astype(np.int32),
+                height=side,
+                width=side,
+            )
+        )
+    return found

@@ -1,0 +1,196 @@
+"""Draw the report's pages for the documentation: wide, on a phone, dark and in print.
+
+Makes the demo where it is not there, opens its report in headless Chromium and writes JPEG files of
+at most 150 kB into ``docs/images/report/``, and ``docs/images/report.png`` for the README.
+
+    python -m benchmarks.screenshots
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.config import WriterConfig
+from exporter.render import encode_jpeg
+from exporter.sinks import writer_options
+from exporter.store import open_run
+from exporter.writers import write
+
+ROOT = Path(__file__).parents[1]
+WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
+MOST = 150_000
+MOST_README = 300_000
+_READY = """document.readyState === "complete" && ![...document.images].some((image) => image.src
+  && image.checkVisibility() && image.getBoundingClientRect().top < innerHeight
+  && !(image.complete && image.naturalWidth)) && (!document.getElementById("grid")
+  || [...document.querySelectorAll("#grid canvas")].some((canvas) => canvas.width > 0))"""
+
+
+def _pages(report: Path) -> dict[str, str]:
+    """Return a name and an address for each kind of page, and for the open viewer."""
+    found = {page.stem: page.name for page in sorted(report.glob("*.html"))}
+    found.pop("report", None)
+    for folder in sorted({page.parent for page in report.glob("*/*.html")}):
+        largest = max(folder.glob("*.html"), key=lambda page: page.stat().st_size)
+        found[folder.name.rstrip("s") if folder.name != "classes" else "class"] = (
+            largest.relative_to(report).as_posix()
+        )
+    if "layer" in found and (report / "layers.html").exists():
+        found["layers"] = "layers.html"
+    return found
+
+
+def _viewer(report: Path) -> str:
+    """Return the address of the viewer on the photograph that shows most: the cat, or the first."""
+    rows = [row for row in open_run(report.parent).index if row.error is None]
+    chosen = next((row for row in rows if "chelsea" in row.path), rows[0])
+    return f"images.html#image={chosen.id}"
+
+
+def _wait(tab: Any) -> None:
+    for _ in range(200):
+        if tab.evaluate(_READY):
+            break
+        tab.wait_for_timeout(50)
+    tab.wait_for_timeout(300)
+
+
+def _write(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a JPEG no larger than allowed, of the best quality that fits."""
+    for quality in (88, 82, 76, 70, 60, 50, 40):
+        content = encode_jpeg(pixels, quality)
+        if len(content) <= MOST:
+            break
+    file.write_bytes(content)
+    print(f"{file.relative_to(ROOT)}: {len(content) / 1000:.0f} kB", file=sys.stderr)
+
+
+def _decode(content: bytes) -> NDArray[np.uint8]:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(np.asarray(pixels, np.uint8)[..., ::-1])
+
+
+def draw(report: Path, browser: Any, out: Path) -> None:
+    """Draw every page of a report at 1440 and 390 pixels, dark, and as printed.
+
+    Args:
+        report: the report's folder.
+        browser: a Chromium of playwright.
+        out: where the pictures go.
+    """
+    pages = {**_pages(report), "viewer": _viewer(report)}
+    for look, size, scheme in (
+        ("1440", WIDE, "light"),
+        ("390", PHONE, "light"),
+        ("dark", WIDE, "dark"),
+    ):
+        context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+        tab = context.new_page()
+        for name, address in pages.items():
+            tab.goto("about:blank")
+            tab.goto(report.as_uri() + "/" + address)
+            _wait(tab)
+            _write(out / f"{name}-{look}.jpg", _decode(tab.screenshot()))
+            if look == "1440":
+                _write(out / f"{name}-print.jpg", _printed(tab))
+        context.close()
+
+
+def _printed(tab: Any) -> NDArray[np.uint8]:
+    """Return the page as the printer would have it: media print, at the width of A4 paper."""
+    size = tab.viewport_size
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 794, "height": 1123})
+    tab.wait_for_timeout(200)
+    content = tab.screenshot()
+    tab.emulate_media(media="screen")
+    tab.set_viewport_size(size)
+    return _decode(content)
+
+
+def draw_readme(report: Path, browser: Any, file: Path) -> None:
+    """Draw the README's one picture: the open viewer over the images, as PNG within 300 kB.
+
+    Args:
+        report: the report's folder.
+        browser: a Chromium of playwright.
+        file: the picture.
+    """
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    tab = context.new_page()
+    tab.goto(report.as_uri() + "/" + _viewer(report))
+    _wait(tab)
+    pixels = _decode(tab.screenshot())
+    context.close()
+    content = b""
+    for colours in (256, 192, 128, 96, 64):
+        content = _few_colours(pixels, colours)
+        if len(content) <= MOST_README:
+            break
+    file.write_bytes(content)
+    print(f"{file.relative_to(ROOT)}: {len(content) / 1000:.0f} kB", file=sys.stderr)
+
+
+def _few_colours(pixels: NDArray[np.uint8], colours: int) -> bytes:
+    """Encode as PNG with a palette, which halves a screenshot."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    room = BytesIO()
+    Image.fromarray(pixels).quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(
+        room, "PNG", optimize=True
+    )
+    return room.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw every picture."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshots", description=__doc__)
+    parser.add_argument("--run", type=Path, help="a run to draw instead of a fresh demo")
+    given = parser.parse_args(arguments)
+    program = shutil.which("chromium")
+    if program is None:
+        print("chromium is not installed: apt-get install chromium", file=sys.stderr)
+        return 1
+    from playwright.sync_api import sync_playwright
+
+    images = ROOT / "docs" / "images"
+    with tempfile.TemporaryDirectory(prefix="exporter-shots-") as folder:
+        run = given.run
+        if run is None:
+            from exporter.demo import demo_config
+            from exporter.export import run as export
+
+            run = Path(folder) / "demo"
+            export(demo_config(run), command="exporter demo")
+        opened = open_run(run)
+        write(opened, "html", writer_options(opened, WriterConfig()))
+        report = run.resolve() / "html"
+        out = images / "report"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        with sync_playwright() as play:
+            browser = play.chromium.launch(
+                executable_path=program, args=["--no-sandbox", "--disable-gpu"]
+            )
+            draw(report, browser, out)
+            draw_readme(report, browser, images / "report.png")
+            browser.close()
+        total = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{len(list(out.iterdir()))} pictures, {total / 1e6:.2f} MB", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

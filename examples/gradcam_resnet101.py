@@ -1,0 +1,77 @@
+"""Grad-CAM of ResNet-101: where in a photograph its prediction comes from.
+
+    python examples/gradcam_resnet101.py --out runs/examples            # fetches the weights
+    python examples/gradcam_resnet101.py --out runs/examples --model demo   # no network
+
+Grad-CAM (Selvaraju et al., ICCV 2017) weighs each channel of a layer by the spatial mean of the
+class score's gradient. Here it is once taken from the exporter, and once written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pictures import (
+    Picture,
+    arguments,
+    assert_same,
+    described,
+    lay_out,
+    load_model,
+    prediction,
+    read_photograph,
+    save,
+)
+
+from exporter import compute_maps
+from exporter.capture import capture
+from exporter.models import ResolvedModel, choose_layers, count_layers, layer_table
+from exporter.render import heatmap, overlay
+
+RESNET101 = "torchvision:resnet101"
+
+
+def main(
+    out: Path,
+    *,
+    small: bool = False,
+    models: Sequence[str] = (RESNET101,),
+    weights: str = "DEFAULT",
+) -> Path:
+    """Write a row a photograph, a column a model; ``small`` is random weights at 64 pixels."""
+    resolved = [load_model(spec, weights, small=small) for spec in models]
+    rows = []
+    for name in ("chelsea",) if small else ("chelsea", "coffee", "rocket", "astronaut"):
+        row = [("input", read_photograph(name, resolved[0].record.preprocessing).view)]
+        rows.append(row + [explain(one, name) for one in resolved])
+    caption = f"Grad-CAM at the last stage: {', '.join(described(one) for one in resolved)}"
+    return save(lay_out(rows, caption), out / "gradcam_resnet101.jpg")
+
+
+def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
+    """Return the prediction and the overlay of Grad-CAM at the last stage."""
+    model = resolved.module
+    view, inputs = read_photograph(name, resolved.record.preprocessing)
+    layer = choose_layers(model, inputs, ["auto"]).names[-1]
+    found = compute_maps(model, inputs, maps=["gradcam"], layers=[layer])["gradcam", layer]
+
+    # The same, written out: one pass captures the layer's activation and its gradient.
+    one = capture(model, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))
+    activation, gradient = one.activations[layer], one.gradients[layer][0]
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    assert_same(found, (weights * activation).sum(dim=1))
+
+    if resolved.record.spec == RESNET101:
+        counts = count_layers(layer_table(model, inputs))
+        assert (counts["convolutions"], counts["downsample"], counts["blocks"]) == (100, 4, 33)
+        assert activation.shape == (1, 2048, inputs.shape[2] // 32, inputs.shape[3] // 32)
+
+    size = (view.shape[1], view.shape[0])
+    picture = overlay(view, heatmap(found[0].numpy(), size, rectify=True))
+    return prediction(one.output), picture
+
+
+if __name__ == "__main__":
+    given = arguments(__doc__, models=(RESNET101,))
+    print(main(given.out, models=given.model, weights=given.weights))

@@ -1,0 +1,89 @@
+"""Backward rules of ReLUs: guided backpropagation and the deconvnet, for modules and functions.
+
+Backward hooks on modules fail on in-place ReLUs and see none of the functional ones. A
+`TorchFunctionMode` sees every call, whoever makes it, so neither the model nor its hooks change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from exporter.errors import MapError, choices
+
+RULES = ("guided", "deconvnet")
+"""``guided``: g · (x > 0) · (g > 0); ``deconvnet``: g · (g > 0)."""
+
+_PLAIN: frozenset[Any] = frozenset({torch.relu, functional.relu, Tensor.relu})
+_IN_PLACE: frozenset[Any] = frozenset({torch.relu_, functional.relu_, Tensor.relu_})
+_CAPPED: frozenset[Any] = frozenset({functional.relu6})
+_EITHER: frozenset[Any] = frozenset({functional.relu, functional.relu6})
+"""Those with an argument ``inplace``."""
+
+
+@contextmanager
+def relu_rule(name: str) -> Iterator[None]:
+    """Give every ReLU and ReLU6 called inside the block another backward rule.
+
+    Module, functional, in-place and reused ReLUs alike; values stay what they are, and so does the
+    derivative of everything else. Forward and backward have to run inside the block.
+
+    Args:
+        name: ``guided`` or ``deconvnet``.
+
+    Raises:
+        MapError: if there is no such rule.
+    """
+    if name not in RULES:
+        raise MapError(f"no ReLU rule is called {name!r}; {choices(name, RULES)}")
+    with _Rule(_Guided.apply if name == "guided" else _Deconvnet.apply):
+        yield
+
+
+class _Rule(TorchFunctionMode):
+    def __init__(self, apply: Callable[[Tensor, float], Any]) -> None:
+        super().__init__()
+        self._apply = apply
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if func not in _PLAIN and func not in _IN_PLACE and func not in _CAPPED:
+            return func(*args, **given)
+        before = args[0] if args else given["input"]
+        if not before.requires_grad:
+            return func(*args, **given)
+        after = self._apply(before, 6.0 if func in _CAPPED else torch.inf)
+        asked = args[1] if len(args) > 1 else given.get("inplace", False)
+        if func in _IN_PLACE or (func in _EITHER and asked):
+            return before.copy_(after)  # whoever holds the tensor finds the new values in it
+        return after
+
+
+class _Guided(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, cap: float) -> Tensor:
+        ctx.save_for_backward((value > 0) & (value < cap))
+        return value.clamp(0, cap)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (passed,) = ctx.saved_tensors
+        return gradients[0].clamp_min(0) * passed, None
+
+
+class _Deconvnet(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, value: Tensor, cap: float) -> Tensor:
+        return value.clamp(0, cap)
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].clamp_min(0), None

@@ -1,0 +1,123 @@
+"""Pixel methods that average the gradient over many inputs near or before the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exporter.maps.context import PassContext
+from exporter.maps.pixels import SIZE
+from exporter.maps.registry import Needs, method
+from exporter.records import MethodRecord
+
+
+@method(
+    MethodRecord(
+        name="smoothgrad",
+        title="SmoothGrad",
+        shows="The gradient, averaged over noisy copies of the image, so that what is left is not"
+        " an accident of one pixel.",
+        formula="M = 1/n · Σ_k ∂S/∂I (I + ε_k), ε_k ~ N(0, σ²), σ = noise · (max I − min I), I"
+        " the normalised input; stored: max_c |M_c|",
+        paper="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad: removing noise by adding"
+        " noise, arXiv 2017",
+        url="https://arxiv.org/abs/1706.03825",
+        cost="n forwards and backwards to the input (n = 16)",
+        caveats="It smooths away noise of the gradient and fine evidence alike; two runs agree only"
+        " because they draw the same noise, from the run's seed.",
+        relu=False,
+        pixel=True,
+        settings={"samples": "16", "noise": "0.15", "reduce": "max-abs", "size": SIZE},
+    ),
+    needs=Needs(
+        activations=False, passes="{samples} forwards and {backwards} of each, of noisy images"
+    ),
+    kind="pass",
+)
+def smoothgrad(context: PassContext) -> Tensor:
+    """Return the gradient of each target, averaged over noisy copies of each image.
+
+    M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
+    image by itself. All images have the same ε_k, drawn from the generator one after the other, so
+    that it does not matter how images are put into batches. No epsilon. Source: Smilkov et al.
+    2017, section 3.
+
+    Args:
+        context: the batch; settings ``samples`` and ``noise``, a fraction of the image's range.
+
+    Returns:
+        (N, T, C, H, W).
+    """
+    inputs = context.inputs
+    span = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
+    sigma = span * context.number("noise")
+    samples = max(1, context.whole("samples"))
+    total: Tensor | None = None
+    for part in context.portions(samples):
+        noisy = [inputs + sigma * _noise(context) for _ in range(part.start, part.stop)]
+        found = context.input_gradients(torch.cat(noisy))
+        for one in torch.split(found, len(inputs)):
+            total = one.clone() if total is None else total.add_(one)
+    assert total is not None
+    return total.div_(samples)
+
+
+def _noise(context: PassContext) -> Tensor:
+    inputs = context.inputs
+    return torch.randn(
+        inputs.shape[1:], generator=context.generator, dtype=inputs.dtype, device=inputs.device
+    )
+
+
+@method(
+    MethodRecord(
+        name="integratedgradients",
+        title="Integrated gradients",
+        shows="What each pixel adds to the target on the way from an empty image to this one; all"
+        " of it together is what the target gained.",
+        formula="M_c(x,y) = I_c(x,y) · ∫₀¹ ∂S/∂I_c (α·I)(x,y) dα, I the normalised input, so the"
+        " baseline is the mean colour; Gauss–Legendre; stored: Σ_c M_c",
+        paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
+        url="https://arxiv.org/abs/1703.01365",
+        cost="n forwards and backwards to the input (n = 50)",
+        caveats="It depends on the baseline: what has the mean colour gets nothing; the sum is the"
+        " target's gain only as far as n steps resolve the path.",
+        relu=False,
+        pixel=True,
+        settings={"steps": "50", "reduce": "sum", "size": SIZE},
+    ),
+    needs=Needs(
+        activations=False,
+        passes="{steps} forwards and {backwards} of each, from the mean colour to the image",
+    ),
+    kind="pass",
+    aliases=("ig",),
+)
+def integratedgradients(context: PassContext) -> Tensor:
+    """Return the input times the gradient averaged along the straight path from zero to it.
+
+    M = I ⊙ Σ_k w_k ∂S/∂I at α_k I, with the nodes and weights of Gauss–Legendre on [0, 1]. The
+    baseline is 0 in normalised space. ΣM = S(I) − S(0) but for the rule's error. No epsilon.
+    Source: Sundararajan et al. 2017, equations 1 and 3.
+
+    Args:
+        context: the batch; setting ``steps``, nodes on the path.
+
+    Returns:
+        (N, T, C, H, W).
+    """
+    inputs = context.inputs
+    nodes, weights = np.polynomial.legendre.leggauss(max(1, context.whole("steps")))
+    # Python numbers: a tensor made here would have to be carried to the device.
+    path = [
+        (float(node + 1) / 2, float(weight) / 2)
+        for node, weight in zip(nodes, weights, strict=True)
+    ]
+    total: Tensor | None = None
+    for part in context.portions(len(path)):
+        found = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
+        for (_, weight), one in zip(path[part], torch.split(found, len(inputs)), strict=True):
+            total = one * weight if total is None else total.add_(one, alpha=weight)
+    assert total is not None
+    return total.mul_(inputs.unsqueeze(1))

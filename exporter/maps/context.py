@@ -1,0 +1,158 @@
+"""What a method with passes of its own is given: the model, the inputs, and ways to run it.
+
+Such a method is `compute(context) -> Tensor`. A pixel method gives (N, T, C, H, W) at the input's
+resolution, every other (N, T, h, w) at ``context.layer``. Everything that knows hooks comes in from
+outside (`exporter.explain.passes` builds the context), so that a method stays a function over
+tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROWS = 32
+"""Inputs that go through the model together where variants of the images are stacked: so many, or
+one variant of every image where the batch is larger."""
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """One batch, for a method that runs the model itself.
+
+    Images do not see one another. Where variants of the images are stacked, row r belongs to image
+    r modulo N: k variants of N images are ``variants.flatten(0, 1)`` of (k, N, …).
+
+    Attributes:
+        module: in eval mode, parameters frozen, grad recording on; restored afterwards by others.
+        inputs: (N, C, H, W), without a graph.
+        targets: class indices, int64 (N, T); None where the targets are functions of the output.
+        count: T, targets an image.
+        scorer: called as ``scorer(output, images)``: see `score`.
+        rest: called as ``rest(activation, images)``: see `run_from`.
+        relu_rule: ``relu_rule("guided")`` or ``relu_rule("deconvnet")``: a context inside which
+            every ReLU, module or function, has that backward rule.
+        generator: seeded anew for every method and batch, on the inputs' device; None on ``meta``.
+        settings: the method's settings by name, as text.
+        layer: the layer; for a pixel method that needs activations the last one explained that has
+            them; otherwise ``""``.
+        activations: (N, C, h, w) of that layer from the shared pass, if the method needs them.
+        gradients: (T, N, C, h, w), likewise.
+        images: which images of the batch these are.
+        memo: what methods of the same batch share; see `shared`.
+    """
+
+    module: nn.Module
+    inputs: Tensor
+    targets: Tensor | None
+    count: int
+    scorer: Callable[[Any, slice], Tensor]
+    rest: Callable[[Tensor, slice], Any]
+    relu_rule: Callable[[str], AbstractContextManager[None]]
+    generator: torch.Generator | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    layer: str = ""
+    activations: Tensor | None = None
+    gradients: Tensor | None = None
+    images: slice = field(default_factory=lambda: slice(0, None))
+    memo: dict[str, Tensor] = field(default_factory=dict)
+
+    def score(self, output: Any) -> Tensor:
+        """Return the targets' scores (k·N, T) of a model output of k variants of the images."""
+        return self.scorer(output, self.images)
+
+    def run_from(self, activation: Tensor) -> Any:
+        """Run what follows ``layer``, given (k·N, C, h, w) in the place of its output.
+
+        What comes before the layer is not run again where nothing else leads around it.
+
+        Returns:
+            The model's output, as `score` reads it.
+        """
+        return self.rest(activation, self.images)
+
+    def values(self, inputs: Tensor) -> Tensor:
+        """Return the scores (k·N, T) of k variants (k·N, C, H, W) of the images, without a graph.
+
+        At most `ROWS` rows, or N where that is more, go through the model together.
+        """
+        with torch.no_grad():
+            made = [
+                self.score(self.module(inputs[part.start : part.stop].clone()))
+                for part in self.portions(len(inputs) // len(self.inputs), len(self.inputs))
+            ]
+        return torch.cat(made)
+
+    def input_gradients(self, inputs: Tensor | None = None, rule: str = "") -> Tensor:
+        """Return the gradient of every target with respect to the inputs.
+
+        Args:
+            inputs: (k·N, C, H, W); None for the images themselves: one such pass is then shared by
+                all methods of the batch.
+            rule: backward rule of the ReLUs, ``""`` for their derivative.
+
+        Returns:
+            (k·N, T, C, H, W), without a graph; zeros where the score does not depend on them.
+        """
+        if inputs is None:
+            key = f"gradient {rule}"
+            if key not in self.memo:
+                self.memo[key] = self.input_gradients(self.inputs, rule)
+            return self.memo[key]
+        start = inputs.detach().requires_grad_()
+        rows = []
+        with torch.enable_grad(), self.rule(rule):
+            # A clone, because a model may begin with an operation in place.
+            scores = self.score(self.module(start.clone())).sum(0)
+            for target, score in enumerate(scores.unbind()):
+                if not score.requires_grad:
+                    rows.append(torch.zeros_like(start))
+                    continue
+                (found,) = torch.autograd.grad(
+                    score, start, retain_graph=target + 1 < len(scores), allow_unused=True
+                )
+                rows.append(torch.zeros_like(start) if found is None else found)
+        return torch.stack(rows, 1)
+
+    def rule(self, name: str) -> AbstractContextManager[None]:
+        """Return the context of a ReLU rule, or of none for ``""``."""
+        return self.relu_rule(name) if name else nullcontext()
+
+    def portions(self, variants: int, rows: int = 1) -> Iterator[slice]:
+        """Cut a number of variants of every image into pieces that go through the model together.
+
+        Args:
+            variants: how many there are of each image.
+            rows: what the slices count: 1 for variants, N for rows of stacked variants.
+        """
+        together = max(1, ROWS // max(1, len(self.inputs)))
+        for start in range(0, variants, together):
+            stop = min(start + together, variants)
+            yield slice(start * rows, stop * rows)
+
+    def part(self, start: int, stop: int) -> PassContext:
+        """Return the context of some images of the batch."""
+        here = slice(start, stop)
+        first = self.images.start or 0
+        return replace(
+            self,
+            inputs=self.inputs[here],
+            targets=None if self.targets is None else self.targets[here],
+            activations=None if self.activations is None else self.activations[here],
+            gradients=None if self.gradients is None else self.gradients[:, here],
+            images=slice(first + start, first + min(stop, len(self.inputs))),
+            memo={},
+        )
+
+    def number(self, name: str) -> float:
+        """Return a setting as a number."""
+        return float(self.settings[name])
+
+    def whole(self, name: str) -> int:
+        """Return a setting as a whole number."""
+        return int(self.settings[name])

@@ -1,0 +1,179 @@
+"""FullGrad: the gradient of the input and of every bias, in one backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from exporter.maps.context import PassContext
+from exporter.maps.pixels import SIZE
+from exporter.maps.registry import Needs, method
+from exporter.records import MethodRecord
+
+Receive = Callable[[int, Tensor], None]
+"""Called with the number of a target and bias ⊙ gradient (N, C, …) of one call of one layer."""
+
+
+@method(
+    MethodRecord(
+        name="fullgrad",
+        title="FullGrad",
+        shows="Where the input and the biases of every convolution make up the target, whatever"
+        " their sign.",
+        formula="M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc), ψ(v) = up(minmax(|v|)), z"
+        " the output and b the bias of a convolution or batch normalisation (β − γ·μ/σ)",
+        paper="Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization,"
+        " NeurIPS 2019",
+        url="https://arxiv.org/abs/1905.00780",
+        cost="one forward and one backward to the input",
+        caveats="Absolute values say where, not for or against; each channel counts the same after"
+        " its rescaling, so a wide layer outweighs the input. The parts make up the target exactly"
+        " only in networks of ReLUs; biases of linear layers have no place and are left out.",
+        relu=False,
+        pixel=True,
+        settings={"rescale": "channel", "reduce": "sum", "size": SIZE},
+    ),
+    needs=Needs(
+        activations=False,
+        passes="one forward and {backwards} to the input through every layer with a bias",
+    ),
+    kind="pass",
+)
+def fullgrad(context: PassContext) -> Tensor:
+    """Return the full gradients of each target, one map.
+
+    M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc). ψ takes the absolute value, rescales it
+    to [0, 1] between its smallest and largest value over the places of each image and channel (the
+    paper's; 0 where they are equal), and up-samples it bilinearly with align_corners=False. With
+    the setting ``rescale=none`` ψ only up-samples, signed, and divides by how many more pixels than
+    places there are, so that a layer's sum stays what it is (exactly at whole factors). No epsilon.
+    Source: Srinivas and Fleuret 2019, equations 4 and 6; batch normalisation's implicit bias:
+    section 3.1.
+
+    Args:
+        context: the batch; setting ``rescale``: ``channel`` or ``none``.
+
+    Returns:
+        (N, T, 1, H, W).
+    """
+    inputs = context.inputs
+    rescaled = context.settings["rescale"] != "none"
+    total = inputs.new_zeros(len(inputs), context.count, 1, *inputs.shape[-2:])
+
+    def receive(target: int, term: Tensor) -> None:
+        if term.ndim == 4:
+            total[:, target] += _shown(term, inputs, rescaled)
+
+    gradients = full_gradients(context, receive)
+    for target, gradient in enumerate(gradients.unbind(1)):
+        receive(target, inputs * gradient)
+    return total
+
+
+def full_gradients(context: PassContext, receive: Receive) -> Tensor:
+    """Run the model, hand over each bias times its gradient as the backward reaches it.
+
+    Nothing of them is kept, so memory is that of a plain backward.
+
+    Args:
+        context: the batch.
+        receive: given (N, C, H, W) for convolutions and their batch normalisation, other shapes,
+            such as (N, K), for linear layers.
+
+    Returns:
+        The gradients at the input, (N, T, C, H, W).
+    """
+    current = 0
+
+    def pass_on(term: Tensor) -> None:
+        receive(current, term)
+
+    start = context.inputs.detach().requires_grad_()
+    rows: list[Tensor] = []
+    with torch.enable_grad():
+        with _Biases(pass_on):
+            scores = context.score(context.module(start.clone())).sum(0)
+        for current, score in enumerate(scores.unbind()):
+            if not score.requires_grad:
+                rows.append(torch.zeros_like(start))
+                continue
+            more = current + 1 < len(scores)
+            (found,) = torch.autograd.grad(score, start, retain_graph=more, allow_unused=True)
+            rows.append(torch.zeros_like(start) if found is None else found)
+    return torch.stack(rows, 1)
+
+
+class _Biases(TorchFunctionMode):
+    """Sees every call that adds a bias, from a module or not, and listens at its output."""
+
+    def __init__(self, receive: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self._receive = receive
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        output = func(*args, **given)
+        if func not in _NAMES or not output.requires_grad:
+            return output
+        call = dict(zip(_NAMES[func], args, strict=False)) | given
+        bias = _implicit(call) if func is functional.batch_norm else call.get("bias")
+        if bias is not None:
+            if func is not functional.linear:  # whose channels come last
+                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
+            receive = self._receive
+            output.register_hook(lambda gradient: receive(gradient.detach() * bias))
+        return output
+
+
+_NAMES: dict[Any, tuple[str, ...]] = {
+    torch.conv2d: ("input", "weight", "bias"),
+    torch.conv_transpose2d: ("input", "weight", "bias"),
+    functional.linear: ("input", "weight", "bias"),
+    functional.batch_norm: (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
+    ),
+}
+"""By function that adds a bias, the names of its arguments by position."""
+
+
+def _implicit(call: Mapping[str, Any]) -> Tensor | None:
+    """Return β − γ·μ/σ of a batch normalisation; None where it normalises by the batch itself."""
+    mean, variance = call["running_mean"], call["running_var"]
+    if call.get("training") or mean is None or variance is None:
+        return None
+    shift: Tensor = -mean * torch.rsqrt(variance + call.get("eps", 1e-5))
+    if call.get("weight") is not None:
+        shift = shift * call["weight"]
+    return shift if call.get("bias") is None else shift + call["bias"]
+
+
+def _shown(term: Tensor, inputs: Tensor, rescaled: bool) -> Tensor:
+    """Return Σ_c ψ of (N, C, h, w) at the size of the inputs, (N, 1, H, W)."""
+    size = inputs.shape[-2:]
+    if rescaled:
+        term = term.abs()
+        lowest = term.amin((2, 3), keepdim=True)
+        span = term.amax((2, 3), keepdim=True) - lowest
+        term = (term - lowest) / span.masked_fill(span == 0, 1)
+    # Up-sampling is linear: the channels can be added before it.
+    small = term.sum(1, keepdim=True)
+    large = (
+        small if small.shape[-2:] == size else functional.interpolate(small, size, mode="bilinear")
+    )
+    if rescaled:
+        return large
+    return large * (small.shape[-1] * small.shape[-2] / (size[0] * size[1]))

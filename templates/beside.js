@@ -1,0 +1,115 @@
+// What stands beside the maps of the open image: predictions, facts, links and the channels that fired.
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const now = exporter.now;
+  const { values: state } = exporter.state;
+  const { element } = exporter;
+
+  const predictions = () => {
+    const index = exporter.index, list = $("v-predictions"), given = now.shard.p[exporter.data.rowOf(now.position)];
+    list.replaceChildren();
+    list.closest("section").hidden = !given.length;
+    for (let i = 0; i < given.length; i += 2) {
+      const item = element("li"), score = given[i + 1], title = index.names[given[i]] || "class " + given[i];
+      const name = index.classPages && index.classPages.includes(given[i]) ? element("a", "name", title) : element("span", "name", title);
+      if (name.tagName === "A") {
+        name.href = "classes/" + given[i] + ".html";
+        name.dataset.control = "viewer-class";
+      }
+      item.append(name, element("span", "num", exporter.score(score)));
+      if (index.probability) {
+        const meter = element("span", "meter"), fill = element("span");
+        fill.style.width = 100 * score + "%";
+        meter.append(fill);
+        item.append(meter);
+      }
+      list.append(item);
+    }
+  };
+
+  const facts = () => {
+    const index = exporter.index, position = now.position, list = $("v-facts");
+    list.replaceChildren();
+    const add = (name, value, className) => {
+      if (value !== "" && value !== null && value !== undefined) list.append(element("dt", "", name), element("dd", className || "", value));
+    };
+    const mark = index.correct[position];
+    add("Label", exporter.select.labelName(position));
+    add("Verdict", mark === "1" ? "✓ right" : mark === "0" ? "✗ wrong" : "", mark === "1" ? "right" : "wrong");
+    if (index.loss && index.loss[position] !== null) add("Loss", exporter.number(index.loss[position]) + " nats (cross-entropy)");
+    const original = exporter.stage.shape();
+    if (original) {
+      add("Original", original.size.join(" × ") + " pixels");
+      const [left, top, right, bottom] = original.crop.map((value) => Math.round(10 * value) / 10);
+      add("Model's view", index.view[1] + " × " + index.view[0] + " pixels, from x " + left + "–" + right + ", y " + top + "–" + bottom + " of the original");
+    }
+    add("File", index.paths[position], "path");
+    add("Id", index.ids[position], "path");
+    links();
+  };
+  const links = () => {
+    const index = exporter.index, position = now.position, links = $("v-links");
+    links.replaceChildren();
+    const photo = element("a", "", "The photograph's file");
+    photo.href = exporter.data.photo(position);
+    photo.dataset.control = "viewer-photo";
+    links.append(photo);
+    if (index.tensorboard && index.flags[position] & 32) {
+      const link = element("a", "", "In TensorBoard");
+      link.href = index.tensorboard.replace(/\/+$/, "") + "/#images&tagFilter=" + encodeURIComponent("@" + index.ids[position] + "$");
+      link.rel = "noreferrer";
+      link.dataset.control = "viewer-tensorboard";
+      links.append(" · ", link);
+    }
+  };
+
+  // A channel's place among the pages of its layer; null where the layer has none.
+  const channelPage = (layer, channel) => {
+    const found = exporter.index.channelPages[layer];
+    if (!found || channel >= found[1]) return null;
+    const part = Math.floor(channel / exporter.index.channelsPerPage);
+    return "layers/" + found[0] + (part ? "-" + (part + 1) : "") + ".html#c" + channel;
+  };
+  const named = (layer, channel) => {
+    const page = channelPage(layer, channel), text = "channel " + channel;
+    if (!page) return element("b", "", text);
+    const link = element("a", "", text);
+    link.href = page;
+    link.dataset.control = "viewer-channel";
+    return link;
+  };
+  const figure = (layer, one) => {
+    const item = element("li"), made = element("figure"), canvas = element("canvas"), words = element("figcaption");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "Channel " + one.channel + " of " + layer.layer + ", " + exporter.number(one.lo) + " to " + exporter.number(one.hi));
+    exporter.paint.channel(canvas, one.levels, layer.height, layer.width, state.colour === "diverging" ? "viridis" : state.colour);
+    words.append(named(layer.layer, one.channel), element("span", "num", exporter.number(one.lo) + " to " + exporter.number(one.hi)));
+    made.append(canvas, words);
+    item.append(made);
+    return item;
+  };
+  const activations = () => {
+    const room = $("v-acts"), found = exporter.data.activationsOf(now.shard, exporter.data.rowOf(now.position));
+    room.querySelectorAll("canvas").forEach(exporter.paint.release);
+    room.replaceChildren();
+    $("v-acts-section").hidden = !found.length;
+    for (const layer of found) {
+      const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
+      head.append(element("code", "", layer.layer));
+      const small = layer.height !== layer.fullHeight || layer.width !== layer.fullWidth;
+      head.append(element("span", "muted", " " + layer.fullHeight + " × " + layer.fullWidth + " cells" + (small ? ", drawn from " + layer.height + " × " + layer.width : "")));
+      for (const one of layer.channels.filter((channel) => channel.levels)) strip.append(figure(layer, one));
+      box.append(head, strip);
+      const rest = layer.channels.filter((channel) => !channel.levels);
+      if (rest.length) {
+        const line = element("p", "rest muted", "Then ");
+        rest.forEach((one, at) => line.append(at ? ", " : "", named(layer.layer, one.channel), " (" + exporter.number(one.lo, 2) + " to " + exporter.number(one.hi, 2) + ")"));
+        line.append(".");
+        box.append(line);
+      }
+      room.append(box);
+    }
+  };
+  exporter.beside = { predictions, facts, activations };
+})();

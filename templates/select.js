@@ -1,0 +1,65 @@
+// Which images fit the filters, and in which order: loops over the columns of the index.
+"use strict";
+window.exporter = window.exporter || {};
+(() => {
+  const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, flagged: 15 };
+  const search = [];
+
+  const name = (position) => {
+    const path = exporter.index.paths[position];
+    return path.slice(path.lastIndexOf("/") + 1);
+  };
+  const className = (position) => {
+    const index = exporter.index, at = index.predicted[position];
+    return at < 0 ? "" : index.names[index.classes[at]] || "class " + index.classes[at];
+  };
+  const labelName = (position) => {
+    const index = exporter.index;
+    return index.label[position] < 0 ? "" : index.labels[index.label[position]];
+  };
+  const text = (position) => search[position] ??= (exporter.index.paths[position] + "\n" + labelName(position) + "\n" + className(position)).toLowerCase();
+
+  const byNumber = (column, sign) => (a, b) => {
+    if (column[a] === null || column[b] === null) return (column[a] === null) - (column[b] === null) || a - b;
+    return sign * (column[a] - column[b]) || a - b;
+  };
+  const byText = (of) => {
+    const collator = new Intl.Collator(undefined, { numeric: true });
+    return (rows) => {
+      const keys = new Map(rows.map((i) => [i, of(i)]));
+      return rows.sort((a, b) => (keys.get(a) === "") - (keys.get(b) === "") || collator.compare(keys.get(a), keys.get(b)) || a - b);
+    };
+  };
+  const sorts = {
+    set: ["order of the set", (rows) => rows],
+    high: ["score, high first", (rows) => rows.sort(byNumber(exporter.index.score, -1))],
+    low: ["score, low first", (rows) => rows.sort(byNumber(exporter.index.score, 1))],
+    loss: ["loss, high first", (rows) => exporter.index.loss ? rows.sort(byNumber(exporter.index.loss, -1)) : rows],
+    name: ["name", byText(name)],
+    predicted: ["predicted class", byText(className)],
+    label: ["label", byText(labelName)],
+  };
+
+  const select = (state) => {
+    const index = exporter.index, rows = index.ids.length, score = index.score, out = [];
+    const q = (state.q || "").trim().toLowerCase();
+    const wanted = state.class ? index.classes.indexOf(Number(state.class)) : null;
+    const label = state.label ? index.labels.indexOf(state.label) : null;
+    const scale = index.probability ? 0.01 : 1;
+    const low = state.min ? Number(state.min) * scale : -Infinity;
+    const high = state.max ? Number(state.max) * scale : Infinity;
+    const mark = new Map([["right", "1"], ["wrong", "0"], ["unknown", "-"]]).get(state.outcome);
+    const bits = Object.hasOwn(BITS, state.maps) ? BITS[state.maps] : 0;
+    for (let i = 0; i < rows; i++) {
+      if (wanted !== null && index.predicted[i] !== wanted) continue;
+      if (label !== null && index.label[i] !== label) continue;
+      if (mark && index.correct[i] !== mark) continue;
+      if (bits && !(index.flags[i] & bits)) continue;
+      if ((state.min || state.max) && !(score[i] !== null && score[i] >= low && score[i] <= high)) continue;
+      if (q && !text(i).includes(q)) continue;
+      out.push(i);
+    }
+    return sorts[Object.hasOwn(sorts, state.sort) ? state.sort : "set"][1](out);
+  };
+  exporter.select = { BITS, name, className, labelName, sorts, select };
+})();

@@ -1,0 +1,55 @@
+// What the page shows, as the part of the address after "#": a copied address shows the same view.
+// Whatever makes no sense there is replaced by the default.
+"use strict";
+window.exporter = window.exporter || {};
+(() => {
+  const values = {};
+  const NAMES = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+
+  const defaults = () => {
+    const { methods, layers } = exporter.index;
+    return {
+      colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", wipe: "50",
+      map: methods.length ? methods[0].name : "", layer: String(Math.max(0, layers.length - 1)),
+    };
+  };
+  const within = (low, high) => (text) => /^\d+$/.test(text) && Number(text) >= low && Number(text) <= high;
+  const among = (...choices) => (text) => choices.includes(text);
+  const fits = () => {
+    const index = exporter.index, known = index.methods.map((method) => method.name);
+    const number = (text) => text === "" || Number.isFinite(Number(text));
+    return {
+      class: (text) => text === "" || index.classes.includes(Number(text)),
+      label: (text) => text === "" || index.labels.includes(text),
+      outcome: among("", "right", "wrong", "unknown"),
+      maps: among("", "flagged", "zero", "constant", "nan"),
+      min: number, max: number,
+      sort: (text) => Object.hasOwn(exporter.select.sorts, text),
+      map: among("", ...known), with: among("", "-", ...known),
+      layer: within(0, index.layers.length - 1), at: within(0, index.layers.length - 1),
+      colour: (text) => Object.hasOwn(exporter.colours, text),
+      opacity: within(0, 100), threshold: within(0, 95), wipe: within(0, 100), size: within(120, 360),
+      target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"),
+    };
+  };
+
+  const read = () => {
+    const given = new URLSearchParams(location.hash.slice(1)), fit = fits();
+    for (const name of Object.keys(values)) delete values[name];
+    Object.assign(values, defaults());
+    for (const name of NAMES) {
+      const text = given.get(name);
+      if (text !== null && (!fit[name] || fit[name](text))) values[name] = text;
+    }
+  };
+  const write = () => {
+    const basis = defaults(), out = new URLSearchParams();
+    for (const name of NAMES) {
+      const value = values[name];
+      if (value !== undefined && value !== (basis[name] ?? "")) out.set(name, value);
+    }
+    const text = out.toString();
+    if ("#" + text !== location.hash) history.replaceState(null, "", text ? "#" + text : location.pathname);
+  };
+  exporter.state = { values, read, write };
+})();

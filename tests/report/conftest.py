@@ -1,0 +1,136 @@
+"""The report as a person opens it: from a file, at a path with spaces and other letters."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from exporter.config import WriterConfig
+from exporter.sinks import writer_options
+from exporter.store import Run, open_run
+from exporter.writers import write
+
+PLACE = "with spaces & ünï 报告 #1"
+
+
+def _program(*names: str) -> str:
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return found
+    if os.environ.get("EXPORTER_REQUIRE_BROWSER"):
+        pytest.fail(f"{names[0]} is not installed")
+    pytest.skip(f"no {names[0]}")
+
+
+def write_report(run: Path, **settings: Any) -> Path:
+    """Write the report of a run as ``exporter render`` does and return its folder."""
+    opened = open_run(run)
+    config = WriterConfig(tensorboard_url="http://localhost:6006", **settings)
+    write(opened, "html", writer_options(opened, config))
+    return run / "html"
+
+
+@pytest.fixture(scope="session")
+def writing() -> Callable[..., Path]:
+    """``write_report``."""
+    return write_report
+
+
+@pytest.fixture(scope="session")
+def run_folder(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("report") / PLACE / "run"
+    shutil.copytree(sample_run, place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def report(run_folder: Path) -> Path:
+    """The report, with the single file beside it."""
+    return write_report(run_folder, single_file=True)
+
+
+@pytest.fixture(scope="session")
+def run(run_folder: Path) -> Run:
+    return open_run(run_folder)
+
+
+@pytest.fixture(scope="session")
+def pages(report: Path) -> tuple[Path, ...]:
+    """Every page of the report, and the single file."""
+    return tuple(sorted(report.rglob("*.html")))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """One browser for the tests of a module."""
+    program = _program("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A tab that fails the test on any message, error, dialog, or file that does not come."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    made = context.new_page()
+    trouble: list[str] = []
+    made.on("console", lambda message: trouble.append(message.text))
+    made.on("pageerror", lambda error: trouble.append(str(error)))
+    made.on("requestfailed", lambda request: trouble.append(f"failed: {request.url[:200]}"))
+    made.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    made.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("file:", "data:", "about:"))
+            else trouble.append(f"asked for {request.url}")
+        ),
+    )
+    yield made
+    context.close()
+    assert trouble == []
+
+
+@pytest.fixture(scope="module")
+def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The installed Firefox, driven through its own protocol; one for the tests of a module."""
+    program = _program("firefox-esr", "firefox")
+    spec = importlib.util.spec_from_file_location(
+        "report_firefox", Path(__file__).with_name("firefox.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Any, str], None]:
+    """Wait for a condition; playwright's own waiting uses eval, which the page's policy forbids."""
+
+    def wait(page: Any, condition: str) -> None:
+        for _ in range(400):
+            if page.evaluate(condition):
+                return
+            time.sleep(0.025)
+        pytest.fail(f"it never came to {condition}")
+
+    return wait

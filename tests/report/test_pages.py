@@ -1,0 +1,153 @@
+"""Every page of the report, opened as a person would open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+BROKEN = "[...document.images].filter(i => i.src && i.complete && !i.naturalWidth).map(i => i.src)"
+AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def one_of_each(pages: tuple[Path, ...]) -> list[Path]:
+    """Return the pages, of those made from one template in a folder only the first."""
+    folders: set[str] = set()
+    found = []
+    for page in pages:
+        deeper = page.parent.name != "html"
+        if not (deeper and page.parent.name in folders):
+            found.append(page)
+        if deeper:
+            folders.add(page.parent.name)
+    return found
+
+
+def test_chromium_opens_every_page_without_a_word(page: Any, pages: tuple[Path, ...]) -> None:
+    assert len(pages) >= 10
+    for file in pages:
+        page.goto(file.as_uri())
+        assert page.locator("h1").first.is_visible(), file.name
+        assert page.evaluate(BROKEN) == [], file.name
+
+
+def test_firefox_opens_every_page_without_a_word(firefox: Any, pages: tuple[Path, ...]) -> None:
+    for file in pages:
+        firefox.console.clear()
+        firefox.goto(file.as_uri())
+        firefox.until("document.querySelector('h1')")
+        assert firefox.console == [], file.name
+        assert firefox.requests == []
+        assert firefox.evaluate(BROKEN) == [], file.name
+
+
+def test_firefox_shows_the_grid_and_the_viewer(firefox: Any, report: Path) -> None:
+    firefox.console.clear()
+    firefox.size(1280, 900)
+    firefox.goto((report / "images.html").as_uri())
+    firefox.until("document.querySelectorAll('button.tile canvas').length > 10")
+    firefox.evaluate("document.querySelector('button.tile').click()")
+    firefox.until("document.querySelector('#v-table canvas')?.width > 0")
+    before = firefox.evaluate("document.getElementById('v-path').textContent")
+    firefox.press("\ue014")  # →
+    firefox.until(f"document.getElementById('v-path').textContent !== {before!r}")
+    colour = firefox.evaluate("document.getElementById('v-colour').value")
+    firefox.press("c")
+    firefox.until(f"document.getElementById('v-colour').value !== {colour!r}")
+    assert firefox.console == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    chromium: Any, pages: tuple[Path, ...], until: Callable[[Any, str], None], scheme: str
+) -> None:
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    tab = context.new_page()
+    options = {"runOnly": AXE_TAGS, "resultTypes": ["violations"]}
+    found = []
+    for file in one_of_each(pages):
+        states = [""]
+        if file.name == "images.html":
+            states.append("#image=" + next((file.parent / "photos").rglob("*.jpg")).stem)
+        for state in states:
+            tab.goto("about:blank")
+            tab.goto(file.as_uri() + state)
+            if file.name == "images.html":
+                wanted = "#v-table canvas" if state else "button.tile"
+                until(tab, f"document.querySelector('{wanted}')")
+            tab.evaluate(AXE_SCRIPT)
+            said = tab.evaluate("options => axe.run(document, options)", options)
+            found += [
+                (file.name + state[:6], one["id"], one["nodes"][0]["html"][:160])
+                for one in said["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
+    context.close()
+    assert found == []
+
+
+def test_printed_pages_have_their_pictures(
+    page: Any, report: Path, until: Callable[[Any, str], None]
+) -> None:
+    from io import BytesIO
+
+    from pypdf import PdfReader
+
+    id = next((report / "photos").rglob("*.jpg")).stem
+    least = {
+        "index.html": 4,
+        "images.html": 8,
+        f"images.html#image={id}": 4,
+        "kernels.html": 2,
+        "methods.html": 1,
+        "list/00000.html": 15,
+        "report.html": 4,
+    }
+    for name, pictures in least.items():
+        file, _, state = name.partition("#")
+        page.goto("about:blank")
+        page.goto((report / file).as_uri() + (f"#{state}" if state else ""))
+        if file == "images.html":
+            wanted = "#v-table canvas" if state else "button.tile canvas"
+            until(page, f"document.querySelector('{wanted}')?.width > 0")
+        content = page.pdf(print_background=True)
+        found = PdfReader(BytesIO(content))
+        drawn = sum(len(list(sheet.images)) for sheet in found.pages)
+        assert drawn >= pictures, f"{name}: {drawn} pictures in {len(found.pages)} printed pages"
+        assert found.pages[0].extract_text().strip(), name
+
+
+def test_without_javascript_tables_and_photographs_are_there(
+    chromium: Any, report: Path, pages: tuple[Path, ...]
+) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    for file in one_of_each(pages):
+        tab.goto(file.as_uri())
+        assert tab.locator("h1").first.is_visible(), file.name
+        # What needs scripts is not offered: everything that can be seen works.
+        controls = "main button:visible, main input:visible, main select:visible"
+        assert tab.locator(controls).count() == 0, file.name
+    for name, pictures in (
+        ("index.html", ".strip img"),
+        ("images.html", ".still img"),
+        ("list/00000.html", ".rows img"),
+        ("report.html", ".rows img"),
+    ):
+        tab.goto((report / name).as_uri())
+        shown = tab.locator(pictures)
+        assert shown.count() >= 4, name
+        shown.first.scroll_into_view_if_needed()
+        assert shown.first.evaluate("i => i.decode().then(() => i.naturalWidth)") == 224, name
+    for name in ("layers.html", "list/00000.html", "methods.html"):
+        tab.goto((report / name).as_uri())
+        assert tab.locator("table tbody tr:visible").count() >= 2, name
+    context.close()

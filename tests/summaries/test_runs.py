@@ -1,0 +1,195 @@
+"""The set's summaries through the real exporter: cut, killed, resumed, and read back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import exporter
+from exporter.records import ImageQuality
+from exporter.store import Run, check, open_run
+
+SETTINGS: dict[str, Any] = {
+    "writers": (),
+    "preprocessing": {"size": 32},
+    "layers": ("1", "3"),
+    "maps": ("gradcam", "eigencam"),
+    "batch_size": 1,
+}
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a list of 21 labelled photographs; the first has a mask and the second boxes."""
+    folder = tmp_path_factory.mktemp("photos")
+    noise = np.random.default_rng(0)
+    lines = ["path,label,mask,boxes"]
+    for n in range(21):
+        pixels = noise.integers(0, 255, (40, 40, 3)) * (n % 4) // 3
+        cv2.imwrite(str(folder / f"{n:02d}.png"), pixels)
+        given = {0: "mask.png,", 1: ',"[[0, 0, 20, 20]]"', 2: "absent.png,"}.get(n, ",")
+        lines.append(f"{n:02d}.png,{n % 4},{given}")
+    mask = np.zeros((40, 40), dtype=np.uint8)
+    mask[:20, :20] = 255
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "list.csv").write_text("\n".join([*lines, "broken.png,1,,"]))
+    return folder / "list.csv"
+
+
+def run(images: Path, out: Path, **settings: Any) -> Run:
+    names = out.parent / "classes.txt"
+    names.write_text("0\n1\n2\n3\n")
+    return exporter.export(small(), images, out=out, classes=names, **SETTINGS | settings)
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(images, tmp_path_factory.mktemp("whole") / "run", shard_size=22)
+
+
+def merged(run: Run) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((run.path / "set").iterdir())}
+
+
+@pytest.mark.parametrize("size", [8, 3])
+def test_any_cut_into_shards_gives_the_same_bytes(
+    images: Path, whole: Run, tmp_path: Path, size: int
+) -> None:
+    cut = run(images, tmp_path / "run", shard_size=size)
+    assert len(cut.shards) == -(-22 // size)
+    assert merged(cut) == merged(whole)
+    assert list(cut.quality()) == list(whole.quality())
+    assert check(cut.path) == ()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "summaries/00001-set.parquet",
+        "summaries/00001-images.parquet",
+        "set/summary.json",
+        "set/classes.parquet",
+    ],
+)
+def test_what_is_lost_is_told_and_made_again(
+    images: Path, whole: Run, tmp_path: Path, lost: str
+) -> None:
+    cut = run(images, tmp_path / "run", shard_size=8)
+    before = {file: file.read_bytes() for file in (cut.path / "summaries").iterdir()}
+    (cut.path / lost).unlink()
+    assert any(problem.startswith(f"{lost} is missing") for problem in check(cut.path))
+    run(images, tmp_path / "run", shard_size=8, resume=True)
+    assert merged(cut) == merged(whole)
+    assert {file: file.read_bytes() for file in before} == before
+    assert check(cut.path) == ()
+
+
+def test_what_was_changed_is_told(whole: Run, images: Path, tmp_path: Path) -> None:
+    cut = run(images, tmp_path / "run", shard_size=8)
+    (cut.path / "set" / "summary.json").write_text("{}")
+    assert "set/summary.json is not as it was written" in "\n".join(check(cut.path))
+    with pytest.raises(exporter.errors.RunError, match="damaged"):
+        _ = cut.summary
+
+
+def test_the_numbers_are_those_of_the_rows(whole: Run) -> None:
+    rows = list(whole.index)
+    told = whole.summary
+    assert told is not None
+    assert (told.images, told.read, told.labelled) == (22, 21, 21)
+    assert told.accuracy == sum(row.correct is True for row in rows) / 21
+    assert told.accuracy == whole.totals.correct / whole.totals.labelled
+    assert sum(one.images for one in told.bins) == 21
+    assert (told.quality_map, told.class_map_layer) == (("gradcam", "3"), "3")
+    classes = whole.classes()
+    assert sum(row.support for row in classes) == sum(row.predicted for row in classes) == 21
+    wrong = [row for row in rows if row.correct is False]
+    assert sum(pair.images for pair in whole.confusion()) == len(wrong)
+    assert len(whole.confusion(1)) == min(1, len(wrong))
+    assert [(row.method, row.layer) for row in whole.methods()] == [
+        (method, layer) for method in ("gradcam", "eigencam") for layer in ("1", "3")
+    ]
+    assert [(row.layer, row.first, row.second) for row in whole.agreement()] == [
+        (layer, "gradcam", "eigencam") for layer in ("1", "3")
+    ]
+
+
+def test_strips_hold_images_of_the_run(whole: Run) -> None:
+    told = whole.summary
+    assert told is not None
+    strips = {strip.name: strip for strip in told.strips}
+    confidence = {row.id: row.confidence for row in whole.index if row.confidence is not None}
+    assert strips["least sure"].ids == tuple(sorted(confidence, key=lambda i: (confidence[i], i)))
+    agreement = [
+        next(one.agreement for one in whole.quality() if one.id == id)
+        for id in strips["most disagreeing"].ids
+    ]
+    assert agreement == sorted(agreement)
+
+
+def test_masks_and_boxes_are_measured(whole: Run) -> None:
+    quality: list[ImageQuality] = list(whole.quality())
+    assert [n for n, one in enumerate(quality) if one.box_overlap is not None] == [0, 1]
+    assert whole.methods()[0].annotated == 2
+    for one in quality[:2]:
+        # The mask of the first and the box of the second are both (0, 0, 20, 20).
+        row = whole.row(one.id)
+        left, top, right, bottom = row.crop or ()
+        y, x = (
+            np.clip((20 - np.linspace(start, stop, 8)[:-1]) / (stop - start) * 7, 0, 1)
+            for start, stop in ((top, bottom), (left, right))
+        )
+        values = np.maximum(whole.map(one.id, "gradcam", "3"), 0)
+        if values.any():
+            expected = (values * np.outer(y, x)).sum() / values.sum()
+            assert one.box_energy == pytest.approx(expected, abs=0.02)
+
+
+def test_class_maps_are_read_as_arrays(whole: Run) -> None:
+    index = whole.classes()[0].index
+    maps = [one for one in whole.class_maps() if one.index == index]
+    assert list(whole.class_maps(index)) == maps
+    for one in maps:
+        assert one.array().shape == (7, 7)
+        assert 0 <= one.array().min() <= one.array().max() <= 1
+
+
+def test_quality_is_a_table_too(whole: Run) -> None:
+    table = whole.quality_table()
+    assert table is not None
+    assert table.column("id").to_pylist() == [row.id for row in whole.index]
+
+
+def test_a_run_without_a_set_opens(sample_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample_run, tmp_path / "old")
+    shutil.rmtree(tmp_path / "old/set")
+    for pattern in ("*-set.parquet", "*-images.parquet"):
+        for part in (tmp_path / "old/summaries").glob(pattern):
+            part.unlink()
+    old = open_run(tmp_path / "old")
+    assert old.summary is None
+    assert old.quality_table() is None
+    assert list(old.quality()) == []
+    assert (old.classes(), old.confusion(), old.methods(), old.agreement()) == ((), (), (), ())
+    assert (old.class_maps(), old.redundant()) == ((), ())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from exporter.summaries import IMAGES_SCHEMA, strips
+from exporter.summaries.strips import Strips
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    empty = dict.fromkeys(IMAGES_SCHEMA.names)
+    return pa.Table.from_pylist([empty | row for row in rows], schema=IMAGES_SCHEMA)
+
+
+def image(id: str, predicted: int, confidence: float, **rest: Any) -> dict[str, Any]:
+    return {"id": id, "predicted": predicted, "confidence": confidence, **rest}
+
+
+CLASSES = [
+    {
+        "index": 1,
+        "predicted": 3,
+        "confidence": 0.5,
+        "confidence_spread": 0.1,
+        "entropy": 0.8,
+        "entropy_spread": 0.05,
+    },
+    {"index": 4, "predicted": 4, "confidence": 0.5, "confidence_spread": 0.0, "entropy": None},
+    {"index": 5, "predicted": 1, "confidence": 0.3, "confidence_spread": 0.0, "entropy": None},
+]
+IMAGES = [
+    image("d", 1, 0.5, correct=False, entropy=0.9, agreement=0.9),
+    image("c", 1, 0.6, correct=True, entropy=0.8, agreement=-0.5),
+    image("b", 1, 0.4, correct=None, entropy=0.8, agreement=0.1),
+    image("z", 4, 0.5, correct=False),
+    image("y", 4, 0.5, correct=False),
+    image("x", 4, 0.9, correct=True),
+    image("w", 4, 0.2, correct=True),
+    image("v", 5, 0.3),
+    {"id": "unread"},
+]
+
+
+def chosen(*tables: pa.Table) -> dict[str, list[str]]:
+    found = Strips(CLASSES)
+    for one in tables:
+        found.add(one)
+    assert all(row["rule"].startswith(f"{row['name']}: ") for row in found.rows())
+    return {row["name"]: row["ids"] for row in found.rows()}
+
+
+def test_by_hand() -> None:
+    assert chosen(table(*IMAGES)) == {
+        # Of equals the smallest id.
+        "most wrong": ["d", "y", "z"],
+        "least sure": ["w", "v", "b", "d", "y", "z", "c", "x"],
+        "most disagreeing": ["c", "b", "d"],
+        # Class 4 is more frequent. Of class 1, b and c are one deviation from the mean confidence,
+        # d is two from the mean entropy; class 5 has one image only.
+        "most typical": ["y", "b"],
+        "one a class": ["x", "c", "v"],
+    }
+
+
+def test_any_cut_chooses_the_same() -> None:
+    whole = chosen(table(*IMAGES))
+    assert chosen(*(table(one) for one in IMAGES)) == whole
+    assert chosen(table(*IMAGES[:4]), table(), table(*IMAGES[4:])) == whole
+
+
+def test_a_strip_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "LENGTH", 2)
+    found = Strips(CLASSES)
+    found.add(table(*IMAGES))
+    assert [(row["name"], len(row["ids"]), row["of"]) for row in found.rows()] == [
+        ("most wrong", 2, 3),
+        ("least sure", 2, 8),
+        ("most disagreeing", 2, 3),
+        ("most typical", 2, 2),
+        ("one a class", 2, 3),
+    ]
+
+
+def test_nothing_to_choose() -> None:
+    assert chosen(table({"id": "unread"})) == {}
