@@ -101,7 +101,7 @@ def _torchvision(name: str) -> tuple[nn.Module, int]:
 def _timm(family: str) -> tuple[nn.Module, int]:
     import timm
 
-    module = timm.create_model(FAMILIES[family])
+    module: Any = timm.create_model(FAMILIES[family])
     return module, int(module.default_cfg["input_size"][-1])
 
 

@@ -10,9 +10,10 @@ in nine moves of ten.
 The control is the same map of the same activations, each image's gradients shuffled among its
 places and channels: carried in fewer than half of the moves, or the trial shows nothing. With
 random weights that depends on how loud the patch is beside the flat part, so a few stated stimuli
-are tried in order, and at one of them one of HiResCAM and LayerCAM has to show both: the map follows, and the
-same map with shuffled gradients does not. These two keep a gradient for each place. Grad-CAM
-averages it away, so that shuffled gradients show where the activations are large, and follow too.
+are tried in order, and at one of them one of HiResCAM and LayerCAM has to show both: the map
+follows, and the same map with shuffled gradients does not. These two keep a gradient for each
+place. Grad-CAM averages it away, so that shuffled gradients show where the activations are large,
+and follow too.
 """
 
 from __future__ import annotations

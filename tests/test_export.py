@@ -268,3 +268,23 @@ def test_the_function_is_reached_whichever_was_imported_first() -> None:
     import exporter.export
 
     assert callable(exporter.export)
+
+
+def test_a_map_that_its_relu_leaves_nothing_of_is_flagged_with_the_reason(
+    photos: Path, tmp_path: Path
+) -> None:
+    from exporter.console import flagged_lines
+
+    model = Small()
+    nn.init.constant_(model.head.weight, -1.0)
+    run = exporter.export(
+        model, photos, out=tmp_path / "run", maps=("gradcam", "eigencam"), **SETTINGS
+    )
+    flags = {(one.method, one.flags) for row in run.rows() for one in row.maps}
+    assert ("gradcam", "negative") in flags
+    assert ("eigencam", "negative") not in flags
+    assert run.totals is not None
+    assert run.totals.flagged == {"gradcam features negative": 10}
+    assert flagged_lines(run.totals.flagged) == [
+        "gradcam features: 10 (every value is negative, so that the method's ReLU leaves nothing)"
+    ]

@@ -68,7 +68,7 @@ def from_reference(spec: str) -> Callable[..., Any]:
         raise ModelError(
             f"{spec!r} is no function; write package.module:function or path/file.py:function"
         )
-    found = _attribute(spec, "function")
+    found: Callable[..., Any] = _attribute(spec, "function")
     if not callable(found):
         raise ModelError(f"{spec!r} is a {type(found).__name__}, not a function")
     return found

@@ -47,7 +47,7 @@ def reached_layers(
         for suffix, tensor in parts(given):
             layout = layouts.get(call + suffix)
             if layout is not None and tensor.requires_grad:
-                tensor.register_hook(note(call + suffix, layout))
+                tensor.register_hook(note(call + suffix, layout))  # type: ignore[no-untyped-call]
 
     with torch.inference_mode(False), torch.enable_grad():
         leaf = example.detach().clone().requires_grad_()
