@@ -26,10 +26,9 @@ from torch import Tensor, nn
 
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
-from exporter.explain.explainer import rows_of
 from exporter.explain.layers import View, as_grid
 from exporter.maps import channel_maps, get_methods
-from exporter.models import LayerChoice, choose_layers, locate_output
+from exporter.models import LayerChoice, choose_layers, locate_output, rows_of
 
 GOAL = 0.9
 """Share of the moves in which the centroid has to be carried."""

@@ -156,9 +156,15 @@ def _writer_flags(command: _F) -> _F:
     help="A layer to explain: name, glob, @Type or auto; repeatable.  [default: auto]",
 )
 @click.option(
+    "--fuse",
+    type=click.Choice(("mean", "max", "product")),
+    help="Also put each method's maps of the layers together into one, the layer 'fused'.",
+)
+@click.option(
     "--target",
     metavar="T",
-    help="predicted, label, top-K, a class index or name, or value.  [default: predicted]",
+    help="predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "
+    "similar:IMAGE, module:function; docs/models.md lists all.  [default: predicted]",
 )
 @click.option(
     "--weights", metavar="W", help="Name of the weights, DEFAULT or none.  [default: DEFAULT]"
@@ -325,10 +331,14 @@ def maps_command(as_json: bool) -> int:
             "caveats",
             "relu",
             "pixel",
+            "settings",
         )
         click.echo(
             json.dumps(
-                [{f: getattr(record, f) for f in fields} for record in records],
+                [
+                    {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
+                    for record in records
+                ],
                 indent=1,
                 ensure_ascii=False,
             )
@@ -340,6 +350,10 @@ def maps_command(as_json: bool) -> int:
             record.shows,
             record.formula,
             f"cost: {record.cost}",
+            *(
+                ["settings: " + ", ".join(map("=".join, record.settings.items()))]
+                * bool(record.settings)
+            ),
             f"{record.paper} {record.url}",
         ):
             OUT.print("    " + escape(text))

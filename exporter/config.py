@@ -119,7 +119,8 @@ class RunConfig(WriterConfig):
         out: the run folder.
         maps: map methods, in the order shown.
         layers: layers to explain: names, globs, ``@Type`` or ``auto``.
-        target: ``predicted``, ``label``, ``top-K``, a class index or a class name.
+        target: ``predicted``, ``label``, ``top-K``, a class index or a class name, or any other
+            that docs/models.md lists.
         weights: name of the weights, ``DEFAULT`` or ``none``.
         checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
@@ -136,6 +137,7 @@ class RunConfig(WriterConfig):
         activations: layers whose strongest channels are recorded; ``auto`` is the explained ones.
         activation_channels: channels kept a layer and image.
         kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
+        fuse: ``mean``, ``max`` or ``product`` for a map of all explained layers besides theirs.
         preprocessing: overrides of the preprocessing.
     """
 
@@ -160,6 +162,7 @@ class RunConfig(WriterConfig):
     activations: tuple[str, ...] = ("auto",)
     activation_channels: Annotated[int, Field(ge=0)] = 8
     kernels: tuple[str, ...] = ("auto",)
+    fuse: Literal["mean", "max", "product"] | None = None
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
     @field_validator("maps", "layers", "activations", "kernels")

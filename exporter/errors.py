@@ -22,6 +22,10 @@ class LayerError(ExporterError):
     """A layer that the model does not have, or that cannot be explained."""
 
 
+class NoLayerError(LayerError):
+    """A model none of whose layers has a plane of places: only pixel methods fit."""
+
+
 class TargetError(ExporterError):
     """A target that does not fit the model's output."""
 

@@ -37,9 +37,9 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import Explainer
+from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods, plan_target
 from exporter.images import ImageSet, decode, open_images
-from exporter.maps import get_methods
+from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
     Reshape,
@@ -50,12 +50,9 @@ from exporter.models import (
     count_layers,
     from_reference,
     layer_table,
-    locate_output,
     match_labels,
-    parse_target,
     read_classes,
     resolve,
-    with_output,
 )
 from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing, Row, Written
 from exporter.render import encode_png, kernel_sheet
@@ -287,6 +284,7 @@ def plan_job(
     )
     watch.begin("loading the model")
     resolved = _resolve(config, module)
+    methods, without = fitting_methods(resolved.module, methods)
     device = _device(config.device, resolved.module, handed_over=module is not None)
     model = resolved.module if module is not None else resolved.module.to(device)
     with guest(model):
@@ -296,17 +294,22 @@ def plan_job(
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last)
         reshape = from_reference(config.reshape) if config.reshape else None
-        layers = choose_layers(model, example, config.layers, output=config.output, reshape=reshape)
+        layers = choose_or_offer(
+            model, example, config.layers, methods, output=config.output, reshape=reshape
+        )
         recorded = _recorded(model, example, config, layers.names, reshape)
-        with torch.no_grad():
-            logits, path = locate_output(model(example), config.output)
-        if logits.ndim > 2:
-            raise TargetError(
-                f"the model's output has the shape {tuple(logits.shape)}, where a row of values an "
-                "image, (N, K), is explained; name another with --output"
-            )
-        record = with_output(resolved.record, path, int(logits.shape[-1]))
-        target = parse_target(config.target, record.classes)
+        asked = plan_target(
+            config.target,
+            model,
+            example,
+            resolved.record,
+            output=config.output,
+            load=lambda path: _reference(
+                path, resolved.record.preprocessing, device, channels_last
+            ),
+            masks=any(entry.mask for entry in image_set.entries),
+        )
+        record = asked.record
         labels = match_labels(
             {entry.label for entry in image_set.entries if entry.label is not None},
             record.classes,
@@ -319,23 +322,27 @@ def plan_job(
                 layers.names,
                 recorded=recorded,
                 channels=config.activation_channels,
-                target=target,
-                output=path,
+                target=asked.scorer,
                 top_k=config.top_k,
                 reshape=reshape,
                 seed=config.seed,
+                fuse=config.fuse,
             )
 
         kernels = collect_kernels(model, config.kernels) if config.kernels else ()
         unknown = torch.full((1,), -1, device=device)
-        missing = explainer(model)(example, unknown).to_host().missing
+        masks = None
+        if asked.scorer.takes_masks:
+            masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
+        trial = explainer(model)(example, unknown, masks).to_host()
+        beyond = dict.fromkeys(one.layer for one in trial.maps if one.layer in (ATTENTION, FUSED))
         yield Job(
             plan=Plan(
                 schema=SCHEMA_VERSION,
                 settings=config.settings(),
                 model=record,
                 layers=layer_table(model, example),
-                explained=layers.names,
+                explained=(*layers.names, *beyond),
                 layer_reason=layers.reason,
                 recorded=recorded,
                 methods=tuple(method.record for method in methods),
@@ -349,11 +356,17 @@ def plan_job(
                     "device": device.type,
                     "dtype": str(example.dtype).removeprefix("torch."),
                     "memory format": "channels last" if channels_last else "contiguous",
+                    **asked.execution,
                 },
                 versions=_versions(),
                 command=command,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                notes=(*image_set.notes, *(f"{name}: {why}" for name, why in missing.items())),
+                notes=(
+                    *image_set.notes,
+                    *asked.notes,
+                    *([without] if without else ()),
+                    *(f"{name}: {why}" for name, why in trial.missing.items()),
+                ),
             ),
             image_set=image_set,
             module=model,
@@ -363,6 +376,7 @@ def plan_job(
             batch_size=config.batch_size,
             channels_last=channels_last,
             workers=config.workers or default_workers(device),
+            masks=asked.scorer.takes_masks,
         )
 
 
@@ -509,6 +523,19 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
         f"none of the {len(image_set.entries)} images of {image_set.where!r} can be read; "
         f"the first is {first}"
     )
+
+
+def _reference(
+    path: str, preprocessing: Preprocessing, device: torch.device, channels_last: bool
+) -> tuple[torch.Tensor, str]:
+    """Return a reference image as the model takes it, (1, C, H, W), and the hash of its bytes."""
+    images = open_images(path, limit=1)
+    entry = images.entries[0]
+    try:
+        prepared = images.load(entry, preprocessing)
+    except ImageError as error:
+        raise TargetError(f"the reference image {path!r} cannot be read: {error}") from None
+    return inputs([prepared], preprocessing, device, channels_last), entry.key
 
 
 def _recorded(

@@ -156,8 +156,9 @@ window.exporter = window.exporter || {};
     return exporter.index.probability ? (100 * value).toFixed(1) + " %" : exporter.number(value);
   };
   exporter.targetName = (target) => {
-    const found = /^class:(\d+)$/.exec(target);
-    if (!found) return target === "value" ? "the output’s value" : target;
-    return exporter.index.names[found[1]] || "class " + found[1];
+    const found = /^class:(\d+)(?:-(\d+))?$/.exec(target);
+    if (!found) return target === "value" ? "the output’s value" : target.replace(":", " ");
+    const [first, second] = found.slice(1).map((one) => exporter.index.names[one] || "class " + one);
+    return found[2] ? first + " rather than " + second : first;
   };
 })();

@@ -7,6 +7,12 @@ on the device.
 
 from __future__ import annotations
 
+from exporter.capture.attention import (
+    AttentionPass,
+    SelfAttention,
+    attention_pass,
+    find_attention,
+)
 from exporter.capture.guest import guest
 from exporter.capture.passes import Captured, capture
 from exporter.capture.planner import Pass, plan_passes
@@ -21,12 +27,16 @@ from exporter.capture.rerun import follows_alone, run_from
 from exporter.capture.rules import relu_rule
 
 __all__ = [
+    "AttentionPass",
     "Captured",
     "Pass",
+    "SelfAttention",
     "Statistics",
     "Strongest",
+    "attention_pass",
     "capture",
     "channel_statistics",
+    "find_attention",
     "follows_alone",
     "guest",
     "plan_passes",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from exporter.capture.containers import rebuild
@@ -82,7 +83,10 @@ class Recording:
         That is a clone: an in-place operation that follows would overwrite the output, and autograd
         would refuse it on a leaf. Values and gradients are those of the model without hooks.
         """
-        if not graph or tensor.is_inference():
+        if tensor.is_quantized:
+            # Levels of a quantised module, as the numbers they stand for; no gradient flows there.
+            kept = tensor.dequantize()
+        elif not graph or tensor.is_inference():
             kept = tensor.detach()
         else:
             # No parameter requires grad, so without this nothing is recorded: the graph begins.
@@ -154,6 +158,11 @@ def record_layers(
     modules = dict(model.named_modules())
     by_module: dict[str, list[Wanted]] = {}
     for layer in wanted:
+        if isinstance(modules[layer.module], torch.jit.ScriptModule):
+            raise LayerError(
+                f"the layer {layer.name!r} is scripted (TorchScript) and runs no hooks, so it"
+                " cannot be seen; hand over the module it was made from"
+            )
         by_module.setdefault(layer.module, []).append(layer)
     handles = [
         modules[name].register_forward_hook(_hook(recording, name, layers, graph))
@@ -176,7 +185,7 @@ def _hook(recording: Recording, module: str, layers: list[Wanted], graph: Collec
 
         def change(path: str, tensor: Tensor) -> Tensor:
             asked = tuple(layer.name for layer in here if layer.path in ("", path))
-            if not asked or not tensor.is_floating_point():
+            if not asked or not (tensor.is_floating_point() or tensor.is_quantized):
                 return tensor
             # The exact request before the one for the whole container.
             name = next((layer.name for layer in here if layer.path == path), f"{label}{path}")

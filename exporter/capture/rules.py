@@ -6,7 +6,7 @@ Backward hooks on modules fail on in-place ReLUs and see none of the functional 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,8 @@ RULES = ("guided", "deconvnet")
 _PLAIN: frozenset[Any] = frozenset({torch.relu, functional.relu, Tensor.relu})
 _IN_PLACE: frozenset[Any] = frozenset({torch.relu_, functional.relu_, Tensor.relu_})
 _CAPPED: frozenset[Any] = frozenset({functional.relu6})
+_HARDTANH: frozenset[Any] = frozenset({functional.hardtanh, functional.hardtanh_})
+"""What ``nn.ReLU6`` calls: a ReLU where it begins at 0, ``hardtanh(x, 0, 6, inplace)``."""
 _EITHER: frozenset[Any] = frozenset({functional.relu, functional.relu6})
 """Those with an argument ``inplace``."""
 
@@ -55,16 +57,33 @@ class _Rule(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         given = kwargs or {}
-        if func not in _PLAIN and func not in _IN_PLACE and func not in _CAPPED:
+        called = _relu_call(func, args, given)
+        before = args[0] if args else given.get("input")
+        if called is None or not (isinstance(before, Tensor) and before.requires_grad):
             return func(*args, **given)
-        before = args[0] if args else given["input"]
-        if not before.requires_grad:
-            return func(*args, **given)
-        after = self._apply(before, 6.0 if func in _CAPPED else torch.inf)
-        asked = args[1] if len(args) > 1 else given.get("inplace", False)
-        if func in _IN_PLACE or (func in _EITHER and asked):
-            return before.copy_(after)  # whoever holds the tensor finds the new values in it
-        return after
+        cap, in_place = called
+        after = self._apply(before, cap)
+        # Whoever holds the tensor finds the new values in it.
+        return before.copy_(after) if in_place else after
+
+
+def _relu_call(
+    func: Any, args: tuple[Any, ...], given: Mapping[str, Any]
+) -> tuple[float, bool] | None:
+    """Return the cap of a ReLU and whether it works in place; None where this is no ReLU."""
+
+    def argument(place: int, name: str, default: Any) -> Any:
+        return args[place] if len(args) > place else given.get(name, default)
+
+    if func in _HARDTANH:
+        if argument(1, "min_val", -1.0) != 0:
+            return None
+        in_place = func is functional.hardtanh_ or argument(3, "inplace", False)
+        return float(argument(2, "max_val", 1.0)), bool(in_place)
+    if func not in _PLAIN and func not in _IN_PLACE and func not in _CAPPED:
+        return None
+    asked = func in _EITHER and argument(1, "inplace", False)
+    return (6.0 if func in _CAPPED else torch.inf), bool(func in _IN_PLACE or asked)
 
 
 class _Guided(torch.autograd.Function):

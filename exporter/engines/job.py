@@ -28,6 +28,7 @@ class Job:
         batch_size: images a forward.
         channels_last: whether inputs are laid out channels last.
         workers: decoding threads; 0 decodes where the model runs.
+        masks: whether the target needs each image's given mask.
     """
 
     plan: Plan
@@ -39,3 +40,4 @@ class Job:
     batch_size: int
     channels_last: bool
     workers: int
+    masks: bool = False

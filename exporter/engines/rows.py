@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from exporter.engines.job import Job
 from exporter.errors import ImageError
@@ -29,14 +30,24 @@ _FLAGS = tuple(
     for bits in range(8)
 )
 
+_NO_MASK = 255
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """The images of one batch as they were read: one of ``prepared`` and ``errors`` an entry."""
+    """The images of one batch as they were read: one of ``prepared`` and ``errors`` an entry.
+
+    Attributes:
+        entries: the images.
+        prepared: what the model sees, None where the image cannot be read.
+        errors: why it cannot, else None.
+        masks: given masks, uint8 (h, w), where there is one and the target needs it.
+    """
 
     entries: tuple[ImageEntry, ...]
     prepared: tuple[Prepared | None, ...]
     errors: tuple[str | None, ...]
+    masks: tuple[NDArray[np.uint8] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,19 @@ def load(job: Job, entries: Sequence[ImageEntry]) -> Loaded:
     """Read and preprocess the images of one batch; one that cannot be read keeps its reason."""
     prepared: list[Prepared | None] = []
     errors: list[str | None] = []
+    masks: list[NDArray[np.uint8] | None] = []
+    steps = job.plan.model.preprocessing
     for entry in entries:
+        image, mask, error = None, None, None
         try:
-            prepared.append(job.image_set.load(entry, job.plan.model.preprocessing))
-            errors.append(None)
-        except ImageError as error:
-            prepared.append(None)
-            errors.append(str(error))
-    return Loaded(tuple(entries), tuple(prepared), tuple(errors))
+            image = job.image_set.load(entry, steps)
+            mask = job.image_set.load_mask(entry, steps) if job.masks else None
+        except ImageError as failure:
+            image, error = None, str(failure)
+        prepared.append(image)
+        masks.append(mask)
+        errors.append(error)
+    return Loaded(tuple(entries), tuple(prepared), tuple(errors), tuple(masks))
 
 
 def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
@@ -78,7 +94,10 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
     if not seen:
         return Computed(tuple(_unread(e, r) for e, r in _pairs(loaded)), ())
     labels = [job.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
-    host = _explain(job, explainer, [item for _, item in seen], labels)
+    masks = None
+    if job.masks:
+        masks = [m for m, item in zip(loaded.masks, loaded.prepared, strict=True) if item]
+    host = _explain(job, explainer, [item for _, item in seen], labels, masks)
     explained = iter(_rows(job, seen, labels, host))
     rows = tuple(
         next(explained) if item is not None else _unread(entry, error)
@@ -104,21 +123,32 @@ def _unread(entry: ImageEntry, error: str | None) -> Row:
 
 
 def _explain(
-    job: Job, explainer: Explainer, prepared: Sequence[Prepared], labels: Sequence[int]
+    job: Job,
+    explainer: Explainer,
+    prepared: Sequence[Prepared],
+    labels: Sequence[int],
+    masks: Sequence[NDArray[np.uint8] | None] | None,
 ) -> HostBatch:
     """Explain a batch; where the device runs out of memory, halve it and try again."""
     try:
         batch = inputs(prepared, job.plan.model.preprocessing, job.device, job.channels_last)
-        return explainer(batch, _on_device(labels, job.device)).to_host()
+        given = () if masks is None else (_masks(masks, job),)
+        return explainer(batch, _on_device(labels, job.device), *given).to_host()
     except torch.OutOfMemoryError:
         if len(prepared) == 1:
             raise
     torch.cuda.empty_cache()
     middle = len(prepared) // 2
     return HostBatch.joined(
-        _explain(job, explainer, prepared[:middle], labels[:middle]),
-        _explain(job, explainer, prepared[middle:], labels[middle:]),
+        _explain(job, explainer, prepared[:middle], labels[:middle], masks and masks[:middle]),
+        _explain(job, explainer, prepared[middle:], labels[middle:], masks and masks[middle:]),
     )
+
+
+def _masks(masks: Sequence[NDArray[np.uint8] | None], job: Job) -> torch.Tensor:
+    """Lay given masks on the device, uint8 (N, h, w); 255 everywhere where none is given."""
+    none = np.full(job.plan.model.preprocessing.size, _NO_MASK, np.uint8)
+    return _move(torch.from_numpy(np.stack([none if m is None else m for m in masks])), job.device)
 
 
 def _on_device(labels: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -178,7 +208,10 @@ def _rows(
         predictions = tuple(
             Prediction(int(index), names[index] if index < len(names) else str(index), float(score))
             for index, score in zip(host.top_index[n], host.top_score[n], strict=True)
+            if index >= 0
         )
+        # Only where one class is right is there a loss, and something to be correct about.
+        judged = label is not None and not np.isnan(host.loss[n])
         yield Row(
             id=base.id,
             key=base.key,
@@ -189,8 +222,8 @@ def _rows(
             height=base.height,
             crop=base.crop,
             predictions=predictions,
-            loss=None if label is None else float(host.loss[n]),
-            correct=None if label is None else predictions[0].index == label,
+            loss=float(host.loss[n]) if judged else None,
+            correct=predictions[0].index == label if judged else None,
             image=jpeg,
             maps=tuple(_maps(job, host, n)),
             activations=tuple(_activations(host, n)),
@@ -200,14 +233,19 @@ def _rows(
 
 
 def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
-    valued = job.plan.target == "value"
     rectified = {record.name for record in job.plan.methods if record.relu}
+    stored: set[tuple[str, str, str]] = set()
     for method, layer, t, levels, lo, hi, flags in host.maps:
+        target = _target(host, n, t)
+        # A box that the image does not have; a label that is the predicted class, beside it.
+        if target is None or (method, layer, target) in stored:
+            continue
+        stored.add((method, layer, target))
         negative = not flags[n] and hi[n] <= 0 and method in rectified
         yield StoredMap(
             method=method,
             layer=layer,
-            target="value" if valued else f"class:{int(host.targets[n, t])}",
+            target=target,
             height=levels.shape[1],
             width=levels.shape[2],
             lo=float(lo[n]),
@@ -215,6 +253,16 @@ def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
             values=levels[n].tobytes(),
             flags="negative" if negative else _FLAGS[int(flags[n])],
         )
+
+
+def _target(host: HostBatch, n: int, t: int) -> str | None:
+    """Return how a target is stored, None where the image has none such."""
+    index, other = int(host.targets[n, t]), int(host.against[n, t])
+    if index < 0:
+        return None
+    if host.named not in ("class", "box"):
+        return host.named
+    return f"{host.named}:{index}" if other < 0 else f"{host.named}:{index}-{other}"
 
 
 def _activations(host: HostBatch, n: int) -> Iterable[StoredActivation]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from exporter.explain.batches import DeviceBatch, HostActivation, HostBatch, HostChannels, HostMap
 from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
+from exporter.explain.fusion import FUSED
+from exporter.explain.layers import choose_or_offer, fitting_methods
+from exporter.explain.maximise import Maximised, maximise
+from exporter.explain.targets import PlannedTarget, plan_target
 
 __all__ = [
+    "FUSED",
     "DeviceBatch",
     "Explainer",
     "HostActivation",
     "HostBatch",
     "HostChannels",
     "HostMap",
+    "Maximised",
+    "PlannedTarget",
+    "choose_or_offer",
     "compute_maps",
+    "fitting_methods",
+    "maximise",
+    "plan_target",
 ]

@@ -68,11 +68,13 @@ class HostBatch:
     """One batch, as numpy views of the one buffer that was copied.
 
     Attributes:
-        top_index: int32 (N, k), most probable classes first.
+        top_index: int32 (N, k), most probable classes first; -1 where an image has fewer.
         top_score: float32 (N, k), softmax probability, or the value itself of a single output.
         loss: float32 (N,), cross-entropy; not a number where there is no label.
-        targets: int32 (N, T), the class explained.
+        targets: int32 (N, T), the class (or box) explained; -1 where an image has none such.
+        against: int32 (N, T), of a contrast the class it is against; -1 for other targets.
         nan_output: bool (N,), whether the model's output is not finite.
+        named: what the targets are: ``class``, ``box``, ``mask`` or ``value``.
         maps: layer by layer in execution order, then by target, then by method.
         activations: the recorded layers.
         channels: the recorded layers.
@@ -83,7 +85,9 @@ class HostBatch:
     top_score: NDArray[np.float32]
     loss: NDArray[np.float32]
     targets: NDArray[np.int32]
+    against: NDArray[np.int32]
     nan_output: NDArray[np.bool_]
+    named: str
     maps: tuple[HostMap, ...]
     activations: tuple[HostActivation, ...]
     channels: tuple[HostChannels, ...]
@@ -144,7 +148,9 @@ class Contents(NamedTuple):
     top_score: Tensor
     loss: Tensor
     targets: Tensor
+    against: Tensor
     nan_output: Tensor
+    named: str
     blocks: tuple[Block, ...]
     recorded: tuple[Recorded, ...]
 
@@ -177,7 +183,9 @@ class DeviceBatch:
             top_score=held.top_score,
             loss=held.loss,
             targets=held.targets,
+            against=held.against,
             nan_output=held.nan_output,
+            named=held.named,
             maps=tuple(
                 HostMap(
                     method,

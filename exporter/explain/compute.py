@@ -11,14 +11,28 @@ from torch import Tensor, nn
 from exporter.capture import capture, plan_passes
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
-from exporter.explain.explainer import rows_of
-from exporter.explain.layers import View, classifiers_at, maps_at_layers
+from exporter.explain.layers import (
+    View,
+    choose_or_offer,
+    classifiers_at,
+    fitting_methods,
+    maps_at_layers,
+)
 from exporter.explain.passes import Runner
-from exporter.maps import get_methods
-from exporter.models import Reshape, choose_layers, locate_output
+from exporter.maps import ATTENTION, Method, get_methods
+from exporter.models import (
+    Reshape,
+    Scorer,
+    is_detections,
+    locate_output,
+    parse_target,
+    rows_of,
+    watching,
+)
 
-Explained = int | Callable[[Tensor], Tensor]
-"""One target of one image: a class index, or a function of that image's output row to a scalar."""
+Explained = int | Callable[[Any], Tensor]
+"""One target of one image: a class index, or a function of what the model gives for that image (a
+row of values, a plane of scores, a detector's boxes) to a scalar."""
 
 
 def compute_maps(
@@ -27,11 +41,12 @@ def compute_maps(
     *,
     maps: Sequence[str] = DEFAULT_MAPS,
     layers: Sequence[str] = ("auto",),
-    targets: Sequence[Explained | Sequence[Explained]] | Tensor | None = None,
+    targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None = None,
     rectify: bool = False,
     output: str | None = None,
     reshape: Reshape | None = None,
     seed: int = 0,
+    fuse: str | None = None,
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -45,13 +60,17 @@ def compute_maps(
         maps: names of methods (``exporter maps`` lists them).
         layers: names (``layer4``, ``relu#2``, ``block[0]``), globs, ``@Type``, or ``auto``.
         targets: one entry an image: a class index, or a function from that image's row of outputs
-            (K,) to a scalar; or, for T targets an image, a list of T of them. None explains the
-            predicted class.
+            (K,) to a scalar; or, for T targets an image, a list of T of them. One text for all
+            images is read as the command line's (docs/models.md): ``top-3``, ``prob:281``,
+            ``predicted-second``, ``box:0``. None explains the predicted class; of a segmentation
+            the largest region, of a detector the surest box.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
         reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its
             shape does not tell. None, or where it fails on a layer, reads the shape.
         seed: of methods that draw random numbers, such as ``smoothgrad``.
+        fuse: ``mean``, ``max`` or ``product``: each method's maps of the layers, scaled to [0, 1],
+            are also put together into one, under the layer ``fused``.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
@@ -59,11 +78,13 @@ def compute_maps(
         resolution, on the model's device. Nothing is normalised. ``cam`` is there only for the
         layers that it fits. A pixel method has the layer ``""`` and gives (N, C, H, W), or
         (N, T, C, H, W), at the input's resolution; C is 1 where it does not tell channels apart.
+        An attention method has the layer ``attention``, ``refinecam`` the layer ``fused``.
 
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
         LayerError: if a layer is unknown, never runs, or has no gradient or no grid of places.
-        MapError: if a method is unknown, or fits none of the layers.
+        MapError: if a method is unknown, or fits none of the layers, or the model is quantised and
+            only methods that need gradients are asked for (otherwise these are left out).
         ModelError: if the model cannot carry gradients.
 
     Examples:
@@ -76,33 +97,47 @@ def compute_maps(
     """
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
+    methods, _ = fitting_methods(model, methods)
     wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)
     names: tuple[str, ...] = ()
     if any(method.reads_layers for method in methods):
-        names = _named(model, images, wanted_layers, output, reshape)
+        names = _named(model, images, wanted_layers, methods, output=output, reshape=reshape)
+    scorer = Scorer(parse_target(targets if isinstance(targets, str) else "predicted", ()), output)
     wanted, several = _one_an_image(targets, len(images))
-    classifiers = classifiers_at(methods, model, names, images[:1], output=output)
-    count = len(wanted[0]) if wanted else 1
+    classifiers = classifiers_at(methods, model, names, images[:1], scorer=scorer)
+    count = len(wanted[0]) if wanted else scorer.target.k
+    several = several or count > 1
     planned = plan_passes(methods, names, targets=count)[0]
-    captured = capture(
-        model,
-        images,
-        names,
-        lambda found: _scores(rows_of(locate_output(found, output)[0]), wanted),
-        gradients=bool(planned.backwards),
-    )
+    unknown = torch.full((len(images),), -1, device=images.device)
+    with watching(model):
+        captured = capture(
+            model,
+            images,
+            names,
+            lambda found: (
+                _scores(found, output, wanted) if wanted else scorer(found, unknown).scores
+            ),
+            gradients=bool(planned.backwards),
+        )
     with torch.inference_mode(False), torch.no_grad():
-        rows = rows_of(locate_output(captured.output, output)[0])
-        classes = _indices(rows, wanted) if _all_classes(wanted) else None
-    passes = Runner(model, methods, seed=seed)(
+        first = None if wanted else scorer(captured.output, unknown)
+        classes = _classes_of(captured.output, output, wanted) if first is None else first.targets
+        if classifiers and classes is None:
+            raise TargetError(
+                "cam explains a class; give class indices, not functions, as its targets"
+            )
+    passes = Runner(model, methods, seed=seed, reshape=reshape)(
         images,
         captured,
         names,
-        lambda found, part: _repeated(
-            rows_of(locate_output(found, output)[0]), wanted, classes, part
+        lambda found, part: (
+            _repeated(found, output, wanted or [], classes, part)
+            if first is None
+            else scorer.again(found, first, part)
         ),
         targets=classes,
         count=count,
+        reader=lambda found: rows_of(locate_output(found, output)[0]),
     )
     with torch.inference_mode(False), torch.no_grad():
         made, missing = maps_at_layers(
@@ -111,17 +146,21 @@ def compute_maps(
             names,
             view=View.of(images, reshape),
             classifiers=classifiers,
-            targets=_indices(rows, wanted) if classifiers else None,
+            targets=classes,
             count=count,
             passes=passes,
+            fusion=fuse or "",
         )
         for layer in names if any(method.at_layers for method in methods) else ():
             # Of a layer that returns a container, one element that can be explained is enough.
-            if any(layer in captured.asked[name] and name not in missing for name in made):
+            if any(layer in captured.asked.get(name, ()) and name not in missing for name in made):
                 continue
             for name, why in missing.items():
                 if name == layer or name.startswith(f"{layer}["):
                     raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
+        for name, why in missing.items():
+            if name.endswith(f" at {ATTENTION}"):
+                raise LayerError(f"{name.split()[0]} cannot be computed: {why}")
         everywhere = [*made.items()]
         everywhere.append(("", {name: whole.unbind(1) for name, whole in passes.pixels.items()}))
         return {
@@ -153,6 +192,8 @@ def _named(
     model: nn.Module,
     images: Tensor,
     layers: tuple[str, ...],
+    methods: Sequence[Method],
+    *,
     output: str | None,
     reshape: Reshape | None,
 ) -> tuple[str, ...]:
@@ -160,19 +201,19 @@ def _named(
     # Plain names need no trial forward; everything else is looked up by trying the model.
     if all(name.split("[")[0].split("#")[0] in modules and name for name in layers) and layers:
         return layers
-    return choose_layers(model, images[:1], layers, output=output, reshape=reshape).names
+    return choose_or_offer(model, images[:1], layers, methods, output=output, reshape=reshape).names
 
 
 def _one_an_image(
-    targets: Sequence[Explained | Sequence[Explained]] | Tensor | None, images: int
+    targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None, images: int
 ) -> tuple[list[list[Explained]] | None, bool]:
-    """Return T targets an image (None: the predicted class), and whether T was asked for."""
-    if targets is None:
+    """Return T targets an image (None: the same text for all), and whether T was asked for."""
+    if targets is None or isinstance(targets, str):
         return None, False
     entries: list[Any]
     if isinstance(targets, Tensor):
         entries = targets.tolist() if targets.ndim else [targets.item()]
-    elif isinstance(targets, (int, str)) or not isinstance(targets, Sequence):
+    elif isinstance(targets, int) or not isinstance(targets, Sequence):
         raise TargetError(
             f"targets is {targets!r}; give a list with one entry an image, {images} in all"
         )
@@ -199,35 +240,60 @@ def _one_an_image(
     return rows, several
 
 
-def _scores(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
+def _scores(found: Any, output: str | None, wanted: list[list[Explained]]) -> Tensor:
     """Return every image's targets as scalars, (N, T)."""
-    if wanted is None or _all_classes(wanted):
+    whole = output is None and is_detections(found)
+    each = found if whole else locate_output(found, output)[0]
+    if not whole and _all_classes(wanted):
+        rows = rows_of(each)
         return rows.gather(1, _indices(rows, wanted))
+    if isinstance(each, Tensor) and each.ndim == 1:
+        each = each.unsqueeze(1)
     return torch.stack(
         [
             torch.stack([_score(one, row) for one in ones])
-            for row, ones in zip(rows, wanted, strict=True)
+            for row, ones in zip(each, wanted, strict=True)
         ]
     )
 
 
-def _all_classes(wanted: list[list[Explained]] | None) -> bool:
-    return wanted is None or all(isinstance(one, int) for row in wanted for one in row)
+def _all_classes(wanted: list[list[Explained]]) -> bool:
+    return all(isinstance(one, int) for row in wanted for one in row)
+
+
+def _classes_of(
+    found: Any, output: str | None, wanted: list[list[Explained]] | None
+) -> Tensor | None:
+    """Return class indices (N, T), None where some target is a function."""
+    if wanted is None or not _all_classes(wanted):
+        return None
+    return _indices(rows_of(locate_output(found, output)[0]), wanted)
 
 
 def _repeated(
-    rows: Tensor, wanted: list[list[Explained]] | None, classes: Tensor | None, images: slice
+    found: Any,
+    output: str | None,
+    wanted: list[list[Explained]],
+    classes: Tensor | None,
+    images: slice,
 ) -> Tensor:
     """Return the targets' scores (k·N, T) of k variants of some images."""
     if classes is not None:
+        rows = rows_of(locate_output(found, output)[0])
         here = classes[images]
         return rows.gather(1, here.repeat(len(rows) // len(here), 1))
-    some = (wanted or [])[images]
-    return _scores(rows, some * (len(rows) // len(some)))
+    some = wanted[images]
+    count = len(found if is_detections(found) else locate_output(found, output)[0])
+    return _scores(found, output, some * (count // len(some)))
 
 
-def _score(target: Explained, row: Tensor) -> Tensor:
+def _score(target: Explained, row: Any) -> Tensor:
     if isinstance(target, int):
+        if not isinstance(row, Tensor) or row.ndim != 1:
+            raise TargetError(
+                "class indices need a row of values an image; give a function of what the model "
+                "gives for an image, or a text such as 'class:3' or 'box:0'"
+            )
         return row[_checked(target, row.shape[0])]
     score = target(row)
     if not isinstance(score, Tensor) or score.numel() != 1:
@@ -236,18 +302,13 @@ def _score(target: Explained, row: Tensor) -> Tensor:
     return score.reshape(())
 
 
-def _indices(rows: Tensor, wanted: list[list[Explained]] | None) -> Tensor:
+def _indices(rows: Tensor, wanted: list[list[Explained]]) -> Tensor:
     """Return class indices (N, T) on the device of the output."""
-    if wanted is None:
-        return rows.detach().argmax(1, keepdim=True)
     checked = []
     for row in wanted:
         for one in row:
-            if not isinstance(one, int):
-                raise TargetError(
-                    "cam explains a class; give class indices, not functions, as its targets"
-                )
-            checked.append(_checked(one, rows.shape[1]))
+            if isinstance(one, int):
+                checked.append(_checked(one, rows.shape[1]))
     return torch.tensor(checked, device=rows.device).reshape(len(wanted), -1)
 
 

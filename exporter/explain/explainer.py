@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,11 @@ from exporter.capture import (
     plan_passes,
     strongest_channels,
 )
-from exporter.errors import TargetError
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
-from exporter.models import Reshape, Target, locate_output, target_indices
+from exporter.models import Reshape, Scored, Scorer, Target, locate_output, rows_of, watching
 
 
 class Explainer:
@@ -36,13 +34,14 @@ class Explainer:
         methods: Sequence[Method],
         layers: Sequence[str],
         *,
-        target: Target,
+        target: Target | Scorer,
         recorded: Sequence[str] = (),
         channels: int = 8,
         output: str | None = None,
         top_k: int = 5,
         reshape: Reshape | None = None,
         seed: int = 0,
+        fuse: str | None = None,
     ) -> None:
         """Take what every batch has in common.
 
@@ -50,27 +49,30 @@ class Explainer:
             module: the model; it is left as it is found, after every batch.
             methods: map methods.
             layers: layers to explain.
-            target: what is explained.
+            target: what is explained; a scorer where it needs more than the output (a reference
+                image, a function).
             recorded: layers whose channels are reduced and whose strongest channels are kept.
             channels: strongest channels kept a recorded layer and image; 0 keeps statistics only.
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
             reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
             seed: of methods that draw random numbers.
+            fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
         """
         self._module = module
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
-        self._runner = Runner(module, methods, seed=seed)
+        self._runner = Runner(module, methods, seed=seed, reshape=reshape)
+        self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
-        self._target = target
-        self._output = output
+        self._scorer = Scorer(target, output) if isinstance(target, Target) else target
         self._top_k = top_k
         self._reshape = reshape
         self._classifiers: dict[str, Tensor] | None = None
-        targets = target.k if target.kind == "top" else 1
-        self.passes: tuple[Pass, ...] = plan_passes(self._methods, self._layers, targets=targets)
+        self.passes: tuple[Pass, ...] = plan_passes(
+            self._methods, self._layers, targets=self._scorer.target.k
+        )
 
     def prepare(self, inputs: Tensor) -> None:
         """Find the classifier that CAM reads, by trying the model on one image; done once.
@@ -85,41 +87,45 @@ class Explainer:
         """
         if self._classifiers is None:
             self._classifiers = classifiers_at(
-                self._methods, self._module, self._layers, inputs[:1], output=self._output
+                self._methods, self._module, self._layers, inputs[:1], scorer=self._scorer
             )
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> DeviceBatch:
+    def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
         """Explain one batch.
 
         Args:
             inputs: (N, C, H, W), floating point, on the model's device.
             labels: int64 (N,) on the same device, -1 where unknown.
+            masks: given masks, uint8 (N, h, w) there: 1 inside, 0 outside, 255 where none is given.
 
         Returns:
-            The batch, still on the device; nothing has waited for it.
+            The batch, still on the device; nothing has waited for it (a detector waits for its
+            boxes by itself).
 
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
         """
         self.prepare(inputs)
         one = self.passes[0]
-        captured = capture(
-            self._module,
-            inputs,
-            tuple(dict.fromkeys((*self._layers, *self._recorded))),
-            lambda output: self._scores(output, labels)[1],
-            gradients=self._layers if one.backwards else False,
-        )
+        with watching(self._module):
+            captured = capture(
+                self._module,
+                inputs,
+                tuple(dict.fromkeys((*self._layers, *self._recorded))),
+                lambda output: self._scorer(output, labels, masks).scores,
+                gradients=self._layers if one.backwards else False,
+            )
         with torch.inference_mode(False), torch.no_grad():
-            logits = self._logits(captured.output)
-            targets, _ = self._scores(captured.output, labels)
+            scored = self._scorer(captured.output, labels, masks)
+            targets = scored.targets
         passes = self._runner(
             inputs,
             captured,
             self._layers,
-            lambda output, images: _repeated(self._logits(output), targets[images]),
+            lambda output, images: self._scorer.again(output, scored, images, masks),
             targets=targets,
             count=targets.shape[1],
+            reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
         )
         with torch.inference_mode(False), torch.no_grad():
             maps, missing = maps_at_layers(
@@ -131,6 +137,7 @@ class Explainer:
                 targets=targets,
                 count=targets.shape[1],
                 passes=passes,
+                fusion=self._fuse,
             )
             pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(
@@ -139,9 +146,11 @@ class Explainer:
                 if not set(self._recorded).isdisjoint(captured.asked[name])
             )
             contents = Contents(
-                *_predictions(logits, labels, self._top_k),
+                *_predictions(scored, labels, self._top_k),
                 targets=targets.to(torch.int32),
-                nan_output=~torch.isfinite(logits).all(1),
+                against=scored.against.to(torch.int32),
+                nan_output=~scored.reading.finite,
+                named=scored.reading.named,
                 blocks=tuple(
                     block_of(layer, made)
                     for layer, made in (*maps.items(), *(("", found) for found in pixels))
@@ -153,15 +162,6 @@ class Explainer:
                     missing.setdefault(name, captured.missing[name])
             return send(contents, missing)
 
-    def _logits(self, output: Any) -> Tensor:
-        return rows_of(locate_output(output, self._output)[0])
-
-    def _scores(self, output: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the targets' indices and scores, (N, T) each."""
-        logits = self._logits(output)
-        targets = target_indices(self._target, logits.detach(), labels)
-        return targets, logits.gather(1, targets)
-
     def _record(self, name: str, activation: Tensor, view: View) -> Recorded:
         laid = as_grid(activation, name, view)
         statistics = channel_statistics(laid)
@@ -170,37 +170,7 @@ class Explainer:
         return Recorded(name, statistics, strongest_channels(laid, statistics.mean, self._channels))
 
 
-def _repeated(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the targets' scores (k·N, T) of k variants of N images."""
-    return logits.gather(1, targets.repeat(len(logits) // len(targets), 1))
-
-
-def rows_of(output: Tensor) -> Tensor:
-    """Return the explained output as rows (N, K); one value an image is K = 1.
-
-    Raises:
-        TargetError: if an image's output is not a row of values.
-    """
-    if output.ndim == 1:
-        return output.unsqueeze(1)
-    if output.ndim != 2:
-        raise TargetError(
-            f"the model's output has the shape {tuple(output.shape)}, where a row of values an"
-            " image, (N, K), is explained; name another output"
-        )
-    return output
-
-
-def _predictions(logits: Tensor, labels: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _predictions(scored: Scored, labels: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the top-k indices (N, k), their scores (N, k) and the loss (N,)."""
-    values = logits.to(torch.float32)
-    classes = values.shape[1]
-    top = values.topk(min(top_k, classes), dim=1)
-    unknown = torch.full_like(values[:, 0], torch.nan)
-    if classes == 1:
-        return top.indices.to(torch.int32), top.values, unknown
-    log_shares = values.log_softmax(1)
-    known = (labels >= 0) & (labels < classes)
-    right = log_shares.gather(1, labels.clamp(0, classes - 1).unsqueeze(1)).squeeze(1)
-    scores = log_shares.gather(1, top.indices).exp()
-    return top.indices.to(torch.int32), scores, torch.where(known, -right, unknown)
+    indices, scores, loss = scored.reading.predict(labels, top_k)
+    return indices.to(torch.int32), scores.to(torch.float32), loss.to(torch.float32)

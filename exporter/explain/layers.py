@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
-from exporter.errors import LayerError, MapError
-from exporter.maps import Method, channel_maps
-from exporter.models import find_classifier
+from exporter.errors import LayerError, MapError, NoLayerError
+from exporter.explain.fusion import FUSED, fuse
+from exporter.maps import ATTENTION, METHODS, Method, channel_maps
+from exporter.models import (
+    LayerChoice,
+    Scorer,
+    choose_layers,
+    find_classifier,
+    is_quantised,
+)
 from exporter.models.layout import Reshape, read_layout
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
@@ -39,6 +46,66 @@ class View(NamedTuple):
         return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1], reshape)
 
 
+def choose_or_offer(
+    module: nn.Module,
+    example: Tensor,
+    wanted: Sequence[str],
+    methods: Sequence[Method],
+    *,
+    output: str | None = None,
+    reshape: Reshape | None = None,
+) -> LayerChoice:
+    """Choose the layers to explain; where there is no plane at all, say what needs none.
+
+    Args:
+        module: the model.
+        example: (N, C, H, W); one image is enough.
+        wanted: see `exporter.models.choose_layers`.
+        methods: map methods; where none of them reads a layer, a model may be without a plane.
+        output: path of the explained tensor inside the model's output.
+        reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
+
+    Raises:
+        LayerError: if a layer does not fit, or the model has none that does.
+    """
+    try:
+        return choose_layers(module, example, wanted, output=output, reshape=reshape)
+    except NoLayerError as error:
+        if tuple(wanted) == ("auto",) and methods and not any(m.reads_layers for m in methods):
+            return LayerChoice((), f"none: {error}")
+        free = [
+            name
+            for name, method in METHODS.items()
+            if method.record.pixel and not method.reads_layers
+        ]
+        raise NoLayerError(
+            f"{error}; pixel methods need no layer, such as {', '.join(free[:4])}"
+        ) from None
+
+
+def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple[Method, ...], str]:
+    """Return the methods that a model can carry, and why others are left out, or ``""``.
+
+    Args:
+        module: the model; through a quantised one no gradient flows.
+        methods: what was asked for.
+
+    Raises:
+        MapError: if none is left.
+    """
+    if not is_quantised(module) or not any(method.needs.gradients for method in methods):
+        return tuple(methods), ""
+    fitting = tuple(method for method in methods if not method.needs.gradients)
+    others = ", ".join(method.name for method in methods if method not in fitting)
+    if not fitting:
+        able = ", ".join(name for name, method in METHODS.items() if not method.needs.gradients)
+        raise MapError(
+            f"the model is quantised and carries no gradients, which {others} needs; "
+            f"choose methods of activations: {able}"
+        )
+    return fitting, f"the model is quantised and carries no gradients: no {others}"
+
+
 class Made(Protocol):
     """What methods that run the model themselves gave (see `exporter.explain.passes.Passes`)."""
 
@@ -61,6 +128,7 @@ def maps_at_layers(
     targets: Tensor | None,
     count: int,
     passes: Made,
+    fusion: str = "",
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
 
@@ -73,9 +141,11 @@ def maps_at_layers(
         targets: class indices (N, T), needed for methods of a classifier only.
         count: T, targets an image.
         passes: what the methods that run the model themselves gave.
+        fusion: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
 
     Returns:
-        Maps by layer in execution order, and by layer (or ``method at layer``) why one is missing.
+        Maps by layer in execution order, then those of ``attention`` and ``fused``; and by layer
+        (or ``method at layer``) why one is missing.
 
     Raises:
         LayerError: if a layer has no grid of places, or none of the layers can be explained.
@@ -113,10 +183,33 @@ def maps_at_layers(
                 method.name: made[method.name] for method in methods if method.name in made
             }
     missing |= passes.missing
-    if any(method.at_layers for method in methods) and not found:
+    fused = _fused(methods, found, fusion)
+    if ATTENTION in passes.layers:
+        found[ATTENTION] = passes.layers[ATTENTION]
+    if fused:
+        found[FUSED] = fused
+    if any(method.at_layers or method.needs.attention for method in methods) and not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
     return found, missing
+
+
+def _fused(methods: Sequence[Method], found: dict[str, LayerMaps], fusion: str) -> LayerMaps:
+    """Fuse the layers' maps; those that are only there fused leave their layers."""
+    fused: LayerMaps = {}
+    for method in methods:
+        how = method.fuse or fusion
+        layers = [made[method.name] for made in found.values() if method.name in made]
+        if how and layers:
+            relu = method.record.relu or bool(method.fuse)
+            columns = zip(*layers, strict=True)
+            fused[method.name] = tuple(fuse(column, how, relu=relu) for column in columns)
+        if method.fuse:
+            for made in found.values():
+                made.pop(method.name, None)
+    for name in [name for name, made in found.items() if not made]:
+        del found[name]
+    return fused
 
 
 def _layer_maps(
@@ -179,7 +272,7 @@ def classifiers_at(
     layers: Sequence[str],
     example: Tensor,
     *,
-    output: str | None,
+    scorer: Scorer,
 ) -> dict[str, Tensor]:
     """Find the linear classifier behind each layer, where a method needs it and there is one.
 
@@ -188,22 +281,27 @@ def classifiers_at(
         module: the model.
         layers: names of layers.
         example: one image (1, C, H, W) to try the model on.
-        output: path of the logits inside the model's output.
+        scorer: what is explained.
 
     Returns:
         By layer, the classifier's weights (K, C), detached; empty if no method needs them.
 
     Raises:
-        MapError: if a method needs one and no layer has one.
+        MapError: if a method needs one and no layer has one, or what is explained is no logit.
     """
     names = [method.name for method in methods if method.needs.classifier]
     found: dict[str, Tensor] = {}
     reasons: list[str] = []
     if not names:
         return found
+    if not scorer.is_logit:
+        raise MapError(
+            f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
+            "class, or use gradcam, which explains every target"
+        )
     for layer in layers:
         try:
-            found[layer] = find_classifier(module, layer, example, output=output)
+            found[layer] = find_classifier(module, layer, example, output=scorer.output)
         except (MapError, LayerError) as error:
             reasons.append(str(error))
     if not found:

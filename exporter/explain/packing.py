@@ -51,8 +51,16 @@ def pack(contents: Any) -> tuple[dict[str, Slot], Tensor]:
         tensor = tensors[path]
         slots[path] = Slot(offset, _READ_AS[tensor.dtype], tuple(tensor.shape))
         offset += tensor.numel() * tensor.element_size()
-    parts = [tensors[path].contiguous().view(-1).view(torch.uint8) for path in order]
+    parts = [_bytes_of(tensors[path]) for path in order]
     return slots, torch.cat(parts)
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    flat = tensor.reshape(-1)
+    # One value keeps the stride of what it was cut out of, and still counts as contiguous.
+    if flat.stride(0) != 1:
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
 
 
 def unpack(contents: Any, slots: dict[str, Slot], buffer: NDArray[np.uint8]) -> Any:

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from exporter.capture import Captured, follows_alone, guest, relu_rule, run_from
 from exporter.errors import MapError
+from exporter.explain.attending import AttentionRunner
 from exporter.explain.layers import LayerMaps, View, as_grid, in_map_type
-from exporter.maps import Method, PassContext
-from exporter.models.layout import layout_of
+from exporter.maps import ATTENTION, Method, PassContext
+from exporter.models.layout import Layout, Reshape, read_layout
 
 REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda values: values.sum(2),
@@ -42,17 +43,30 @@ class Passes:
 class Runner:
     """Runs those methods batch after batch; it remembers which layers the rest follows alone."""
 
-    def __init__(self, module: nn.Module, methods: Sequence[Method], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        methods: Sequence[Method],
+        *,
+        seed: int = 0,
+        reshape: Reshape | None = None,
+    ) -> None:
         """Take what every batch has in common.
 
         Args:
             module: the model.
             methods: all methods of the run; those that are no passes are passed over.
             seed: of the random draws, the same for every batch.
+            reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
         """
         self._module = module
-        self._methods = [method for method in methods if method.kind == "pass"]
+        self._attention = AttentionRunner(module, methods)
+        self._methods = [
+            method for method in methods if method.kind == "pass" and not method.needs.attention
+        ]
+        self._attending = [method.name for method in methods if method.needs.attention]
         self._seed = seed
+        self._reshape = reshape
         self._alone: dict[str, bool] = {}
 
     def __call__(
@@ -64,6 +78,7 @@ class Runner:
         *,
         targets: Tensor | None,
         count: int,
+        reader: Callable[[Any], Tensor],
     ) -> Passes:
         """Run every method on one batch.
 
@@ -75,6 +90,7 @@ class Runner:
                 (row r for image r modulo their number), returns (rows, T) with its graph.
             targets: class indices (N, T), or None.
             count: T.
+            reader: given a model output, returns the explained rows (rows, K) with their graph.
 
         Returns:
             Everything on the device; nothing has waited for it.
@@ -82,7 +98,7 @@ class Runner:
         made: dict[str, LayerMaps] = {}
         pixels: dict[str, Tensor] = {}
         missing: dict[str, str] = {}
-        if not self._methods:
+        if not (self._methods or self._attending):
             return Passes(made, pixels, missing)
         here = [
             name
@@ -99,6 +115,7 @@ class Runner:
                 scorer=scorer,
                 rest=_nothing,
                 relu_rule=relu_rule,
+                reader=reader,
             )
             for method in self._methods:
                 able = [name for name in here if _able(method, captured, name)]
@@ -117,6 +134,13 @@ class Runner:
                         pixels[method.name] = in_map_type(found)
                     else:
                         made.setdefault(layer, {})[method.name] = in_map_type(found).unbind(1)
+            attention, why = self._attention(context)
+            if attention:
+                made[ATTENTION] = {
+                    name: tuple(map(in_map_type, maps)) for name, maps in attention.items()
+                }
+            else:
+                missing |= {f"{name} at {ATTENTION}": why for name in self._attending}
         return Passes(made, pixels, missing)
 
     def _at(
@@ -130,7 +154,7 @@ class Runner:
         )
         if not layer:
             return context
-        view = View.of(context.inputs)
+        view = View.of(context.inputs, self._reshape)
         raw = captured.activations[layer]
         gradients = captured.gradients.get(layer)
         return replace(
@@ -162,14 +186,34 @@ def as_layer(grid: Tensor, raw: Tensor, view: View) -> Tensor:
         raw: what the layer returned for the N images; tokens before the grid are taken from it.
         view: what the model was given.
     """
-    layout = layout_of(tuple(raw.shape), (view.height, view.width))
+    layout = read_layout(raw, (view.height, view.width), view.reshape)
     if layout is None or layout.kind == "nchw":
         return grid
+    if layout.kind == "given":
+        return _as_given(grid, raw.repeat(len(grid) // len(raw), *[1] * (raw.ndim - 1)), layout)
     last = grid.permute(0, 2, 3, 1)
     if layout.kind == "nhwc":
         return last
     before = raw[:, : layout.prefix].repeat(len(grid) // len(raw), 1, 1)
     return torch.cat((before, last.flatten(1, 2)), 1)
+
+
+def _as_given(grid: Tensor, raw: Tensor, layout: Layout) -> Tensor:
+    """Undo a user's function: where it only moves and leaves out values, its gradient does."""
+    with torch.enable_grad():
+        leaf = raw.detach().clone().requires_grad_()
+        read = layout.spatial(leaf)
+        moved, taken = (
+            torch.autograd.grad(read, leaf, to.to(read.dtype), create_graph=to.requires_grad)[0]
+            for to in (grid, torch.ones_like(read))
+        )
+        laid = moved + raw.detach() * (1 - taken)
+    if not torch.equal(layout.spatial(laid), grid.to(read.dtype)):
+        raise MapError(
+            "the reshape function changes values, so that the model cannot run on from the layer; "
+            "give one that only moves and leaves out values"
+        )
+    return laid
 
 
 def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:

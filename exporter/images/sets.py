@@ -6,9 +6,11 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from exporter.errors import ImageError, ImageSetError, choices
 from exporter.images.datasets import (
@@ -27,6 +29,8 @@ from exporter.images.preprocess import prepare
 from exporter.records import ImageEntry, Prepared
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from exporter.records import Preprocessing
 
 _FACTORY = re.compile(r"[\w.]+:[\w.]+")
@@ -74,6 +78,31 @@ class ImageSet:
         except (OSError, ValueError) as error:
             raise ImageError(f"the file cannot be read: {reason(error)}") from None
         return Prepared(*prepare(decode(data), preprocessing))
+
+    def load_mask(
+        self, entry: ImageEntry, preprocessing: Preprocessing
+    ) -> NDArray[np.uint8] | None:
+        """Read the mask given with an image, as the model's view of the image lies on it.
+
+        Args:
+            entry: one of ``entries``.
+            preprocessing: of the image; the mask is resized to the nearest pixel.
+
+        Returns:
+            uint8 (h, w), 1 where the mask is not black; None where the image has no mask.
+
+        Raises:
+            ImageError: if there is a mask that cannot be read; one sentence that says why.
+        """
+        if entry.mask is None:
+            return None
+        try:
+            data = read_file(_real(self.root, entry.mask))
+        except (OSError, ValueError) as error:
+            raise ImageError(f"the mask {entry.mask!r} cannot be read: {reason(error)}") from None
+        inside: NDArray[np.uint8] = np.any(decode(data) > 0, axis=2, keepdims=True).astype(np.uint8)
+        plain = replace(preprocessing, interpolation="nearest", antialias=False, channels=1)
+        return prepare(inside, plain)[0][:, :, 0]
 
 
 def open_images(

@@ -12,14 +12,29 @@ from exporter.maps import cam as _cam  # noqa: F401
 from exporter.maps import gradient_weighted as _gradient_weighted  # noqa: F401
 from exporter.maps import elementwise as _elementwise  # noqa: F401
 from exporter.maps import eigen as _eigen  # noqa: F401
+from exporter.maps import refined as _refined  # noqa: F401
+from exporter.maps import contrast as _contrast  # noqa: F401
+from exporter.maps import perturbation as _perturbation  # noqa: F401
+from exporter.maps import attention as _attention  # noqa: F401
 from exporter.maps import pixels as _pixels  # noqa: F401
 from exporter.maps import averaged as _averaged  # noqa: F401
 from exporter.maps import fullgrad as _fullgrad  # noqa: F401
 from exporter.maps import occlusion as _occlusion  # noqa: F401
 # isort: on
 
+from exporter.maps.attended import ATTENTION, Attended
 from exporter.maps.context import PassContext
 from exporter.maps.fused import channel_maps
 from exporter.maps.registry import METHODS, Method, Needs, get_methods, method
 
-__all__ = ["METHODS", "Method", "Needs", "PassContext", "channel_maps", "get_methods", "method"]
+__all__ = [
+    "ATTENTION",
+    "METHODS",
+    "Attended",
+    "Method",
+    "Needs",
+    "PassContext",
+    "channel_maps",
+    "get_methods",
+    "method",
+]

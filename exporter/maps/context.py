@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.maps.attended import Attended
+
 ROWS = 32
 """Inputs that go through the model together where variants of the images are stacked: so many, or
 one variant of every image where the batch is larger."""
@@ -45,6 +47,8 @@ class PassContext:
         gradients: (T, N, C, h, w), likewise.
         images: which images of the batch these are.
         memo: what methods of the same batch share; see `shared`.
+        reader: called as ``reader(output)``: see `logits`.
+        attended: the attention of every block, for a method that needs it.
     """
 
     module: nn.Module
@@ -61,6 +65,13 @@ class PassContext:
     gradients: Tensor | None = None
     images: slice = field(default_factory=lambda: slice(0, None))
     memo: dict[str, Tensor] = field(default_factory=dict)
+    reader: Callable[[Any], Tensor] | None = None
+    attended: Attended | None = None
+
+    def logits(self, output: Any) -> Tensor:
+        """Return the explained rows (k·N, K) of a model output."""
+        assert self.reader is not None, "whoever builds a context for layers gives it a reader"
+        return self.reader(output)
 
     def score(self, output: Any) -> Tensor:
         """Return the targets' scores (k·N, T) of a model output of k variants of the images."""

@@ -34,12 +34,14 @@ class Needs:
         passes: for a method that runs the model itself, what it runs, in words that fill in its
             settings, ``{targets}`` (2) and ``{backwards}`` ("2 backwards"): "one forward and
             {backwards} through guided ReLUs". Methods with the same words share those passes.
+        attention: the attention weights of every block of a transformer.
     """
 
     activations: bool = True
     gradients: bool = False
     classifier: bool = False
     passes: str = ""
+    attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Method:
             that channel alone, or the map is a sum over channels of maps of one channel each. Such
             a method is computed on slices of channels that stay in the processor's cache.
         aliases: other names that are understood.
+        fuse: how the maps of the layers become its one map; ``""`` where each layer has its own.
     """
 
     name: str
@@ -70,11 +73,12 @@ class Method:
     compute: Compute
     channelwise: bool = True
     aliases: tuple[str, ...] = ()
+    fuse: str = ""
 
     @property
     def at_layers(self) -> bool:
-        """Whether it has a map at each layer, rather than one of the input."""
-        return not self.record.pixel
+        """Whether it has a map at each layer, rather than one of the input or of all blocks."""
+        return not (self.record.pixel or self.needs.attention)
 
     @property
     def reads_layers(self) -> bool:
@@ -102,6 +106,7 @@ def method(
     kind: Kind,
     channelwise: bool = True,
     aliases: Iterable[str] = (),
+    fuse: str = "",
 ) -> Callable[[Compute], Compute]:
     """Register a map method; used as a decorator, it returns the function unchanged.
 
@@ -112,13 +117,15 @@ def method(
             ``pass`` if it runs the model itself.
         channelwise: whether the channels do not see one another (see `Method`).
         aliases: other names that are understood, besides those that differ in case or punctuation.
+        fuse: ``mean``, ``max`` or ``product`` for a method whose one map is that of all layers
+            fused; ``""`` for one with a map at each.
 
     Raises:
         MapError: if the name, or an alias, is already taken.
     """
 
     def register(compute: Compute) -> Compute:
-        new = Method(record.name, record, needs, kind, compute, channelwise, tuple(aliases))
+        new = Method(record.name, record, needs, kind, compute, channelwise, tuple(aliases), fuse)
         taken = _spellings()
         for name in (new.name, *new.aliases):
             if (other := taken.get(_plain(name))) is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from exporter.errors import LayerError, choices
 from exporter.models.layout import Layout, Reshape, layout_of, read_layout
 from exporter.models.names import expand, is_pattern, split_suffix
+from exporter.models.obstacles import is_scripted
 from exporter.models.reach import reached_layers
 from exporter.models.stages import Candidate, choose_stages
 from exporter.models.trial import Trial, parts, run_trial
@@ -144,6 +145,11 @@ def _exact(
     if text in candidates:
         return text
     calls = {call.name: call for call in trial.calls}
+    if name not in calls and any(is_scripted(one) for one in module.modules()):
+        raise LayerError(
+            f"the layer {name!r} is scripted (TorchScript) and runs no hooks, so it cannot be "
+            "seen; hand over the module it was made from"
+        )
     if name not in calls:
         raise LayerError(
             f"the layer {name!r} is never called in a forward pass (its container does its work, "

@@ -28,8 +28,8 @@ def from_factory(spec: str, weights: str) -> Source:
     Raises:
         ModelError: if the module or factory is not there.
     """
-    _, _, attribute = spec.rpartition(":")
-    factory = _attribute(spec, "factory")
+    factory = load_attribute(spec, "factory")
+    attribute = spec.rpartition(":")[2]
     options: dict[str, Any] = {}
     if weights not in (DEFAULT, NONE):
         if isinstance(factory, nn.Module) or "weights" not in _parameters(factory):
@@ -58,6 +58,26 @@ def from_factory(spec: str, weights: str) -> Source:
     return Source(attribute, named, build, default_for, lambda _: ())
 
 
+def load_attribute(spec: str, what: str) -> Any:
+    """Import what ``package.module:name`` or ``path/file.py:name`` names.
+
+    Args:
+        spec: the module or file, and the name in it.
+        what: what is expected there, for the message.
+
+    Raises:
+        ModelError: if the module or the name is not there.
+    """
+    where, _, attribute = spec.rpartition(":")
+    found: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name in vars(found) if not name.startswith("_")]
+            raise ModelError(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
 def from_reference(spec: str) -> Callable[..., Any]:
     """Return a function of the user's: ``package.module:function`` or ``path/file.py:function``.
 
@@ -68,21 +88,10 @@ def from_reference(spec: str) -> Callable[..., Any]:
         raise ModelError(
             f"{spec!r} is no function; write package.module:function or path/file.py:function"
         )
-    found: Callable[..., Any] = _attribute(spec, "function")
+    found: Callable[..., Any] = load_attribute(spec, "function")
     if not callable(found):
         raise ModelError(f"{spec!r} is a {type(found).__name__}, not a function")
     return found
-
-
-def _attribute(spec: str, kind: str) -> Any:
-    where, _, attribute = spec.rpartition(":")
-    holder: Any = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
-    for part in attribute.split("."):
-        if not hasattr(holder, part):
-            public = [name for name in vars(holder) if not name.startswith("_")]
-            raise ModelError(f"{where!r} has no {kind} {attribute!r}; {choices(part, public)}")
-        holder = getattr(holder, part)
-    return holder
 
 
 def _parameters(factory: Any) -> tuple[str, ...]:

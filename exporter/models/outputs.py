@@ -10,14 +10,25 @@ from torch import Tensor
 
 from exporter.errors import TargetError, choices
 
-_USUAL = ("logits", "out", "output", "predictions", "prediction", "scores", "pred")
+_USUAL = (
+    "logits",
+    "out",
+    "output",
+    "predictions",
+    "prediction",
+    "scores",
+    "pred",
+    "pooler_output",
+    "image_embeds",
+)
 
 
 def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     """Find the tensor to explain in what a model returned.
 
     Args:
-        output: a tensor, or tuples, lists, mappings and dataclasses of them, however nested.
+        output: a tensor, or tuples, lists, mappings (transformers' ``ModelOutput`` is one),
+            dataclasses and plain objects of them, however nested.
         path: where it is: ``""`` for the output itself, otherwise keys, attribute names and
             positions joined by dots, such as ``0``, ``logits`` or ``out.0``. None takes the tensor
             with a usual name (``logits``, ``out``, …), else the first floating-point one.
@@ -54,6 +65,20 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     )
 
 
+def say_guess(output: Any, path: str) -> str:
+    """Say which part of an output was taken, where there was a choice; else return ``""``.
+
+    Args:
+        output: what the model returned.
+        path: what ``locate_output`` found without being told.
+    """
+    places = [place for place, tensor in _tensors(output, "") if tensor.is_floating_point()]
+    if len(places) < 2:
+        return ""
+    others = ", ".join(place for place in places if place != path)
+    return f"the output {path!r} is explained; --output names another ({others})"
+
+
 def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor with its path; a named tuple's fields go by name and by position."""
     if isinstance(value, Tensor):
@@ -68,5 +93,9 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
         parts += [(str(position), part) for position, part in enumerate(value)]
     elif is_dataclass(value) and not isinstance(value, type):
         parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    elif type(value).__module__ != "builtins":
+        # A plain object, such as a SimpleNamespace: what it holds under public names.
+        held = getattr(value, "__dict__", {})
+        parts = [(name, part) for name, part in held.items() if isinstance(part, Tensor)]
     for name, part in parts:
         yield from _tensors(part, f"{path}.{name}" if path else name)

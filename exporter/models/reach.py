@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import ModelError, TargetError
+from exporter.models.detection import is_detections
 from exporter.models.layout import Layout
 from exporter.models.outputs import locate_output
 from exporter.models.trial import parts, run_trial
@@ -53,6 +54,8 @@ def reached_layers(
         leaf = example.detach().clone().requires_grad_()
         try:
             trial = run_trial(module, leaf, watch, graph=True)
+            if output is None and is_detections(trial.output):
+                return None  # A box depends on its level alone; `choose_stages` keeps to the trunk.
             explained, _ = locate_output(trial.output, output)
             mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
             torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)

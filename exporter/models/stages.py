@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from exporter.errors import LayerError, TargetError
+from exporter.errors import NoLayerError, TargetError
+from exporter.models.detection import is_detections
 from exporter.models.layout import Layout
 from exporter.models.names import join_shapes, split_suffix
+from exporter.models.obstacles import is_scripted
 from exporter.models.outputs import locate_output
 from exporter.models.trial import Call, Trial
 
@@ -20,6 +22,7 @@ _SAME_STAGE = 0.75
 shave a pixel off without starting a stage."""
 _PROPORTION = math.log(1.5)
 """How far a plane's proportions may be from the input's: attention's windows are far off."""
+_DETECTOR_HEADS = frozenset({"rpn", "roi_heads", "head", "fpn", "extra"})
 _PATCHES = ("patch_embed", "conv_proj", "patch_embedding", "patch_embeddings")
 
 
@@ -59,7 +62,8 @@ def choose_stages(
     For planes: the last layer of each spatial resolution, the four deepest. It is the outermost one
     (``layer3`` rather than ``layer3.5.relu``), because a container returns after what it holds.
     Left out are pooling, dropout, auxiliary heads, patch embeddings, heads that already give
-    scores, and the inside of a block that changes the resolution.
+    scores, and the inside of a block that changes the resolution. Of a detector only layers that
+    every box depends on are taken: not its heads, nor the levels of a pyramid.
 
     For tokens: up to four of the blocks, evenly spaced; a model that reads its class token alone
     ends before its last block, whose patch tokens have no gradient.
@@ -74,9 +78,10 @@ def choose_stages(
         Names in execution order, and the reason in one line.
 
     Raises:
-        LayerError: if no layer has a plane of more than one pixel.
+        NoLayerError: if no layer has a plane of more than one pixel.
     """
     usable = [c for c in candidates if c.area > 1 and _usable(c, trial)]
+    usable = _trunk(usable, trial)
     if reached is not None:
         usable = _unless_none_is_left(usable, lambda c: c.name in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
@@ -90,7 +95,12 @@ def choose_stages(
     if planes:
         every = [c for c in candidates if c.area > 1 and c.layout.kind != "tokens"]
         return _last_of_each(planes, every, trial)
-    raise LayerError(
+    if any(is_scripted(one) for one in module.modules()):
+        raise NoLayerError(
+            f"the model {type(module).__name__} is scripted (TorchScript) and runs no hooks, so "
+            "none of its layers can be seen; hand over the module it was made from"
+        )
+    raise NoLayerError(
         f"the model {type(module).__name__} has no spatial layer: no output has rows and columns "
         "of more than one pixel, so there is nothing to lay on an image"
     )
@@ -222,6 +232,21 @@ def _left_out(
     """Say whether a candidate is one of the same blocks whose places have no gradient."""
     same = type(trial.calls[candidate.position].module) is kind
     return same and candidate.layout == usable[-1].layout
+
+
+def _trunk(candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
+    """Leave out a detector's layers that see some of its boxes only; others keep all."""
+    if not is_detections(trial.output):
+        return list(candidates)
+    parts = {c.name: set(split_suffix(c.name)[0].split(".")) for c in candidates}
+    whole = [c for c in candidates if len(trial.calls[c.position].shapes) == 1]
+    trunk = [c for c in whole if parts[c.name].isdisjoint(_DETECTOR_HEADS)]
+    if any("fpn" in names for names in parts.values()):
+        return trunk or list(candidates)
+    # Without a top-down path a deeper layer sees the boxes of the coarser levels only.
+    levels = [c.area for c in candidates if len(trial.calls[c.position].shapes) > 1]
+    finest = max(levels, default=0)
+    return [c for c in trunk if c.area >= _SAME_STAGE * finest] or list(candidates)
 
 
 def _usable(candidate: Candidate, trial: Trial) -> bool:

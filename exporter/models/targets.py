@@ -1,10 +1,10 @@
-"""Targets: which scalar of the output is explained."""
+"""Targets: how people write which scalar of the output is explained (docs/models.md)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from torch import Tensor
 from exporter.errors import TargetError, choices
 from exporter.models.classes import plain, synonyms
 
-_KINDS = ("predicted", "label", "value")
+_KINDS = ("predicted", "label", "second", "value")
+_FORMS = (*_KINDS, "top-3", "binary", "multilabel", "mask", "plane", "prob:predicted", "box:0")
+_READINGS = ("binary", "multilabel", "mask", "plane")
+_FUNCTION = re.compile(r"[^:\s][^:]*:[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,42 +24,107 @@ class Target:
 
     Attributes:
         kind: ``predicted`` (largest logit), ``label`` (the image's own class, the predicted one
-            where it is not known), ``top`` (the k largest), ``class`` (one index) or ``value``
-            (the only output of a regression).
-        index: the class of ``class``, otherwise None.
+            where it is not known), ``second`` (second largest), ``top`` (the k largest), ``class``
+            (one index), ``value`` (a regression's output), ``box`` (one detection), ``similar``
+            (likeness to a reference image), ``function`` (the user's own) or ``several``.
+        index: the class of ``class``, the column of ``value``, the number of ``box``; or None.
         k: how many scalars an image has.
+        reading: how the output is read where its shape does not say it: ``binary``,
+            ``multilabel``, ``mask`` (inside the image's given mask), ``plane`` (every place of a
+            plane of scores), or ``""``.
+        probability: whether the probability is explained instead of the logit.
+        against: for a contrast, what is subtracted.
+        parts: the targets of ``several``, whose scalars stand side by side.
+        source: path of ``similar``'s image, or ``module:function``.
     """
 
     kind: str
     index: int | None = None
     k: int = 1
+    reading: str = ""
+    probability: bool = False
+    against: Target | None = None
+    parts: tuple[Target, ...] = ()
+    source: str = ""
 
 
 def parse_target(text: str, classes: Sequence[str]) -> Target:
     """Read a target as the command line writes it.
 
     Args:
-        text: ``predicted``, ``label``, ``value``, ``top-3``, a class index (``281``,
-            ``class:281``) or a class name (``tiger cat``, ``class:tiger cat``). A number is always
-            an index.
+        text: a class, ``predicted``, ``label``, ``second``, ``top-3``, an index (``281``,
+            ``class:281``) or a name (``tiger cat``); two of them as ``A-B`` (why A rather than B)
+            or ``A+B`` (a map each); any of these after ``prob:`` (the probability instead of the
+            logit), ``binary:``, ``multilabel:``, ``mask:`` or ``plane:``; ``value`` or ``value:3``;
+            ``box:3``; ``similar:PATH``; ``module:function`` or ``file.py:function``. A number is
+            always an index.
         classes: class names by index, or empty.
 
     Raises:
         TargetError: if it is none of these, or the name is that of several classes.
 
-    >>> parse_target("top-3", ())
-    Target(kind='top', index=None, k=3)
-    >>> parse_target("Tiger_Cat", ["tabby", "tiger cat"])
-    Target(kind='class', index=1, k=1)
+    >>> parse_target("top-3", ()).k
+    3
+    >>> parse_target("Tiger_Cat", ["tabby", "tiger cat"]).index
+    1
+    >>> parse_target("prob:predicted-label", ()).against.kind
+    'label'
     """
     wanted = text.strip()
+    read = _prefixed(wanted, classes) or _atom(wanted, classes) or _joined(wanted, classes)
+    if read is not None:
+        return read
+    if _FUNCTION.fullmatch(wanted) and not wanted.startswith("class:"):
+        return Target("function", source=wanted)
+    return Target("class", index=_index_of(wanted.removeprefix("class:").strip(), classes))
+
+
+def _prefixed(wanted: str, classes: Sequence[str]) -> Target | None:
+    """Return the target that begins with a word of its own, or None."""
+    head, colon, rest = wanted.partition(":")
+    if head in _READINGS:
+        inner = parse_target(rest, classes) if colon else Target("predicted")
+        return _read_as(inner, wanted, reading=head)
+    if not colon or head not in ("prob", "similar", "box", "value"):
+        return None
+    if head == "prob":
+        return _read_as(parse_target(rest, classes), wanted, probability=True)
+    if head == "similar":
+        if not rest.strip():
+            raise TargetError(f"the target {wanted!r} names no image; write similar:PATH")
+        return Target("similar", source=rest.strip())
+    if not re.fullmatch(r"\d+", rest.strip()):
+        raise TargetError(f"the target {wanted!r} needs a number from 0; write {head}:0")
+    return Target(head, index=int(rest))
+
+
+def _read_as(target: Target, text: str, *, reading: str = "", probability: bool = False) -> Target:
+    """Say of a target, and of all that it is made of, how the output is read."""
+    if target.kind in ("similar", "function", "box", "value") or (reading and target.reading):
+        raise TargetError(
+            f"the target {text!r} does not fit together; after prob:, binary:, multilabel:, mask: "
+            "or plane: write a class, such as predicted, label, top-3 or an index"
+        )
+    return replace(
+        target,
+        reading=reading or target.reading,
+        probability=probability or target.probability,
+        against=target.against
+        and _read_as(target.against, text, reading=reading, probability=probability),
+        parts=tuple(
+            _read_as(part, text, reading=reading, probability=probability) for part in target.parts
+        ),
+    )
+
+
+def _atom(wanted: str, classes: Sequence[str]) -> Target | None:
+    """Return the target that one word means, a class's exact name included, or None."""
     if wanted in _KINDS:
         return Target(wanted)
     if top := re.fullmatch(r"top-?(\d+)", wanted):
-        k = int(top[1])
-        if k < 1:
-            raise TargetError(f"the target {text!r} asks for no class; write top-1 or more")
-        return Target("top", k=k)
+        if int(top[1]) < 1:
+            raise TargetError(f"the target {wanted!r} asks for no class; write top-1 or more")
+        return Target("top", k=int(top[1]))
     name = wanted.removeprefix("class:").strip()
     if re.fullmatch(r"\d+", name):
         index = int(name)
@@ -65,12 +133,39 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
                 f"the model has no class {index}; it has those from 0 to {len(classes) - 1}"
             )
         return Target("class", index=index)
-    return Target("class", index=_index_of(name, classes))
+    if _indices_of(name, classes):
+        return Target("class", index=_index_of(name, classes))
+    return None
+
+
+def _joined(wanted: str, classes: Sequence[str]) -> Target | None:
+    """Return what ``A+B`` or ``A-B`` means, or None where some part of it is no target."""
+    for sign in "+-":
+        for found in re.finditer(re.escape(sign), wanted):
+            left, right = wanted[: found.start()].strip(), wanted[found.end() :].strip()
+            first = _atom(left, classes) or _joined(left, classes) if left else None
+            second = _atom(right, classes) or _joined(right, classes) if right else None
+            if first is None or second is None:
+                continue
+            if sign == "+":
+                parts = tuple(part for one in (first, second) for part in one.parts or (one,))
+                return Target("several", k=first.k + second.k, parts=parts)
+            if first == second or max(first.k, second.k) > 1 or first.against or second.against:
+                raise TargetError(
+                    f"the target {wanted!r} is no contrast; write two different classes, such as "
+                    "predicted-label, predicted-second or 281-285"
+                )
+            return replace(first, against=second)
+    return None
+
+
+def _indices_of(name: str, classes: Sequence[str]) -> list[int]:
+    exact = [index for index, known in enumerate(classes) if known == name]
+    return exact or [i for i, known in enumerate(classes) if plain(name) in synonyms(known)]
 
 
 def _index_of(name: str, classes: Sequence[str]) -> int:
-    exact = [index for index, known in enumerate(classes) if known == name]
-    found = exact or [i for i, known in enumerate(classes) if plain(name) in synonyms(known)]
+    found = _indices_of(name, classes)
     if len(found) == 1:
         return found[0]
     if found:
@@ -80,20 +175,20 @@ def _index_of(name: str, classes: Sequence[str]) -> int:
         )
     if not classes:
         raise TargetError(
-            f"the target {name!r} is none of predicted, label, top-K, value or a class index, "
+            f"the target {name!r} is none of {', '.join(_FORMS)} or a class index, "
             "and the model has no class names; give them with --classes"
         )
     raise TargetError(
-        f"there is no target or class {name!r}; {choices(name, [*_KINDS, 'top-3', *classes])}"
+        f"there is no target or class {name!r}; {choices(name, [*_FORMS, *classes], limit=12)}"
     )
 
 
 def target_indices(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
-    """Choose the columns of the logits that are explained, without waiting for the device.
+    """Choose the columns of a plane of values that are explained, without waiting for the device.
 
     Args:
-        target: what is explained.
-        logits: (N, K).
+        target: what is explained; of a contrast, what it is for.
+        logits: (N, K), larger is more likely.
         labels: int64 (N,) on the same device, -1 where the image's class is not known.
 
     Returns:
@@ -107,24 +202,35 @@ def target_indices(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
             f"the output has shape {tuple(logits.shape)} and a target needs (images, values); "
             "choose another part of it with --output"
         )
+    if target.parts:
+        return torch.cat([target_indices(part, logits, labels) for part in target.parts], dim=1)
     rows, columns = logits.shape
-    if target.kind == "value":
-        if columns != 1:
-            raise TargetError(
-                f"the target 'value' is for one output and the model gives {columns}; "
-                "use predicted, label, top-K or a class index"
-            )
-        return torch.zeros((rows, 1), dtype=torch.int64, device=logits.device)
-    if target.kind == "class":
-        if target.index is None or target.index >= columns:
-            raise TargetError(
-                f"the model has no class {target.index}; it gives {columns} values, from 0 to "
-                f"{columns - 1}"
-            )
-        return torch.full((rows, 1), target.index, dtype=torch.int64, device=logits.device)
+    _check_columns(target, columns)
+    if target.kind in ("value", "class", "box"):
+        return torch.full((rows, 1), target.index or 0, dtype=torch.int64, device=logits.device)
+    ranked = logits.detach()
     if target.kind == "top":
-        return logits.detach().topk(min(target.k, columns), dim=1).indices
-    predicted = logits.detach().argmax(dim=1, keepdim=True)
+        return ranked.topk(min(target.k, columns), dim=1).indices
+    if target.kind == "second":
+        return ranked.topk(2, dim=1).indices[:, 1:]
+    predicted = ranked.argmax(dim=1, keepdim=True)
     if target.kind == "label":
         return torch.where(labels[:, None] < 0, predicted, labels[:, None])
     return predicted
+
+
+def _check_columns(target: Target, columns: int) -> None:
+    if target.kind == "value" and columns != 1:
+        raise TargetError(
+            f"the target 'value' is for one output and the model gives {columns}; "
+            "use value:0 for one of them, or predicted, label, top-K or a class index"
+        )
+    if target.kind in ("class", "box") and (target.index is None or target.index >= columns):
+        raise TargetError(
+            f"the model has no class {target.index}; it gives {columns} values, from 0 to "
+            f"{columns - 1}"
+        )
+    if target.kind == "second" and columns < 2:
+        raise TargetError(
+            "the target 'second' needs two values and the model gives one; use value or binary"
+        )

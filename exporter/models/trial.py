@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import ModelError
+from exporter.models.obstacles import is_scripted
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def run_trial(
 
     try:
         for name, child in module.named_modules():
-            if name:
+            if name and not is_scripted(child):
                 handles.append(child.register_forward_pre_hook(before, prepend=True))
                 handles.append(child.register_forward_hook(after(name)))
         with visit(module, graph=graph):

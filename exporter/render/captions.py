@@ -6,13 +6,16 @@ from exporter.records import Row, StoredMap
 
 
 def targets_of(target: str) -> int:
-    """Return how many maps a (method, layer) has: K for ``top-K``, else one.
+    """Return how many maps a (method, layer) has at most: K for ``top-K``, one for other targets.
 
-    >>> targets_of("top-3"), targets_of("predicted")
-    (3, 1)
+    >>> targets_of("top-3"), targets_of("prob:predicted"), targets_of("predicted+multilabel:top-2")
+    (3, 1, 3)
     """
-    count = target.removeprefix("top-")
-    return int(count) if target.startswith("top-") and count.isdecimal() else 1
+    count = 0
+    for part in target.split("+"):
+        number = part.rpartition(":")[2].strip().removeprefix("top-")
+        count += int(number) if "top-" in part and number.isdecimal() else 1
+    return count
 
 
 def caption(row: Row) -> str:
@@ -28,13 +31,21 @@ def caption(row: Row) -> str:
 def target_text(target: str, row: Row) -> str:
     """Name a map's target as people do: the class's name where the row's predictions have it."""
     kind, _, number = target.partition(":")
-    if kind == "class" and number.isdecimal():
-        for one in row.predictions:
-            if one.index == int(number):
-                return f"for {one.name}"
-        if row.label is not None and row.label_index == int(number):
-            return f"for {row.label}"
-    return f"for {kind} {number}".rstrip()
+    first, dash, second = number.partition("-")
+    if kind != "class" or not first.isdecimal():
+        return f"for {kind} {number}".rstrip()
+    if dash:
+        return f"for {_class_name(first, row)} rather than {_class_name(second, row)}"
+    return f"for {_class_name(first, row)}"
+
+
+def _class_name(number: str, row: Row) -> str:
+    for one in row.predictions:
+        if one.index == int(number):
+            return one.name
+    if row.label is not None and row.label_index == int(number):
+        return row.label
+    return f"class {number}"
 
 
 def flag_text(one: StoredMap) -> str:

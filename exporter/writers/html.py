@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import WriterError
-from exporter.records import MethodRecord, Row, Written
-from exporter.render import decode_image, encode_jpeg, heatmap, overlay
+from exporter.records import Row, Written
 from exporter.writers import html_classes, html_set
 from exporter.writers import html_layers as layers
 from exporter.writers import html_pages as pages
 from exporter.writers import html_text as words
+from exporter.writers.html_figures import draw_figure
 from exporter.writers.html_index import (
     IMAGES_A_SHARD,
     SetIndex,
@@ -148,7 +148,11 @@ class _Report:
                     if len(self.first) < FIRST_PHOTOGRAPHS:
                         self.first.append(line)
                     if row.id in strip:
-                        self.strip[row.id] = self._figure(row, row.image, line)
+                        drawn, picture = draw_figure(row, row.image, line, self.plan)
+                        drawn["reason"] = self.options.kept_reason.get(row.id, "")
+                        if picture:
+                            (self.folder / drawn["src"]).write_bytes(picture)
+                        self.strip[row.id] = drawn
             _write(self.folder / f"data/{number:05d}.js", pack_shard(number, rows, methods, names))
             self._list(number, lines)
 
@@ -181,30 +185,6 @@ class _Report:
 
     def _present(self) -> list[tuple[int, int]]:
         return [self.plan.shards[index] for index in self.run.shards]
-
-    def _figure(self, row: Row, encoded: bytes, line: dict[str, Any]) -> dict[str, Any]:
-        """Draw one image with its first method at the deepest explained layer, for the overview."""
-        records: dict[str, MethodRecord] = {one.name: one for one in self.plan.methods}
-        wanted = next(iter(records), None)
-        maps = [one for one in row.maps if one.method == wanted]
-        maps.sort(
-            key=lambda one: one.layer == self.plan.explained[-1] if self.plan.explained else 0
-        )
-        pixels = decode_image(encoded)
-        height, width = pixels.shape[:2]
-        found = {**line, "width": width, "height": height, "src": line["src"], "caption": ""}
-        found["reason"] = self.options.kept_reason.get(row.id, "")
-        if maps:
-            one = maps[-1]
-            record = records[one.method]
-            heat = heatmap(one.array(), (width, height), rectify=record.relu)
-            name = f"figures/{row.id}.jpg"
-            (self.folder / name).write_bytes(encode_jpeg(overlay(pixels, heat, 0.5)))
-            what = f"{record.title} at {one.layer or 'input'}"
-            found["src"] = name
-            found["caption"] = f"{what}, {words.figure(one.lo)} to {words.figure(one.hi)}"
-            found["alt"] = f"{line['alt']}, {what} over it"
-        return found
 
     # ------------------------------------------------------------ pages
 
@@ -280,7 +260,8 @@ class _Report:
         )
 
     def _class_pages(self) -> None:
-        if not self.set.classes:
+        summary = self.set.summary
+        if not self.set.classes or summary is None:
             return
         (self.folder / "classes").mkdir()
         self.page(
@@ -289,15 +270,12 @@ class _Report:
             "classes",
             {
                 "classes": self.set.classes,
-                "summary": self.set.summary,
+                "summary": summary,
                 "method_titles": {one.name: one.title for one in self.plan.methods},
                 "pairs": html_set.pairs(self.set, self.plan, html_set.PAIRS_ON_CLASSES, ""),
             },
         )
-        layer = self.set.summary.class_map_layer
-        for file, contents in html_classes.class_pages(
-            self.run, self.set.classes, self.index, layer
-        ):
+        for file, contents in html_classes.class_pages(self.run, self.set.classes, self.index):
             self.page(file, "class.html", "classes", contents)
 
     def _recorded(self) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import Plan
+from exporter.records import ClassMap, ClassRow, Plan
 from exporter.render import encode_jpeg, heatmap
 from exporter.writers import html_text as words
 from exporter.writers.html_index import SetIndex, photograph
@@ -56,7 +56,7 @@ class Members:
 
 
 def class_pages(
-    run: Run, classes: Sequence[Any], index: SetIndex, layer: str
+    run: Run, classes: Sequence[ClassRow], index: SetIndex
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield file and contents of each class's page.
 
@@ -64,12 +64,11 @@ def class_pages(
         run: the run.
         classes: its classes.
         index: the whole set.
-        layer: the layer of the mean maps.
     """
     plan = run.plan
     members = Members(index, plan)
-    maps: dict[int, list[Any]] = {}
-    for one in getattr(run, "class_maps", tuple)():
+    maps: dict[int, list[ClassMap]] = {}
+    for one in run.class_maps():
         maps.setdefault(one.index, []).append(one)
     titles = {one.name: one.title for one in plan.methods}
     kinds = ("examples", "errors", "missed")
@@ -81,7 +80,6 @@ def class_pages(
             {
                 "row": row,
                 "maps": list(_pictures(maps.get(row.index, ()), titles, plan)),
-                "layer": layer,
                 "lists": {kind: members.of(kind, row.index) for kind in kinds},
                 "neighbours": [
                     (rel, f"{order[to]}.html", classes[to].name)
@@ -92,7 +90,9 @@ def class_pages(
         )
 
 
-def _pictures(maps: Iterable[Any], titles: dict[str, str], plan: Plan) -> Iterator[dict[str, Any]]:
+def _pictures(
+    maps: Iterable[ClassMap], titles: dict[str, str], plan: Plan
+) -> Iterator[dict[str, Any]]:
     height, width = plan.model.preprocessing.size
     size = (SIDE, round(SIDE * height / width))
     for one in maps:

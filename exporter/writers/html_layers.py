@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord, Plan
+from exporter.records import ChannelRow, KernelRecord, Plan, RedundantPair
 from exporter.render import decode_image
 from exporter.writers import html_text as words
 from exporter.writers.html_index import CHANNELS_A_PAGE, SetIndex, parts
@@ -135,7 +135,7 @@ def channel_pages(
     channels: Sequence[ChannelRow],
     index: SetIndex,
     number: int,
-    redundant: Sequence[Any] = (),
+    redundant: Sequence[RedundantPair] = (),
 ) -> list[dict[str, Any]]:
     """Return the contents of each page of a layer's channels: one page a `CHANNELS_A_PAGE`.
 

@@ -1,4 +1,4 @@
-"""What the report shows of the whole set: strips, calibration, confused pairs, agreement.
+"""What the report shows of the whole set: strips, calibration, pairs, concentration, agreement.
 
 All of it was computed with the run and is read here; what a run lacks is not shown.
 """
@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from exporter.records import Plan
+from exporter.records import (
+    ClassRow,
+    ConfusedPair,
+    MethodAgreement,
+    MethodRow,
+    Plan,
+    RedundantPair,
+    SetSummary,
+)
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -35,22 +43,24 @@ class SetViews:
         redundant: pairs of redundant channels.
     """
 
-    summary: Any
-    classes: Sequence[Any]
-    confusion: Sequence[Any]
-    methods: Sequence[Any]
-    agreement: Sequence[Any]
-    redundant: Sequence[Any]
+    summary: SetSummary | None
+    classes: Sequence[ClassRow]
+    confusion: Sequence[ConfusedPair]
+    methods: Sequence[MethodRow]
+    agreement: Sequence[MethodAgreement]
+    redundant: Sequence[RedundantPair]
 
 
 def gather(run: Run) -> SetViews:
     """Read what the run knows of its set."""
-
-    def ask(name: str) -> Sequence[Any]:
-        return tuple(getattr(run, name, tuple)())
-
-    names = ("classes", "confusion", "methods", "agreement", "redundant")
-    return SetViews(getattr(run, "summary", None), *(ask(name) for name in names))
+    return SetViews(
+        run.summary,
+        run.classes(),
+        run.confusion(),
+        run.methods(),
+        run.agreement(),
+        run.redundant(),
+    )
 
 
 def strip_ids(views: SetViews) -> set[str]:
@@ -90,9 +100,9 @@ def calibration(views: SetViews) -> dict[str, Any] | None:
             "confidence": one.confidence,
             "x": 100 * one.lower,
             "width": 100 * (one.upper - one.lower),
-            "top": 100 - 100 * one.accuracy,
-            "height": 100 * one.accuracy,
-            "point": 100 * one.confidence,
+            "top": 100 - 100 * (one.accuracy or 0),
+            "height": 100 * (one.accuracy or 0),
+            "point": 100 * (one.confidence or 0),
             "share": 14 * one.images / most,
         }
         for one in summary.bins
@@ -135,27 +145,26 @@ def pairs(views: SetViews, plan: Plan, most: int, root: str) -> dict[str, Any] |
                 "share": pair.images / views.confusion[0].images,
             }
         )
-    return {"rows": rows, "of": max(views.summary.confused_pairs, len(views.confusion))}
+    return {"rows": rows, "of": views.summary.confused_pairs if views.summary else len(rows)}
 
 
 def concentration(views: SetViews, method: str) -> dict[str, Any]:
     """Return how concentrated one method's maps are, a row a layer, and which columns it needs."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    annotated = 0
     for one in views.methods:
         if one.method == method:
+            annotated = max(annotated, one.annotated)
             most = max(one.histogram, default=0)
             bars = [(at, 20 * n / most) for at, n in enumerate(one.histogram) if n and most]
             rows.append({"row": one, "bars": bars})
-    return {
-        "rows": rows,
-        "annotated": max((one["row"].annotated for one in rows), default=0),
-    }
+    return {"rows": rows, "annotated": annotated}
 
 
 def agreement(views: SetViews, plan: Plan) -> list[dict[str, Any]]:
     """Return a symmetric matrix of rank correlations for each layer."""
     titles = {one.name: one.title for one in plan.methods}
-    layers: dict[str, dict[tuple[str, str], Any]] = {}
+    layers: dict[str, dict[tuple[str, str], MethodAgreement]] = {}
     for one in views.agreement:
         known = layers.setdefault(one.layer, {})
         known[one.first, one.second] = known[one.second, one.first] = one
@@ -173,7 +182,7 @@ def agreement(views: SetViews, plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def _cell(pair: Any) -> dict[str, Any]:
+def _cell(pair: MethodAgreement | None) -> dict[str, Any]:
     if pair is None or pair.correlation is None:
         return {"value": None, "tint": "none"}
     step = round(10 * abs(pair.correlation))

@@ -189,14 +189,26 @@ def preprocessing_text(steps: Preprocessing) -> str:
 
 
 def target_text(target: str) -> str:
-    """Say what is explained."""
+    """Say what is explained.
+
+    >>> target_text("predicted"), target_text("prob:top-2")
+    ('the score of the predicted class', 'the probabilities of the 2 most likely classes')
+    """
+    one, several = "the score", "the scores"
+    if target.startswith("prob:"):
+        target = target.removeprefix("prob:")
+        one, several = "the probability", "the probabilities"
     if target == "predicted":
-        return "the score of the predicted class"
+        return f"{one} of the predicted class"
     if target == "label":
-        return "the score of the image's label; of the predicted class where the label is unknown"
-    if target.startswith("top-"):
-        return f"the scores of the {target.removeprefix('top-')} most likely classes"
-    return f"the score of {target}"
+        return f"{one} of the image's label; of the predicted class where the label is unknown"
+    if target == "value":
+        return "the output’s value"
+    if target.startswith("similar:"):
+        return f"the likeness to the image {target.removeprefix('similar:')}"
+    if re.fullmatch(r"top-\d+", target):
+        return f"{several} of the {target.removeprefix('top-')} most likely classes"
+    return f"{one} of {target}"
 
 
 @cache

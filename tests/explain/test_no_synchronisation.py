@@ -96,7 +96,10 @@ def on_meta(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     yield run
 
 
-@pytest.mark.parametrize("name", METHODS)
+CONVOLUTIONAL = [name for name, found in METHODS.items() if not found.needs.attention]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("target", [Target("predicted"), Target("top", k=2), Target("label")])
 def test_no_map_waits_for_the_device(
     on_meta: Callable[..., Any], name: str, target: Target
@@ -106,14 +109,41 @@ def test_no_map_waits_for_the_device(
     everywhere = ["stage2"] if name == "cam" else ["stem", "stage1", "stage2"]
     if METHODS[name].record.pixel:
         everywhere = [""]
+    if METHODS[name].fuse:
+        everywhere = ["fused"]
     assert [block.layer for block in batch.contents.blocks] == everywhere
 
 
 def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
     batch = on_meta(list(METHODS), Target("predicted"))
     layers = [block.layer for block in batch.contents.blocks]
-    assert layers == ["stem", "stage1", "stage2", ""]
+    assert layers == ["stem", "stage1", "stage2", "fused", ""]
     assert sum(len(block.names) for block in batch.contents.blocks) > len(METHODS)
+    assert all("no self-attention" in batch.missing[f"{name} at attention"] for name in ATTENDING)
+
+
+ATTENDING = [name for name, found in METHODS.items() if found.needs.attention]
+
+
+def test_attention_maps_do_not_either() -> None:
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(32, 8, 3, 4, 24, 48, num_classes=5).to("meta")
+    explainer = Explainer(
+        model,
+        [METHODS[name] for name in (*ATTENDING, "gradcam")],
+        ["encoder.layers.encoder_layer_1"],
+        target=Target("top", k=2),
+        fuse="mean",
+    )
+    with NoWaiting():
+        batch = explainer(
+            torch.empty(3, 3, 32, 32, device="meta"),
+            torch.empty(3, dtype=torch.int64, device="meta"),
+        )
+    layers = [block.layer for block in batch.contents.blocks]
+    assert layers == ["encoder.layers.encoder_layer_1", "attention", "fused"]
+    assert tuple(batch.contents.blocks[1].levels.shape) == (6, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -33,3 +33,10 @@ def test_every_type_and_shape_comes_back_aligned_from_one_buffer() -> None:
     for array in (flags, named["levels"], small, floats, wide, turned):
         assert array.flags.aligned
         assert np.shares_memory(array, buffer.numpy())
+
+
+def test_one_value_cut_out_of_a_row_is_packed_like_any_other() -> None:
+    one = torch.arange(4.0).reshape(1, 4)[:, 2]
+    slots, buffer = pack({"one": torch.full_like(one, 7.0)})
+    found = unpack({"one": one}, slots, buffer.numpy())
+    assert found["one"].tolist() == [7.0]

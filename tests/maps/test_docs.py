@@ -18,6 +18,7 @@ def sections() -> str:
         record, needs = method.record, method.needs
         sources = {"activations": needs.activations, "gradients": needs.gradients}
         sources["the classifier's weights"] = needs.classifier
+        sources["attention weights"] = needs.attention
         sources["passes of its own"] = bool(needs.passes)
         ends = "yes" if record.relu else "no"
         parts.append(

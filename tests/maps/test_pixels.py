@@ -268,6 +268,26 @@ def test_relu6_passes_between_its_bends() -> None:
     assert pixel(Capped(), inputs, "deconvnet", [0]).flatten().tolist() == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_relu6_module_follows_the_rules_and_a_hardtanh_does_not(in_place: bool) -> None:
+    weights = torch.tensor([1.0, 1, 1, -1])
+
+    class Weighted(nn.Module):
+        def __init__(self, unit: nn.Module) -> None:
+            super().__init__()
+            self.unit = unit
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.unit(x * 1) * weights).sum((1, 2, 3))[:, None]
+
+    inputs = torch.tensor([-1.0, 3, 7, 3]).view(1, 1, 1, 4)
+    capped = Weighted(nn.ReLU6(in_place))
+    assert pixel(capped, inputs, "guidedbackprop", [0]).flatten().tolist() == [0, 1, 0, 0]
+    assert pixel(capped, inputs, "deconvnet", [0]).flatten().tolist() == [1, 1, 1, 0]
+    both_ways = Weighted(nn.Hardtanh(-2, 4, in_place))
+    assert pixel(both_ways, inputs, "guidedbackprop", [0]).flatten().tolist() == [1, 1, 0, -1]
+
+
 def test_smoothgrad_is_the_mean_gradient_of_noisy_images(small: Tensor) -> None:
     model = Smooth().double()
     found = pixel(model, small, "smoothgrad:samples=3,noise=0.2", [2, 1], seed=7)

@@ -21,7 +21,7 @@ few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
 
-SCALED_BY_DEFINITION = {"gradcam++"}
+SCALED_BY_DEFINITION = {"gradcam++", "refinecam"}
 """Methods whose definition, not their code, makes the map depend on the scale of the logits."""
 
 

@@ -23,6 +23,14 @@ NAMES = [
     "gradcam-elementwise",
     "eigencam",
     "eigengradcam",
+    "refinecam",
+    "finercam",
+    "shapleycam",
+    "scorecam",
+    "ablationcam",
+    "rollout",
+    "legrad",
+    "chefer",
     "saliency",
     "inputxgradient",
     "guidedbackprop",
@@ -71,7 +79,7 @@ def test_methods_come_once_each_in_the_order_asked_for() -> None:
     assert get_methods("gradcam") == (METHODS["gradcam"],)
 
 
-@pytest.mark.parametrize("wrong", ["gradcan", "", "scorecam-fast", "図"])
+@pytest.mark.parametrize("wrong", ["gradcan", "", "gradcam-fast", "図"])
 def test_an_unknown_name_is_one_sentence_with_choices(wrong: str) -> None:
     with pytest.raises(MapError) as caught:
         get_methods(["gradcam", wrong])
@@ -120,4 +128,5 @@ def test_every_record_says_everything(name: str) -> None:
 
 def test_only_methods_of_the_definition_end_in_a_relu() -> None:
     ends = {name for name, found in METHODS.items() if found.record.relu}
-    assert ends == {"gradcam", "gradcam++", "xgradcam", "layercam"}
+    shared = {"gradcam", "gradcam++", "xgradcam", "layercam"}
+    assert ends == shared | {"finercam", "shapleycam", "scorecam", "ablationcam"}

@@ -8,7 +8,7 @@ import torch
 from exporter.errors import TargetError
 from exporter.models import Target, parse_target, target_indices
 
-CLASSES = ("tabby, tabby cat", "tiger cat", "crane", "crane", "label")
+CLASSES = ("tabby, tabby cat", "tiger cat", "crane", "crane", "label", "jack-o'-lantern")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,21 @@ CLASSES = ("tabby, tabby cat", "tiger cat", "crane", "crane", "label")
         ("Tiger_Cat", Target("class", index=1)),
         ("class:tabby cat", Target("class", index=0)),
         ("class:label", Target("class", index=4)),
+        ("second", Target("second")),
+        ("binary", Target("predicted", reading="binary")),
+        ("prob:3", Target("class", index=3, probability=True)),
+        ("mask:prob:3", Target("class", index=3, reading="mask", probability=True)),
+        ("value:3", Target("value", index=3)),
+        ("box:3", Target("box", index=3)),
+        ("similar:photos/a b.jpg", Target("similar", source="photos/a b.jpg")),
+        ("my-file.py:score", Target("function", source="my-file.py:score")),
+        ("predicted-label", Target("predicted", against=Target("label"))),
+        ("0-tiger cat", Target("class", index=0, against=Target("class", index=1))),
+        ("jack-o'-lantern", Target("class", index=5)),
+        (
+            "predicted+top-2",
+            Target("several", k=3, parts=(Target("predicted"), Target("top", k=2))),
+        ),
     ],
 )
 def test_targets_are_read_as_they_are_written(text: str, target: Target) -> None:
@@ -32,7 +47,13 @@ def test_targets_are_read_as_they_are_written(text: str, target: Target) -> None
 @pytest.mark.parametrize(
     ("text", "classes", "message"),
     [
-        ("5", CLASSES, "no class 5; it has those from 0 to 4"),
+        ("6", CLASSES, "no class 6; it has those from 0 to 5"),
+        ("3-3", CLASSES, "is no contrast"),
+        ("top-2-3", CLASSES, "is no contrast"),
+        ("box:last", CLASSES, "needs a number"),
+        ("prob:value:1", CLASSES, "does not fit together"),
+        ("mask:binary:1", CLASSES, "does not fit together"),
+        ("similar:", CLASSES, "names no image"),
         ("crane", CLASSES, "name of 2 classes; give the index: 2, 3"),
         ("tigre cat", CLASSES, "did you mean 'tiger cat'"),
         ("top-0", CLASSES, "asks for no class"),

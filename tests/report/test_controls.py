@@ -568,6 +568,83 @@ def viewer_class(desk: Desk) -> None:
     desk.wait(f"location.pathname.endsWith('/classes/{number}.html')")
 
 
+# ------------------------------------------------------------ the overview and the classes
+
+
+@control("strip-image")
+def strip_image(desk: Desk) -> None:
+    desk.open("index.html")
+    address = desk.control("strip-image").get_attribute("href")
+    desk.control("strip-image").click()
+    desk.wait("document.getElementById('viewer')?.open")
+    id = address.partition("image=")[2]
+    assert desk.page.evaluate("location.hash").startswith(f"#image={id}")
+    assert desk.text("#v-path") == next(row.path for row in desk.rows if row.id == id)
+
+
+@control("bins")
+def bins(desk: Desk) -> None:
+    desk.open("index.html")
+    if desk.control("bins").count() == 0:
+        pytest.fail("the sample has labels, so there is a calibration diagram")
+    table = desk.page.locator("details:has([data-control=bins]) table")
+    assert not table.is_visible()
+    desk.control("bins").click()
+    assert table.is_visible()
+    assert table.locator("tbody tr").count() > 0
+
+
+@control("find-class")
+def find_class(desk: Desk) -> None:
+    desk.open("classes.html")
+    desk.control("find-class").fill("espresso")
+    assert desk.page.locator("#classes tbody tr:visible").count() == 1
+
+
+@control("class-page")
+def class_page(desk: Desk) -> None:
+    desk.open("classes.html")
+    name = desk.control("class-page").inner_text()
+    address = desk.control("class-page").get_attribute("href")
+    desk.control("class-page").click()
+    desk.wait(f"location.pathname.endsWith('/{address}')")
+    assert name in desk.text("h1")
+
+
+def class_of_the_most(desk: Desk) -> tuple[int, int]:
+    """Open the page of the class that is predicted most; return its index and how often."""
+    first = [row.predictions[0].index for row in desk.rows if row.predictions]
+    index = max(set(first), key=first.count)
+    desk.open(f"classes/{index}.html")
+    return index, first.count(index)
+
+
+@control("class-images")
+def class_images(desk: Desk) -> None:
+    index, number = class_of_the_most(desk)
+    desk.control("class-images").click()
+    desk.wait("location.pathname.endsWith('/images.html')")
+    desk.tiles(number)
+    assert desk.control("class").input_value() == str(index)
+
+
+@control("class-image")
+def class_image(desk: Desk) -> None:
+    class_of_the_most(desk)
+    desk.control("class-image").click()
+    desk.wait("document.getElementById('viewer')?.open")
+
+
+@control("pair-images")
+def pair_images(desk: Desk) -> None:
+    desk.open("index.html")
+    link = desk.control("pair-images")
+    said = int(re.sub(r"\D", "", link.inner_text()))
+    link.click()
+    desk.wait("location.pathname.endsWith('/images.html')")
+    desk.tiles(said)
+
+
 @control("viewer-photo")
 def viewer_photo(desk: Desk) -> None:
     desk.viewer(desk.row)

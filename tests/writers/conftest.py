@@ -63,9 +63,15 @@ def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, has_touch=True)
     made = context.new_page()
     trouble: list[str] = []
+
+    def missing(request: Any) -> None:
+        # Leaving a page cuts short what it still loads; a file that is not there says otherwise.
+        if request.failure != "net::ERR_ABORTED":
+            trouble.append(f"failed: {request.url}: {request.failure}")
+
     made.on("console", lambda message: trouble.append(message.text))
     made.on("pageerror", lambda error: trouble.append(str(error)))
-    made.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
+    made.on("requestfailed", missing)
     made.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
     yield made
     context.close()

@@ -81,7 +81,7 @@ def test_the_overview_says_what_ran(run: Run, report: Path) -> None:
     assert "the JPEG data end after 512 bytes" in text
     assert "tensorboard --logdir tensorboard" in text
     assert "cd wandb &amp;&amp; wandb sync offline-run-20260101_000000-abc" in text
-    assert "rule 0" in text
+    assert ": the errors with the highest confidence" in text
     for version in run.plan.versions.values():
         assert version in text
 

@@ -1,0 +1,311 @@
+"""Attention weights of a transformer: fused attention opened up, for one pass, by nobody's leave.
+
+Fused attention never forms the weights. For the length of one forward a torch function mode, which
+is the calling thread's own, computes them one by one instead; the model is not touched, so there is
+nothing to switch back.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from exporter.capture.containers import rebuild
+from exporter.errors import LayerError
+
+_SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """Where a model attends.
+
+    Attributes:
+        names: the innermost module of every self-attention, in the order in which they run.
+        blocks: the block of the row of blocks that each lies in.
+        elements: attention weights of one image, all blocks together.
+    """
+
+    names: tuple[str, ...]
+    blocks: tuple[str, ...]
+    elements: int
+
+
+@dataclass(frozen=True)
+class AttentionPass:
+    """One forward of a transformer, with the weights of every self-attention in its graph.
+
+    Attributes:
+        weights: by block, (N, heads, L, L): row i says what token i takes from every token.
+        scores: each target's score at the model's output, T tensors (N,).
+        step_scores: by block, the same scores if the blocks after it were left out, T tensors (N,)
+            each; the last one is ``scores``.
+    """
+
+    weights: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
+    step_scores: tuple[tuple[Tensor, ...], ...]
+
+    def gradients(self, target: int) -> tuple[Tensor, ...]:
+        """Return the gradient of one target's score with respect to every module's weights."""
+        return self._gradients(self.scores[target], self.weights)
+
+    def step_gradient(self, target: int, step: int) -> Tensor:
+        """Return the gradient of a block's own score with respect to that block's own weights."""
+        return self._gradients(self.step_scores[step][target], (self.weights[step],))[0]
+
+    @staticmethod
+    def _gradients(score: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
+        pairs = zip(found, weights, strict=True)
+        return tuple(torch.zeros_like(at) if one is None else one for one, at in pairs)
+
+
+def attention_pass(
+    model: nn.Module, inputs: Tensor, score: Callable[[Any], Tensor], found: SelfAttention
+) -> AttentionPass:
+    """Run a transformer once with its attention weights kept.
+
+    For the scores block by block, what the last block returns is replaced by what every block
+    returned, one after the other along the batch: the norm, the pooling and the head that follow
+    run once, over all of them.
+
+    Args:
+        model: a guest already: in eval mode, frozen (see `guest`), autograd recording.
+        inputs: (N, C, H, W) on its device.
+        score: given the model's output for N images, the targets' scores (N, T).
+        found: from `find_attention`.
+
+    Returns:
+        The pass; its graph lives as long as it does.
+
+    Raises:
+        LayerError: if a block does not pass on one row of tokens an image.
+    """
+    modules = dict(model.named_modules())
+    blocks = [modules[name] for name in found.blocks]
+    outputs: list[Tensor] = []
+    number = len(inputs)
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        taken = False
+
+        def change(_path: str, tensor: Tensor) -> Tensor:
+            nonlocal taken
+            if taken or tensor.ndim != 3 or len(tensor) != number:
+                return tensor
+            taken = True
+            outputs.append(tensor)
+            return torch.cat(outputs) if len(outputs) == len(blocks) else tensor
+
+        return rebuild(output, change)
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        with explicit_attention(graph=True) as weights, torch.enable_grad():
+            output = model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(outputs) != len(blocks) or len(weights) != len(blocks):
+        raise LayerError(
+            "the model's blocks do not pass on one row of tokens an image each, so attention maps"
+            " do not fit it; choose a map of activations or gradients"
+        )
+    steps = tuple(
+        score(rebuild(output, _rows(index * number, number))).unbind(1)
+        for index in range(len(blocks))
+    )
+    return AttentionPass(tuple(weights), steps[-1], steps)
+
+
+def _rows(start: int, number: int) -> Callable[[str, Tensor], Tensor]:
+    def change(_path: str, tensor: Tensor) -> Tensor:
+        return tensor[start : start + number] if tensor.ndim else tensor
+
+    return change
+
+
+@contextmanager
+def explicit_attention(*, graph: bool) -> Iterator[list[Tensor]]:
+    """Compute attention step by step in this thread, and keep the weights of self-attention.
+
+    Covers ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` with its fast path, and
+    attention that is written out, by its softmax over (…, L, L).
+
+    Args:
+        graph: whether the kept weights take part in a graph, which begins at the first of them.
+
+    Yields:
+        The weights, (…, heads, L, L) each, added as the model runs.
+    """
+    kept: list[Tensor] = []
+    with _Explicit(kept, graph):
+        yield kept
+
+
+class _Explicit(TorchFunctionMode):
+    def __init__(self, kept: list[Tensor], graph: bool) -> None:
+        super().__init__()
+        self._kept = kept
+        self._graph = graph
+        # The same function, line by line, with this attention in the place of the fused one. A
+        # mode is off inside its own handler, so the fused one could not be caught there.
+        plain = F.multi_head_attention_forward
+        self._multi_head = types.FunctionType(
+            plain.__code__,
+            {
+                **plain.__globals__,
+                "has_torch_function": lambda _tensors: False,
+                "scaled_dot_product_attention": self._attend,
+            },
+            plain.__name__,
+            plain.__defaults__,
+            plain.__closure__,
+        )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **named)
+        if func is F.multi_head_attention_forward:
+            return self._multi_head_attention(args, named)
+        made = func(*args, **named)
+        if func in _SOFTMAX and isinstance(made, Tensor) and made.ndim == 4:
+            dim = named.get("dim", args[1] if len(args) > 1 else None)
+            return self._keep(made) if dim in (-1, 3) else made
+        return made
+
+    def _multi_head_attention(self, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        asked = named.get("need_weights", True)
+        before = len(self._kept)
+        attended, _ = self._multi_head(*args, **{**named, "need_weights": False})
+        if not asked or len(self._kept) == before:
+            return attended, None
+        weights = self._kept[-1]
+        return attended, weights.mean(1) if named.get("average_attn_weights", True) else weights
+
+    def _attend(  # noqa: PLR0917  (the order is the fused function's)
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """Attend as the fused function is documented to; without dropout, the model being eval."""
+        del dropout_p
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        likeness = (query * factor) @ key.mT
+        if is_causal:
+            ahead = torch.ones_like(likeness[..., :, :], dtype=torch.bool).triu(1)
+            likeness = likeness.masked_fill(ahead, -torch.inf)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            likeness = likeness.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            likeness = likeness + attn_mask
+        return self._keep(likeness.softmax(-1)) @ value
+
+    def _keep(self, weights: Tensor) -> Tensor:
+        if weights.shape[-1] != weights.shape[-2] or weights.shape[-1] < 4:
+            return weights  # attention to other tokens: a pooling head's, a decoder's
+        if not self._graph:
+            self._kept.append(weights.detach())
+            return weights
+        held = weights if weights.requires_grad else weights.detach().requires_grad_()
+        self._kept.append(held)
+        return held
+
+
+def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
+    """Find where a model attends, by running it on one image without a graph.
+
+    Args:
+        model: a guest already.
+        inputs: (N, C, H, W), of which the first image is taken.
+
+    Raises:
+        LayerError: if the model has no self-attention, or attends in windows, in grids of several
+            sizes, or outside of a row of blocks.
+    """
+    running: list[str] = []
+    names: list[str] = []
+    kept: list[Tensor] = []
+
+    class Noting(_Explicit):
+        def _keep(self, weights: Tensor) -> Tensor:
+            before = len(kept)
+            made = super()._keep(weights)
+            if len(kept) > before:
+                names.append(running[-1] if running else "")
+            return made
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: running.append(name)
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(name)))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.no_grad(), Noting(kept, False):
+            model(inputs[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not kept:
+        raise LayerError(
+            "the model has no self-attention, which attention maps are made of; choose a map of"
+            " activations or gradients, such as gradcam"
+        )
+    if len({tuple(weights.shape[-2:]) for weights in kept}) > 1 or any(
+        weights.shape[0] != 1 for weights in kept
+    ):
+        raise LayerError(
+            "the model attends within windows or at several resolutions, where attention maps are"
+            " defined for one row of tokens an image; choose a map of activations or gradients"
+        )
+    blocks = _blocks(model, names)
+    return SelfAttention(tuple(names), blocks, sum(weights.numel() for weights in kept))
+
+
+def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the member of the row of blocks that each attention lies in."""
+    modules = dict(model.named_modules())
+    paths = [name.split(".") for name in names]
+    for depth in range(1, min(len(path) for path in paths)):
+        row = ".".join(paths[0][:depth])
+        found = {".".join(path[: depth + 1]) for path in paths}
+        if (
+            isinstance(modules.get(row), (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+            and all(".".join(path[:depth]) == row for path in paths)
+            and len(found) == len(names)
+        ):
+            return tuple(".".join(path[: depth + 1]) for path in paths)
+    raise LayerError(
+        f"the model's attention ({', '.join(names[:3])} …) does not lie in one row of blocks, one"
+        " each, so attention maps do not fit it; choose a map of activations or gradients"
+    )

@@ -1,0 +1,74 @@
+"""Attention methods over a batch: some images at a time, so that the weights stay within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import SelfAttention, attention_pass, find_attention
+from exporter.errors import LayerError
+from exporter.maps import Attended, Method, PassContext
+from exporter.models.layout import layout_of
+
+ELEMENTS = 1 << 26
+"""Attention weights of a pass, all blocks together: 256 MiB of float32, and as much a gradient."""
+
+
+class AttentionRunner:
+    """Runs attention methods batch after batch; it remembers where the model attends."""
+
+    def __init__(self, module: nn.Module, methods: Sequence[Method]) -> None:
+        """Take the model and those of the methods that need attention weights."""
+        self._module = module
+        self._methods = [method for method in methods if method.needs.attention]
+        self._found: SelfAttention | None = None
+        self._why = ""
+
+    def __call__(self, context: PassContext) -> tuple[dict[str, tuple[Tensor, ...]], str]:
+        """Run every method on one batch.
+
+        Args:
+            context: the batch, with no layer.
+
+        Returns:
+            By method a map (N, H, W) a target; or nothing, and why there is none.
+        """
+        if not self._methods:
+            return {}, ""
+        if self._found is None and not self._why:
+            try:
+                self._found = find_attention(self._module, context.inputs)
+            except LayerError as error:
+                self._why = str(error)
+        if self._found is None:
+            return {}, self._why
+        number = len(context.inputs)
+        together = max(1, ELEMENTS // self._found.elements)
+        parts: dict[str, list[Tensor]] = {method.name: [] for method in self._methods}
+        for start in range(0, number, together):
+            here = context.part(start, min(start + together, number))
+            try:
+                attended = self._attended(here, self._found)
+            except LayerError as error:
+                self._found, self._why = None, str(error)
+                return {}, self._why
+            for method in self._methods:
+                settings = method.record.settings
+                found = method.compute(replace(here, attended=attended, settings=settings))
+                parts[method.name].append(found.detach().expand(-1, context.count, -1, -1))
+        return {name: torch.cat(made).unbind(1) for name, made in parts.items()}, ""
+
+    def _attended(self, context: PassContext, found: SelfAttention) -> Attended:
+        passed = attention_pass(self._module, context.inputs, context.score, found)
+        number, _, height, width = context.inputs.shape
+        tokens = passed.weights[0].shape[-1]
+        layout = layout_of((number, tokens, 1), (height, width))
+        if layout is None or len(passed.weights[0]) != number:
+            raise LayerError(
+                f"the model attends among {tokens} tokens, which are no grid of patches with"
+                " tokens before it; choose a map of activations or gradients"
+            )
+        return Attended(passed, layout.height, layout.width, layout.prefix)

@@ -1,0 +1,163 @@
+"""Methods of a transformer's attention: one map an image, from the weights of every block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from exporter.maps.attended import Attended
+from exporter.maps.context import PassContext
+from exporter.maps.registry import Needs, method
+from exporter.records import MethodRecord
+
+
+@method(
+    MethodRecord(
+        name="rollout",
+        title="Attention rollout",
+        shows="From which patches the class token's contents come, following attention from block"
+        " to block, whatever the target.",
+        formula="M = row of the class token in Ã_L ··· Ã_2 · Ã_1, Ã_l = ½ (mean_h A_l + I)",
+        paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
+        url="https://arxiv.org/abs/2005.00928",
+        cost="one forward without fused attention, no backward",
+        caveats="It does not depend on the target, and takes attention for contribution: values,"
+        " MLPs and the signs of both are left out.",
+        relu=False,
+    ),
+    needs=Needs(activations=False, attention=True, passes="one forward without fused attention"),
+    kind="pass",
+)
+def rollout(context: PassContext) -> Tensor:
+    """Return the product of all blocks' attention, each half attention and half the skip.
+
+    Ã_l = ½ mean over heads of A_l + ½ I, whose rows sum to 1; the map is the class token's row of
+    Ã_L ··· Ã_1 over the patches (the mean of all rows where there is no class token). No ReLU, no
+    epsilon. Source: Abnar and Zuidema 2020, section 3.
+
+    Args:
+        context: with ``attended``: weights (N, heads, L, L) of every block.
+
+    Returns:
+        Raw maps (N, 1, H, W); the same for every target.
+    """
+    attended = _attended(context)
+    rolled: Tensor | None = None
+    for weights in attended.attention.weights:
+        mixed = _with_skip(weights.detach().mean(1) / 2, 0.5)
+        rolled = mixed if rolled is None else torch.bmm(mixed, rolled)
+    assert rolled is not None, "a pass has at least one block"
+    return attended.read_out(rolled).unsqueeze(1)
+
+
+@method(
+    MethodRecord(
+        name="legrad",
+        title="LeGrad",
+        shows="Which patches, if more attention went to them, would raise the target, block by"
+        " block.",
+        formula="M = 1/B · Σ_l mean over heads and rows of max(∂S_l/∂A_l, 0), S_l the target's"
+        " score were l the last block",
+        paper="Bousselham, Boggust, Chaybouti, Strobelt, Kuehne: LeGrad: An Explainability Method"
+        " for Vision Transformers via Feature Formation Sensitivity, ICCV 2025",
+        url="https://arxiv.org/abs/2404.03214",
+        cost="one forward without fused attention; a block's backward a block and target",
+        caveats="The head is read at blocks that it was not trained on; at early ones its score may"
+        " mean little. Never negative: what speaks against the target is left out.",
+        relu=False,
+    ),
+    needs=Needs(
+        activations=False,
+        attention=True,
+        passes="one forward without fused attention, {targets} backwards of every block",
+    ),
+    kind="pass",
+)
+def legrad(context: PassContext) -> Tensor:
+    """Return the positive gradients of every block's own score with respect to its attention.
+
+    S_l is the target's score when the final norm, pooling and head read what block l returns. Its
+    gradient with respect to A_l, negative entries dropped, is averaged over heads and rows (the
+    tokens that look), which leaves a value for every token looked at; the maps of the blocks are
+    averaged. The paper then scales to [0, 1], which is left to whoever draws it. No epsilon.
+    Source: Bousselham et al. 2024, equations 5 to 8.
+
+    Args:
+        context: with ``attended``: the gradients of every block's score.
+
+    Returns:
+        Raw maps (N, T, H, W), none below 0.
+    """
+    attended = _attended(context)
+    made = []
+    steps = len(attended.attention.weights)
+    for target in range(len(attended.attention.scores)):
+        rows = [
+            attended.attention.step_gradient(target, step).clamp_min(0).mean((1, 2))
+            for step in range(steps)
+        ]
+        made.append(attended.patches(torch.stack(rows).mean(0)))
+    return torch.stack(made, 1)
+
+
+@method(
+    MethodRecord(
+        name="chefer",
+        title="Attention relevance (Chefer)",
+        shows="Which patches the class token's decision rests on, following attention that raises"
+        " the target from block to block.",
+        formula="M = row of the class token in R_L, R_l = R_{l−1} + Ā_l · R_{l−1}, R_0 = I, Ā_l ="
+        " mean_h max(∂S/∂A_l ⊙ A_l, 0)",
+        paper="Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal"
+        " and Encoder-Decoder Transformers, ICCV 2021",
+        url="https://arxiv.org/abs/2103.15679",
+        cost="one forward without fused attention and one backward a target",
+        caveats="Only attention that raises the target is followed; MLPs and values are left out."
+        " The products of small gradients of many blocks vanish beside the first one.",
+        relu=False,
+    ),
+    needs=Needs(
+        activations=False,
+        attention=True,
+        passes="one forward without fused attention, {targets} backwards",
+    ),
+    kind="pass",
+    aliases=("generic-attention", "attention-relevance"),
+)
+def chefer(context: PassContext) -> Tensor:
+    """Return the relevance of the patches that gradient-weighted attention passes on.
+
+    Ā_l = mean over heads of max(∂S/∂A_l ⊙ A_l, 0) and R ← R + Ā_l R from R = I, block by block; the
+    map is the class token's row of R over the patches (the mean of all rows where there is no class
+    token, less the identity's part, which would add the same to every patch). No epsilon. As R
+    is not normalised the map depends on the scale of the logits where several blocks multiply.
+    Source: Chefer et al. 2021, equations 5 and 6.
+
+    Args:
+        context: with ``attended``: weights and gradients (N, heads, L, L) of every block.
+
+    Returns:
+        Raw maps (N, T, H, W), none below 0.
+    """
+    attended = _attended(context)
+    made = []
+    for target in range(len(attended.attention.scores)):
+        gradients = attended.attention.gradients(target)
+        relevance: Tensor | None = None  # R less the identity
+        for weights, steep in zip(attended.attention.weights, gradients, strict=True):
+            kept = (steep * weights.detach()).clamp_min(0).mean(1)
+            relevance = kept if relevance is None else relevance + kept + torch.bmm(kept, relevance)
+        assert relevance is not None, "a pass has at least one block"
+        made.append(attended.read_out(relevance))
+    return torch.stack(made, 1)
+
+
+def _with_skip(matrix: Tensor, share: float) -> Tensor:
+    """Add a share of the identity to every matrix (N, L, L)."""
+    size = matrix.shape[-1]
+    return matrix + share * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+
+
+def _attended(context: PassContext) -> Attended:
+    assert context.attended is not None, "the method's needs say attention"
+    return context.attended

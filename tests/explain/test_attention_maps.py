@@ -1,0 +1,250 @@
+"""Rollout, LeGrad and Chefer's relevance against transformers written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import LayerError
+from exporter.explain import attending, compute_maps
+
+DOUBLE = torch.float64
+NAMES = ["rollout", "legrad", "chefer"]
+Kept = dict[str, list[Any]]
+
+
+def torchvision_vit() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(32, 8, 3, 4, 24, 48, num_classes=5)
+
+
+def timm_vit(**options: Any) -> nn.Module:
+    timm = pytest.importorskip("timm")
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=3,
+        num_heads=4,
+        num_classes=5,
+        **options,
+    )
+
+
+def timm_pooled() -> nn.Module:
+    return timm_vit(class_token=False, global_pool="avg")
+
+
+def timm_registers() -> nn.Module:
+    return timm_vit(reg_tokens=2)
+
+
+def transformers_vit(attention: str) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        num_labels=5,
+        attn_implementation=attention,
+    )
+    return transformers.ViTForImageClassification(config)
+
+
+VITS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "torchvision": (torchvision_vit, "encoder.layers", "heads"),
+    "timm": (timm_vit, "blocks", "head"),
+    "timm pooled": (timm_pooled, "blocks", "head"),
+    "timm registers": (timm_registers, "blocks", "head"),
+}
+
+
+def ready(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(1)
+    net = build().to(DOUBLE)
+    for parameter in net.parameters():  # heads, gains and class tokens begin at zero
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    return torch.randn(2, 3, 32, 32, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
+
+
+def by_hand(net: nn.Module, family: str, picture: Tensor, target: int) -> tuple[Any, ...]:
+    """Run a ViT block by block from its parameters; return weights, tokens and both scores' graph.
+
+    Only norms, linear layers and softmax are called, so nothing is shared with what is tested.
+    """
+    if family == "torchvision":
+        tokens = net._process_input(picture[None])
+        tokens = torch.cat([net.class_token, tokens], 1) + net.encoder.pos_embedding
+        blocks = list(net.encoder.layers)
+
+        def attend(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+            inner = block.self_attention
+            q, k, v = nn.functional.linear(x, inner.in_proj_weight, inner.in_proj_bias).chunk(3, -1)
+            return mixed(q, k, v, inner.out_proj)
+
+        parts = [(b.ln_1, attend, b.ln_2, b.mlp) for b in blocks]
+
+        def head(x: Tensor) -> Tensor:
+            return net.heads(net.encoder.ln(x)[:, 0])
+
+        prefix = 1
+    else:
+        tokens = net._pos_embed(net.patch_embed(picture[None]))
+        blocks = list(net.blocks)
+
+        def attend(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+            q, k, v = block.attn.qkv(x).chunk(3, -1)
+            return mixed(q, k, v, block.attn.proj)
+
+        parts = [(b.norm1, attend, b.norm2, b.mlp) for b in blocks]
+        prefix = net.num_prefix_tokens
+
+        def head(x: Tensor) -> Tensor:
+            x = net.norm(x)
+            pooled = net.fc_norm(x[:, prefix:].mean(1)) if net.global_pool == "avg" else x[:, 0]
+            return net.head(pooled)
+
+    weights, scores = [], []
+    for block, (before, attention, after, mlp) in zip(blocks, parts, strict=True):
+        made, weight = attention(block, before(tokens))
+        weights.append(weight)
+        tokens = tokens + made
+        tokens = tokens + mlp(after(tokens))
+        scores.append(head(tokens)[0, target])
+    return weights, scores, prefix
+
+
+def mixed(q: Tensor, k: Tensor, v: Tensor, out: nn.Module) -> tuple[Tensor, Tensor]:
+    heads = [one.unflatten(-1, (4, -1)).transpose(1, 2) for one in (q, k, v)]
+    likeness = torch.einsum("nhie,nhje->nhij", heads[0], heads[1]) / heads[0].shape[-1] ** 0.5
+    weight = torch.exp(likeness) / torch.exp(likeness).sum(-1, keepdim=True)
+    return out(torch.einsum("nhij,nhje->nihe", weight, heads[2]).flatten(2)), weight
+
+
+def expected(net: nn.Module, family: str, picture: Tensor, target: int) -> dict[str, Tensor]:
+    weights, scores, prefix = by_hand(net, family, picture, target)
+    size = weights[0].shape[-1]
+
+    def row(matrix: Tensor) -> Tensor:
+        read = matrix[0] if prefix else matrix.mean(0)
+        return read[prefix:].view(4, 4)
+
+    rolled = torch.eye(size, dtype=DOUBLE)
+    for weight in weights:
+        rolled = (weight[0].mean(0) + torch.eye(size, dtype=DOUBLE)) / 2 @ rolled
+    steps = []
+    for score, weight in zip(scores, weights, strict=True):
+        (steep,) = torch.autograd.grad(score, weight, retain_graph=True)
+        steps.append(steep[0].clamp(min=0).mean((0, 1))[prefix:].view(4, 4))
+    relevance = torch.eye(size, dtype=DOUBLE)
+    for weight, steep in zip(weights, torch.autograd.grad(scores[-1], weights), strict=True):
+        kept = (weight[0] * steep[0]).clamp(min=0).mean(0)
+        relevance = relevance + kept @ relevance
+    relevance = relevance if prefix else relevance - torch.eye(size, dtype=DOUBLE)
+    return {
+        "rollout": row(rolled).detach(),
+        "legrad": torch.stack(steps).mean(0).detach(),
+        "chefer": row(relevance).detach(),
+    }
+
+
+def close(found: Tensor, right: Tensor, tolerance: float = 1e-9) -> None:
+    span = float(right.max() - right.min())
+    assert span > 0, "a map without contrast shows nothing"
+    assert float((found - right).abs().max()) <= tolerance * span
+
+
+@pytest.mark.parametrize("family", VITS)
+def test_maps_are_the_papers_formulas(family: str, pictures: Tensor) -> None:
+    build, _, _ = VITS[family]
+    net = ready(build).eval()
+    found = compute_maps(net, pictures, maps=NAMES, targets=[[3, 1], [0, 4]])
+    for at, targets in enumerate([[3, 1], [0, 4]]):
+        for t, target in enumerate(targets):
+            right = expected(net, family, pictures[at], target)
+            for name in NAMES:
+                close(found[name, "attention"][at, t], right[name])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_transformers_fused_or_written_out_give_the_same(attention: str, pictures: Tensor) -> None:
+    net = ready(lambda: transformers_vit(attention)).eval()
+    net.config.output_attentions = False
+    found = compute_maps(net, pictures, maps=NAMES, targets=[3, 1], output="logits")
+    reference = ready(lambda: transformers_vit("eager")).eval()
+    with torch.no_grad():
+        weights = reference(pictures, output_attentions=True).attentions
+    rolled = torch.eye(17, dtype=DOUBLE)
+    for weight in weights:
+        rolled = (weight.mean(1) + torch.eye(17, dtype=DOUBLE)) / 2 @ rolled
+    # Written out, it takes its softmax in float32 whatever the model's type is.
+    close(found["rollout", "attention"], rolled[:, 0, 1:].view(2, 4, 4), 1e-6)
+    other = compute_maps(reference, pictures, maps=NAMES, targets=[3, 1], output="logits")
+    for name in NAMES:
+        close(found[name, "attention"], other[name, "attention"], 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_in_pieces_is_its_images_one_by_one(
+    name: str, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = ready(torchvision_vit)
+    whole = compute_maps(net, pictures, maps=[name], targets=[3, 1])[name, "attention"]
+    monkeypatch.setattr(attending, "ELEMENTS", 1)
+    pieces = compute_maps(net, pictures, maps=[name], targets=[3, 1])[name, "attention"]
+    close(pieces, whole)
+
+
+def test_the_model_is_left_as_it_was_and_fused_again(pictures: Tensor) -> None:
+    net = ready(torchvision_vit).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    compute_maps(net, pictures, maps=NAMES, targets=[3, 1])
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    with torch.profiler.profile() as profile:
+        net.eval()(pictures.requires_grad_())
+    assert any("scaled_dot_product" in event.key for event in profile.key_averages())
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_scale_of_the_logits_scales_legrad_and_leaves_rollout(
+    factor: float, pictures: Tensor
+) -> None:
+    net = ready(timm_vit)
+    plain = compute_maps(net, pictures, maps=NAMES, targets=[3, 1])
+    with torch.no_grad():
+        net.head.weight.mul_(factor)
+        net.head.bias.mul_(factor)
+    scaled = compute_maps(net, pictures, maps=NAMES, targets=[3, 1])
+    close(scaled["rollout", "attention"], plain["rollout", "attention"])
+    close(scaled["legrad", "attention"] / factor, plain["legrad", "attention"])
+
+
+def test_windows_and_convolutions_have_no_attention_map() -> None:
+    timm = pytest.importorskip("timm")
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1), num_heads=(1, 2), embed_dim=8
+    )
+    with pytest.raises(LayerError, match="within windows"):
+        compute_maps(swin, torch.randn(1, 3, 56, 56), maps=["legrad"])
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+    plain(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(LayerError, match="no self-attention"):
+        compute_maps(plain, torch.randn(1, 3, 8, 8), maps=["rollout", "gradcam"], layers=["0"])

@@ -1,0 +1,353 @@
+"""Score-CAM, Ablation-CAM, Finer-CAM and ShapleyCAM against loops over their papers' formulas."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporter.explain import compute_maps
+from exporter.maps.context import ROWS
+
+DOUBLE = torch.float64
+
+
+class Residual(nn.Module):
+    """A small ResNet's stages: a skip around the second, ReLUs in place, a pooled linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.layer = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(True))
+        self.inner = nn.Conv2d(16, 16, 3, 1, 1)
+        self.head = nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(self.stem(x))
+        x = functional.relu_(x + self.inner(x))
+        return self.head(functional.adaptive_avg_pool2d(x, 3).square().mean((2, 3)))
+
+
+class Smooth(nn.Module):
+    """Signed activations (SiLU, tanh) and a head that is not linear, with channels last inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, 4)
+        self.layer = nn.Sequential(nn.SiLU(), nn.Conv2d(6, 12, 2, 2), nn.Tanh())
+        self.mix = nn.Linear(12, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(self.stem(x)).permute(0, 2, 3, 1)
+        return self.head(functional.silu(self.mix(x)).mean((1, 2)))
+
+
+@pytest.fixture(params=[Residual, Smooth])
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(3)
+    return request.param().to(DOUBLE).eval()
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    return torch.randn(3, 3, 64, 64, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
+
+
+TARGETS = [4, 0, 2]
+
+
+def activation_of(net: nn.Module, picture: Tensor, layer: str = "layer") -> Tensor:
+    kept: list[Tensor] = []
+    handle = net.get_submodule(layer).register_forward_hook(
+        lambda _m, _i, output: kept.append(output.detach().clone())
+    )
+    with torch.no_grad():
+        net(picture[None])
+    handle.remove()
+    return kept[0][0]
+
+
+def replaced(net: nn.Module, picture: Tensor, activation: Tensor, layer: str = "layer") -> Tensor:
+    handle = net.get_submodule(layer).register_forward_hook(
+        lambda _m, _i, _output: activation[None].clone()
+    )
+    try:
+        return net(picture[None])[0]
+    finally:
+        handle.remove()
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    span = float(expected.max() - expected.min())
+    assert span > 0, "a map without contrast shows nothing"
+    assert float((found - expected).abs().max()) <= 1e-9 * span
+
+
+def scorecam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
+    activation = activation_of(net, picture)
+    scores = []
+    for channel in activation:
+        grown = functional.interpolate(
+            channel[None, None], (64, 64), mode="bilinear", align_corners=False
+        )[0, 0]
+        low, high = grown.min(), grown.max()
+        mask = (grown - low) / (high - low) if high > low else torch.zeros_like(grown)
+        with torch.no_grad():
+            black = net(torch.zeros_like(picture)[None])[0, target]
+            scores.append(float(net((picture * mask)[None])[0, target] - black))
+    weights = np.exp(scores) / np.exp(scores).sum()
+    return sum(
+        (weight * channel for weight, channel in zip(weights, activation, strict=True)),
+        start=torch.zeros_like(activation[0]),
+    )
+
+
+def ablationcam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
+    activation = activation_of(net, picture)
+    total = torch.zeros_like(activation[0])
+    with torch.no_grad():
+        whole = net(picture[None])[0, target]
+        for number in range(len(activation)):
+            without = activation.clone()
+            without[number] = 0
+            slope = (whole - replaced(net, picture, without)[target]) / whole
+            total += slope * activation[number]
+    return total
+
+
+def finercam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
+    activation = activation_of(net, picture).requires_grad_()
+    logits = replaced(net, picture, activation)
+    order = sorted(
+        range(len(logits)), key=lambda k: abs(float((logits[k] - logits[target]).detach()))
+    )
+    near = [k for k in order if k != target][:3]
+    maps = []
+    for other in near:
+        (steep,) = torch.autograd.grad(
+            logits[target] - logits[other], activation, retain_graph=True
+        )
+        maps.append(
+            sum(
+                (s.mean() * a for s, a in zip(steep, activation.detach(), strict=True)),
+                start=torch.zeros_like(activation[0]).detach(),
+            )
+        )
+    return torch.stack(maps).mean(0)
+
+
+def shapleycam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
+    activation = activation_of(net, picture)
+
+    def score(flat: Tensor) -> Tensor:
+        return replaced(net, picture, flat.view_as(activation))[target]
+
+    flat = activation.flatten()
+    steep = torch.autograd.functional.jacobian(score, flat)
+    hessian = torch.autograd.functional.hessian(score, flat)
+    corrected = (steep - hessian @ flat / 2).view_as(activation)
+    return sum(
+        (s.mean() * a for s, a in zip(corrected, activation, strict=True)),
+        start=torch.zeros_like(activation[0]),
+    )
+
+
+FORMULAS: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
+    "scorecam": scorecam,
+    "ablationcam": ablationcam,
+    "finercam": finercam,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_method_is_its_papers_formula_image_by_image(
+    name: str, net: nn.Module, pictures: Tensor
+) -> None:
+    found = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+    for one, picture, target in zip(found[name, "layer"], pictures, TARGETS, strict=True):
+        close(one, FORMULAS[name](net, picture, target).detach())
+
+
+def test_shapleycam_is_gradient_less_half_of_the_whole_hessian(net: nn.Module) -> None:
+    pictures = torch.randn(2, 3, 20, 20, dtype=DOUBLE, generator=torch.Generator().manual_seed(7))
+    found = compute_maps(net, pictures, maps=["shapleycam"], layers=["layer"], targets=[1, 2])
+    for one, picture, target in zip(found["shapleycam", "layer"], pictures, [1, 2], strict=True):
+        close(one, shapleycam(net, picture, target))
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "shapleycam"])
+def test_a_batch_is_its_images_one_by_one_and_targets_one_by_one(
+    name: str, net: nn.Module, pictures: Tensor
+) -> None:
+    targets = [[4, 1], [0, 3], [2, 4]]
+    every = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=targets)
+    for at in range(3):
+        for t in range(2):
+            alone = compute_maps(
+                net, pictures[at : at + 1], maps=[name], layers=["layer"], targets=[targets[at][t]]
+            )
+            close(every[name, "layer"][at, t], alone[name, "layer"][0])
+
+
+@pytest.mark.parametrize("name", ["scorecam", "ablationcam"])
+def test_chunks_are_bounded_and_change_nothing(
+    name: str, net: nn.Module, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+
+    def watch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal most
+        most = max(most, len(given[0]))
+
+    with net.head.register_forward_pre_hook(watch):
+        whole = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+        assert 3 < most <= ROWS
+        most = 0
+        monkeypatch.setattr("exporter.maps.context.ROWS", 1)
+        pieces = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+        assert most == 3, "one variant of every image"
+    close(pieces[name, "layer"], whole[name, "layer"])
+
+
+def test_ablation_runs_the_layers_before_once_and_on_one_image(pictures: Tensor) -> None:
+    torch.manual_seed(3)
+    net = Residual().to(DOUBLE)
+    rows: list[int] = []
+    net.stem.register_forward_pre_hook(lambda _m, given: rows.append(len(given[0])))
+    compute_maps(net, pictures, maps=["ablationcam"], layers=["layer"], targets=TARGETS)
+    assert rows[0] == 3
+    assert set(rows[1:]) == {1}
+
+
+@pytest.mark.parametrize("name", ["scorecam", "ablationcam"])
+def test_only_the_strongest_channels_are_tried(name: str, net: nn.Module, pictures: Tensor) -> None:
+    rows = 0
+
+    def count(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal rows
+        rows += len(given[0])
+
+    net.head.register_forward_pre_hook(count)
+    some = compute_maps(
+        net, pictures, maps=[f"{name}:channels=4"], layers=["layer"], targets=TARGETS
+    )
+    extra = {"scorecam": 3, "ablationcam": 8}[name]  # the shared pass; a trial of 2 and the whole
+    assert rows == 4 * 3 + extra
+    full = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+    assert float((some[name, "layer"] - full[name, "layer"]).abs().max()) > 0
+    if name == "ablationcam":
+        for one, picture, target in zip(some[name, "layer"], pictures, TARGETS, strict=True):
+            activation = activation_of(net, picture)
+            kept = activation.abs().mean((1, 2)).topk(4).indices.tolist()
+            whole = net(picture[None])[0, target].detach()
+            expected = torch.zeros_like(activation[0])
+            for number in kept:
+                without = activation.clone()
+                without[number] = 0
+                slope = 1 - replaced(net, picture, without)[target].detach() / whole
+                expected += slope * activation[number]
+            close(one, expected)
+
+
+class Scaled(nn.Module):
+    """A model whose logits are multiplied."""
+
+    def __init__(self, net: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.net = net
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * self.factor
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("name", ["ablationcam", "finercam", "shapleycam"])
+def test_scale_of_the_logits_does_not_matter(
+    name: str, factor: float, net: nn.Module, pictures: Tensor
+) -> None:
+    plain = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+    scaled = compute_maps(
+        Scaled(net, factor), pictures, maps=[name], layers=["net.layer"], targets=TARGETS
+    )
+    unit = 1.0 if name == "ablationcam" else factor
+    close(scaled[name, "net.layer"] / unit, plain[name, "layer"])
+
+
+def test_scorecam_depends_on_the_scale_as_its_caveat_says(net: nn.Module, pictures: Tensor) -> None:
+    def maps(factor: float) -> Tensor:
+        return compute_maps(
+            Scaled(net, factor), pictures, maps=["scorecam"], layers=["net.layer"], targets=TARGETS
+        )["scorecam", "net.layer"]
+
+    for one, large, picture in zip(maps(1e-9), maps(1e9), pictures, strict=True):
+        activation = activation_of(net, picture)
+        assert float((one - activation.mean(0)).abs().max()) < 1e-7
+        assert float((large - activation).abs().amax((1, 2)).min()) < 1e-9
+
+
+def test_a_score_of_zero_gives_the_plain_drop() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten(), nn.Linear(8, 1, bias=False))
+    net = net.to(DOUBLE)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([1.0, -1.0])[:, None, None, None])
+        net[2].weight.fill_(1.0)
+    picture = torch.arange(4, dtype=DOUBLE).view(1, 1, 2, 2)
+    found = compute_maps(net, picture, maps=["ablationcam"], layers=["0"], targets=[0])
+    # y = 6 − 6 = 0; without the first channel −6, without the second 6: drops 6 and −6.
+    assert torch.equal(found["ablationcam", "0"], 12 * picture[0])
+
+
+def test_finercam_needs_classes(net: nn.Module, pictures: Tensor) -> None:
+    from exporter.errors import MapError
+
+    with pytest.raises(MapError, match="compares a class with others"):
+        compute_maps(
+            net, pictures, maps=["finercam"], layers=["layer"], targets=[lambda row: row.sum()] * 3
+        )
+
+
+def drawn(maps: Tensor) -> np.ndarray[Any, Any]:
+    """Return maps as pytorch-grad-cam gives them: ReLU, min-max, up-sampled, min-max."""
+    values = maps.relu()
+    values = values - values.amin((1, 2), keepdim=True)
+    values = values / (values.amax((1, 2), keepdim=True) + 1e-7)
+    return values.numpy()
+
+
+def test_against_pytorch_grad_cam(pictures: Tensor) -> None:
+    """In float32; ablation on activations that are not negative, one neighbour for Finer-CAM."""
+    peers = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(3)
+    net = Residual().eval()
+    inputs = pictures.float()
+    targets = [ClassifierOutputTarget(target) for target in TARGETS]
+    found = compute_maps(
+        net,
+        inputs,
+        maps=["ablationcam", "shapleycam", "finercam:classes=1"],
+        layers=["layer"],
+        targets=TARGETS,
+    )
+    ours = {name: drawn(found[name, "layer"]) for name in ("ablationcam", "shapleycam")}
+    for name, peer in (("ablationcam", "AblationCAM"), ("shapleycam", "ShapleyCAM")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cam = getattr(peers, peer)(model=net, target_layers=[net.layer])
+            raw = cam(input_tensor=inputs, targets=targets)
+        grown = functional.interpolate(
+            torch.from_numpy(ours[name])[:, None], (64, 64), mode="bilinear", align_corners=False
+        )[:, 0]
+        low, high = grown.amin((1, 2), keepdim=True), grown.amax((1, 2), keepdim=True)
+        expected = ((grown - low) / (high - low)).numpy()
+        # The two up-sample alike (bilinear, corners not aligned) up to the library's rounding.
+        assert np.abs(expected - raw).max() < 2e-3, name

@@ -1,0 +1,107 @@
+"""What the whole set shows: strips, calibration, pairs, classes, agreement, concentration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.store import Run, open_run
+from exporter.writers import WriterOptions, write
+
+
+def text_of(report: Path, page: str) -> str:
+    return (report / page).read_text("utf-8")
+
+
+def test_strips_stand_beside_their_rules(run: Run, report: Path) -> None:
+    text = text_of(report, "index.html")
+    assert run.summary is not None
+    assert run.summary.strips
+    for strip in run.summary.strips:
+        name, _, rule = strip.rule.partition(": ")
+        section = text[text.index(f">{name.capitalize()}</h2>") :].partition("</section>")[0]
+        shown = re.findall(r'images\.html#image=([\w-]+)"', section)
+        assert shown == list(strip.ids[:8])
+        said = f"{len(shown)} of {strip.of}: {rule}.".replace("'", "&#39;")
+        assert said in section
+        for id in shown:
+            assert (report / "figures" / f"{id}.jpg").stat().st_size > 1000
+
+
+def test_the_calibration_diagram_is_the_bins(run: Run, report: Path) -> None:
+    summary = run.summary
+    assert summary is not None
+    assert summary.calibration_error is not None
+    svg = re.search(r'<figure class="diagram">(.*?)</svg>', text_of(report, "index.html"), re.S)
+    assert svg
+    bars = re.findall(r'class="bar-fill soft" x="(\S+)" .*? height="(\S+)"', svg[1])
+    filled = [one for one in summary.bins if one.images]
+    assert len(bars) == len(filled)
+    for (x, height), one in zip(bars, filled, strict=True):
+        assert float(x) == pytest.approx(100 * one.lower + 0.3, abs=0.01)
+        assert one.accuracy is not None
+        assert float(height) == pytest.approx(100 * one.accuracy, abs=0.01)
+    assert f"error {100 * summary.calibration_error:.1f} %" in svg[1]
+
+
+def test_each_class_has_a_page_with_its_numbers(run: Run, report: Path) -> None:
+    table = text_of(report, "classes.html")
+    for one in run.classes():
+        assert f'href="classes/{one.index}.html"' in table
+        text = text_of(report, f"classes/{one.index}.html")
+        assert f"Class {one.index} of the model" in text.replace("&#39;", "'")
+        if one.recall is not None:
+            assert f"<dd>{100 * one.recall:.1f} %<small> of the images with this label" in text
+        maps = run.class_maps(one.index)
+        assert text.count("data:image/jpeg;base64,") == len(maps)
+    pages = {file.stem for file in (report / "classes").iterdir()}
+    assert pages == {str(one.index) for one in run.classes()}
+
+
+def test_the_agreement_is_a_symmetric_matrix(run: Run, report: Path) -> None:
+    text = text_of(report, "methods.html")
+    for layer in run.plan.explained:
+        table = text[text.index(f'aria-label="Agreement at {layer}"') :].partition("</table>")[0]
+        values = re.findall(r'<td class="[pm]\d+">([^<]+)</td>', table)
+        pairs = [one.correlation for one in run.agreement() if one.layer == layer]
+        expected = sorted(f"{value:.2f}".replace("-", "−") for value in pairs * 2)
+        assert sorted(values) == expected
+    for row in run.methods():
+        assert f"<td>{row.entropy:.3f}</td>" in text
+
+
+def test_what_was_not_computed_is_not_there(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    partial = open_run(make_run(tmp_path / "run", shards=1))
+    write(partial, "html", WriterOptions(kept=()))
+    report = tmp_path / "run" / "html"
+    assert not (report / "classes.html").exists()
+    for page in ("index.html", "methods.html", "layers.html"):
+        text = text_of(report, page)
+        for word in ("Calibration", "Classes", "Do the methods agree", "Most wrong", "Redundant"):
+            assert word not in text, (page, word)
+
+
+@pytest.mark.browser
+def test_a_confused_pair_leads_to_its_images(page: Any, run: Run, report: Path) -> None:
+    pair = run.confusion()[0]
+    page.goto((report / "index.html").as_uri())
+    page.locator("[data-control=pair-images]").first.click()
+    page.wait_for_selector("button.tile")
+    assert page.locator("button.tile").count() == pair.images
+    assert page.locator("button.tile .name").first.inner_text() == pair.predicted_name
+    page.goto((report / "classes.html").as_uri())
+    page.fill("#find", "missile")
+    assert page.locator("#classes tbody tr:visible").count() == 1
+    assert "1 of" in page.locator("output[for=find]").inner_text()
+    page.get_by_role("link", name="missile").first.click()
+    page.wait_for_selector("h1:text('missile')")
+    assert page.evaluate("[...document.images].every((i) => !i.complete || i.naturalWidth > 0)")
+    page.locator("[data-control=class-image]").first.click()
+    page.wait_for_selector("#v-table canvas")
+    page.locator("[data-control=viewer-class]").first.click()
+    page.wait_for_selector("h1")
+    assert "/classes/" in page.url
