@@ -204,7 +204,9 @@ def _as_given(grid: Tensor, raw: Tensor, layout: Layout) -> Tensor:
         leaf = raw.detach().clone().requires_grad_()
         read = layout.spatial(leaf)
         moved, taken = (
-            torch.autograd.grad(read, leaf, to.to(read.dtype), create_graph=to.requires_grad)[0]
+            torch.autograd.grad(
+                read, leaf, to.to(read.dtype), retain_graph=True, create_graph=to.requires_grad
+            )[0]
             for to in (grid, torch.ones_like(read))
         )
         laid = moved + raw.detach() * (1 - taken)
