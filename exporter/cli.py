@@ -196,6 +196,11 @@ def _writer_flags(command: _F) -> _F:
     metavar="PATH",
     help="Which tensor of the model's output is explained, such as logits or 0.",
 )
+@click.option(
+    "--reshape",
+    metavar="FUNCTION",
+    help="module:function from a layer's output to (N, C, H, W), where its shape does not tell.",
+)
 @click.option("--batch-size", type=int, metavar="N", help="Images a forward.  [default: 16]")
 @click.option("--shard-size", type=int, metavar="N", help="Images a shard.  [default: 256]")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads; 0 chooses.  [default: 0]")

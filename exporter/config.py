@@ -124,6 +124,8 @@ class RunConfig(WriterConfig):
         weights: name of the weights, ``DEFAULT`` or ``none``.
         checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        reshape: ``module:function`` or ``path/file.py:function``, from a layer's output to
+            (N, C, H, W), where its shape does not tell how it lies.
         batch_size: images a forward.
         shard_size: images a shard.
         workers: decoding threads; 0 chooses.
@@ -148,6 +150,7 @@ class RunConfig(WriterConfig):
     weights: str = "DEFAULT"
     checkpoint: Path | None = None
     output: str | None = None
+    reshape: str | None = None
     batch_size: Positive = 16
     shard_size: Positive = 256
     workers: Annotated[int, Field(ge=0)] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from exporter.config import RunConfig
+from exporter.records import FLAG_REASONS
 
 if TYPE_CHECKING:
     from exporter.export import Outcome
@@ -82,14 +83,32 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
         OUT.print(marked(plan.label_match))
     say_written(config.out, outcome.written, outcome.failed)
     if totals and totals.flagged:
-        flagged = ", ".join(f"{name}: {count}" for name, count in totals.flagged.items())
-        OUT.print(f"[yellow]flagged maps[/] {marked(flagged)}")
+        for line in flagged_lines(totals.flagged):
+            OUT.print(f"[yellow]flagged maps[/] {marked(line)}")
     for note in plan.notes:
         OUT.print(f"[yellow]note[/] {marked(note)}")
     for path, reason in outcome.skipped[:20]:
         ERR.print(f"[yellow]skipped[/] {marked(path)}: {marked(reason)}")
     if len(outcome.skipped) > 20:
         ERR.print(f"… and {len(outcome.skipped) - 20} more, listed in the report")
+
+
+def flagged_lines(flagged: Mapping[str, int]) -> list[str]:
+    """Say how many maps show nothing and why, a line a reason.
+
+    Args:
+        flagged: number of maps by ``method layer flag``.
+
+    Examples:
+        >>> flagged_lines({"gradcam layer4 zero": 2, "layercam layer4 zero": 1})
+        ['gradcam layer4: 2, layercam layer4: 1 (every value is zero: no activation there, or no \
+gradient)']
+    """
+    by_flag: dict[str, list[str]] = {}
+    for name, count in flagged.items():
+        where, _, flag = name.rpartition(" ")
+        by_flag.setdefault(flag, []).append(f"{where}: {count}")
+    return [f"{', '.join(places)} ({FLAG_REASONS[flag]})" for flag, places in by_flag.items()]
 
 
 def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:

@@ -83,7 +83,7 @@ window.exporter = window.exporter || {};
     return out;
   };
 
-  const flagNames = (bits) => ["zero", "constant", "nan"].filter((_, bit) => bits & (1 << bit));
+  const flagNames = (bits) => ["zero", "constant", "nan", "negative"].filter((_, bit) => bits & (1 << bit));
 
   // Decoded when a map of the group is first drawn: the grid draws one group of a shard's twenty.
   const levelsOf = (group) => {
