@@ -107,7 +107,7 @@ def export(
     images: object,
     *,
     out: str | Path,
-    config: Path | None = None,
+    config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
