@@ -90,21 +90,26 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         model(images)
     for norm in norms:
         norm.training = False
-    # Two classes whose random logits are far apart would have a probability of exactly 1.
     for name, module in model.named_modules():
         if name.endswith("cls_score") and isinstance(module, nn.Linear):
             _tame(model, module, images)
 
 
 def _tame(model: nn.Module, head: nn.Linear, images: Tensor) -> None:
-    """Scale a last layer so that its largest logit is 1."""
-    seen: list[float] = []
-    handle = head.register_forward_hook(lambda _m, _i, o: seen.append(float(o.abs().max())))
+    """Centre a detector's random logits over its proposals, and scale the largest to 1.
+
+    Otherwise the surest box may be one without any features, which nothing explains, and two
+    classes may be so far apart that a probability is exactly 1.
+    """
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         model(images)
         handle.remove()
-        for parameter in head.parameters():
-            parameter.div_(max(seen))
+        usual = seen[0].mean(0)
+        head.bias.zero_()
+        head.weight -= torch.outer(head.weight @ usual, usual) / usual.square().sum()
+        head.weight /= head(seen[0]).abs().max()
 
 
 def explain(name: str, model: nn.Module) -> dict[str, Any]:

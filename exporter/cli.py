@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images cou
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shlex
 import signal
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 import exporter
@@ -28,6 +28,7 @@ from exporter.console import (
     counted,
     duration,
     explained,
+    marked,
     say_outcome,
     say_written,
     size,
@@ -42,6 +43,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _print_anything()
     try:
         with _terminated_like_interrupted():
             code = group.main(args=given, prog_name="exporter", standalone_mode=False)
@@ -51,12 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return BAD_REQUEST
     except ExporterError as error:
-        ERR.print(f"[bold red]error:[/] {escape(str(error))}")
+        ERR.print(f"[bold red]error:[/] {marked(str(error))}")
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
-        ERR.print(
-            "interrupted; what is done is kept: the same command with --resume goes on from it"
-        )
+        ERR.print("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (``| head``); keep Python from complaining about it.
@@ -64,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.close()
         return DONE
     return code if isinstance(code, int) else DONE
+
+
+def _print_anything() -> None:
+    """Let a terminal that cannot show a character show ``?``, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
@@ -190,6 +197,11 @@ def _writer_flags(command: _F) -> _F:
     metavar="PATH",
     help="Which tensor of the model's output is explained, such as logits or 0.",
 )
+@click.option(
+    "--reshape",
+    metavar="FUNCTION",
+    help="module:function from a layer's output to (N, C, H, W), where its shape does not tell.",
+)
 @click.option("--batch-size", type=int, metavar="N", help="Images a forward.  [default: 16]")
 @click.option("--shard-size", type=int, metavar="N", help="Images a shard.  [default: 256]")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads; 0 chooses.  [default: 0]")
@@ -244,11 +256,15 @@ def run_command(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other; give one of them")
     config = build_config(file, _given(flags))
-    return (
-        _dry_run(config, resume=resume, overwrite=overwrite)
-        if dry_run
-        else _run(config, resume=resume, overwrite=overwrite)
-    )
+    if dry_run:
+        return _dry_run(config, resume=resume, overwrite=overwrite)
+    try:
+        return _run(config, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        ERR.print(
+            "interrupted; what is done is kept: the same command with --resume goes on from it"
+        )
+        return INTERRUPTED
 
 
 @group.command("demo")
@@ -290,7 +306,7 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
 
     described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
     if as_json:
-        click.echo(json.dumps(described, indent=1))
+        OUT.out(json.dumps(described, indent=1), highlight=False)
         return DONE
     table = Table("layer", "type", "output shape", "parameters", box=None, pad_edge=False)
     table.columns[3].justify = "right"
@@ -303,17 +319,17 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
         )
         mark = " [green]◀ explained[/]" if layer["name"] in explained else ""
         table.add_row(
-            "  " * layer["depth"] + escape(layer["name"]) + mark,
-            escape(layer["type"]),
+            "  " * layer["depth"] + marked(layer["name"]) + mark,
+            marked(layer["type"]),
             shape,
             f"{layer['parameters']:,}",
         )
     OUT.print(table)
     OUT.print()
     for name, count in described["counts"].items():
-        OUT.print(f"{escape(str(name))}: {escape(str(count))}")
+        OUT.print(f"{marked(str(name))}: {marked(str(count))}")
     OUT.print(
-        escape(
+        marked(
             f"explained by default: {', '.join(described['explained']) or 'none'} "
             f"({described['reason']})"
         )
@@ -342,7 +358,7 @@ def maps_command(as_json: bool) -> int:
             "pixel",
             "settings",
         )
-        click.echo(
+        OUT.out(
             json.dumps(
                 [
                     {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
@@ -350,11 +366,12 @@ def maps_command(as_json: bool) -> int:
                 ],
                 indent=1,
                 ensure_ascii=False,
-            )
+            ),
+            highlight=False,
         )
         return DONE
     for record in records:
-        OUT.print(f"[bold]{escape(record.name)}[/]  {escape(record.title)}")
+        OUT.print(f"[bold]{marked(record.name)}[/]  {marked(record.title)}")
         for text in (
             record.shows,
             record.formula,
@@ -365,7 +382,7 @@ def maps_command(as_json: bool) -> int:
             ),
             f"{record.paper} {record.url}",
         ):
-            OUT.print("    " + escape(text))
+            OUT.print("    " + marked(text))
         OUT.print()
     return DONE
 
@@ -402,12 +419,12 @@ def check_command(run_folder: Path) -> int:
     if (run_folder / "wandb").is_dir():
         problems.extend(verify_offline(run_folder / "wandb"))
     for problem in problems:
-        OUT.print("[red]✗[/] " + escape(problem))
+        OUT.print("[red]✗[/] " + marked(problem))
     if problems:
         return BAD_REQUEST
     opened = open_run(run_folder)
     OUT.print(
-        f"[green]✓[/] {escape(str(run_folder))} is whole: {len(opened.plan.images)} images in "
+        f"[green]✓[/] {marked(str(run_folder))} is whole: {len(opened.plan.images)} images in "
         f"{counted(len(opened.plan.shards), 'shard')}, "
         f"{explained(opened.plan)}"
     )
@@ -455,22 +472,22 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     plan = job.plan
     broken = sum(entry.error is not None for entry in plan.images)
     OUT.print(
-        f"images   {len(plan.images)} of {escape(plan.image_set)}"
+        f"images   {len(plan.images)} of {marked(plan.image_set)}"
         + (f", {broken} cannot be read" if broken else "")
     )
     OUT.print(
         f"shards   {len(plan.shards)} of up to {config.shard_size}, batches of {config.batch_size}"
     )
     OUT.print(
-        f"model    {escape(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
+        f"model    {marked(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
     )
-    OUT.print(f"layers   {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})")
+    OUT.print(f"layers   {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})")
     for index, step in enumerate(passes, 1):
-        OUT.print(f"pass {index}   {escape(step.sentence)}")
+        OUT.print(f"pass {index}   {marked(step.sentence)}")
     OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")
     OUT.print(f"disk     about {size(cost.store_bytes)} for the shards")
     if plan.label_match:
-        OUT.print(f"labels   {escape(plan.label_match)}")
+        OUT.print(f"labels   {marked(plan.label_match)}")
     for note in plan.notes:
-        OUT.print(f"note     {escape(note)}")
+        OUT.print(f"note     {marked(note)}")
     return DONE

@@ -124,6 +124,8 @@ class RunConfig(WriterConfig):
         weights: name of the weights, ``DEFAULT`` or ``none``.
         checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        reshape: ``module:function`` or ``path/file.py:function``, from a layer's output to
+            (N, C, H, W), where its shape does not tell how it lies.
         batch_size: images a forward.
         shard_size: images a shard.
         workers: decoding threads; 0 chooses.
@@ -148,11 +150,12 @@ class RunConfig(WriterConfig):
     weights: str = "DEFAULT"
     checkpoint: Path | None = None
     output: str | None = None
+    reshape: str | None = None
     batch_size: Positive = 16
     shard_size: Positive = 256
     workers: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     limit: Positive | None = None
     classes: Path | None = None
     top_k: Positive = 5
@@ -177,7 +180,7 @@ class RunConfig(WriterConfig):
 
 
 def build_config(
-    file: Path | None = None, flags: dict[str, Any] | None = None, **arguments: Any
+    file: str | Path | None = None, flags: dict[str, Any] | None = None, **arguments: Any
 ) -> RunConfig:
     """Build the settings of a run; later sources win: file, then flags, then arguments.
 
@@ -193,7 +196,7 @@ def build_config(
         ConfigError: if the file cannot be read, or a setting is unknown or wrong; one sentence that
             names the setting, the bad value and what would be right.
     """
-    values: dict[str, Any] = {} if file is None else _read_toml(file)
+    values: dict[str, Any] = {} if file is None else _read_toml(Path(file))
     for source in (flags or {}, arguments):
         values.update({name: value for name, value in source.items() if value is not None})
     return _checked(RunConfig, values)
@@ -235,6 +238,11 @@ def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"
     if first["type"] == "missing":
         return f"the setting {where!r} is missing; give --{where.replace('_', '-')}"
+    # Of a union pydantic also names the branch that it tried, which is no setting.
+    fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
+    where = ".".join(part for part in first["loc"] if isinstance(part, str) and part in fields)
+    if where == "keep":
+        return f"the setting 'keep' is {first['input']!r}: give a number or all"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message if where == "" else f"{where}: {message}"

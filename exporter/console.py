@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,46 @@ from rich.progress import (
 )
 
 from exporter.config import RunConfig
+from exporter.records import FLAG_REASONS
 
 if TYPE_CHECKING:
     from exporter.export import Outcome
     from exporter.records import Plan, Written
 
-OUT = Console(highlight=False, soft_wrap=True)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that show what follows them in another order."""
+
+
+class _Console(Console):
+    """A console that tells whoever prints when its reader went away (``| head``)."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command; rich's own would exit with 1."""
+        raise BrokenPipeError
+
+
+OUT = _Console(highlight=False, soft_wrap=True, emoji=False)
+ERR = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def shown(text: str) -> str:
+    r"""Make a path, a label or a reason safe for a terminal, which obeys control characters.
+
+    >>> shown("a\nb\x1b[2J")
+    'a b�[2J'
+    """
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) != "Cc":
+        return "\ufffd" if character in _REORDERING else character
+    return " " if character.isspace() else "\ufffd"
+
+
+def marked(text: str) -> str:
+    """Make text from elsewhere safe for a terminal and for rich's markup."""
+    return escape(shown(text))
 
 
 def say_outcome(config: RunConfig, outcome: Outcome) -> None:
@@ -38,7 +72,7 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
         f"[green]✓[/] {totals.read if totals else 0} of {len(plan.images)} images, "
         f"{explained(plan)} "
         f"in {duration(seconds)}; "
-        f"layers: {escape(', '.join(plan.explained))} ({escape(plan.layer_reason)})"
+        f"layers: {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})"
     )
     if totals and totals.labelled:
         OUT.print(
@@ -46,17 +80,35 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
             f"of {totals.labelled} labelled images"
         )
     elif plan.label_match:
-        OUT.print(escape(plan.label_match))
+        OUT.print(marked(plan.label_match))
     say_written(config.out, outcome.written, outcome.failed)
     if totals and totals.flagged:
-        flagged = ", ".join(f"{name}: {count}" for name, count in totals.flagged.items())
-        OUT.print(f"[yellow]flagged maps[/] {escape(flagged)}")
+        for line in flagged_lines(totals.flagged):
+            OUT.print(f"[yellow]flagged maps[/] {marked(line)}")
     for note in plan.notes:
-        OUT.print(f"[yellow]note[/] {escape(note)}")
+        OUT.print(f"[yellow]note[/] {marked(note)}")
     for path, reason in outcome.skipped[:20]:
-        ERR.print(f"[yellow]skipped[/] {escape(path)}: {escape(reason)}")
+        ERR.print(f"[yellow]skipped[/] {marked(path)}: {marked(reason)}")
     if len(outcome.skipped) > 20:
         ERR.print(f"… and {len(outcome.skipped) - 20} more, listed in the report")
+
+
+def flagged_lines(flagged: Mapping[str, int]) -> list[str]:
+    """Say how many maps show nothing and why, a line a reason.
+
+    Args:
+        flagged: number of maps by ``method layer flag``.
+
+    Examples:
+        >>> flagged_lines({"gradcam layer4 zero": 2, "layercam layer4 zero": 1})
+        ['gradcam layer4: 2, layercam layer4: 1 (every value is zero: no activation there, or no \
+gradient)']
+    """
+    by_flag: dict[str, list[str]] = {}
+    for name, count in flagged.items():
+        where, _, flag = name.rpartition(" ")
+        by_flag.setdefault(flag, []).append(f"{where}: {count}")
+    return [f"{', '.join(places)} ({FLAG_REASONS[flag]})" for flag, places in by_flag.items()]
 
 
 def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
@@ -65,15 +117,15 @@ def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[st
         # A writer names a file of the run, or a command.
         how = str(out / sink.open) if (out / sink.open).exists() else sink.open
         OUT.print(
-            f"[bold]{sink.writer:<12}[/] {escape(how)}  ({sink.shown} of {sink.total} images)"
+            f"[bold]{sink.writer:<12}[/] {marked(how)}  ({sink.shown} of {sink.total} images)"
         )
         for note in sink.notes:
-            OUT.print(f"{'':<12} {escape(note)}")
+            OUT.print(f"{'':<12} {marked(note)}")
     for name, reason in failed:
         again = shlex.join(["exporter", "render", str(out), "--writer", name])
         ERR.print(
-            f"[bold red]error:[/] the writer {name!r} failed: {escape(reason)}; the run is whole, "
-            f"and {escape(again)} writes it again"
+            f"[bold red]error:[/] the writer {name!r} failed: {marked(reason)}; the run is whole, "
+            f"and {marked(again)} writes it again"
         )
 
 
@@ -83,7 +135,7 @@ class Bar:
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -106,7 +158,7 @@ class Bar:
         """Replace the bar by the next stage's."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(escape(stage), total=total)
+        self._task = self._progress.add_task(shown(stage), total=total)
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar."""
@@ -115,7 +167,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(escape(line))
+        self._progress.console.print(marked(line))
 
 
 def counted(count: int, noun: str) -> str:

@@ -42,12 +42,14 @@ from exporter.images import ImageSet, decode, open_images
 from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
+    Reshape,
     ResolvedModel,
     Target,
     adopt,
     choose_layers,
     collect_kernels,
     count_layers,
+    from_reference,
     layer_table,
     match_labels,
     read_classes,
@@ -105,7 +107,7 @@ def export(
     images: object,
     *,
     out: str | Path,
-    config: Path | None = None,
+    config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
@@ -294,8 +296,11 @@ def plan_job(
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         dtype = _float_type(model)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
-        layers = choose_or_offer(model, example, config.layers, methods)
-        recorded = _recorded(model, example, config, layers.names)
+        reshape = from_reference(config.reshape) if config.reshape else None
+        layers = choose_or_offer(
+            model, example, config.layers, methods, output=config.output, reshape=reshape
+        )
+        recorded = _recorded(model, example, config, layers.names, reshape)
         asked = plan_target(
             config.target,
             model,
@@ -324,6 +329,7 @@ def plan_job(
                 channels=config.activation_channels,
                 target=asked.scorer,
                 top_k=config.top_k,
+                reshape=reshape,
                 seed=config.seed,
                 fuse=config.fuse,
                 classifiers=classifiers,
@@ -566,11 +572,19 @@ def _reference(
 
 
 def _recorded(
-    model: nn.Module, example: torch.Tensor, config: RunConfig, explained: tuple[str, ...]
+    model: nn.Module,
+    example: torch.Tensor,
+    config: RunConfig,
+    explained: tuple[str, ...],
+    reshape: Reshape | None,
 ) -> tuple[str, ...]:
     if config.activations == ("auto",):
         return explained
-    return choose_layers(model, example, config.activations).names if config.activations else ()
+    if not config.activations:
+        return ()
+    return choose_layers(
+        model, example, config.activations, output=config.output, reshape=reshape
+    ).names
 
 
 def _shards(images: int, size: int) -> tuple[tuple[int, int], ...]:

@@ -21,6 +21,14 @@ SCHEMA_VERSION = 1
 MAP_LEVELS = 65535
 """A stored map holds ``round((value - lo) / (hi - lo) * MAP_LEVELS)`` as little-endian uint16."""
 
+FLAG_REASONS = {
+    "zero": "every value is zero: no activation there, or no gradient",
+    "constant": "every value is the same",
+    "nan": "a value is not a finite number",
+    "negative": "every value is negative, so that the method's ReLU leaves nothing",
+}
+"""Why a map that is flagged shows nothing, by flag; a map has at most one."""
+
 
 # ---------------------------------------------------------------- images
 
@@ -243,7 +251,7 @@ class StoredMap:
         lo: value of level 0.
         hi: value of level 65535.
         values: uint16 levels, little-endian, row-major.
-        flags: ``zero``, ``constant``, ``nan``, comma-separated; ``""`` where nothing is wrong.
+        flags: a key of ``FLAG_REASONS``; ``""`` where nothing is wrong.
     """
 
     method: str
@@ -438,7 +446,7 @@ class Totals:
         skipped: (path, reason) of each that was not.
         labelled: images whose label is a class of the model.
         correct: of those, how many the first prediction got right.
-        flagged: maps that are zero, constant or not a number, by ``method layer flag``.
+        flagged: maps that show nothing, by ``method layer flag`` (see ``FLAG_REASONS``).
         checksums: SHA-256 of every shard and summary, by path relative to the run.
         finished: ISO 8601 time in UTC.
         seconds: wall-clock seconds of this session's computing.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ from exporter.config import WriterConfig
 from exporter.errors import RunError, WriterError
 from exporter.records import Written
 from exporter.store import Run
+from exporter.store.files import write_whole
+from exporter.store.layout import SINK_NOTE
+from exporter.store.lock import RunLock
 from exporter.summaries import keep_images
 from exporter.watch import Silence, Watch
 from exporter.writers import WriterOptions, write
 from exporter.writers.montages import forget
-
-_REMEMBERED = "writers.json"
-"""What the writers were last told, so that ``exporter render`` repeats it; not part of the run."""
 
 
 def write_sinks(
@@ -32,9 +31,24 @@ def write_sinks(
 
     Returns:
         What was written, and (writer, reason) of each that failed.
+
+    Raises:
+        RunError: if another process is writing the run, or its folder cannot be written at all.
     """
-    watch = watch or Silence()
-    _remember(run.path, config)
+    lock = RunLock(run.path)
+    try:
+        return _write(run, config, watch or Silence())
+    finally:
+        lock.release()
+
+
+def _write(
+    run: Run, config: WriterConfig, watch: Watch
+) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
+    try:
+        _remember(run.path, config)
+    except RunError as error:
+        watch.say(f"exporter render will not know these writers' settings: {error}")
     options = writer_options(run, config)
     written: list[Written] = []
     failed: list[tuple[str, str]] = []
@@ -78,10 +92,12 @@ def writer_options(run: Run, config: WriterConfig) -> WriterOptions:
 def remembered(path: Path) -> dict[str, Any]:
     """Return what a run's writers were last told; empty where nothing was written yet.
 
+    What this version has no setting for is left out: another one may have written the note.
+
     Raises:
         RunError: if the note cannot be read.
     """
-    note = path / _REMEMBERED
+    note = path / SINK_NOTE
     if not note.exists():
         return {}
     try:
@@ -90,11 +106,12 @@ def remembered(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{str(note)!r} cannot be read ({error}); delete it to use the defaults"
         ) from None
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: value for name, value in values.items() if name in WriterConfig.model_fields}
 
 
 def _remember(path: Path, config: WriterConfig) -> None:
+    """Note what the writers are told, so that ``exporter render`` repeats it."""
     values = config.model_dump(mode="json", include=set(WriterConfig.model_fields) - {"writers"})
-    temporary = path / f".{_REMEMBERED}.tmp"
-    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    os.replace(temporary, path / _REMEMBERED)  # noqa: PTH105
+    write_whole(path / SINK_NOTE, json.dumps(values, indent=1).encode())

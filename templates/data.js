@@ -83,23 +83,28 @@ window.exporter = window.exporter || {};
     return out;
   };
 
-  const flagNames = (bits) => ["zero", "constant", "nan"].filter((_, bit) => bits & (1 << bit));
+  const flagNames = (bits) => ["zero", "constant", "nan", "negative"].filter((_, bit) => bits & (1 << bit));
 
+  // Decoded when a map of the group is first drawn: the grid draws one group of a shard's twenty.
+  const levelsOf = (group) => {
+    if (!group.levels) group.levels = bytes(group.v);
+    group.v = "";
+    return group.levels;
+  };
   const mapsOf = (shard, row) => {
     const found = [];
     for (const group of shard.maps) {
       const at = group.rows ? group.rows.indexOf(row) : row;
       if (at < 0) continue;
-      group.levels = group.levels || bytes(group.v);
       group.ends = group.ends || floats(group.r);
-      group.v = group.r = "";
+      group.r = "";
       const cells = group.h * group.w, lo = group.ends[2 * at], hi = group.ends[2 * at + 1];
       const split = exporter.index.methods[group.m].relu && lo < 0 && hi > 0;
       const map = {
         method: group.m, layer: group.l, part: group.k, target: shard.targets[group.t[at]],
         height: group.h, width: group.w, fullHeight: group.H, fullWidth: group.W, lo, hi,
         flags: flagNames(group.f ? group.f[at] : 0),
-        values: () => decode(group.levels.subarray(at * cells, (at + 1) * cells), lo, hi, split),
+        values: () => decode(levelsOf(group).subarray(at * cells, (at + 1) * cells), lo, hi, split),
       };
       found.push(map);
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -110,6 +111,7 @@ def test_an_image_that_cannot_be_read_is_exit_3_and_named(
         (("--device", "toaster"), "toaster"),
         (("--batch-size", "0"), "batch_size"),
         (("--keep", "some"), "some"),
+        (("--layer", "4"), "'4' gives no plane of more than one pixel"),
         (("--kernel", "fc"), "'fc'"),
         (("--classes", "{work}/none.txt"), "none.txt"),
         (("--resume", "--overwrite"), "--resume and --overwrite"),
@@ -170,6 +172,39 @@ def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "resnet18"]) == 0
     said = capfd.readouterr().out
     assert re.search(r"layer4 .*512×7×7", said)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_error(more: list[str]) -> None:
+    command = [sys.executable, "-m", "exporter", "maps", *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_a_terminal_without_the_characters_shows_question_marks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", "maps"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+
+
+def test_only_a_run_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("exporter.store.check", interrupted)
+    assert main(["check", "anywhere"]) == 130
+    assert capfd.readouterr().err.strip() == "interrupted"
 
 
 def test_maps_lists_every_method_with_its_paper(capfd: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,11 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
     ("values", "says"),
     [
         ({"batch_size": 0}, r"'batch_size' is 0: .*greater than 0"),
-        ({"keep": "some"}, r"keep.*'some'"),
+        ({"keep": "some"}, r"^the setting 'keep' is 'some': give a number or all$"),
+        ({"keep": -1}, r"^the setting 'keep' is -1: give a number or all$"),
+        ({"seed": -1}, r"^the setting 'seed' is -1: .*greater than or equal to 0"),
+        ({"seed": 2**63}, r"^the setting 'seed' is .*less than or equal to"),
+        ({"preprocessing": {"size": -1}}, r"^the setting 'preprocessing.size' is -1: "),
         ({"writers": ("html", "tensorbord")}, r"'tensorbord'; did you mean 'tensorboard'\?"),
         ({"wandb": "sometimes"}, r"'wandb' is 'sometimes'.*'offline', 'online' or 'off'"),
         ({"lairs": ("x",)}, r"no setting 'lairs'; did you mean 'layers'"),
@@ -60,6 +64,13 @@ def test_a_wrong_setting_is_one_sentence(values: dict[str, object], says: str) -
 def test_a_missing_setting_names_its_flag() -> None:
     with pytest.raises(ConfigError, match="'model' is missing; give --model"):
         build_config(None, {"images": "x", "out": "y"})
+
+
+def test_a_file_may_be_named_by_text(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("limit = 4\n")
+    assert build_config(str(tmp_path / "run.toml"), dict(NEEDED)).limit == 4
+    with pytest.raises(ConfigError, match=r"none\.toml' cannot be read"):
+        build_config(str(tmp_path / "none.toml"), dict(NEEDED))
 
 
 @pytest.mark.parametrize("text", ["batch_size = ", "\x00"])

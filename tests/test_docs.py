@@ -27,7 +27,14 @@ def page() -> str:
     ]
     commands = [("exporter", group), *((f"exporter {n}", c) for n, c in group.commands.items())]
     for name, command in commands:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(
+            command,
+            info_name=name,
+            max_content_width=100,
+            terminal_width=100,
+            # A command keeps its first context's help option: the group's, in the program.
+            help_option_names=group.context_settings["help_option_names"],
+        )
         parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -315,3 +315,23 @@ def test_a_taken_folder_is_refused_before_the_images_are_read(tmp_path: Path) ->
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(RunError, match="is not empty and is not a run"):
         exporter.export(Small(), tmp_path / "nothing", out=tmp_path, **SETTINGS)
+
+
+def test_a_map_that_its_relu_leaves_nothing_of_is_flagged_with_the_reason(
+    photos: Path, tmp_path: Path
+) -> None:
+    from exporter.console import flagged_lines
+
+    model = Small()
+    nn.init.constant_(model.head.weight, -1.0)
+    run = exporter.export(
+        model, photos, out=tmp_path / "run", maps=("gradcam", "eigencam"), **SETTINGS
+    )
+    flags = {(one.method, one.flags) for row in run.rows() for one in row.maps}
+    assert ("gradcam", "negative") in flags
+    assert ("eigencam", "negative") not in flags
+    assert run.totals is not None
+    assert run.totals.flagged == {"gradcam features negative": 10}
+    assert flagged_lines(run.totals.flagged) == [
+        "gradcam features: 10 (every value is negative, so that the method's ReLU leaves nothing)"
+    ]

@@ -255,14 +255,15 @@ def _rows(
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
             image=jpeg,
-            maps=tuple(_maps(host, n)),
+            maps=tuple(_maps(job, host, n)),
             activations=tuple(_activations(host, n)),
             boxes=entry.boxes,
             mask=entry.mask,
         )
 
 
-def _maps(host: HostBatch, n: int) -> Iterable[StoredMap]:
+def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
+    rectified = {record.name for record in job.plan.methods if record.relu}
     stored: set[tuple[str, str, str]] = set()
     for method, layer, t, levels, lo, hi, flags in host.maps:
         target = _target(host, n, t)
@@ -270,6 +271,7 @@ def _maps(host: HostBatch, n: int) -> Iterable[StoredMap]:
         if target is None or (method, layer, target) in stored:
             continue
         stored.add((method, layer, target))
+        negative = not flags[n] and hi[n] <= 0 and method in rectified
         yield StoredMap(
             method=method,
             layer=layer,
@@ -279,7 +281,7 @@ def _maps(host: HostBatch, n: int) -> Iterable[StoredMap]:
             lo=float(lo[n]),
             hi=float(hi[n]),
             values=levels[n].tobytes(),
-            flags=_FLAGS[int(flags[n])],
+            flags="negative" if negative else _FLAGS[int(flags[n])],
         )
 
 

@@ -21,6 +21,7 @@ from exporter.explain.layers import (
 from exporter.explain.passes import Runner
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.models import (
+    Reshape,
     Scorer,
     is_detections,
     locate_output,
@@ -43,6 +44,7 @@ def compute_maps(
     targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None = None,
     rectify: bool = False,
     output: str | None = None,
+    reshape: Reshape | None = None,
     seed: int = 0,
     fuse: str | None = None,
 ) -> Mapping[tuple[str, str], Tensor]:
@@ -64,6 +66,8 @@ def compute_maps(
             the largest region, of a detector the surest box.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its
+            shape does not tell. None, or where it fails on a layer, reads the shape.
         seed: of methods that draw random numbers, such as ``smoothgrad``.
         fuse: ``mean``, ``max`` or ``product``: each method's maps of the layers, scaled to [0, 1],
             are also put together into one, under the layer ``fused``.
@@ -94,10 +98,10 @@ def compute_maps(
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
     images = _fitting(model, inputs)
     methods, _ = fitting_methods(model, methods)
+    wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)
     names: tuple[str, ...] = ()
     if any(method.reads_layers for method in methods):
-        asked = (layers,) if isinstance(layers, str) else tuple(layers)
-        names = _named(model, images, asked, methods)
+        names = _named(model, images, wanted_layers, methods, output=output, reshape=reshape)
     scorer = Scorer(parse_target(targets if isinstance(targets, str) else "predicted", ()), output)
     wanted, several = _one_an_image(targets, len(images))
     classifiers = classifiers_at(methods, model, names, images[:1], scorer=scorer)
@@ -122,7 +126,7 @@ def compute_maps(
             raise TargetError(
                 "cam explains a class; give class indices, not functions, as its targets"
             )
-    passes = Runner(model, methods, seed=seed)(
+    passes = Runner(model, methods, seed=seed, reshape=reshape)(
         images,
         captured,
         names,
@@ -140,7 +144,7 @@ def compute_maps(
             methods,
             captured,
             names,
-            view=View.of(images),
+            view=View.of(images, reshape),
             classifiers=classifiers,
             targets=classes,
             count=count,
@@ -185,13 +189,19 @@ def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _named(
-    model: nn.Module, images: Tensor, layers: tuple[str, ...], methods: Sequence[Method]
+    model: nn.Module,
+    images: Tensor,
+    layers: tuple[str, ...],
+    methods: Sequence[Method],
+    *,
+    output: str | None,
+    reshape: Reshape | None,
 ) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     # Plain names need no trial forward; everything else is looked up by trying the model.
     if all(name.split("[")[0].split("#")[0] in modules and name for name in layers) and layers:
         return layers
-    return choose_or_offer(model, images[:1], layers, methods).names
+    return choose_or_offer(model, images[:1], layers, methods, output=output, reshape=reshape).names
 
 
 def _one_an_image(

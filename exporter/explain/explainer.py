@@ -18,7 +18,7 @@ from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, 
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
-from exporter.models import Scored, Scorer, Target, locate_output, rows_of, watching
+from exporter.models import Reshape, Scored, Scorer, Target, locate_output, rows_of, watching
 
 
 class Explainer:
@@ -39,6 +39,7 @@ class Explainer:
         channels: int = 8,
         output: str | None = None,
         top_k: int = 5,
+        reshape: Reshape | None = None,
         seed: int = 0,
         fuse: str | None = None,
         classifiers: Mapping[str, Tensor] | None = None,
@@ -55,6 +56,7 @@ class Explainer:
             channels: strongest channels kept a recorded layer and image; 0 keeps statistics only.
             output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept an image.
+            reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
             seed: of methods that draw random numbers.
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
             classifiers: by layer, what `prepare` of another explainer of the run found.
@@ -62,12 +64,13 @@ class Explainer:
         self._module = module
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
-        self._runner = Runner(module, methods, seed=seed)
+        self._runner = Runner(module, methods, seed=seed, reshape=reshape)
         self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
         self._top_k = top_k
+        self._reshape = reshape
         self._classifiers = classifiers
         self.passes: tuple[Pass, ...] = plan_passes(
             self._methods, self._layers, targets=self._scorer.target.k
@@ -135,7 +138,7 @@ class Explainer:
                 self._methods,
                 captured,
                 self._layers,
-                view=View.of(inputs),
+                view=View.of(inputs, self._reshape),
                 classifiers=classifiers,
                 targets=targets,
                 count=targets.shape[1],
@@ -144,7 +147,7 @@ class Explainer:
             )
             pixels = stored_pixels(self._methods, passes.pixels)
             recorded = tuple(
-                self._record(name, activation, View.of(inputs))
+                self._record(name, activation, View.of(inputs, self._reshape))
                 for name, activation in captured.activations.items()
                 if not set(self._recorded).isdisjoint(captured.asked[name])
             )

@@ -19,27 +19,41 @@ from exporter.models import (
     find_classifier,
     is_quantised,
 )
-from exporter.models.layout import layout_of
+from exporter.models.layout import Reshape, read_layout
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) a target; all targets share one tensor where none matters."""
 
 
 class View(NamedTuple):
-    """What the model was given: how many images, of how many rows and columns."""
+    """What the model was given, and how the user says that its layers lie in the plane.
+
+    Attributes:
+        images: how many.
+        height: rows of each.
+        width: columns of each.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W); None reads the shape.
+    """
 
     images: int
     height: int
     width: int
+    reshape: Reshape | None = None
 
     @classmethod
-    def of(cls, inputs: Tensor) -> View:
+    def of(cls, inputs: Tensor, reshape: Reshape | None = None) -> View:
         """Read it off the inputs (N, C, H, W)."""
-        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1])
+        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1], reshape)
 
 
 def choose_or_offer(
-    module: nn.Module, example: Tensor, wanted: Sequence[str], methods: Sequence[Method]
+    module: nn.Module,
+    example: Tensor,
+    wanted: Sequence[str],
+    methods: Sequence[Method],
+    *,
+    output: str | None = None,
+    reshape: Reshape | None = None,
 ) -> LayerChoice:
     """Choose the layers to explain; where there is no plane at all, say what needs none.
 
@@ -48,12 +62,14 @@ def choose_or_offer(
         example: (N, C, H, W); one image is enough.
         wanted: see `exporter.models.choose_layers`.
         methods: map methods; where none of them reads a layer, a model may be without a plane.
+        output: path of the explained tensor inside the model's output.
+        reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
 
     Raises:
         LayerError: if a layer does not fit, or the model has none that does.
     """
     try:
-        return choose_layers(module, example, wanted)
+        return choose_layers(module, example, wanted, single=False, output=output, reshape=reshape)
     except NoLayerError as error:
         if tuple(wanted) == ("auto",) and methods and not any(m.reads_layers for m in methods):
             return LayerChoice((), f"none: {error}")
@@ -234,13 +250,13 @@ def as_grid(tensor: Tensor, layer: str, view: View) -> Tensor:
     Raises:
         LayerError: if it has no plane of places.
     """
-    layout = layout_of(tuple(tensor.shape), (view.height, view.width))
+    layout = read_layout(tensor, (view.height, view.width), view.reshape)
     # Windows and regions multiply the batch: such an output is not one plane an image.
     if layout is None or len(tensor) != view.images:
         raise LayerError(
             f"the layer {layer!r} gives {tuple(tensor.shape)} for {view.images} images, which is no"
             " plane of places with channels for each; choose a layer that gives (C, H, W),"
-            " (H, W, C) or tokens"
+            " (H, W, C) or tokens, or give a reshape function"
         )
     return layout.spatial(tensor)
 

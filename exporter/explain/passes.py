@@ -15,7 +15,7 @@ from exporter.errors import MapError
 from exporter.explain.attending import AttentionRunner
 from exporter.explain.layers import LayerMaps, View, as_grid, in_map_type
 from exporter.maps import ATTENTION, Method, PassContext
-from exporter.models.layout import layout_of
+from exporter.models.layout import Layout, Reshape, read_layout
 
 REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda values: values.sum(2),
@@ -43,13 +43,21 @@ class Passes:
 class Runner:
     """Runs those methods batch after batch; it remembers which layers the rest follows alone."""
 
-    def __init__(self, module: nn.Module, methods: Sequence[Method], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        methods: Sequence[Method],
+        *,
+        seed: int = 0,
+        reshape: Reshape | None = None,
+    ) -> None:
         """Take what every batch has in common.
 
         Args:
             module: the model.
             methods: all methods of the run; those that are no passes are passed over.
             seed: of the random draws, the same for every batch.
+            reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
         """
         self._module = module
         self._attention = AttentionRunner(module, methods)
@@ -58,6 +66,7 @@ class Runner:
         ]
         self._attending = [method.name for method in methods if method.needs.attention]
         self._seed = seed
+        self._reshape = reshape
         self._alone: dict[str, bool] = {}
 
     def __call__(
@@ -145,7 +154,7 @@ class Runner:
         )
         if not layer:
             return context
-        view = View.of(context.inputs)
+        view = View.of(context.inputs, self._reshape)
         raw = captured.activations[layer]
         gradients = captured.gradients.get(layer)
         return replace(
@@ -177,14 +186,36 @@ def as_layer(grid: Tensor, raw: Tensor, view: View) -> Tensor:
         raw: what the layer returned for the N images; tokens before the grid are taken from it.
         view: what the model was given.
     """
-    layout = layout_of(tuple(raw.shape), (view.height, view.width))
+    layout = read_layout(raw, (view.height, view.width), view.reshape)
     if layout is None or layout.kind == "nchw":
         return grid
+    if layout.kind == "given":
+        return _as_given(grid, raw.repeat(len(grid) // len(raw), *[1] * (raw.ndim - 1)), layout)
     last = grid.permute(0, 2, 3, 1)
     if layout.kind == "nhwc":
         return last
     before = raw[:, : layout.prefix].repeat(len(grid) // len(raw), 1, 1)
     return torch.cat((before, last.flatten(1, 2)), 1)
+
+
+def _as_given(grid: Tensor, raw: Tensor, layout: Layout) -> Tensor:
+    """Undo a user's function: where it only moves and leaves out values, its gradient does."""
+    with torch.enable_grad():
+        leaf = raw.detach().clone().requires_grad_()
+        read = layout.spatial(leaf)
+        moved, taken = (
+            torch.autograd.grad(
+                read, leaf, to.to(read.dtype), retain_graph=True, create_graph=to.requires_grad
+            )[0]
+            for to in (grid, torch.ones_like(read))
+        )
+        laid = moved + raw.detach() * (1 - taken)
+    if not torch.equal(layout.spatial(laid), grid.to(read.dtype)):
+        raise MapError(
+            "the reshape function changes values, so that the model cannot run on from the layer; "
+            "give one that only moves and leaves out values"
+        )
+    return laid
 
 
 def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:

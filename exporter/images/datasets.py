@@ -6,6 +6,7 @@ Nothing here imports torch: a tensor is recognised by its methods.
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import threading
 from collections.abc import Mapping
@@ -181,7 +182,8 @@ def _item(dataset: Any, index: int) -> tuple[Any, Any]:
 
 
 def _label(dataset: Any, label: Any) -> str | None:
-    if getattr(label, "ndim", None) == 0 and hasattr(label, "item"):
+    shape = getattr(label, "shape", None)
+    if shape is not None and hasattr(label, "item") and math.prod(shape) == 1:
         label = label.item()
     if isinstance(label, str):
         return label or None

@@ -4,11 +4,11 @@ from exporter.models.choice import LayerChoice, choose_layers
 from exporter.models.classes import check_classes, read_classes
 from exporter.models.classifier import find_classifier
 from exporter.models.detection import is_detections, watching
-from exporter.models.factories import load_attribute
+from exporter.models.factories import from_reference, load_attribute
 from exporter.models.kernels import Kernels, collect_kernels
 from exporter.models.labels import LabelMatch, match_labels
 from exporter.models.layers import count_layers, layer_table
-from exporter.models.layout import Layout
+from exporter.models.layout import Layout, Reshape
 from exporter.models.obstacles import is_quantised, is_scripted
 from exporter.models.outputs import locate_output, say_guess
 from exporter.models.readings import READINGS, Reading, rows_of
@@ -23,6 +23,7 @@ __all__ = [
     "LayerChoice",
     "Layout",
     "Reading",
+    "Reshape",
     "ResolvedModel",
     "Scored",
     "Scorer",
@@ -33,6 +34,7 @@ __all__ = [
     "collect_kernels",
     "count_layers",
     "find_classifier",
+    "from_reference",
     "is_detections",
     "is_quantised",
     "is_scripted",

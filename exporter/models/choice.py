@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from exporter.errors import LayerError, choices
-from exporter.models.layout import Layout, layout_of
+from exporter.models.layout import Layout, Reshape, layout_of, read_layout
 from exporter.models.names import expand, is_pattern, split_suffix
 from exporter.models.obstacles import is_scripted
+from exporter.models.reach import reached_layers
 from exporter.models.stages import Candidate, choose_stages
-from exporter.models.trial import Trial, run_trial
+from exporter.models.trial import Trial, parts, run_trial
 
 AUTO = "auto"
 
@@ -32,8 +34,19 @@ class LayerChoice:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
 
 
-def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> LayerChoice:
-    """Find the layers that are meant, by one trial forward that leaves the model as it was.
+def choose_layers(
+    module: nn.Module,
+    example: Tensor,
+    wanted: Sequence[str],
+    *,
+    single: bool = True,
+    output: str | None = None,
+    reshape: Reshape | None = None,
+) -> LayerChoice:
+    """Find the layers that are meant, by one trial that leaves the model as it was.
+
+    The trial is a forward, and for ``auto`` a backward too: a layer is taken only where the output
+    depends on its places.
 
     Args:
         module: the model.
@@ -42,6 +55,12 @@ def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> 
             ``layer4[key]`` for a part of its output), globs (``layer?``, ``features.*``, ``**``
             across dots), ``@Type``, or ``auto`` for the stages: the last layer of each spatial
             resolution, the four deepest.
+        single: whether a layer asked for by name may have a plane of a single pixel, which has
+            channels but no map.
+        output: path of the explained tensor inside the model's output; None guesses as
+            `locate_output` does.
+        reshape: reads a layer's output as (N, C, H, W); None, or where it does not fit, the shape
+            says how.
 
     Returns:
         The layers in execution order with the reason and their layouts. Of globs and types only
@@ -51,34 +70,48 @@ def choose_layers(module: nn.Module, example: Tensor, wanted: Sequence[str]) -> 
         LayerError: if a layer is unknown, is never called, or has no plane, or none has.
         ModelError: if the forward fails.
     """
-    trial = run_trial(module, example)
-    candidates = {candidate.name: candidate for candidate in _candidates(trial)}
+    given: dict[str, Layout] = {}
+
+    def watch(call: str, _child: nn.Module, _inputs: tuple[Any, ...], returned: Any) -> None:
+        for suffix, tensor in parts(returned):
+            layout = read_layout(tensor, (example.shape[-2], example.shape[-1]), reshape)
+            if layout is not None and layout.kind == "given":
+                given[call + suffix] = layout
+
+    trial = run_trial(module, example, watch if reshape is not None else None)
+    candidates = {candidate.name: candidate for candidate in _candidates(trial, given)}
     modules = {name: child for name, child in module.named_modules() if name}
     taken: set[str] = set()
     reasons: list[str] = []
     for text in wanted:
         if text == AUTO:
-            names, reason = choose_stages(module, trial, tuple(candidates.values()))
+            layouts = {name: candidate.layout for name, candidate in candidates.items()}
+            reached = reached_layers(module, example, layouts, output=output)
+            names, reason = choose_stages(module, trial, tuple(candidates.values()), reached)
         elif is_pattern(text):
             names, reason = _matching(text, modules, candidates)
         else:
             names, reason = (_exact(text, module, modules, trial, candidates),), "as asked for"
+            if not single and _pixels(candidates[names[0]]) == 1:
+                raise LayerError(
+                    f"the layer {text!r} gives no plane of more than one pixel; see exporter "
+                    "layers for those that do"
+                )
         taken.update(names)
         if reason not in reasons:
             reasons.append(reason)
     if not taken:
         raise LayerError("no layer was asked for; give --layer auto or a layer's name")
     names = tuple(name for name in candidates if name in taken)
-    layouts = {name: candidates[name].layout for name in names}
-    return LayerChoice(names, "; ".join(reasons), layouts)
+    return LayerChoice(names, "; ".join(reasons), {name: candidates[name].layout for name in names})
 
 
-def _candidates(trial: Trial) -> list[Candidate]:
+def _candidates(trial: Trial, given: Mapping[str, Layout]) -> list[Candidate]:
     """List every output, or part of one, that has a plane, in execution order."""
     found = []
     for position, call in enumerate(trial.calls):
         for suffix, shape in call.shapes.items():
-            layout = layout_of(shape, trial.size)
+            layout = given.get(call.name + suffix) or layout_of(shape, trial.size)
             # Windows and regions multiply the batch: such an output is not one plane an image.
             if layout is not None and shape[0] == trial.batch:
                 found.append(Candidate(call.name + suffix, position, layout))
@@ -92,7 +125,7 @@ def _matching(
     names = tuple(
         name
         for name, candidate in candidates.items()
-        if split_suffix(name)[0] in meant and candidate.layout.height * candidate.layout.width > 1
+        if split_suffix(name)[0] in meant and _pixels(candidate) > 1
     )
     if not names:
         raise LayerError(
@@ -100,6 +133,10 @@ def _matching(
             "pixel; see exporter layers for those that do"
         )
     return names, f"those that {text} means"
+
+
+def _pixels(candidate: Candidate) -> int:
+    return candidate.layout.height * candidate.layout.width
 
 
 def _exact(

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,22 @@ def load_attribute(spec: str, what: str) -> Any:
             public = [name for name in vars(found) if not name.startswith("_")]
             raise ModelError(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
         found = getattr(found, part)
+    return found
+
+
+def from_reference(spec: str) -> Callable[..., Any]:
+    """Return a function of the user's: ``package.module:function`` or ``path/file.py:function``.
+
+    Raises:
+        ModelError: if the module or function is not there, or it cannot be called.
+    """
+    if not all(spec.rpartition(":")[::2]):
+        raise ModelError(
+            f"{spec!r} is no function; write package.module:function or path/file.py:function"
+        )
+    found: Callable[..., Any] = load_attribute(spec, "function")
+    if not callable(found):
+        raise ModelError(f"{spec!r} is a {type(found).__name__}, not a function")
     return found
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
+
+Reshape = Callable[[Tensor], Tensor]
+"""What a user may give: from a layer's output, or its gradient, to (N, C, H, W)."""
 
 _TOLERANCE = math.log(1.3)
 _CLEARLY = 0.02
@@ -18,18 +22,21 @@ class Layout:
     """How to read a layer's output as (N, C, H, W).
 
     Attributes:
-        kind: ``nchw``, ``nhwc`` (Swin) or ``tokens`` (N, L, C) (ViT).
+        kind: ``nchw``, ``nhwc`` (Swin), ``tokens`` (N, L, C) (ViT), or ``given`` where the user's
+            own function reads it.
         channels: number of channels.
         height: rows.
         width: columns.
         prefix: tokens before the image's own (class and register tokens).
+        reshape: the user's function, for ``given``.
     """
 
-    kind: Literal["nchw", "nhwc", "tokens"]
+    kind: Literal["nchw", "nhwc", "tokens", "given"]
     channels: int
     height: int
     width: int
     prefix: int = 0
+    reshape: Reshape | None = None
 
     def spatial(self, values: Tensor) -> Tensor:
         """Return the layer's output, or its gradient, as (N, C, H, W).
@@ -37,6 +44,8 @@ class Layout:
         Args:
             values: the layer's output or gradient as the module gave it, with any number of images.
         """
+        if self.reshape is not None:
+            return self.reshape(values)
         if self.kind == "nchw":
             return values
         if self.kind == "nhwc":
@@ -44,6 +53,27 @@ class Layout:
         tokens = values[:, self.prefix :, :]
         grid = tokens.reshape(len(values), self.height, self.width, self.channels)
         return grid.permute(0, 3, 1, 2)
+
+
+def read_layout(tensor: Tensor, size: tuple[int, int], reshape: Reshape | None) -> Layout | None:
+    """Say how a layer's output lies in the plane, by the user's function where there is one.
+
+    Where that function fails on an output, or gives no (N, C, H, W) of it, the output is read from
+    its shape: a function for a model's tokens need not fit its convolutions.
+
+    Args:
+        tensor: what the layer returned.
+        size: (height, width) of the model's input.
+        reshape: the user's function.
+    """
+    if reshape is not None:
+        try:
+            made = reshape(tensor)
+        except Exception:
+            made = None
+        if isinstance(made, Tensor) and made.dim() == 4 and len(made) == len(tensor):
+            return Layout("given", made.shape[1], made.shape[2], made.shape[3], reshape=reshape)
+    return layout_of(tuple(tensor.shape), size)
 
 
 def layout_of(shape: tuple[int, ...], size: tuple[int, int]) -> Layout | None:

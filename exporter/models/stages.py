@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -52,7 +52,10 @@ class Candidate:
 
 
 def choose_stages(
-    module: nn.Module, trial: Trial, candidates: Sequence[Candidate]
+    module: nn.Module,
+    trial: Trial,
+    candidates: Sequence[Candidate],
+    reached: Collection[str] | None = None,
 ) -> tuple[tuple[str, ...], str]:
     """Choose the layers to explain where none is named.
 
@@ -62,8 +65,14 @@ def choose_stages(
     scores, and the inside of a block that changes the resolution. Of a detector only layers that
     every box depends on are taken: not its heads, nor the levels of a pyramid.
 
-    For tokens: up to four of the blocks, evenly spaced; a model with a class token ends before its
-    last block, whose patch tokens have no gradient.
+    For tokens: up to four of the blocks, evenly spaced; a model that reads its class token alone
+    ends before its last block, whose patch tokens have no gradient.
+
+    Args:
+        module: the model.
+        trial: one forward of it.
+        candidates: every output that lies in a plane, in execution order.
+        reached: names of those whose places have a gradient; None where no backward could tell.
 
     Returns:
         Names in execution order, and the reason in one line.
@@ -73,6 +82,8 @@ def choose_stages(
     """
     usable = [c for c in candidates if c.area > 1 and _usable(c, trial)]
     usable = _trunk(usable, trial)
+    if reached is not None:
+        usable = _unless_none_is_left(usable, lambda c: c.name in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
     planes = _unless_none_is_left(planes, lambda c: _in_proportion(c, trial))
@@ -80,7 +91,7 @@ def choose_stages(
         {c.area for c in planes} <= {c.area for c in tokens}
         or max(c.position for c in planes) < tokens[0].position
     ):
-        return _spaced_blocks(tokens, trial)
+        return _spaced_blocks(tokens, trial, candidates, reached)
     if planes:
         every = [c for c in candidates if c.area > 1 and c.layout.kind != "tokens"]
         return _last_of_each(planes, every, trial)
@@ -185,7 +196,12 @@ def _score_channels(trial: Trial) -> int | None:
     return None if linear else classes
 
 
-def _spaced_blocks(tokens: Sequence[Candidate], trial: Trial) -> tuple[tuple[str, ...], str]:
+def _spaced_blocks(
+    tokens: Sequence[Candidate],
+    trial: Trial,
+    every: Sequence[Candidate],
+    reached: Collection[str] | None,
+) -> tuple[tuple[str, ...], str]:
     """Take up to four of the repeated blocks, evenly spaced, the deepest that can be shown last."""
     kinds: dict[str, list[Candidate]] = {}
     for candidate in tokens:
@@ -193,18 +209,29 @@ def _spaced_blocks(tokens: Sequence[Candidate], trial: Trial) -> tuple[tuple[str
         if not _is_leaf(child) and not isinstance(child, nn.Sequential):
             kinds.setdefault(type(child).__name__, []).append(candidate)
     repeated = [blocks for blocks in kinds.values() if len(blocks) > 1]
-    blocks = min(repeated, key=lambda group: min(c.depth for c in group), default=list(tokens))
-    has_class_token = blocks[-1].layout.prefix > 0
-    usable = blocks[:-1] if has_class_token and len(blocks) > 1 else blocks
+    usable = min(repeated, key=lambda group: min(c.depth for c in group), default=list(tokens))
+    kind = type(trial.calls[usable[-1].position].module)
+    blocks = [c for c in every if c in usable or _left_out(c, kind, usable, trial)]
+    if reached is None and blocks[-1].layout.prefix > 0 and len(blocks) > 1:
+        # No backward could tell: where there is a class token, it alone is usually read.
+        usable = [c for c in usable if c is not blocks[-1]]
     count = min(MOST_STAGES, len(usable))
     chosen = [usable[round((step + 1) * len(usable) / count) - 1] for step in range(count)]
     layout = chosen[-1].layout
     reason = (
         f"auto: {count} of the {len(blocks)} blocks, evenly spaced, {layout.height}×{layout.width}"
     )
-    if has_class_token:
+    if blocks[-1] is not usable[-1]:
         reason += " (not the last: only its class token reaches the output)"
     return tuple(candidate.name for candidate in chosen), reason
+
+
+def _left_out(
+    candidate: Candidate, kind: type[nn.Module], usable: Sequence[Candidate], trial: Trial
+) -> bool:
+    """Say whether a candidate is one of the same blocks whose places have no gradient."""
+    same = type(trial.calls[candidate.position].module) is kind
+    return same and candidate.layout == usable[-1].layout
 
 
 def _trunk(candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:

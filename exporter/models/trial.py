@@ -51,11 +51,12 @@ class Trial:
 
 
 @contextmanager
-def visit(module: nn.Module) -> Iterator[None]:
+def visit(module: nn.Module, *, graph: bool = False) -> Iterator[None]:
     """Keep a model in eval and without gradients, and leave it as it was.
 
     Training flags are set one by one, not through ``train()``, which some models override with side
-    effects; the random state is restored, also on the model's CUDA device.
+    effects; the random state is restored, also on the model's CUDA device. With ``graph`` autograd
+    records, whatever the caller has switched off.
     """
     flags = [(child, child.training) for child in module.modules()]
     parameter = next(module.parameters(), None)
@@ -64,7 +65,11 @@ def visit(module: nn.Module) -> Iterator[None]:
     try:
         for child, _ in flags:
             child.training = False
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(torch.is_inference_mode_enabled() and not graph),
+            torch.set_grad_enabled(graph),
+        ):
             yield
     finally:
         for child, flag in flags:
@@ -75,6 +80,8 @@ def run_trial(
     module: nn.Module,
     example: Tensor,
     watch: Callable[[str, nn.Module, tuple[Any, ...], Any], None] | None = None,
+    *,
+    graph: bool = False,
 ) -> Trial:
     """Run one forward under ``visit`` and note every call of every submodule.
 
@@ -82,6 +89,7 @@ def run_trial(
         module: the model.
         example: (N, C, H, W) on the model's device; one image is enough.
         watch: called with name, module, positional inputs and output of each call.
+        graph: whether autograd records the forward (see `visit`).
 
     Raises:
         ModelError: if the forward fails, with what it said.
@@ -98,7 +106,7 @@ def run_trial(
         def hook(child: nn.Module, inputs: Any, output: Any) -> None:
             counts[name] = counts.get(name, 0) + 1
             numbered = name if counts[name] == 1 else f"{name}#{counts[name]}"
-            shapes = {suffix: tuple(part.shape) for suffix, part in _parts(output, "")}
+            shapes = {suffix: tuple(part.shape) for suffix, part in parts(output)}
             calls.append(Call(numbered, child, open_calls.pop(), shapes))
             if watch is not None:
                 watch(numbered, child, inputs, output)
@@ -110,7 +118,7 @@ def run_trial(
             if name and not is_scripted(child):
                 handles.append(child.register_forward_pre_hook(before, prepend=True))
                 handles.append(child.register_forward_hook(after(name)))
-        with visit(module):
+        with visit(module, graph=graph):
             output = module(example)
     except Exception as error:
         shape = " × ".join(str(side) for side in example.shape)
@@ -132,12 +140,13 @@ def one_line(error: BaseException) -> str:
     return f"{kind}: {said[0]}" if said else kind
 
 
-def _parts(value: Any, suffix: str) -> Iterator[tuple[str, Tensor]]:
+def parts(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor of a module's output with its suffix, ``""``, ``[0]`` or ``[key]``."""
     if isinstance(value, Tensor):
         yield suffix, value
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _parts(part, f"{suffix}[{key}]")
+            yield from parts(part, f"{suffix}[{key}]")
     elif isinstance(value, (tuple, list)):
         for position, part in enumerate(value):
-            yield from _parts(part, f"{suffix}[{position}]")
+            yield from parts(part, f"{suffix}[{position}]")

@@ -23,7 +23,8 @@ from exporter.store.schema import parquet_options
 from exporter.store.sets import set_is_there
 from exporter.store.totals import count_totals, totals_bytes
 
-_PARQUET_MAGIC = b"PAR1"
+_AFTER_FOOTER = 8
+"""Bytes of a Parquet file after its footer: the footer's length, and ``PAR1``."""
 
 
 def create_run(
@@ -202,7 +203,7 @@ class RunFolder:
         return [
             index
             for index in range(len(self.plan.shards))
-            if not all(map(_is_parquet, (layout.shard_file(self.path, index), *self._added(index))))
+            if not all(map(_is_whole, (layout.shard_file(self.path, index), *self._added(index))))
         ]
 
     def _added(self, index: int) -> list[Path]:
@@ -333,12 +334,26 @@ class RunFolder:
         return totals
 
 
-def _is_parquet(file: Path) -> bool:
-    """Say whether the file is there with both its ends: a crash of the machine can cut it."""
+def _is_whole(file: Path) -> bool:
+    """Say whether the file's footer can be read and lies where its columns end.
+
+    A crash of the machine can cut a file, also in its middle. The values themselves are not read:
+    that is ``check``'s work.
+    """
     try:
-        with file.open("rb") as opened:
-            begins = opened.read(4) == _PARQUET_MAGIC
-            opened.seek(-4, 2)
-            return begins and opened.read(4) == _PARQUET_MAGIC
-    except OSError:
+        with pq.ParquetFile(file) as parquet:
+            metadata = parquet.metadata
+            ends = file.stat().st_size - metadata.serialized_size - _AFTER_FOOTER
+            if metadata.num_row_groups == 0:
+                return True
+            last = metadata.row_group(metadata.num_row_groups - 1)
+            columns = [last.column(index) for index in range(last.num_columns)]
+    except (OSError, pa.ArrowException):
         return False
+    return all(_start(column) + column.total_compressed_size <= ends for column in columns)
+
+
+def _start(column: pq.ColumnChunkMetaData) -> int:
+    """Return where a column's bytes begin: with its dictionary, where it has one."""
+    first: int | None = column.dictionary_page_offset
+    return int(column.data_page_offset) if first is None else min(first, column.data_page_offset)

@@ -39,7 +39,7 @@ class RunLock:
                 if error.errno in _TAKEN:
                     raise RunError(
                         f"another process is writing the run {str(run)!r}; "
-                        "wait for it, or give another --out"
+                        "wait until it is done, or use another folder"
                     ) from None
                 return
             # Its last owner may have removed the file between our opening and locking it.

@@ -52,7 +52,9 @@ MAP_TYPE: Final = pa.struct(
             "levels",
         ),
         _field(
-            "flags", pa.string(), "zero, constant, nan, comma-separated; empty where all is well"
+            "flags",
+            pa.string(),
+            "zero, constant, nan or negative (its ReLU leaves nothing); empty where all is well",
         ),
     ]
 )

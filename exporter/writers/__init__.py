@@ -86,10 +86,7 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
             "install it: pip install exporter"
         ) from error
     except Exception as error:
-        raise WriterError(
-            f"the {name} writer failed ({type(error).__name__}: {error}); the run is whole, "
-            f"try again: exporter render {run.path} --writer {name}"
-        ) from error
+        raise WriterError(f"the {name} writer failed ({type(error).__name__}: {error})") from error
     finally:
         _restore(final, former)
         _remove(building, quietly=True)

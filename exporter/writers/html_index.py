@@ -36,7 +36,7 @@ class SetIndex:
         scores: its score.
         losses: cross-entropy, or None.
         correct: whether it was right, or None where that is not known.
-        flags: bits: 1 zero, 2 constant, 4 not a number, 16 not read, 32 kept.
+        flags: bits: 1 zero, 2 constant, 4 not a number, 8 negative, 16 not read, 32 kept.
         names: class name by index, of every class that is predicted or explained.
         ends: lo, hi, lo, hi … of every map by (method, layer, height, width); 16 bytes a map.
         flagged: maps by (method, layer, flag).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import MethodRecord, Plan, Row
+from exporter.records import FLAG_REASONS, MethodRecord, Plan, Row
 from exporter.writers import html_text as words
 from exporter.writers.html_index import SetIndex, photograph
 from exporter.writers.html_shards import CELLS, flag_bits
@@ -23,6 +23,7 @@ def overview(run: Run, index: SetIndex, options: WriterOptions) -> dict[str, Any
     rules = {options.kept_reason.get(id, "") for id in options.kept}
     known = [one for one in index.correct if one is not None]
     return {
+        "flag_reasons": FLAG_REASONS,
         "counts": {
             "planned": len(run.plan.images),
             "present": len(index.ids),

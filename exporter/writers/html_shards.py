@@ -29,7 +29,7 @@ ACTIVATION_BYTES = 2600
 """Bytes of channels an image may bring before base64: what fits beside 20 maps in 30 kB."""
 
 ZERO = 63
-FLAGS = ("zero", "constant", "nan")
+FLAGS = ("zero", "constant", "nan", "negative")
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ def pack_shard(
 
 
 def flag_bits(flags: str) -> int:
-    """Return the flags of a map as bits: 1 zero, 2 constant, 4 not a number.
+    """Return the flags of a map as bits: 1 zero, 2 constant, 4 not a number, 8 negative.
 
     >>> flag_bits("zero"), flag_bits("constant,nan"), flag_bits("")
     (1, 6, 0)

@@ -57,7 +57,7 @@ def set_values(run: Run) -> Iterator[Any]:
     yield scalar_value(
         "set/flagged maps",
         _flagged(table),
-        description="Maps that are zero, constant or not a number.",
+        description="Maps that are zero, constant, not a number, or left with nothing by a ReLU.",
     )
     yield from _layer_values(run.channels())
 

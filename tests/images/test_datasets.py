@@ -132,6 +132,14 @@ def test_tensor_dataset_labels_without_names_are_numbers() -> None:
     assert [entry.label for entry in images.entries] == ["7", "281"]
 
 
+def test_labels_of_one_element_count() -> None:
+    pixels = torch.zeros(2, 3, 6, 8)
+    images = open_images(TensorDataset(pixels, torch.tensor([[7], [281]])))
+    assert [entry.label for entry in images.entries] == ["7", "281"]
+    images = open_images(TensorDataset(pixels, torch.tensor([[0, 1], [1, 0]])))
+    assert [entry.label for entry in images.entries] == [None, None]
+
+
 def test_keys_follow_the_pixels() -> None:
     other = PIXELS.copy()
     other[0, 0, 0] ^= 1

@@ -228,12 +228,29 @@ def test_the_shard_commits_its_summary(sampling: ModuleType, tmp_path: Path) -> 
             folder.finish(1)
 
 
+def without_end(content: bytes) -> bytes:
+    return content[:-100]
+
+
+def without_middle(content: bytes) -> bytes:
+    return content[:1000] + content[2000:]
+
+
+def with_empty_footer(content: bytes) -> bytes:
+    return content[:-500] + bytes(496) + content[-4:]
+
+
+@pytest.mark.parametrize("cut", [without_end, without_middle, with_empty_footer])
 def test_a_cut_shard_is_computed_again(
-    sample_run: Path, make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+    sample_run: Path,
+    make_run: Callable[..., Path],
+    sampling: ModuleType,
+    tmp_path: Path,
+    cut: Callable[[bytes], bytes],
 ) -> None:
     run = make_run(tmp_path / "run")
     shard = run / "shards" / "00001.parquet"
-    shard.write_bytes(shard.read_bytes()[:-100])
+    shard.write_bytes(cut(shard.read_bytes()))
     with create_run(run, sampling.sample_plan(), resume=True) as folder:
         assert folder.missing() == [1]
         assert not (run / "run.json").exists()

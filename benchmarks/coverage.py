@@ -1,0 +1,180 @@
+"""How many models are explained with no configuration: layers, output and maps, model by model.
+
+Models have random weights (`benchmarks.fixtures`) and the size that their library gives; one is
+in memory at a time. It counts as covered if the layers taken by default give maps that are finite
+and not the same everywhere, and that follow a patch (`benchmarks.following`).
+
+    python -m benchmarks.coverage --json
+    python -m benchmarks.coverage --only timm --shard 1/4 --json
+
+The exit status is 1 where a group is below its goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.families import FAMILIES
+from benchmarks.fixtures import prepared
+from benchmarks.following import Check, check
+
+_SIZES = {"inception_v3": 299}
+"""torchvision's classifiers that do not take 224 pixels."""
+_TRANSFORMERS = ("ResNet", "ViT", "Swin", "ConvNext", "Segformer")
+_KEPT_HEADS = 97
+"""Outputs of transformers' models, whose default of two tells little."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are counted together.
+
+    Attributes:
+        names: of its models.
+        build: returns a model, with random weights, and the side of its square input.
+        goal: how many have to be covered; None for all.
+        look: what is done with a built and prepared model.
+    """
+
+    names: Callable[[], tuple[str, ...]]
+    build: Callable[[str], tuple[nn.Module, int]]
+    goal: int | None = None
+    look: Callable[[nn.Module, int], dict[str, Any]] | None = None
+
+
+GROUPS: dict[str, Group] = {}
+"""The groups of the JSON by name. Another output kind registers its own: names, build, look."""
+
+
+def covered(module: nn.Module, side: int) -> dict[str, Any]:
+    """Prepare and check one classifier.
+
+    Args:
+        module: with random weights.
+        side: of its square input.
+
+    Returns:
+        The model's entry: what was taken, what was measured, and ``why`` where it failed.
+    """
+    prepared(module, size=(side, side))
+    found: Check = check(module, size=(side, side))
+    return {
+        "layers": list(found.choice.names),
+        "reason": found.choice.reason,
+        "output": found.output,
+        "maps": [list(shape) for shape in found.shapes],
+        "finite": found.finite,
+        "varied": found.varied,
+        "carried": found.carried,
+        "shuffled": found.shuffled,
+        "method": found.method,
+        "stimulus": list(found.stimulus),
+        "why": found.failure,
+    }
+
+
+def _torchvision_names() -> tuple[str, ...]:
+    from torchvision import models
+
+    return tuple(models.list_models(module=models))
+
+
+def _torchvision(name: str) -> tuple[nn.Module, int]:
+    from torchvision import models
+
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, weights=None, **options), _SIZES.get(name, 224)
+
+
+def _timm(family: str) -> tuple[nn.Module, int]:
+    import timm
+
+    module: Any = timm.create_model(FAMILIES[family])
+    return module, int(module.default_cfg["input_size"][-1])
+
+
+def _transformers(name: str) -> tuple[nn.Module, int]:
+    import transformers
+
+    options: dict[str, Any] = {"num_labels": _KEPT_HEADS}
+    config = getattr(transformers, f"{name}Config")(**options)
+    return getattr(transformers, f"{name}ForImageClassification")(config), 224
+
+
+GROUPS["torchvision_classification"] = Group(_torchvision_names, _torchvision)
+GROUPS["timm"] = Group(lambda: tuple(FAMILIES), _timm, goal=95)
+GROUPS["transformers"] = Group(lambda: _TRANSFORMERS, _transformers)
+
+
+def look_at(group: Group, name: str) -> dict[str, Any]:
+    """Build one model and look at it; whatever goes wrong is said in ``why``."""
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    try:
+        module, side = group.build(name)
+        entry = (group.look or covered)(module, side)
+    except Exception as error:  # One model's failure must not end the count.
+        said = str(error).strip().splitlines() or [""]
+        entry = {"why": f"{type(error).__name__}: {said[0]}"}
+    entry["seconds"] = round(time.perf_counter() - start, 1)
+    gc.collect()
+    return entry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look at every model asked for, print the counts, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    parser.add_argument("--only", action="append", choices=sorted(GROUPS), help="only this group")
+    parser.add_argument("--model", action="append", help="only this model or family")
+    parser.add_argument("--limit", type=int, help="the first so many models of each group")
+    parser.add_argument("--shard", default="1/1", help="i/n: every n-th model, from the i-th")
+    parser.add_argument("--log", type=Path, help="write each model's entry here as it is made")
+    given = parser.parse_args(arguments)
+    index, _, shards = given.shard.partition("/")
+    warnings.filterwarnings("ignore")
+    counts: dict[str, dict[str, Any]] = {}
+    below = False
+    for title in given.only or GROUPS:
+        group = GROUPS[title]
+        every = group.names()
+        wanted = [name for name in every if not given.model or name in given.model]
+        wanted = wanted[int(index) - 1 :: int(shards)][: given.limit]
+        failed: dict[str, str] = {}
+        for name in wanted:
+            entry = look_at(group, name)
+            if entry["why"]:
+                failed[name] = entry["why"]
+            line = f"{title} {name} {entry['seconds']} s: {entry['why'] or 'ok'}"
+            print(line, file=sys.stderr, flush=True)
+            if given.log:
+                with given.log.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps({"group": title, "model": name, **entry}) + "\n")
+        counts[title] = {"ok": len(wanted) - len(failed), "of": len(wanted), "failed": failed}
+        # A part of a group is held to the whole of that part.
+        goal = group.goal if group.goal and len(wanted) == len(every) else len(wanted)
+        below |= counts[title]["ok"] < goal
+    if given.json:
+        print(json.dumps(counts, indent=1))
+    else:
+        for title, count in counts.items():
+            print(f"{title}: {count['ok']} of {count['of']}")
+            for name, why in count["failed"].items():
+                print(f"  {name}: {why}")
+    return int(below)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

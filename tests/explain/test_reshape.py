@@ -1,0 +1,47 @@
+"""A user's reshape function, with every kind of method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from exporter.errors import MapError
+from exporter.explain import compute_maps
+from exporter.maps import METHODS
+
+LAYER = "encoder.layers.encoder_layer_0"
+
+
+@pytest.fixture
+def vit() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).eval()
+
+
+def patches(tokens: Tensor) -> Tensor:
+    return tokens[:, 1:].reshape(len(tokens), 4, 4, 8).permute(0, 3, 1, 2)
+
+
+def test_every_map_is_that_of_the_shape_where_both_read_the_same(vit: nn.Module) -> None:
+    maps = [name for name, one in METHODS.items() if one.at_layers and not one.needs.classifier]
+    images = torch.rand(2, 3, 16, 16)
+    read = compute_maps(vit, images, maps=maps, layers=[LAYER])
+    given = compute_maps(vit, images, maps=maps, layers=[LAYER], reshape=patches)
+    assert list(given) == list(read)
+    assert ("ablationcam", LAYER) in given
+    for key, expected in read.items():
+        torch.testing.assert_close(given[key], expected, rtol=0, atol=0)
+
+
+def test_the_model_runs_on_only_from_values_that_were_moved(vit: nn.Module) -> None:
+    images = torch.rand(2, 3, 16, 16)
+    with pytest.raises(MapError, match="reshape function changes values"):
+        compute_maps(
+            vit,
+            images,
+            maps=["ablationcam"],
+            layers=[LAYER],
+            reshape=lambda tokens: patches(tokens) * 2,
+        )

@@ -1,0 +1,107 @@
+"""A representative twentieth of `benchmarks.coverage`, and its instruments."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.coverage import GROUPS, covered, look_at, main
+from benchmarks.families import FAMILIES
+from benchmarks.fixtures import prepared
+from benchmarks.following import carried_share, textured
+
+OPEN = pytest.mark.xfail(
+    strict=True, reason="its maps do not follow with random weights; the cause is not known yet"
+)
+
+
+def test_a_centroid_is_carried_by_the_patch_and_not_by_noise() -> None:
+    images = textured((64, 64))
+    following = (images - images[:1]).abs().sum(1)
+    assert carried_share(following) == 1.0
+    assert carried_share(torch.rand(6, 64, 64, generator=torch.Generator().manual_seed(0))) == 0.0
+    # Read with rows and columns swapped, only the three moves along the diagonal are right.
+    assert carried_share(following.transpose(1, 2)) == pytest.approx(0.3)
+
+
+def test_what_is_zero_is_drawn_anew_and_logits_have_to_differ() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, stride=4)
+            self.norm = nn.BatchNorm2d(4)
+            self.head = nn.Linear(4, 3)
+            nn.init.zeros_(self.norm.weight)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(self.conv(x)).relu().mean(dim=(2, 3)))
+
+    module = Model()
+    prepared(module, size=(32, 32))
+    assert bool((module.norm.weight == 1).all())
+    assert bool(module.head.weight.any())
+    assert bool((module.norm.running_mean != 0).all())
+    blind = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    blind[2].weight.data.fill_(1e-9)
+    with pytest.raises(ValueError, match="do not differ between photographs"):
+        prepared(blind, size=(32, 32))
+
+
+def test_a_failure_is_named_and_counted(monkeypatch: Any, capsys: Any) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+    group = GROUPS["transformers"].__class__(lambda: ("mlp",), lambda _: (flat, 32))
+    monkeypatch.setitem(GROUPS, "transformers", group)
+    assert main(["--json", "--only", "transformers"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["transformers"]["ok"] == 0
+    assert "no spatial layer" in said["transformers"]["failed"]["mlp"]
+
+
+def test_every_family_has_its_smallest_member() -> None:
+    import timm
+
+    known = set(timm.list_models())
+    assert set(FAMILIES.values()) <= known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("torchvision_classification", "resnet18"),
+        ("torchvision_classification", "mnasnet0_5"),
+        ("torchvision_classification", "shufflenet_v2_x0_5"),
+        ("torchvision_classification", "squeezenet1_1"),
+        ("timm", "deit"),
+        ("timm", "edgenext"),
+        pytest.param("timm", "efficientvit_msra", marks=OPEN),
+        pytest.param("timm", "mobilenetv3", marks=OPEN),
+    ],
+)
+def test_models_are_explained_with_no_configuration(group: str, name: str) -> None:
+    entry = look_at(GROUPS[group], name)
+    assert entry["why"] is None, entry
+    assert entry["layers"]
+    assert len(entry["maps"]) == len(entry["layers"])
+
+
+def test_the_check_fails_where_places_are_transposed(monkeypatch: Any) -> None:
+    """A layout that is read wrongly is found out."""
+    from exporter.models.layout import Layout
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=4, padding=3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+    assert covered(module, 96)["why"] is None
+    monkeypatch.setattr(Layout, "spatial", lambda self, values: values.transpose(2, 3))
+    assert "carried in" in (covered(module, 96)["why"] or "")
