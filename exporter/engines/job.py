@@ -29,6 +29,7 @@ class Job:
         channels_last: whether inputs are laid out channels last.
         workers: decoding threads; 0 decodes where the model runs.
         masks: whether the target needs each image's given mask.
+        quality: whether maps are held against the model on variants of each image.
     """
 
     plan: Plan
@@ -41,3 +42,4 @@ class Job:
     channels_last: bool
     workers: int
     masks: bool = False
+    quality: bool = False
