@@ -178,6 +178,13 @@ def _writer_flags(command: _F) -> _F:
     help="Also put each method's maps of the layers together into one, the layer 'fused'.",
 )
 @click.option(
+    "--quality",
+    is_flag=True,
+    default=None,
+    help="Also measure how faithful the deepest layer's maps are: deletion, insertion, ROAD; about "
+    "42 forwards an image and method.",
+)
+@click.option(
     "--target",
     metavar="T",
     help="predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "

@@ -138,6 +138,7 @@ class RunConfig(WriterConfig):
         activation_channels: channels kept a layer and image.
         kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
         fuse: ``mean``, ``max`` or ``product`` for a map of all explained layers besides theirs.
+        quality: whether maps are held against the model: deletion, insertion and ROAD.
         preprocessing: overrides of the preprocessing.
     """
 
@@ -163,6 +164,7 @@ class RunConfig(WriterConfig):
     activation_channels: Annotated[int, Field(ge=0)] = 8
     kernels: tuple[str, ...] = ("auto",)
     fuse: Literal["mean", "max", "product"] | None = None
+    quality: bool = False
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
     @field_validator("maps", "layers", "activations", "kernels")

@@ -61,9 +61,12 @@ from exporter.sinks import write_sinks
 from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
 from exporter.summaries import (
     PARTS,
+    QUALITY,
     Scope,
     channel_table,
+    faithfulness_table,
     merge_channels,
+    merge_faithfulness,
     merge_set,
     shard_parts,
 )
@@ -192,7 +195,8 @@ def run(
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
-        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=PARTS)
+        parts = (*PARTS, QUALITY) if job.quality else PARTS
+        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=parts)
         scope = Scope.of(folder.plan)
         with folder:
             _compute(job, folder, scope, watch)
@@ -200,7 +204,10 @@ def run(
             if not (folder.path / "run.json").exists():
                 channels = merge_channels(folder.summaries()) if job.plan.recorded else None
                 merged = merge_set(folder.summaries, scope)
-                folder.write_set(merged.tables, merged.summary)
+                measured = {}
+                if job.quality:
+                    measured[QUALITY] = merge_faithfulness(folder.summaries(QUALITY), scope)
+                folder.write_set(merged.tables | measured, merged.summary)
                 folder.finish(seconds, channels)
     opened = open_run(config.out)
     written, failed = write_sinks(opened, config, watch)
@@ -227,6 +234,9 @@ def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
             folder.write_summary(index, channel_table(channels))
         for name, table in shard_parts(rows, channels, scope, masks).items():
             folder.write_summary(index, table, name)
+        if job.quality:
+            measured = [one for part in parts for one in part.quality]
+            folder.write_summary(index, faithfulness_table(measured), QUALITY)
         folder.write_shard(index, rows)
 
     compute_shards(job, missing, store, watch)
@@ -387,6 +397,7 @@ def plan_job(
             workers=config.workers or default_workers(device),
             masks=asked.scorer.takes_masks,
             dtype=dtype,
+            quality=config.quality,
         )
 
 

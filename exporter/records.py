@@ -720,6 +720,49 @@ class RedundantPair:
 
 
 @dataclass(frozen=True, slots=True)
+class Faithfulness:
+    """How faithful one map is to the model (``summaries/*-quality.parquet``, with ``--quality``).
+
+    Attributes:
+        id: the image.
+        method: registry name.
+        layer: the deepest explained layer.
+        deletion: area under the probability while the most salient pixels go, 0 to 1; less is
+            better. None, as the others, where there is nothing to measure.
+        insertion: area under it while they come back, 0 to 1; more is better.
+        road: remove and debias, -0.5 to 0.5; more is better.
+    """
+
+    id: str
+    method: str
+    layer: str
+    deletion: float | None
+    insertion: float | None
+    road: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodFaithfulness:
+    """How faithful one method's maps are (``set/quality.parquet``, with ``--quality``).
+
+    Attributes:
+        method: registry name.
+        layer: the deepest explained layer.
+        images: images that were measured.
+        deletion: mean over them; None of none.
+        insertion: mean over them.
+        road: mean over them.
+    """
+
+    method: str
+    layer: str
+    images: int
+    deletion: float | None
+    insertion: float | None
+    road: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageQuality:
     """How good one image's maps are (``summaries/*-images.parquet``).
 

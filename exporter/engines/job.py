@@ -30,6 +30,7 @@ class Job:
         workers: decoding threads; 0 decodes where the model runs.
         masks: whether the target needs each image's given mask.
         dtype: type of the model's numbers, which its inputs take.
+        quality: whether maps are held against the model on variants of each image.
     """
 
     plan: Plan
@@ -43,3 +44,4 @@ class Job:
     workers: int
     masks: bool = False
     dtype: torch.dtype = torch.float32
+    quality: bool = False

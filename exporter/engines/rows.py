@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.engines.job import Job
+from exporter.engines.quality import measure
 from exporter.errors import ImageError, ModelError
 from exporter.explain import Explainer, HostBatch
 from exporter.images import normalise
 from exporter.records import (
     ChannelBatch,
+    Faithfulness,
     ImageEntry,
     Prediction,
     Prepared,
@@ -56,6 +58,7 @@ class Computed:
 
     rows: tuple[Row, ...]
     channels: tuple[ChannelBatch, ...]
+    quality: tuple[Faithfulness, ...] = ()
 
 
 def load(job: Job, entries: Sequence[ImageEntry]) -> Loaded:
@@ -104,12 +107,31 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
         host = _explain(job, explainer, [item for _, item in seen], labels, masks)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(_failed([entry for entry, _ in seen], error, job)) from error
-    explained = iter(_rows(job, seen, labels, host))
+    made = tuple(_rows(job, seen, labels, host))
+    explained = iter(made)
     rows = tuple(
         next(explained) if item is not None else _unread(entry, error)
         for (entry, error), item in zip(_pairs(loaded), loaded.prepared, strict=True)
     )
-    return Computed(rows, tuple(_channels(seen, host)))
+    quality = _quality(job, explainer, seen, made, host) if job.quality else ()
+    return Computed(rows, tuple(_channels(seen, host)), tuple(quality))
+
+
+def _quality(
+    job: Job,
+    explainer: Explainer,
+    seen: Sequence[tuple[ImageEntry, Prepared]],
+    rows: Sequence[Row],
+    host: HostBatch,
+) -> Iterable[Faithfulness]:
+    steps = job.plan.model.preprocessing
+    return measure(
+        job,
+        explainer,
+        rows,
+        host,
+        lambda n: inputs([seen[n][1]], steps, job.device, job.channels_last),
+    )
 
 
 def _failed(entries: Sequence[ImageEntry], error: Exception, job: Job) -> str:

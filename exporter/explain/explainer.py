@@ -18,7 +18,16 @@ from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, 
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method
-from exporter.models import Reshape, Scored, Scorer, Target, locate_output, rows_of, watching
+from exporter.models import (
+    Reshape,
+    Scored,
+    Scorer,
+    Target,
+    is_detections,
+    locate_output,
+    rows_of,
+    watching,
+)
 
 
 class Explainer:
@@ -167,6 +176,27 @@ class Explainer:
                 if name in captured.missing and name not in captured.activations:
                     missing.setdefault(name, captured.missing[name])
             return send(contents, missing)
+
+    def probability(self, inputs: Tensor, index: int) -> Tensor | None:
+        """Return a class's probability, float32 (N,): its softmax, of a multi-label output sigmoid.
+
+        Args:
+            inputs: (N, C, H, W), on the model's device.
+            index: the class.
+
+        Returns:
+            None where the output is not a row of several classes an image.
+        """
+        with torch.inference_mode(False), torch.no_grad(), watching(self._module):
+            output = self._module(inputs)
+            if is_detections(output):
+                return None
+            values = locate_output(output, self._scorer.output)[0]
+            if values.ndim != 2 or values.shape[1] < 2:
+                return None
+            several = self._scorer.target.reading == "multilabel"
+            shares = values.float().sigmoid() if several else values.float().softmax(1)
+            return shares[:, index]
 
     def _record(self, name: str, activation: Tensor, view: View) -> Recorded:
         laid = as_grid(activation, name, view)

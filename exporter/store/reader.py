@@ -19,9 +19,11 @@ from exporter.records import (
     ClassMap,
     ClassRow,
     ConfusedPair,
+    Faithfulness,
     ImageQuality,
     KernelRecord,
     MethodAgreement,
+    MethodFaithfulness,
     MethodRow,
     Plan,
     RedundantPair,
@@ -278,6 +280,15 @@ class Run:
         """Return the same as columns, a few dozen bytes an image; None where there are none."""
         tables = list(read_quality(self.path, self.shards))
         return pa.concat_tables(tables) if tables else None
+
+    def faithfulness(self) -> tuple[MethodFaithfulness, ...]:
+        """Return deletion, insertion and ROAD of each method; nothing without ``--quality``."""
+        return read_records(self.path, "quality", MethodFaithfulness)
+
+    def image_faithfulness(self) -> Iterator[Faithfulness]:
+        """Yield the same of each image and method, in plan order; also of a partial run."""
+        for table in read_quality(self.path, self.shards, "quality"):
+            yield from (Faithfulness(**row) for row in table.to_pylist())
 
     def kernels(self) -> tuple[KernelRecord, ...]:
         """Return the sheets of kernels, in the order asked for."""

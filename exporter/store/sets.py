@@ -73,14 +73,19 @@ def read_records(
         raise _damaged(file, error) from None
 
 
-def read_quality(run: Path, shards: Sequence[int]) -> Iterator[pa.Table]:
+def read_quality(run: Path, shards: Sequence[int], part: str = "images") -> Iterator[pa.Table]:
     """Yield the images' measures, a table a shard; those of shards without them are left out.
+
+    Args:
+        run: the run folder.
+        shards: numbers of the shards.
+        part: which measures: ``images``, or ``quality``.
 
     Raises:
         RunError: if a file is damaged.
     """
     for index in shards:
-        file = layout.summary_file(run, index, "images")
+        file = layout.summary_file(run, index, part)
         if not file.exists():
             continue
         try:

@@ -6,6 +6,13 @@ from exporter.summaries.channels import (
     channel_table,
     merge_channels,
 )
+from exporter.summaries.faithfulness import (
+    FAITHFULNESS_SCHEMA,
+    QUALITY,
+    QUALITY_SCHEMA,
+    faithfulness_table,
+    merge_faithfulness,
+)
 from exporter.summaries.keep import keep_images
 from exporter.summaries.schema import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 from exporter.summaries.scope import Scope
@@ -14,17 +21,22 @@ from exporter.summaries.shards import PARTS, map_quality, shard_parts
 
 __all__ = [
     "CHANNEL_SCHEMA",
+    "FAITHFULNESS_SCHEMA",
     "IMAGES_SCHEMA",
     "PARTS",
+    "QUALITY",
+    "QUALITY_SCHEMA",
     "SET_SCHEMA",
     "SET_TABLES",
     "SUMMARY_SCHEMA",
     "Scope",
     "SetTables",
     "channel_table",
+    "faithfulness_table",
     "keep_images",
     "map_quality",
     "merge_channels",
+    "merge_faithfulness",
     "merge_set",
     "shard_parts",
 ]

@@ -238,6 +238,7 @@ class _Report:
             for one in contents["methods"]:
                 one["concentration"] = html_set.concentration(self.set, one["record"].name)
             contents["agreement"] = html_set.agreement(self.set, self.plan)
+            contents["faithfulness"] = html_set.faithfulness(self.run)
             self.page("methods.html", "methods.html", "methods", contents)
 
     def _images_page(self) -> None:

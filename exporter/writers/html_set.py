@@ -161,6 +161,14 @@ def concentration(views: SetViews, method: str) -> dict[str, Any]:
     return {"rows": rows, "annotated": annotated}
 
 
+def faithfulness(run: Run) -> dict[str, Any] | None:
+    """Return how faithful each method's maps are, and where; None where nobody asked."""
+    titles = {one.name: one.title for one in run.plan.methods}
+    known = run.faithfulness()
+    rows = [{"title": titles[one.method], "row": one} for one in known]
+    return {"layer": known[0].layer, "rows": rows} if known else None
+
+
 def agreement(views: SetViews, plan: Plan) -> list[dict[str, Any]]:
     """Return a symmetric matrix of rank correlations for each layer."""
     titles = {one.name: one.title for one in plan.methods}

@@ -12,13 +12,23 @@ from exporter.records import (
     ClassMap,
     ClassRow,
     ConfusedPair,
+    Faithfulness,
     ImageQuality,
     MethodAgreement,
+    MethodFaithfulness,
     MethodRow,
     RedundantPair,
     SetSummary,
 )
-from exporter.summaries import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES, SetTables, merge_set
+from exporter.summaries import (
+    FAITHFULNESS_SCHEMA,
+    IMAGES_SCHEMA,
+    QUALITY_SCHEMA,
+    SET_SCHEMA,
+    SET_TABLES,
+    SetTables,
+    merge_set,
+)
 from exporter.summaries.sets import RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-folder.md"
@@ -26,6 +36,8 @@ TABLES = {
     **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
     "summaries/*-images.parquet": IMAGES_SCHEMA,
     "summaries/*-set.parquet": SET_SCHEMA,
+    "set/quality.parquet": FAITHFULNESS_SCHEMA,
+    "summaries/*-quality.parquet": QUALITY_SCHEMA,
 }
 RECORDS = {
     "classes": ClassRow,
@@ -74,3 +86,8 @@ def test_the_summary_is_the_record(making: object) -> None:
 def test_every_rule_is_of_a_number() -> None:
     names = {field.name for record in (*RECORDS.values(), SetSummary) for field in fields(record)}
     assert set(RULES) <= names | {"class_maps", "redundant"}
+
+
+def test_the_measures_on_request_are_those_of_their_records() -> None:
+    assert QUALITY_SCHEMA.names == [field.name for field in fields(Faithfulness)]
+    assert FAITHFULNESS_SCHEMA.names == [field.name for field in fields(MethodFaithfulness)]

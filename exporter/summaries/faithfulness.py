@@ -1,0 +1,73 @@
+"""Deletion, insertion and ROAD of every map that was measured, and their means over the set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from exporter.records import Faithfulness
+from exporter.summaries.scope import Scope
+from exporter.summaries.tally import Tally, share, whole
+
+QUALITY: Final = "quality"
+"""Part of a shard, ``summaries/00000-quality.parquet``, and table ``set/quality.parquet``."""
+
+_MEASURES: Final = {
+    "deletion": "area under the probability as the most salient pixels go, 0 to 1, less is better",
+    "insertion": "area under it as they come back, 0 to 1, more is better",
+    "road": "remove and debias, -0.5 to 0.5, more is better",
+}
+
+
+def _field(name: str, kind: pa.DataType, about: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"about": about})
+
+
+_METHOD: Final = (
+    _field("method", pa.string(), "name of the method"),
+    _field("layer", pa.string(), "the deepest explained layer"),
+)
+
+QUALITY_SCHEMA: Final = pa.schema(
+    [
+        _field("id", pa.string(), "the image"),
+        *_METHOD,
+        *(_field(name, pa.float64(), about) for name, about in _MEASURES.items()),
+    ]
+)
+"""Columns of ``summaries/*-quality.parquet``: a row an image and method; null if not measured."""
+
+FAITHFULNESS_SCHEMA: Final = pa.schema(
+    [
+        *_METHOD,
+        _field("images", pa.int64(), "images measured"),
+        *(_field(name, pa.float64(), f"mean: {about}") for name, about in _MEASURES.items()),
+    ]
+)
+"""Columns of ``set/quality.parquet``: methods in the order asked for."""
+
+
+def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
+    """Return what a shard's maps came to, in plan order."""
+    return pa.Table.from_pylist([asdict(one) for one in measured], schema=QUALITY_SCHEMA)
+
+
+def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
+    """Return the means of each method over all shards; the same for every cut of the images."""
+    tally = Tally(1 + len(_MEASURES))
+    for table in tables:
+        known = table.drop_null().to_pydict()
+        sums = [whole(np.asarray(known[name], dtype=np.float64)) for name in _MEASURES]
+        values = np.stack([np.ones(len(known["id"]), dtype=np.int64), *sums], axis=1)
+        tally.add(list(zip(known["method"], known["layer"], strict=True)), values)
+    rows = []
+    for method in scope.methods:
+        images, *totals = tally.of((method, scope.deepest))
+        means = {n: share(total, images) for n, total in zip(_MEASURES, totals, strict=True)}
+        if method not in scope.pixel:
+            rows.append({"method": method, "layer": scope.deepest, "images": images} | means)
+    return pa.Table.from_pylist(rows, schema=FAITHFULNESS_SCHEMA)
