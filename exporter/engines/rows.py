@@ -130,7 +130,7 @@ def _quality(
         explainer,
         rows,
         host,
-        lambda n: inputs([seen[n][1]], steps, job.device, job.channels_last),
+        lambda n: inputs([seen[n][1]], steps, job.device, job.channels_last, job.dtype),
     )
 
 
