@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from exporter.store import check, create_run, open_run
-from exporter.summaries import channel_table, merge_channels
+from exporter.summaries import PARTS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is not of that system")
 
@@ -24,18 +24,16 @@ import os, resource, runpy, signal, sys
 sys.path[:0] = [sys.argv[1] + "/tests", sys.argv[1]]
 import conftest as sampling
 from exporter.store import create_run
-from exporter.summaries import channel_table, merge_channels
+from exporter.summaries import PARTS
 
 images = sampling.HOSTILE[:6]
 plan = sampling.sample_plan(images, shard_size=2)
 
 def write(run):
-    with create_run(run, plan, resume=True) as folder:
-        for index in folder.missing():
-            folder.write_summary(index, channel_table(sampling.sample_batches(plan, images, index)))
-            folder.write_shard(index, sampling.sample_rows(plan, images, index))
+    with create_run(run, plan, resume=True, parts=PARTS) as folder:
+        sampling.write_shards(folder, images, folder.missing())
         folder.write_kernels(sampling.sample_kernels())
-        folder.finish(1, merge_channels(folder.summaries()))
+        sampling.finish_run(folder, 1)
 
 def kill_at(run, moment):
     left = [moment]
@@ -62,19 +60,17 @@ for text in sys.argv[3:]:
     print(text, os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
 """
 
-MOMENTS = sorted(random.Random(20).sample(range(2, 46), 20))
+MOMENTS = sorted(random.Random(20).sample(range(2, 80), 20))
 SIZES = (300, 6000, 20_000, 40_000)
 
 
 def resume(sampling: ModuleType, run: Path) -> None:
     images = sampling.HOSTILE[:6]
     plan = sampling.sample_plan(images, shard_size=2)
-    with create_run(run, plan, resume=True) as folder:
-        for index in folder.missing():
-            folder.write_summary(index, channel_table(sampling.sample_batches(plan, images, index)))
-            folder.write_shard(index, sampling.sample_rows(plan, images, index))
+    with create_run(run, plan, resume=True, parts=PARTS) as folder:
+        sampling.write_shards(folder, images, folder.missing())
         folder.write_kernels(sampling.sample_kernels())
-        folder.finish(1, merge_channels(folder.summaries()))
+        sampling.finish_run(folder, 1)
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -122,6 +118,6 @@ def _stage(run: Path) -> str:
         return "before the plan"
     if any((run / "shards").glob(".*.tmp")):
         return "inside a shard"
-    if summaries - shards:
+    if any(name[:5] + ".parquet" not in shards for name in summaries):
         return "between summary and shard"
     return "elsewhere"

@@ -165,13 +165,13 @@ def test_several_targets_share_a_card(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_report_s_viewer_builds_the_same_link_in_javascript(run: Run) -> None:
-    """templates/viewer.js cannot import `links`, so its pattern is held to it here."""
+    """templates/beside.js cannot import `links`, so its pattern is held to it here."""
     row = next(run.rows())
     assert links.image_link("https://t.example/", row) == (
         f"https://t.example/#images&tagFilter=%40{row.id}%24"
     )
-    viewer = Path(__file__).parents[2] / "templates" / "viewer.js"
-    assert 'encodeURIComponent("@" + index.ids[position] + "$")' in viewer.read_text("utf-8")
+    script = Path(__file__).parents[2] / "templates" / "beside.js"
+    assert 'encodeURIComponent("@" + index.ids[position] + "$")' in script.read_text("utf-8")
 
 
 def test_the_same_run_gives_the_same_bytes(run: Run, written: Written) -> None:
