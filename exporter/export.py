@@ -38,7 +38,7 @@ from exporter.errors import (
     WriterError,
 )
 from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods, plan_target
-from exporter.images import ImageSet, decode, open_images
+from exporter.images import ImageSet, open_images
 from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Kernels,
@@ -243,17 +243,15 @@ def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
 
 
 def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool_] | None]:
-    """Return what reads an image's mask: wherever a pixel is not black, the object is."""
+    """Return what reads an image's mask, and says which cannot be read."""
 
     def read(row: Row) -> NDArray[np.bool_] | None:
         if image_set.root is None or row.mask is None:
             return None
         try:
-            pixels = decode((image_set.root / row.mask).read_bytes())
-            return np.asarray(pixels.any(axis=2))
-        except (OSError, ImageError) as error:
-            reason = getattr(error, "strerror", None) or error
-            watch.say(f"the mask {row.mask!r} of {row.path!r} is left out: {reason}")
+            return image_set.read_mask(row.mask)
+        except ImageError as error:
+            watch.say(f"the mask {row.mask!r} of {row.path!r} is left out: {error}")
             return None
 
     return read

@@ -96,13 +96,27 @@ class ImageSet:
         """
         if entry.mask is None:
             return None
-        try:
-            data = read_file(_real(self.root, entry.mask))
-        except (OSError, ValueError) as error:
-            raise ImageError(f"the mask {entry.mask!r} cannot be read: {reason(error)}") from None
-        inside: NDArray[np.uint8] = np.any(decode(data) > 0, axis=2, keepdims=True).astype(np.uint8)
+        inside = self.read_mask(entry.mask).astype(np.uint8)[:, :, None]
         plain = replace(preprocessing, interpolation="nearest", antialias=False, channels=1)
         return prepare(inside, plain)[0][:, :, 0]
+
+    def read_mask(self, mask: str) -> NDArray[np.bool_]:
+        """Read a given mask in its own pixels.
+
+        Args:
+            mask: an entry's ``mask``.
+
+        Returns:
+            bool (height, width), true where the mask is not black.
+
+        Raises:
+            ImageError: if it cannot be read; one sentence that says why.
+        """
+        try:
+            data = read_file(_real(self.root, mask))
+        except (OSError, ValueError) as error:
+            raise ImageError(f"the mask {mask!r} cannot be read: {reason(error)}") from None
+        return np.asarray(decode(data).any(axis=2))
 
 
 def open_images(
