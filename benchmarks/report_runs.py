@@ -3,7 +3,9 @@
 A row is computed once for each of the bundled photographs: the JPEG bytes, 20 maps of 5 methods at
 4 layers of 56, 28, 14 and 7 cells a side, and the strongest 8 channels of each layer. Every image
 of the set reuses the bytes of one of them; its id, path, label, predictions, loss and verdict are
-its own. So the files are as large as a real run's, and a large set takes minutes.
+its own. What the set shows (channels, classes, confused pairs, agreement, strips) is summed up by
+the real summaries, for 1,000 classes, and the model has as many modules and channels as
+MobileNetV3-Small. So files and pages are as large as a real run's, and a large set takes minutes.
 """
 
 from __future__ import annotations
@@ -30,14 +32,29 @@ from exporter.records import (
     Preprocessing,
     Row,
 )
-from exporter.render import encode_jpeg
-from exporter.store import create_run, pack_activation, pack_map
-from exporter.summaries import channel_table, merge_channels
+from exporter.render import encode_jpeg, encode_png, kernel_sheet
+from exporter.store import KernelSheet, create_run, pack_activation, pack_map
+from exporter.summaries import (
+    PARTS,
+    Scope,
+    channel_table,
+    merge_channels,
+    merge_set,
+    shard_parts,
+)
 
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
-LAYERS = {"features.1": 56, "features.3": 28, "features.8": 14, "features.12": 7}
-CHANNELS = 24
-"""Channels of each layer whose statistics are kept; a real layer has up to some thousand."""
+LAYERS = {
+    "features.1": (16, 56),
+    "features.3": (24, 28),
+    "features.8": (48, 14),
+    "features.12": (576, 7),
+}
+"""Channels and cells a side of each explained layer, as in MobileNetV3-Small at 224 pixels."""
+
+MODULES = 156
+"""Modules of the table of layers."""
+CLASSES = 1000
 SHARD = 256
 VIEW = 224
 
@@ -51,21 +68,28 @@ def write_run(path: Path, count: int) -> None:
     """
     plan = _plan(count)
     random = np.random.default_rng(0)
+    scope = Scope.of(plan)
     prototypes = _prototypes(plan, random)
-    with create_run(path, plan) as folder:
+    with create_run(path, plan, parts=PARTS) as folder:
+        folder.write_kernels([_kernels(random)])
         for index, (start, stop) in enumerate(plan.shards):
             entries = plan.images[start:stop]
-            folder.write_summary(index, channel_table(_batches(entries, random)))
+            channels = _batches(entries, random)
+            folder.write_summary(index, channel_table(channels))
             rows = [
                 _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at)
                 for at, entry in enumerate(entries)
             ]
+            for name, table in shard_parts(rows, channels, scope).items():
+                folder.write_summary(index, table, name)
             folder.write_shard(index, rows)
+        merged = merge_set(folder.summaries, scope)
+        folder.write_set(merged.tables, merged.summary)
         folder.finish(1.0, merge_channels(folder.summaries()))
 
 
 def _plan(count: int) -> Plan:
-    classes = tuple(f"class {number:03d}" for number in range(200))
+    classes = tuple(f"class {number:03d}" for number in range(CLASSES))
     keys = [hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(count)]
     return Plan(
         schema=1,
@@ -80,10 +104,7 @@ def _plan(count: int) -> Plan:
             parameters=2_542_856,
             outputs=len(classes),
         ),
-        layers=tuple(
-            LayerRecord(name, "Block", (CHANNELS, side, side), 1000, 0, True)
-            for name, side in LAYERS.items()
-        ),
+        layers=_modules(),
         explained=tuple(LAYERS),
         layer_reason="four stages",
         recorded=tuple(LAYERS),
@@ -125,6 +146,28 @@ def _plan(count: int) -> Plan:
     )
 
 
+def _modules() -> tuple[LayerRecord, ...]:
+    """Return the table of layers: the explained ones, each followed by as many of its parts."""
+    parts = MODULES // len(LAYERS) - 1
+    return tuple(
+        record
+        for name, (channels, side) in LAYERS.items()
+        for record in (
+            LayerRecord(name, "Block", (channels, side, side), 0, 0, True),
+            *(
+                LayerRecord(f"{name}.{at}", "Conv2d", (channels, side, side), 1000, 1, True)
+                for at in range(parts)
+            ),
+        )
+    )
+
+
+def _kernels(random: np.random.Generator) -> KernelSheet:
+    values = random.normal(size=(16, 3, 3, 3)).astype(np.float32)
+    picture, shown = kernel_sheet(values)
+    return KernelSheet("features.1.0", "Conv2d", values, encode_png(picture), shown)
+
+
 def _prototypes(plan: Plan, random: np.random.Generator) -> list[Row]:
     rows = []
     for file in sorted(photographs().glob("*.jpg")):
@@ -147,13 +190,13 @@ def _prototypes(plan: Plan, random: np.random.Generator) -> list[Row]:
                 maps=tuple(
                     pack_map(_smooth(random, side), method, layer, "class:0")
                     for method in METHODS
-                    for layer, side in LAYERS.items()
+                    for layer, (_, side) in LAYERS.items()
                 ),
                 activations=tuple(
                     pack_activation(
-                        np.stack([_smooth(random, side) for _ in range(CHANNELS)]), layer, 8
+                        np.stack([_smooth(random, side) for _ in range(channels)]), layer, 8
                     )
-                    for layer, side in LAYERS.items()
+                    for layer, (channels, side) in LAYERS.items()
                 ),
             )
         )
@@ -169,8 +212,9 @@ def _smooth(random: np.random.Generator, side: int) -> NDArray[np.float32]:
 
 def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int) -> Row:
     label = number % len(plan.model.classes)
-    right = number % 10 < 7
-    first = label if right else (label + 1 + number % 5) % len(plan.model.classes)
+    turn = number + number // len(plan.model.classes)
+    right = turn % 10 < 7
+    first = label if right else (label + 1 + turn // 10 % 5) % len(plan.model.classes)
     score = 0.3 + 0.7 * (number * 7919 % 9973) / 9973
     others = [(first + step) % len(plan.model.classes) for step in range(1, 5)]
     predictions = (
@@ -193,16 +237,16 @@ def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int) -> Row:
 def _batches(entries: Sequence[ImageEntry], random: np.random.Generator) -> list[ChannelBatch]:
     count = len(entries)
     found = []
-    for layer, side in LAYERS.items():
-        mean = random.random((count, CHANNELS), dtype=np.float32)
+    for layer, (channels, side) in LAYERS.items():
+        mean = random.random((count, channels), dtype=np.float32)
         found.append(
             ChannelBatch(
                 layer=layer,
                 ids=tuple(entry.id for entry in entries),
                 mean=mean,
                 maximum=mean * 3,
-                zeros=random.random((count, CHANNELS), dtype=np.float32),
-                place=random.integers(0, side * side, (count, CHANNELS)).astype(np.int32),
+                zeros=random.random((count, channels), dtype=np.float32),
+                place=random.integers(0, side * side, (count, channels)).astype(np.int32),
                 height=side,
                 width=side,
             )

@@ -112,7 +112,8 @@ def _writer_flags(command: _F) -> _F:
             click.option(
                 "--keep",
                 metavar="N|all",
-                help="Images that TensorBoard and W&B show, chosen by stated rules.  [default: 64]",
+                help="Images that TensorBoard and W&B show, and whose strongest channels the "
+                "report shows, chosen by stated rules.  [default: 64]",
             ),
             click.option(
                 "--report-url", metavar="U", help="Where the HTML report will be published."

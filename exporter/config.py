@@ -56,7 +56,8 @@ class WriterConfig(BaseModel):
 
     Attributes:
         writers: which sinks are written.
-        keep: images that go to TensorBoard and W&B, a number or ``all``.
+        keep: images that go to TensorBoard and W&B and whose strongest channels the report shows,
+            a number or ``all``.
         report_url: where the HTML report will be published, for links from the other sinks.
         tensorboard_url: where TensorBoard will be, for links from the other sinks.
         wandb: ``offline``, ``online`` or ``off``.

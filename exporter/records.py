@@ -155,6 +155,8 @@ class ModelRecord:
         parameters: number of parameters.
         output: path of the explained tensor inside the model's output, ``""`` for all of it.
         outputs: number of values a row of the output (classes, for a classifier).
+        scores: what a prediction's score is: ``probability``, ``share`` of the plane's area (a
+            segmentation), or ``value``, the raw output.
     """
 
     name: str
@@ -166,6 +168,7 @@ class ModelRecord:
     parameters: int
     output: str = ""
     outputs: int = 0
+    scores: str = "probability"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
   const now = exporter.now;
   const { values: state } = exporter.state;
   const { element } = exporter;
+  const KEPT = 32;
 
   const predictions = () => {
     const index = exporter.index, list = $("v-predictions"), given = now.shard.p[exporter.data.rowOf(now.position)];
@@ -93,7 +94,9 @@
     const room = $("v-acts"), found = exporter.data.activationsOf(now.shard, exporter.data.rowOf(now.position));
     room.querySelectorAll("canvas").forEach(exporter.paint.release);
     room.replaceChildren();
-    $("v-acts-section").hidden = !found.length;
+    const { sheets, ids, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
+    $("v-acts-section").hidden = !found.length && !without;
+    if (without) room.append(element("p", "muted", "Shown for the " + sheets.toLocaleString("en") + " images that --keep chose, of " + ids.length.toLocaleString("en") + "; the run folder has them all."));
     for (const layer of found) {
       const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
       head.append(element("code", "", layer.layer));

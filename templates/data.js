@@ -49,6 +49,14 @@ window.exporter = window.exporter || {};
     }
   };
 
+  // The page asks for the first shard itself, so that it comes beside the index.
+  const first = document.querySelector("script[data-shard]");
+  if (first) {
+    waiting.set(0, []);
+    first.addEventListener("load", () => settle(0, shards.has(0) ? null : new Error("empty")));
+    first.addEventListener("error", () => settle(0, new Error("the file " + first.src + " is missing")));
+  }
+
   // The last one asked for is loaded first: it is what the reader looks at.
   const load = (number) => {
     if (shards.has(number)) {

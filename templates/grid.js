@@ -2,9 +2,13 @@
 "use strict";
 (() => {
   const GAP = 14, BESIDE = 2, MOST_HIGH = 15e6;
+  // Pixels across a tile's map: enough for its at most 28 cells; the browser enlarges the rest.
+  const PAINTED = 96;
+  // Rows beside those in sight; none until the page is there.
+  let beside = 0;
   const $ = (id) => document.getElementById(id);
-  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
-  const { BITS, name, className, labelName, sorts } = exporter.select;
+  const { BITS, name, className } = exporter.select;
+  const { fill, reflect, names } = exporter.form;
   const { values: state, read, write } = exporter.state;
   let index, order = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
   const live = new Map();
@@ -33,8 +37,8 @@
       const maps = exporter.data.mapsOf(shard, exporter.data.rowOf(position)).filter((map) => map.method === method);
       const map = maps.find((one) => one.layer === layer) || maps.find((one) => index.layers[one.layer] === "");
       if (!map) return;
-      const height = Math.round(128 * index.view[0] / index.view[1]);
-      exporter.paint.draw(canvas, map, height, 128, { rectify: index.methods[method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
+      const height = Math.round(PAINTED * index.view[0] / index.view[1]);
+      exporter.paint.draw(canvas, map, height, PAINTED, { rectify: index.methods[method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
       canvas.style.opacity = Number(state.opacity) / 100;
     }).catch((error) => { entry.element.title = error.message; });
   };
@@ -105,8 +109,8 @@
 
   const show = () => {
     const grid = $("grid"), top = grid.getBoundingClientRect().top, factor = stretch();
-    const from = Math.max(0, Math.floor(-top * factor / tall) - BESIDE) * columns;
-    const rows = Math.ceil(innerHeight / tall) + 2 * BESIDE + 1;
+    const from = Math.max(0, Math.floor(-top * factor / tall) - beside) * columns;
+    const rows = Math.ceil(innerHeight / tall) + 2 * beside + 1;
     const to = Math.min(order.length, from + rows * columns);
     for (const entry of [...live.values()]) {
       if ((entry.place < from || entry.place >= to) && entry.button !== document.activeElement) drop(entry);
@@ -148,45 +152,6 @@
     write();
     exporter.grid.changed();
   };
-
-  // ------------------------------------------------------------ form
-  const option = (list, value, content) => {
-    const one = document.createElement("option");
-    one.value = value;
-    one.textContent = content;
-    list.append(one);
-  };
-  const fill = () => {
-    const counts = new Array(index.classes.length).fill(0);
-    for (const at of index.predicted) if (at >= 0) counts[at]++;
-    const named = index.classes.map((number, at) => [index.names[number] || "class " + number, number, counts[at]]).filter((one) => one[2]);
-    named.sort((a, b) => a[0].localeCompare(b[0]));
-    for (const [title, number, count] of named) option($("class"), number, title + " (" + count + ")");
-    const each = new Array(index.labels.length).fill(0);
-    for (const at of index.label) if (at >= 0) each[at]++;
-    const given = index.labels.map((label, at) => [label, each[at]]).sort((a, b) => a[0].localeCompare(b[0]));
-    for (const [label, number] of given) option($("label"), label, label + " (" + number + ")");
-    $("label").closest(".field").hidden = !given.length;
-    for (const [key, [title]] of Object.entries(sorts)) {
-      if (key === "loss" && !index.loss) continue;
-      if (key === "label" && !index.labels.length) continue;
-      if (key === "predicted" && !named.length) continue;
-      option($("sort"), key, title);
-    }
-    for (const method of index.methods) option($("map"), method.name, method.title);
-    index.layers.forEach((layer, at) => { if (layer) option($("layer"), at, layer); });
-    for (const name of Object.keys(exporter.colours)) option($("colour"), name, name);
-    $("score-name").textContent = index.probability ? "Score, %" : "Score, raw";
-    const known = index.correct.includes("1") || index.correct.includes("0");
-    $("outcome").closest(".field").hidden = !known;
-    $("class").closest(".field").hidden = !named.length;
-    let seen = 0;
-    for (const bits of index.flags) seen |= bits;
-    for (const one of [...$("maps").options]) if (one.value && !(seen & BITS[one.value])) one.remove();
-    $("maps").closest(".field").hidden = !(seen & BITS.flagged);
-    $("layer").closest(".field").hidden = !$("layer").options.length;
-  };
-  const reflect = () => { for (const field of FIELDS) $(field).value = state[field] ?? ""; };
 
   const move = (to) => {
     if (!order.length) return;
@@ -246,6 +211,9 @@
     exporter.viewer.begin();
     refresh();
     exporter.viewer.restore();
+    const later = () => { beside = BESIDE; soon(); names(); };
+    const idle = () => window.requestIdleCallback ? requestIdleCallback(later, { timeout: 1000 }) : setTimeout(later, 200);
+    if (document.readyState === "complete") idle(); else addEventListener("load", idle);
   };
   document.addEventListener("exporter-index", begin);
 })();

@@ -4,8 +4,12 @@ document.addEventListener("DOMContentLoaded", () => {
   // A number as it is written: with a true minus sign, thousands apart, perhaps in percent.
   const read = (text) => text.trim() === "" || text.trim() === "—" ? -Infinity : parseFloat(text.replace("−", "-").replace(/e−/, "e-").replace(/,/g, ""));
   for (const table of document.querySelectorAll("table.sortable")) {
-    const body = table.tBodies[0];
-    const original = [...body.rows];
+    // Long tables have several bodies, of which those out of sight are not laid out.
+    let bodies = null, original = null;
+    const begin = () => {
+      bodies = [...table.tBodies].map((body) => [body, body.rows.length]);
+      original = bodies.flatMap(([body]) => [...body.rows]);
+    };
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
       if (head.dataset.kind === "none") return;
@@ -20,6 +24,7 @@ document.addEventListener("DOMContentLoaded", () => {
         return head.dataset.kind === "number" ? Number(cell.dataset.value ?? read(cell.textContent)) : cell.textContent.trim();
       };
       button.addEventListener("click", () => {
+        if (!original) begin();
         const now = head.getAttribute("aria-sort");
         const first = head.dataset.kind === "number" ? "descending" : "ascending";
         const second = first === "ascending" ? "descending" : "ascending";
@@ -33,25 +38,29 @@ document.addEventListener("DOMContentLoaded", () => {
           else if (head.dataset.kind === "number") rows.sort((a, b) => sign * (key(a) - key(b)));
           else rows.sort((a, b) => sign * key(a).localeCompare(key(b), undefined, { numeric: true }));
         }
-        body.append(...rows);
+        let from = 0;
+        for (const [body, size] of bodies) body.append(...rows.slice(from, from += size));
       });
     });
   }
   const find = document.getElementById("find");
   if (find) {
     find.closest("p").hidden = false;
-    const rows = [...document.getElementById(find.dataset.table).tBodies[0].rows];
+    const table = document.getElementById(find.dataset.table);
     const out = document.querySelector("output[for=find]");
+    let rows = null;
     const filter = () => {
+      rows ??= [...table.tBodies].flatMap((body) => [...body.rows]);
       const text = find.value.trim().toLowerCase();
       let shown = 0;
       for (const row of rows) {
         row.hidden = text !== "" && !row.textContent.toLowerCase().includes(text);
         if (!row.hidden) shown++;
       }
+      table.classList.toggle("found", text !== "");
       out.textContent = text ? shown + " of " + rows.length + " " + (find.dataset.noun || "layers") : "";
     };
     find.addEventListener("input", filter);
-    filter();
+    if (find.value) filter();
   }
 });

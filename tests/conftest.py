@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -100,6 +101,8 @@ def sample_plan(
     shard_size: int = 8,
     methods: Sequence[str] = METHODS,
     layers: dict[str, int] | None = None,
+    channels: Mapping[str, int] = CHANNELS,
+    target: str = "predicted",
     model: str = "resnet18",
 ) -> Plan:
     """Return the plan of a run over the images; nothing is computed."""
@@ -120,7 +123,7 @@ def sample_plan(
         layers=(
             LayerRecord("conv1", "Conv2d", (64, 112, 112), 9408, 0, True),
             *(
-                LayerRecord(name, "Sequential", (CHANNELS.get(name, 8), size, size), 100, 0, True)
+                LayerRecord(name, "Sequential", (channels.get(name, 8), size, size), 100, 0, True)
                 for name, size in explained.items()
             ),
             LayerRecord("fused<b>", "Identity", None, 0, 1, False),
@@ -130,7 +133,7 @@ def sample_plan(
         layer_reason="the last two stages",
         recorded=tuple(explained),
         methods=tuple(_method(name) for name in methods),
-        target="predicted",
+        target=target,
         image_set="photos",
         images=tuple(_entries(images)),
         shards=tuple(
@@ -233,7 +236,7 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
         logits[label_index] += 2
     scores = np.exp(logits) / np.exp(logits).sum()
     best = np.argsort(-scores)[:3]
-    target = f"class:{best[0]}"
+    targets = [f"class:{n}" for n in best[: 2 if plan.target == "top-2" else 1]]
     return replace(
         row,
         width=pixels.shape[1],
@@ -245,7 +248,7 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
         loss=None if label_index is None else float(np.float32(-np.log(scores[label_index]))),
         correct=None if label_index is None else bool(best[0] == label_index),
         image=content,
-        maps=tuple(_maps(plan, image, generator, target)),
+        maps=tuple(_maps(plan, image, generator, targets)),
         activations=tuple(
             pack_activation(_activation(plan, entry, layer), layer, 8) for layer in plan.recorded
         ),
@@ -253,28 +256,29 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
 
 
 def _maps(
-    plan: Plan, image: SampleImage, generator: np.random.Generator, target: str
+    plan: Plan, image: SampleImage, generator: np.random.Generator, targets: Sequence[str]
 ) -> list[StoredMap]:
     sizes = {layer.name: layer.output[1] for layer in plan.layers if layer.name in plan.explained}
     maps = []
-    for method in plan.methods:
-        for layer in plan.explained:
-            values = sample_map(generator, sizes[layer])
-            if image.zero_map and (method.name, layer) == (
-                plan.methods[0].name,
-                plan.explained[-1],
-            ):
-                values = np.zeros_like(values)
-            maps.append(pack_map(values, method.name, layer, target))
+    for method, layer, target in product(plan.methods, plan.explained, targets):
+        values = sample_map(generator, sizes[layer])
+        if image.zero_map and (method, layer) == (plan.methods[0], plan.explained[-1]):
+            values = np.zeros_like(values)
+        maps.append(pack_map(values, method.name, layer, target))
     return maps
 
 
 def _activation(plan: Plan, entry: ImageEntry, layer: str) -> NDArray[np.float32]:
-    """Return what a ReLU of the layer gave, float32 (C, H, W); channel 3 is dead."""
+    """Return what a ReLU of the layer gave, float32 (C, H, W); channel 3 is dead.
+
+    Of a layer of more than 64 channels the last one is three times channel 1.
+    """
     channels, size, _ = next(one.output for one in plan.layers if one.name == layer)
     generator = np.random.default_rng(int(entry.key[8:16], 16) + len(layer))
     values = np.stack([sample_map(generator, size) for _ in range(channels)])
     values[3] = 0
+    if channels > 64:
+        values[-1] = 3 * values[1]
     return np.maximum(values, 0)
 
 
@@ -351,6 +355,8 @@ def build_run(
     shard_size: int = 8,
     methods: Sequence[str] = METHODS,
     layers: dict[str, int] | None = None,
+    channels: Mapping[str, int] = CHANNELS,
+    target: str = "predicted",
     model: str = "resnet18",
     shards: int | None = None,
 ) -> Path:
@@ -362,10 +368,21 @@ def build_run(
         shard_size: images a shard.
         methods: names of map methods.
         layers: layer to side of its square maps; ``layer3`` 14 and ``layer4`` 7 where None.
+        channels: layer to number of channels; 8 where it is not told. The last one of a layer of
+            more than 64 is three times channel 1.
+        target: ``predicted``, or ``top-2`` for maps of two classes an image.
         model: name of the model.
         shards: write only the first so many, leaving the run partial; None finishes it.
     """
-    plan = sample_plan(images, shard_size=shard_size, methods=methods, layers=layers, model=model)
+    plan = sample_plan(
+        images,
+        shard_size=shard_size,
+        methods=methods,
+        layers=layers,
+        channels=channels,
+        target=target,
+        model=model,
+    )
     with create_run(path, plan, parts=PARTS) as folder:
         folder.write_kernels(sample_kernels())
         write_shards(folder, images, range(len(plan.shards) if shards is None else shards))

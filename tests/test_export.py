@@ -12,6 +12,7 @@ from torch import nn
 
 import exporter
 from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
+from exporter.records import MAP_LEVELS
 
 
 class Small(nn.Module):
@@ -113,6 +114,28 @@ def test_any_cut_into_shards_gives_the_same_rows_and_statistics(
     ]
     assert len({tuple(run.rows()) for run in runs}) == 1
     assert len({run.channels() for run in runs}) == 1
+
+
+def test_a_run_goes_on_with_smaller_batches(photos: Path, tmp_path: Path) -> None:
+    def run(out: str, batch_size: int, **more: object) -> exporter.store.Run:
+        return exporter.export(
+            Small(), photos, out=tmp_path / out, shard_size=4, batch_size=batch_size,
+            **SETTINGS, **more,
+        )  # fmt: skip
+
+    whole, cut = run("whole", 4), run("cut", 4)
+    before = list(cut.rows())
+    (cut.path / "shards" / "00001.parquet").unlink()
+    resumed = list(run("cut", 1, resume=True).rows())
+    assert resumed[:4] == before[:4]
+    assert [row.id for row in resumed] == [row.id for row in whole.rows()]
+    for ours, theirs in zip(resumed, whole.rows(), strict=True):
+        for one, other in zip(ours.maps, theirs.maps, strict=True):
+            span = other.hi - other.lo
+            assert abs(one.lo - other.lo) <= 1e-6 * span
+            assert abs(one.hi - other.hi) <= 1e-6 * span
+            # Two values that are equal to 1e-6 may be rounded to neighbouring levels.
+            assert np.abs(one.array() - other.array()).max() <= span * (1e-6 + 1 / MAP_LEVELS)
 
 
 def test_statistics_are_those_of_the_activations(photos: Path, tmp_path: Path) -> None:

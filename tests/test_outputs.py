@@ -144,6 +144,10 @@ def test_a_segmentation_runs_with_no_configuration(work: Path) -> None:
     assert any("--output names another (aux)" in note for note in made.plan.notes)
     assert any("mean logit over the region" in note for note in made.plan.notes)
     assert (made.plan.model.output, made.plan.model.outputs) == ("out", 4)
+    assert made.plan.model.scores == "share"
+    page = (made.path / "html/list/00000.html").read_text("utf-8")
+    assert "Predictions, share of the area" in page
+    assert "probability" not in page
 
 
 def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> None:

@@ -108,7 +108,7 @@ def plan_target(
     outputs = len(record.classes) if read.outputs is None else read.outputs
     return PlannedTarget(
         scorer,
-        with_output(record, path or "", outputs),
+        with_output(record, path or "", outputs, read.shown),
         tuple(note for note in (guess, read.note) if note),
         execution,
     )

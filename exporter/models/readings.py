@@ -38,6 +38,7 @@ class Reading:
         present: bool (N, K), where not every image has all K.
         region: from indices (N, T) to the places that count, bool (N, T, H, W), of a segmentation.
         note: what the user should know of how the output was read, or ``""``.
+        shown: what the scores of ``predict`` are: ``probability``, ``share`` or ``value``.
     """
 
     ranks: Tensor
@@ -50,6 +51,7 @@ class Reading:
     present: Tensor | None = None
     region: Callable[[Tensor], Tensor] | None = None
     note: str = ""
+    shown: str = "probability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ def quantity(rows: Tensor, note: str) -> Reading:
         named="value",
         outputs=1,
         note=note,
+        shown="value",
     )
 
 

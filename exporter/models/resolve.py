@@ -136,19 +136,22 @@ def adopt(
     return ResolvedModel(module, record)
 
 
-def with_output(record: ModelRecord, path: str, outputs: int) -> ModelRecord:
+def with_output(
+    record: ModelRecord, path: str, outputs: int, scores: str = "probability"
+) -> ModelRecord:
     """Complete a record, once a trial forward has shown the model's output.
 
     Args:
         record: as ``resolve`` gave it.
         path: where the explained tensor is, as ``locate_output`` found it.
         outputs: number of values a row of it.
+        scores: what a prediction's score is.
 
     Raises:
         ModelError: if there are class names, and not one for each value.
     """
     check_classes(record.classes, outputs)
-    return replace(record, output=path, outputs=outputs)
+    return replace(record, output=path, outputs=outputs, scores=scores)
 
 
 def find_source(spec: str, weights: str) -> Source:

@@ -93,6 +93,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         finite=torch.isfinite(values).flatten(1).all(1),
         named="mask" if classes == 1 else "class",
         outputs=classes,
+        shown="share",
         region=region,
         note=(
             f"the output is a plane of {height}×{width} with {classes} "

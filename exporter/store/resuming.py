@@ -8,10 +8,11 @@ from exporter.store.plans import Document, image_ids
 
 # Whom a run was made by, when, and how that is told: not what it contains. Where the images were
 # found is told by their hashes; `images` and `model` of the settings are only how they were named.
+# A run whose batches do not fit goes on with smaller ones: maps are equal to 1e-6 of their range.
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema"}
 )
-_TOLD_SETTINGS = frozenset({"images"})
+_TOLD_SETTINGS = frozenset({"images", "batch_size"})
 _NAMED = ("settings", "execution", "versions", "label_index")
 
 

@@ -16,6 +16,7 @@ from exporter.records import Plan, Row
 from exporter.render import COLORMAPS
 from exporter.writers.html_shards import FLAGS, finite, flag_bits
 from exporter.writers.html_text import score as score_text
+from exporter.writers.html_text import score_words
 from exporter.writers.options import WriterOptions
 
 IMAGES_A_SHARD = 256
@@ -42,7 +43,7 @@ class SetIndex:
         flagged: maps by (method, layer, flag).
         skipped: (path, reason).
         maps: how many maps there are.
-        probability: whether scores are probabilities.
+        probability: whether scores are written in percent.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -111,8 +112,8 @@ def photograph(position: int, id: str) -> str:
 
 
 def shows_probability(plan: Plan) -> bool:
-    """Whether scores are probabilities; with one output they are its raw values."""
-    return plan.model.outputs != 1
+    """Whether scores are shares of one, written in percent; else they are raw values."""
+    return score_words(plan)["title"] != "Output"
 
 
 def explained_layers(plan: Plan) -> list[str]:
@@ -147,6 +148,7 @@ def index_script(
         "perShard": IMAGES_A_SHARD,
         "view": list(plan.model.preprocessing.size),
         "probability": shows_probability(plan),
+        "scoreUnit": score_words(plan)["unit"],
         "methods": [
             {"name": one.name, "title": one.title, "relu": one.relu, "pixel": one.pixel}
             for one in plan.methods
@@ -164,6 +166,7 @@ def index_script(
         "correct": "".join("-" if one is None else str(int(one)) for one in index.correct),
         "flags": index.flags,
         "tensorboard": options.tensorboard_url,
+        "sheets": len(options.kept) if plan.recorded else None,
         "channelPages": channel_pages or {},
         "channelsPerPage": CHANNELS_A_PAGE,
         "classPages": list(class_pages),

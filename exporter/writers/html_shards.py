@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def pack_shard(
     rows: Sequence[Row],
     methods: Mapping[str, tuple[int, MethodRecord]],
     layers: Mapping[str, int],
+    sheets: Container[str],
 ) -> str:
     """Return the script of one shard: a call of ``exporterShard`` with its number and contents.
 
@@ -53,12 +54,13 @@ def pack_shard(
         rows: its images, with maps and activations.
         methods: name to place and record of each method.
         layers: name to place of each explained layer.
+        sheets: ids of the images whose strongest channels are shown.
     """
     targets: dict[str, int] = {}
     contents = {
         "maps": _maps(rows, methods, layers, targets),
         "targets": list(targets),
-        "acts": _activations(rows),
+        "acts": _activations(rows, sheets),
         "p": [_predictions(row) for row in rows],
         "size": [None if row.width is None else [row.width, row.height] for row in rows],
         "crop": [None if row.crop is None else [round(x, 2) for x in row.crop] for row in rows],
@@ -188,10 +190,10 @@ def _maps(
     return packed
 
 
-def _activations(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, int, int, int], list[tuple[int, StoredActivation]]] = {}
     for at, row in enumerate(rows):
-        for one in row.activations:
+        for one in row.activations if row.id in sheets else ():
             key = (one.layer, one.height, one.width, len(one.channels))
             groups.setdefault(key, []).append((at, one))
     sizes = {key: display_size(key[1], key[2], ACTIVATION_CELLS) for key in groups}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.records import Preprocessing
+from exporter.records import Plan, Preprocessing
 from exporter.render import COLORMAPS, encode_png, heatmap
 
 POLICY = (
@@ -23,7 +23,7 @@ POLICY = (
 
 ASSETS = (
     "report.css", "theme.js", "tables.js", "channels.js",
-    "paint.js", "data.js", "state.js", "select.js", "grid.js",
+    "paint.js", "data.js", "state.js", "select.js", "form.js", "grid.js",
     "stage.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
 )  # fmt: skip
 
@@ -116,6 +116,21 @@ def score(value: float | None, *, probability: bool) -> str:
     if value is None:
         return ""
     return percent(value) if probability else figure(value)
+
+
+def score_words(plan: Plan) -> dict[str, str]:
+    """Return what the scores of a run's predictions are: ``unit``, and the ``title`` of their mean.
+
+    A run that does not say it (made before ``scores`` was kept) has raw values where it has one.
+    """
+    kind = plan.model.scores
+    if kind == "probability" and plan.model.outputs == 1:
+        kind = "value"
+    return {
+        "probability": {"unit": "probability", "title": "Confidence"},
+        "share": {"unit": "share of the area", "title": "Area"},
+        "value": {"unit": "raw output", "title": "Output"},
+    }[kind]
 
 
 def moment(iso: str) -> str:

@@ -12,7 +12,8 @@ class WriterOptions:
     """Choices that only the writers read.
 
     Attributes:
-        kept: ids of the images that TensorBoard and W&B show, in plan order.
+        kept: ids of the images that TensorBoard and W&B show, and whose strongest channels the
+            report shows, in plan order.
         kept_reason: the rule that chose each of them, in words.
         report_url: web address of the published HTML report, or None.
         tensorboard_url: web address of the TensorBoard server, or None.

@@ -17,6 +17,8 @@ from exporter.writers.events import histogram_value, image_value, scalar_value
 if TYPE_CHECKING:
     from exporter.store import Run
 
+_SCORES = {"probability": "probability", "share": "share of the area", "value": "output"}
+
 COLUMNS = ("error", "correct", "loss", "predictions", "maps.list.element.flags")
 
 
@@ -45,7 +47,8 @@ def set_values(run: Run) -> Iterator[Any]:
         )
     scores = _scores(table)
     if scores.size:
-        what = "probability" if run.plan.model.outputs > 1 else "output"
+        kind = run.plan.model.scores
+        what = _SCORES["value" if kind == "probability" and run.plan.model.outputs == 1 else kind]
         yield scalar_value(
             "set/mean confidence",
             float(scores.mean()),

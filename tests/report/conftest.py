@@ -59,6 +59,27 @@ def report(run_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_runs(
+    make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Runs that have what the sample lacks, with their reports.
+
+    ``wide`` explains two classes an image and has a layer of more channels than a page shows;
+    ``partial`` was interrupted, so that what only the whole set shows is not there yet.
+    """
+    place = tmp_path_factory.mktemp("others") / PLACE
+    wide = {"target": "top-2", "channels": {"layer4": 300}, "methods": ("gradcam", "layercam")}
+    found = {
+        "wide": make_run(place / "wide" / "run", **wide),
+        "partial": make_run(place / "partial" / "run", shards=2),
+    }
+    (found["partial"] / "tensorboard").mkdir()
+    for run in found.values():
+        write_report(run)
+    return found
+
+
+@pytest.fixture(scope="session")
 def run(run_folder: Path) -> Run:
     return open_run(run_folder)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ import pytest
 
 from exporter.records import Row, StoredMap
 from exporter.render import COLORMAPS, heatmap, overlay
-from exporter.store import Run
+from exporter.store import Run, open_run
+from exporter.writers.html_text import figure
 
 pytestmark = pytest.mark.browser
 
@@ -35,6 +37,12 @@ class Desk:
     report: Path
     run: Run
     until: Callable[[Any, str], None]
+    others: Mapping[str, Path]
+
+    def at(self, other: str) -> Desk:
+        """Return the desk with another report: ``wide`` or ``partial``."""
+        run = open_run(self.others[other])
+        return replace(self, report=self.others[other] / "html", run=run)
 
     def open(self, name: str, state: str = "") -> None:
         self.page.goto("about:blank")
@@ -101,14 +109,18 @@ def control(*names: str) -> Callable[[Try], Try]:
 
 @pytest.fixture(scope="module")
 def desk(
-    chromium: Any, report: Path, run: Run, until: Callable[[Any, str], None]
+    chromium: Any,
+    report: Path,
+    run: Run,
+    until: Callable[[Any, str], None],
+    other_runs: Mapping[str, Path],
 ) -> Iterator[Desk]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     trouble: list[str] = []
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
-    yield Desk(page, report, run, until)
+    yield Desk(page, report, run, until, other_runs)
     context.close()
     assert trouble == []
 
@@ -455,11 +467,23 @@ def geometry(desk: Desk) -> None:
 
 @control("viewer-target")
 def target(desk: Desk) -> None:
+    # Where one class is explained there is nothing to choose.
     desk.viewer(desk.row)
-    # The sample explains one class: nothing to choose, so nothing is offered.
     assert not desk.control("viewer-target").is_visible()
+    desk = desk.at("wide")
+    row = desk.row
+    desk.viewer(row)
+    first, second = (one.name for one in row.predictions[:2])
     options = desk.page.locator('[data-control="viewer-target"] option')
-    assert options.all_inner_texts() == [desk.row.predictions[0].name]
+    assert options.all_inner_texts() == [first, second]
+    assert first in desk.text("#v-caption")
+    act = lambda: desk.control("viewer-target").select_option(label=second)  # noqa: E731
+    assert changed(desk, "#v-heat", act)
+    assert second in desk.text("#v-caption")
+    target = f"class:{row.predictions[1].index}"
+    same = [one for one in row.maps if (one.method, one.layer) == ("gradcam", "layer4")]
+    shown = next(one for one in same if one.target == target)
+    assert [desk.text("#v-lo"), desk.text("#v-hi")] == ["0", figure(shown.hi)]
 
 
 @control("viewer-full")
@@ -639,7 +663,7 @@ def class_image(desk: Desk) -> None:
 def pair_images(desk: Desk) -> None:
     desk.open("index.html")
     link = desk.control("pair-images")
-    said = int(re.sub(r"\D", "", link.inner_text()))
+    said = int(re.sub(r"\D", "", link.text_content()))
     link.click()
     desk.wait("location.pathname.endsWith('/images.html')")
     desk.tiles(said)
@@ -711,10 +735,25 @@ def top_image(desk: Desk) -> None:
 
 @control("channel-part")
 def channel_part(desk: Desk) -> None:
-    # The sample's layers have fewer channels than a page shows, so its report has no such link;
-    # tests/writers/test_html.py opens a layer of several pages.
-    layer_page(desk)
-    assert desk.page.locator('[data-control="channel-part"]').count() == 0
+    wide = desk.at("wide")
+    name = layer_page(wide)
+    parts = wide.page.locator('[data-control="channel-part"]')
+    assert parts.all_inner_texts() == ["0–255", "256–299"]
+    parts.last.click()
+    wide.wait(f"location.pathname.endsWith('/{name.removesuffix('.html')}-2.html')")
+    channels = wide.page.locator("table.channels tbody tr").evaluate_all("l => l.map(r => r.id)")
+    assert channels == [f"c{number}" for number in range(256, 300)]
+
+
+@control("like-channel")
+def like_channel(desk: Desk) -> None:
+    wide = desk.at("wide")
+    layer_page(wide)
+    link = wide.page.locator('#c1 [data-control="like-channel"]')
+    assert link.inner_text() == "299"
+    link.click()
+    wide.wait("location.pathname.endsWith('-2.html') && location.hash === '#c299'")
+    wide.wait("document.getElementById('c299').getBoundingClientRect().bottom < innerHeight")
 
 
 @control("sort-column")
@@ -744,6 +783,106 @@ def single_list(desk: Desk) -> None:
     assert desk.page.locator(".rows tbody tr:visible").count() == 20
 
 
+# ------------------------------------------------------------ links from page to page
+
+LINKS = {
+    "all-classes": ("index.html", "Classes"),
+    "flagged-images": ("index.html", "Images"),
+    "layer-page": ("layers.html", None),
+    "list-image": ("list/00000.html", "Images"),
+    "method-page": ("index.html", "Methods"),
+    "kernel-layer": ("kernels.html", "conv1"),
+    "pair-class": ("index.html", None),
+}
+"""The page a link is on, and the heading of the page it leads to; its own text where None."""
+
+
+@control(*LINKS)
+def link(desk: Desk) -> None:
+    for name, (page, heading) in LINKS.items():
+        desk.open(page)
+        one = desk.control(name)
+        wanted, said = one.evaluate("a => a.href"), one.text_content()
+        one.click()
+        desk.wait(f"location.href.startsWith({wanted.partition('#')[0]!r})")
+        assert desk.text("h1") == (heading or said), name
+        if "#" in wanted:
+            assert desk.page.evaluate("location.hash").startswith(wanted[wanted.index("#") :])
+
+
+@control("up")
+def up(desk: Desk) -> None:
+    index, _ = class_of_the_most(desk)
+    for page, above in (
+        (f"classes/{index}.html", "Classes"),
+        ("layers/0.html", "Layers"),
+        ("list/00000.html", "Images"),
+    ):
+        desk.open(page)
+        desk.control("up").click()
+        desk.wait(f"document.querySelector('h1')?.textContent === {above!r}")
+
+
+@control("neighbour")
+def neighbour(desk: Desk) -> None:
+    layer_page(desk)
+    before = desk.text("h1")
+    back = desk.page.locator('[data-control="neighbour"][rel="prev"]')
+    name = back.inner_text().removeprefix("← ")
+    back.click()
+    desk.wait(f"document.querySelector('h1')?.textContent === {name!r}")
+    desk.page.locator('[data-control="neighbour"][rel="next"]').click()
+    desk.wait(f"document.querySelector('h1')?.textContent === {before!r}")
+
+
+@control("image-list")
+def image_list(desk: Desk) -> None:
+    browser = desk.page.context.browser
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto((desk.report / "images.html").as_uri())
+    tab.locator('[data-control="image-list"]').click()
+    assert tab.locator("h1").inner_text() == "Images 1 to 20"
+    context.close()
+
+
+@control("kept-image", "all-images")
+def kept(desk: Desk) -> None:
+    partial = desk.at("partial")
+    partial.open("index.html")
+    address = partial.control("kept-image").get_attribute("href")
+    partial.control("kept-image").click()
+    partial.wait("document.getElementById('viewer')?.open")
+    assert partial.page.evaluate("location.hash").startswith("#" + address.partition("#")[2])
+    partial.open("index.html")
+    said = partial.control("all-images").inner_text()
+    partial.control("all-images").click()
+    partial.wait("document.querySelector('button.tile')")
+    assert said == f"All {partial.text('#count')}" == "All 16 images"
+
+
+@control("shards-folder", "sink-folder")
+def folders(desk: Desk) -> None:
+    partial = desk.at("partial")
+    for name, folder in (("shards-folder", "shards"), ("sink-folder", "tensorboard")):
+        partial.open("index.html")
+        address = partial.control(name).evaluate("a => a.href")
+        assert Path(unquote(urlsplit(address).path)) == partial.run.path / folder
+        assert (partial.run.path / folder).is_dir()
+
+
+@control("tensorboard-server", "paper")
+def elsewhere(desk: Desk) -> None:
+    # There is no network here: where they would lead is what can be said.
+    desk.open("index.html")
+    assert desk.control("tensorboard-server").get_attribute("href") == "http://localhost:6006"
+    desk.open("methods.html")
+    method = desk.run.plan.methods[0]
+    assert desk.control("paper").get_attribute("href") == method.url
+    assert desk.control("paper").inner_text() == method.paper
+    assert desk.control("paper").get_attribute("rel") == "noreferrer"
+
+
 # ------------------------------------------------------------ the list of them
 
 
@@ -760,7 +899,7 @@ def test_every_control_has_a_test_and_every_test_a_control() -> None:
 
 
 def test_nothing_can_be_operated_that_has_no_name(desk: Desk, pages: tuple[Path, ...]) -> None:
-    unnamed = """[...document.querySelectorAll("button, input, select, summary, textarea")]
+    unnamed = """[...document.querySelectorAll("a[href], button, input, select, summary, textarea")]
       .filter((one) => !one.dataset.control).map((one) => one.outerHTML.slice(0, 120))"""
     for page in pages:
         desk.open(page.relative_to(desk.report).as_posix())

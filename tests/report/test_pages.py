@@ -12,6 +12,12 @@ pytestmark = pytest.mark.browser
 
 BROKEN = "[...document.images].filter(i => i.src && i.complete && !i.naturalWidth).map(i => i.src)"
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+# What is out of sight is not laid out; axe would pass over it.
+ALL_LAID_OUT = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("* { content-visibility: visible !important; }");
+  document.adoptedStyleSheets = [sheet];
+}"""
 
 
 def one_of_each(pages: tuple[Path, ...]) -> list[Path]:
@@ -83,6 +89,7 @@ def test_axe_finds_nothing_serious(
             if file.name == "images.html":
                 wanted = "#v-table canvas" if state else "button.tile"
                 until(tab, f"document.querySelector('{wanted}')")
+            tab.evaluate(ALL_LAID_OUT)
             tab.evaluate(AXE_SCRIPT)
             said = tab.evaluate("options => axe.run(document, options)", options)
             found += [
@@ -150,4 +157,47 @@ def test_without_javascript_tables_and_photographs_are_there(
     for name in ("layers.html", "list/00000.html", "methods.html"):
         tab.goto((report / name).as_uri())
         assert tab.locator("table tbody tr:visible").count() >= 2, name
+    context.close()
+
+
+# The contrast of WCAG 2.2 (1.4.3 and 1.4.11), of colours as they are painted.
+CONTRAST = """() => {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    const parts = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((one) => one / 255);
+    const [r, g, b] = parts.map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (one, other) => {
+    const [high, low] = [luminance(one), luminance(other)].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const paper = getComputedStyle(document.documentElement).backgroundColor;
+  const found = [];
+  for (const mark of document.querySelectorAll(".diagram :is(rect, circle)")) {
+    const { fill, opacity } = getComputedStyle(mark);
+    found.push([mark.getAttribute("class") || "circle", opacity === "1" ? ratio(fill, paper) : 0]);
+  }
+  for (const cell of document.querySelectorAll(".agree td:not(:empty)")) {
+    const { color, backgroundColor } = getComputedStyle(cell);
+    const behind = backgroundColor === "rgba(0, 0, 0, 0)" ? paper : backgroundColor;
+    found.push([cell.className, ratio(color, behind)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_have_the_contrast_that_reading_needs(
+    chromium: Any, report: Path, scheme: str
+) -> None:
+    context = chromium.new_context(color_scheme=scheme)
+    tab = context.new_page()
+    for name, least, marks in (("index.html", 3, 3), ("methods.html", 4.5, 6)):
+        tab.goto((report / name).as_uri())
+        found = tab.evaluate(CONTRAST)
+        assert len(found) >= marks, name
+        assert [one for one in found if one[1] < least] == [], name
     context.close()

@@ -98,7 +98,7 @@ def test_rows_without_maps_and_several_targets_find_their_places() -> None:
             ),
         ),
     ]
-    shard = unpack(pack_shard(3, rows, METHODS, {"layer4": 0}))
+    shard = unpack(pack_shard(3, rows, METHODS, {"layer4": 0}, ()))
     assert [(one["rows"], one["k"], one["h"], one["w"]) for one in shard["maps"]] == [
         ([1], 0, 2, 3),
         ([1], 1, 2, 3),
@@ -116,9 +116,18 @@ def test_channels_are_drawn_as_far_as_their_room_goes() -> None:
         pack_activation(generator.random((9, size, size)).astype(np.float32), f"layer{size}", 8)
         for size in (56, 28, 14, 7)
     )
-    shard = unpack(pack_shard(0, [Row("a", "a", "a.jpg", activations=made)], METHODS, {}))
+    shard = unpack(pack_shard(0, [Row("a", "a", "a.jpg", activations=made)], METHODS, {}, {"a"}))
     sent = sum(len(base64.b64decode(one["v"])) for one in shard["acts"])
     assert sent <= ACTIVATION_BYTES
     assert {one["d"] for one in shard["acts"]} == {4}
     assert max(one["h"] for one in shard["acts"]) == ACTIVATION_CELLS
     assert all(len(one["c"][0]) == 8 for one in shard["acts"])
+
+
+def test_only_kept_images_bring_their_channels() -> None:
+    made = (pack_activation(np.ones((3, 2, 2), np.float32), "layer4", 2),)
+    rows = [Row(name, name, f"{name}.jpg", activations=made) for name in "abc"]
+    (entry,) = unpack(pack_shard(0, rows, METHODS, {}, {"a", "c"}))["acts"]
+    assert entry["rows"] == [0, 2]
+    assert entry["c"] == [[0, 1], [0, 1]]
+    assert unpack(pack_shard(0, rows, METHODS, {}, ()))["acts"] == []
