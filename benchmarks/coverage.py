@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.coverage_outputs import build as built
+from benchmarks.coverage_outputs import detection_models, look, segmentation_models
 from benchmarks.families import FAMILIES
 from benchmarks.fixtures import prepared
-from benchmarks.following import Check, check
+from benchmarks.following import check
 
 _SIZES = {"inception_v3": 299}
 """torchvision's classifiers that do not take 224 pixels."""
@@ -55,7 +57,7 @@ class Group:
 
 
 GROUPS: dict[str, Group] = {}
-"""The groups of the JSON by name. Another output kind registers its own: names, build, look."""
+"""The groups of the JSON by name."""
 
 
 def covered(module: nn.Module, side: int) -> dict[str, Any]:
@@ -69,20 +71,7 @@ def covered(module: nn.Module, side: int) -> dict[str, Any]:
         The model's entry: what was taken, what was measured, and ``why`` where it failed.
     """
     prepared(module, size=(side, side))
-    found: Check = check(module, size=(side, side))
-    return {
-        "layers": list(found.choice.names),
-        "reason": found.choice.reason,
-        "output": found.output,
-        "maps": [list(shape) for shape in found.shapes],
-        "finite": found.finite,
-        "varied": found.varied,
-        "carried": found.carried,
-        "shuffled": found.shuffled,
-        "method": found.method,
-        "stimulus": list(found.stimulus),
-        "why": found.failure,
-    }
+    return check(module, size=(side, side)).entry()
 
 
 def _torchvision_names() -> tuple[str, ...]:
@@ -114,6 +103,11 @@ def _transformers(name: str) -> tuple[nn.Module, int]:
 
 
 GROUPS["torchvision_classification"] = Group(_torchvision_names, _torchvision)
+for _title, _names in (
+    ("torchvision_segmentation", segmentation_models),
+    ("torchvision_detection", detection_models),
+):
+    GROUPS[_title] = Group(_names, built, look=look)
 GROUPS["timm"] = Group(lambda: tuple(FAMILIES), _timm, goal=95)
 GROUPS["transformers"] = Group(lambda: _TRANSFORMERS, _transformers)
 

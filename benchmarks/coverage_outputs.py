@@ -1,32 +1,30 @@
-"""Which segmentation and detection models are explained with no configuration at all.
-
-    python -m benchmarks.coverage_outputs --json
+"""Segmentation and detection models of `benchmarks.coverage`: how they are built and looked at.
 
 Every model is built with random weights (nothing is fetched), its layers and its target are left
-to the exporter, and Grad-CAM, LayerCAM and HiResCAM of one small picture are made. A model counts
-where each method has a map that is finite and not constant at every layer taken. Of a detector, the
-best candidate before suppression is explained, because random weights let no box survive.
+to the exporter, and Grad-CAM, LayerCAM and HiResCAM of one picture are made; each has to be finite
+and not constant at every layer taken. Then the moving patch of `benchmarks.following` is explained
+for one class: of a segmentation its mean logit over the plane, of a detector its mean score over
+all candidates before suppression, because random weights let no box survive, and because the best
+candidate of an almost flat picture may lie anywhere.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import json
-import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.following import Scores, check
 from exporter.explain import compute_maps
-from exporter.models import Scorer, parse_target, watching
+from exporter.models import Scorer, locate_output, parse_target, watching
+from exporter.models.detection import is_detections
 
 MAPS = ("gradcam", "layercam", "hirescam")
-SEGMENTATION_SIDE = 64
-DETECTION_SIDE = 96
+SIDE = 224
+"""Of the pictures, in pixels, and of what a detector makes of them."""
 
 
 def segmentation_models() -> tuple[str, ...]:
@@ -46,23 +44,18 @@ def _listed(family: str) -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=module))
 
 
-def build(name: str) -> nn.Module:
-    """Build a torchvision model with seeded random weights, its detector at a small size."""
+def build(name: str) -> tuple[nn.Module, int]:
+    """Build a torchvision model with seeded random weights, and say the side of its pictures."""
     import torchvision
 
     torch.manual_seed(0)
     options: dict[str, Any] = {"weights": None, "weights_backbone": None}
     if name in detection_models() and not name.startswith("ssd"):
-        options |= {"min_size": DETECTION_SIDE, "max_size": DETECTION_SIDE}
+        options |= {"min_size": SIDE, "max_size": SIDE}
     model: nn.Module = torchvision.models.get_model(name, **options).eval()
     # Two pictures: a pooled plane of one place has no spread of its own.
-    calibrate(model, torch.cat((picture(side_of(name)), picture(side_of(name)).flip(3))))
-    return model
-
-
-def side_of(name: str) -> int:
-    """Return the side of the picture a model is tried on, in pixels."""
-    return DETECTION_SIDE if name in detection_models() else SEGMENTATION_SIDE
+    calibrate(model, torch.cat((picture(SIDE), picture(SIDE).flip(3))))
+    return model, SIDE
 
 
 def picture(side: int) -> Tensor:
@@ -112,92 +105,62 @@ def _tame(model: nn.Module, head: nn.Linear, images: Tensor) -> None:
         head.weight /= head(seen[0]).abs().max()
 
 
-def explain(name: str, model: nn.Module) -> dict[str, Any]:
-    """Explain one picture with everything left to the exporter.
-
-    Returns:
-        ``ok``, ``why`` (of a failure), ``layers`` (a map's shape a layer), ``kind`` of the target,
-        and ``seconds``.
-    """
-    start = time.perf_counter()
-    image = picture(side_of(name))
-    found: dict[str, Any] = {"ok": False, "why": "", "layers": {}, "kind": ""}
-    try:
-        maps = compute_maps(model, image, maps=MAPS)
-        with torch.no_grad(), watching(model):
-            scored = Scorer(parse_target("predicted", ()))(model(image), torch.full((1,), -1))
-        found["kind"] = f"{scored.reading.named}:{int(scored.targets[0, 0])}"
-        found["layers"] = {layer: list(one.shape[1:]) for (_, layer), one in maps.items()}
-        wrong = [
-            f"{method} at {layer} is {'constant' if one.isfinite().all() else 'not finite'}"
-            for (method, layer), one in maps.items()
-            if not one.isfinite().all() or bool(one.min() == one.max())
-        ]
-        found["ok"], found["why"] = not wrong, "; ".join(wrong)
-    except Exception as error:  # a failure is what is looked for
-        found["why"] = f"{type(error).__name__}: {error}"
-    found["seconds"] = round(time.perf_counter() - start, 1)
-    return found
-
-
-def cover(
-    names: Iterable[str], tell: Callable[[str, dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
-    """Try models one at a time.
+def look(module: nn.Module, side: int) -> dict[str, Any]:
+    """Explain one picture with everything left to the exporter, and then the moving patch.
 
     Args:
-        names: torchvision names.
-        tell: told of each model as it is done.
+        module: from `build`.
+        side: of its pictures.
 
     Returns:
-        ``ok``, ``of``, ``failed`` (why, by name) and ``models`` (see `explain`).
+        As `benchmarks.coverage.covered`, and ``target``: what was explained of the picture.
     """
-    models: dict[str, dict[str, Any]] = {}
-    for name in names:
-        models[name] = explain(name, build(name))
-        gc.collect()
-        if tell is not None:
-            tell(name, models[name])
-    failed = {name: one["why"] for name, one in models.items() if not one["ok"]}
-    return {
-        "ok": len(models) - len(failed),
-        "of": len(models),
-        "failed": failed,
-        "models": models,
-    }
+    image = picture(side)
+    maps = compute_maps(module, image, maps=MAPS)
+    with torch.no_grad(), watching(module):
+        output = module(image)
+        scored = Scorer(parse_target("predicted", ()))(output, torch.full((1,), -1))
+    unfit = [
+        f"{method} at {layer} is {'constant' if one.isfinite().all() else 'not finite'}"
+        for (method, layer), one in maps.items()
+        if not one.isfinite().all() or bool(one.min() == one.max())
+    ]
+    if is_detections(output):
+        with _candidates(module) as scores:
+            found = check(module, size=(side, side), scores=scores)
+    else:
+        found = check(module, size=(side, side), scores=_mean_logits)
+    entry = found.entry() | {"target": f"{scored.reading.named}:{int(scored.targets[0, 0])}"}
+    return entry | {"why": "; ".join(unfit) or entry["why"]}
 
 
-GROUPS: dict[str, Callable[[], tuple[str, ...]]] = {
-    "torchvision_segmentation": segmentation_models,
-    "torchvision_detection": detection_models,
-}
-"""Group of the coverage, and the names in it."""
+def _mean_logits(output: Any) -> Tensor:
+    return locate_output(output, None)[0].mean((2, 3))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Try both groups; exit 1 where a model is not explained."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--only", default="", help="only models whose name holds this")
-    options = parser.parse_args(arguments)
-
-    def tell(name: str, one: dict[str, Any]) -> None:
-        verdict = "ok" if one["ok"] else "FAILED"
-        layers = ", ".join(f"{layer} {'×'.join(map(str, s))}" for layer, s in one["layers"].items())
-        print(
-            f"{verdict} {name} ({one['seconds']} s) {one['kind']}: {layers} {one['why']}",
-            file=sys.stderr if options.json else sys.stdout,
-            flush=True,
+@contextmanager
+def _candidates(module: nn.Module) -> Iterator[Scores]:
+    """Within the block, read what a detector's head gives, whatever becomes of it."""
+    regions: nn.Module | None = getattr(module, "roi_heads", None)
+    head: nn.Module = module.head if regions is None else regions.box_predictor
+    given: list[Any] = []
+    counts: list[list[int]] = []
+    handles = [head.register_forward_hook(lambda _module, _inputs, output: given.append(output))]
+    if regions is not None:
+        handles.append(
+            regions.register_forward_pre_hook(
+                lambda _module, inputs: counts.append([len(boxes) for boxes in inputs[1]])
+            )
         )
 
-    made = {
-        group: cover([name for name in names() if options.only in name], tell)
-        for group, names in GROUPS.items()
-    }
-    if options.json:
-        print(json.dumps(made, indent=1))
-    return int(any(group["failed"] for group in made.values()))
+    def scores(_output: Any) -> Tensor:
+        raw = given.pop()
+        if regions is None:
+            return raw["cls_logits"].sigmoid().mean(1)
+        return torch.stack([one.sigmoid().mean(0) for one in raw[0].split(counts.pop())])
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        yield scores
+    finally:
+        for handle in handles:
+            handle.remove()

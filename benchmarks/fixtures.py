@@ -25,7 +25,9 @@ IMAGES = ("chelsea", "coffee", "astronaut", "rocket")
 _SPREAD = 1e-3
 """Least spread of the logits between images, relative to their size."""
 _GAIN = 0.1
-"""What a gain becomes that is zero and no norm's."""
+"""What a gain becomes that is no norm's, and zero or all but zero."""
+_FAINT = 1e-2
+"""Gains up to this let their block pass all but unchanged (LayerScale begins at 1e-6 to 1e-4)."""
 
 
 @lru_cache(maxsize=4)
@@ -75,7 +77,7 @@ def prepared(
 
 
 def fill_zeros(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw anew every weight and gain that is zero throughout; biases are left."""
+    """Draw anew every weight that is zero throughout, and raise faint gains; biases are left."""
     norms = {
         id(child.weight)
         for child in module.modules()
@@ -84,13 +86,18 @@ def fill_zeros(module: nn.Module, generator: torch.Generator) -> None:
     }
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if parameter.numel() == 0 or bool(parameter.any()):
+            if parameter.numel() == 0 or "bias" in name.rsplit(".", maxsplit=1)[-1]:
+                continue
+            least, most = float(parameter.min()), float(parameter.max())
+            if least == most and 0 < most <= _FAINT:
+                parameter.fill_(_GAIN)
+            if bool(parameter.any()):
                 continue
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
             elif id(parameter) in norms:
                 parameter.fill_(1.0)
-            elif "bias" not in name.rsplit(".", maxsplit=1)[-1]:
+            else:
                 parameter.fill_(_GAIN)
 
 

@@ -1,25 +1,31 @@
 """Does a map follow what moves? A textured patch on a flat image, and the centroid of its maps.
 
-One model is shown a flat image and the same image with a textured patch at five places. The class
-explained is the one that the patch raises most. At the deepest layer taken, what the patch changed
-is the map minus the flat image's; its centroid is weighted by the squares. A trial is a
-move of the patch from one place to another, ten of them: the centroid is carried if it goes at
-least a third as far in the patch's direction, and no further across. A map follows if it is carried
-in nine moves of ten.
+One model is shown a flat image and the same image with a textured patch at five places, six
+textures in turn. The class explained is the one that the patch raises most. At the deepest layer
+taken, what the patch changed is the map minus the median of the six maps, at every place; its
+squares, as shares of their sum, are averaged over the textures, and their centroid is where the map
+says the patch is. A trial is a move of the patch from one place to another, ten of them. The
+centroid is carried if it goes the same way (less than 45 degrees off) and at least a tenth as far:
+random weights spread a patch over the whole receptive field, so it seldom goes all the way.
 
 The control is the same map of the same activations, each image's gradients shuffled among its
-places and channels: carried in fewer than half of the moves, or the trial shows nothing. With
-random weights that depends on how loud the patch is beside the flat part, so a few stated stimuli
-are tried in order, and at one of them one of HiResCAM and LayerCAM has to show both: the map
-follows, and the same map with shuffled gradients does not. These two keep a gradient for each
-place. Grad-CAM averages it away, so that shuffled gradients show where the activations are large,
-and follow too.
+places and channels. It shows something only where the patch is not louder than what surrounds it,
+since whatever it is multiplied with, a loud place stays loud. So the texture has no mean of its
+own, and its contrast is halved until the activations' energy at the patch is at most a quarter
+above that elsewhere. Nothing else is fitted to the model. Patch and places are whole cells of 32
+pixels, so that strided layers answer alike wherever it lies.
+
+A model's maps follow where one of HiResCAM and LayerCAM is carried in at least nine moves of ten,
+and with shuffled gradients in fewer than half. These two keep a gradient for each place. Grad-CAM
+averages it away, so that shuffled gradients show where the activations change, and follow too.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +44,20 @@ SHOWN = ("gradcam", "layercam", "hirescam")
 """Gradient maps that have to be finite, and not the same everywhere, at every layer taken."""
 FOLLOWING = ("hirescam", "layercam")
 """Gradient maps that keep a gradient for each place: one of them has to follow."""
-STIMULI = ((2.0, 1.0), (1.0, 2.0), (2.0, 2.0), (0.0, 1.5), (1.0, 1.0), (0.5, 2.0))
-"""(level of the flat image, contrast of the texture), in the order tried."""
-_PLACES = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75), (0.5, 0.5))
-_SIDE = 0.3
-_CELL = 8
-_CARRIED = 1 / 3
+TEXTURES = 6
+BALANCED = 1.25
+"""Most energy of the activations at the patch, beside that elsewhere."""
+LOUDEST, QUIETEST = 0.25, 1 / 64
+"""Contrasts of the texture, in standard deviations of a normalised pixel."""
+_LEVEL = 1.0
+_PATCH = 0.3
+_MARGIN = 0.2
+_CELL = 32
+_GRAIN = 8
+_FAR = 0.1
+
+Scores = Callable[[Any], Tensor]
+"""From a model's output to scores (N, K), with their graph."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +70,9 @@ class Check:
         shapes: (height, width) of each layer's maps.
         finite: whether every value of every map is a finite number.
         varied: whether no map is the same everywhere.
-        carried: share of the moves in which the centroid was carried.
+        contrast: of the texture.
+        carried: share of the moves in which the centroid was carried, by method.
         shuffled: the same of the control.
-        method: the map that these two are of.
-        stimulus: (level, contrast) that they are of.
     """
 
     choice: LayerChoice
@@ -67,10 +80,9 @@ class Check:
     shapes: tuple[tuple[int, int], ...]
     finite: bool
     varied: bool
-    carried: float
-    shuffled: float
-    method: str
-    stimulus: tuple[float, float]
+    contrast: float
+    carried: dict[str, float]
+    shuffled: dict[str, float]
 
     @property
     def failure(self) -> str | None:
@@ -80,133 +92,236 @@ class Check:
             return "a map is not finite"
         if not self.varied:
             return "a map is the same everywhere"
-        if self.carried < GOAL:
-            return f"{layer}: the centroid is carried in {self.carried:.0%} of the moves"
-        if self.shuffled >= CONTROL:
-            return f"{layer}: with shuffled gradients it is carried too, {self.shuffled:.0%}"
-        return None
+        if any(self.carried[name] >= GOAL > CONTROL > self.shuffled[name] for name in FOLLOWING):
+            return None
+        told = ", ".join(
+            f"{name} {self.carried[name]:.0%} (shuffled {self.shuffled[name]:.0%})"
+            for name in FOLLOWING
+        )
+        return f"{layer}: share of the moves in which the centroid is carried: {told}"
+
+    def entry(self) -> dict[str, Any]:
+        """Return it as JSON's types, with ``why`` of a failure."""
+        return {
+            "layers": list(self.choice.names),
+            "reason": self.choice.reason,
+            "output": self.output,
+            "maps": [list(shape) for shape in self.shapes],
+            "finite": self.finite,
+            "varied": self.varied,
+            "contrast": self.contrast,
+            "carried": self.carried,
+            "shuffled": self.shuffled,
+            "why": self.failure,
+        }
 
 
-def textured(
-    size: tuple[int, int], stimulus: tuple[float, float] = STIMULI[0], *, seed: int = 0
-) -> Tensor:
+@dataclass(frozen=True)
+class Places:
+    """Where the patch lies, in whole cells.
+
+    Attributes:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+
+    height: int
+    width: int
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """(height, width) of the patch in pixels."""
+        return tuple(  # type: ignore[return-value]
+            max(1, round(side // _CELL * _PATCH)) * _CELL for side in (self.height, self.width)
+        )
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """(top, left) of the patch at each place, in pixels: towards the corners, and amid."""
+        ends = []
+        for side, length in zip((self.height, self.width), self.patch, strict=True):
+            free = side // _CELL - length // _CELL
+            near = int(free * _MARGIN)
+            ends.append(tuple(cell * _CELL for cell in (near, free - near, free // 2)))
+        (top, bottom, mid), (left, right, amid) = ends
+        return ((top, left), (top, right), (bottom, left), (bottom, right), (mid, amid))
+
+    @property
+    def centres(self) -> Tensor:
+        """(y, x) of each place's centre as shares of the image, float64 (5, 2)."""
+        corners = torch.tensor(self.corners, dtype=torch.float64)
+        patch = torch.tensor(self.patch, dtype=torch.float64)
+        return (corners + patch / 2) / torch.tensor((self.height, self.width))
+
+    def inside(self, height: int, width: int) -> Tensor:
+        """Say which points of a map lie in the patch, bool (5, height, width)."""
+        own = torch.tensor(self.patch, dtype=torch.float64) / torch.tensor(
+            (self.height, self.width)
+        )
+        ys, xs = _middles(height), _middles(width)
+        found = []
+        for y, x in self.centres:
+            down, along = (ys - y).abs(), (xs - x).abs()
+            # A coarse map may have no point inside: the nearest counts.
+            rows = down <= torch.maximum(own[0] / 2, down.min())
+            columns = along <= torch.maximum(own[1] / 2, along.min())
+            found.append(rows[:, None] & columns)
+        return torch.stack(found)
+
+
+def textured(size: tuple[int, int], contrast: float = LOUDEST, *, seed: int = 0) -> Tensor:
     """Return the flat image, and one for each place with the patch there, (6, 3, H, W)."""
-    (height, width), (level, contrast) = size, stimulus
+    places = Places(*size)
     generator = torch.Generator().manual_seed(seed)
-    rows, columns = round(height * _SIDE), round(width * _SIDE)
-    cells = (1, 3, -(-rows // _CELL), -(-columns // _CELL))
-    noise = torch.randn(cells, generator=generator) * contrast
-    patch = noise.repeat_interleave(_CELL, 2).repeat_interleave(_CELL, 3)[0, :, :rows, :columns]
-    images = torch.full((1 + len(_PLACES), 3, height, width), level)
-    for image, (y, x) in zip(images[1:], _PLACES, strict=True):
-        top, left = round(y * height - rows / 2), round(x * width - columns / 2)
-        image[:, top : top + rows, left : left + columns] = patch
+    rows, columns = places.patch
+    noise = torch.randn((3, rows // _GRAIN, columns // _GRAIN), generator=generator) * contrast
+    patch = noise.repeat_interleave(_GRAIN, 1).repeat_interleave(_GRAIN, 2)
+    images = torch.full((1 + len(places.corners), 3, *size), _LEVEL)
+    for image, (top, left) in zip(images[1:], places.corners, strict=True):
+        image[:, top : top + rows, left : left + columns] += patch
     return images
 
 
-def check(module: nn.Module, *, size: tuple[int, int] = (224, 224), seed: int = 0) -> Check:
+def check(
+    module: nn.Module,
+    *,
+    size: tuple[int, int] = (224, 224),
+    scores: Scores | None = None,
+    seed: int = 0,
+) -> Check:
     """Choose a model's layers, explain the moving patch and see whether the maps follow.
 
     Args:
         module: in eval mode, its weights meaningful (see `benchmarks.fixtures.prepared`).
-        size: (height, width) of its input.
-        seed: of the texture and of the shuffles.
+        size: (height, width) of its input, at least 64 each.
+        scores: of the classes; None for a classifier's logits.
+        seed: of the textures and of the shuffles.
 
     Raises:
         ExporterError: if no layer can be taken or explained.
     """
+    looking = _Looking(module, size, scores or logits_of, seed)
     example = textured(size, seed=seed)[1:2]
     choice = choose_layers(module, example, ["auto"])
-    captured, path = _explained(module, example, choice.names)
-    shown = [_maps(captured, name, View.of(example)) for name in choice.names]
-    finite = all(bool(torch.isfinite(maps).all()) for maps in shown)
-    varied = all(bool((maps.amax((2, 3)) > maps.amin((2, 3))).all()) for maps in shown)
-    best = (0.0, 1.0, "", STIMULI[0])
-    for stimulus in STIMULI:
-        for method, (carried, shuffled) in _follows(
-            module, choice.names[-1], size, stimulus, seed
-        ).items():
-            if (_shown(carried, shuffled), carried - shuffled) > (
-                _shown(*best[:2]),
-                best[0] - best[1],
-            ):
-                best = (carried, shuffled, method, stimulus)
-        if _shown(*best[:2]):
-            break
-    shapes = tuple((maps.shape[-2], maps.shape[-1]) for maps in shown)
-    return Check(choice, path, shapes, finite, varied, *best)
-
-
-def _shown(carried: float, shuffled: float) -> bool:
-    return carried >= GOAL and shuffled < CONTROL
-
-
-def _explained(module: nn.Module, images: Tensor, layers: tuple[str, ...]) -> tuple[Captured, str]:
-    """Capture the class that every image but the first, the flat one, raises most."""
-    paths: list[str] = []
-
-    def score(output: object) -> Tensor:
-        tensor, path = locate_output(output, None)
-        paths.append(path)
-        rows = rows_of(tensor)
-        raised = rows.detach()[-1] if len(rows) == 1 else rows.detach()[1:].mean(0) - rows[0]
-        return rows[:, int(raised.argmax())].unsqueeze(1)
-
-    captured = capture(module, images, layers, score)
-    for name in layers:
-        if name not in captured.gradients:
-            raise LayerError(f"{name}: {captured.missing.get(name, 'it has no gradient')}")
-    return captured, paths[0]
-
-
-def _maps(captured: Captured, name: str, view: View) -> Tensor:
-    """Return the maps (M, N, H, W) of one layer that are looked at everywhere."""
-    activation = as_grid(captured.activations[name], name, view).float()
-    gradient = as_grid(captured.gradients[name][0], name, view).float()
-    return torch.stack(list(channel_maps(get_methods(SHOWN), activation, gradient, None).values()))
-
-
-def _follows(
-    module: nn.Module, layer: str, size: tuple[int, int], stimulus: tuple[float, float], seed: int
-) -> dict[str, tuple[float, float]]:
-    """Return by method the share of moves carried, with the gradients and with shuffled ones."""
-    images = textured(size, stimulus, seed=seed)
-    captured, _ = _explained(module, images, (layer,))
-    view = View.of(images)
-    activation = as_grid(captured.activations[layer], layer, view).float()
-    gradient = as_grid(captured.gradients[layer][0], layer, view).float()
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.stack(
-        [
-            one.flatten()[torch.randperm(one.numel(), generator=generator)].view(one.shape)
-            for one in gradient
-        ]
+    captured = looking.captured(example, choice.names)
+    shown = [
+        torch.stack(list(channel_maps(get_methods(SHOWN), *grids, None).values()))
+        for grids in (_grids(captured, name, example) for name in choice.names)
+    ]
+    contrast = looking.balanced_contrast(choice.names[-1])
+    carried, shuffled = looking.follow(choice.names[-1], contrast)
+    return Check(
+        choice=choice,
+        output=locate_output(captured.output, None)[1] if scores is None else "",
+        shapes=tuple((maps.shape[-2], maps.shape[-1]) for maps in shown),
+        finite=all(bool(torch.isfinite(maps).all()) for maps in shown),
+        varied=all(bool((maps.amax((2, 3)) > maps.amin((2, 3))).all()) for maps in shown),
+        contrast=contrast,
+        carried=carried,
+        shuffled=shuffled,
     )
-    methods = get_methods(FOLLOWING)
-    right = channel_maps(methods, activation, gradient, None)
-    wrong = channel_maps(methods, activation, shuffled, None)
-    return {name: (carried_share(right[name]), carried_share(wrong[name])) for name in right}
 
 
-def carried_share(maps: Tensor) -> float:
+def logits_of(output: Any) -> Tensor:
+    """Return a classifier's logits (N, K)."""
+    return rows_of(locate_output(output, None)[0])
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """One model, and what it is shown."""
+
+    module: nn.Module
+    size: tuple[int, int]
+    scores: Scores
+    seed: int
+
+    def captured(self, images: Tensor, layers: tuple[str, ...]) -> Captured:
+        """Capture the class that every image but the first, the flat one, raises most.
+
+        A single image is explained for its largest score.
+        """
+
+        def score(output: Any) -> Tensor:
+            rows = self.scores(output)
+            known = rows.detach()
+            raised = known[-1] if len(known) == 1 else known[1:].mean(0) - known[0]
+            return rows[:, int(raised.argmax())].unsqueeze(1)
+
+        captured = capture(self.module, images, layers, score)
+        for name in layers:
+            if name not in captured.gradients:
+                raise LayerError(f"{name}: {captured.missing.get(name, 'it has no gradient')}")
+        return captured
+
+    def balanced_contrast(self, layer: str) -> float:
+        """Return the largest contrast, of halvings, at which the patch is no louder."""
+        contrast = LOUDEST
+        while contrast > QUIETEST:
+            images = textured(self.size, contrast, seed=self.seed)
+            activation, _ = _grids(self.captured(images, (layer,)), layer, images)
+            energy = activation[1:].double().square().mean(1)
+            inside = Places(*self.size).inside(energy.shape[1], energy.shape[2])
+            here = (energy * inside).sum((1, 2)) / inside.sum((1, 2))
+            elsewhere = (energy * ~inside).sum((1, 2)) / (~inside).sum((1, 2))
+            if float((here / elsewhere).log().mean().exp()) <= BALANCED:
+                break
+            contrast /= 2
+        return contrast
+
+    def follow(self, layer: str, contrast: float) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the share of moves carried by method, with the gradients and with shuffled."""
+        generator = torch.Generator().manual_seed(self.seed)
+        methods = get_methods(FOLLOWING)
+        right: dict[str, list[Tensor]] = {name: [] for name in FOLLOWING}
+        wrong: dict[str, list[Tensor]] = {name: [] for name in FOLLOWING}
+        for number in range(TEXTURES):
+            images = textured(self.size, contrast, seed=self.seed + number)
+            activation, gradient = _grids(self.captured(images, (layer,)), layer, images)
+            mixed = torch.stack(
+                [
+                    one.flatten()[torch.randperm(one.numel(), generator=generator)].view(one.shape)
+                    for one in gradient
+                ]
+            )
+            for kept, given in ((right, gradient), (wrong, mixed)):
+                for name, maps in channel_maps(methods, activation, given, None).items():
+                    kept[name].append(maps)
+        places = Places(*self.size)
+        return (
+            {name: carried_share(torch.stack(maps), places) for name, maps in right.items()},
+            {name: carried_share(torch.stack(maps), places) for name, maps in wrong.items()},
+        )
+
+
+def _grids(captured: Captured, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one layer's activations and gradients, (N, C, H, W) each."""
+    view = View.of(images)
+    activation = as_grid(captured.activations[name], name, view).float()
+    return activation, as_grid(captured.gradients[name][0], name, view).float()
+
+
+def carried_share(maps: Tensor, places: Places) -> float:
     """Return the share of moves in which the centroid is carried.
 
     Args:
-        maps: (6, H, W), the flat image's first, then one a place.
+        maps: (textures, 6, H, W), the flat image's first, then one a place.
+        places: where the patch lies.
     """
-    change = (maps[1:] - maps[:1]).double().square()
-    total = change.sum((1, 2))
-    ys = (torch.arange(maps.shape[1]) + 0.5) / maps.shape[1]
-    xs = (torch.arange(maps.shape[2]) + 0.5) / maps.shape[2]
-    centroids = torch.stack(
-        ((change.sum(2) * ys).sum(1) / total, (change.sum(1) * xs).sum(1) / total), dim=1
-    )
-    moves = list(itertools.combinations(range(len(_PLACES)), 2))
+    change = (maps - maps.median(1, keepdim=True).values)[:, 1:].double().square()
+    shares = (change / change.sum((2, 3), keepdim=True)).mean(0)
+    ys, xs = _middles(shares.shape[1]), _middles(shares.shape[2])
+    centroids = torch.stack(((shares.sum(2) * ys).sum(1), (shares.sum(1) * xs).sum(1)), dim=1)
+    moves = list(itertools.combinations(range(len(centroids)), 2))
     count = 0
     for start, end in moves:
-        patch = (torch.tensor(_PLACES[end]) - torch.tensor(_PLACES[start])).double()
+        patch = places.centres[end] - places.centres[start]
         moved = centroids[end] - centroids[start]
         along = float(moved @ patch / (patch @ patch))
         across = float((moved - along * patch).norm() / patch.norm())
-        count += along >= _CARRIED and across <= along
+        count += along >= _FAR and across <= along
     return count / len(moves)
+
+
+def _middles(length: int) -> Tensor:
+    return (torch.arange(length, dtype=torch.float64) + 0.5) / length

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from exporter.capture.containers import rebuild
+from exporter.containers import rebuild
 from exporter.errors import LayerError
 
 _SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)

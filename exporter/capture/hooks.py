@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.containers import rebuild
+from exporter.containers import rebuild
 from exporter.errors import LayerError, choices
 
 _NAME = re.compile(r"(?P<module>.*?)(?:#(?P<call>\d+))?(?P<path>(?:\[[^\[\]]*\])*)", re.DOTALL)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.containers import rebuild
 from exporter.capture.guest import guest
 from exporter.capture.hooks import Recording, Wanted, find_layers, record_layers
+from exporter.containers import rebuild
 
 Score = Callable[[Any], "Tensor | Sequence[Tensor]"]
 

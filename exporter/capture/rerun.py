@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.containers import rebuild
 from exporter.capture.hooks import Wanted, find_layers
+from exporter.containers import rebuild
 
 
 def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.capture.containers import rebuild
+from exporter.containers import rebuild
 
 _READ_AS: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.containers import rebuild
 from exporter.errors import ModelError, TargetError
 from exporter.models.detection import is_detections
 from exporter.models.layout import Layout
 from exporter.models.outputs import locate_output
-from exporter.models.trial import parts, run_trial
+from exporter.models.trial import run_trial
 
 
 def reached_layers(
@@ -44,11 +45,18 @@ def reached_layers(
 
         return hook
 
-    def watch(call: str, _child: nn.Module, _inputs: tuple[Any, ...], given: Any) -> None:
-        for suffix, tensor in parts(given):
+    def watch(call: str, _child: nn.Module, _inputs: tuple[Any, ...], given: Any) -> Any:
+        def followed(suffix: str, tensor: Tensor) -> Tensor:
             layout = layouts.get(call + suffix)
-            if layout is not None and tensor.requires_grad:
-                tensor.register_hook(note(call + suffix, layout))  # type: ignore[no-untyped-call]
+            if layout is None or not tensor.requires_grad:
+                return tensor
+            # A clone, as in a capture: a module may hand on an inner one's tensor that nothing
+            # reads from there, and the inner one's gradient is not its own.
+            own = tensor.clone()
+            own.register_hook(note(call + suffix, layout))  # type: ignore[no-untyped-call]
+            return own
+
+        return rebuild(given, followed)
 
     with torch.inference_mode(False), torch.enable_grad():
         leaf = example.detach().clone().requires_grad_()

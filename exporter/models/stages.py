@@ -62,8 +62,9 @@ def choose_stages(
     For planes: the last layer of each spatial resolution, the four deepest. It is the outermost one
     (``layer3`` rather than ``layer3.5.relu``), because a container returns after what it holds.
     Left out are pooling, dropout, auxiliary heads, patch embeddings, heads that already give
-    scores, and the inside of a block that changes the resolution. Of a detector only layers that
-    every box depends on are taken: not its heads, nor the levels of a pyramid.
+    scores, weights of an attention, and the inside of a block that changes the resolution. Of a
+    detector only layers that every box depends on are taken: not its heads, nor the levels of a
+    pyramid.
 
     For tokens: up to four of the blocks, evenly spaced; a model that reads its class token alone
     ends before its last block, whose patch tokens have no gradient.
@@ -87,6 +88,7 @@ def choose_stages(
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
     planes = _unless_none_is_left(planes, lambda c: _in_proportion(c, trial))
+    planes = [c for c in planes if not _between_tokens(c, tokens)]
     if tokens and (
         {c.area for c in planes} <= {c.area for c in tokens}
         or max(c.position for c in planes) < tokens[0].position
@@ -251,7 +253,7 @@ def _trunk(candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
 
 def _usable(candidate: Candidate, trial: Trial) -> bool:
     parts = split_suffix(candidate.name)[0].split(".")
-    if any(part.startswith("aux") or part in _PATCHES for part in parts):
+    if any(part.startswith("aux") or part.rstrip("0123456789") in _PATCHES for part in parts):
         return False
     call = trial.calls[candidate.position]
     if isinstance(call.module, (nn.Identity, nn.modules.dropout._DropoutNd)):
@@ -269,6 +271,14 @@ def _last_leaf(call: Call, position: int, trial: Trial) -> Call:
 
 def _is_leaf(module: nn.Module) -> bool:
     return next(module.children(), None) is None
+
+
+def _between_tokens(candidate: Candidate, tokens: Sequence[Candidate]) -> bool:
+    """Say whether a plane has a row and a column for each token: weights of an attention."""
+    height, width = candidate.layout.height, candidate.layout.width
+    return height == width and any(
+        height in (one.area, one.area + one.layout.prefix) for one in tokens
+    )
 
 
 def _in_proportion(candidate: Candidate, trial: Trial) -> bool:

@@ -79,7 +79,7 @@ def visit(module: nn.Module, *, graph: bool = False) -> Iterator[None]:
 def run_trial(
     module: nn.Module,
     example: Tensor,
-    watch: Callable[[str, nn.Module, tuple[Any, ...], Any], None] | None = None,
+    watch: Callable[[str, nn.Module, tuple[Any, ...], Any], Any] | None = None,
     *,
     graph: bool = False,
 ) -> Trial:
@@ -88,7 +88,8 @@ def run_trial(
     Args:
         module: the model.
         example: (N, C, H, W) on the model's device; one image is enough.
-        watch: called with name, module, positional inputs and output of each call.
+        watch: called with name, module, positional inputs and output of each call; what it returns
+            takes the output's place, unless it is None.
         graph: whether autograd records the forward (see `visit`).
 
     Raises:
@@ -102,14 +103,13 @@ def run_trial(
     def before(_module: nn.Module, _inputs: Any) -> None:
         open_calls.append(len(calls))
 
-    def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(child: nn.Module, inputs: Any, output: Any) -> None:
+    def after(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(child: nn.Module, inputs: Any, output: Any) -> Any:
             counts[name] = counts.get(name, 0) + 1
             numbered = name if counts[name] == 1 else f"{name}#{counts[name]}"
             shapes = {suffix: tuple(part.shape) for suffix, part in parts(output)}
             calls.append(Call(numbered, child, open_calls.pop(), shapes))
-            if watch is not None:
-                watch(numbered, child, inputs, output)
+            return None if watch is None else watch(numbered, child, inputs, output)
 
         return hook
 

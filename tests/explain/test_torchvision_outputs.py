@@ -1,30 +1,13 @@
-"""torchvision's segmentation models and detectors, random weights, with nothing configured."""
+"""torchvision's detectors with random weights, of which no box survives suppression."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from benchmarks.coverage_outputs import build, cover, picture, segmentation_models, side_of
+from benchmarks.coverage_outputs import build, picture
 from exporter.explain import compute_maps
 from exporter.models import Scorer, parse_target, watching
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lraspp_mobilenet_v3_large",
-        pytest.param("fcn_resnet50", marks=pytest.mark.slow),
-        pytest.param("fasterrcnn_mobilenet_v3_large_320_fpn", marks=pytest.mark.slow),
-        pytest.param("ssdlite320_mobilenet_v3_large", marks=pytest.mark.slow),
-    ],
-)
-def test_a_model_is_explained_with_no_configuration(name: str) -> None:
-    found = cover([name])
-    assert found["failed"] == {}
-    assert found["models"][name]["kind"].startswith(
-        "class:" if name in segmentation_models() else "box:"
-    )
 
 
 @pytest.mark.slow
@@ -35,7 +18,8 @@ def test_what_is_explained_before_suppression_is_the_best_box_of_a_lower_thresho
     name: str,
 ) -> None:
     """With no threshold every candidate comes out as a box: the first is what was explained."""
-    model, image = build(name), picture(side_of(name))
+    model, side = build(name)
+    image = picture(side)
     unknown = torch.full((1,), -1)
     owner = model.roi_heads if hasattr(model, "roi_heads") else model
     owner.score_thresh = 2.0

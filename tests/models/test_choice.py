@@ -157,3 +157,44 @@ def test_parts_of_tuples_are_named(example: Tensor) -> None:
         choose_layers(module, example, ["both"])
     with pytest.raises(LayerError, match="'unused' is never called"):
         choose_layers(module, example, ["unused"])
+
+
+class Talking(nn.Module):
+    """Attention whose weights, (N, L, L, heads), pass through a layer, as in CaiT's."""
+
+    def __init__(self, channels: int = 8, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qk = nn.Linear(channels, 2 * channels)
+        self.mix = nn.Linear(heads, heads)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k = self.qk(tokens).unflatten(2, (2, self.heads, -1)).unbind(2)
+        weights = self.mix(torch.einsum("nahc,nbhc->nabh", q, k)).softmax(2)
+        values = tokens.unflatten(2, (self.heads, -1))
+        return tokens + self.out(torch.einsum("nabh,nbhc->nahc", weights, values).flatten(2))
+
+
+class Embedded(nn.Module):
+    """Two stages, each with a numbered patch embedding that gives a plane, as in CoaT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed1 = nn.Conv2d(3, 8, 4, stride=4)
+        self.blocks1 = nn.Sequential(Talking(), Talking())
+        self.patch_embed2 = nn.Conv2d(8, 8, 2, stride=2)
+        self.blocks2 = nn.Sequential(Talking(), Talking())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed1(x)
+        x = self.blocks1(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (8, 8))
+        x = self.blocks2(self.patch_embed2(x).flatten(2).transpose(1, 2))
+        return self.head(x.mean(1))
+
+
+def test_neither_weights_of_an_attention_nor_numbered_patch_embeddings_are_taken() -> None:
+    torch.manual_seed(0)
+    names = choose_layers(Embedded(), torch.rand(1, 3, 32, 32), ["auto"]).names
+    assert names == ("blocks1.0", "blocks1.1", "blocks2.0", "blocks2.1")

@@ -90,3 +90,30 @@ def test_a_users_function_reads_what_the_shape_does_not_tell() -> None:
 
     choice = choose_layers(Rows(), torch.rand(1, 3, 16, 16), ["flat"], reshape=reshape)
     assert choice.layouts["flat"] == Layout("given", 5, 4, 4, reshape=reshape)
+
+
+def test_a_tensor_that_nothing_reads_from_a_containers_hand_is_not_reached() -> None:
+    """As transformers' ConvNext: the head reads what was pooled, the map is handed on beside it."""
+
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 6, 3, stride=2)
+            self.stage = nn.Conv2d(6, 8, 3, stride=2)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            seen = self.stage(self.stem(x).relu()).relu()
+            return {"map": seen, "pooled": seen.mean(dim=(2, 3))}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Body()
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x)["pooled"])
+
+    torch.manual_seed(0)
+    names = choose_layers(Model(), torch.rand(1, 3, 33, 33), ["auto"]).names
+    assert names == ("body.stem", "body.stage")

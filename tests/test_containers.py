@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from exporter.capture.containers import rebuild
+from exporter.containers import rebuild
 
 Pair = namedtuple("Pair", "logits aux")
 
