@@ -19,6 +19,7 @@ from exporter.errors import WriterError
 from exporter.records import Row, Written
 from exporter.writers import html_classes, html_set
 from exporter.writers import html_layers as layers
+from exporter.writers import html_maximised as maximised
 from exporter.writers import html_pages as pages
 from exporter.writers import html_text as words
 from exporter.writers.html_figures import draw_figure
@@ -84,11 +85,12 @@ class _Report:
         self.strip: dict[str, dict[str, Any]] = {}
         self.kernels = run.kernels()
         self.set = html_set.gather(run)
+        self.made = maximised.write_pictures(run, folder)
         self.channel_pages: dict[str, tuple[int, int]] = {}
         self.environment = words.environment()
         links = [("index", "index.html", "Overview"), ("images", "images.html", "Images")]
         links.append(("layers", "layers.html", "Layers"))
-        if self.set.classes:
+        if self._class_contents:
             links.append(("classes", "classes.html", "Classes"))
         if self.kernels:
             links.append(("kernels", "kernels.html", "Kernels"))
@@ -191,7 +193,8 @@ class _Report:
     def write_pages(self) -> None:
         """Write every page that is not a list of images."""
         recorded = self._recorded()
-        numbers = layers.layer_numbers(self.plan, list(recorded), self.kernels)
+        shown = [*recorded, *(name for name in self.made if name != maximised.CLASSES)]
+        numbers = layers.layer_numbers(self.plan, shown, self.kernels)
         links = {name: f"layers/{layers.layer_file(number)}" for name, number in numbers.items()}
         sheets = layers.kernel_sheets(self.run, self.kernels, links)
         strips = html_set.strips(self.set, self.strip)
@@ -223,7 +226,7 @@ class _Report:
         )
         _write(self.folder / "data/index.js", script)
         types = {record.name: record.type for record in self.kernels}
-        table = layers.layers_table(self.plan, links, types)
+        table = layers.layers_table(self.plan, links, types, list(self.made))
         self.page("layers.html", "layers.html", "layers", table)
         self._layer_pages(numbers, recorded, sheets)
         self._class_pages()
@@ -260,10 +263,15 @@ class _Report:
             },
         )
 
+    @property
+    def _class_contents(self) -> bool:
+        """Whether there is something to say of classes."""
+        return bool(self.set.classes or self.made.get(maximised.CLASSES))
+
     def _class_pages(self) -> None:
-        summary = self.set.summary
-        if not self.set.classes or summary is None:
+        if not self._class_contents:
             return
+        summary, made = self.set.summary, self.made.get(maximised.CLASSES, [])
         (self.folder / "classes").mkdir()
         self.page(
             "classes.html",
@@ -274,9 +282,12 @@ class _Report:
                 "summary": summary,
                 "method_titles": {one.name: one.title for one in self.plan.methods},
                 "pairs": html_set.pairs(self.set, self.plan, html_set.PAIRS_ON_CLASSES, ""),
+                "galleries": maximised.class_gallery(made, {one.index for one in self.set.classes}),
             },
         )
         for file, contents in html_classes.class_pages(self.run, self.set.classes, self.index):
+            index = contents["row"].index
+            contents["made"] = [one for one in made if one.channel == index]
             self.page(file, "class.html", "classes", contents)
 
     def _recorded(self) -> dict[str, list[Any]]:
@@ -309,9 +320,15 @@ class _Report:
                 "sheets": [sheet for sheet in sheets if sheet.name == name],
             }
             channels = recorded.get(name, [])
+            made = self.made.get(name, [])
+            by_channel = {row.channel: row for row in channels}
+            galleries = maximised.gallery(made, by_channel, number)
             for part in layers.channel_pages(channels, self.index, number, redundant.get(name, [])):
                 if part["script"]:
                     _write(self.folder / f"layers/{part['script']}", part["tops"])
+                part["made"] = {one.channel: one for one in reversed(made)}
+                # All of them on the first page of a layer; each beside its channel on every one.
+                part["galleries"] = galleries if part["is_first"] else []
                 self.page(f"layers/{part['file']}", "layer.html", "layers", shared | part)
 
 
