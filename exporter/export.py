@@ -40,6 +40,7 @@ from exporter.errors import (
 )
 from exporter.explain import (
     FUSED,
+    OUTPUT,
     Explainer,
     Request,
     choose,
@@ -270,7 +271,8 @@ def _maximise(
     for row in known:
         means.setdefault(row["layer"], {})[row["channel"]] = row["mean"]
     counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
-    groups = choose(job.maximised, means, {index: count for index, count in counts if count})
+    predicted = {index: count for index, count in counts if count}
+    groups = choose(job.maximised, means, predicted, job.batch_size)
     missing = folder.missing_maximised(len(groups))
     maximise_groups(job, groups, missing, folder.write_maximised, watch)
     return clock.lap("maximise")
@@ -652,9 +654,12 @@ def _recorded(
 
     maximised: list[str] = []
     for request in requests:
-        # A row of values (a linear layer) has no plane to record; `settle` refuses what is wrong.
-        with suppress(LayerError):
-            maximised += planes((request.layer,)) if request.layer != "auto" else explained
+        if request.layer == "auto":
+            maximised += explained
+        elif request.layer != OUTPUT:
+            # A row of values (a linear layer) has no plane; `settle` refuses what is wrong.
+            with suppress(LayerError):
+                maximised += planes((request.layer,))
     asked = explained if config.activations == ("auto",) else planes(config.activations)
     return asked if set(maximised) <= set(asked) else planes((*asked, *maximised))
 

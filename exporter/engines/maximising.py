@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from exporter.engines.job import Job
-from exporter.explain import Group, Recipe, Wanted, maximise
-from exporter.explain.listener import OUTPUT
+from exporter.explain import OUTPUT, Group, Recipe, Wanted, maximise
 from exporter.records import MaximisedPicture
 from exporter.render import encode_png
 from exporter.watch import Watch

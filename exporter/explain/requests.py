@@ -236,6 +236,7 @@ def choose(
     wanted: Sequence[Wanted],
     means: Mapping[str, Mapping[int, float]],
     predicted: Mapping[int, float],
+    together: int = TOGETHER,
 ) -> tuple[Group, ...]:
     """Say which channels' pictures are made, now that the pass is done, and which together.
 
@@ -243,6 +244,7 @@ def choose(
         wanted: what is wanted.
         means: by layer and channel, the mean over the set.
         predicted: by class that is predicted, of how many images.
+        together: most channels a group, at most `TOGETHER`.
 
     Returns:
         Groups in the order asked for. The strongest channels of a layer have the largest mean over
@@ -256,13 +258,14 @@ def choose(
         elif one.strongest:
             numbers = _largest(means[one.layer], one.strongest)
         made.update(dict.fromkeys((one.layer, number, one.recipe) for number in numbers))
-    together: dict[tuple[str, Recipe], list[int]] = {}
+    alike: dict[tuple[str, Recipe], list[int]] = {}
     for layer, number, recipe in made:
-        together.setdefault((layer, recipe), []).append(number)
+        alike.setdefault((layer, recipe), []).append(number)
+    most = min(together, TOGETHER)
     return tuple(
-        Group(layer, tuple(numbers[start : start + TOGETHER]), recipe)
-        for (layer, recipe), numbers in together.items()
-        for start in range(0, len(numbers), TOGETHER)
+        Group(layer, tuple(numbers[start : start + most]), recipe)
+        for (layer, recipe), numbers in alike.items()
+        for start in range(0, len(numbers), most)
     )
 
 
