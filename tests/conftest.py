@@ -107,7 +107,13 @@ def sample_plan(
     explained = LAYERS if layers is None else layers
     return Plan(
         schema=1,
-        settings={"model": f"torchvision:{model}", "maps": list(methods), "seed": 0, "top_k": 3},
+        settings={
+            "model": f"torchvision:{model}",
+            "maps": list(methods),
+            "maximise": ["layer4:17,2", "fc:5", "output:5,2:prior=none"],
+            "seed": 0,
+            "top_k": 3,
+        },
         model=ModelRecord(
             name=model,
             spec=f"torchvision:{model}",

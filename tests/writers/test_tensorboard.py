@@ -207,6 +207,8 @@ def test_only_the_kept_images_are_shown_and_it_says_so(sample_run: Path, tmp_pat
     assert ids == set(chosen)
     page = values(own, "")["run/about"].tensor.string_val[0].decode()
     assert "2 of 20 images are shown" in page
+    view = links.images_link(None, "^maximised/", f"^{links.escape_regex(BASE)}/maximised$")
+    assert f"[pictures made to excite channels]({view})" in page
 
 
 def test_none_kept_still_gives_the_numbers(sample_run: Path, tmp_path: Path) -> None:
