@@ -40,7 +40,7 @@ class Recipe:
     size: int | None = None
     jitter: int | None = None
     zoom: float = 0.15
-    weight: float = 8.0
+    weight: float = 4.0
     rate: float = 0.05
     seed: int = 0
 
