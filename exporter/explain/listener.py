@@ -75,9 +75,22 @@ class Listener:
         return next(iter(recording.tensors.values()))
 
     def channels(self, inputs: Tensor) -> int:
-        """Return how many channels the layer has."""
-        with torch.no_grad():
-            return self.values(inputs).shape[1]
+        """Return how many channels the layer has, and make sure that they see the pixels.
+
+        Raises:
+            LayerError: if no gradient flows from them to the inputs, or as `values` does.
+        """
+        free = inputs.detach().clone().requires_grad_()
+        values = self.values(free)
+        slope = None
+        if values.requires_grad:
+            (slope,) = torch.autograd.grad(values.sum(), [free], allow_unused=True)
+        if slope is None:
+            raise LayerError(
+                f"no gradient flows from {self._layer!r} to the pixels (the model is quantised, or "
+                "cuts it off), so none of its channels can be maximised"
+            )
+        return values.shape[1]
 
     def check(self, channels: Sequence[int], count: int) -> None:
         """Raise if there is no such channel.

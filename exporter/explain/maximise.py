@@ -161,9 +161,11 @@ class _Maker:
         seeds = [recipe.seed * 1_000_003 + channel for channel in channels]
         canvas = Canvas(recipe.prior, self._size, seeds, self._fine, weight=recipe.weight)
         optimiser = torch.optim.Adam([canvas.numbers], lr=recipe.rate)
-        self._listener.check(channels, self._count(canvas))
         with torch.no_grad():
-            before = self._says(canvas.pictures(), channels).mean(1)
+            noise = canvas.pictures()
+        self._listener.check(channels, self._listener.channels(self._normalised(noise[:1])))
+        with torch.no_grad():
+            before = self._says(noise, channels).mean(1)
         draw = torch.Generator().manual_seed(recipe.seed)
         for _ in range(recipe.steps):
             pictures = canvas.pictures()
@@ -178,10 +180,6 @@ class _Maker:
         pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         before, after, peak = (one.double().cpu() for one in (before, said.mean(1), said.amax(1)))
         return pixels.cpu(), before, after, peak
-
-    def _count(self, canvas: Canvas) -> int:
-        with torch.no_grad():
-            return self._listener.channels(self._normalised(canvas.pictures()[:1]))
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         return ((pictures - self._mean) / self._std).to(self._like.dtype)

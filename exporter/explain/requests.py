@@ -179,6 +179,8 @@ def settle(
         ModelError: if the model takes no pictures of the size asked for.
     """
     layers = tuple(explained) if request.layer == "auto" else (request.layer,)
+    if not layers:
+        raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
     if request.recipe.size:
         side = request.recipe.size
         example = example[:1, :, :1, :1].expand(1, -1, side, side)

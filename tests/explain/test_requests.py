@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.errors import ConfigError, ExporterError
+from exporter.errors import ConfigError, ExporterError, LayerError
 from exporter.explain.maximise import Recipe
 from exporter.explain.requests import Wanted, choose, parse_request, settle
 
@@ -55,6 +55,13 @@ def test_what_is_wrongly_written_is_said(text: str, says: str) -> None:
         parse_request(text, 0)
 
 
+class Cut(nn.Module):
+    """Lets no gradient through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach().mean((2, 3))
+
+
 class Fixed(nn.Module):
     """Takes 16 × 16 pixels and nothing else."""
 
@@ -63,9 +70,10 @@ class Fixed(nn.Module):
         self.conv = nn.Conv2d(3, 12, 3)
         self.flat = nn.Linear(12 * 14 * 14, 7)
         self.head = nn.Linear(7, 5)
+        self.cut = Cut()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"aux": x.mean((2, 3)), "logits": self.head(self.flat(self.conv(x).flatten(1)))}
+        return {"aux": self.cut(x), "logits": self.head(self.flat(self.conv(x).flatten(1)))}
 
 
 def settled(text: str) -> tuple[Wanted, ...]:
@@ -105,6 +113,7 @@ def test_a_request_is_settled(
         ("conv:5-3", "'5-3' of 'conv' end before they begin"),
         ("conv:tench", "'tench' is no channel of 'conv'"),
         ("flat:strongest", "strongest channels of 'flat' will not be known.*from 0 to 6"),
+        ("cut:1", "no gradient flows from 'cut' to the pixels"),
         ("output:5", "the model has no class 5; it has 5, 0 to 4"),
         ("output:tench", "the name of 2 classes; give the index: 0, 4"),
         ("output:tiger", "no target or class 'tiger'"),
@@ -115,6 +124,11 @@ def test_a_request_is_settled(
 def test_what_the_model_has_not_is_said(text: str, says: str) -> None:
     with pytest.raises(ExporterError, match=says):
         settled(text)
+
+
+def test_auto_means_something_only_where_a_layer_is_explained() -> None:
+    with pytest.raises(LayerError, match="means the explained layers, and none is"):
+        settle(parse_request("auto:1", 0), Fixed(), torch.rand(1, 3, 16, 16))
 
 
 def test_the_strongest_are_chosen_after_the_pass() -> None:
