@@ -90,8 +90,8 @@ def excite(
     """Return a picture a channel; one of a trained net excites it more than any photograph does."""
     model, steps = resolved.module, resolved.record.preprocessing
     how = {"view": steps.size, "mean": steps.mean, "std": steps.std}
-    # A net of random weights sees little but the mean colour: a few long steps reach it.
-    recipe = Recipe(steps=128) if trained else Recipe(steps=16, rate=0.5)
+    # A net of random weights answers to nothing that survives a shift or a zoom.
+    recipe = Recipe() if trained else Recipe(steps=16, jitter=0, zoom=0)
     made = maximise(model, layer, channels, recipe=recipe, **how)
     least = torch.from_numpy(made.before)
     if trained:
