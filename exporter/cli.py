@@ -242,6 +242,14 @@ def _writer_flags(command: _F) -> _F:
     metavar="L",
     help="A layer or parameter whose kernels are drawn.  [default: the first convolution]",
 )
+@click.option(
+    "--maximise",
+    multiple=True,
+    metavar="LAYER:CHANNELS",
+    help="Also make pictures that excite channels: layer4:0,3,10-14, layer4:strongest=8, "
+    "output:CLASSES; a layer, auto or output; then :prior=fourier|total-variation|none, steps, "
+    "size, jitter, zoom, seed; repeatable. docs/maps.md says more.",
+)
 @_writer_flags
 @click.option(
     "--config",
@@ -469,6 +477,7 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
 def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
+        from exporter.engines import describe_wanted
         from exporter.export import estimate, plan_job
         from exporter.store import refuse_taken
 
@@ -492,6 +501,8 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     OUT.print(f"layers   {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})")
     for index, step in enumerate(passes, 1):
         OUT.print(f"pass {index}   {marked(step.sentence)}")
+    for wanted in job.maximised:
+        OUT.print(f"maximise {marked(describe_wanted(wanted))}")
     OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")
     OUT.print(f"disk     about {size(cost.store_bytes)} for the shards")
     if plan.label_match:

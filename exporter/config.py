@@ -140,6 +140,7 @@ class RunConfig(WriterConfig):
         kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
         fuse: ``mean``, ``max`` or ``product`` for a map of all explained layers besides theirs.
         quality: whether maps are held against the model: deletion, insertion and ROAD.
+        maximise: channels and classes that pictures are made for, ``LAYER:CHANNELS`` and settings.
         preprocessing: overrides of the preprocessing.
     """
 
@@ -166,9 +167,10 @@ class RunConfig(WriterConfig):
     kernels: tuple[str, ...] = ("auto",)
     fuse: Literal["mean", "max", "product"] | None = None
     quality: bool = False
+    maximise: tuple[str, ...] = ()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
-    @field_validator("maps", "layers", "activations", "kernels")
+    @field_validator("maps", "layers", "activations", "kernels", "maximise")
     @classmethod
     def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,13 +20,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from exporter.capture import guest
 from exporter.config import RunConfig, build_config
-from exporter.engines import Job, compute_shards
+from exporter.engines import Job, compute_shards, maximise_groups
 from exporter.engines.local import default_workers
 from exporter.engines.rows import Computed, compute, inputs, load
 from exporter.errors import (
@@ -37,7 +38,18 @@ from exporter.errors import (
     TargetError,
     WriterError,
 )
-from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods, plan_target
+from exporter.explain import (
+    FUSED,
+    OUTPUT,
+    Explainer,
+    Request,
+    choose,
+    choose_or_offer,
+    fitting_methods,
+    parse_request,
+    plan_target,
+    settle,
+)
 from exporter.images import ImageSet, open_images
 from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
@@ -204,6 +216,7 @@ def run(
             if not (folder.path / "run.json").exists():
                 channels = merge_channels(folder.summaries()) if job.plan.recorded else None
                 merged = merge_set(folder.summaries, scope)
+                seconds += _maximise(job, folder, channels, merged.tables["classes"], watch)
                 measured = {}
                 if job.quality:
                     measured[QUALITY] = merge_faithfulness(folder.summaries(QUALITY), scope)
@@ -240,6 +253,29 @@ def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
         folder.write_shard(index, rows)
 
     compute_shards(job, missing, store, watch)
+
+
+def _maximise(
+    job: Job,
+    folder: RunFolder,
+    channels: pa.Table | None,
+    classes: pa.Table,
+    watch: Watch,
+) -> float:
+    """Make the pictures that are asked for and not there, and return the seconds it took."""
+    if not job.maximised:
+        return 0.0
+    clock = _Clock()
+    means: dict[str, dict[int, float]] = {}
+    known = () if channels is None else channels.select(["layer", "channel", "mean"]).to_pylist()
+    for row in known:
+        means.setdefault(row["layer"], {})[row["channel"]] = row["mean"]
+    counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
+    predicted = {index: count for index, count in counts if count}
+    groups = choose(job.maximised, means, predicted, job.batch_size)
+    missing = folder.missing_maximised(len(groups))
+    maximise_groups(job, groups, missing, folder.write_maximised, watch)
+    return clock.lap("maximise")
 
 
 def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool_] | None]:
@@ -288,6 +324,7 @@ def plan_job(
     """
     watch = watch or Silence()
     methods = get_methods(config.maps)
+    requests = [parse_request(text, config.seed) for text in config.maximise]
     watch.begin("reading the image set")
     image_set = open_images(
         source if source is not None else config.images, limit=config.limit, workers=config.workers
@@ -308,7 +345,9 @@ def plan_job(
         layers = choose_or_offer(
             model, example, config.layers, methods, output=config.output, reshape=reshape
         )
-        recorded = _recorded(model, example, config, layers.names, reshape)
+        recorded = _recorded(
+            model, example, config, layers.names, reshape=reshape, requests=requests
+        )
         asked = plan_target(
             config.target,
             model,
@@ -321,6 +360,20 @@ def plan_job(
             masks=any(entry.mask for entry in image_set.entries),
         )
         record = asked.record
+        maximised = tuple(
+            wanted
+            for request in requests
+            for wanted in settle(
+                request,
+                model,
+                example,
+                explained=layers.names,
+                recorded=recorded,
+                classes=record.classes,
+                output=config.output,
+                reshape=reshape,
+            )
+        )
         labels = match_labels(
             {entry.label for entry in image_set.entries if entry.label is not None},
             record.classes,
@@ -396,6 +449,9 @@ def plan_job(
             masks=asked.scorer.takes_masks,
             dtype=dtype,
             quality=config.quality,
+            maximised=maximised,
+            output=config.output,
+            reshape=reshape,
         )
 
 
@@ -585,15 +641,27 @@ def _recorded(
     example: torch.Tensor,
     config: RunConfig,
     explained: tuple[str, ...],
+    *,
     reshape: Reshape | None,
+    requests: Sequence[Request],
 ) -> tuple[str, ...]:
-    if config.activations == ("auto",):
-        return explained
-    if not config.activations:
-        return ()
-    return choose_layers(
-        model, example, config.activations, output=config.output, reshape=reshape
-    ).names
+    """Choose the layers whose channels are recorded: those asked for, and those maximised."""
+
+    def planes(wanted: tuple[str, ...]) -> tuple[str, ...]:
+        if not wanted:
+            return ()
+        return choose_layers(model, example, wanted, output=config.output, reshape=reshape).names
+
+    maximised: list[str] = []
+    for request in requests:
+        if request.layer == "auto":
+            maximised += explained
+        elif request.layer != OUTPUT:
+            # A row of values (a linear layer) has no plane; `settle` refuses what is wrong.
+            with suppress(LayerError):
+                maximised += planes((request.layer,))
+    asked = explained if config.activations == ("auto",) else planes(config.activations)
+    return asked if set(maximised) <= set(asked) else planes((*asked, *maximised))
 
 
 def _shards(images: int, size: int) -> tuple[tuple[int, int], ...]:

@@ -792,3 +792,35 @@ class ImageQuality:
     pointing: bool | None
     box_energy: float | None
     box_overlap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MaximisedPicture:
+    """A picture that excites a channel or a class (``maximised/*.parquet``, ``--maximise``).
+
+    Attributes:
+        layer: qualified layer name; ``output`` for a class.
+        channel: number of the channel or class.
+        name: the class's name; ``""`` of a channel.
+        before: the channel's mean over its places, of the noise it began with; NaN where it is not
+            finite.
+        after: the same of the picture.
+        peak: the channel's largest place, of the picture.
+        prior: what kept the picture from being noise: ``fourier``, ``total-variation``, ``none``.
+        settings: the other settings in words, such as ``128 steps of 0.05, …``.
+        height: rows in pixels.
+        width: columns in pixels.
+        picture: PNG.
+    """
+
+    layer: str
+    channel: int
+    name: str
+    before: float
+    after: float
+    peak: float
+    prior: str
+    settings: str
+    height: int
+    width: int
+    picture: bytes

@@ -23,6 +23,7 @@ from exporter.records import (
     ChannelBatch,
     ImageEntry,
     LayerRecord,
+    MaximisedPicture,
     MethodRecord,
     ModelRecord,
     Plan,
@@ -109,7 +110,13 @@ def sample_plan(
     explained = LAYERS if layers is None else layers
     return Plan(
         schema=1,
-        settings={"model": f"torchvision:{model}", "maps": list(methods), "seed": 0, "top_k": 3},
+        settings={
+            "model": f"torchvision:{model}",
+            "maps": list(methods),
+            "maximise": ["layer4:17,2", "fc:5", "output:5,2:prior=none"],
+            "seed": 0,
+            "top_k": 3,
+        },
         model=ModelRecord(
             name=model,
             spec=f"torchvision:{model}",
@@ -329,6 +336,29 @@ def _png(values: NDArray[np.float32]) -> bytes:
     return content.tobytes()
 
 
+def sample_maximised() -> list[MaximisedPicture]:
+    """Return pictures of two channels of ``layer4``, of one of ``fc`` and of two classes."""
+    generator = np.random.default_rng(11)
+    how = "128 steps of 0.05, shifted anywhere, zoomed up to 15 %, seed 0"
+    spots = (("layer4", 17), ("layer4", 2), ("fc", 5), ("output", 5), ("output", 2))
+    return [
+        MaximisedPicture(
+            layer=layer,
+            channel=channel,
+            name=CLASSES[channel] if layer == "output" else "",
+            before=0.125 * place,
+            after=float("nan") if layer == "fc" else 4.5 + place,
+            peak=9.25,
+            prior="none" if layer == "output" else "fourier",
+            settings=how,
+            height=48,
+            width=64,
+            picture=_png(generator.random((12, 16, 3))),
+        )
+        for place, (layer, channel) in enumerate(spots)
+    ]
+
+
 def write_shards(folder: RunFolder, images: Sequence[SampleImage], indices: Iterable[int]) -> None:
     """Write shards as an export does: what they add to the set, then the rows."""
     scope = Scope.of(folder.plan)
@@ -343,6 +373,8 @@ def write_shards(folder: RunFolder, images: Sequence[SampleImage], indices: Iter
 
 def finish_run(folder: RunFolder, seconds: float) -> None:
     """Merge what the shards add, and write ``run.json``."""
+    for index in folder.missing_maximised(1):
+        folder.write_maximised(index, sample_maximised())
     merged = merge_set(folder.summaries, Scope.of(folder.plan))
     folder.write_set(merged.tables, merged.summary)
     folder.finish(seconds, merge_channels(folder.summaries()))

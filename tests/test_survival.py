@@ -20,7 +20,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-MOMENTS = 20
+MOMENTS = 22
 MODEL = """
 import torch
 from torch import nn
@@ -56,6 +56,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         "batch_size": 2,
         "keep": 3,
         "preprocessing": {"size": 32},
+        "maximise": ["3:strongest=6:steps=3", "output:0-3:steps=2"],
     }
     (work / "settings.json").write_text(json.dumps(settings))
     process = subprocess.Popen(
@@ -92,7 +93,7 @@ def undisturbed(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def contents(run: Path) -> dict[str, str]:
     """Return the checksum of every file whose bytes the settings decide."""
     files = [run / "channels.parquet"]
-    for folder in ("shards", "summaries", "set", "kernels"):
+    for folder in ("shards", "summaries", "set", "kernels", "maximised"):
         files += sorted((run / folder).iterdir())
     return {
         str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
@@ -108,6 +109,8 @@ def moments(events: list[str]) -> list[int]:
         "/summaries/.00001-images.tmp",
         "/set/.confusion.tmp",
         "/set/.summary.json.tmp",
+        "/maximised/.00000.tmp",
+        "/maximised/.00001.tmp",
         "/run.json",
         "/kernels",
         "tensorboard",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from exporter.explain import Explainer
+from exporter.explain import Explainer, Wanted
 from exporter.images import ImageSet
-from exporter.models import Kernels
+from exporter.models import Kernels, Reshape
 from exporter.records import Plan
 
 
@@ -31,6 +31,9 @@ class Job:
         masks: whether the target needs each image's given mask.
         dtype: type of the model's numbers, which its inputs take.
         quality: whether maps are held against the model on variants of each image.
+        maximised: channels that pictures are made for, after the pass.
+        output: path of the explained tensor inside the model's output, or None for the guess.
+        reshape: the user's function from a layer's output to (N, C, H, W), or None.
     """
 
     plan: Plan
@@ -45,3 +48,6 @@ class Job:
     masks: bool = False
     dtype: torch.dtype = torch.float32
     quality: bool = False
+    maximised: tuple[Wanted, ...] = ()
+    output: str | None = None
+    reshape: Reshape | None = None

@@ -7,22 +7,32 @@ from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, fitting_methods
-from exporter.explain.maximise import Maximised, maximise
+from exporter.explain.listener import OUTPUT
+from exporter.explain.maximise import Maximised, Recipe, maximise
+from exporter.explain.requests import Group, Request, Wanted, choose, parse_request, settle
 from exporter.explain.targets import PlannedTarget, plan_target
 
 __all__ = [
     "FUSED",
+    "OUTPUT",
     "DeviceBatch",
     "Explainer",
+    "Group",
     "HostActivation",
     "HostBatch",
     "HostChannels",
     "HostMap",
     "Maximised",
     "PlannedTarget",
+    "Recipe",
+    "Request",
+    "Wanted",
+    "choose",
     "choose_or_offer",
     "compute_maps",
     "fitting_methods",
     "maximise",
+    "parse_request",
     "plan_target",
+    "settle",
 ]

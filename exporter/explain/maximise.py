@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,12 +11,38 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporter.capture import guest, relu_rule
-from exporter.capture.hooks import Wanted, find_layers
-from exporter.errors import LayerError
-from exporter.explain.layers import View, as_grid
+from exporter.explain.canvas import Canvas, Size
+from exporter.explain.listener import Listener
+from exporter.models.layout import Reshape
 
 TOGETHER = 8
 """Pictures that are made at the same time."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures are made.
+
+    Attributes:
+        prior: ``fourier``, ``total-variation`` or ``none``, see `exporter.explain.canvas.Canvas`.
+        steps: steps of Adam.
+        size: rows and columns in pixels; None takes those of the model's view.
+        jitter: most pixels a picture is shifted by before a step, around its edges; None shifts by
+            up to half its size, so anywhere.
+        zoom: largest share by which it is made larger or smaller before a step.
+        weight: of the total variation, which only that prior has.
+        rate: Adam's step size.
+        seed: of the noise, the shifts and the zooms.
+    """
+
+    prior: str = "fourier"
+    steps: int = 128
+    size: int | None = None
+    jitter: int | None = None
+    zoom: float = 0.15
+    weight: float = 4.0
+    rate: float = 0.05
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -26,18 +50,20 @@ class Maximised:
     """Pictures that excite channels, one each.
 
     Attributes:
-        layer: the layer.
-        channels: the channels, K of them.
-        pictures: uint8 (K, size, size, C), RGB for three channels.
-        before: float64 (K,), what the channel says to the noise it began with.
-        after: float64 (K,), what it says to the picture.
+        layer: the layer, or ``output``.
+        channels: the channels or classes, K of them.
+        pictures: uint8 (K, H, W, C), RGB for three channels.
+        before: float64 (K,), the channel's mean over its places, of the noise it began with.
+        after: float64 (K,), the same of the picture.
+        peak: float64 (K,), the channel's largest place, of the picture.
     """
 
     layer: str
     channels: tuple[int, ...]
-    pictures: NDArray[np.uint8]
+    pictures: NDArray[np.uint8] = field(repr=False)
     before: NDArray[np.float64]
     after: NDArray[np.float64]
+    peak: NDArray[np.float64]
 
 
 def maximise(
@@ -45,36 +71,38 @@ def maximise(
     layer: str,
     channels: Sequence[int],
     *,
-    steps: int = 128,
-    size: int = 224,
-    seed: int = 0,
+    recipe: Recipe | None = None,
+    view: tuple[int, int] = (224, 224),
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
-    rate: float = 0.05,
+    output: str | None = None,
+    reshape: Reshape | None = None,
 ) -> Maximised:
     """Make a picture for each channel that maximises its mean activation over the layer's places.
 
-    A picture is the sigmoid of an inverse Fourier transform; its spectrum, divided by the frequency
-    so that all frequencies are learnt alike, is what Adam changes. Before each step the picture is
-    shifted at random by up to a sixteenth of its size, around its edges (it is periodic). In the
-    first eighth of the steps a closed ReLU lets positive gradients through (the deconvnet rule), so
-    that a channel which the noise leaves silent is found at all. Source: Olah, Mordvintsev,
-    Schubert: Feature Visualization, Distill 2017.
+    What is learnt, and how it is kept from being noise, is the prior's: see `Canvas`. Before each
+    step the picture is shifted and zoomed at random, so that no detail counts which only one place
+    of the model's grid sees. A step goes up the gradient of the activation at the picture, divided
+    by its own root mean square (a model whose activations are a thousandth as large gives the same
+    pictures), less that of the prior's cost. While a channel says nothing at all and no gradient
+    reaches its picture, closed ReLUs let positive gradients through (the deconvnet rule), so that a
+    channel is found that noise leaves silent. Source: Olah, Mordvintsev, Schubert: Feature
+    Visualization, Distill 2017.
 
-    Every channel's picture is made by itself: it is the same whichever channels it is made with. On
-    one machine the same seed gives the same pictures.
+    Every channel's picture is made by itself, whichever others are made with it, up to the rounding
+    of a batch. On one machine the same channels and recipe give the same bytes on the CPU.
 
     Args:
         module: the model, on its device; it is left as it was.
-        layer: a layer with planes of channels, or with a row of values an image (then a channel is
-            a class).
+        layer: a layer with planes of channels, or with a row of values an image; ``output`` is the
+            model's own output, and its channels are classes.
         channels: numbers of channels or classes.
-        steps: steps of Adam.
-        size: rows and columns of the pictures, in pixels.
-        seed: of the noise and the shifts.
+        recipe: how; None is the usual.
+        view: rows and columns of the pictures where the recipe has no size.
         mean: a value a channel of the input, in [0, 1] units, that the model's input is less.
         std: what it is then divided by.
-        rate: Adam's step size.
+        output: path of the logits inside the model's output, for ``output``.
+        reshape: from the layer's output to (N, C, H, W), where its shape does not tell.
 
     Returns:
         The pictures and what the channels say to them.
@@ -82,16 +110,28 @@ def maximise(
     Raises:
         LayerError: if the layer is unknown or never runs, has no channels, or not these.
     """
-    (wanted,) = find_layers(module, (layer,))
-    where = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
+    recipe = recipe or Recipe()
+    height, width = (recipe.size, recipe.size) if recipe.size else view
+    maker = _Maker(
+        Listener(module, layer, output=output, reshape=reshape),
+        recipe,
+        Size(len(mean), height, width),
+        _like(module),
+        (mean, std),
+    )
     parts = []
     with guest(module):
         for start in range(0, len(channels), TOGETHER):
-            some = list(channels[start : start + TOGETHER])
-            maker = _Maker(module, wanted, some, size=size, seed=seed, where=where)
-            parts.append(maker.make(steps, rate, mean, std))
-    pictures, before, after = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    return Maximised(layer, tuple(channels), pictures, before, after)
+            parts.append(maker.make(channels[start : start + TOGETHER]))
+    pictures, before, after, peak = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return Maximised(layer, tuple(channels), pictures, before, after, peak)
+
+
+def _like(module: nn.Module) -> Tensor:
+    """Return an empty tensor of the type and on the device of the model's inputs."""
+    found = (one for one in module.parameters() if one.is_floating_point())
+    parameter = next(found, torch.empty(0))
+    return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
 
 
 class _Maker:
@@ -99,122 +139,99 @@ class _Maker:
 
     def __init__(
         self,
-        module: nn.Module,
-        wanted: Wanted,
-        channels: Sequence[int],
-        *,
-        size: int,
-        seed: int,
-        where: Tensor,
+        listener: Listener,
+        recipe: Recipe,
+        size: Size,
+        like: Tensor,
+        normalising: tuple[Sequence[float], Sequence[float]],
     ) -> None:
-        self._module = module
-        self._name = wanted.module
-        self._call = wanted.call
-        self._layer = wanted.name
-        self._channels = channels
+        self._listener = listener
+        self._recipe = recipe
         self._size = size
-        self._seed = seed
-        self._where = where
+        self._like = like
+        # Half precision has too few digits for small steps, and no Fourier transform.
+        self._fine = like if like.dtype == torch.float64 else like.float()
+        mean, std = normalising
+        self._mean = torch.tensor(mean).to(self._fine)[:, None, None]
+        self._std = torch.tensor(std).to(self._fine)[:, None, None]
 
-    def make(
-        self, steps: int, rate: float, mean: Sequence[float], std: Sequence[float]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures uint8 (K, H, W, C), and the objectives before and after, on the host."""
-        spectrum = self._noise(len(mean)).requires_grad_()
-        weigh = _weights(self._size).to(self._where)
-        centre = torch.tensor(mean).to(self._where)[:, None, None]
-        spread = torch.tensor(std).to(self._where)[:, None, None]
-        optimiser = torch.optim.Adam([spectrum], lr=rate)
-        shifts = self._shifts(steps)
-
-        def picture() -> Tensor:
-            waves = torch.view_as_complex(spectrum * weigh)
-            made: Tensor = torch.fft.irfft2(waves, s=(self._size, self._size), norm="ortho")
-            return made.sigmoid()
-
-        def says(image: Tensor) -> Tensor:
-            return self._objective((image - centre) / spread)
-
+    def make(self, channels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return pictures uint8 (K, H, W, C), and before, after and peak (K,), on the host."""
+        recipe = self._recipe
+        seeds = [recipe.seed * 1_000_003 + channel for channel in channels]
+        canvas = Canvas(recipe.prior, self._size, seeds, self._fine, weight=recipe.weight)
+        optimiser = torch.optim.Adam([canvas.numbers], lr=recipe.rate)
         with torch.no_grad():
-            before = says(picture())
-        for step, (down, right) in enumerate(shifts):
-            rule: AbstractContextManager[None] = nullcontext()
-            if step < steps // 8:
-                rule = relu_rule("deconvnet")
-            with rule:
-                gain = says(picture().roll((down, right), (2, 3))).sum()
-                # Of the gain, not of a loss: the rule lets positive gradients through.
-                (uphill,) = torch.autograd.grad(gain, [spectrum])
-                spectrum.grad = -uphill
+            noise = canvas.pictures()
+        self._listener.check(channels, self._listener.channels(self._normalised(noise[:1])))
+        with torch.no_grad():
+            before = self._says(noise, channels).mean(1)
+        draw = torch.Generator().manual_seed(recipe.seed)
+        for _ in range(recipe.steps):
+            pictures = canvas.pictures()
+            gain = self._uphill(pictures.detach(), channels, draw)
+            uphill = gain - canvas.cost(pictures.detach())
+            (slope,) = torch.autograd.grad(pictures, [canvas.numbers], [uphill])
+            canvas.numbers.grad = -slope
             optimiser.step()
         with torch.no_grad():
-            shown = (picture() * 255).round()
-            after = says(shown / 255)
+            shown = (canvas.pictures() * 255).round()
+            said = self._says(shown / 255, channels)
         pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return pixels.cpu(), before.double().cpu(), after.double().cpu()
+        before, after, peak = (one.double().cpu() for one in (before, said.mean(1), said.amax(1)))
+        return pixels.cpu(), before, after, peak
 
-    def _noise(self, colours: int) -> Tensor:
-        rows = []
-        for channel in self._channels:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + channel)
-            shape = (colours, self._size, self._size // 2 + 1, 2)
-            rows.append(torch.randn(shape, generator=generator, dtype=torch.float64))
-        return (torch.stack(rows) * 0.01).to(self._where)
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        return ((pictures - self._mean) / self._std).to(self._like.dtype)
 
-    def _shifts(self, steps: int) -> list[list[int]]:
-        most = max(1, self._size // 16)
-        generator = torch.Generator().manual_seed(self._seed)
-        found: list[list[int]] = torch.randint(
-            -most, most + 1, (steps, 2), generator=generator
-        ).tolist()
-        return found
+    def _says(self, pictures: Tensor, channels: Sequence[int]) -> Tensor:
+        """Return what picture k's own channel says at each place, (K, P)."""
+        values = self._listener.values(self._normalised(pictures))
+        own = [row[channel] for row, channel in zip(values, channels, strict=True)]
+        return torch.stack(own).to(self._fine.dtype)
 
-    def _objective(self, inputs: Tensor) -> Tensor:
-        """Return the mean activation (K,) of picture k's own channel."""
-        kept: list[Tensor] = []
-        handle = dict(self._module.named_modules())[self._name].register_forward_hook(
-            self._keeping(kept)
-        )
-        try:
-            self._module(inputs)
-        finally:
-            handle.remove()
-        if not kept or kept[0].shape[0] != len(inputs):
-            raise LayerError(
-                f"the layer {self._layer!r} gives no tensor a picture, so none of its channels can"
-                " be maximised; choose a layer that gives (C, H, W), tokens or a row of values"
-            )
-        raw = kept[0]
-        values = raw if raw.ndim == 2 else as_grid(raw, self._layer, View.of(inputs)).mean((2, 3))
-        for channel in self._channels:
-            if not 0 <= channel < values.shape[1]:
-                raise LayerError(
-                    f"the layer {self._layer!r} has no channel {channel}; it has"
-                    f" {values.shape[1]}, 0 to {values.shape[1] - 1}"
-                )
-        pairs = zip(values, self._channels, strict=True)
-        return torch.stack([row[channel] for row, channel in pairs])
+    def _uphill(self, pictures: Tensor, channels: Sequence[int], draw: torch.Generator) -> Tensor:
+        """Return the gradient at each picture, its root mean square 1; 0 where there is none."""
+        moves = _moves(self._size, self._recipe, draw)
+        rows, columns = (move.to(self._fine) for move in moves)
+        free = pictures.requires_grad_()
 
-    def _keeping(self, kept: list[Tensor]) -> Callable[..., None]:
-        calls = 0
+        def gradient() -> tuple[Tensor, Tensor]:
+            said = self._says(rows @ free @ columns.T, channels).mean(1)
+            (found,) = torch.autograd.grad(said.sum(), [free])
+            return found, said.detach()
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == self._call and isinstance(output, Tensor):
-                # A clone: an operation in place may follow.
-                kept.append(output.clone())
-
-        return keep
+        uphill, said = gradient()
+        # Not where it is loud: a ReLU6 that is at 6 everywhere has no gradient either.
+        silent = ((uphill == 0).flatten(1).all(1) & (said <= 0))[:, None, None, None]
+        if silent.any():
+            with relu_rule("deconvnet"):
+                uphill = torch.where(silent, gradient()[0], uphill)
+        size = uphill.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return torch.where(size > 0, uphill / size, 0.0).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _weights(size: int) -> Tensor:
-    """Return what the spectrum is multiplied with, (size, size // 2 + 1, 1): 1 / frequency.
+def _moves(size: Size, recipe: Recipe, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return what a picture's rows and columns are multiplied with to shift and zoom it."""
+    zoom = 1 + recipe.zoom * (2 * torch.rand((), generator=draw, dtype=torch.float64).item() - 1)
 
-    The transform is orthonormal, so that pictures of every size begin alike.
-    """
-    rows = torch.fft.fftfreq(size, dtype=torch.float64)[:, None]
-    columns = torch.fft.rfftfreq(size, dtype=torch.float64)[None, :]
-    frequency = (rows.square() + columns.square()).sqrt().clamp_min(1 / size)
-    weights: Tensor = (1 / frequency / 4)[..., None]
-    return weights
+    def move(side: int) -> Tensor:
+        most = side // 2 if recipe.jitter is None else recipe.jitter
+        shift = int(torch.randint(-most, most + 1, (), generator=draw))
+        return _resampling(side, zoom, shift)
+
+    return move(size.height), move(size.width)
+
+
+def _resampling(side: int, zoom: float, shift: int) -> Tensor:
+    """Return float64 (side, side): bilinear samples of a periodic line, around its middle."""
+    middle = (side - 1) / 2
+    at = (torch.arange(side, dtype=torch.float64) - middle) * zoom + middle + shift
+    low = at.floor()
+    share = at - low
+    places = low.long()
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    own = torch.arange(side)
+    matrix[own, places % side] += 1 - share
+    matrix[own, (places + 1) % side] += share
+    return matrix

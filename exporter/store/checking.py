@@ -169,7 +169,7 @@ def _sinks(run: Run) -> Iterator[str]:
 
 
 def _leftovers(run: Run) -> Iterator[str]:
-    for name in ("", layout.SHARDS, layout.SUMMARIES, layout.SET):
+    for name in ("", *layout.FILLED):
         folder = run.path / name
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if layout.is_temporary(entry.name):

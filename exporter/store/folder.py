@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporter.errors import RunError
-from exporter.records import KernelRecord, Plan, Row, Totals
+from exporter.records import KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
 from exporter.store.files import parquet_bytes, remove, sha256, sync_folder, write_whole
 from exporter.store.lock import RunLock
+from exporter.store.maximised import maximised_files, maximised_table
 from exporter.store.plans import plan_bytes, plan_document, read_document, read_plan
 from exporter.store.resuming import differences
 from exporter.store.rows import rows_to_table
@@ -150,7 +151,7 @@ def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
 
 
 def _remove_leftovers(run: Path) -> None:
-    for folder in (run, run / layout.SHARDS, run / layout.SUMMARIES, run / layout.SET):
+    for folder in (run, *(run / name for name in layout.FILLED)):
         if folder.is_dir():
             for entry in list(folder.iterdir()):
                 if layout.is_temporary(entry.name):
@@ -281,6 +282,25 @@ class RunFolder:
         """
         return kernels.write_kernels(self.path, sheets)
 
+    def missing_maximised(self, groups: int) -> list[int]:
+        """Return the groups of maximised channels that are still to be made, in order."""
+        files = (layout.maximised_file(self.path, index) for index in range(groups))
+        return [index for index, file in enumerate(files) if not _is_whole(file)]
+
+    def write_maximised(self, index: int, pictures: Sequence[MaximisedPicture]) -> None:
+        """Write the pictures of a group of channels, which commits them.
+
+        Args:
+            index: number of the group.
+            pictures: of its channels, in order.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        _make_folder(self.path / layout.MAXIMISED)
+        content = parquet_bytes(maximised_table(pictures), compression="NONE")
+        self._write(layout.maximised_file(self.path, index), content)
+
     def write_set(self, tables: Mapping[str, pa.Table], summary: Mapping[str, object]) -> None:
         """Write ``set/``, what is merged from the named parts; ``set/summary.json`` last.
 
@@ -323,7 +343,7 @@ class RunFolder:
         shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
         summaries = [file for n in range(len(self.plan.shards)) for file in self._added(n)]
         merged = (self.path / layout.SET).iterdir() if self._parts else ()
-        for file in (*shards, *summaries, *merged):
+        for file in (*shards, *summaries, *merged, *maximised_files(self.path)):
             name = file.relative_to(self.path).as_posix()
             if name not in self._checksums and file.exists():
                 self._checksums[name] = sha256(file)

@@ -15,11 +15,15 @@ SET: Final = "set"
 SET_SUMMARY: Final = "summary.json"
 KERNELS: Final = "kernels"
 KERNEL_LIST: Final = "kernels.json"
+MAXIMISED: Final = "maximised"
 SINKS: Final = ("tensorboard", "wandb", "html")
 SINK_NOTE: Final = "writers.json"
 
+FILLED: Final = (SHARDS, SUMMARIES, SET, MAXIMISED)
+"""Folders that are filled a file at a time, each under a temporary name first."""
+
 # In the order they are removed: what says "complete" first, what says "a run" last.
-OWN: Final = (TOTALS, *SINKS, SINK_NOTE, CHANNELS, SET, SHARDS, SUMMARIES, KERNELS, PLAN)
+OWN: Final = (TOTALS, *SINKS, SINK_NOTE, CHANNELS, *reversed(FILLED), KERNELS, PLAN)
 """Everything the exporter makes in a run folder, besides temporaries and the lock."""
 
 
@@ -39,6 +43,11 @@ def summary_file(run: Path, index: int, part: str = "") -> Path:
 def set_table(run: Path, name: str) -> Path:
     """Return where a table of the whole set is: ``set/classes.parquet``."""
     return run / SET / f"{name}.parquet"
+
+
+def maximised_file(run: Path, index: int) -> Path:
+    """Return where the pictures of a group of channels are: ``maximised/00000.parquet``."""
+    return run / MAXIMISED / f"{index:05d}.parquet"
 
 
 def temporary(path: Path) -> Path:

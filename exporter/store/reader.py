@@ -22,6 +22,7 @@ from exporter.records import (
     Faithfulness,
     ImageQuality,
     KernelRecord,
+    MaximisedPicture,
     MethodAgreement,
     MethodFaithfulness,
     MethodRow,
@@ -35,6 +36,7 @@ from exporter.records import (
 from exporter.store import layout
 from exporter.store.channels import read_channels
 from exporter.store.kernels import read_kernels
+from exporter.store.maximised import read_maximised
 from exporter.store.plans import image_ids, read_document, read_plan
 from exporter.store.rows import table_to_rows
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_A_GROUP
@@ -289,6 +291,17 @@ class Run:
         """Yield the same of each image and method, in plan order; also of a partial run."""
         for table in read_quality(self.path, self.shards, "quality"):
             yield from (Faithfulness(**row) for row in table.to_pylist())
+
+    def maximised(self, layer: str | None = None) -> Iterator[MaximisedPicture]:
+        """Yield the pictures that excite a channel or a class, in the order asked for.
+
+        Args:
+            layer: only this layer's; ``output`` for classes.
+
+        Raises:
+            RunError: if a file is damaged.
+        """
+        yield from read_maximised(self.path, layer)
 
     def kernels(self) -> tuple[KernelRecord, ...]:
         """Return the sheets of kernels, in the order asked for."""

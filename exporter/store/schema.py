@@ -13,9 +13,10 @@ ROWS_A_GROUP: Final = 8
 """Rows a Parquet row group: small, so that one map is read without reading its shard."""
 
 
-def _field(
+def column(
     name: str, kind: pa.DataType, about: str, unit: str = "", nullable: bool = True
 ) -> pa.Field:
+    """Return a column that says what it holds, and in which unit."""
     metadata = {"about": about} | ({"unit": unit} if unit else {})
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
@@ -28,9 +29,9 @@ _BOX = pa.list_(pa.field("element", pa.float32()), 4)
 
 PREDICTION_TYPE: Final = pa.struct(
     [
-        _field("index", pa.int32(), "number of the output"),
-        _field("name", pa.string(), "name of the class"),
-        _field("score", pa.float32(), "softmax probability, or the raw value of a single output"),
+        column("index", pa.int32(), "number of the output"),
+        column("name", pa.string(), "name of the class"),
+        column("score", pa.float32(), "softmax probability, or the raw value of a single output"),
     ]
 )
 
@@ -38,20 +39,20 @@ IMAGE_TYPE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", 
 
 MAP_TYPE: Final = pa.struct(
     [
-        _field("method", pa.string(), "name of the map method"),
-        _field("layer", pa.string(), "qualified name of the layer; empty for a pixel method"),
-        _field("target", pa.string(), "what is explained: class:281, box:3, mask or value"),
-        _field("height", pa.int32(), "rows of the map", "cells"),
-        _field("width", pa.int32(), "columns of the map", "cells"),
-        _field("lo", pa.float32(), "value of level 0"),
-        _field("hi", pa.float32(), f"value of level {MAP_LEVELS}"),
-        _field(
+        column("method", pa.string(), "name of the map method"),
+        column("layer", pa.string(), "qualified name of the layer; empty for a pixel method"),
+        column("target", pa.string(), "what is explained: class:281, box:3, mask or value"),
+        column("height", pa.int32(), "rows of the map", "cells"),
+        column("width", pa.int32(), "columns of the map", "cells"),
+        column("lo", pa.float32(), "value of level 0"),
+        column("hi", pa.float32(), f"value of level {MAP_LEVELS}"),
+        column(
             "values",
             pa.binary(),
             f"little-endian uint16, row-major; value = lo + level * (hi - lo) / {MAP_LEVELS}",
             "levels",
         ),
-        _field(
+        column(
             "flags",
             pa.string(),
             "zero, constant, nan or negative (its ReLU leaves nothing); empty where all is well",
@@ -61,13 +62,13 @@ MAP_TYPE: Final = pa.struct(
 
 ACTIVATION_TYPE: Final = pa.struct(
     [
-        _field("layer", pa.string(), "qualified name of the layer"),
-        _field("channels", _list(pa.int32()), "channel numbers, largest spatial mean first"),
-        _field("height", pa.int32(), "rows of a channel", "cells"),
-        _field("width", pa.int32(), "columns of a channel", "cells"),
-        _field("lo", _list(pa.float32()), "value of level 0, a channel each"),
-        _field("hi", _list(pa.float32()), "value of level 255, a channel each"),
-        _field(
+        column("layer", pa.string(), "qualified name of the layer"),
+        column("channels", _list(pa.int32()), "channel numbers, largest spatial mean first"),
+        column("height", pa.int32(), "rows of a channel", "cells"),
+        column("width", pa.int32(), "columns of a channel", "cells"),
+        column("lo", _list(pa.float32()), "value of level 0, a channel each"),
+        column("hi", _list(pa.float32()), "value of level 255, a channel each"),
+        column(
             "values",
             pa.binary(),
             "uint8, (channels, height, width) row-major; value = lo + level * (hi - lo) / 255",
@@ -76,32 +77,35 @@ ACTIVATION_TYPE: Final = pa.struct(
     ]
 )
 
-# `datasets` reads this entry and shows the column as pictures; the other columns it infers.
-_HUGGING_FACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+
+def hugging_face(name: str) -> str:
+    """Return what tells `datasets` that a column holds pictures; the others it infers."""
+    return json.dumps({"info": {"features": {name: {"_type": "Image"}}}})
+
 
 ROW_SCHEMA: Final = pa.schema(
     [
-        _field(
+        column(
             "id", pa.string(), "unique in the run: the key, then key-2, key-3 …", nullable=False
         ),
-        _field("key", pa.string(), "hash of the file's bytes, stable across runs", nullable=False),
-        _field("path", pa.string(), "relative to the image set", nullable=False),
-        _field("label", pa.string(), "as given"),
-        _field("label_index", pa.int32(), "class of the model, only where it is known"),
-        _field("width", pa.int32(), "of the original, after EXIF rotation", "pixels"),
-        _field("height", pa.int32(), "of the original, after EXIF rotation", "pixels"),
-        _field("crop", _BOX, "left, top, right, bottom of the view in the original", "pixels"),
-        _field("predictions", _list(PREDICTION_TYPE), "the best of them, best first"),
-        _field("loss", pa.float32(), "cross-entropy, where the label is a class", "nat"),
-        _field("correct", pa.bool_(), "whether the first prediction is the label"),
-        _field("image", IMAGE_TYPE, "the model's view, JPEG"),
-        _field("maps", _list(MAP_TYPE), "raw and signed, at the layer's own resolution"),
-        _field("activations", _list(ACTIVATION_TYPE), "the strongest channels of recorded layers"),
-        _field("boxes", _list(_BOX), "given boxes: left, top, right, bottom", "pixels"),
-        _field("mask", pa.string(), "given mask, relative to the image set"),
-        _field("error", pa.string(), "why the image was not read"),
+        column("key", pa.string(), "hash of the file's bytes, stable across runs", nullable=False),
+        column("path", pa.string(), "relative to the image set", nullable=False),
+        column("label", pa.string(), "as given"),
+        column("label_index", pa.int32(), "class of the model, only where it is known"),
+        column("width", pa.int32(), "of the original, after EXIF rotation", "pixels"),
+        column("height", pa.int32(), "of the original, after EXIF rotation", "pixels"),
+        column("crop", _BOX, "left, top, right, bottom of the view in the original", "pixels"),
+        column("predictions", _list(PREDICTION_TYPE), "the best of them, best first"),
+        column("loss", pa.float32(), "cross-entropy, where the label is a class", "nat"),
+        column("correct", pa.bool_(), "whether the first prediction is the label"),
+        column("image", IMAGE_TYPE, "the model's view, JPEG"),
+        column("maps", _list(MAP_TYPE), "raw and signed, at the layer's own resolution"),
+        column("activations", _list(ACTIVATION_TYPE), "the strongest channels of recorded layers"),
+        column("boxes", _list(_BOX), "given boxes: left, top, right, bottom", "pixels"),
+        column("mask", pa.string(), "given mask, relative to the image set"),
+        column("error", pa.string(), "why the image was not read"),
     ],
-    metadata={"exporter.schema": str(SCHEMA_VERSION), "huggingface": _HUGGING_FACE},
+    metadata={"exporter.schema": str(SCHEMA_VERSION), "huggingface": hugging_face("image")},
 )
 """Columns of ``shards/*.parquet``, in order; ``docs/run-folder.md`` is held to it by a test."""
 

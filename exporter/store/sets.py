@@ -96,14 +96,15 @@ def read_quality(run: Path, shards: Sequence[int], part: str = "images") -> Iter
 
 
 def set_is_there(run: Path) -> bool:
-    """Say whether ``set/`` holds everything that ``run.json``, if there is one, says of it."""
+    """Say whether all that is made from the whole set is there, as ``run.json``, if any, says."""
     if not (run / layout.SET / layout.SET_SUMMARY).exists():
         return False
     try:
         known = json.loads((run / layout.TOTALS).read_text(encoding="utf-8"))["checksums"]
     except (OSError, ValueError, KeyError, TypeError):
         return True
-    return all((run / name).exists() for name in known if name.startswith(f"{layout.SET}/"))
+    made = (f"{layout.SET}/", f"{layout.MAXIMISED}/")
+    return all((run / name).exists() for name in known if name.startswith(made))
 
 
 def _damaged(file: Path, error: Exception) -> RunError:

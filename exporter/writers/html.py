@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.records import Written
 from exporter.writers import html_classes, html_set
 from exporter.writers import html_layers as layers
+from exporter.writers import html_maximised as maximised
 from exporter.writers import html_pages as pages
 from exporter.writers.html_images import write_images
 from exporter.writers.html_index import IMAGES_A_SHARD, index_script, parts
@@ -62,9 +63,10 @@ class _Report:
         self.options = options
         self.kernels = run.kernels()
         self.set = html_set.gather(run)
+        self.made = maximised.write_pictures(run, folder)
         self.channel_pages: dict[str, tuple[int, int]] = {}
         self.site = Site(
-            folder, self.plan, classes=bool(self.set.classes), kernels=bool(self.kernels)
+            folder, self.plan, classes=self._class_contents, kernels=bool(self.kernels)
         )
         self.site.copy_assets()
         drawn = html_set.strip_ids(self.set) or set(pages.strip_choice(options))
@@ -74,7 +76,8 @@ class _Report:
     def write_pages(self) -> None:
         """Write every page that is not a list of images."""
         recorded = self._recorded()
-        numbers = layers.layer_numbers(self.plan, list(recorded), self.kernels)
+        shown = [*recorded, *(name for name in self.made if name != maximised.CLASSES)]
+        numbers = layers.layer_numbers(self.plan, shown, self.kernels)
         links = {name: f"layers/{layers.layer_file(number)}" for name, number in numbers.items()}
         sheets = layers.kernel_sheets(self.run, self.kernels, links)
         strips = html_set.strips(self.set, self.images.figures)
@@ -106,7 +109,7 @@ class _Report:
         )
         self.site.write("data/index.js", script)
         types = {record.name: record.type for record in self.kernels}
-        table = layers.layers_table(self.plan, links, types)
+        table = layers.layers_table(self.plan, links, types, list(self.made))
         self.site.page("layers.html", "layers.html", "layers", table)
         self._layer_pages(numbers, recorded, sheets)
         self._class_pages()
@@ -143,10 +146,15 @@ class _Report:
             },
         )
 
+    @property
+    def _class_contents(self) -> bool:
+        """Whether there is something to say of classes."""
+        return bool(self.set.classes or self.made.get(maximised.CLASSES))
+
     def _class_pages(self) -> None:
-        summary = self.set.summary
-        if not self.set.classes or summary is None:
+        if not self._class_contents:
             return
+        summary, made = self.set.summary, self.made.get(maximised.CLASSES, [])
         (self.folder / "classes").mkdir()
         self.site.page(
             "classes.html",
@@ -157,9 +165,12 @@ class _Report:
                 "summary": summary,
                 "method_titles": {one.name: one.title for one in self.plan.methods},
                 "pairs": html_set.pairs(self.set, self.plan, html_set.PAIRS_ON_CLASSES, ""),
+                "galleries": maximised.class_gallery(made, {one.index for one in self.set.classes}),
             },
         )
         for file, contents in html_classes.class_pages(self.run, self.set.classes, self.index):
+            index = contents["row"].index
+            contents["made"] = [one for one in made if one.channel == index]
             self.site.page(file, "class.html", "classes", contents)
 
     def _recorded(self) -> dict[str, list[Any]]:
@@ -192,7 +203,13 @@ class _Report:
                 "sheets": [sheet for sheet in sheets if sheet.name == name],
             }
             channels = recorded.get(name, [])
+            made = self.made.get(name, [])
+            by_channel = {row.channel: row for row in channels}
+            galleries = maximised.gallery(made, by_channel, number)
             for part in layers.channel_pages(channels, self.index, number, redundant.get(name, [])):
                 if part["script"]:
                     self.site.write(f"layers/{part['script']}", part["tops"])
+                part["made"] = {one.channel: one for one in reversed(made)}
+                # All of them on the first page of a layer; each beside its channel on every one.
+                part["galleries"] = galleries if part["is_first"] else []
                 self.site.page(f"layers/{part['file']}", "layer.html", "layers", shared | part)

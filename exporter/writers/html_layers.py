@@ -89,9 +89,19 @@ def layer_numbers(
 
 
 def layers_table(
-    plan: Plan, links: Mapping[str, str], kernels: Mapping[str, str]
+    plan: Plan,
+    links: Mapping[str, str],
+    kernels: Mapping[str, str],
+    maximised: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the whole table of layers, those with a page linked."""
+    """Return the whole table of layers, those with a page linked.
+
+    Args:
+        plan: what ran.
+        links: the page of each layer that has one.
+        kernels: type of each layer or parameter whose kernels are drawn.
+        maximised: layers that have pictures that excite their channels.
+    """
     roles: dict[str, list[str]] = {}
     for name in plan.explained:
         roles.setdefault(name, []).append("maps")
@@ -99,6 +109,9 @@ def layers_table(
         roles.setdefault(name, []).append("channels")
     for name in kernels:
         roles.setdefault(name, []).append("kernels")
+    for name in maximised:
+        if name in links:
+            roles.setdefault(name, []).append("maximised")
     known = {layer.name for layer in plan.layers}
     rows: list[dict[str, Any]] = [
         {
@@ -167,6 +180,7 @@ def channel_pages(
         pages.append(
             {
                 "file": files[part],
+                "is_first": part == 0,
                 "number": number,
                 "per_page": CHANNELS_A_PAGE,
                 "script": files[part].removesuffix(".html") + ".js" if rows else None,

@@ -126,7 +126,8 @@ def _omit(folder: Path, texts: dict[str, str], most: int) -> list[str]:
 def _drawn(folder: Path, name: str, text: str) -> int:
     """Return the bytes of the pictures that a page brings, as they will be in the file."""
     sources = [found[1] for tag in IMAGE.findall(text) if (found := SOURCE.search(tag))]
-    files = {resolve(name, one) for one in sources if one and not one.startswith("data:")}
+    # A picture that a page shows twice is in the file twice.
+    files = [resolve(name, one) for one in sources if one and not one.startswith("data:")]
     drawn = [folder / file for file in files if not PHOTOGRAPH.search(file)]
     return sum(file.stat().st_size for file in drawn) * 4 // 3
 

@@ -14,6 +14,7 @@ from exporter.records import ModelRecord, Row
 
 MONTAGE = "montage"
 ACTIVATIONS = "activations"
+MAXIMISED = "maximised"
 CHANNELS = "strongest channels"
 """Group of the activation sheets; sorts after most layers, whose cards stay three in a row."""
 

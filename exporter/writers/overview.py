@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from exporter.records import ChannelRow
 from exporter.writers import links
 from exporter.writers.events import histogram_value, image_value, scalar_value
+from exporter.writers.maximised import channel_name, how
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -82,6 +83,21 @@ def kernel_values(run: Run) -> Iterator[Any]:
             png_size(sheet),
             description=f"{links.escape_markdown(record.type)} {shape}: {record.shown} of "
             f"{record.total} kernels, weights {record.lo:.4g} … {record.hi:.4g}.",
+        )
+
+
+def maximised_values(run: Run) -> Iterator[Any]:
+    """Yield the picture of each maximised channel and class; what it says is the description."""
+    for one in run.maximised():
+        name = f"{links.MAXIMISED}/{one.layer}/{channel_name(one)}"
+        yield image_value(
+            links.tag_text(name),
+            [one.picture],
+            (one.width, one.height),
+            title=links.plain(channel_name(one)),
+            description=f"Made from noise to excite {links.escape_markdown(channel_name(one))} of "
+            f"`{links.code(one.layer)}`: mean {one.after:.4g} (of the noise {one.before:.4g}), at "
+            f"most {one.peak:.4g}. {links.escape_markdown(how(one))}.",
         )
 
 

@@ -157,6 +157,9 @@ def _views(plan: Plan, options: WriterOptions, shown: Shown) -> list[str]:
             lines.append(f"[all methods side by side at `{links.code(layer)}`]({link})")
     kernels = links.images_link(base, "^kernels/", f"^{run}$")
     lines.append(f"[kernels]({kernels})")
+    if plan.settings.get("maximise"):
+        made = links.images_link(base, f"^{links.MAXIMISED}/", f"^{run}/{links.MAXIMISED}$")
+        lines.append(f"[pictures made to excite channels]({made})")
     if options.report_url:
         report = links.web(links.report_page(options.report_url))
         lines.append(f"[the HTML report, with every image]({report})")

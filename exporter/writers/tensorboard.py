@@ -4,6 +4,7 @@
     model@checkpoint/METHOD        <layer>/<path>@<id>: input, heatmap, overlay
     model@checkpoint/montage       montage/<path>@<id>: every map of an image in one picture
     model@checkpoint/activations   strongest channels/<layer>/<path>@<id>
+    model@checkpoint/maximised     maximised/<layer>/<channel>: pictures that excite channels
 
 The server keeps about tags x bytes in memory, so only the kept images are here, and every map has
 a card of its own only up to `CARD_LIMIT` cards; the page says how many of how many.
@@ -28,7 +29,7 @@ from exporter.writers import links
 from exporter.writers.cards import Cards
 from exporter.writers.events import EventFile, image_value, text_value
 from exporter.writers.montages import montage_jpegs, own_layout
-from exporter.writers.overview import kernel_values, set_values
+from exporter.writers.overview import kernel_values, maximised_values, set_values
 from exporter.writers.run_page import Shown, run_page
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
         shown = _write_images(run, options, open_run, montages, by_method)
         for value in (*set_values(run), *kernel_values(run)):
             whole.add(value)
+        made: EventFile | None = None
+        for value in maximised_values(run):
+            made = made or open_run(links.MAXIMISED)
+            made.add(value)
         whole.add(text_value("run/about", run_page(run, options, shown)))
     return Written(
         writer="tensorboard",

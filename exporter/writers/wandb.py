@@ -93,6 +93,11 @@ def _record(run: Run, folder: Path, options: WriterOptions) -> tuple[int, tuple[
         for number, record in enumerate(kernels):
             sheet = rows.picture(folder, "kernels", f"{number:04}", run.kernel_sheet(record))
             wandb.row(rows.kernel_cells(record, sheet))
+        for number, one in enumerate(run.maximised()):
+            if number == 0:
+                wandb.table("maximised", rows.MAXIMISED_COLUMNS)
+            made = rows.picture(folder, "maximised", f"{number:05}", one.picture)
+            wandb.row(rows.maximised_cells(one, made))
         channels = run.channels()
         if len(channels) > rows.MAX_TABLE_ROWS:
             notes.append(

@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord, Row
+from exporter.records import ChannelRow, KernelRecord, MaximisedPicture, Row
 from exporter.writers.links import image_link, plain, run_name
+from exporter.writers.maximised import channel_name, how
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -34,6 +35,16 @@ KERNEL_COLUMNS = (
     ("highest", "number"),
     ("shown", "number"),
     ("total", "number"),
+)
+MAXIMISED_COLUMNS = (
+    ("layer", "text"),
+    ("channel", "number"),
+    ("name", "text"),
+    ("picture", "picture"),
+    ("mean", "number"),
+    ("mean of noise", "number"),
+    ("largest", "number"),
+    ("made", "text"),
 )
 CHANNEL_COLUMNS = (
     ("layer", "text"),
@@ -113,6 +124,20 @@ def kernel_cells(record: KernelRecord, sheet: Mapping[str, Any]) -> list[Any]:
     ]
 
 
+def maximised_cells(one: MaximisedPicture, made: Mapping[str, Any]) -> list[Any]:
+    """Return the cells of one maximised channel or class, as `MAXIMISED_COLUMNS` names them."""
+    return [
+        plain(one.layer),
+        one.channel,
+        plain(channel_name(one)),
+        made,
+        _number(one.after),
+        _number(one.before),
+        _number(one.peak),
+        how(one),
+    ]
+
+
 def channel_cells(row: ChannelRow) -> list[Any]:
     """Return the cells of one channel, as `CHANNEL_COLUMNS` names them."""
     return [
@@ -132,7 +157,7 @@ def picture(folder: Path, kind: str, name: str, encoded: bytes) -> dict[str, Any
 
     Args:
         folder: the sink's folder.
-        kind: ``photographs``, ``montages`` or ``kernels``: its folder under ``media/``.
+        kind: its folder under ``media/``, such as ``photographs``.
         name: its name there, unique in its kind: an id or a number.
         encoded: JPEG or PNG bytes, written as they are.
 

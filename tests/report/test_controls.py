@@ -724,6 +724,17 @@ def close_up(desk: Desk) -> None:
     assert desk.control("close-up").get_attribute("aria-pressed") == "true"
 
 
+@control("made")
+def made(desk: Desk) -> None:
+    layer_page(desk)
+    address = desk.control("made").get_attribute("href")
+    desk.control("made").click()
+    desk.wait(f"location.href.endsWith('{address}')")
+    shown = desk.page.locator("tr:target .made-small")
+    assert shown.bounding_box()["y"] < 900
+    assert shown.get_attribute("alt") == desk.page.locator(".made img").first.get_attribute("alt")
+
+
 @control("top-image")
 def top_image(desk: Desk) -> None:
     layer_page(desk)

@@ -114,6 +114,7 @@ def test_printed_pages_have_their_pictures(
         "images.html": 8,
         f"images.html#image={id}": 4,
         "kernels.html": 2,
+        "classes.html": 2,
         "methods.html": 1,
         "list/00000.html": 15,
         "report.html": 4,

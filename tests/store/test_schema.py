@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from exporter.records import Prediction, Row, StoredActivation, StoredMap
+from exporter.store.maximised import MAXIMISED_SCHEMA
 from exporter.store.schema import (
     ACTIVATION_TYPE,
     HEAVY_COLUMNS,
@@ -41,11 +42,14 @@ def spelled(kind: pa.DataType) -> str:
     return "float32" if kind == pa.float32() else str(kind)
 
 
-def test_the_page_shows_the_schema() -> None:
-    text = PAGE.read_text(encoding="utf-8").split("## Columns of `shards/*.parquet`")[1]
+@pytest.mark.parametrize(
+    ("files", "schema"), [("shards", ROW_SCHEMA), ("maximised", MAXIMISED_SCHEMA)]
+)
+def test_the_page_shows_the_schema(files: str, schema: pa.Schema) -> None:
+    text = PAGE.read_text(encoding="utf-8").split(f"## Columns of `{files}/*.parquet`")[1]
     text = text.split("\n## ")[0]
     table = [line for line in text.splitlines() if line.startswith("| `")]
-    assert table == [line for field in ROW_SCHEMA for line in leaves(field.name, field)]
+    assert table == [line for field in schema for line in leaves(field.name, field)]
 
 
 def test_columns_are_those_of_the_records() -> None:
@@ -68,6 +72,7 @@ def test_identity_is_never_null(name: str) -> None:
     assert not ROW_SCHEMA.field(name).nullable
 
 
-def test_hugging_face_is_told_that_the_image_is_one() -> None:
-    features = json.loads(ROW_SCHEMA.metadata[b"huggingface"])["info"]["features"]
-    assert features == {"image": {"_type": "Image"}}
+@pytest.mark.parametrize(("schema", "name"), [(ROW_SCHEMA, "image"), (MAXIMISED_SCHEMA, "picture")])
+def test_hugging_face_is_told_which_column_holds_pictures(schema: pa.Schema, name: str) -> None:
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert features == {name: {"_type": "Image"}}

@@ -207,6 +207,8 @@ def test_only_the_kept_images_are_shown_and_it_says_so(sample_run: Path, tmp_pat
     assert ids == set(chosen)
     page = values(own, "")["run/about"].tensor.string_val[0].decode()
     assert "2 of 20 images are shown" in page
+    view = links.images_link(None, "^maximised/", f"^{links.escape_regex(BASE)}/maximised$")
+    assert f"[pictures made to excite channels]({view})" in page
 
 
 def test_none_kept_still_gives_the_numbers(sample_run: Path, tmp_path: Path) -> None:
@@ -257,7 +259,8 @@ def test_a_hostile_model_name_stays_in_the_run(
 def test_runs_are_model_checkpoint_and_method(run: Run, server: Server) -> None:
     runs = set(server.json("data/runs"))
     methods = {f"{BASE}/{method.name}" for method in run.plan.methods}
-    assert runs == {BASE, f"{BASE}/montage", f"{BASE}/activations"} | methods
+    others = {f"{BASE}/{name}" for name in ("montage", "activations", "maximised")}
+    assert runs == {BASE} | others | methods
 
 
 @pytest.mark.slow
@@ -344,6 +347,21 @@ def test_kernel_sheets_are_the_runs_files(run: Run, server: Server) -> None:
         assert picture == run.kernel_sheet(record)
         width, height = values(run, "")[tag].tensor.string_val[:2]
         assert (int(height), int(width)) == decode_image(picture).shape[:2]
+
+
+def test_maximised_pictures_are_cards_a_layer_and_channel(run: Run, written: Written) -> None:
+    found = values(run, "maximised")
+    stored = list(run.maximised())
+    assert list(found) == [
+        "maximised/layer4/channel 17",
+        "maximised/layer4/channel 2",
+        "maximised/fc/channel 5",
+        "maximised/output/5 a 'quoted' <b>class</b> & more",
+        "maximised/output/2 espresso",
+    ]
+    for value, one in zip(found.values(), stored, strict=True):
+        assert list(value.tensor.string_val) == [b"64", b"48", one.picture]
+        assert one.settings.replace(".", "\\.") in value.metadata.summary_description
 
 
 @pytest.mark.slow

@@ -256,6 +256,19 @@ def test_kernels_and_channels_are_tables(made: Made) -> None:
     ]
 
 
+def test_maximised_pictures_are_a_table(made: Made) -> None:
+    logged = table(made.folder, "maximised")
+    entries = {e.path: e.local_path for e in artifacts(made.folder)["maximised"].manifest.contents}
+    stored = list(open_run(made.run).maximised())
+    rows = [dict(zip(logged["columns"], cells, strict=True)) for cells in logged["data"]]
+    for row, one in zip(rows, stored, strict=True):
+        assert (row["layer"], row["channel"]) == (one.layer, one.channel)
+        assert (made.folder / entries[row["picture"]["path"]]).read_bytes() == one.picture
+        assert one.settings in row["made"]
+    assert [row["mean"] for row in rows] == [4.5, 5.5, None, 7.5, 8.5]
+    assert [row["name"] for row in rows[2:4]] == ["channel 5", '5 a "quoted" <b>class</b> & more']
+
+
 def test_nothing_tells_the_host_or_where_the_run_lay(made: Made) -> None:
     for file in made.folder.rglob("*"):
         if file.is_file():

@@ -180,7 +180,7 @@ def arrived(server: Server, run: Path) -> None:
         for name, content in server.uploads.items()
         if name.endswith(".table.json") and not name.startswith("run/")
     }
-    assert set(tables) == {"images", "kernels", "channels"}
+    assert set(tables) == {"images", "kernels", "maximised", "channels"}
     names = tables["images"]["columns"]
     rows = [dict(zip(names, cells, strict=True)) for cells in tables["images"]["data"]]
     opened = open_run(run)
@@ -193,7 +193,7 @@ def arrived(server: Server, run: Path) -> None:
         ]
         assert sent == [opened.image(cells["id"])]
     operations = [name for name, _ in server.operations]
-    assert operations.count("CreateArtifact") == 3
+    assert operations.count("CreateArtifact") == 4
     upsert = next(given for name, given in server.operations if name == "UpsertBucket")
     assert (upsert["project"], upsert["displayName"]) == ("maps", "resnet18@none")
 
