@@ -182,6 +182,48 @@ def test_shapleycam_is_gradient_less_half_of_the_whole_hessian(net: nn.Module) -
         close(one, shapleycam(net, picture, target))
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_shapleycam_goes_through_a_hardsigmoid(in_place: bool) -> None:
+    """Torch cannot differentiate it twice; written out it is clamp(x / 6 + 1/2, 0, 1)."""
+
+    class Gated(nn.Module):
+        def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 4, 4)
+            self.head = nn.Linear(4, 3)
+            self.gate = gate
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(x)
+            return self.head((x * self.gate(x.mean((2, 3), keepdim=True) * 4)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Gated(lambda x: functional.hardsigmoid(x, in_place)).to(DOUBLE)
+    plain = Gated(lambda x: (x / 6 + 0.5).clamp(0, 1)).to(DOUBLE)
+    plain.load_state_dict(net.state_dict())
+    images = torch.randn(2, 3, 16, 16, dtype=DOUBLE, generator=torch.Generator().manual_seed(7))
+    found = compute_maps(net, images, maps=["shapleycam", "gradcam"], layers=["layer"])
+    for one, image in zip(found["shapleycam", "layer"], images, strict=True):
+        close(one, shapleycam(plain, image, int(net(image[None]).argmax())))
+    assert not torch.allclose(found["shapleycam", "layer"], found["gradcam", "layer"])
+
+
+def test_shapleycam_says_where_there_is_no_second_derivative() -> None:
+    from exporter.errors import MapError
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.aten.hardsigmoid(self.layer(x).square()).mean((2, 3))
+
+    said = r"shapleycam needs second derivatives.*hardsigmoid_backward.*; choose gradcam"
+    with pytest.raises(MapError, match=said):
+        compute_maps(Net(), torch.rand(1, 3, 16, 16), maps=["shapleycam"], layers=["layer"])
+
+
 @pytest.mark.parametrize("name", [*FORMULAS, "shapleycam"])
 def test_a_batch_is_its_images_one_by_one_and_targets_one_by_one(
     name: str, net: nn.Module, pictures: Tensor
