@@ -40,7 +40,8 @@ def smoothgrad(context: PassContext) -> Tensor:
 
     M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
     image by itself. All images have the same ε_k, drawn from the generator one after the other, so
-    that it does not matter how images are put into batches. No epsilon. Source: Smilkov et al.
+    that it does not matter how images are put into batches; in float32, so that it does not matter
+    which type the model has. No epsilon. Source: Smilkov et al.
     2017, section 3.
 
     Args:
@@ -64,10 +65,12 @@ def smoothgrad(context: PassContext) -> Tensor:
 
 
 def _noise(context: PassContext) -> Tensor:
+    # Drawn in float32 whatever the model's type is: each type would draw other numbers.
     inputs = context.inputs
-    return torch.randn(
-        inputs.shape[1:], generator=context.generator, dtype=inputs.dtype, device=inputs.device
+    drawn = torch.randn(
+        inputs.shape[1:], generator=context.generator, dtype=torch.float32, device=inputs.device
     )
+    return drawn.to(inputs.dtype)
 
 
 @method(
