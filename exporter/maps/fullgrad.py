@@ -82,8 +82,8 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
 
     Args:
         context: the batch.
-        receive: given (N, C, H, W) for convolutions and their batch normalisation, other shapes,
-            such as (N, K), for linear layers.
+        receive: given (N, C, H, W) for convolutions and batch normalisation, and for linear layers
+            (N, K), whatever they are applied to: channels last would read as a plane.
 
     Returns:
         The gradients at the input, (N, T, C, H, W).
@@ -125,10 +125,12 @@ class _Biases(TorchFunctionMode):
         call = dict(zip(_NAMES[func], args, strict=False)) | given
         bias = _implicit(call) if func is functional.batch_norm else call.get("bias")
         if bias is not None:
-            if func is not functional.linear:  # whose channels come last
-                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
             receive = self._receive
-            output.register_hook(lambda gradient: receive(gradient.detach() * bias))
+            if func is functional.linear:
+                output.register_hook(lambda steep: receive((steep.detach() * bias).flatten(1)))
+            else:
+                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
+                output.register_hook(lambda steep: receive(steep.detach() * bias))
         return output
 
 

@@ -378,6 +378,38 @@ def test_fullgrad_written_out(small: Tensor) -> None:
     assert_equal(pixel(model, small[:1], "fullgrad", [1])[0, 0], expected)
 
 
+def test_fullgrad_leaves_out_linear_layers_that_are_given_channels_last() -> None:
+    """As ConvNeXt's and Swin's are: (N, H, W, C) must not be read as channels of a plane."""
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 4, stride=4)
+            self.mix = nn.Linear(6, 8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.mix(self.conv(x).permute(0, 2, 3, 1))
+            return self.head(x.relu().mean((1, 2)))
+
+    torch.manual_seed(0)
+    model = Last().double()
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    kept: list[Tensor] = []
+    model.conv.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    start = images.clone().requires_grad_()
+    score = model(start)[[0, 1], [1, 2]].sum()
+    at_input, at_conv = torch.autograd.grad(score, [start, kept[0]])
+    expected = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
+    for term in (images * at_input, model.conv.bias[:, None, None] * at_conv):
+        size = term.detach().abs()
+        low, high = size.amin((2, 3), keepdim=True), size.amax((2, 3), keepdim=True)
+        share = (size - low) / (high - low)
+        expected += functional.interpolate(share, (16, 16), mode="bilinear").sum(1, keepdim=True)
+    model.conv._forward_hooks.clear()
+    assert_equal(pixel(model, images, "fullgrad", [1, 2]), expected)
+
+
 def test_fullgrad_without_rescaling_keeps_sums() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
