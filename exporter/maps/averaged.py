@@ -54,12 +54,13 @@ def smoothgrad(context: PassContext) -> Tensor:
     span = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
     sigma = span * context.number("noise")
     samples = max(1, context.whole("samples"))
+    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(samples):
         noisy = [inputs + sigma * _noise(context) for _ in range(part.start, part.stop)]
         found = context.input_gradients(torch.cat(noisy))
         for one in torch.split(found, len(inputs)):
-            total = one.clone() if total is None else total.add_(one)
+            total = one.to(wide, copy=True) if total is None else total.add_(one)
     assert total is not None
     return total.div_(samples)
 
@@ -117,10 +118,11 @@ def integratedgradients(context: PassContext) -> Tensor:
         (float(node + 1) / 2, float(weight) / 2)
         for node, weight in zip(nodes, weights, strict=True)
     ]
+    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(len(path)):
         found = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
         for (_, weight), one in zip(path[part], torch.split(found, len(inputs)), strict=True):
-            total = one * weight if total is None else total.add_(one, alpha=weight)
+            total = one.to(wide) * weight if total is None else total.add_(one, alpha=weight)
     assert total is not None
     return total.mul_(inputs.unsqueeze(1))

@@ -63,11 +63,13 @@ def fullgrad(context: PassContext) -> Tensor:
     """
     inputs = context.inputs
     rescaled = context.settings["rescale"] != "none"
-    total = inputs.new_zeros(len(inputs), context.count, 1, *inputs.shape[-2:])
+    wide = torch.promote_types(inputs.dtype, torch.float32)  # thousands of terms are added up
+    shape = (len(inputs), context.count, 1, *inputs.shape[-2:])
+    total = inputs.new_zeros(shape, dtype=wide)
 
     def receive(target: int, term: Tensor) -> None:
         if term.ndim == 4:
-            total[:, target] += _shown(term, inputs, rescaled)
+            total[:, target] += _shown(term.to(wide), inputs, rescaled)
 
     gradients = full_gradients(context, receive)
     for target, gradient in enumerate(gradients.unbind(1)):

@@ -308,6 +308,18 @@ def test_smoothgrad_is_the_mean_gradient_of_noisy_images(small: Tensor) -> None:
     assert_equal(without, pixel(model, small, "saliency", [2, 1]))
 
 
+@pytest.mark.parametrize("name", ["fullgrad", "smoothgrad", "integratedgradients"])
+def test_sums_of_half_precision_terms_lose_nothing(name: str, small: Tensor) -> None:
+    """Added up in bfloat16, 256 would be the last number that a term of 1 still changes."""
+    model = normalised().to(torch.bfloat16)
+    images = small.to(torch.bfloat16)
+    found = pixel(model, images, name, [1, 2])
+    assert found.dtype == torch.float32
+    values = found.unique()
+    # bfloat16 has 128 numbers between a power of two and the next.
+    assert len(values[(values > values.max() / 2)]) > 128
+
+
 def test_integrated_gradients_sum_to_what_the_target_gained(small: Tensor) -> None:
     model = Smooth().double()
     with torch.no_grad():
