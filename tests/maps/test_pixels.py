@@ -13,6 +13,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.parity.pixels import fullgrad
+from benchmarks.parity.subjects import Subject
+from benchmarks.parity.taking import Shown
 from exporter import compute_maps
 from exporter.errors import MapError
 from exporter.maps import METHODS, PassContext, get_methods
@@ -358,36 +361,9 @@ def test_full_gradients_sum_to_the_target(
 def test_fullgrad_written_out(small: Tensor) -> None:
     """The paper's sum over the input and every bias, by hooks on modules, channel by channel."""
     model = normalised()
-    outputs: list[tuple[nn.Module, Tensor]] = []
-
-    def keep(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        outputs.append((module, output))
-        return output.clone()  # the ReLU in place that follows
-
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    handles = [layer.register_forward_hook(keep) for layer in layers]
-    inputs = small[:1].clone().requires_grad_()
-    score = model(inputs)[0, 1]
-    for handle in handles:
-        handle.remove()
-    gradients = torch.autograd.grad(score, [inputs, *(output for _, output in outputs)])
-    terms = [small[0] * gradients[0][0]]
-    for (layer, _), gradient in zip(outputs, gradients[1:], strict=True):
-        bias = layer.bias
-        if bias is None:
-            continue
-        if isinstance(layer, nn.BatchNorm2d):
-            deviation = (layer.running_var + layer.eps).sqrt()
-            bias = bias - layer.weight * layer.running_mean / deviation
-        terms.append(bias[:, None, None] * gradient[0])
-    expected = torch.zeros(48, 48, dtype=torch.float64)
-    up = nn.Upsample((48, 48), mode="bilinear")
-    for term in terms:
-        for channel in term.detach().abs():
-            if channel.max() > channel.min():
-                share = (channel - channel.min()) / (channel.max() - channel.min())
-                expected += up(share[None, None])[0, 0]
-    assert_equal(pixel(model, small[:1], "fullgrad", [1])[0, 0], expected)
+    shown = Shown(Subject(normalised, ("0",)), model, small[:1], 1, ("0",))
+    expected = torch.from_numpy(fullgrad(shown))
+    assert_equal(pixel(model, small[:1], "fullgrad", [1])[0], expected)
 
 
 def test_fullgrad_leaves_out_linear_layers_that_are_given_channels_last() -> None:
