@@ -113,7 +113,8 @@ def legrad(context: PassContext) -> Tensor:
         url="https://arxiv.org/abs/2103.15679",
         cost="one forward without fused attention and one backward a target",
         caveats="Only attention that raises the target is followed; MLPs and values are left out."
-        " The products of small gradients of many blocks vanish beside the first one.",
+        " The products of small gradients of many blocks vanish beside the first one, so the map"
+        " depends on the scale of the logits.",
         relu=False,
     ),
     needs=Needs(

@@ -40,7 +40,8 @@ def smoothgrad(context: PassContext) -> Tensor:
 
     M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
     image by itself. All images have the same ε_k, drawn from the generator one after the other, so
-    that it does not matter how images are put into batches. No epsilon. Source: Smilkov et al.
+    that it does not matter how images are put into batches; in float32, so that it does not matter
+    which type the model has. No epsilon. Source: Smilkov et al.
     2017, section 3.
 
     Args:
@@ -53,21 +54,24 @@ def smoothgrad(context: PassContext) -> Tensor:
     span = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
     sigma = span * context.number("noise")
     samples = max(1, context.whole("samples"))
+    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(samples):
         noisy = [inputs + sigma * _noise(context) for _ in range(part.start, part.stop)]
         found = context.input_gradients(torch.cat(noisy))
         for one in torch.split(found, len(inputs)):
-            total = one.clone() if total is None else total.add_(one)
+            total = one.to(wide, copy=True) if total is None else total.add_(one)
     assert total is not None
     return total.div_(samples)
 
 
 def _noise(context: PassContext) -> Tensor:
+    # Drawn in float32 whatever the model's type is: each type would draw other numbers.
     inputs = context.inputs
-    return torch.randn(
-        inputs.shape[1:], generator=context.generator, dtype=inputs.dtype, device=inputs.device
+    drawn = torch.randn(
+        inputs.shape[1:], generator=context.generator, dtype=torch.float32, device=inputs.device
     )
+    return drawn.to(inputs.dtype)
 
 
 @method(
@@ -114,10 +118,11 @@ def integratedgradients(context: PassContext) -> Tensor:
         (float(node + 1) / 2, float(weight) / 2)
         for node, weight in zip(nodes, weights, strict=True)
     ]
+    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(len(path)):
         found = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
         for (_, weight), one in zip(path[part], torch.split(found, len(inputs)), strict=True):
-            total = one * weight if total is None else total.add_(one, alpha=weight)
+            total = one.to(wide) * weight if total is None else total.add_(one, alpha=weight)
     assert total is not None
     return total.mul_(inputs.unsqueeze(1))

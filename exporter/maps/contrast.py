@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from exporter.errors import MapError
 from exporter.maps.context import PassContext
@@ -108,17 +112,47 @@ def shapleycam(context: PassContext) -> Tensor:
 
     Returns:
         Raw maps (N, T, h, w).
+
+    Raises:
+        MapError: if a step of the model can be differentiated only once.
     """
     activations, start = _start(context)
     rows = []
     # Fused attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
             steep = _gradient(score.sum(), start, create=True)
             along = (steep * start.detach()).sum()
-            rows.append((steep - _gradient(along, start, create=False) / 2).detach())
+            try:
+                curved = _gradient(along, start, create=False)
+            except RuntimeError as error:
+                if "is not implemented" not in str(error):
+                    raise
+                raise MapError(
+                    "shapleycam needs second derivatives, and a step of the model has none"
+                    f" ({error}); choose gradcam, which needs the first ones only"
+                ) from None
+            rows.append((steep - curved / 2).detach())
     return _gradcams(torch.stack(rows, 1), activations)
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Has hardsigmoid computed as min(max(x + 3, 0), 6) / 6: torch has no second derivative of it.
+
+    MobileNetV3's squeeze-and-excitation blocks end in one.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is not functional.hardsigmoid:
+            return func(*args, **given)
+        call = dict(zip(("input", "inplace"), args, strict=False)) | given
+        before: Tensor = call["input"]
+        after = functional.hardtanh(before + 3, 0.0, 6.0) / 6
+        return before.copy_(after) if call.get("inplace") else after
 
 
 def _start(context: PassContext) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,9 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
         url="https://arxiv.org/abs/2011.08891",
         cost=_SHARED,
         caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
-        " activation, noisy where gradients are, and without the effect of biases.",
+        " activation, noisy where gradients are, and without the effect of biases. Where only a"
+        " layer normalisation over the channels reads a place, as it does the patches before a"
+        " ViT's last block, it is zero but for that layer's epsilon, and shows rounding.",
         relu=False,
     ),
     needs=Needs(gradients=True),

@@ -63,16 +63,20 @@ def fullgrad(context: PassContext) -> Tensor:
     """
     inputs = context.inputs
     rescaled = context.settings["rescale"] != "none"
-    total = inputs.new_zeros(len(inputs), context.count, 1, *inputs.shape[-2:])
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    # Thousands of terms in [0, 1] add up to far more than what they differ by; MPS has no float64.
+    widest = wide if inputs.device.type == "mps" else torch.float64
+    shape = (len(inputs), context.count, 1, *inputs.shape[-2:])
+    total = inputs.new_zeros(shape, dtype=widest)
 
     def receive(target: int, term: Tensor) -> None:
         if term.ndim == 4:
-            total[:, target] += _shown(term, inputs, rescaled)
+            total[:, target] += _shown(term.to(wide), inputs, rescaled, widest)
 
     gradients = full_gradients(context, receive)
     for target, gradient in enumerate(gradients.unbind(1)):
         receive(target, inputs * gradient)
-    return total
+    return total.to(wide)
 
 
 def full_gradients(context: PassContext, receive: Receive) -> Tensor:
@@ -82,8 +86,8 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
 
     Args:
         context: the batch.
-        receive: given (N, C, H, W) for convolutions and their batch normalisation, other shapes,
-            such as (N, K), for linear layers.
+        receive: given (N, C, H, W) for convolutions and batch normalisation, and for linear layers
+            (N, K), whatever they are applied to: channels last would read as a plane.
 
     Returns:
         The gradients at the input, (N, T, C, H, W).
@@ -125,10 +129,12 @@ class _Biases(TorchFunctionMode):
         call = dict(zip(_NAMES[func], args, strict=False)) | given
         bias = _implicit(call) if func is functional.batch_norm else call.get("bias")
         if bias is not None:
-            if func is not functional.linear:  # whose channels come last
-                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
             receive = self._receive
-            output.register_hook(lambda gradient: receive(gradient.detach() * bias))
+            if func is functional.linear:
+                output.register_hook(lambda steep: receive((steep.detach() * bias).flatten(1)))
+            else:
+                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
+                output.register_hook(lambda steep: receive(steep.detach() * bias))
         return output
 
 
@@ -161,8 +167,8 @@ def _implicit(call: Mapping[str, Any]) -> Tensor | None:
     return shift if call.get("bias") is None else shift + call["bias"]
 
 
-def _shown(term: Tensor, inputs: Tensor, rescaled: bool) -> Tensor:
-    """Return Σ_c ψ of (N, C, h, w) at the size of the inputs, (N, 1, H, W)."""
+def _shown(term: Tensor, inputs: Tensor, rescaled: bool, dtype: torch.dtype) -> Tensor:
+    """Return Σ_c ψ of (N, C, h, w) at the size of the inputs, (N, 1, H, W), added up in a type."""
     size = inputs.shape[-2:]
     if rescaled:
         term = term.abs()
@@ -170,7 +176,7 @@ def _shown(term: Tensor, inputs: Tensor, rescaled: bool) -> Tensor:
         span = term.amax((2, 3), keepdim=True) - lowest
         term = (term - lowest) / span.masked_fill(span == 0, 1)
     # Up-sampling is linear: the channels can be added before it.
-    small = term.sum(1, keepdim=True)
+    small = term.sum(1, keepdim=True, dtype=dtype)
     large = (
         small if small.shape[-2:] == size else functional.interpolate(small, size, mode="bilinear")
     )

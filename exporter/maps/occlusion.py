@@ -59,7 +59,8 @@ def occlusion(context: PassContext) -> Tensor:
         for top in _starts(height, window, stride)
         for left in _starts(width, window, stride)
     ]
-    whole = context.values(inputs)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    whole = context.values(inputs).to(wide)
     falls = whole.new_zeros(*whole.shape, height, width)
     covers = whole.new_zeros(height, width)
     for part in context.portions(len(places)):

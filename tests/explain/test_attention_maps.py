@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.parity.attention import MAPS, by_hand
 from exporter.errors import LayerError
 from exporter.explain import attending, compute_maps
 
@@ -82,85 +83,9 @@ def pictures() -> Tensor:
     return torch.randn(2, 3, 32, 32, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
 
 
-def by_hand(net: nn.Module, family: str, picture: Tensor, target: int) -> tuple[Any, ...]:
-    """Run a ViT block by block from its parameters; return weights, tokens and both scores' graph.
-
-    Only norms, linear layers and softmax are called, so nothing is shared with what is tested.
-    """
-    if family == "torchvision":
-        tokens = net._process_input(picture[None])
-        tokens = torch.cat([net.class_token, tokens], 1) + net.encoder.pos_embedding
-        blocks = list(net.encoder.layers)
-
-        def attend(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-            inner = block.self_attention
-            q, k, v = nn.functional.linear(x, inner.in_proj_weight, inner.in_proj_bias).chunk(3, -1)
-            return mixed(q, k, v, inner.out_proj)
-
-        parts = [(b.ln_1, attend, b.ln_2, b.mlp) for b in blocks]
-
-        def head(x: Tensor) -> Tensor:
-            return net.heads(net.encoder.ln(x)[:, 0])
-
-        prefix = 1
-    else:
-        tokens = net._pos_embed(net.patch_embed(picture[None]))
-        blocks = list(net.blocks)
-
-        def attend(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-            q, k, v = block.attn.qkv(x).chunk(3, -1)
-            return mixed(q, k, v, block.attn.proj)
-
-        parts = [(b.norm1, attend, b.norm2, b.mlp) for b in blocks]
-        prefix = net.num_prefix_tokens
-
-        def head(x: Tensor) -> Tensor:
-            x = net.norm(x)
-            pooled = net.fc_norm(x[:, prefix:].mean(1)) if net.global_pool == "avg" else x[:, 0]
-            return net.head(pooled)
-
-    weights, scores = [], []
-    for block, (before, attention, after, mlp) in zip(blocks, parts, strict=True):
-        made, weight = attention(block, before(tokens))
-        weights.append(weight)
-        tokens = tokens + made
-        tokens = tokens + mlp(after(tokens))
-        scores.append(head(tokens)[0, target])
-    return weights, scores, prefix
-
-
-def mixed(q: Tensor, k: Tensor, v: Tensor, out: nn.Module) -> tuple[Tensor, Tensor]:
-    heads = [one.unflatten(-1, (4, -1)).transpose(1, 2) for one in (q, k, v)]
-    likeness = torch.einsum("nhie,nhje->nhij", heads[0], heads[1]) / heads[0].shape[-1] ** 0.5
-    weight = torch.exp(likeness) / torch.exp(likeness).sum(-1, keepdim=True)
-    return out(torch.einsum("nhij,nhje->nihe", weight, heads[2]).flatten(2)), weight
-
-
 def expected(net: nn.Module, family: str, picture: Tensor, target: int) -> dict[str, Tensor]:
-    weights, scores, prefix = by_hand(net, family, picture, target)
-    size = weights[0].shape[-1]
-
-    def row(matrix: Tensor) -> Tensor:
-        read = matrix[0] if prefix else matrix.mean(0)
-        return read[prefix:].view(4, 4)
-
-    rolled = torch.eye(size, dtype=DOUBLE)
-    for weight in weights:
-        rolled = (weight[0].mean(0) + torch.eye(size, dtype=DOUBLE)) / 2 @ rolled
-    steps = []
-    for score, weight in zip(scores, weights, strict=True):
-        (steep,) = torch.autograd.grad(score, weight, retain_graph=True)
-        steps.append(steep[0].clamp(min=0).mean((0, 1))[prefix:].view(4, 4))
-    relevance = torch.eye(size, dtype=DOUBLE)
-    for weight, steep in zip(weights, torch.autograd.grad(scores[-1], weights), strict=True):
-        kept = (weight[0] * steep[0]).clamp(min=0).mean(0)
-        relevance = relevance + kept @ relevance
-    relevance = relevance if prefix else relevance - torch.eye(size, dtype=DOUBLE)
-    return {
-        "rollout": row(rolled).detach(),
-        "legrad": torch.stack(steps).mean(0).detach(),
-        "chefer": row(relevance).detach(),
-    }
+    run = by_hand(net, family.partition(" ")[0], picture[None], target)
+    return {name: torch.from_numpy(make(run)) for name, make in MAPS.items()}
 
 
 def close(found: Tensor, right: Tensor, tolerance: float = 1e-9) -> None:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.parity.perturbation import LAYERED
+from benchmarks.parity.subjects import Subject
+from benchmarks.parity.taking import Shown, activation_of, replaced
 from exporter.explain import compute_maps
 from exporter.maps.context import ROWS
 
@@ -63,91 +66,17 @@ def pictures() -> Tensor:
 TARGETS = [4, 0, 2]
 
 
-def activation_of(net: nn.Module, picture: Tensor, layer: str = "layer") -> Tensor:
-    kept: list[Tensor] = []
-    handle = net.get_submodule(layer).register_forward_hook(
-        lambda _m, _i, output: kept.append(output.detach().clone())
-    )
-    with torch.no_grad():
-        net(picture[None])
-    handle.remove()
-    return kept[0][0]
-
-
-def replaced(net: nn.Module, picture: Tensor, activation: Tensor, layer: str = "layer") -> Tensor:
-    handle = net.get_submodule(layer).register_forward_hook(
-        lambda _m, _i, _output: activation[None].clone()
-    )
-    try:
-        return net(picture[None])[0]
-    finally:
-        handle.remove()
-
-
 def close(found: Tensor, expected: Tensor) -> None:
     span = float(expected.max() - expected.min())
     assert span > 0, "a map without contrast shows nothing"
     assert float((found - expected).abs().max()) <= 1e-9 * span
 
 
-def scorecam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
-    activation = activation_of(net, picture)
-    scores = []
-    for channel in activation:
-        grown = functional.interpolate(
-            channel[None, None], (64, 64), mode="bilinear", align_corners=False
-        )[0, 0]
-        low, high = grown.min(), grown.max()
-        mask = (grown - low) / (high - low) if high > low else torch.zeros_like(grown)
-        with torch.no_grad():
-            black = net(torch.zeros_like(picture)[None])[0, target]
-            scores.append(float(net((picture * mask)[None])[0, target] - black))
-    weights = np.exp(scores) / np.exp(scores).sum()
-    return sum(
-        (weight * channel for weight, channel in zip(weights, activation, strict=True)),
-        start=torch.zeros_like(activation[0]),
-    )
-
-
-def ablationcam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
-    activation = activation_of(net, picture)
-    total = torch.zeros_like(activation[0])
-    with torch.no_grad():
-        whole = net(picture[None])[0, target]
-        for number in range(len(activation)):
-            without = activation.clone()
-            without[number] = 0
-            slope = (whole - replaced(net, picture, without)[target]) / whole
-            total += slope * activation[number]
-    return total
-
-
-def finercam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
-    activation = activation_of(net, picture).requires_grad_()
-    logits = replaced(net, picture, activation)
-    order = sorted(
-        range(len(logits)), key=lambda k: abs(float((logits[k] - logits[target]).detach()))
-    )
-    near = [k for k in order if k != target][:3]
-    maps = []
-    for other in near:
-        (steep,) = torch.autograd.grad(
-            logits[target] - logits[other], activation, retain_graph=True
-        )
-        maps.append(
-            sum(
-                (s.mean() * a for s, a in zip(steep, activation.detach(), strict=True)),
-                start=torch.zeros_like(activation[0]).detach(),
-            )
-        )
-    return torch.stack(maps).mean(0)
-
-
 def shapleycam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
-    activation = activation_of(net, picture)
+    activation = activation_of(net, picture[None], "layer")[0]
 
     def score(flat: Tensor) -> Tensor:
-        return replaced(net, picture, flat.view_as(activation))[target]
+        return replaced(net, picture[None], "layer", flat.view_as(activation)[None])[target]
 
     flat = activation.flatten()
     steep = torch.autograd.functional.jacobian(score, flat)
@@ -159,11 +88,13 @@ def shapleycam(net: nn.Module, picture: Tensor, target: int) -> Tensor:
     )
 
 
-FORMULAS: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
-    "scorecam": scorecam,
-    "ablationcam": ablationcam,
-    "finercam": finercam,
-}
+FORMULAS = ("scorecam", "ablationcam", "finercam")
+
+
+def formula(name: str, net: nn.Module, picture: Tensor, target: int) -> Tensor:
+    subject = Subject(Residual, ("layer",))
+    shown = Shown(subject, net, picture[None], target, subject.layers)
+    return torch.from_numpy(LAYERED[name](shown, "layer"))
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -172,7 +103,7 @@ def test_method_is_its_papers_formula_image_by_image(
 ) -> None:
     found = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
     for one, picture, target in zip(found[name, "layer"], pictures, TARGETS, strict=True):
-        close(one, FORMULAS[name](net, picture, target).detach())
+        close(one, formula(name, net, picture, target))
 
 
 def test_shapleycam_is_gradient_less_half_of_the_whole_hessian(net: nn.Module) -> None:
@@ -180,6 +111,48 @@ def test_shapleycam_is_gradient_less_half_of_the_whole_hessian(net: nn.Module) -
     found = compute_maps(net, pictures, maps=["shapleycam"], layers=["layer"], targets=[1, 2])
     for one, picture, target in zip(found["shapleycam", "layer"], pictures, [1, 2], strict=True):
         close(one, shapleycam(net, picture, target))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_shapleycam_goes_through_a_hardsigmoid(in_place: bool) -> None:
+    """Torch cannot differentiate it twice; written out it is clamp(x / 6 + 1/2, 0, 1)."""
+
+    class Gated(nn.Module):
+        def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 4, 4)
+            self.head = nn.Linear(4, 3)
+            self.gate = gate
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(x)
+            return self.head((x * self.gate(x.mean((2, 3), keepdim=True) * 4)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Gated(lambda x: functional.hardsigmoid(x, in_place)).to(DOUBLE)
+    plain = Gated(lambda x: (x / 6 + 0.5).clamp(0, 1)).to(DOUBLE)
+    plain.load_state_dict(net.state_dict())
+    images = torch.randn(2, 3, 16, 16, dtype=DOUBLE, generator=torch.Generator().manual_seed(7))
+    found = compute_maps(net, images, maps=["shapleycam", "gradcam"], layers=["layer"])
+    for one, image in zip(found["shapleycam", "layer"], images, strict=True):
+        close(one, shapleycam(plain, image, int(net(image[None]).argmax())))
+    assert not torch.allclose(found["shapleycam", "layer"], found["gradcam", "layer"])
+
+
+def test_shapleycam_says_where_there_is_no_second_derivative() -> None:
+    from exporter.errors import MapError
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.aten.hardsigmoid(self.layer(x).square()).mean((2, 3))
+
+    said = r"shapleycam needs second derivatives.*hardsigmoid_backward.*; choose gradcam"
+    with pytest.raises(MapError, match=said):
+        compute_maps(Net(), torch.rand(1, 3, 16, 16), maps=["shapleycam"], layers=["layer"])
 
 
 @pytest.mark.parametrize("name", [*FORMULAS, "shapleycam"])
@@ -244,14 +217,17 @@ def test_only_the_strongest_channels_are_tried(name: str, net: nn.Module, pictur
     assert float((some[name, "layer"] - full[name, "layer"]).abs().max()) > 0
     if name == "ablationcam":
         for one, picture, target in zip(some[name, "layer"], pictures, TARGETS, strict=True):
-            activation = activation_of(net, picture)
+            activation = activation_of(net, picture[None], "layer")[0]
             kept = activation.abs().mean((1, 2)).topk(4).indices.tolist()
             whole = net(picture[None])[0, target].detach()
             expected = torch.zeros_like(activation[0])
             for number in kept:
                 without = activation.clone()
                 without[number] = 0
-                slope = 1 - replaced(net, picture, without)[target].detach() / whole
+                slope = (
+                    1
+                    - replaced(net, picture[None], "layer", without[None])[target].detach() / whole
+                )
                 expected += slope * activation[number]
             close(one, expected)
 
@@ -288,7 +264,7 @@ def test_scorecam_depends_on_the_scale_as_its_caveat_says(net: nn.Module, pictur
         )["scorecam", "net.layer"]
 
     for one, large, picture in zip(maps(1e-9), maps(1e9), pictures, strict=True):
-        activation = activation_of(net, picture)
+        activation = activation_of(net, picture[None], "layer")[0]
         assert float((one - activation.mean(0)).abs().max()) < 1e-7
         assert float((large - activation).abs().amax((1, 2)).min()) < 1e-9
 

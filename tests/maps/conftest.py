@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+
+from benchmarks.parity.taking import take
 
 TARGETS = (2, 5, 7)
 
@@ -62,32 +64,6 @@ def calibrated(name: str) -> nn.Module:
         logits = model(photographs())
     assert logits.std(0).min() > 1e-2, f"the random {name} gives every image the same logits"
     return model
-
-
-def take(
-    model: nn.Module, inputs: Tensor, layers: tuple[str, ...], targets: tuple[int, ...]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Activations and gradients of layers, with nothing of the package: hooks and autograd."""
-    taken: dict[str, Tensor] = {}
-    modules = dict(model.named_modules())
-
-    def hook(layer: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-            taken[layer] = output if output.requires_grad else output.requires_grad_(True)
-            return output.clone()
-
-        return keep
-
-    handles = [modules[layer].register_forward_hook(hook(layer)) for layer in layers]
-    logits = model(inputs)
-    for handle in handles:
-        handle.remove()
-    score = sum(logits[row, target] for row, target in enumerate(targets))
-    gradients = torch.autograd.grad(score, [taken[layer] for layer in layers])
-    return {
-        layer: (taken[layer].detach(), gradient)
-        for layer, gradient in zip(layers, gradients, strict=True)
-    }
 
 
 @pytest.fixture(scope="session")

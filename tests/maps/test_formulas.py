@@ -1,4 +1,4 @@
-"""Each method in float64 against its formula, written here from the paper, and against peers."""
+"""Each method in float64 against its paper's formula (`benchmarks.parity`), and against peers."""
 
 from __future__ import annotations
 
@@ -8,97 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.parity.formulas import FORMULAS
+from benchmarks.parity.taking import Array
 from exporter.maps import METHODS, channel_maps, get_methods
 from exporter.maps.registry import Method
 
-Array = NDArray[np.float64]
 Hook = Callable[[nn.Module, object, Tensor], Tensor]
 Takings = tuple[Any, ...]  # of conftest.Taken
 
 
-def cam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Zhou et al. 2016, equation 2."""
-    return np.einsum("c,chw->hw", classifier, activations)
-
-
-def gradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Selvaraju et al. 2017, equations 1 and 2 without the last ReLU."""
-    channels, height, width = activations.shape
-    total = np.zeros((height, width))
-    for channel in range(channels):
-        alpha = gradients[channel].sum() / (height * width)
-        total += alpha * activations[channel]
-    return total
-
-
-def gradcampp(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Chattopadhay et al. 2018, equations 5, 7 and 19, with S the logit and Y = exp(S)."""
-    total = np.zeros(activations.shape[1:])
-    for activation, gradient in zip(activations, gradients, strict=True):
-        denominator = 2 * gradient**2 + activation.sum() * gradient**3
-        alpha = np.divide(
-            gradient**2, denominator, out=np.zeros_like(gradient), where=gradient != 0
-        )
-        total += (alpha * np.maximum(gradient, 0)).sum() * activation
-    return total
-
-
-def xgradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Fu et al. 2020: the gradient averaged with the normalised activation as the weight."""
-    total = np.zeros(activations.shape[1:])
-    for activation, gradient in zip(activations, gradients, strict=True):
-        if activation.sum() != 0:
-            total += (activation / activation.sum() * gradient).sum() * activation
-    return total
-
-
-def layercam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Jiang et al. 2021."""
-    return np.einsum("chw,chw->hw", np.where(gradients > 0, gradients, 0), activations)
-
-
-def hirescam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Draelos and Carin 2020."""
-    return np.einsum("chw,chw->hw", gradients, activations)
-
-
-def gradcam_elementwise(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Pillai and Pirsiavash 2021: the ReLU inside the sum over channels."""
-    total = np.zeros(activations.shape[1:])
-    for activation, gradient in zip(activations, gradients, strict=True):
-        total += np.maximum(activation * gradient, 0)
-    return total
-
-
-def eigencam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    """Muhammad and Yeasin 2020, centred; the sign is the package's convention."""
-    matrix = activations.reshape(len(activations), -1).T
-    matrix = matrix - matrix.mean(0)
-    vector = np.linalg.svd(matrix, full_matrices=False)[2][0]
-    return (matrix @ vector * np.sign(vector.sum())).reshape(activations.shape[1:])
-
-
-def eigengradcam(activations: Array, gradients: Array, classifier: Array) -> Array:
-    return eigencam(activations * gradients, gradients, classifier)
-
-
 LAYERED = {name: found for name, found in METHODS.items() if found.kind != "pass"}
-
-FORMULAS = {
-    "refinecam": gradcampp,  # of one layer; how layers are put together: tests/explain
-    "cam": cam,
-    "gradcam": gradcam,
-    "gradcam++": gradcampp,
-    "xgradcam": xgradcam,
-    "layercam": layercam,
-    "hirescam": hirescam,
-    "gradcam-elementwise": gradcam_elementwise,
-    "eigencam": eigencam,
-    "eigengradcam": eigengradcam,
-}
 
 
 def close(
@@ -114,7 +35,7 @@ def maps_of(method: Method, layer: Any) -> Tensor:
     return channel_maps([method], layer.activations, layer.gradients, layer.classifier)[method.name]
 
 
-def test_every_method_has_a_formula_here() -> None:
+def test_every_method_has_a_formula() -> None:
     assert set(FORMULAS) == set(LAYERED)
 
 

@@ -13,6 +13,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.parity.pixels import fullgrad
+from benchmarks.parity.subjects import Subject
+from benchmarks.parity.taking import Shown
 from exporter import compute_maps
 from exporter.errors import MapError
 from exporter.maps import METHODS, PassContext, get_methods
@@ -295,14 +298,29 @@ def test_smoothgrad_is_the_mean_gradient_of_noisy_images(small: Tensor) -> None:
     spans = torch.stack([one.max() - one.min() for one in small])
     gradients = []
     for _ in range(3):
-        noise = torch.randn(3, 48, 48, generator=generator, dtype=torch.float64)
+        noise = torch.randn(3, 48, 48, generator=generator).double()
         noisy = small + 0.2 * spans.view(2, 1, 1, 1) * noise
         gradients.append(attr.Saliency(model).attribute(noisy, [2, 1], abs=False))
     assert_equal(found, torch.stack(gradients).mean(0))
+    single = pixel(model.float(), small.float(), "smoothgrad:samples=3,noise=0.2", [2, 1], seed=7)
+    torch.testing.assert_close(single, found.float(), rtol=1e-3, atol=1e-6)
+    model.double()
     other = pixel(model, small, "smoothgrad:samples=3,noise=0.2", [2, 1], seed=8)
     assert not torch.equal(found, other)
     without = pixel(model, small, "smoothgrad:samples=2,noise=0", [2, 1])
     assert_equal(without, pixel(model, small, "saliency", [2, 1]))
+
+
+@pytest.mark.parametrize("name", ["fullgrad", "smoothgrad", "integratedgradients"])
+def test_sums_of_half_precision_terms_lose_nothing(name: str, small: Tensor) -> None:
+    """Added up in bfloat16, 256 would be the last number that a term of 1 still changes."""
+    model = normalised().to(torch.bfloat16)
+    images = small.to(torch.bfloat16)
+    found = pixel(model, images, name, [1, 2])
+    assert found.dtype == torch.float32
+    values = found.unique()
+    # bfloat16 has 128 numbers between a power of two and the next.
+    assert len(values[(values > values.max() / 2)]) > 128
 
 
 def test_integrated_gradients_sum_to_what_the_target_gained(small: Tensor) -> None:
@@ -343,36 +361,41 @@ def test_full_gradients_sum_to_the_target(
 def test_fullgrad_written_out(small: Tensor) -> None:
     """The paper's sum over the input and every bias, by hooks on modules, channel by channel."""
     model = normalised()
-    outputs: list[tuple[nn.Module, Tensor]] = []
+    shown = Shown(Subject(normalised, ("0",)), model, small[:1], 1, ("0",))
+    expected = torch.from_numpy(fullgrad(shown))
+    assert_equal(pixel(model, small[:1], "fullgrad", [1])[0], expected)
 
-    def keep(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        outputs.append((module, output))
-        return output.clone()  # the ReLU in place that follows
 
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    handles = [layer.register_forward_hook(keep) for layer in layers]
-    inputs = small[:1].clone().requires_grad_()
-    score = model(inputs)[0, 1]
-    for handle in handles:
-        handle.remove()
-    gradients = torch.autograd.grad(score, [inputs, *(output for _, output in outputs)])
-    terms = [small[0] * gradients[0][0]]
-    for (layer, _), gradient in zip(outputs, gradients[1:], strict=True):
-        bias = layer.bias
-        if bias is None:
-            continue
-        if isinstance(layer, nn.BatchNorm2d):
-            deviation = (layer.running_var + layer.eps).sqrt()
-            bias = bias - layer.weight * layer.running_mean / deviation
-        terms.append(bias[:, None, None] * gradient[0])
-    expected = torch.zeros(48, 48, dtype=torch.float64)
-    up = nn.Upsample((48, 48), mode="bilinear")
-    for term in terms:
-        for channel in term.detach().abs():
-            if channel.max() > channel.min():
-                share = (channel - channel.min()) / (channel.max() - channel.min())
-                expected += up(share[None, None])[0, 0]
-    assert_equal(pixel(model, small[:1], "fullgrad", [1])[0, 0], expected)
+def test_fullgrad_leaves_out_linear_layers_that_are_given_channels_last() -> None:
+    """As ConvNeXt's and Swin's are: (N, H, W, C) must not be read as channels of a plane."""
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 4, stride=4)
+            self.mix = nn.Linear(6, 8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.mix(self.conv(x).permute(0, 2, 3, 1))
+            return self.head(x.relu().mean((1, 2)))
+
+    torch.manual_seed(0)
+    model = Last().double()
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    kept: list[Tensor] = []
+    model.conv.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    start = images.clone().requires_grad_()
+    score = model(start)[[0, 1], [1, 2]].sum()
+    at_input, at_conv = torch.autograd.grad(score, [start, kept[0]])
+    expected = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
+    for term in (images * at_input, model.conv.bias[:, None, None] * at_conv):
+        size = term.detach().abs()
+        low, high = size.amin((2, 3), keepdim=True), size.amax((2, 3), keepdim=True)
+        share = (size - low) / (high - low)
+        expected += functional.interpolate(share, (16, 16), mode="bilinear").sum(1, keepdim=True)
+    model.conv._forward_hooks.clear()
+    assert_equal(pixel(model, images, "fullgrad", [1, 2]), expected)
 
 
 def test_fullgrad_without_rescaling_keeps_sums() -> None:
