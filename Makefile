@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Tests of small models gain nothing from more threads than workers.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-quick lint format bench screenshots clean
+.PHONY: help install demo test test-quick lint format bench parity screenshots clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ format: $(VENV)/.test ## Format the code
 
 bench: $(VENV)/.test ## Measure the export against its floor (prints JSON)
 	@$(BIN)/python -m benchmarks.export --json
+
+parity: $(VENV)/.test ## Compare every map with its paper's formula (prints JSON)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --json
 
 screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
 	$(BIN)/python -m benchmarks.screenshots

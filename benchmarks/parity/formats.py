@@ -2,8 +2,9 @@
 
 What a format does to a method is what the reference formula itself is off by there: activations and
 gradients taken by plain autograd with the model and the image in that format, the formula then
-computed in float64, against all of it in float64. So the noise holds what the format does to the
-model and nothing of how a map is computed; it was measured, not chosen.
+computed in float64 and its map rounded to float32, which all maps of these models are, against all
+of it in float64. So the noise holds what the format does to the model and to the map, and nothing
+of how a map is computed; it was measured, not chosen.
 
 Rounding is not smooth: where a ReLU or a maximum happens to turn, a map is off by a thousand times
 what it is elsewhere. Both run one image at a time, so that mostly the same kernels round the same
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -126,7 +128,8 @@ def compare(
         for key, right in exact.items():
             entry = ratios.setdefault(name, {}).setdefault(key[0], Ratios())
             made = [maps[key][0] for maps in ours]
-            entry.noise.setdefault(architecture, []).extend(map(difference, own[key], right))
+            rounded = [one.astype(np.float32).astype(np.float64) for one in own[key]]
+            entry.noise.setdefault(architecture, []).extend(map(difference, rounded, right))
             entry.errors.setdefault(architecture, []).extend(map(difference, made, right))
 
 

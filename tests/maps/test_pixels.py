@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.parity.peers import plain
 from benchmarks.parity.pixels import fullgrad
 from benchmarks.parity.subjects import Subject
 from benchmarks.parity.taking import Shown
@@ -57,15 +57,6 @@ def assert_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> No
     span = (expected.amax() - expected.amin()).item()
     assert span > 0
     assert (found - expected).abs().max().item() <= tolerance * span
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """A copy that captum's module hooks can read: no ReLU in place, each called once."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    return model.requires_grad_(True)
 
 
 def test_the_numbers_of_the_small_network() -> None:

@@ -1,0 +1,190 @@
+"""Pixel methods here and captum's: time, memory and agreement; and what Score-CAM holds at once.
+
+Every case runs in a process of its own, on one thread, ResNet-18 with fixed random weights and a
+batch of photographs; the least of three times counts, the peak is the process's resident memory
+above what it held with model and images loaded. The largest difference is relative to the map's
+range. ``together`` asks for all five methods at once, of captum one after the other.
+
+``scorecam`` explains ResNet-50's layer4 for 16 images of 224 pixels, the strongest 48 channels of
+each; how much it holds at once does not depend on how many channels there are.
+
+    python -m benchmarks.attributions --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.fixtures import photographs_at, prepared
+from exporter.explain import compute_maps
+
+METHODS = {
+    "saliency": "saliency",
+    "integratedgradients": "integratedgradients:steps=50",
+    "smoothgrad": "smoothgrad:samples=16,noise=0.15",
+    "guidedbackprop": "guidedbackprop",
+    "occlusion": "occlusion:window=56,stride=28",
+}
+IMAGES = 8
+CLASS = 1
+SIDE = 224
+REPEATS = 3
+LIMIT = 4.0
+"""Gibibytes that Score-CAM may hold (16 images, ResNet-50, layer4)."""
+
+Peer = Callable[[nn.Module, Tensor], Tensor]
+
+
+def ours(methods: Sequence[str]) -> Callable[[nn.Module, Tensor], list[Tensor]]:
+    """Return a function that explains a batch with methods of this program."""
+
+    def explain(module: nn.Module, images: Tensor) -> list[Tensor]:
+        found = compute_maps(module, images, maps=methods, targets=[CLASS] * len(images))
+        return [found[method.partition(":")[0], ""] for method in methods]
+
+    return explain
+
+
+def captums() -> dict[str, Peer]:
+    """Return captum's methods of the same names, with the same settings."""
+    from captum import attr
+
+    def noisy(module: nn.Module, images: Tensor) -> Tensor:
+        spread = float((images.amax() - images.amin()) * 0.15)
+        tunnel = attr.NoiseTunnel(attr.Saliency(module))
+        explained: Tensor = tunnel.attribute(
+            images, nt_type="smoothgrad", nt_samples=16, stdevs=spread, target=CLASS, abs=False
+        )
+        return explained
+
+    def slid(module: nn.Module, images: Tensor) -> Tensor:
+        explained: Tensor = attr.Occlusion(module).attribute(
+            images, (3, 56, 56), strides=(3, 28, 28), target=CLASS
+        )
+        return explained
+
+    return {
+        "saliency": lambda m, x: attr.Saliency(m).attribute(x, target=CLASS, abs=False),
+        "integratedgradients": lambda m, x: attr.IntegratedGradients(m).attribute(
+            x, target=CLASS, n_steps=50
+        ),
+        "smoothgrad": noisy,
+        "guidedbackprop": lambda m, x: attr.GuidedBackprop(m).attribute(x, target=CLASS),
+        "occlusion": slid,
+    }
+
+
+def subject() -> tuple[nn.Module, Tensor]:
+    """Return ResNet-18 without ReLU in place, as captum needs it, and a batch of photographs."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    module = prepared(models.resnet18(weights=None))
+    for child in module.modules():
+        if isinstance(child, nn.ReLU):
+            child.inplace = False
+    shown = photographs_at(SIDE, SIDE)
+    return module, torch.cat((shown, shown.flip(3)))[:IMAGES]
+
+
+def _peak() -> float:
+    """Return the most memory that this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _measure(whose: str, names: Sequence[str]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    module, images = subject()
+    peers = captums() if whose == "captum" else {}
+    mine = ours([METHODS[name] for name in names])
+    held, times, maps = _peak(), [], [torch.empty(0)]
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        if whose == "captum":
+            maps = [peers[name](module, images).detach() for name in names]
+        else:
+            maps = mine(module, images)
+        times.append(time.perf_counter() - start)
+    return {"seconds": min(times), "gib": _peak() - held, "maps": [one.numpy() for one in maps]}
+
+
+def _scorecam(channels: int) -> dict[str, Any]:
+    from torchvision import models
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    module = prepared(models.resnet50(weights=None))
+    images = photographs_at(SIDE, SIDE).repeat(4, 1, 1, 1)
+    held, start = _peak(), time.perf_counter()
+    compute_maps(
+        module,
+        images,
+        maps=[f"scorecam:channels={channels}"],
+        layers=["layer4"],
+        targets=[CLASS] * 16,
+    )
+    return {
+        "channels": channels,
+        "gib": round(_peak() - held, 2),
+        "process_gib": round(_peak(), 2),
+        "limit_gib": LIMIT,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _apart(task: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run a task in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(task, arguments)
+
+
+def compare(names: Sequence[str]) -> dict[str, Any]:
+    """Measure some methods together, here and in captum."""
+    here, there = _apart(_measure, "ours", names), _apart(_measure, "captum", names)
+    apart = 0.0
+    for mine, other in zip(here["maps"], there["maps"], strict=True):
+        # A method that does not tell channels apart gives one; captum repeats it.
+        gap = abs(mine - other).max() / (other.max() - other.min())
+        apart = max(apart, float(gap))
+    return {
+        "seconds": round(here["seconds"], 2),
+        "captum_seconds": round(there["seconds"], 2),
+        "ratio": round(there["seconds"] / here["seconds"], 2),
+        "gib": round(here["gib"], 2),
+        "captum_gib": round(there["gib"], 2),
+        "apart": apart,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and return the exit status: 1 where Score-CAM holds too much."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attributions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    parser.add_argument("--channels", type=int, default=48, help="of Score-CAM's")
+    given = parser.parse_args(arguments)
+    found: dict[str, Any] = {}
+    for name in METHODS:
+        found[name] = compare([name])
+        print(name, found[name], file=sys.stderr, flush=True)
+    found["together"] = compare(list(METHODS))
+    found["scorecam"] = _apart(_scorecam, given.channels)
+    print(json.dumps(found, indent=1 if given.json else None))
+    return int(found["scorecam"]["process_gib"] >= LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
