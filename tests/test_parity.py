@@ -29,6 +29,7 @@ def run(capsys: Any, *arguments: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_every_method_on_two_architectures(capsys: Any) -> None:
     status, found = run(capsys, "--quick")
     assert found["missed"] == []

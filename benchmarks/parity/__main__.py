@@ -54,7 +54,7 @@ class Parity:
         )
         peers.compare_captum(architecture, found, shown, self.tallies["captum"])
         peers.compare_gradcam(architecture, found, shown, self.tallies["grad-cam"])
-        formats.compare(architecture, names, self.ratios, images=2 if self._quick else 3)
+        formats.compare(architecture, names, self.ratios, images=1 if self._quick else 3)
         if architecture in BEHAVING:
             # Perturbation methods, which are dear, on one architecture only.
             some = [one for one in names if architecture in QUICK or one not in PERTURBATION]

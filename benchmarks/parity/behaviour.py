@@ -52,9 +52,9 @@ class Behaviour:
             architecture: name of one of `SUBJECTS`.
             methods: registry names.
             parts: where is counted, by the names of the JSON.
-            quick: only four images of the batch are compared.
+            quick: only the first and the last image of the batch are compared.
         """
-        self._step = 5 if quick else 1
+        self._step = BATCH - 1 if quick else 1
         self._architecture = architecture
         self._subject: Subject = SUBJECTS[architecture]
         self._methods = [one for one in methods if layers_of(one, self._subject)]
