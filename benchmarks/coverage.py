@@ -147,16 +147,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [name for name in every if not given.model or name in given.model]
         wanted = wanted[int(index) - 1 :: int(shards)][: given.limit]
         failed: dict[str, str] = {}
+        shallower: dict[str, str] = {}
         for name in wanted:
             entry = look_at(group, name)
             if entry["why"]:
                 failed[name] = entry["why"]
+            elif entry["at"] != entry["layers"][-1]:
+                shallower[name] = entry["at"]
             line = f"{title} {name} {entry['seconds']} s: {entry['why'] or 'ok'}"
             print(line, file=sys.stderr, flush=True)
             if given.log:
                 with given.log.open("a", encoding="utf-8") as log:
                     log.write(json.dumps({"group": title, "model": name, **entry}) + "\n")
-        counts[title] = {"ok": len(wanted) - len(failed), "of": len(wanted), "failed": failed}
+        counts[title] = {
+            "ok": len(wanted) - len(failed),
+            "of": len(wanted),
+            "failed": failed,
+            "followed_before_the_deepest": shallower,
+        }
         # A part of a group is held to the whole of that part.
         goal = group.goal if group.goal and len(wanted) == len(every) else len(wanted)
         below |= counts[title]["ok"] < goal

@@ -1,19 +1,22 @@
 """Does a map follow what moves? A textured patch on a flat image, and the centroid of its maps.
 
 One model is shown a flat image and the same image with a textured patch at five places, six
-textures in turn. The class explained is the one that the patch raises most. At the deepest layer
-taken, what the patch changed is the map minus the median of the six maps, at every place; its
-squares, as shares of their sum, are averaged over the textures, and their centroid is where the map
-says the patch is. A trial is a move of the patch from one place to another, ten of them. The
-centroid is carried if it goes the same way (less than 45 degrees off) and at least a tenth as far:
-random weights spread a patch over the whole receptive field, so it seldom goes all the way.
+textures in turn. The class explained is the one that the patch raises most. What the patch changed
+is the map minus the median of the six maps, at every place; its squares, as shares of their sum,
+are averaged over the textures, and their centroid is where the map says the patch is. A trial is a
+move of the patch from one place to another, ten of them. The centroid is carried if it goes the
+same way (less than 45 degrees off) and at least a tenth as far: random weights spread a patch over
+the whole receptive field, so it seldom goes all the way. Where the deepest layer taken does not
+follow (with random weights a last stage that attends everywhere mixes all places), the one before
+it is tried, and so on; the entry says which layer it was.
 
 The control is the same map of the same activations, each image's gradients shuffled among its
 places and channels. It shows something only where the patch is not louder than what surrounds it,
 since whatever it is multiplied with, a loud place stays loud. So the texture has no mean of its
 own, and its contrast is halved until the activations' energy at the patch is at most a quarter
-above that elsewhere. Nothing else is fitted to the model. Patch and places are whole cells of 32
-pixels, so that strided layers answer alike wherever it lies.
+above that elsewhere, and then until one of the controls is not carried. Nothing else is fitted to
+the model, and nothing to its true gradients. Patch and places are whole cells of 32 pixels, so that
+strided layers answer alike wherever it lies.
 
 A model's maps follow where one of HiResCAM and LayerCAM is carried in at least nine moves of ten,
 and with shuffled gradients in fewer than half. These two keep a gradient for each place. Grad-CAM
@@ -61,6 +64,30 @@ Scores = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
+class Answer:
+    """How the maps of one layer answer the moving patch.
+
+    Attributes:
+        layer: its name.
+        contrast: of the texture.
+        carried: share of the moves in which the centroid was carried, by method.
+        shuffled: the same of the control.
+    """
+
+    layer: str
+    contrast: float
+    carried: dict[str, float]
+    shuffled: dict[str, float]
+
+    @property
+    def follows(self) -> bool:
+        """Whether one method is carried and its control is not."""
+        return any(
+            self.carried[name] >= GOAL and self.shuffled[name] < CONTROL for name in FOLLOWING
+        )
+
+
+@dataclass(frozen=True)
 class Check:
     """What one model did.
 
@@ -70,9 +97,7 @@ class Check:
         shapes: (height, width) of each layer's maps.
         finite: whether every value of every map is a finite number.
         varied: whether no map is the same everywhere.
-        contrast: of the texture.
-        carried: share of the moves in which the centroid was carried, by method.
-        shuffled: the same of the control.
+        answer: of the deepest layer that follows; of the deepest where none does.
     """
 
     choice: LayerChoice
@@ -80,25 +105,22 @@ class Check:
     shapes: tuple[tuple[int, int], ...]
     finite: bool
     varied: bool
-    contrast: float
-    carried: dict[str, float]
-    shuffled: dict[str, float]
+    answer: Answer
 
     @property
     def failure(self) -> str | None:
         """Say what is wrong, or None."""
-        layer = self.choice.names[-1]
         if not self.finite:
             return "a map is not finite"
         if not self.varied:
             return "a map is the same everywhere"
-        if any(self.carried[name] >= GOAL > CONTROL > self.shuffled[name] for name in FOLLOWING):
+        if self.answer.follows:
             return None
         told = ", ".join(
-            f"{name} {self.carried[name]:.0%} (shuffled {self.shuffled[name]:.0%})"
+            f"{name} {self.answer.carried[name]:.0%} (shuffled {self.answer.shuffled[name]:.0%})"
             for name in FOLLOWING
         )
-        return f"{layer}: share of the moves in which the centroid is carried: {told}"
+        return f"{self.answer.layer}: share of the moves in which the centroid is carried: {told}"
 
     def entry(self) -> dict[str, Any]:
         """Return it as JSON's types, with ``why`` of a failure."""
@@ -109,9 +131,10 @@ class Check:
             "maps": [list(shape) for shape in self.shapes],
             "finite": self.finite,
             "varied": self.varied,
-            "contrast": self.contrast,
-            "carried": self.carried,
-            "shuffled": self.shuffled,
+            "at": self.answer.layer,
+            "contrast": self.answer.contrast,
+            "carried": self.answer.carried,
+            "shuffled": self.answer.shuffled,
             "why": self.failure,
         }
 
@@ -208,17 +231,20 @@ def check(
         torch.stack(list(channel_maps(get_methods(SHOWN), *grids, None).values()))
         for grids in (_grids(captured, name, example) for name in choice.names)
     ]
-    contrast = looking.balanced_contrast(choice.names[-1])
-    carried, shuffled = looking.follow(choice.names[-1], contrast)
+    # From the deepest on: its answer stands where none follows.
+    answers = []
+    for name in reversed(choice.names):
+        answers.append(looking.answer(name))
+        if answers[-1].follows:
+            break
+    answer = answers[-1] if answers[-1].follows else answers[0]
     return Check(
         choice=choice,
         output=locate_output(captured.output, None)[1] if scores is None else "",
         shapes=tuple((maps.shape[-2], maps.shape[-1]) for maps in shown),
         finite=all(bool(torch.isfinite(maps).all()) for maps in shown),
         varied=all(bool((maps.amax((2, 3)) > maps.amin((2, 3))).all()) for maps in shown),
-        contrast=contrast,
-        carried=carried,
-        shuffled=shuffled,
+        answer=answer,
     )
 
 
@@ -268,6 +294,15 @@ class _Looking:
                 break
             contrast /= 2
         return contrast
+
+    def answer(self, layer: str) -> Answer:
+        """Move the patch under one layer, at the largest contrast whose control can fail."""
+        contrast = self.balanced_contrast(layer)
+        carried, shuffled = self.follow(layer, contrast)
+        while min(shuffled.values()) >= CONTROL and contrast > QUIETEST:
+            contrast /= 2
+            carried, shuffled = self.follow(layer, contrast)
+        return Answer(layer, contrast, carried, shuffled)
 
     def follow(self, layer: str, contrast: float) -> tuple[dict[str, float], dict[str, float]]:
         """Return the share of moves carried by method, with the gradients and with shuffled."""
