@@ -698,6 +698,9 @@ def viewer_channel(desk: Desk) -> None:
 def layer_page(desk: Desk) -> str:
     desk.open("layers.html")
     desk.page.locator("#layers").get_by_role("link", name="layer4").click()
+    # The table lies below the maximised pictures, and its images are loaded when it is near.
+    desk.wait("document.querySelector('table.channels')")
+    desk.page.evaluate("document.querySelector('table.channels').scrollIntoView()")
     desk.wait("document.querySelector('.tops img')")
     return str(desk.page.evaluate("location.pathname.split('/').pop()"))
 
