@@ -141,8 +141,8 @@ def _mean_logits(output: Any) -> Tensor:
 @contextmanager
 def _candidates(module: nn.Module) -> Iterator[Scores]:
     """Within the block, read what a detector's head gives, whatever becomes of it."""
-    regions: nn.Module | None = getattr(module, "roi_heads", None)
-    head: nn.Module = module.head if regions is None else regions.box_predictor
+    regions: Any = getattr(module, "roi_heads", None)
+    head: Any = getattr(module, "head", None) if regions is None else regions.box_predictor
     given: list[Any] = []
     counts: list[list[int]] = []
     handles = [head.register_forward_hook(lambda _module, _inputs, output: given.append(output))]
@@ -156,7 +156,8 @@ def _candidates(module: nn.Module) -> Iterator[Scores]:
     def scores(_output: Any) -> Tensor:
         raw = given.pop()
         if regions is None:
-            return raw["cls_logits"].sigmoid().mean(1)
+            logits: Tensor = raw["cls_logits"]
+            return logits.sigmoid().mean(1)
         return torch.stack([one.sigmoid().mean(0) for one in raw[0].split(counts.pop())])
 
     try:

@@ -113,7 +113,13 @@ def page(chromium: Any) -> Iterator[Any]:
     trouble: list[str] = []
     made.on("console", lambda message: trouble.append(message.text))
     made.on("pageerror", lambda error: trouble.append(str(error)))
-    made.on("requestfailed", lambda request: trouble.append(f"failed: {request.url[:200]}"))
+
+    def failed(request: Any) -> None:
+        # A picture still on its way when the page is left is given up, not missing.
+        if request.failure != "net::ERR_ABORTED":
+            trouble.append(f"failed: {request.url[:200]}")
+
+    made.on("requestfailed", failed)
     made.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
     made.on(
         "request",
