@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.patch import LOUDEST, QUIETEST, Places, middles, textured
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
 from exporter.explain.layers import View, as_grid
@@ -50,13 +51,6 @@ FOLLOWING = ("hirescam", "layercam")
 TEXTURES = 6
 BALANCED = 1.25
 """Most energy of the activations at the patch, beside that elsewhere."""
-LOUDEST, QUIETEST = 0.25, 1 / 64
-"""Contrasts of the texture, in standard deviations of a normalised pixel."""
-_LEVEL = 1.0
-_PATCH = 0.3
-_MARGIN = 0.2
-_CELL = 32
-_GRAIN = 8
 _FAR = 0.1
 
 Scores = Callable[[Any], Tensor]
@@ -137,72 +131,6 @@ class Check:
             "shuffled": self.answer.shuffled,
             "why": self.failure,
         }
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the patch lies, in whole cells.
-
-    Attributes:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
-
-    height: int
-    width: int
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """(height, width) of the patch in pixels."""
-        return tuple(  # type: ignore[return-value]
-            max(1, round(side // _CELL * _PATCH)) * _CELL for side in (self.height, self.width)
-        )
-
-    @property
-    def corners(self) -> tuple[tuple[int, int], ...]:
-        """(top, left) of the patch at each place, in pixels: towards the corners, and amid."""
-        ends = []
-        for side, length in zip((self.height, self.width), self.patch, strict=True):
-            free = side // _CELL - length // _CELL
-            near = int(free * _MARGIN)
-            ends.append(tuple(cell * _CELL for cell in (near, free - near, free // 2)))
-        (top, bottom, mid), (left, right, amid) = ends
-        return ((top, left), (top, right), (bottom, left), (bottom, right), (mid, amid))
-
-    @property
-    def centres(self) -> Tensor:
-        """(y, x) of each place's centre as shares of the image, float64 (5, 2)."""
-        corners = torch.tensor(self.corners, dtype=torch.float64)
-        patch = torch.tensor(self.patch, dtype=torch.float64)
-        return (corners + patch / 2) / torch.tensor((self.height, self.width))
-
-    def inside(self, height: int, width: int) -> Tensor:
-        """Say which points of a map lie in the patch, bool (5, height, width)."""
-        own = torch.tensor(self.patch, dtype=torch.float64) / torch.tensor(
-            (self.height, self.width)
-        )
-        ys, xs = _middles(height), _middles(width)
-        found = []
-        for y, x in self.centres:
-            down, along = (ys - y).abs(), (xs - x).abs()
-            # A coarse map may have no point inside: the nearest counts.
-            rows = down <= torch.maximum(own[0] / 2, down.min())
-            columns = along <= torch.maximum(own[1] / 2, along.min())
-            found.append(rows[:, None] & columns)
-        return torch.stack(found)
-
-
-def textured(size: tuple[int, int], contrast: float = LOUDEST, *, seed: int = 0) -> Tensor:
-    """Return the flat image, and one for each place with the patch there, (6, 3, H, W)."""
-    places = Places(*size)
-    generator = torch.Generator().manual_seed(seed)
-    rows, columns = places.patch
-    noise = torch.randn((3, rows // _GRAIN, columns // _GRAIN), generator=generator) * contrast
-    patch = noise.repeat_interleave(_GRAIN, 1).repeat_interleave(_GRAIN, 2)
-    images = torch.full((1 + len(places.corners), 3, *size), _LEVEL)
-    for image, (top, left) in zip(images[1:], places.corners, strict=True):
-        image[:, top : top + rows, left : left + columns] += patch
-    return images
 
 
 def check(
@@ -345,7 +273,7 @@ def carried_share(maps: Tensor, places: Places) -> float:
     """
     change = (maps - maps.median(1, keepdim=True).values)[:, 1:].double().square()
     shares = (change / change.sum((2, 3), keepdim=True)).mean(0)
-    ys, xs = _middles(shares.shape[1]), _middles(shares.shape[2])
+    ys, xs = middles(shares.shape[1]), middles(shares.shape[2])
     centroids = torch.stack(((shares.sum(2) * ys).sum(1), (shares.sum(1) * xs).sum(1)), dim=1)
     moves = list(itertools.combinations(range(len(centroids)), 2))
     count = 0
@@ -356,7 +284,3 @@ def carried_share(maps: Tensor, places: Places) -> float:
         across = float((moved - along * patch).norm() / patch.norm())
         count += along >= _FAR and across <= along
     return count / len(moves)
-
-
-def _middles(length: int) -> Tensor:
-    return (torch.arange(length, dtype=torch.float64) + 0.5) / length

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from benchmarks.coverage import GROUPS, covered, look_at, main
 from benchmarks.families import FAMILIES
 from benchmarks.fixtures import prepared
-from benchmarks.following import Places, carried_share, textured
+from benchmarks.following import carried_share
+from benchmarks.patch import Places, textured
 
 
 def test_a_centroid_is_carried_by_the_patch_and_not_by_noise() -> None:
