@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -421,6 +423,36 @@ def build_run(
         if shards is None:
             finish_run(folder, 1.5)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser_program() -> Callable[..., str]:
+    """Find a browser by its programs' names; without one, skip, or fail where it is required."""
+
+    def find(*names: str) -> str:
+        found = next(filter(None, map(shutil.which, names)), None)
+        if found is not None:
+            return found
+        if os.environ.get("EXPORTER_REQUIRE_BROWSER"):
+            pytest.fail(f"{names[0]} is not installed")
+        pytest.skip(f"no {names[0]}")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def chromium(browser_program: Callable[..., str]) -> Iterator[Any]:
+    """A headless Chromium: one for all tests, as playwright runs once in a process."""
+    program = browser_program("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +18,6 @@ from exporter.store import Run, open_run
 from exporter.writers import write
 
 PLACE = "with spaces & ünï 报告 #1"
-
-
-def _program(*names: str) -> str:
-    for name in names:
-        found = shutil.which(name)
-        if found:
-            return found
-    if os.environ.get("EXPORTER_REQUIRE_BROWSER"):
-        pytest.fail(f"{names[0]} is not installed")
-    pytest.skip(f"no {names[0]}")
 
 
 def write_report(run: Path, **settings: Any) -> Path:
@@ -90,21 +79,6 @@ def pages(report: Path) -> tuple[Path, ...]:
     return tuple(sorted(report.rglob("*.html")))
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """One browser for the tests of a module."""
-    program = _program("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A tab that fails the test on any message, error, dialog, or file that does not come."""
@@ -135,9 +109,11 @@ def page(chromium: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def firefox(
+    browser_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """The installed Firefox, driven through its own protocol; one for the tests of a module."""
-    program = _program("firefox-esr", "firefox")
+    program = browser_program("firefox-esr", "firefox")
     spec = importlib.util.spec_from_file_location(
         "report_firefox", Path(__file__).with_name("firefox.py")
     )

@@ -12,7 +12,6 @@ import pytest
 from exporter.store import Run, open_run
 from exporter.writers import WriterOptions, write
 
-CHROMIUM = shutil.which("chromium")
 TENSORBOARD = "http://localhost:6006"
 
 
@@ -39,22 +38,6 @@ def report(run: Run) -> Path:
     assert (written.shown, written.total, written.notes) == (20, 20, ())
     assert written.open == "html/index.html"
     return run.path / "html"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

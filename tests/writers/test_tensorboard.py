@@ -388,27 +388,23 @@ def source_of(address: str) -> tuple[str, str, int]:
 @pytest.mark.slow
 @pytest.mark.browser
 def test_the_images_page_of_a_link_shows_the_methods_side_by_side(
-    run: Run, server: Server, tmp_path: Path
+    run: Run, server: Server, chromium: Any, tmp_path: Path
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
     row = next(run.rows())
-    system = shutil.which("chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=system, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.goto(links.image_link(server.url, row))
-        page.wait_for_selector("tf-image-loader img", timeout=60_000)
-        page.wait_for_timeout(1500)
-        assert page.get_by_text(row.path, exact=True).first.is_visible()
-        sources = page.eval_on_selector_all(
-            "tf-image-loader img", "all => all.map(one => [one.naturalWidth, one.src])"
-        )
-        where = Path(os.environ.get("EXPORTER_SCREENSHOTS", str(tmp_path)))
-        page.screenshot(path=str(where / "tensorboard-images.png"), full_page=True)
-        page.goto(f"{server.url}/#text")
-        page.wait_for_timeout(3000)
-        page.screenshot(path=str(where / "tensorboard-text.png"), full_page=True)
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1500, "height": 1000})
+    page.goto(links.image_link(server.url, row))
+    page.wait_for_selector("tf-image-loader img", timeout=60_000)
+    page.wait_for_timeout(1500)
+    assert page.get_by_text(row.path, exact=True).first.is_visible()
+    sources = page.eval_on_selector_all(
+        "tf-image-loader img", "all => all.map(one => [one.naturalWidth, one.src])"
+    )
+    where = Path(os.environ.get("EXPORTER_SCREENSHOTS", str(tmp_path)))
+    page.screenshot(path=str(where / "tensorboard-images.png"), full_page=True)
+    page.goto(f"{server.url}/#text")
+    page.wait_for_timeout(3000)
+    page.screenshot(path=str(where / "tensorboard-text.png"), full_page=True)
+    page.close()
     # The matching tags come first, twelve a page: three methods, three samples each, in order.
     shown = [source_of(address) for _, address in sources[:9]]
     tag = links.image_tag("layer3", row)
