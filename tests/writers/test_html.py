@@ -341,7 +341,7 @@ def test_without_javascript_numbers_tables_and_photographs_are_there(
     page.get_by_role("link", name="layer4").first.click()
     page.wait_for_selector(".foot")
     assert page.locator(".channels tbody tr").count() == 20
-    assert "dead" in page.locator(".channels #c3").inner_text()
+    assert "dead" in page.locator(".channels #c3").text_content()
     context.close()
 
 
