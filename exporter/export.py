@@ -272,7 +272,7 @@ def _maximise(
         means.setdefault(row["layer"], {})[row["channel"]] = row["mean"]
     counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
     predicted = {index: count for index, count in counts if count}
-    groups = choose(job.maximised, means, predicted, job.batch_size)
+    groups = choose(job.maximised, means, predicted)
     missing = folder.missing_maximised(len(groups))
     maximise_groups(job, groups, missing, folder.write_maximised, watch)
     return clock.lap("maximise")

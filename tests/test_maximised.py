@@ -202,3 +202,16 @@ def test_a_module_handed_over_is_left_as_it_was(work: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_smaller_batch_on_resuming_makes_each_picture_once(work: Path) -> None:
+    asked = ("--maximise", "3:0-9:steps=3", "--maximise", "output:0:steps=3")
+    assert main(arguments(work, *asked)) == 0
+    run = work / "run"
+    made = [(one.layer, one.channel, one.after) for one in open_run(run).maximised()]
+    (run / "maximised/00001.parquet").unlink()
+    assert main(arguments(work, *asked, "--resume", "--batch-size", "3")) == 0
+    again = [(one.layer, one.channel, one.after) for one in open_run(run).maximised()]
+    assert [one[:2] for one in again] == [one[:2] for one in made]
+    assert [one[2] for one in again] == pytest.approx([one[2] for one in made], rel=1e-4)
+    assert check(run) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from exporter.engines.job import Job
-from exporter.explain import OUTPUT, Group, Recipe, Wanted, maximise
+from exporter.explain import OUTPUT, TOGETHER, Group, Recipe, Wanted, maximise
 from exporter.records import MaximisedPicture
 from exporter.render import encode_png
 from exporter.watch import Watch
@@ -22,7 +22,7 @@ def maximise_groups(
 
     Args:
         job: the work.
-        groups: channels whose pictures are made together.
+        groups: channels whose pictures are stored together.
         missing: numbers of the groups to make.
         write: stores one group.
         watch: told of every picture made.
@@ -40,6 +40,7 @@ def _pictures(job: Job, group: Group) -> list[MaximisedPicture]:
         group.layer,
         group.channels,
         recipe=group.recipe,
+        together=min(job.batch_size, TOGETHER),
         view=preprocessing.size,
         mean=preprocessing.mean,
         std=preprocessing.std,

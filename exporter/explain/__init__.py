@@ -8,13 +8,14 @@ from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, fitting_methods
 from exporter.explain.listener import OUTPUT
-from exporter.explain.maximise import Maximised, Recipe, maximise
+from exporter.explain.maximise import TOGETHER, Maximised, Recipe, maximise
 from exporter.explain.requests import Group, Request, Wanted, choose, parse_request, settle
 from exporter.explain.targets import PlannedTarget, plan_target
 
 __all__ = [
     "FUSED",
     "OUTPUT",
+    "TOGETHER",
     "DeviceBatch",
     "Explainer",
     "Group",

@@ -16,7 +16,7 @@ from exporter.explain.listener import Listener
 from exporter.models.layout import Reshape
 
 TOGETHER = 8
-"""Pictures that are made at the same time."""
+"""Most pictures that are made at the same time, and that are stored in one file."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def maximise(
     channels: Sequence[int],
     *,
     recipe: Recipe | None = None,
+    together: int = TOGETHER,
     view: tuple[int, int] = (224, 224),
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -98,6 +99,7 @@ def maximise(
             model's own output, and its channels are classes.
         channels: numbers of channels or classes.
         recipe: how; None is the usual.
+        together: most pictures that are made at the same time.
         view: rows and columns of the pictures where the recipe has no size.
         mean: a value a channel of the input, in [0, 1] units, that the model's input is less.
         std: what it is then divided by.
@@ -121,8 +123,8 @@ def maximise(
     )
     parts = []
     with guest(module):
-        for start in range(0, len(channels), TOGETHER):
-            parts.append(maker.make(channels[start : start + TOGETHER]))
+        for start in range(0, len(channels), together):
+            parts.append(maker.make(channels[start : start + together]))
     pictures, before, after, peak = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Maximised(layer, tuple(channels), pictures, before, after, peak)
 

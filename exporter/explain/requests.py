@@ -60,7 +60,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Group:
-    """Channels whose pictures are made together.
+    """Channels whose pictures are stored together.
 
     Attributes:
         layer: name of the layer, or ``output``.
@@ -238,7 +238,6 @@ def choose(
     wanted: Sequence[Wanted],
     means: Mapping[str, Mapping[int, float]],
     predicted: Mapping[int, float],
-    together: int = TOGETHER,
 ) -> tuple[Group, ...]:
     """Say which channels' pictures are made, now that the pass is done, and which together.
 
@@ -246,11 +245,12 @@ def choose(
         wanted: what is wanted.
         means: by layer and channel, the mean over the set.
         predicted: by class that is predicted, of how many images.
-        together: most channels a group, at most `TOGETHER`.
 
     Returns:
-        Groups in the order asked for. The strongest channels of a layer have the largest mean over
-        the set, the strongest classes the most predictions; of equals the lower number.
+        Groups in the order asked for, the same whatever the batches of the run: each is a file of
+        the run folder, and a run may be resumed with smaller batches. The strongest channels of a
+        layer have the largest mean over the set, the strongest classes the most predictions; of
+        equals the lower number.
     """
     made: dict[tuple[str, int, Recipe], None] = {}
     for one in wanted:
@@ -263,11 +263,10 @@ def choose(
     alike: dict[tuple[str, Recipe], list[int]] = {}
     for layer, number, recipe in made:
         alike.setdefault((layer, recipe), []).append(number)
-    most = min(together, TOGETHER)
     return tuple(
-        Group(layer, tuple(numbers[start : start + most]), recipe)
+        Group(layer, tuple(numbers[start : start + TOGETHER]), recipe)
         for (layer, recipe), numbers in alike.items()
-        for start in range(0, len(numbers), most)
+        for start in range(0, len(numbers), TOGETHER)
     )
 
 

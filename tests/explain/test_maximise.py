@@ -26,8 +26,10 @@ def net() -> nn.Module:
     )
 
 
-def make(net: nn.Module, layer: str, channels: tuple[int, ...], recipe: Recipe) -> Maximised:
-    return maximise(net, layer, channels, recipe=recipe, **INPUT)
+def make(
+    net: nn.Module, layer: str, channels: tuple[int, ...], recipe: Recipe, **options: int
+) -> Maximised:
+    return maximise(net, layer, channels, recipe=recipe, **INPUT, **options)
 
 
 def excitement(net: nn.Module, pictures: np.ndarray, until: int) -> Tensor:
@@ -73,6 +75,8 @@ def test_more_channels_than_are_made_together_are_all_made(net: nn.Module) -> No
     made = make(net, "2", wanted, replace(RECIPE, steps=2))
     assert made.channels == wanted
     assert len(made.pictures) == len(made.after) == 9
+    few = make(net, "2", wanted, replace(RECIPE, steps=2), together=7)
+    assert np.abs(made.pictures.astype(int) - few.pictures).max() <= 1
     assert np.abs(made.pictures[0].astype(int) - made.pictures[8]).max() <= 1
 
 

@@ -150,7 +150,6 @@ def test_the_strongest_are_chosen_after_the_pass() -> None:
 
 def test_groups_are_made_of_at_most_eight() -> None:
     wanted = (Wanted("a", tuple(range(19)), 0, Recipe()),)
-    assert [len(one.channels) for one in choose(wanted, {}, {}, together=16)] == [8, 8, 3]
-    groups = choose(wanted, {}, {}, together=7)
-    assert [len(one.channels) for one in groups] == [7, 7, 5]
+    assert [len(one.channels) for one in choose(wanted, {}, {})] == [8, 8, 3]
+    groups = choose(wanted, {}, {})
     assert [channel for one in groups for channel in one.channels] == list(range(19))
