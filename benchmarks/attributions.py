@@ -3,7 +3,8 @@
 Every case runs in a process of its own, on one thread, ResNet-18 with fixed random weights and a
 batch of photographs; the lesser of two times counts, the peak is the process's resident memory
 above what it held with model and images loaded. The largest difference is relative to the map's
-range. ``together`` asks for all five methods at once, of captum one after the other.
+range; SmoothGrad draws other noise here and there, so its difference says nothing. ``together``
+asks for all five methods at once, of captum one after the other.
 
 ``scorecam`` explains ResNet-50's layer4 for 16 images of 224 pixels, the strongest 8 channels of
 each; how much it holds at once does not depend on how many channels there are.
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fixtures import photographs_at, prepared
+from benchmarks.fixtures import photographs_at, prepared, without_inplace
 from exporter.explain import compute_maps
 
 METHODS = {
@@ -89,12 +90,8 @@ def subject() -> tuple[nn.Module, Tensor]:
     from torchvision import models
 
     torch.manual_seed(0)
-    module = prepared(models.resnet18(weights=None))
-    for child in module.modules():
-        if isinstance(child, nn.ReLU):
-            child.inplace = False
-    shown = photographs_at(SIDE, SIDE)
-    return module, shown[:IMAGES]
+    module = without_inplace(prepared(models.resnet18(weights=None)))
+    return module, photographs_at(SIDE, SIDE)[:IMAGES]
 
 
 def _peak() -> float:

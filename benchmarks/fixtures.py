@@ -101,6 +101,14 @@ def fill_zeros(module: nn.Module, generator: torch.Generator) -> None:
                 parameter.fill_(_GAIN)
 
 
+def without_inplace(module: nn.Module) -> nn.Module:
+    """Let no ReLU work in place, as captum's hooks on modules need it; return the same module."""
+    for child in module.modules():
+        if isinstance(child, nn.ReLU):
+            child.inplace = False
+    return module
+
+
 def calibrate(module: nn.Module, images: Tensor) -> Any:
     """Set every BatchNorm's statistics to those of a batch, and return the model's output."""
     norms = [

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.fixtures import without_inplace
 from benchmarks.parity.counts import Tally
 from benchmarks.parity.ours import Images, Maps
 from benchmarks.parity.subjects import SUBJECTS
@@ -41,11 +42,7 @@ CAMS = {
 
 def plain(model: nn.Module) -> nn.Module:
     """Return a copy that captum's hooks on modules can read: no ReLU in place."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    return model.requires_grad_(True)
+    return without_inplace(copy.deepcopy(model)).requires_grad_(True)
 
 
 def compare_captum(architecture: str, found: Maps, shown: Images, tally: Tally) -> None:
