@@ -139,11 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     index, _, shards = given.shard.partition("/")
     warnings.filterwarnings("ignore")
+    known = {title: GROUPS[title].names() for title in given.only or GROUPS}
+    unknown = set(given.model or ()).difference(*known.values())
+    if unknown:
+        parser.error(f"no model or family of {', '.join(known)} is called {min(unknown)!r}")
     counts: dict[str, dict[str, Any]] = {}
     below = False
-    for title in given.only or GROUPS:
+    for title, every in known.items():
         group = GROUPS[title]
-        every = group.names()
         wanted = [name for name in every if not given.model or name in given.model]
         wanted = wanted[int(index) - 1 :: int(shards)][: given.limit]
         failed: dict[str, str] = {}

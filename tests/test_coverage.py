@@ -143,3 +143,10 @@ def test_the_check_fails_where_places_are_transposed(monkeypatch: Any) -> None:
     assert covered(module, 224)["why"] is None
     monkeypatch.setattr(Layout, "spatial", lambda self, values: values.transpose(2, 3))
     assert "is carried" in (covered(module, 224)["why"] or "")
+
+
+def test_a_model_that_no_group_has_is_refused(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--json", "--only", "timm", "--model", "resnet18"])
+    assert left.value.code == 2
+    assert "no model or family of timm is called 'resnet18'" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from benchmarks.parity import behaviour, formats, methods, peers, state
 from benchmarks.parity.counts import Tally
 from benchmarks.parity.references import PERTURBATION, SPELLED
 from benchmarks.parity.subjects import QUICK, SUBJECTS
+from exporter.errors import MapError
 from exporter.maps import METHODS, get_methods
 
 BEHAVIOURS = ("batch", "frozen", "inplace", "no_grad", "inference_mode", "logit_scale")
@@ -101,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help=f"{' and '.join(QUICK)}, few images")
     parser.add_argument("--model", action="append", choices=SUBJECTS, help="only this architecture")
     given = parser.parse_args(arguments)
-    names = [one.name for one in get_methods(given.only or METHODS)]
+    try:
+        names = [one.name for one in get_methods(given.only or METHODS)]
+    except MapError as error:
+        parser.error(str(error))
     warnings.filterwarnings("ignore")
     random.seed(0)
     np.random.seed(0)
