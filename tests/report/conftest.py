@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +14,9 @@ from exporter.config import WriterConfig
 from exporter.sinks import writer_options
 from exporter.store import Run, open_run
 from exporter.writers import write
+from tests.report.firefox import Firefox
+
+pytest.register_assert_rewrite("tests.report.controls", "tests.report.desk")
 
 PLACE = "with spaces & ünï 报告 #1"
 
@@ -114,14 +115,7 @@ def firefox(
 ) -> Iterator[Any]:
     """The installed Firefox, driven through its own protocol; one for the tests of a module."""
     program = browser_program("firefox-esr", "firefox")
-    spec = importlib.util.spec_from_file_location(
-        "report_firefox", Path(__file__).with_name("firefox.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with module.Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
+    with Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 

@@ -1,0 +1,97 @@
+"""The controls of tables, and of the single file."""
+
+from __future__ import annotations
+
+from tests.report.desk import Desk, control, layer_page
+
+
+@control("channel-go")
+def channel_go(desk: Desk) -> None:
+    layer_page(desk)
+    desk.control("channel-go").fill("17")
+    desk.page.keyboard.press("Enter")
+    desk.wait("location.hash === '#c17'")
+    assert desk.page.locator("#c17").bounding_box()["y"] < 900
+    desk.control("channel-go").fill("99")
+    desk.page.keyboard.press("Enter")
+    desk.wait("document.getElementById('go-said').textContent === 'Channels are 0 to 19.'")
+
+
+@control("close-up")
+def close_up(desk: Desk) -> None:
+    layer_page(desk)
+    picture = "document.querySelector('.tops img').getBoundingClientRect().width"
+    before = desk.page.evaluate(picture)
+    desk.control("close-up").click()
+    desk.wait(f"{picture} > {before}")
+    assert desk.control("close-up").get_attribute("aria-pressed") == "true"
+
+
+@control("made")
+def made(desk: Desk) -> None:
+    layer_page(desk)
+    address = desk.control("made").get_attribute("href")
+    desk.control("made").click()
+    desk.wait(f"location.href.endsWith('{address}')")
+    shown = desk.page.locator("tr:target .made-small")
+    assert shown.bounding_box()["y"] < 900
+    assert shown.get_attribute("alt") == desk.page.locator(".made img").first.get_attribute("alt")
+
+
+@control("top-image")
+def top_image(desk: Desk) -> None:
+    layer_page(desk)
+    address = desk.control("top-image").get_attribute("href")
+    desk.control("top-image").click()
+    desk.wait("document.getElementById('viewer')?.open")
+    assert desk.page.evaluate("location.hash").startswith("#" + address.partition("#")[2])
+
+
+@control("channel-part")
+def channel_part(desk: Desk) -> None:
+    wide = desk.at("wide")
+    name = layer_page(wide)
+    parts = wide.page.locator('[data-control="channel-part"]')
+    assert parts.all_inner_texts() == ["0–255", "256–299"]
+    parts.last.click()
+    wide.wait(f"location.pathname.endsWith('/{name.removesuffix('.html')}-2.html')")
+    channels = wide.page.locator("table.channels tbody tr").evaluate_all("l => l.map(r => r.id)")
+    assert channels == [f"c{number}" for number in range(256, 300)]
+
+
+@control("like-channel")
+def like_channel(desk: Desk) -> None:
+    wide = desk.at("wide")
+    layer_page(wide)
+    link = wide.page.locator('#c1 [data-control="like-channel"]')
+    assert link.inner_text() == "299"
+    link.click()
+    wide.wait("location.pathname.endsWith('-2.html') && location.hash === '#c299'")
+    wide.wait("document.getElementById('c299').getBoundingClientRect().bottom < innerHeight")
+
+
+@control("sort-column")
+def sort_column(desk: Desk) -> None:
+    desk.open("layers.html")
+    desk.page.get_by_role("button", name="Parameters").click()
+    numbers = [
+        int(text.replace(",", "").replace("—", "0"))
+        for text in desk.page.locator("#layers tbody td.num").all_inner_texts()
+    ]
+    assert numbers == sorted(numbers, reverse=True)
+    assert desk.page.locator('[aria-sort="descending"]').count() == 1
+
+
+@control("find-layer")
+def find_layer(desk: Desk) -> None:
+    desk.open("layers.html")
+    desk.control("find-layer").fill("linear")
+    assert desk.page.locator("#layers tbody tr:visible").count() == 1
+
+
+@control("single-list")
+def single_list(desk: Desk) -> None:
+    desk.open("report.html")
+    desk.control("single-list").click()
+    desk.wait("document.querySelector('.leaf.shown').dataset.page === 'list'")
+    assert desk.page.locator(".rows tbody tr:visible").count() == 20
