@@ -478,7 +478,8 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
         from exporter.engines import describe_wanted
-        from exporter.export import estimate, plan_job
+        from exporter.export import estimate
+        from exporter.planning import plan_job
         from exporter.store import refuse_taken
 
         refuse_taken(config.out, overwrite=overwrite, resume=resume)

@@ -17,7 +17,7 @@ from exporter.config import build_config
 from exporter.engines import Job, compute_shards, local
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ModelError
-from exporter.export import plan_job
+from exporter.planning import plan_job
 from exporter.records import Row
 from exporter.watch import Silence
 
