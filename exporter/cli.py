@@ -505,6 +505,10 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     for wanted in job.maximised:
         OUT.print(f"maximise {marked(describe_wanted(wanted))}")
     OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")
+    if job.maximised:
+        OUT.print(
+            f"         and about {duration(cost.maximise_seconds)} to maximise, from a few steps"
+        )
     OUT.print(f"disk     about {size(cost.store_bytes)} for the shards")
     if plan.label_match:
         OUT.print(f"labels   {marked(plan.label_match)}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporter.config import RunConfig, build_config
-from exporter.engines import Job, compute_shards, maximise_groups
+from exporter.engines import Job, compute_shards, estimate_maximised, maximise_groups
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ImageError, LayerError, WriterError
 from exporter.explain import choose
@@ -259,16 +259,20 @@ class Estimate:
         batch: images in the trial batch.
         seconds: seconds the computing would take, without the writers.
         store_bytes: bytes the shards would take.
+        maximise_seconds: seconds the maximised pictures would take; 0 where none is asked for.
     """
 
     images: int
     batch: int
     seconds: float
     store_bytes: int
+    maximise_seconds: float = 0.0
 
 
 def estimate(job: Job) -> Estimate:
     """Compute one batch twice, the second time against the clock, and write nothing.
+
+    Of each request for maximised pictures, a few steps are made.
 
     Raises:
         ExporterError: if the model or a method fails on the batch.
@@ -286,7 +290,13 @@ def estimate(job: Job) -> Estimate:
         for row in computed.rows
     )
     share = len(job.plan.images) / len(entries)
-    return Estimate(len(job.plan.images), len(entries), seconds * share, int(size * share))
+    return Estimate(
+        images=len(job.plan.images),
+        batch=len(entries),
+        seconds=seconds * share,
+        store_bytes=int(size * share),
+        maximise_seconds=estimate_maximised(job),
+    )
 
 
 def describe_layers(

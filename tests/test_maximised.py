@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from torch import nn
 from exporter import export
 from exporter import export as chain
 from exporter.cli import main
+from exporter.config import build_config
+from exporter.engines import estimate_maximised
+from exporter.planning import plan_job
 from exporter.render import decode_image
 from exporter.store import Run, check, open_run
 
@@ -179,6 +184,26 @@ def test_a_dry_run_says_what_would_be_made(work: Path, capfd: pytest.CaptureFixt
     assert "maximise 3: 3 strongest channels, fourier prior, 4 steps of 0.05" in said
     assert "maximise 0: 4 channels, no prior, 2 steps of 0.05" in said
     assert "maximise output: 2 strongest channels" in said
+    assert re.search(r"\n {9}and about \S.* to maximise, from a few steps\n", said), said
+
+
+def test_the_estimate_counts_every_picture_and_every_step(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    config = build_config(
+        model=f"{work / 'small.py'}:small",
+        images=str(work / "photos"),
+        out=work / "run",
+        layers=("3",),
+        maximise=("3:0-11:steps=40", "0:strongest=2:steps=2"),
+        batch_size=8,
+    )
+    with plan_job(config) as job:
+        monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+        # Each request takes a second: that of 4 of 40 steps for 8 of 12 channels, and of all.
+        assert estimate_maximised(job) == 10 * 12 / 8 + 1
+    assert not (work / "run").exists()
 
 
 def test_a_module_handed_over_is_left_as_it_was(work: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from exporter.engines.job import Job
 from exporter.explain import OUTPUT, TOGETHER, Group, Recipe, Wanted, maximise
 from exporter.records import MaximisedPicture
 from exporter.render import encode_png
 from exporter.watch import Watch
+
+_TRIED_STEPS = 4
+"""Steps that are made to say how long all would take."""
 
 
 def maximise_groups(
@@ -31,6 +36,23 @@ def maximise_groups(
     for index in missing:
         write(index, _pictures(job, groups[index]))
         watch.advance(len(groups[index].channels))
+
+
+def estimate_maximised(job: Job) -> float:
+    """Return the seconds that all pictures asked for would take, from a few steps of each request.
+
+    Which channels are the strongest is not known before the pass; the first ones are timed.
+    """
+    seconds = 0.0
+    for wanted in job.maximised:
+        count = wanted.strongest or len(wanted.channels)
+        tried = (wanted.channels or tuple(range(count)))[: min(job.batch_size, TOGETHER)]
+        recipe = replace(wanted.recipe, steps=min(_TRIED_STEPS, wanted.recipe.steps))
+        start = time.perf_counter()
+        _pictures(job, Group(wanted.layer, tried, recipe))
+        taken = time.perf_counter() - start
+        seconds += taken * wanted.recipe.steps / recipe.steps * count / len(tried)
+    return seconds
 
 
 def _pictures(job: Job, group: Group) -> list[MaximisedPicture]:
