@@ -21,6 +21,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ def compare(names: Sequence[str]) -> dict[str, Any]:
     for mine, other in zip(here["maps"], there["maps"], strict=True):
         # A method that does not tell channels apart gives one; captum repeats it.
         gap = abs(mine - other).max() / (other.max() - other.min())
-        apart = max(apart, float(gap))
+        apart = max(apart, float(gap) if isfinite(gap) else inf)
     return {
         "seconds": round(here["seconds"], 2),
         "captum_seconds": round(there["seconds"], 2),

@@ -138,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, help="write each model's entry here as it is made")
     given = parser.parse_args(arguments)
     index, _, shards = given.shard.partition("/")
+    if not (index.isdecimal() and shards.isdecimal() and 1 <= int(index) <= int(shards)):
+        parser.error(f"--shard is {given.shard!r}; write i/n with i from 1 to n, such as 1/4")
     warnings.filterwarnings("ignore")
     known = {title: GROUPS[title].names() for title in given.only or GROUPS}
     unknown = set(given.model or ()).difference(*known.values())

@@ -144,7 +144,7 @@ def check(
 
     Args:
         module: in eval mode, its weights meaningful (see `benchmarks.fixtures.prepared`).
-        size: (height, width) of its input, at least 64 each.
+        size: (height, width) of its input, at least 96 each, so that the places differ.
         scores: of the classes; None for a classifier's logits.
         seed: of the textures and of the shuffles.
 

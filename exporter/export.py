@@ -25,10 +25,10 @@ from exporter.config import RunConfig, build_config
 from exporter.engines import Job, compute_shards, estimate_maximised, maximise_groups
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ImageError, LayerError, WriterError
-from exporter.explain import choose
+from exporter.explain import OUTPUT, choose
 from exporter.images import ImageSet
 from exporter.models import Kernels, choose_layers, count_layers, layer_table, resolve
-from exporter.planning import plan_job
+from exporter.planning import float_type, plan_job
 from exporter.records import Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.sinks import write_sinks
@@ -225,6 +225,8 @@ def _maximise(
     counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
     predicted = {index: count for index, count in counts if count}
     groups = choose(job.maximised, means, predicted)
+    if not predicted and any(one.strongest and one.layer == OUTPUT for one in job.maximised):
+        watch.say("no class is predicted here, so none of the strongest of the output is maximised")
     missing = folder.missing_maximised(len(groups))
     maximise_groups(job, groups, missing, folder.write_maximised, watch)
     return clock.lap("maximise")
@@ -318,7 +320,9 @@ def describe_layers(
     """
     resolved = resolve(spec, weights=weights, checkpoint=checkpoint)
     preprocessing = resolved.record.preprocessing
-    example = torch.zeros(1, preprocessing.channels, *preprocessing.size)
+    example = torch.zeros(
+        1, preprocessing.channels, *preprocessing.size, dtype=float_type(resolved.module)
+    )
     table = layer_table(resolved.module, example)
     try:
         chosen = choose_layers(resolved.module, example, ("auto",))

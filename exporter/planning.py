@@ -21,6 +21,7 @@ from exporter.errors import (
     ImageError,
     ImageSetError,
     LayerError,
+    MapError,
     TargetError,
 )
 from exporter.explain import (
@@ -39,6 +40,7 @@ from exporter.maps import ATTENTION, get_methods
 from exporter.models import (
     Reshape,
     ResolvedModel,
+    Retold,
     Target,
     adopt,
     choose_layers,
@@ -97,6 +99,11 @@ def plan_job(
     watch.begin("loading the model")
     resolved = _resolve(config, module)
     methods, without = fitting_methods(resolved.module, methods)
+    if requests and isinstance(resolved.module, Retold):
+        raise MapError(
+            "the model is scripted (TorchScript): methods of activations only, so --maximise does "
+            "not fit; hand over the module that it was made from"
+        )
     device = _device(config.device, resolved.module, handed_over=module is not None)
     model = resolved.module if module is not None else resolved.module.to(device)
     with guest(model):
@@ -104,7 +111,7 @@ def plan_job(
         if channels_last and module is None:
             model = model.to(memory_format=torch.channels_last)
         prepared = _first_readable(image_set, resolved.record.preprocessing)
-        dtype = _float_type(model)
+        dtype = float_type(model)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
         reshape = from_reference(config.reshape) if config.reshape else None
         layers = choose_or_offer(
@@ -277,7 +284,7 @@ def _has_convolutions(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
-def _float_type(module: nn.Module) -> torch.dtype:
+def float_type(module: nn.Module) -> torch.dtype:
     """Return the type of a model's numbers: its first floating parameter's, or float32."""
     types = (parameter.dtype for parameter in module.parameters())
     return next((one for one in types if one.is_floating_point), torch.float32)

@@ -314,22 +314,69 @@ def test_a_quantised_model_has_maps_of_activations_only_and_says_so(
     )
     assert [method.name for method in made.plan.methods] == ["eigencam"]
     assert (
-        "the model is quantised and carries no gradients: no gradcam, layercam" in made.plan.notes
-    )
+        "the model is quantised and carries no gradients: methods of activations only, "
+        "not gradcam, layercam"
+    ) in made.plan.notes
     assert {one.method for row in made.rows() for one in row.maps} == {"eigencam"}
-    with pytest.raises(MapError, match="quantised and carries no gradients, which gradcam needs"):
+    with pytest.raises(MapError, match=r"quantised .*activations only, not gradcam; choose"):
         exporter.compute_maps(model, torch.rand(1, 3, 16, 16), maps=["gradcam"], layers=["net.1"])
 
 
-def test_a_scripted_model_and_one_without_planes_say_what_is_the_matter() -> None:
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
-    images = torch.rand(1, 3, 8, 8)
+def test_a_scripted_model_has_maps_of_activations_only_and_says_so(
+    work: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    images = torch.rand(2, 3, 16, 16)
     plain(images)
+    forward = ["eigencam", "scorecam", "ablationcam"]
+    expected = exporter.compute_maps(plain, images, maps=forward, layers=["1"])
     for model in (torch.jit.script(plain), torch.jit.trace(plain, images)):
-        with pytest.raises(exporter.errors.NoLayerError, match=r"is scripted .* runs no hooks"):
-            exporter.compute_maps(model, images)
-        with pytest.raises(exporter.errors.LayerError, match="layer '1' is scripted"):
-            exporter.compute_maps(model, images, layers=["1"])
+        found = exporter.compute_maps(model, images, maps=[*forward, "gradcam"], layers=["1"])
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value)
+        with pytest.raises(MapError, match=r"scripted .*, not gradcam, cam; choose"):
+            exporter.compute_maps(model, images, maps=["gradcam", "cam"])
+        with pytest.raises(MapError, match=r"scripted .*activations only"):
+            exporter.export(
+                model,
+                work / "photos/list.csv",
+                out=tmp_path / "none",
+                maps=("eigencam",),
+                maximise=("1:0",),
+                preprocessing={"size": 16},
+            )
+        made = exporter.export(
+            model,
+            work / "photos/list.csv",
+            out=tmp_path / "run",
+            overwrite=True,
+            writers=(),
+            preprocessing={"size": 16},
+        )
+        (note,) = (note for note in made.plan.notes if "TorchScript" in note)
+        assert note.endswith("methods of activations only, not gradcam, layercam")
+        assert {one.method for row in made.rows() for one in row.maps} == {"eigencam"}
+        assert [record.name for record in made.kernels()] == ["0"]
+        assert made.plan.model.name == "Sequential"
+
+
+def test_what_cannot_be_seen_of_scripted_models_is_said() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
+    frozen = torch.jit.freeze(torch.jit.script(whole))
+    with pytest.raises(exporter.errors.NoLayerError, match=r"scripted \(TorchScript\) and frozen"):
+        exporter.compute_maps(frozen, images, maps=["eigencam"])
+    holding = nn.Sequential(torch.jit.script(whole[:2]), nn.Flatten(), nn.Linear(144, 2))
+    with pytest.raises(exporter.errors.NoLayerError, match="holds a scripted module"):
+        exporter.compute_maps(holding, images)
+    with pytest.raises(exporter.errors.LayerError, match="layer '0' is scripted"):
+        exporter.compute_maps(holding, images, layers=["0"])
+
+
+def test_a_model_without_planes_says_what_is_the_matter() -> None:
+    images = torch.rand(1, 3, 8, 8)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3))
     with pytest.raises(exporter.errors.NoLayerError, match="has no spatial layer"):
         exporter.compute_maps(flat, images)

@@ -94,6 +94,7 @@ def test_differences_are_in_units_of_the_range() -> None:
     right = torch.tensor([[1.0, 3.0]])
     assert difference(right + 0.5, array(right)) == 0.25
     assert difference(right.T, array(right)) == float("inf")
+    assert difference(torch.tensor([[torch.nan, 3.0]]), array(right)) == float("inf")
     flat = torch.ones(2, 2)
     assert difference(flat, array(flat)) == 0
     assert difference(flat + 1e-9, array(flat.double()) + 1e-9) == float("inf")

@@ -15,12 +15,15 @@ def difference(found: Tensor | Array, expected: Array) -> float:
     """Return the largest difference in units of the expected map's range.
 
     A map that is the same everywhere has no range: 0 where the two are equal, infinity otherwise.
+    What is not a number is infinitely far off.
     """
     values = array(found) if isinstance(found, Tensor) else found
     if values.shape != expected.shape:
         return float("inf")
     span = float(np.ptp(expected))
     off = float(np.abs(values - expected).max())
+    if np.isnan(off):
+        return float("inf")
     if span == 0:
         return 0.0 if off == 0 else float("inf")
     return off / span

@@ -44,7 +44,7 @@ def estimate_maximised(job: Job) -> float:
     Which channels are the strongest is not known before the pass; the first ones are timed.
     """
     seconds = 0.0
-    for wanted in job.maximised:
+    for wanted in dict.fromkeys(job.maximised):
         count = wanted.strongest or len(wanted.channels)
         tried = (wanted.channels or tuple(range(count)))[: min(job.batch_size, TOGETHER)]
         recipe = replace(wanted.recipe, steps=min(_TRIED_STEPS, wanted.recipe.steps))

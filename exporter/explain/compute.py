@@ -26,6 +26,7 @@ from exporter.models import (
     is_detections,
     locate_output,
     parse_target,
+    retell,
     rows_of,
     watching,
 )
@@ -96,6 +97,7 @@ def compute_maps(
         {('gradcam', '1'): (2, 2, 2)}
     """
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
+    model = retell(model)
     images = _fitting(model, inputs)
     methods, _ = fitting_methods(model, methods)
     wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)

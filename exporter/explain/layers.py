@@ -14,6 +14,7 @@ from exporter.explain.fusion import FUSED, fuse
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.models import (
     LayerChoice,
+    Retold,
     Scorer,
     choose_layers,
     find_classifier,
@@ -87,23 +88,25 @@ def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple
     """Return the methods that a model can carry, and why others are left out, or ``""``.
 
     Args:
-        module: the model; through a quantised one no gradient flows.
+        module: the model; through a quantised one no gradient flows, and of a scripted one
+            (see `retell`) the operators are run, not the functions that some methods replace.
         methods: what was asked for.
 
     Raises:
         MapError: if none is left.
     """
-    if not is_quantised(module) or not any(method.needs.gradients for method in methods):
+    if isinstance(module, Retold):
+        why = "the model is scripted (TorchScript): methods of activations only"
+    elif is_quantised(module):
+        why = "the model is quantised and carries no gradients: methods of activations only"
+    else:
         return tuple(methods), ""
-    fitting = tuple(method for method in methods if not method.needs.gradients)
-    others = ", ".join(method.name for method in methods if method not in fitting)
-    if not fitting:
-        able = ", ".join(name for name, method in METHODS.items() if not method.needs.gradients)
-        raise MapError(
-            f"the model is quantised and carries no gradients, which {others} needs; "
-            f"choose methods of activations: {able}"
-        )
-    return fitting, f"the model is quantised and carries no gradients: no {others}"
+    fitting = tuple(method for method in methods if method.only_forward)
+    others = ", ".join(method.name for method in methods if not method.only_forward)
+    if methods and not fitting:
+        able = ", ".join(name for name, method in METHODS.items() if method.only_forward)
+        raise MapError(f"{why}, not {others}; choose from {able}")
+    return fitting, f"{why}, not {others}" if others else ""
 
 
 class Made(Protocol):

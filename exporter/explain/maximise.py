@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporter.capture import guest, relu_rule
-from exporter.explain.canvas import Canvas, Size
+from exporter.errors import ConfigError, LayerError, choices
+from exporter.explain.canvas import PRIORS, Canvas, Size
 from exporter.explain.listener import Listener
 from exporter.models.layout import Reshape
 
@@ -43,6 +44,15 @@ class Recipe:
     weight: float = 4.0
     rate: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a prior that there is not.
+
+        Raises:
+            ConfigError: with the names of those that there are.
+        """
+        if self.prior not in PRIORS:
+            raise ConfigError(f"no prior is called {self.prior!r}; {choices(self.prior, PRIORS)}")
 
 
 @dataclass(frozen=True)
@@ -113,16 +123,22 @@ def maximise(
         LayerError: if the layer is unknown or never runs, has no channels, or not these.
     """
     recipe = recipe or Recipe()
+    channels = [int(channel) for channel in channels]
+    if not channels or together < 1:
+        raise LayerError(
+            f"{len(channels)} channels of {layer!r}, {together} at a time, are no pictures; name "
+            "at least one channel, and make at least one at a time"
+        )
     height, width = (recipe.size, recipe.size) if recipe.size else view
-    maker = _Maker(
-        Listener(module, layer, output=output, reshape=reshape),
-        recipe,
-        Size(len(mean), height, width),
-        _like(module),
-        (mean, std),
-    )
     parts = []
     with guest(module):
+        maker = _Maker(
+            Listener(module, layer, output=output, reshape=reshape),
+            recipe,
+            Size(len(mean), height, width),
+            _like(module),
+            (mean, std),
+        )
         for start in range(0, len(channels), together):
             parts.append(maker.make(channels[start : start + together]))
     pictures, before, after, peak = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
@@ -160,7 +176,7 @@ class _Maker:
     def make(self, channels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return pictures uint8 (K, H, W, C), and before, after and peak (K,), on the host."""
         recipe = self._recipe
-        seeds = [recipe.seed * 1_000_003 + channel for channel in channels]
+        seeds = [(recipe.seed * 1_000_003 + channel) % 2**63 for channel in channels]
         canvas = Canvas(recipe.prior, self._size, seeds, self._fine, weight=recipe.weight)
         optimiser = torch.optim.Adam([canvas.numbers], lr=recipe.rate)
         with torch.no_grad():

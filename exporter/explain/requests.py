@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import inf, isnan, nan
+from math import isnan, nan
 from typing import Any
 
 from torch import Tensor, nn
 
 from exporter.capture import guest
-from exporter.errors import ConfigError, LayerError, ModelError, TargetError, choices
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    LayerError,
+    ModelError,
+    TargetError,
+    choices,
+)
 from exporter.explain.canvas import PRIORS
 from exporter.explain.listener import OUTPUT, Listener
 from exporter.explain.maximise import TOGETHER, Recipe
@@ -21,7 +28,17 @@ from exporter.models.layout import Reshape
 STRONGEST = "strongest"
 USUAL_STRONGEST = 8
 _LEAST: Mapping[str, float] = {"steps": 1, "size": 8}
-_MOST: Mapping[str, float] = {"zoom": 0.5}
+_MOST: Mapping[str, float] = {
+    "steps": 1_000_000,
+    "size": 8192,
+    "jitter": 8192,
+    "zoom": 0.5,
+    "weight": 1_000_000,
+    "rate": 1_000,
+    "seed": 2**63 - 1,
+}
+_DIGITS = 9
+"""Most digits of a channel's number."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,8 @@ def parse_request(text: str, seed: int) -> Request:
 def _strongest(text: str, chosen: Sequence[str]) -> int:
     _, sign, number = chosen[0].partition("=")
     number = number.strip()
-    if len(chosen) > 1 or (sign and not (number.isdecimal() and int(number) > 0)):
+    fits = number.isdecimal() and len(number) <= _DIGITS and int(number) > 0
+    if len(chosen) > 1 or (sign and not fits):
         raise ConfigError(
             f"--maximise {text!r} does not say how many of the strongest; write strongest, or "
             "strongest=4, alone"
@@ -135,15 +153,16 @@ def _value(text: str, name: str, value: str) -> str | int | float:
         there = choices(value, PRIORS)
         raise ConfigError(f"--maximise {text!r}: no prior is called {value!r}; {there}")
     whole = name in ("steps", "size", "jitter", "seed")
-    least, most = _LEAST.get(name, 0), _MOST.get(name, inf)
+    least, most = _LEAST.get(name, 0), _MOST[name]
     try:
         number = int(value) if whole else float(value)
     except ValueError:
         number = nan
-    if not least <= number <= most or number == inf:
+    if not least <= number <= most:
         kind = "whole number" if whole else "number"
-        limit = f" from {least:g} to {most:g}" if name in _MOST else f" of at least {least:g}"
-        raise ConfigError(f"--maximise {text!r}: {name} is {value!r}; give a {kind}{limit}")
+        raise ConfigError(
+            f"--maximise {text!r}: {name} is {value!r}; give a {kind} from {least:,} to {most:,}"
+        )
     return number
 
 
@@ -178,7 +197,8 @@ def settle(
         TargetError: if a class is unknown.
         ModelError: if the model takes no pictures of the size asked for.
     """
-    layers = tuple(explained) if request.layer == "auto" else (request.layer,)
+    own_names = [f"{name}#1" if name == OUTPUT else name for name in explained]
+    layers = own_names if request.layer == "auto" else [_first_name(module, request.layer)]
     if not layers:
         raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
     if request.recipe.size:
@@ -189,23 +209,48 @@ def settle(
         with guest(module):
             listener = Listener(module, layer, output=output, reshape=reshape)
             count = _count(listener, example, request)
-        if request.strongest and layer != OUTPUT and layer not in recorded:
+        if request.strongest and layer != OUTPUT and own_name(layer) not in recorded:
             raise LayerError(
                 f"the strongest channels of {layer!r} will not be known, because it has no plane "
                 f"of places that is recorded; name channels from 0 to {count - 1}"
             )
         names = classes if layer == OUTPUT else ()
-        numbers = [one for part in request.chosen for one in _numbers(part, layer, names)]
+        numbers = [
+            one
+            for part in request.chosen
+            for one in _numbers(part, layer, names, listener=listener, count=count)
+        ]
         channels = tuple(dict.fromkeys(numbers))
         listener.check(channels, count)
         found.append(Wanted(layer, channels, min(request.strongest, count), request.recipe))
     return tuple(found)
 
 
+def own_name(layer: str) -> str:
+    """Return a layer's name in the model, where ``output#1`` is a layer called ``output``."""
+    return OUTPUT if layer == f"{OUTPUT}#1" else layer
+
+
+def _first_name(module: nn.Module, layer: str) -> str:
+    """Return the name that a layer is recorded by, of those that it is known by.
+
+    A module's second name is its first, and its first call its name; ``output`` is the model's own.
+    """
+    if layer in (OUTPUT, f"{OUTPUT}#1"):
+        return layer
+    plain = layer.removesuffix("#1")
+    every = dict(module.named_modules(remove_duplicate=False))
+    first = {id(child): name for name, child in module.named_modules()}
+    name = first.get(id(every.get(plain)), plain) if plain else plain
+    return f"{OUTPUT}#1" if name == OUTPUT else name
+
+
 def _count(listener: Listener, example: Tensor, request: Request) -> int:
     try:
         return listener.channels(example)
-    except RuntimeError as error:
+    except ExporterError:
+        raise
+    except Exception as error:  # Whatever a model says to pictures of a size that is not its own.
         if not request.recipe.size:
             raise
         said = str(error).strip().split("\n", 1)[0]
@@ -215,13 +260,21 @@ def _count(listener: Listener, example: Tensor, request: Request) -> int:
         ) from error
 
 
-def _numbers(part: str, layer: str, classes: Sequence[str]) -> range | tuple[int, ...]:
-    if found := re.fullmatch(r"(\d+)-(\d+)", part):
+def _numbers(
+    part: str, layer: str, classes: Sequence[str], *, listener: Listener, count: int
+) -> range | tuple[int, ...]:
+    numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII)
+    if numbers and max(len(number) for number in numbers.groups("")) > _DIGITS:
+        raise LayerError(
+            f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
+        )
+    if found := re.fullmatch(r"(\d+)-(\d+)", part, re.ASCII):
         first, last = int(found[1]), int(found[2])
         if first > last:
             raise LayerError(f"the channels {part!r} of {layer!r} end before they begin")
+        listener.check((last,), count)
         return range(first, last + 1)
-    if part.isdecimal():
+    if numbers:
         return (int(part),)
     if layer != OUTPUT:
         raise LayerError(
@@ -247,8 +300,9 @@ def choose(
         predicted: by class that is predicted, of how many images.
 
     Returns:
-        Groups in the order asked for, the same whatever the batches of the run: each is a file of
-        the run folder, and a run may be resumed with smaller batches. The strongest channels of a
+        Groups by layer and recipe, in the order in which these are first asked for, the same
+        whatever the batches of the run: each is a file of the run folder, and a run may be resumed
+        with smaller batches. The strongest channels of a
         layer have the largest mean over the set, the strongest classes the most predictions; of
         equals the lower number.
     """
@@ -258,7 +312,7 @@ def choose(
         if one.strongest and one.layer == OUTPUT:
             numbers = _largest(predicted, one.strongest)
         elif one.strongest:
-            numbers = _largest(means[one.layer], one.strongest)
+            numbers = _largest(means[own_name(one.layer)], one.strongest)
         made.update(dict.fromkeys((one.layer, number, one.recipe) for number in numbers))
     alike: dict[tuple[str, Recipe], list[int]] = {}
     for layer, number, recipe in made:

@@ -85,6 +85,13 @@ class Method:
         """Whether a layer has to be captured for it."""
         return self.at_layers or self.needs.activations or self.needs.gradients
 
+    @property
+    def only_forward(self) -> bool:
+        """Whether it takes forwards and the outputs of layers alone, of any modules."""
+        needs = self.needs
+        backward = needs.gradients or "backward" in needs.passes
+        return not (backward or needs.classifier or needs.attention)
+
     def passes(self, targets: int) -> str:
         """Say which passes of its own it runs; ``""`` for none."""
         backwards = "one backward" if targets == 1 else f"{targets} backwards"

@@ -14,6 +14,7 @@ from exporter.models.outputs import locate_output, say_guess
 from exporter.models.readings import READINGS, Reading, rows_of
 from exporter.models.resolve import ResolvedModel, adopt, resolve, with_output
 from exporter.models.scorer import Scored, Scorer
+from exporter.models.scripted import Retold, retell
 from exporter.models.targets import Target, parse_target, target_indices
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Reading",
     "Reshape",
     "ResolvedModel",
+    "Retold",
     "Scored",
     "Scorer",
     "Target",
@@ -45,6 +47,7 @@ __all__ = [
     "parse_target",
     "read_classes",
     "resolve",
+    "retell",
     "rows_of",
     "say_guess",
     "target_indices",

@@ -87,7 +87,9 @@ def choose_layers(
         if text == AUTO:
             layouts = {name: candidate.layout for name, candidate in candidates.items()}
             reached = reached_layers(module, example, layouts, output=output)
-            names, reason = choose_stages(module, trial, tuple(candidates.values()), reached)
+            names, reason = choose_stages(
+                module, trial, tuple(candidates.values()), reached, output=output
+            )
         elif is_pattern(text):
             names, reason = _matching(text, modules, candidates)
         else:
@@ -160,7 +162,7 @@ def _exact(
     if name not in calls and any(is_scripted(one) for one in module.modules()):
         raise LayerError(
             f"the layer {name!r} is scripted (TorchScript) and runs no hooks, so it cannot be "
-            "seen; hand over the module it was made from"
+            "seen in a model that is not; script the whole model, or none"
         )
     if name not in calls:
         raise LayerError(

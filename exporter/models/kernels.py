@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.errors import LayerError, choices
 from exporter.models.names import expand, is_pattern
+from exporter.models.scripted import Retold
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -49,7 +50,7 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
     modules = {name: child for name, child in module.named_modules() if name}
     if isinstance(module, _CONVOLUTIONS):
         modules = {"weight": module}
-    convolutions = [name for name, child in modules.items() if isinstance(child, _CONVOLUTIONS)]
+    convolutions = [name for name, child in modules.items() if _holds_kernels(child)]
     parameters = dict(module.named_parameters())
     taken: dict[str, Kernels] = {}
     for text in wanted:
@@ -69,6 +70,12 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
             taken[name] = Kernels(name, type(child).__name__, _array(weight, child))
     order = {name: place for place, name in enumerate((*modules, *parameters))}
     return tuple(sorted(taken.values(), key=lambda kernels: order[kernels.name]))
+
+
+def _holds_kernels(module: nn.Module) -> bool:
+    if isinstance(module, Retold):  # Of a scripted convolution its name is left.
+        return type(module).__name__ in {kind.__name__ for kind in _CONVOLUTIONS}
+    return isinstance(module, _CONVOLUTIONS)
 
 
 def _named(

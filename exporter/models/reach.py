@@ -13,7 +13,7 @@ from exporter.errors import ModelError, TargetError
 from exporter.models.detection import is_detections
 from exporter.models.layout import Layout
 from exporter.models.outputs import locate_output
-from exporter.models.trial import run_trial
+from exporter.models.trial import run_trial, visit
 
 
 def reached_layers(
@@ -61,12 +61,14 @@ def reached_layers(
     with torch.inference_mode(False), torch.enable_grad():
         leaf = example.detach().clone().requires_grad_()
         try:
-            trial = run_trial(module, leaf, watch, graph=True)
-            if output is None and is_detections(trial.output):
-                return None  # A box depends on its level alone; `choose_stages` keeps to the trunk.
-            explained, _ = locate_output(trial.output, output)
-            mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
-            torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
+            # In eval mode to the end: a checkpointed block runs its forward again in the backward.
+            with visit(module, graph=True):
+                trial = run_trial(module, leaf, watch, graph=True)
+                if output is None and is_detections(trial.output):
+                    return None  # A box depends on its level alone: `choose_stages` keeps to it.
+                explained, _ = locate_output(trial.output, output)
+                mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
+                torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
         except (ModelError, TargetError, RuntimeError):
             # Quantised and scripted modules, and weights made under inference mode, have none.
             return None

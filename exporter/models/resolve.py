@@ -22,6 +22,7 @@ from exporter.models.classes import check_classes, read_classes
 from exporter.models.factories import from_factory
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
+from exporter.models.scripted import retell
 from exporter.models.source import NONE, Source, seeded
 from exporter.records import ModelRecord
 
@@ -97,7 +98,7 @@ def resolve(
         preprocessing=override(source.preprocessing(module), preprocessing),
         parameters=_count(module),
     )
-    return ResolvedModel(module.eval(), record)
+    return ResolvedModel(retell(module).eval(), record)
 
 
 def adopt(
@@ -123,14 +124,17 @@ def adopt(
         raise ModelError(
             f"the model is a {type(module).__name__}; give a torch.nn.Module or a spec"
         )
+    weights = f"as handed over {state_digest(module)}"
+    preset = default_for(module)
+    module = retell(module)
     kind = type(module).__name__
     record = ModelRecord(
         name=name or kind,
         spec=f"python:{kind}",
-        weights=f"as handed over {state_digest(module)}",
+        weights=weights,
         checkpoint=None,
         classes=tuple(classes or ()),
-        preprocessing=override(default_for(module), preprocessing),
+        preprocessing=override(preset, preprocessing),
         parameters=_count(module),
     )
     return ResolvedModel(module, record)

@@ -14,6 +14,7 @@ from exporter.models.layout import Layout
 from exporter.models.names import join_shapes, split_suffix
 from exporter.models.obstacles import is_scripted
 from exporter.models.outputs import locate_output
+from exporter.models.scripted import Retold
 from exporter.models.trial import Call, Trial
 
 MOST_STAGES = 4
@@ -56,6 +57,8 @@ def choose_stages(
     trial: Trial,
     candidates: Sequence[Candidate],
     reached: Collection[str] | None = None,
+    *,
+    output: str | None = None,
 ) -> tuple[tuple[str, ...], str]:
     """Choose the layers to explain where none is named.
 
@@ -74,6 +77,7 @@ def choose_stages(
         trial: one forward of it.
         candidates: every output that lies in a plane, in execution order.
         reached: names of those whose places have a gradient; None where no backward could tell.
+        output: path of the explained tensor inside the model's output.
 
     Returns:
         Names in execution order, and the reason in one line.
@@ -87,7 +91,9 @@ def choose_stages(
         usable = _unless_none_is_left(usable, lambda c: c.name in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
-    planes = _unless_none_is_left(planes, lambda c: _in_proportion(c, trial))
+    # Among tokens, a plane out of proportion is something else: a row a head of an attention.
+    alike = [c for c in planes if _in_proportion(c, trial)]
+    planes = alike if alike or tokens else planes
     planes = [c for c in planes if not _between_tokens(c, tokens)]
     if tokens and (
         {c.area for c in planes} <= {c.area for c in tokens}
@@ -96,11 +102,16 @@ def choose_stages(
         return _spaced_blocks(tokens, trial, candidates, reached)
     if planes:
         every = [c for c in candidates if c.area > 1 and c.layout.kind != "tokens"]
-        return _last_of_each(planes, every, trial)
+        return _last_of_each(planes, every, trial, output)
+    if isinstance(module, Retold) and not any(True for _ in module.children()):
+        raise NoLayerError(
+            f"the model {type(module).__name__} is scripted (TorchScript) and frozen: its layers "
+            "were merged into one, so none can be seen; hand over the one before torch.jit.freeze"
+        )
     if any(is_scripted(one) for one in module.modules()):
         raise NoLayerError(
-            f"the model {type(module).__name__} is scripted (TorchScript) and runs no hooks, so "
-            "none of its layers can be seen; hand over the module it was made from"
+            f"the model {type(module).__name__} holds a scripted module (TorchScript), which runs "
+            "no hooks, and has no other layer that can be seen; script the whole model, or none"
         )
     raise NoLayerError(
         f"the model {type(module).__name__} has no spatial layer: no output has rows and columns "
@@ -109,9 +120,9 @@ def choose_stages(
 
 
 def _last_of_each(
-    planes: Sequence[Candidate], every: Sequence[Candidate], trial: Trial
+    planes: Sequence[Candidate], every: Sequence[Candidate], trial: Trial, output: str | None
 ) -> tuple[tuple[str, ...], str]:
-    outside = _outside_of_heads(planes, trial)
+    outside = _outside_of_heads(planes, trial, output)
     # Blocks that end in a pooling (a transition) are left only where the stage has something else.
     settled = _settled([c for c in every if _in_proportion(c, trial)], trial)
     loosely = _settled(planes, trial)
@@ -169,9 +180,11 @@ def _settled(planes: Sequence[Candidate], trial: Trial) -> Callable[[Candidate],
     return settled
 
 
-def _outside_of_heads(planes: Sequence[Candidate], trial: Trial) -> list[Candidate]:
+def _outside_of_heads(
+    planes: Sequence[Candidate], trial: Trial, output: str | None
+) -> list[Candidate]:
     """Leave out planes of scores, a channel a class, and the rest of their heads."""
-    scores = _score_channels(trial)
+    scores = _score_channels(trial, output)
     if scores is None:
         return list(planes)
     heads = [c.position for c in planes if c.layout.channels == scores]
@@ -182,10 +195,10 @@ def _outside_of_heads(planes: Sequence[Candidate], trial: Trial) -> list[Candida
     )
 
 
-def _score_channels(trial: Trial) -> int | None:
+def _score_channels(trial: Trial, path: str | None) -> int | None:
     """Return the number of classes where no linear layer gives them, but a plane does."""
     try:
-        output, _ = locate_output(trial.output, None)
+        output, _ = locate_output(trial.output, path)
     except TargetError:
         return None
     if output.dim() < 2:

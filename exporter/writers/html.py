@@ -76,7 +76,7 @@ class _Report:
     def write_pages(self) -> None:
         """Write every page that is not a list of images."""
         recorded = self._recorded()
-        shown = [*recorded, *(name for name in self.made if name != maximised.CLASSES)]
+        shown = [*recorded, *(name for name in self.made if name != maximised.OF_CLASSES)]
         numbers = layers.layer_numbers(self.plan, shown, self.kernels)
         links = {name: f"layers/{layers.layer_file(number)}" for name, number in numbers.items()}
         sheets = layers.kernel_sheets(self.run, self.kernels, links)
@@ -149,12 +149,12 @@ class _Report:
     @property
     def _class_contents(self) -> bool:
         """Whether there is something to say of classes."""
-        return bool(self.set.classes or self.made.get(maximised.CLASSES))
+        return bool(self.set.classes or self.made.get(maximised.OF_CLASSES))
 
     def _class_pages(self) -> None:
         if not self._class_contents:
             return
-        summary, made = self.set.summary, self.made.get(maximised.CLASSES, [])
+        summary, made = self.set.summary, self.made.get(maximised.OF_CLASSES, [])
         (self.folder / "classes").mkdir()
         self.site.page(
             "classes.html",

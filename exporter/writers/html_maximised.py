@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from exporter.store import Run
 
 CLASSES = "output"
+OF_CLASSES = ""
+"""What the pictures of classes are found by among those of layers: the model itself."""
 """Stands for the classes among the layers."""
 
 _QUALITY = 90
@@ -62,21 +64,23 @@ def write_pictures(run: Run, folder: Path) -> dict[str, list[Made]]:
         folder: of the report.
 
     Returns:
-        By layer, ``output`` for classes, its pictures in the order asked for.
+        By layer, ``""`` (the model itself) for classes, its pictures in the order asked for.
     """
     found: dict[str, list[Made]] = {}
     for number, one in enumerate(run.maximised()):
         src = f"maximised/{number // PHOTOGRAPHS_A_FOLDER:02d}/{number}.jpg"
         (folder / src).parent.mkdir(parents=True, exist_ok=True)
         (folder / src).write_bytes(encode_jpeg(decode_image(one.picture), _QUALITY))
-        found.setdefault(one.layer, []).append(_made(one, src))
+        # A layer that bears the name of the model's output is asked for as ``output#1``.
+        name = OF_CLASSES if one.layer == CLASSES else one.layer.removesuffix("#1")
+        found.setdefault(name, []).append(_made(one, src))
     return found
 
 
 def _made(one: MaximisedPicture, src: str) -> Made:
     is_class = one.layer == CLASSES
     name = one.name or f"{'class' if is_class else 'channel'} {one.channel}"
-    excited = name if is_class else f"{name} of {one.layer}"
+    excited = name if is_class else f"{name} of {one.layer.removesuffix('#1')}"
     return Made(
         channel=one.channel,
         name=name,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.errors import LayerError
+from exporter.errors import ConfigError, LayerError
 from exporter.explain.canvas import PRIORS
 from exporter.explain.maximise import Maximised, Recipe, maximise
 
@@ -53,6 +53,29 @@ def test_each_picture_excites_its_channel_more_than_the_others_pictures(
     own = found[range(3), range(3)]
     np.testing.assert_allclose(own.mean(1).numpy(), made.after, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(own.amax(1).numpy(), made.peak, rtol=1e-5, atol=1e-6)
+
+
+def test_it_works_where_the_caller_records_nothing_and_for_any_seed(net: nn.Module) -> None:
+    plain = make(net, "2", (3,), replace(RECIPE, steps=2))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            same = make(net, "2", (3,), replace(RECIPE, steps=2))
+        assert np.array_equal(same.pictures, plain.pictures)
+    last = make(net, "2", (3,), replace(RECIPE, steps=2, seed=2**63 - 1))
+    assert not np.array_equal(last.pictures, plain.pictures)
+
+
+def test_channels_may_be_any_integers_and_nonsense_is_refused(net: nn.Module) -> None:
+    few = replace(RECIPE, steps=1)
+    plain = maximise(net, "2", [3, 5], recipe=few, **INPUT)
+    for channels in (np.array([3, 5]), torch.tensor([3, 5])):
+        same = maximise(net, "2", channels, recipe=few, **INPUT)
+        assert same.channels == (3, 5)
+        assert np.array_equal(same.pictures, plain.pictures)
+    with pytest.raises(LayerError, match="name at least one channel"):
+        maximise(net, "2", [], recipe=few, **INPUT)
+    with pytest.raises(ConfigError, match="no prior is called 'furier'; did you mean 'fourier'"):
+        Recipe(prior="furier")
 
 
 def test_the_objective_rises_several_fold(net: nn.Module) -> None:

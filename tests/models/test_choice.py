@@ -198,3 +198,45 @@ def test_neither_weights_of_an_attention_nor_numbered_patch_embeddings_are_taken
     torch.manual_seed(0)
     names = choose_layers(Embedded(), torch.rand(1, 3, 32, 32), ["auto"]).names
     assert names == ("blocks1.0", "blocks1.1", "blocks2.0", "blocks2.1")
+
+
+def test_what_an_attention_gives_each_head_is_no_plane_of_the_image() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.norm = nn.Linear(24, 24), nn.LayerNorm(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            heads = self.norm(self.mix(x).unflatten(2, (3, 8)))  # (N, tokens, heads, 8)
+            return x + heads.flatten(2)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch_embed = nn.Conv2d(3, 24, 8, 8)
+            self.blocks = nn.Sequential(Block(), Block())
+            self.head = nn.Linear(24, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.blocks(self.patch_embed(x).flatten(2).mT)
+            return self.head(tokens.square().mean(1))
+
+    torch.manual_seed(0)
+    assert auto(Tokens()) == ("blocks.0", "blocks.1")
+
+
+def test_auto_leaves_out_the_scores_of_the_output_that_is_explained() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Conv2d(3, 6, 3, padding=1)
+            self.stem = nn.Conv2d(6, 6, 3, stride=2, padding=1)
+            self.first, self.second = nn.Conv2d(6, 4, 1), nn.Conv2d(6, 7, 1)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            features = self.stem(self.trunk(x)).relu()
+            return {"p": self.first(features), "q": self.second(features)}
+
+    torch.manual_seed(0)
+    found = choose_layers(Two(), torch.rand(1, 3, 32, 32), ["auto"], output="q")
+    assert found.names == ("trunk", "stem")

@@ -117,3 +117,11 @@ def test_a_tensor_that_nothing_reads_from_a_containers_hand_is_not_reached() -> 
     torch.manual_seed(0)
     names = choose_layers(Model(), torch.rand(1, 3, 33, 33), ["auto"]).names
     assert names == ("body.stem", "body.stage")
+
+
+def test_a_checkpointed_block_is_not_run_again_in_training() -> None:
+    module = torchvision.models.DenseNet(8, (2, 2), 8, num_classes=4, memory_efficient=True).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    choose_layers(module, torch.rand(2, 3, 64, 64), ["auto"])
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert module.training

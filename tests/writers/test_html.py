@@ -334,7 +334,7 @@ def test_without_javascript_numbers_tables_and_photographs_are_there(
     page.get_by_role("link", name="1–20").click()
     page.wait_for_selector(".foot")
     assert page.locator(".rows tbody tr").count() == 20
-    assert "the JPEG data end after 512 bytes" in page.locator(".rows").inner_text()
+    assert "the JPEG data end after 512 bytes" in page.locator(".rows").text_content()
     page.goto((report / "index.html").as_uri())
     assert "Accuracy" in page.locator("main").inner_text()
     page.goto((report / "layers.html").as_uri())
