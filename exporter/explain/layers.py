@@ -77,7 +77,9 @@ def choose_or_offer(
         free = [
             name
             for name, method in METHODS.items()
-            if method.record.pixel and not method.reads_layers
+            if method.record.pixel
+            and not method.reads_layers
+            and (method.only_forward or not isinstance(module, Retold))
         ]
         raise NoLayerError(
             f"{error}; pixel methods need no layer, such as {', '.join(free[:4])}"
