@@ -12,6 +12,7 @@ from torch import nn
 
 import exporter
 from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
+from exporter.export import describe_layers
 from exporter.records import MAP_LEVELS
 
 
@@ -358,3 +359,13 @@ def test_a_map_that_its_relu_leaves_nothing_of_is_flagged_with_the_reason(
     assert flagged_lines(run.totals.flagged) == [
         "gradcam features: 10 (every value is negative, so that the method's ReLU leaves nothing)"
     ]
+
+
+def test_layers_of_a_model_in_half_precision_are_described(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "def build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).bfloat16()\n"
+    )
+    found = describe_layers(f"{tmp_path / 'half.py'}:build")
+    assert [layer["type"] for layer in found["layers"]] == ["Conv2d", "ReLU"]
+    assert found["explained"] == ["1"]

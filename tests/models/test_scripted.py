@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from exporter.errors import ModelError
 from exporter.models import Retold, retell
 
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+
 
 class Language(nn.Module):
     """Uses what the language has: loops, branches, lists, dicts, tuples, methods, functions."""
