@@ -25,11 +25,11 @@ from exporter.config import RunConfig, build_config
 from exporter.engines import Job, compute_shards, estimate_maximised, maximise_groups
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ImageError, LayerError, WriterError
-from exporter.explain import OUTPUT, choose
+from exporter.explain import choose
 from exporter.images import ImageSet
 from exporter.models import Kernels, choose_layers, count_layers, layer_table, resolve
 from exporter.planning import float_type, plan_job
-from exporter.records import Row, Written
+from exporter.records import OUTPUT, Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.sinks import write_sinks
 from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken

@@ -26,7 +26,6 @@ from exporter.errors import (
 )
 from exporter.explain import (
     FUSED,
-    OUTPUT,
     Explainer,
     Request,
     choose_or_offer,
@@ -51,7 +50,7 @@ from exporter.models import (
     read_classes,
     resolve,
 )
-from exporter.records import SCHEMA_VERSION, Plan, Prepared, Preprocessing
+from exporter.records import OUTPUT, SCHEMA_VERSION, Plan, Prepared, Preprocessing
 from exporter.watch import Silence, Watch
 
 _PACKAGES = (

@@ -794,6 +794,15 @@ class ImageQuality:
     box_overlap: float | None
 
 
+OUTPUT = "output"
+"""What pictures of classes have for a layer: the model's own output."""
+
+
+def own_name(layer: str) -> str:
+    """Return a layer's name in the model, where ``output#1`` is a layer called ``output``."""
+    return OUTPUT if layer == f"{OUTPUT}#1" else layer
+
+
 @dataclass(frozen=True, slots=True)
 class MaximisedPicture:
     """A picture that excites a channel or a class (``maximised/*.parquet``, ``--maximise``).

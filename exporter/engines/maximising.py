@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from exporter.engines.job import Job
-from exporter.explain import OUTPUT, TOGETHER, Group, Recipe, Wanted, maximise
-from exporter.records import MaximisedPicture
+from exporter.explain import TOGETHER, Group, Recipe, Wanted, maximise
+from exporter.records import OUTPUT, MaximisedPicture
 from exporter.render import encode_png
 from exporter.watch import Watch
 

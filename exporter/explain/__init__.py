@@ -7,14 +7,12 @@ from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, fitting_methods
-from exporter.explain.listener import OUTPUT
 from exporter.explain.maximise import TOGETHER, Maximised, Recipe, maximise
 from exporter.explain.requests import Group, Request, Wanted, choose, parse_request, settle
 from exporter.explain.targets import PlannedTarget, plan_target
 
 __all__ = [
     "FUSED",
-    "OUTPUT",
     "TOGETHER",
     "DeviceBatch",
     "Explainer",

@@ -12,9 +12,7 @@ from exporter.errors import LayerError
 from exporter.explain.layers import View, as_grid
 from exporter.models import locate_output
 from exporter.models.layout import Reshape
-
-OUTPUT = "output"
-"""Stands for the model's output, whose channels are classes."""
+from exporter.records import OUTPUT
 
 
 class Listener:

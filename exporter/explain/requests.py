@@ -20,10 +20,11 @@ from exporter.errors import (
     choices,
 )
 from exporter.explain.canvas import PRIORS
-from exporter.explain.listener import OUTPUT, Listener
+from exporter.explain.listener import Listener
 from exporter.explain.maximise import TOGETHER, Recipe
 from exporter.models import Target, parse_target
 from exporter.models.layout import Reshape
+from exporter.records import OUTPUT, own_name
 
 STRONGEST = "strongest"
 USUAL_STRONGEST = 8
@@ -197,8 +198,10 @@ def settle(
         TargetError: if a class is unknown.
         ModelError: if the model takes no pictures of the size asked for.
     """
-    own_names = [f"{name}#1" if name == OUTPUT else name for name in explained]
-    layers = own_names if request.layer == "auto" else [_first_name(module, request.layer)]
+    if request.layer == "auto":
+        layers = [_told_apart(name) for name in explained]
+    else:
+        layers = [_first_name(module, request.layer)]
     if not layers:
         raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
     if request.recipe.size:
@@ -226,9 +229,9 @@ def settle(
     return tuple(found)
 
 
-def own_name(layer: str) -> str:
-    """Return a layer's name in the model, where ``output#1`` is a layer called ``output``."""
-    return OUTPUT if layer == f"{OUTPUT}#1" else layer
+def _told_apart(layer: str) -> str:
+    """Return how a layer of the model is asked for: `own_name` the other way round."""
+    return f"{OUTPUT}#1" if layer == OUTPUT else layer
 
 
 def _first_name(module: nn.Module, layer: str) -> str:
@@ -242,7 +245,7 @@ def _first_name(module: nn.Module, layer: str) -> str:
     every = dict(module.named_modules(remove_duplicate=False))
     first = {id(child): name for name, child in module.named_modules()}
     name = first.get(id(every.get(plain)), plain) if plain else plain
-    return f"{OUTPUT}#1" if name == OUTPUT else name
+    return _told_apart(name)
 
 
 def _count(listener: Listener, example: Tensor, request: Request) -> int:
@@ -263,19 +266,16 @@ def _count(listener: Listener, example: Tensor, request: Request) -> int:
 def _numbers(
     part: str, layer: str, classes: Sequence[str], *, listener: Listener, count: int
 ) -> range | tuple[int, ...]:
-    numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII)
-    if numbers and max(len(number) for number in numbers.groups("")) > _DIGITS:
-        raise LayerError(
-            f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
-        )
-    if found := re.fullmatch(r"(\d+)-(\d+)", part, re.ASCII):
-        first, last = int(found[1]), int(found[2])
+    if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
+        if max(len(number) for number in numbers.groups("")) > _DIGITS:
+            raise LayerError(
+                f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
+            )
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first > last:
             raise LayerError(f"the channels {part!r} of {layer!r} end before they begin")
         listener.check((last,), count)
         return range(first, last + 1)
-    if numbers:
-        return (int(part),)
     if layer != OUTPUT:
         raise LayerError(
             f"{part!r} is no channel of {layer!r}; give numbers and ranges such as 0,3,10-14, or "
@@ -302,9 +302,8 @@ def choose(
     Returns:
         Groups by layer and recipe, in the order in which these are first asked for, the same
         whatever the batches of the run: each is a file of the run folder, and a run may be resumed
-        with smaller batches. The strongest channels of a
-        layer have the largest mean over the set, the strongest classes the most predictions; of
-        equals the lower number.
+        with smaller batches. The strongest channels of a layer have the largest mean over the set,
+        the strongest classes the most predictions; of equals the lower number.
     """
     made: dict[tuple[str, int, Recipe], None] = {}
     for one in wanted:

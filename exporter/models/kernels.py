@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,9 +74,14 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
 
 
 def _holds_kernels(module: nn.Module) -> bool:
-    if isinstance(module, Retold):  # Of a scripted convolution its name is left.
-        return type(module).__name__ in {kind.__name__ for kind in _CONVOLUTIONS}
-    return isinstance(module, _CONVOLUTIONS)
+    return any(_is(module, kind) for kind in _CONVOLUTIONS)
+
+
+def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether a module is of a kind; of a scripted one the name of its class is left."""
+    if isinstance(module, Retold):
+        return type(module).__name__ == kind.__name__
+    return isinstance(module, kind)
 
 
 def _named(
@@ -113,7 +119,13 @@ def _of_parameter(
 def _array(weight: Tensor, holder: nn.Module) -> NDArray[np.float32]:
     with torch.no_grad():
         values = weight.detach()
-        if isinstance(holder, nn.ConvTranspose2d) and holder.groups == 1:
+        if _is(holder, nn.ConvTranspose2d) and _groups(holder) == 1:
             values = values.transpose(0, 1)
         array: NDArray[np.float32] = values.to("cpu", torch.float32, copy=True).contiguous().numpy()
     return array
+
+
+def _groups(holder: nn.Module) -> int:
+    # A trace keeps the numbers of a module in its graph alone.
+    given: Any = holder.read_attribute("groups", 1) if isinstance(holder, Retold) else holder.groups
+    return int(given)

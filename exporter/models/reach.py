@@ -65,7 +65,8 @@ def reached_layers(
             with visit(module, graph=True):
                 trial = run_trial(module, leaf, watch, graph=True)
                 if output is None and is_detections(trial.output):
-                    return None  # A box depends on its level alone: `choose_stages` keeps to it.
+                    # A box depends on its level alone; `choose_stages` keeps to the trunk.
+                    return None
                 explained, _ = locate_output(trial.output, output)
                 mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
                 torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)

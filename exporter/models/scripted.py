@@ -68,14 +68,14 @@ class Retold(nn.Module):
         found = graph(given)
         return found[0] if len(found) == 1 else tuple(found)
 
-    def read_attribute(self, name: str) -> Any:
+    def read_attribute(self, name: str, *default: Any) -> Any:
         """Return a submodule, parameter, buffer, or what else the scripted module has."""
         if name == "training":
             return self.training
         for held in (self._modules, self._parameters, self._buffers):
             if name in held:
                 return held[name]
-        return self._recorded.attribute(name)
+        return self._recorded.attribute(name, *default)
 
 
 def retell(module: nn.Module) -> nn.Module:
@@ -104,8 +104,8 @@ class _Recorded:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Recorded:
         return self
 
-    def attribute(self, name: str) -> Any:
-        return getattr(self._scripted, name)
+    def attribute(self, name: str, *default: Any) -> Any:
+        return getattr(self._scripted, name, *default)
 
     def method(self, name: str) -> tuple[_Block, list[Any]]:
         """Return the graph of a method and its parameters, the module itself first."""

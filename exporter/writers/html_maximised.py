@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import ChannelRow, MaximisedPicture
+from exporter.records import OUTPUT, ChannelRow, MaximisedPicture, own_name
 from exporter.render import decode_image, encode_jpeg
 from exporter.writers import html_text as words
 from exporter.writers.html_index import CHANNELS_A_PAGE, PHOTOGRAPHS_A_FOLDER
@@ -19,10 +19,8 @@ from exporter.writers.maximised import how
 if TYPE_CHECKING:
     from exporter.store import Run
 
-CLASSES = "output"
 OF_CLASSES = ""
 """What the pictures of classes are found by among those of layers: the model itself."""
-"""Stands for the classes among the layers."""
 
 _QUALITY = 90
 
@@ -72,15 +70,15 @@ def write_pictures(run: Run, folder: Path) -> dict[str, list[Made]]:
         (folder / src).parent.mkdir(parents=True, exist_ok=True)
         (folder / src).write_bytes(encode_jpeg(decode_image(one.picture), _QUALITY))
         # A layer that bears the name of the model's output is asked for as ``output#1``.
-        name = OF_CLASSES if one.layer == CLASSES else one.layer.removesuffix("#1")
+        name = OF_CLASSES if one.layer == OUTPUT else own_name(one.layer)
         found.setdefault(name, []).append(_made(one, src))
     return found
 
 
 def _made(one: MaximisedPicture, src: str) -> Made:
-    is_class = one.layer == CLASSES
+    is_class = one.layer == OUTPUT
     name = one.name or f"{'class' if is_class else 'channel'} {one.channel}"
-    excited = name if is_class else f"{name} of {one.layer.removesuffix('#1')}"
+    excited = name if is_class else f"{name} of {own_name(one.layer)}"
     return Made(
         channel=one.channel,
         name=name,

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from exporter.errors import ModelError
-from exporter.models import Retold, retell
+from exporter.models import Retold, collect_kernels, retell
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
@@ -153,3 +153,13 @@ def test_what_cannot_be_followed_is_said() -> None:
     retold = retell(torch.jit.script(Forked()))
     with pytest.raises(ModelError, match="uses prim::fork, which cannot be followed"):
         retold(torch.rand(1))
+
+
+def test_kernels_lie_as_those_of_the_module_it_was_made_from() -> None:
+    for groups in (1, 2):
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 6, 3, groups=groups))
+        (first, second) = collect_kernels(module, ["all"])
+        (one, other) = collect_kernels(retell(torch.jit.script(module)), ["all"])
+        assert (one.type, other.type) == ("Conv2d", "ConvTranspose2d")
+        assert one.values.tolist() == first.values.tolist()
+        assert other.values.tolist() == second.values.tolist()
