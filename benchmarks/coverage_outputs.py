@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks.following import Scores, check
 from exporter.explain import compute_maps
-from exporter.models import Scorer, locate_output, parse_target, watching
-from exporter.models.detection import is_detections
+from exporter.targets import Scorer, locate_output, parse_target, watching
+from exporter.targets.detection import is_detections
 
 MAPS = ("gradcam", "layercam", "hirescam")
 SIDE = 224

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from exporter.demo import photographs
 from exporter.images import decode
-from exporter.models import locate_output
+from exporter.targets import locate_output
 
 IMAGES = ("chelsea", "coffee", "astronaut", "rocket")
 """Bundled photographs that BatchNorm is calibrated on."""

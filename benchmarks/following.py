@@ -37,8 +37,9 @@ from benchmarks.patch import LOUDEST, QUIETEST, Places, middles, textured
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
 from exporter.explain.layers import View, as_grid
+from exporter.layers import LayerChoice, choose_layers
 from exporter.maps import channel_maps, get_methods
-from exporter.models import LayerChoice, choose_layers, locate_output, rows_of
+from exporter.targets import locate_output, rows_of
 
 GOAL = 0.9
 """Share of the moves in which the centroid has to be carried."""

@@ -31,7 +31,8 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from exporter import compute_maps
 from exporter.capture import capture
-from exporter.models import ResolvedModel, choose_layers, find_classifier
+from exporter.layers import choose_layers, find_classifier
+from exporter.models import ResolvedModel
 from exporter.render import heatmap, overlay
 
 MODELS = ("torchvision:resnet18", f"{Path(__file__)}:vgg16_pooled")

@@ -26,7 +26,8 @@ from pictures import (
 
 from exporter import compute_maps
 from exporter.capture import capture
-from exporter.models import ResolvedModel, choose_layers, count_layers, layer_table
+from exporter.layers import choose_layers, count_layers, layer_table
+from exporter.models import ResolvedModel
 from exporter.render import heatmap, overlay
 
 RESNET101 = "torchvision:resnet101"

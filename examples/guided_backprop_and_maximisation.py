@@ -30,7 +30,7 @@ from torch import Tensor
 from exporter import compute_maps
 from exporter.capture import capture, guest, relu_rule
 from exporter.demo import photographs
-from exporter.explain import Recipe, maximise
+from exporter.maximise import Recipe, maximise
 from exporter.models import ResolvedModel
 from exporter.render import heatmap
 

@@ -18,7 +18,7 @@ from pictures import arguments, described, lay_out, load_model, read_photograph,
 from torch import Tensor, nn
 
 from exporter.capture import capture
-from exporter.models import choose_layers
+from exporter.layers import choose_layers
 from exporter.render import heatmap
 
 RESNET18 = "torchvision:resnet18"

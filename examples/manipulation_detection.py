@@ -32,7 +32,8 @@ from two_stream import build
 from exporter import compute_maps
 from exporter.capture import capture
 from exporter.config import PreprocessingConfig
-from exporter.models import adopt, collect_kernels
+from exporter.layers import collect_kernels
+from exporter.models import adopt
 from exporter.render import heatmap, kernel_sheet
 
 STAGES = {"edges.c1": (256, 4), "edges.c2": (512, 8)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from pictures import arguments, channel_grid, described, lay_out, load_model, read_photograph, save
 
 from exporter.capture import capture
-from exporter.models import choose_layers, collect_kernels, count_layers, layer_table
+from exporter.layers import choose_layers, collect_kernels, count_layers, layer_table
 from exporter.render import kernel_sheet
 
 RESNET50 = "torchvision:resnet50"

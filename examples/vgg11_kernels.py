@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pictures import Picture, arguments, described, lay_out, load_model, save
 
-from exporter.models import ResolvedModel, collect_kernels
+from exporter.layers import collect_kernels
+from exporter.models import ResolvedModel
 from exporter.render import kernel_sheet
 
 VGG11 = "torchvision:vgg11"

@@ -429,7 +429,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 def check_command(run_folder: Path) -> int:
     """Check that every shard, image and link of a run is there and whole."""
     from exporter.store import check, open_run
-    from exporter.writers.wandb import verify_offline
+    from exporter.writers.wandb.writer import verify_offline
 
     problems = list(check(run_folder))
     if (run_folder / "wandb").is_dir():
@@ -477,8 +477,8 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
 def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
-        from exporter.engines import describe_wanted
         from exporter.export import estimate
+        from exporter.maximise import describe_wanted
         from exporter.planning import plan_job
         from exporter.store import refuse_taken
 

@@ -50,6 +50,13 @@ class WriterError(ExporterError):
     """A sink that cannot be written; the run itself stays whole."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    kind = type(error).__name__
+    return f"{kind}: {said[0]}" if said else kind
+
+
 def choices(wrong: str, valid: Iterable[str], *, limit: int = 8) -> str:
     """Say which valid names are closest to a wrong one.
 

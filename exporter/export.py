@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporter.config import RunConfig, build_config
-from exporter.engines import Job, compute_shards, estimate_maximised, maximise_groups
+from exporter.engines import Job, compute_shards
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ImageError, LayerError, WriterError
-from exporter.explain import choose
 from exporter.images import ImageSet
-from exporter.models import Kernels, choose_layers, count_layers, layer_table, resolve
+from exporter.layers import Kernels, choose_layers, count_layers, layer_table
+from exporter.maximise import choose, estimate_maximised, maximise_groups
+from exporter.models import resolve
 from exporter.planning import float_type, plan_job
 from exporter.records import OUTPUT, Row, Written
 from exporter.render import encode_png, kernel_sheet

@@ -21,36 +21,23 @@ from exporter.errors import (
     ImageError,
     ImageSetError,
     LayerError,
-    MapError,
     TargetError,
 )
-from exporter.explain import (
-    FUSED,
-    Explainer,
-    Request,
-    choose_or_offer,
-    fitting_methods,
-    parse_request,
-    plan_target,
-    settle,
-)
+from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods
 from exporter.images import ImageSet, open_images
+from exporter.layers import Reshape, choose_layers, collect_kernels, layer_table
 from exporter.maps import ATTENTION, get_methods
+from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
-    Reshape,
     ResolvedModel,
-    Retold,
-    Target,
     adopt,
-    choose_layers,
-    collect_kernels,
     from_reference,
-    layer_table,
     match_labels,
     read_classes,
     resolve,
 )
 from exporter.records import OUTPUT, SCHEMA_VERSION, Plan, Prepared, Preprocessing
+from exporter.targets import Target, plan_target
 from exporter.watch import Silence, Watch
 
 _PACKAGES = (
@@ -98,11 +85,6 @@ def plan_job(
     watch.begin("loading the model")
     resolved = _resolve(config, module)
     methods, without = fitting_methods(resolved.module, methods)
-    if requests and isinstance(resolved.module, Retold):
-        raise MapError(
-            "the model is scripted (TorchScript): methods of activations only, so --maximise does "
-            "not fit; hand over the module that it was made from"
-        )
     device = _device(config.device, resolved.module, handed_over=module is not None)
     model = resolved.module if module is not None else resolved.module.to(device)
     with guest(model):

@@ -130,7 +130,7 @@ def test_models_are_explained_with_no_configuration(group: str, name: str) -> No
 
 def test_the_check_fails_where_places_are_transposed(monkeypatch: Any) -> None:
     """A layout that is read wrongly is found out."""
-    from exporter.models.layout import Layout
+    from exporter.layers.layout import Layout
 
     torch.manual_seed(0)
     module = nn.Sequential(

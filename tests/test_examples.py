@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.models import collect_kernels, find_classifier
+from exporter.layers import collect_kernels, find_classifier
 from exporter.render import decode_image
 
 ROOT = Path(__file__).parents[1]

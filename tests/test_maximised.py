@@ -19,7 +19,7 @@ from exporter import export
 from exporter import export as chain
 from exporter.cli import main
 from exporter.config import build_config
-from exporter.engines import estimate_maximised
+from exporter.maximise import estimate_maximised
 from exporter.planning import plan_job
 from exporter.render import decode_image
 from exporter.store import Run, check, open_run

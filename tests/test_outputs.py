@@ -13,7 +13,7 @@ from torch import nn
 
 import exporter
 from exporter.cli import main
-from exporter.errors import MapError, TargetError
+from exporter.errors import MapError, ModelError, TargetError
 from exporter.store import Run, check, open_run
 
 MODELS = """
@@ -322,57 +322,17 @@ def test_a_quantised_model_has_maps_of_activations_only_and_says_so(
         exporter.compute_maps(model, torch.rand(1, 3, 16, 16), maps=["gradcam"], layers=["net.1"])
 
 
-def test_a_scripted_model_has_maps_of_activations_only_and_says_so(
-    work: Path, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
-    images = torch.rand(2, 3, 16, 16)
-    plain(images)
-    forward = ["eigencam", "scorecam", "ablationcam"]
-    expected = exporter.compute_maps(plain, images, maps=forward, layers=["1"])
-    for model in (torch.jit.script(plain), torch.jit.trace(plain, images)):
-        found = exporter.compute_maps(model, images, maps=[*forward, "gradcam"], layers=["1"])
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value)
-        with pytest.raises(MapError, match=r"scripted .*, not gradcam, cam; choose"):
-            exporter.compute_maps(model, images, maps=["gradcam", "cam"])
-        with pytest.raises(MapError, match=r"scripted .*activations only"):
-            exporter.export(
-                model,
-                work / "photos/list.csv",
-                out=tmp_path / "none",
-                maps=("eigencam",),
-                maximise=("1:0",),
-                preprocessing={"size": 16},
-            )
-        made = exporter.export(
-            model,
-            work / "photos/list.csv",
-            out=tmp_path / "run",
-            overwrite=True,
-            writers=(),
-            preprocessing={"size": 16},
-        )
-        (note,) = (note for note in made.plan.notes if "TorchScript" in note)
-        assert note.endswith("methods of activations only, not gradcam, layercam")
-        assert {one.method for row in made.rows() for one in row.maps} == {"eigencam"}
-        assert [record.name for record in made.kernels()] == ["0"]
-        assert made.plan.model.name == "Sequential"
-
-
-def test_what_cannot_be_seen_of_scripted_models_is_said() -> None:
+def test_torchscript_is_refused_in_one_sentence(work: Path, tmp_path: Path) -> None:
     images = torch.rand(1, 3, 8, 8)
     whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
-    frozen = torch.jit.freeze(torch.jit.script(whole))
-    with pytest.raises(exporter.errors.NoLayerError, match=r"scripted \(TorchScript\) and frozen"):
-        exporter.compute_maps(frozen, images, maps=["eigencam"])
+    for model in (torch.jit.script(whole), torch.jit.trace(whole, images)):
+        with pytest.raises(ModelError, match=r"the model is TorchScript .* hand over the module"):
+            exporter.compute_maps(model, images, maps=["eigencam"])
+        with pytest.raises(ModelError, match=r"the model is TorchScript .* hand over the module"):
+            exporter.export(model, work / "photos/list.csv", out=tmp_path / "run", writers=())
     holding = nn.Sequential(torch.jit.script(whole[:2]), nn.Flatten(), nn.Linear(144, 2))
-    with pytest.raises(exporter.errors.NoLayerError, match="holds a scripted module"):
+    with pytest.raises(ModelError, match="the layer '0' is TorchScript"):
         exporter.compute_maps(holding, images)
-    with pytest.raises(exporter.errors.LayerError, match="layer '0' is scripted"):
-        exporter.compute_maps(holding, images, layers=["0"])
 
 
 def test_a_model_without_planes_says_what_is_the_matter() -> None:

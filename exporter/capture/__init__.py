@@ -7,15 +7,9 @@ on the device.
 
 from __future__ import annotations
 
-from exporter.capture.attention import (
-    AttentionPass,
-    SelfAttention,
-    attention_pass,
-    find_attention,
-)
+from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
 from exporter.capture.guest import guest
 from exporter.capture.passes import Captured, capture
-from exporter.capture.planner import Pass, plan_passes
 from exporter.capture.reduce import (
     Statistics,
     Strongest,
@@ -29,7 +23,6 @@ from exporter.capture.rules import relu_rule
 __all__ = [
     "AttentionPass",
     "Captured",
-    "Pass",
     "SelfAttention",
     "Statistics",
     "Strongest",
@@ -39,7 +32,6 @@ __all__ = [
     "find_attention",
     "follows_alone",
     "guest",
-    "plan_passes",
     "quantise",
     "relu_rule",
     "run_from",

@@ -31,8 +31,9 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises:
         ModelError: if a parameter or buffer was made under ``torch.inference_mode()`` or is not yet
-            initialised (lazy); the model is then untouched.
+            initialised (lazy), or the model is TorchScript; the model is then untouched.
     """
+    refuse_scripted(model)
     modules = dict(model.named_modules())
     held = _held(modules)
     modes = [(module, module.training) for module in modules.values()]
@@ -52,6 +53,21 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         for parameter in free:
             parameter.requires_grad_(False)
         yield model
+
+
+def refuse_scripted(model: nn.Module) -> None:
+    """Refuse TorchScript, scripted or traced, which runs no hooks.
+
+    Raises:
+        ModelError: if the model, or a module in it, is TorchScript.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            which = f"the layer {name!r}" if name else "the model"
+            raise ModelError(
+                f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
+                " it can be seen; hand over the module it was made from"
+            )
 
 
 class _Buffer(NamedTuple):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from exporter.containers import rebuild
@@ -158,11 +157,6 @@ def record_layers(
     modules = dict(model.named_modules())
     by_module: dict[str, list[Wanted]] = {}
     for layer in wanted:
-        if isinstance(modules[layer.module], torch.jit.ScriptModule):
-            raise LayerError(
-                f"the layer {layer.name!r} is scripted (TorchScript) and runs no hooks, so it"
-                " cannot be seen; hand over the module it was made from"
-            )
         by_module.setdefault(layer.module, []).append(layer)
     handles = [
         modules[name].register_forward_hook(_hook(recording, name, layers, graph))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from exporter.engines.job import Job
 from exporter.engines.local import compute_shards
-from exporter.engines.maximising import describe_wanted, estimate_maximised, maximise_groups
 
-__all__ = ["Job", "compute_shards", "describe_wanted", "estimate_maximised", "maximise_groups"]
+__all__ = [
+    "Job",
+    "compute_shards",
+]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from exporter.explain import Explainer, Wanted
+from exporter.explain import Explainer
 from exporter.images import ImageSet
-from exporter.models import Kernels, Reshape
+from exporter.layers import Kernels, Reshape
+from exporter.maximise import Wanted
 from exporter.records import Plan
 
 

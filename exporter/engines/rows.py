@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.engines.job import Job
-from exporter.engines.quality import measure
 from exporter.errors import ImageError, ModelError
 from exporter.explain import Explainer, HostBatch
+from exporter.faithfulness.measure import measure
 from exporter.images import normalise
 from exporter.records import (
     ChannelBatch,

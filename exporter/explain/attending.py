@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from exporter.capture import SelfAttention, attention_pass, find_attention
 from exporter.errors import LayerError
+from exporter.layers.layout import layout_of
 from exporter.maps import Attended, Method, PassContext
-from exporter.models.layout import layout_of
 
 ELEMENTS = 1 << 26
 """Attention weights of a pass, all blocks together: 256 MiB of float32, and as much a gradient."""

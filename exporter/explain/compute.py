@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import capture, plan_passes
+from exporter.capture import capture
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
 from exporter.explain.layers import (
@@ -19,17 +19,10 @@ from exporter.explain.layers import (
     maps_at_layers,
 )
 from exporter.explain.passes import Runner
+from exporter.explain.planner import plan_passes
+from exporter.layers import Reshape
 from exporter.maps import ATTENTION, Method, get_methods
-from exporter.models import (
-    Reshape,
-    Scorer,
-    is_detections,
-    locate_output,
-    parse_target,
-    retell,
-    rows_of,
-    watching,
-)
+from exporter.targets import Scorer, is_detections, locate_output, parse_target, rows_of, watching
 
 Explained = int | Callable[[Any], Tensor]
 """One target of one image: a class index, or a function of what the model gives for that image (a
@@ -84,8 +77,8 @@ def compute_maps(
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
         LayerError: if a layer is unknown, never runs, or has no gradient or no grid of places.
-        MapError: if a method is unknown, or fits none of the layers, or the model is quantised or
-            scripted and no method of activations is asked for (others are left out).
+        MapError: if a method is unknown, or fits none of the layers, or the model is quantised
+            and no method of activations is asked for (others are left out).
         ModelError: if the model cannot carry gradients.
 
     Examples:
@@ -97,7 +90,6 @@ def compute_maps(
         {('gradcam', '1'): (2, 2, 2)}
     """
     methods = get_methods((maps,) if isinstance(maps, str) else maps)
-    model = retell(model)
     images = _fitting(model, inputs)
     methods, _ = fitting_methods(model, methods)
     wanted_layers = (layers,) if isinstance(layers, str) else tuple(layers)

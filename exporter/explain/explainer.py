@@ -7,27 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import (
-    Pass,
-    capture,
-    channel_statistics,
-    plan_passes,
-    strongest_channels,
-)
+from exporter.capture import capture, channel_statistics, strongest_channels
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
 from exporter.explain.passes import Runner, stored_pixels
+from exporter.explain.planner import Pass, plan_passes
+from exporter.layers import Reshape
 from exporter.maps import Method
-from exporter.models import (
-    Reshape,
-    Scored,
-    Scorer,
-    Target,
-    is_detections,
-    locate_output,
-    rows_of,
-    watching,
-)
+from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
 
 
 class Explainer:

@@ -11,16 +11,10 @@ from torch import Tensor, nn
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse
+from exporter.layers import LayerChoice, choose_layers, find_classifier
+from exporter.layers.layout import Reshape, read_layout
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
-from exporter.models import (
-    LayerChoice,
-    Retold,
-    Scorer,
-    choose_layers,
-    find_classifier,
-    is_quantised,
-)
-from exporter.models.layout import Reshape, read_layout
+from exporter.targets import Scorer
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) a target; all targets share one tensor where none matters."""
@@ -77,9 +71,7 @@ def choose_or_offer(
         free = [
             name
             for name, method in METHODS.items()
-            if method.record.pixel
-            and not method.reads_layers
-            and (method.only_forward or not isinstance(module, Retold))
+            if method.record.pixel and not method.reads_layers
         ]
         raise NoLayerError(
             f"{error}; pixel methods need no layer, such as {', '.join(free[:4])}"
@@ -90,25 +82,26 @@ def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple
     """Return the methods that a model can carry, and why others are left out, or ``""``.
 
     Args:
-        module: the model; through a quantised one no gradient flows, and of a scripted one
-            (see `retell`) the operators are run, not the functions that some methods replace.
+        module: the model; through a quantised one no gradient flows.
         methods: what was asked for.
 
     Raises:
         MapError: if none is left.
     """
-    if isinstance(module, Retold):
-        why = "the model is scripted (TorchScript): methods of activations only"
-    elif is_quantised(module):
-        why = "the model is quantised and carries no gradients: methods of activations only"
-    else:
+    if not _is_quantised(module):
         return tuple(methods), ""
+    why = "the model is quantised and carries no gradients: methods of activations only"
     fitting = tuple(method for method in methods if method.only_forward)
     others = ", ".join(method.name for method in methods if not method.only_forward)
     if methods and not fitting:
         able = ", ".join(name for name, method in METHODS.items() if method.only_forward)
         raise MapError(f"{why}, not {others}; choose from {able}")
     return fitting, f"{why}, not {others}" if others else ""
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    kinds = (type(one).__module__ for one in module.modules())
+    return any(kind.startswith("torch.") and "quantized" in kind for kind in kinds)
 
 
 class Made(Protocol):

@@ -14,8 +14,8 @@ from exporter.capture import Captured, follows_alone, guest, relu_rule, run_from
 from exporter.errors import MapError
 from exporter.explain.attending import AttentionRunner
 from exporter.explain.layers import LayerMaps, View, as_grid, in_map_type
+from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.maps import ATTENTION, Method, PassContext
-from exporter.models.layout import Layout, Reshape, read_layout
 
 REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda values: values.sum(2),

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.errors import ModelError
-from exporter.models.trial import one_line
+from exporter.errors import ModelError, one_line
 
 _HOLDERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "model.", "_orig_mod.")

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from exporter.errors import ModelError, choices
+from exporter.errors import ModelError, choices, one_line
 from exporter.models.preprocessing import default_for
 from exporter.models.source import DEFAULT, NONE, Source
-from exporter.models.trial import one_line
 
 
 def from_factory(spec: str, weights: str) -> Source:

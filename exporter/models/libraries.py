@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 from torch import nn
 
-from exporter.errors import ModelError, choices
+from exporter.errors import ModelError, choices, one_line
 from exporter.models import demo
 from exporter.models.classes import imagenet_classes
 from exporter.models.preprocessing import default_for, from_timm, from_torchvision
 from exporter.models.source import DEFAULT, NONE, Source
-from exporter.models.trial import one_line
 from exporter.records import Preprocessing
 
 

@@ -22,7 +22,6 @@ from exporter.models.classes import check_classes, read_classes
 from exporter.models.factories import from_factory
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
-from exporter.models.scripted import retell
 from exporter.models.source import NONE, Source, seeded
 from exporter.records import ModelRecord
 
@@ -98,7 +97,7 @@ def resolve(
         preprocessing=override(source.preprocessing(module), preprocessing),
         parameters=_count(module),
     )
-    return ResolvedModel(retell(module).eval(), record)
+    return ResolvedModel(module.eval(), record)
 
 
 def adopt(
@@ -126,7 +125,6 @@ def adopt(
         )
     weights = f"as handed over {state_digest(module)}"
     preset = default_for(module)
-    module = retell(module)
     kind = type(module).__name__
     record = ModelRecord(
         name=name or kind,

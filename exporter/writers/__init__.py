@@ -35,9 +35,9 @@ def _lazy(module: str) -> Writer:
 
 WRITERS: Mapping[str, Writer] = MappingProxyType(
     {
-        "tensorboard": _lazy("exporter.writers.tensorboard"),
-        "wandb": _lazy("exporter.writers.wandb"),
-        "html": _lazy("exporter.writers.html"),
+        "tensorboard": _lazy("exporter.writers.tensorboard.writer"),
+        "wandb": _lazy("exporter.writers.wandb.writer"),
+        "html": _lazy("exporter.writers.html.writer"),
     }
 )
 """Name to ``write(run, folder, options) -> Written``; the name is also the folder in the run."""

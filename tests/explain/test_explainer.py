@@ -11,7 +11,7 @@ from exporter.capture import capture
 from exporter.errors import LayerError
 from exporter.explain import Explainer, HostBatch, compute_maps
 from exporter.maps import get_methods
-from exporter.models import Target
+from exporter.targets import Target
 
 LAYERS = ("stem", "stage1", "stage2")
 NAMES = ("gradcam", "layercam", "eigencam")

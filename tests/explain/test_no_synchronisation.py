@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from exporter.errors import MapError
 from exporter.explain import Explainer, layers
 from exporter.maps import METHODS
-from exporter.models import Target
+from exporter.targets import Target
 
 DENIED = (
     "_local_scalar_dense",

@@ -14,8 +14,8 @@ from exporter.capture import capture, follows_alone, guest
 from exporter.explain import Explainer
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method, Needs, PassContext
-from exporter.models import Target
 from exporter.records import MethodRecord
+from exporter.targets import Target
 
 TARGETS = torch.tensor([[1, 0], [4, 2], [2, 3]])
 

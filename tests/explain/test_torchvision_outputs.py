@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.coverage_outputs import build, picture
 from exporter.explain import compute_maps
-from exporter.models import Scorer, parse_target, watching
+from exporter.targets import Scorer, parse_target, watching
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from exporter.explain import compute_maps
-from exporter.models import Scorer, parse_target
+from exporter.targets import Scorer, parse_target
 
 transformers = pytest.importorskip("transformers")
 

@@ -154,7 +154,8 @@ def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(ru
         f"""
         import os, signal
         from exporter.store import open_run
-        from exporter.writers import WriterOptions, cards, write
+        from exporter.writers import WriterOptions, write
+        from exporter.writers.tensorboard import cards
         whole = cards.Cards.values
         def values(self, row):
             yield from whole(self, row)

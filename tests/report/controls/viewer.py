@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.records import Row, StoredMap
 from exporter.render import COLORMAPS, heatmap, overlay
-from exporter.writers.html_text import figure
+from exporter.writers.html.text import figure
 from tests.report.desk import Desk, canvas, changed, control
 
 

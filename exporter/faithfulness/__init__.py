@@ -1,0 +1,1 @@
+"""Faithfulness: maps held against the model on variants of each image."""

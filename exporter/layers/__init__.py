@@ -1,0 +1,21 @@
+"""Layers: which there are, how each lies in the plane, which are explained, their kernels."""
+
+from __future__ import annotations
+
+from exporter.layers.choice import LayerChoice, choose_layers
+from exporter.layers.classifier import find_classifier
+from exporter.layers.kernels import Kernels, collect_kernels
+from exporter.layers.layout import Layout, Reshape
+from exporter.layers.table import count_layers, layer_table
+
+__all__ = [
+    "Kernels",
+    "LayerChoice",
+    "Layout",
+    "Reshape",
+    "choose_layers",
+    "collect_kernels",
+    "count_layers",
+    "find_classifier",
+    "layer_table",
+]

@@ -1,0 +1,329 @@
+"""What is asked of activation maximisation: ``LAYER:CHANNELS[:SETTING=VALUE,…]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import isnan, nan
+from typing import Any
+
+from torch import Tensor, nn
+
+from exporter.capture import guest
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    LayerError,
+    ModelError,
+    TargetError,
+    choices,
+)
+from exporter.layers.layout import Reshape
+from exporter.maximise.ascent import TOGETHER, Recipe
+from exporter.maximise.canvas import PRIORS
+from exporter.maximise.listener import Listener
+from exporter.records import OUTPUT, own_name
+from exporter.targets import Target, parse_target
+
+STRONGEST = "strongest"
+USUAL_STRONGEST = 8
+_LEAST: Mapping[str, float] = {"steps": 1, "size": 8}
+_MOST: Mapping[str, float] = {
+    "steps": 1_000_000,
+    "size": 8192,
+    "jitter": 8192,
+    "zoom": 0.5,
+    "weight": 1_000_000,
+    "rate": 1_000,
+    "seed": 2**63 - 1,
+}
+_DIGITS = 9
+"""Most digits of a channel's number."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Channels of one layer that pictures are asked for.
+
+    Attributes:
+        layer: its name; ``auto`` for every explained layer, ``output`` for classes.
+        chosen: numbers, ranges and names, as they were written; empty for ``strongest``.
+        strongest: how many of the strongest; 0 where channels are named.
+        recipe: how the pictures are made.
+    """
+
+    layer: str
+    chosen: tuple[str, ...]
+    strongest: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Channels of one layer of the model at hand.
+
+    Attributes:
+        layer: its name, or ``output``.
+        channels: those named, each once.
+        strongest: how many of the strongest, known after the pass.
+        recipe: how the pictures are made.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    strongest: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels whose pictures are stored together.
+
+    Attributes:
+        layer: name of the layer, or ``output``.
+        channels: at most `TOGETHER`.
+        recipe: how the pictures are made.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    recipe: Recipe
+
+
+def parse_request(text: str, seed: int) -> Request:
+    """Read a request as the command line writes it.
+
+    Args:
+        text: such as ``layer4:0,3,10-14``, ``layer4:strongest=8:prior=none,steps=128`` or
+            ``output:281,tiger cat``.
+        seed: of the recipe, where the request has none of its own.
+
+    Raises:
+        ConfigError: if it is not written like that, or a setting is unknown or wrong.
+
+    >>> parse_request("layer4:0,3,10-14", 0).chosen
+    ('0', '3', '10-14')
+    >>> parse_request("layer4:strongest", 0).strongest
+    8
+    """
+    layer, _, rest = text.partition(":")
+    written, _, settings = rest.partition(":")
+    chosen = tuple(part.strip() for part in written.split(","))
+    if not layer.strip() or not all(chosen):
+        raise ConfigError(
+            f"--maximise {text!r} names no layer or no channels; write LAYER:CHANNELS, such as "
+            "layer4:0,3,10-14, layer4:strongest=8 or output:281"
+        )
+    strongest = 0
+    if chosen[0].partition("=")[0].strip() == STRONGEST:
+        strongest = _strongest(text, chosen)
+        chosen = ()
+    recipe = _recipe(text, settings, seed)
+    return Request(layer.strip(), chosen, strongest, recipe)
+
+
+def _strongest(text: str, chosen: Sequence[str]) -> int:
+    _, sign, number = chosen[0].partition("=")
+    number = number.strip()
+    fits = number.isdecimal() and len(number) <= _DIGITS and int(number) > 0
+    if len(chosen) > 1 or (sign and not fits):
+        raise ConfigError(
+            f"--maximise {text!r} does not say how many of the strongest; write strongest, or "
+            "strongest=4, alone"
+        )
+    return int(number) if sign else USUAL_STRONGEST
+
+
+def _recipe(text: str, settings: str, seed: int) -> Recipe:
+    known = [field.name for field in fields(Recipe)]
+    values: dict[str, Any] = {"seed": seed}
+    for part in settings.split(",") if settings else ():
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in known:
+            there = choices(name, known)
+            raise ConfigError(f"--maximise {text!r} has no setting {name!r}; {there}")
+        values[name] = _value(text, name, value)
+    return Recipe(**values)
+
+
+def _value(text: str, name: str, value: str) -> str | int | float:
+    if name == "prior":
+        if value in PRIORS:
+            return value
+        there = choices(value, PRIORS)
+        raise ConfigError(f"--maximise {text!r}: no prior is called {value!r}; {there}")
+    whole = name in ("steps", "size", "jitter", "seed")
+    least, most = _LEAST.get(name, 0), _MOST[name]
+    try:
+        number = int(value) if whole else float(value)
+    except ValueError:
+        number = nan
+    if not least <= number <= most:
+        kind = "whole number" if whole else "number"
+        raise ConfigError(
+            f"--maximise {text!r}: {name} is {value!r}; give a {kind} from {least:,} to {most:,}"
+        )
+    return number
+
+
+def settle(
+    request: Request,
+    module: nn.Module,
+    example: Tensor,
+    *,
+    explained: Sequence[str] = (),
+    recorded: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    output: str | None = None,
+    reshape: Reshape | None = None,
+) -> tuple[Wanted, ...]:
+    """Hold a request against the model, by a forward of a picture of its size.
+
+    Args:
+        request: what is asked.
+        module: the model; it is left as it was.
+        example: (1, C, H, W), as the model takes it.
+        explained: what ``auto`` stands for.
+        recorded: layers whose strongest channels will be known.
+        classes: class names by index, or empty.
+        output: path of the logits inside the model's output.
+        reshape: from a layer's output to (N, C, H, W).
+
+    Returns:
+        What is wanted, a layer each.
+
+    Raises:
+        LayerError: if a layer is unknown or has no such channel, or its strongest are not known.
+        TargetError: if a class is unknown.
+        ModelError: if the model takes no pictures of the size asked for.
+    """
+    if request.layer == "auto":
+        layers = [_told_apart(name) for name in explained]
+    else:
+        layers = [_first_name(module, request.layer)]
+    if not layers:
+        raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
+    if request.recipe.size:
+        side = request.recipe.size
+        example = example[:1, :, :1, :1].expand(1, -1, side, side)
+    found = []
+    for layer in layers:
+        with guest(module):
+            listener = Listener(module, layer, output=output, reshape=reshape)
+            count = _count(listener, example, request)
+        if request.strongest and layer != OUTPUT and own_name(layer) not in recorded:
+            raise LayerError(
+                f"the strongest channels of {layer!r} will not be known, because it has no plane "
+                f"of places that is recorded; name channels from 0 to {count - 1}"
+            )
+        names = classes if layer == OUTPUT else ()
+        numbers = [
+            one
+            for part in request.chosen
+            for one in _numbers(part, layer, names, listener=listener, count=count)
+        ]
+        channels = tuple(dict.fromkeys(numbers))
+        listener.check(channels, count)
+        found.append(Wanted(layer, channels, min(request.strongest, count), request.recipe))
+    return tuple(found)
+
+
+def _told_apart(layer: str) -> str:
+    """Return how a layer of the model is asked for: `own_name` the other way round."""
+    return f"{OUTPUT}#1" if layer == OUTPUT else layer
+
+
+def _first_name(module: nn.Module, layer: str) -> str:
+    """Return the name that a layer is recorded by, of those that it is known by.
+
+    A module's second name is its first, and its first call its name; ``output`` is the model's own.
+    """
+    if layer in (OUTPUT, f"{OUTPUT}#1"):
+        return layer
+    plain = layer.removesuffix("#1")
+    every = dict(module.named_modules(remove_duplicate=False))
+    first = {id(child): name for name, child in module.named_modules()}
+    name = first.get(id(every.get(plain)), plain) if plain else plain
+    return _told_apart(name)
+
+
+def _count(listener: Listener, example: Tensor, request: Request) -> int:
+    try:
+        return listener.channels(example)
+    except ExporterError:
+        raise
+    except Exception as error:  # Whatever a model says to pictures of a size that is not its own.
+        if not request.recipe.size:
+            raise
+        said = str(error).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"the model takes no pictures of {request.recipe.size} × {request.recipe.size} pixels "
+            f"({said}); leave size away from --maximise"
+        ) from error
+
+
+def _numbers(
+    part: str, layer: str, classes: Sequence[str], *, listener: Listener, count: int
+) -> range | tuple[int, ...]:
+    if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
+        if max(len(number) for number in numbers.groups("")) > _DIGITS:
+            raise LayerError(
+                f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
+            )
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if first > last:
+            raise LayerError(f"the channels {part!r} of {layer!r} end before they begin")
+        listener.check((last,), count)
+        return range(first, last + 1)
+    if layer != OUTPUT:
+        raise LayerError(
+            f"{part!r} is no channel of {layer!r}; give numbers and ranges such as 0,3,10-14, or "
+            "strongest=8"
+        )
+    target = parse_target(part, classes)
+    if target != Target("class", index=target.index) or target.index is None:
+        raise TargetError(f"{part!r} is no class; give an index, a name, or strongest=8")
+    return (target.index,)
+
+
+def choose(
+    wanted: Sequence[Wanted],
+    means: Mapping[str, Mapping[int, float]],
+    predicted: Mapping[int, float],
+) -> tuple[Group, ...]:
+    """Say which channels' pictures are made, now that the pass is done, and which together.
+
+    Args:
+        wanted: what is wanted.
+        means: by layer and channel, the mean over the set.
+        predicted: by class that is predicted, of how many images.
+
+    Returns:
+        Groups by layer and recipe, in the order in which these are first asked for, the same
+        whatever the batches of the run: each is a file of the run folder, and a run may be resumed
+        with smaller batches. The strongest channels of a layer have the largest mean over the set,
+        the strongest classes the most predictions; of equals the lower number.
+    """
+    made: dict[tuple[str, int, Recipe], None] = {}
+    for one in wanted:
+        numbers = one.channels
+        if one.strongest and one.layer == OUTPUT:
+            numbers = _largest(predicted, one.strongest)
+        elif one.strongest:
+            numbers = _largest(means[own_name(one.layer)], one.strongest)
+        made.update(dict.fromkeys((one.layer, number, one.recipe) for number in numbers))
+    alike: dict[tuple[str, Recipe], list[int]] = {}
+    for layer, number, recipe in made:
+        alike.setdefault((layer, recipe), []).append(number)
+    return tuple(
+        Group(layer, tuple(numbers[start : start + TOGETHER]), recipe)
+        for (layer, recipe), numbers in alike.items()
+        for start in range(0, len(numbers), TOGETHER)
+    )
+
+
+def _largest(values: Mapping[int, float], count: int) -> tuple[int, ...]:
+    # A mean that is not a number comes last.
+    order = sorted(values, key=lambda one: (isnan(values[one]), -values[one], one))
+    return tuple(order[:count])

@@ -1,0 +1,27 @@
+"""Targets: outputs and how they are read, what is explained, and its score."""
+
+from __future__ import annotations
+
+from exporter.targets.detection import is_detections, watching
+from exporter.targets.outputs import locate_output, say_guess
+from exporter.targets.planned import PlannedTarget, plan_target
+from exporter.targets.readings import READINGS, Reading, rows_of
+from exporter.targets.scorer import Scored, Scorer
+from exporter.targets.target import Target, parse_target, target_indices
+
+__all__ = [
+    "READINGS",
+    "PlannedTarget",
+    "Reading",
+    "Scored",
+    "Scorer",
+    "Target",
+    "is_detections",
+    "locate_output",
+    "parse_target",
+    "plan_target",
+    "rows_of",
+    "say_guess",
+    "target_indices",
+    "watching",
+]

@@ -1,0 +1,209 @@
+"""Read a detector's boxes, and what its head gave before suppression where no box survives.
+
+Detectors wait for the device by themselves (they select boxes by their scores), so reading them may
+do so too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import TargetError
+from exporter.targets.readings import Ask, Reading, reading
+
+BEFORE = "before_suppression"
+"""Key under which `watching` adds (scores, classes) to an image that no box survived for."""
+
+
+def is_detections(output: Any) -> bool:
+    """Say whether an output is a list of an image's ``{"boxes", "scores", "labels"}`` each."""
+    return (
+        isinstance(output, (list, tuple))
+        and len(output) > 0
+        and all(isinstance(one, Mapping) and {"boxes", "scores"} <= one.keys() for one in output)
+    )
+
+
+@reading("boxes")
+def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
+    """Read a list of detections: the scalar of a box is its score, a probability.
+
+    Boxes are numbered as the model gives them, the surest first. ``predicted`` is box 0, ``top-3``
+    the first three, a class its surest box. Where no box survives suppression, the classes' best
+    candidates before it take their place (see `watching`), the surest first. A box that an image
+    does not have has no map.
+
+    Raises:
+        TargetError: if the target does not fit boxes.
+    """
+    target = ask.target
+    for one in target.parts or (target,):
+        misfit = one.reading or one.probability or one.against
+        if misfit or one.kind in ("value", "similar"):
+            raise TargetError(
+                "the model gives boxes, whose score is a probability; use predicted, label, top-K, "
+                "a class or box:0 alone"
+            )
+    found = [_scored(one) for one in output]
+    asked = [
+        part.index + 1 if part.kind == "box" and part.index is not None else part.k
+        for part in target.parts or (target,)
+    ]
+    most = max(2, *asked, *(len(scores) for scores, _ in found))
+    device = found[0][0].device
+    values = torch.stack([_padded(scores, most) for scores, _ in found])
+    numbers = torch.stack([_padded(kinds, most, -1) for _, kinds in found])
+    counts = torch.tensor([len(scores) for scores, _ in found], device=device)
+    present = torch.arange(most, device=device) < counts.unsqueeze(1)
+    known = values.detach()
+
+    def find(classes: Tensor) -> Tensor:
+        """Return the first box of each class, -1 where there is none."""
+        same = numbers.unsqueeze(1) == classes.unsqueeze(2)
+        first = same.to(torch.uint8).argmax(2)
+        return torch.where(same.any(2), first, torch.full_like(first, -1))
+
+    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        shown = min(k, most)
+        scores = known[:, :shown].to(torch.float32)
+        return numbers[:, :shown], scores, scores.new_full((len(scores),), torch.nan)
+
+    return Reading(
+        ranks=torch.where(present, known, torch.full_like(known, -torch.inf)),
+        scores=lambda indices: values.gather(1, indices.clamp(min=0)),
+        predict=predict,
+        finite=torch.isfinite(known).all(1),
+        named="box",
+        find=find,
+        present=present,
+        note=(
+            "the output is boxes: the score of a box is explained, and predictions are boxes; where"
+            " none survives suppression, the best candidate of each class before it"
+        ),
+    )
+
+
+def _scored(one: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    scores: Tensor = one["scores"]
+    kinds: Tensor = one.get("labels", torch.zeros_like(scores, dtype=torch.int64))
+    if len(scores) == 0 and BEFORE in one:
+        scores, kinds = one[BEFORE]
+    return scores, kinds.to(torch.int64)
+
+
+def _padded(values: Tensor, length: int, filler: int | None = None) -> Tensor:
+    missing = length - len(values)
+    if filler is None:
+        # A zero that hangs on the graph, so that an image without boxes has gradients of zero.
+        return torch.cat((values, values[:0].sum().expand(missing)))
+    return torch.cat((values, values.new_full((missing,), filler)))
+
+
+@contextmanager
+def watching(module: nn.Module) -> Iterator[None]:
+    """Keep what a torchvision detector's head gives, for the images that no box survives for.
+
+    Within the block, such an image's mapping has another entry, ``BEFORE``: the best score of each
+    class over all anchors or proposals, surest first (C,), and the classes (C,). Every other model
+    is left alone. Hooks are removed on leaving.
+
+    Args:
+        module: any model; a detector may lie inside it.
+    """
+    detector = next((one for one in module.modules() if _head_of(one) is not None), None)
+    if detector is None:
+        yield
+        return
+    head = _head_of(detector)
+    assert head is not None
+    raw: list[Any] = []
+    proposals: list[list[int]] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        raw.append(output)
+
+    def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        proposals.append([len(one) for one in inputs[1]])
+
+    def add(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        given, raw[:] = raw[-1:], []
+        counts, proposals[:] = proposals[-1:], []
+        if not is_detections(output) or not given:
+            return None
+        if all(len(one["scores"]) for one in output):
+            return None
+        shares = _SHARES[_kind(detector)](given[0], counts[0] if counts else [])
+        return [
+            one if len(one["scores"]) else {**one, BEFORE: _best(share)}
+            for one, share in zip(output, shares, strict=True)
+        ]
+
+    handles = [head.register_forward_hook(keep), detector.register_forward_hook(add)]
+    if _kind(detector) == "GeneralizedRCNN":
+        handles.append(detector.get_submodule("roi_heads").register_forward_pre_hook(count))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _head_of(module: nn.Module) -> nn.Module | None:
+    """Return the module that gives a torchvision detector's scores, None for other models."""
+    kind = _kind(module)
+    if not kind:
+        return None
+    name = "roi_heads.box_predictor" if kind == "GeneralizedRCNN" else "head"
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _kind(module: nn.Module) -> str:
+    """Return which of torchvision's families a detector belongs to, by the names of its classes."""
+    for base in type(module).__mro__:
+        if base.__module__.startswith("torchvision.models.detection") and base.__name__ in _SHARES:
+            return base.__name__
+    return ""
+
+
+def _of_rcnn(output: tuple[Tensor, Tensor], counts: Sequence[int]) -> list[Tensor]:
+    return list(torch.split(output[0].softmax(-1), list(counts)))
+
+
+def _of_ssd(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
+    return list(output["cls_logits"].softmax(-1))
+
+
+def _of_retinanet(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
+    return list(output["cls_logits"].sigmoid())
+
+
+def _of_fcos(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
+    # As the model scores a box: the geometric mean of its class and how central it is.
+    return list((output["cls_logits"].sigmoid() * output["bbox_ctrness"].sigmoid()).sqrt())
+
+
+_SHARES: dict[str, Callable[[Any, Sequence[int]], list[Tensor]]] = {
+    "GeneralizedRCNN": _of_rcnn,
+    "SSD": _of_ssd,
+    "RetinaNet": _of_retinanet,
+    "FCOS": _of_fcos,
+}
+
+
+def _best(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the best score of each class over all places (R, K), surest first, and the classes.
+
+    Class 0 is the background for all of torchvision's detectors' labels.
+    """
+    if len(shares) == 0:
+        return shares.flatten(), torch.zeros(0, dtype=torch.int64, device=shares.device)
+    best, order = shares.max(0).values[1:].sort(descending=True)
+    return best, order + 1

@@ -1,0 +1,141 @@
+"""What a run explains: its target, held against one trial output of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import ModelError, TargetError
+from exporter.models import load_attribute, with_output
+from exporter.records import ModelRecord
+from exporter.targets.detection import is_detections, watching
+from exporter.targets.outputs import locate_output, say_guess
+from exporter.targets.scorer import Scorer
+from exporter.targets.target import Target, parse_target
+
+Load = Callable[[str], tuple[Tensor, str]]
+"""From the path of a reference image to the model's input (1, C, H, W) and the file's hash."""
+
+_BACKGROUND = ("__background__", "background")
+
+
+@dataclass(frozen=True)
+class PlannedTarget:
+    """A target that fits the model.
+
+    Attributes:
+        scorer: turns outputs into what is explained.
+        record: the model's record, with the explained output and its number of values.
+        notes: what the user should know: which output was guessed, how it is read.
+        execution: what a resumed run must have in common (the reference image's hash).
+    """
+
+    scorer: Scorer
+    record: ModelRecord
+    notes: tuple[str, ...] = ()
+    execution: dict[str, str] = field(default_factory=dict)
+
+
+def plan_target(
+    text: str,
+    module: nn.Module,
+    example: Tensor,
+    record: ModelRecord,
+    *,
+    output: str | None,
+    load: Load,
+    masks: bool,
+) -> PlannedTarget:
+    """Read a target, and hold it against what the model gives for one image.
+
+    Args:
+        text: as the command line writes it (`exporter.models.parse_target`).
+        module: the model, as a guest.
+        example: one image, (1, C, H, W).
+        record: what is known of the model so far.
+        output: path of the explained tensor inside its output; None lets it be found.
+        load: reads the reference image of ``similar``.
+        masks: whether the image set has masks.
+
+    Raises:
+        TargetError: if the target does not fit the output; it says what would.
+        ModelError: if there are class names, and not one for each value.
+    """
+    target = parse_target(text, record.classes)
+    with torch.no_grad(), watching(module):
+        given = module(example)
+    path, guess = _located(given, output, whole=target.kind == "function")
+    scorer = Scorer(
+        target,
+        output=path,
+        function=_function(target.source) if target.kind == "function" else None,
+        background=next((n for n, c in enumerate(record.classes) if c in _BACKGROUND), None),
+    )
+    execution = {}
+    if target.kind == "similar":
+        reference, digest = load(target.source)
+        with torch.no_grad():
+            embedding = locate_output(module(reference), path)[0]
+        scorer = replace(scorer, reference=embedding.detach().flatten())
+        execution["reference image"] = digest
+    unknown = torch.full((len(example),), -1, device=example.device)
+    held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
+    with torch.no_grad():
+        read = scorer(given, unknown, held).reading
+    most = max(one.k for one in target.parts or (target,))
+    if read.outputs is not None and most > read.outputs:
+        raise TargetError(
+            f"the target {text!r} asks for {most} classes and the model has {read.outputs}; "
+            f"give top-{read.outputs} or fewer"
+        )
+    if scorer.takes_masks and not masks:
+        raise TargetError(
+            "the target 'mask' needs masks and the image set has none; give a list of images with "
+            "a column mask"
+        )
+    record = replace(record, classes=_names(target, record.classes))
+    # Boxes do not say how many classes there are; the names do, where there are some.
+    outputs = len(record.classes) if read.outputs is None else read.outputs
+    return PlannedTarget(
+        scorer,
+        with_output(record, path or "", outputs, read.shown),
+        tuple(note for note in (guess, read.note) if note),
+        execution,
+    )
+
+
+def _names(target: Target, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Name what predictions show: the classes, or the one value that takes their place."""
+    if target.kind == "similar":
+        return ("similarity",)
+    if target.kind == "function":
+        return (target.source.rpartition(":")[2],)
+    if target.kind == "value" and target.index is not None:
+        named = target.index < len(classes)
+        return (classes[target.index] if named else f"value {target.index}",)
+    return classes
+
+
+def _located(given: Any, output: str | None, *, whole: bool) -> tuple[str | None, str]:
+    """Return the path of the explained output, None for all of it, and the guess in a line."""
+    if output is None and (whole or is_detections(given)):
+        return None, ""
+    _, path = locate_output(given, output)
+    return path, "" if output is not None else say_guess(given, path)
+
+
+def _function(spec: str) -> Callable[[Any], Any]:
+    try:
+        found = load_attribute(spec, "function")
+    except ModelError as error:
+        raise TargetError(f"the target {spec!r} is no class and no function: {error}") from None
+    if not callable(found):
+        raise TargetError(
+            f"the target {spec!r} is a {type(found).__name__}; name a function of the output"
+        )
+    made: Callable[[Any], Any] = found
+    return made

@@ -1,0 +1,280 @@
+"""Readings: what each kind of output says, in the terms in which targets are asked.
+
+A kind of output is one function and one decorator: it takes the output and gives a `Reading`: how
+its classes (or boxes) rank, the scalar of each, and what a row shows as predictions. What `Target`
+then chooses (the predicted one, the label, a contrast) is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from exporter.errors import TargetError
+from exporter.targets.target import Target
+
+Predict = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""From labels (N,) and k: indices (N, k), scores (N, k) float32, loss (N,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One batch's output, ready to be asked; nothing in it has waited for the device.
+
+    Attributes:
+        ranks: (N, K) without a graph: what ``predicted`` and ``top-k`` choose by.
+        scores: from indices (N, T) to the scalars that are explained (N, T), with their graph.
+        predict: what a row shows (see `Predict`); an index of -1 is no prediction.
+        finite: bool (N,), whether the output holds numbers only.
+        named: what a map's target is called: ``class``, ``box``, ``mask`` or ``value``.
+        outputs: values a row of the output, or None where the output does not say it.
+        find: from classes (N, T) to indices of ``ranks``, where these are no classes (boxes).
+        present: bool (N, K), where not every image has all K.
+        region: from indices (N, T) to the places that count, bool (N, T, H, W), of a segmentation.
+        note: what the user should know of how the output was read, or ``""``.
+        shown: what the scores of ``predict`` are: ``probability``, ``share`` or ``value``.
+    """
+
+    ranks: Tensor
+    scores: Callable[[Tensor], Tensor]
+    predict: Predict
+    finite: Tensor
+    named: str = "class"
+    outputs: int | None = None
+    find: Callable[[Tensor], Tensor] | None = None
+    present: Tensor | None = None
+    region: Callable[[Tensor], Tensor] | None = None
+    note: str = ""
+    shown: str = "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a reading is asked with, besides the output.
+
+    Attributes:
+        target: what is explained.
+        reference: (D,), the embedding that ``similar`` compares with.
+        function: the user's own target.
+        background: number of the class that a segmentation has where there is nothing, or None.
+        masks: uint8 (N, h, w): 1 inside the given mask, 0 outside; 255 where there is none.
+        places: bool (N, T, H, W), the regions of a segmentation where they are known already; the
+            outputs may be k variants of these N images.
+    """
+
+    target: Target
+    reference: Tensor | None = None
+    function: Callable[[Any], Any] | None = None
+    background: int | None = None
+    masks: Tensor | None = None
+    places: Tensor | None = None
+
+
+Read = Callable[[Any, Ask], Reading]
+
+_REGISTERED: dict[str, Read] = {}
+
+READINGS: Mapping[str, Read] = MappingProxyType(_REGISTERED)
+"""Every kind of output by name."""
+
+
+def reading(name: str) -> Callable[[Read], Read]:
+    """Register a kind of output; used as a decorator, it returns the function unchanged."""
+
+    def register(read: Read) -> Read:
+        _REGISTERED[name] = read
+        return read
+
+    return register
+
+
+@reading("logits")
+def read_logits(values: Tensor, ask: Ask) -> Reading:
+    """Read (N, K) as the logits of K classes, one of which is right.
+
+    The scalar of a class is its logit; after ``prob:`` its softmax probability.
+    """
+    rows = rows_of(values)
+    explained = rows.softmax(1) if ask.target.probability else rows
+    return Reading(
+        ranks=rows.detach(),
+        scores=lambda indices: explained.gather(1, indices),
+        predict=lambda labels, k: _classified(rows, labels, k),
+        finite=torch.isfinite(rows).all(1),
+        outputs=rows.shape[1],
+    )
+
+
+@reading("binary")
+def read_binary(values: Tensor, ask: Ask) -> Reading:
+    """Read (N,) or (N, 1) as the logit z of class 1 against class 0.
+
+    The scalar of class 1 is z, that of class 0 is -z; after ``prob:`` the sigmoid of it.
+    """
+    rows = rows_of(values)
+    if rows.shape[1] != 1:
+        raise TargetError(
+            f"the target 'binary' is for one logit and the model gives {rows.shape[1]} values; use "
+            "predicted (one of them is right) or multilabel (each is right or wrong)"
+        )
+    both = torch.cat((torch.zeros_like(rows), rows), 1)
+
+    def scores(indices: Tensor) -> Tensor:
+        signed = rows * (2 * indices - 1).to(rows.dtype)
+        return signed.sigmoid() if ask.target.probability else signed
+
+    return Reading(
+        ranks=both.detach(),
+        scores=scores,
+        # The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
+        predict=lambda labels, k: _classified(both, labels, k),
+        finite=torch.isfinite(rows).all(1),
+        outputs=2,
+    )
+
+
+@reading("multilabel")
+def read_multilabel(values: Tensor, ask: Ask) -> Reading:
+    """Read (N, K) as the logits of K classes, each of which is right or wrong by itself.
+
+    The scalar of a class is its logit; after ``prob:`` its sigmoid, which predictions show too.
+    """
+    rows = rows_of(values)
+    explained = rows.sigmoid() if ask.target.probability else rows
+
+    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        return ranked(rows.to(torch.float32).sigmoid(), k)
+
+    return Reading(
+        ranks=rows.detach(),
+        scores=lambda indices: explained.gather(1, indices),
+        predict=predict,
+        finite=torch.isfinite(rows).all(1),
+        outputs=rows.shape[1],
+        note="multi-label: the score of a class is its own sigmoid, and there is no accuracy",
+    )
+
+
+@reading("value")
+def read_value(values: Tensor, ask: Ask) -> Reading:
+    """Read (N,), (N, 1), or one column of (N, K) after ``value:column``, as a quantity."""
+    rows = rows_of(values)
+    column = ask.target.index if ask.target.kind == "value" else None
+    if column is not None:
+        if column >= rows.shape[1]:
+            raise TargetError(
+                f"the model has no value {column}; it gives {rows.shape[1]}, from 0 to "
+                f"{rows.shape[1] - 1}"
+            )
+        rows = rows[:, column : column + 1]
+    elif rows.shape[1] != 1:
+        raise TargetError(
+            f"the target 'value' is for one output and the model gives {rows.shape[1]}; "
+            "use value:0 for one of them, or predicted, label, top-K or a class index"
+        )
+    if ask.target.probability:
+        raise TargetError(
+            "the model gives one value, which has no probability; use prob: with binary:, or value"
+        )
+    note = ""
+    if ask.target.kind != "value":
+        note = (
+            "the model gives one value an image, which is explained as it is; "
+            "--target binary reads it as the logit of two classes"
+        )
+    return quantity(rows, note)
+
+
+@reading("similar")
+def read_similar(values: Tensor, ask: Ask) -> Reading:
+    """Read (N, D) as embeddings: the scalar is the cosine of the angle to the reference's."""
+    if ask.reference is None:
+        raise TargetError("the target 'similar' needs a reference image; write similar:PATH")
+    if values.ndim != 2 or values.shape[1] != ask.reference.numel():
+        raise TargetError(
+            f"the output has the shape {tuple(values.shape)} and 'similar' compares an embedding "
+            f"an image, (images, {ask.reference.numel()}); choose another part with --output"
+        )
+    reference = ask.reference.reshape(1, -1).to(values.dtype)
+    return quantity(functional.cosine_similarity(values, reference, dim=1).unsqueeze(1), "")
+
+
+@reading("function")
+def read_function(output: Any, ask: Ask) -> Reading:
+    """Hand the output to the user's function, which gives a scalar an image, (N,) or (N, 1)."""
+    if ask.function is None:
+        raise TargetError("the target needs a function; write module:function")
+    found = ask.function(output)
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.ndim not in (1, 2):
+        what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise TargetError(
+            f"the target function {ask.target.source!r} returned {what}; return a floating-point "
+            "tensor (images,), one scalar an image"
+        )
+    rows = rows_of(found)
+    if rows.shape[1] != 1:
+        raise TargetError(
+            f"the target function {ask.target.source!r} returned {tuple(found.shape)}; "
+            "return one scalar an image, (images,)"
+        )
+    return quantity(rows, "")
+
+
+def quantity(rows: Tensor, note: str) -> Reading:
+    """Return the reading of one value an image, (N, 1)."""
+
+    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        return ranked(rows.to(torch.float32), k)
+
+    return Reading(
+        ranks=rows.detach(),
+        scores=lambda indices: rows.gather(1, indices),
+        predict=predict,
+        finite=torch.isfinite(rows).all(1),
+        named="value",
+        outputs=1,
+        note=note,
+        shown="value",
+    )
+
+
+def rows_of(output: Tensor) -> Tensor:
+    """Return the explained output as rows (N, K); one value an image is K = 1.
+
+    Raises:
+        TargetError: if an image's output is not a row of values.
+    """
+    if output.ndim == 1:
+        return output.unsqueeze(1)
+    if output.ndim != 2:
+        raise TargetError(
+            f"the model's output has the shape {tuple(output.shape)}, where a row of values an"
+            " image, (N, K), is explained; name another with --output, or give a function as the"
+            " target (module:function)"
+        )
+    return output
+
+
+def ranked(shares: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the k largest of (N, K), which says nothing of a loss (see `Predict`)."""
+    top = shares.topk(min(k, shares.shape[1]), dim=1)
+    return top.indices, top.values, shares.new_full((len(shares),), torch.nan)
+
+
+def _classified(rows: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the most probable classes and the cross-entropy of the label."""
+    values = rows.to(torch.float32)
+    classes = values.shape[1]
+    top = values.topk(min(k, classes), dim=1)
+    log_shares = values.log_softmax(1)
+    known = (labels >= 0) & (labels < classes)
+    right = log_shares.gather(1, labels.clamp(0, classes - 1).unsqueeze(1)).squeeze(1)
+    scores = log_shares.gather(1, top.indices).exp()
+    loss = torch.where(known, -right, torch.full_like(right, torch.nan))
+    return top.indices, scores, loss

@@ -1,0 +1,204 @@
+"""From a model's output and a target to the scalars that are explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import exporter.targets.segmentation  # noqa: F401 — registers its kind of output
+from exporter.errors import TargetError
+from exporter.targets.detection import is_detections
+from exporter.targets.outputs import locate_output
+from exporter.targets.readings import READINGS, Ask, Reading
+from exporter.targets.target import Target, target_indices
+
+
+class Scored(NamedTuple):
+    """What is explained of one batch.
+
+    Attributes:
+        targets: int64 (N, T), the class or number of each; -1 where an image has none such.
+        against: int64 (N, T), of a contrast the class it is against; -1 for other targets.
+        scores: (N, T), the scalars, with their graph.
+        reading: the output, for predictions.
+    """
+
+    targets: Tensor
+    against: Tensor
+    scores: Tensor
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Turn outputs into the scalars of one target; the same for every batch of a run.
+
+    Attributes:
+        target: what is explained.
+        output: path of the explained tensor inside the model's output (see `locate_output`).
+        reference: (D,), the embedding of ``similar``'s image.
+        function: the user's own target.
+        background: number of a segmentation's background, or None.
+    """
+
+    target: Target
+    output: str | None = None
+    reference: Tensor | None = None
+    function: Callable[[Any], Any] | None = None
+    background: int | None = None
+
+    @property
+    def is_logit(self) -> bool:
+        """Whether what is explained can be one column of the output, as it is."""
+        every = self.target.parts or (self.target,)
+        changed = any(one.probability or one.against or one.reading == "binary" for one in every)
+        return not changed and self.target.kind not in ("similar", "function", "box")
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether each image's given mask is needed."""
+        every = (self.target, *self.target.parts)
+        return any(one.reading == "mask" for one in every)
+
+    def __call__(self, output: Any, labels: Tensor, masks: Tensor | None = None) -> Scored:
+        """Score one batch, without waiting for the device (detectors have waited already).
+
+        Args:
+            output: what the model gave.
+            labels: int64 (N,) on its device, -1 where unknown.
+            masks: given masks, uint8 (N, h, w): 1 inside, 0 outside, 255 where there is none.
+
+        Raises:
+            TargetError: if the target does not fit the output; it says what would.
+        """
+        read = self.read(output, masks)
+        indices, against, scores = _choose(read, self.target, labels)
+        if read.present is not None:
+            there = read.present.gather(1, indices.clamp(min=0)) & (indices >= 0)
+            indices = torch.where(there, indices, torch.full_like(indices, -1))
+            scores = torch.where(there, scores, torch.zeros_like(scores))
+        return Scored(indices, against, scores, read)
+
+    def again(
+        self, output: Any, first: Scored, images: slice, masks: Tensor | None = None
+    ) -> Tensor:
+        """Score variants of some images for what was chosen of the images themselves.
+
+        Args:
+            output: what the model gave for k variants of the images, (k·N, …), row r being a
+                variant of image r modulo N.
+            first: the images' own scores; targets, and the regions of a segmentation, are theirs.
+            images: which images of ``first`` these are.
+            masks: given masks of all images of ``first``.
+
+        Returns:
+            (k·N, T), with its graph.
+
+        Raises:
+            TargetError: if boxes are explained, which are not the same in a variant.
+        """
+        if first.reading.present is not None:
+            raise TargetError(
+                "boxes are not the same in every variant of an image, so methods that run the "
+                "model on variants cannot follow one; use methods of one pass, such as gradcam"
+            )
+        scores = self._at(output, first, first.targets, images, masks)
+        if not any(one.against for one in (self.target, *self.target.parts)):
+            return scores
+        other = self._at(output, first, first.against.clamp(min=0), images, masks)
+        plain = first.against[images].repeat(len(scores) // len(first.against[images]), 1) < 0
+        return torch.where(plain, scores, scores - other)
+
+    def _at(
+        self, output: Any, first: Scored, indices: Tensor, images: slice, masks: Tensor | None
+    ) -> Tensor:
+        region = first.reading.region
+        here = indices[images]
+        places = None if region is None else region(indices)[images]
+        own = None if masks is None else masks[images]
+        read = self.read(output, own, places)
+        return read.scores(here.repeat(len(read.ranks) // len(here), 1))
+
+    def read(
+        self, output: Any, masks: Tensor | None = None, places: Tensor | None = None
+    ) -> Reading:
+        """Read one batch's output as the target and its shape say.
+
+        Args:
+            output: what the model gave.
+            masks: given masks, uint8 (N, h, w).
+            places: bool (N, T, H, W), regions of a segmentation that are known already.
+
+        Raises:
+            TargetError: if the target does not fit the output.
+        """
+        ask = Ask(self.target, self.reference, self.function, self.background, masks, places)
+        if self.target.kind == "function":
+            part = output if self.output is None else locate_output(output, self.output)[0]
+            return READINGS["function"](part, ask)
+        if not self.output and is_detections(output):
+            return READINGS["boxes"](output, ask)
+        values = locate_output(output, self.output)[0]
+        return READINGS[_kind(values, self.target)](values, ask)
+
+
+def _kind(values: Tensor, target: Target) -> str:
+    """Say how an output is read: as the target asks, otherwise by its shape."""
+    if any(part.kind == "box" for part in (target, *target.parts)):
+        raise TargetError(
+            f"the output has the shape {tuple(values.shape)} and no boxes, which 'box' needs; "
+            "use predicted, label, top-K or a class index"
+        )
+    if target.kind in ("similar", "value"):
+        return target.kind
+    if values.ndim == 4:
+        if target.reading == "binary":
+            raise TargetError(
+                f"the output is a plane, {tuple(values.shape)}; use predicted, mask or plane"
+            )
+        return "segment"
+    if target.reading in ("mask", "plane"):
+        raise TargetError(
+            f"the target {target.reading!r} is for planes of scores and the output has the shape "
+            f"{tuple(values.shape)}; use predicted, label, top-K or a class index"
+        )
+    if target.reading:
+        return target.reading
+    return "value" if values.ndim == 1 or values.shape[1:] == (1,) else "logits"
+
+
+def _choose(read: Reading, target: Target, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a target's indices, those it is against (-1 for none) and scores, (N, T) each."""
+    if target.parts:
+        made = [_choose(read, part, labels) for part in target.parts]
+        indices, against, scores = (torch.cat(column, 1) for column in zip(*made, strict=True))
+        return indices, against, scores
+    if target.kind in ("similar", "function", "value"):
+        indices = torch.zeros_like(read.ranks[:, :1], dtype=torch.int64)
+    else:
+        indices = _indices(read, target, labels)
+    scores = read.scores(indices)
+    if target.against is None:
+        return indices, torch.full_like(indices, -1), scores
+    if read.ranks.shape[1] < 2:
+        raise TargetError(
+            "a contrast needs two classes and the model gives one value; use value or binary:A-B"
+        )
+    other = _indices(read, target.against, labels)
+    # An image whose label is what was predicted, or is not known: rather than the next in line.
+    next_best = read.ranks.scatter(1, indices, -torch.inf).argmax(1, keepdim=True)
+    other = torch.where(other == indices, next_best, other)
+    return indices, other, scores - read.scores(other)
+
+
+def _indices(read: Reading, target: Target, labels: Tensor) -> Tensor:
+    if read.find is None or target.kind not in ("class", "label"):
+        return target_indices(target, read.ranks, labels)
+    if target.kind == "class":
+        return read.find(torch.full_like(labels, target.index or 0).unsqueeze(1))
+    predicted = target_indices(Target("predicted"), read.ranks, labels)
+    return torch.where(labels[:, None] < 0, predicted, read.find(labels[:, None]))

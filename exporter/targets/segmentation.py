@@ -1,0 +1,118 @@
+"""Read a plane of scores an image: segmentation by classes, or by masks of a sigmoid each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from exporter.errors import TargetError
+from exporter.targets.readings import Ask, Reading, ranked, reading
+
+
+@reading("segment")
+def read_planes(values: Tensor, ask: Ask) -> Reading:
+    """Read (N, K, H, W) as the logits of K classes at every place; K = 1 is one mask's logit.
+
+    The scalar of a class is the mean of its logit (after ``prob:`` of its probability) over a
+    region: the places predicted as that class, after ``mask:`` those in the image's given mask,
+    after ``plane:`` all of them. Over an empty region it is 0, and so are its maps. A class is
+    predicted where its logit is the largest; where K = 1, or after ``multilabel:``, where it is
+    above 0. Classes rank by the area of their region, the background last; predictions show the
+    share of the plane.
+
+    Raises:
+        TargetError: if the output is no plane of scores.
+    """
+    if values.ndim != 4:
+        raise TargetError(
+            f"the output has the shape {tuple(values.shape)} and masks need (images, classes, "
+            "height, width); choose another part of it with --output"
+        )
+    target = ask.target
+    images, classes, height, width = values.shape
+    alone = classes == 1 or target.reading == "multilabel"
+    known = values.detach()
+    winner = None if alone else known.argmax(1)
+    masked = target.reading == "mask" and ask.places is None
+    given = _given(ask, height, width) if masked else None
+
+    def everywhere() -> Tensor:
+        return torch.full((images, 1, height, width), True, device=values.device)
+
+    def region(indices: Tensor) -> Tensor:
+        """Say which places count, (N, T, H, W)."""
+        if ask.places is not None:
+            return ask.places.repeat(images // len(ask.places), 1, 1, 1)
+        if target.reading == "plane":
+            return everywhere()
+        own = (
+            known.gather(1, _at(indices, height, width)) > 0
+            if winner is None
+            else winner.unsqueeze(1) == indices[:, :, None, None]
+        )
+        return own if given is None else torch.where(given > 1, own, given == 1)
+
+    def scores(indices: Tensor) -> Tensor:
+        planes = values
+        if target.probability:
+            planes = values.sigmoid() if alone else values.softmax(1)
+        here = region(indices).to(values.dtype)
+        total = (planes.gather(1, _at(indices, height, width)) * here).sum((2, 3))
+        return total / here.sum((2, 3)).clamp(min=1)
+
+    def areas(inside: Tensor | None) -> Tensor:
+        """Return the share of the plane of each class, (N, K)."""
+        if winner is None:
+            held = (known > 0) if inside is None else (known > 0) & inside
+            return held.to(torch.float32).mean((2, 3))
+        counted = torch.ones_like(known[:, 0], dtype=torch.float32)
+        if inside is not None:
+            counted = counted * inside[:, 0]
+        counts = torch.zeros((images, classes), dtype=torch.float32, device=values.device)
+        counts = counts.scatter_add(1, winner.flatten(1), counted.flatten(1))
+        return counts / (height * width)
+
+    ranks = areas(None if given is None else given != 0)
+    if ask.background is not None and not alone and ask.background < classes:
+        # Below any class that has a single place, above those that have none.
+        weights = torch.arange(classes, device=values.device) == ask.background
+        ranks = torch.where(weights, ranks * 1e-9, ranks)
+
+    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        return ranked(areas(None), k)
+
+    where = {
+        "mask": "inside the given mask (where there is none, inside the predicted region)",
+        "plane": "over the whole plane",
+    }.get(target.reading, "over the region predicted as it")
+    return Reading(
+        ranks=ranks,
+        scores=scores,
+        predict=predict,
+        finite=torch.isfinite(values).flatten(1).all(1),
+        named="mask" if classes == 1 else "class",
+        outputs=classes,
+        shown="share",
+        region=region,
+        note=(
+            f"the output is a plane of {height}×{width} with {classes} "
+            f"{'mask' if classes == 1 else 'classes'}: the mean "
+            f"{'probability' if target.probability else 'logit'} {where} is explained, and "
+            "predictions are shares of the area"
+        ),
+    )
+
+
+def _at(indices: Tensor, height: int, width: int) -> Tensor:
+    return indices[:, :, None, None].expand(-1, -1, height, width)
+
+
+def _given(ask: Ask, height: int, width: int) -> Tensor:
+    """Return the given masks at the size of the output, uint8 (N, 1, H, W)."""
+    if ask.masks is None:
+        raise TargetError(
+            "the target 'mask' needs a mask an image; give a list of images with a column mask"
+        )
+    masks = ask.masks.unsqueeze(1).to(torch.float32)
+    return functional.interpolate(masks, (height, width), mode="nearest").to(torch.uint8)

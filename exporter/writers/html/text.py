@@ -1,0 +1,246 @@
+"""The report's words and templates: numbers with units, and Jinja2 that escapes everything."""
+
+from __future__ import annotations
+
+import math
+import re
+from base64 import b64encode
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.records import Plan, Preprocessing
+from exporter.render import COLORMAPS, encode_png, heatmap
+
+POLICY = (
+    "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Nothing from elsewhere, nothing inline, no connection; it holds from a file too."""
+
+ASSETS = (
+    "report.css", "theme.js", "tables.js", "channels.js",
+    "paint.js", "data.js", "state.js", "select.js", "form.js", "grid.js",
+    "stage.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
+)  # fmt: skip
+
+
+def templates() -> Path:
+    """Return the folder of templates: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[2]
+    installed = package / "_templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+def environment() -> Any:
+    """Return a Jinja2 environment that escapes every value and fails on a missing one."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(templates()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "number": number,
+        "percent": percent,
+        "figure": figure,
+        "count": count,
+        "moment": moment,
+        "duration": duration,
+        "slug": slug,
+    }
+    return made
+
+
+def markup(text: str) -> Any:
+    """Mark text that is already HTML, or a script of the report's own, as not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def number(value: int) -> str:
+    """Write a count with thousands apart.
+
+    >>> number(1234567)
+    '1,234,567'
+    """
+    return f"{value:,}"
+
+
+def percent(share: float) -> str:
+    """Write a share of one as percent.
+
+    >>> percent(0.1234)
+    '12.3 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def figure(value: float) -> str:
+    """Write a value to four digits, with a true minus sign.
+
+    >>> figure(-0.000123456), figure(12.345678), figure(0.0)
+    ('−1.23e-4', '12.35', '0')
+    """
+    if not math.isfinite(value):
+        return "not a number"
+    size = abs(value)
+    if value == 0:
+        return "0"
+    if size >= 1e5 or size < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+        return text.replace("-", "−", 1) if value < 0 else text
+    return f"{value:.4g}".replace("-", "−")
+
+
+def count(value: int, noun: str, several: str | None = None) -> str:
+    """Write a count with its noun.
+
+    >>> count(1, "image"), count(2000, "image"), count(2, "class", "classes")
+    ('1 image', '2,000 images', '2 classes')
+    """
+    return f"{number(value)} {noun if value == 1 else several or noun + 's'}"
+
+
+def score(value: float | None, *, probability: bool) -> str:
+    """Write the score of a prediction: percent of a probability, or the raw output."""
+    if value is None:
+        return ""
+    return percent(value) if probability else figure(value)
+
+
+def score_words(plan: Plan) -> dict[str, str]:
+    """Return what the scores of a run's predictions are: ``unit``, and the ``title`` of their mean.
+
+    A run that does not say it (made before ``scores`` was kept) has raw values where it has one.
+    """
+    kind = plan.model.scores
+    if kind == "probability" and plan.model.outputs == 1:
+        kind = "value"
+    return {
+        "probability": {"unit": "probability", "title": "Confidence"},
+        "share": {"unit": "share of the area", "title": "Area"},
+        "value": {"unit": "raw output", "title": "Output"},
+    }[kind]
+
+
+def moment(iso: str) -> str:
+    """Write an ISO 8601 time as day and minute.
+
+    >>> moment("2026-01-02T03:04:05+00:00")
+    '2 January 2026, 03:04 UTC'
+    """
+    try:
+        when = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = when.tzname() or ""
+    return f"{when.day} {when:%B %Y, %H:%M} {zone}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in its natural units.
+
+    >>> duration(7.25), duration(95), duration(7300)
+    ('7.2 s', '1 min 35 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def slug(name: str) -> str:
+    """Return a name as a fragment of an address.
+
+    >>> slug("gradcam++")
+    'gradcam-plus-plus'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("+", "-plus")).strip("-")
+
+
+def shape(values: tuple[int, ...]) -> str:
+    """Write a shape.
+
+    >>> shape((64, 3, 7, 7))
+    '64 × 3 × 7 × 7'
+    """
+    return " × ".join(str(value) for value in values)
+
+
+def preprocessing_text(steps: Preprocessing) -> str:
+    """Say in one sentence how a photograph becomes the model's input."""
+    parts = []
+    if steps.resize is not None:
+        to = (
+            f"shorter side resized to {steps.resize} pixels"
+            if isinstance(steps.resize, int)
+            else f"resized to {shape(steps.resize)} pixels"
+        )
+        parts.append(f"{to} ({steps.interpolation}{', antialiased' if steps.antialias else ''})")
+    if steps.crop == "center":
+        parts.append(f"the middle {shape(steps.size)} pixels cut out")
+    parts.append(f"{steps.channels} channel{'' if steps.channels == 1 else 's'}")
+    parts.append(
+        "mean "
+        + ", ".join(figure(value) for value in steps.mean)
+        + " and standard deviation "
+        + ", ".join(figure(value) for value in steps.std)
+        + " of values in [0, 1]"
+    )
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:]
+
+
+def target_text(target: str) -> str:
+    """Say what is explained.
+
+    >>> target_text("predicted"), target_text("prob:top-2")
+    ('the score of the predicted class', 'the probabilities of the 2 most likely classes')
+    """
+    one, several = "the score", "the scores"
+    if target.startswith("prob:"):
+        target = target.removeprefix("prob:")
+        one, several = "the probability", "the probabilities"
+    if target == "predicted":
+        return f"{one} of the predicted class"
+    if target == "label":
+        return f"{one} of the image's label; of the predicted class where the label is unknown"
+    if target == "value":
+        return "the output’s value"
+    if target.startswith("similar:"):
+        return f"the likeness to the image {target.removeprefix('similar:')}"
+    if re.fullmatch(r"top-\d+", target):
+        return f"{several} of the {target.removeprefix('top-')} most likely classes"
+    return f"{one} of {target}"
+
+
+@cache
+def colour_bars() -> dict[str, str]:
+    """Return each colour map as a picture one level a pixel, as a data: address."""
+    return {
+        name: _data_address(encode_png(np.ascontiguousarray(table[None])))
+        for name, table in COLORMAPS.items()
+    }
+
+
+@cache
+def icon() -> str:
+    """Return the report's icon, a small heatmap, as a data: address."""
+    spot = np.array([[0, 1, 2, 1], [1, 4, 6, 3], [1, 6, 9, 4], [0, 2, 4, 2]], dtype=np.float32)
+    return _data_address(encode_png(heatmap(spot, (32, 32), rectify=False)))
+
+
+def _data_address(png: bytes) -> str:
+    return "data:image/png;base64," + b64encode(png).decode("ascii")

@@ -1,0 +1,218 @@
+"""Deletion, insertion and ROAD: by hand on a linear model, against another library, end to end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import exporter
+from exporter.cli import group
+from exporter.faithfulness.imputation import impute
+from exporter.faithfulness.measure import ROAD_SHARES, STEPS, blur, enlarge, rank, score
+
+SIDE = 16
+
+
+def linear(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights of class 0 (2, H, W), class 1 having none, and an image."""
+    noise = torch.Generator().manual_seed(seed)
+    weights = torch.randn(2, SIDE, SIDE, generator=noise) / 8
+    return weights, torch.randn(2, SIDE, SIDE, generator=noise)
+
+
+def probability(weights: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the softmax of (w·x, 0), which is the sigmoid of w·x."""
+    return lambda inputs: (inputs * weights).sum((1, 2, 3)).sigmoid()
+
+
+def by_hand(
+    weights: torch.Tensor, start: torch.Tensor, end: torch.Tensor, values: NDArray[np.float32]
+) -> float:
+    """Return the area as pixels of ``end`` take the place of ``start``'s, largest value first."""
+    places = sorted(
+        ((y, x) for y in range(SIDE) for x in range(SIDE)), key=lambda place: -values[place]
+    )
+    curve = []
+    for step in range(STEPS + 1):
+        changed = set(places[: step * SIDE * SIDE // STEPS])
+        logit = 0.0
+        for channel in range(2):
+            for y in range(SIDE):
+                for x in range(SIDE):
+                    source = end if (y, x) in changed else start
+                    logit += float(weights[channel, y, x]) * float(source[channel, y, x])
+        curve.append(1 / (1 + math.exp(-logit)))
+    return sum((one + other) / 2 for one, other in pairwise(curve)) / STEPS
+
+
+def test_the_areas_of_a_linear_model_are_those_by_hand() -> None:
+    weights, image = linear()
+    # Whole numbers: many pixels are equal, and the first of them goes first.
+    values = np.random.default_rng(0).integers(0, 9, (SIDE, SIDE)).astype(np.float32)
+    found = score(probability(weights), image, values, torch.zeros_like(image))
+    assert found.deletion == pytest.approx(
+        by_hand(weights, image, torch.zeros_like(image), values), abs=1e-6
+    )
+    assert found.insertion == pytest.approx(by_hand(weights, blur(image), image, values), abs=1e-6)
+
+
+def test_a_perfect_map_beats_a_random_one_and_its_own_inverse() -> None:
+    weights, image = linear(1)
+    perfect = (weights * image).sum(0).numpy()
+    random = np.random.default_rng(1).random((SIDE, SIDE)).astype(np.float32)
+    noise = torch.zeros_like(image)
+    best, middle, worst = (
+        score(probability(weights), image, one, noise) for one in (perfect, random, -perfect)
+    )
+    assert best.deletion < middle.deletion < worst.deletion
+    assert best.insertion > middle.insertion > worst.insertion
+    assert best.road > middle.road > worst.road
+    assert best.road == pytest.approx(-worst.road, abs=1e-5)
+
+
+def test_enlarging_is_that_of_torch_and_keeps_equal_values_equal() -> None:
+    values = np.random.default_rng(2).random((5, 7)).astype(np.float32)
+    found = enlarge(values, 32, 24)
+    expected = nn.functional.interpolate(
+        torch.from_numpy(values)[None, None], (32, 24), mode="bilinear"
+    )[0, 0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    assert len(np.unique(found[:3, :1])) == 1
+    assert rank(torch.tensor([[1.0, 3.0], [3.0, 0.0]])).tolist() == [[2, 0], [1, 3]]
+
+
+def test_the_blur_is_that_of_opencv() -> None:
+    _, image = linear(3)
+    expected = [
+        cv2.GaussianBlur(one, (11, 11), 5, borderType=cv2.BORDER_REPLICATE) for one in image.numpy()
+    ]
+    np.testing.assert_allclose(blur(image).numpy(), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", ROAD_SHARES)
+def test_imputed_pixels_are_those_of_another_library(share: float) -> None:
+    road = pytest.importorskip("pytorch_grad_cam.metrics.road")
+    noise = np.random.default_rng(4)
+    image = torch.from_numpy(noise.standard_normal((3, 24, 20)).astype(np.float32))
+    values = enlarge(noise.random((4, 4)).astype(np.float32), 24, 20)
+    removed = rank(torch.from_numpy(values)) < int(share * values.size)
+    expected = road.NoisyLinearImputer(noise=0)(image.clone(), (~removed).float())
+    found = impute(image, torch.stack((removed, ~removed)), torch.zeros_like(image))
+    np.testing.assert_allclose(found[0].numpy(), expected.numpy(), atol=2e-3)
+    assert torch.equal(found[0][:, ~removed], image[:, ~removed])
+
+
+def test_the_noise_is_where_pixels_are_imputed() -> None:
+    _, image = linear(5)
+    removed = torch.rand(1, SIDE, SIDE) < 0.5
+    silent = impute(image, removed, torch.zeros_like(image))
+    noisy = impute(image, removed, torch.ones_like(image))
+    torch.testing.assert_close(noisy - silent, removed[:, None].expand_as(noisy).float())
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of six images, one of them broken."""
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"photos/{index}.png"), noise.integers(0, 255, (40, 40, 3)))
+    (tmp_path / "photos/2.png").write_bytes(b"broken")
+    return tmp_path / "photos"
+
+
+def run(photos: Path, out: Path, **settings: object) -> exporter.Run:
+    return exporter.export(
+        model(),
+        photos,
+        out=out,
+        maps=("gradcam", "eigencam"),
+        layers=("1", "3"),
+        preprocessing={"size": 32},
+        **{"writers": (), "quality": True, **settings},
+    )
+
+
+def test_a_run_has_the_table_and_the_report_shows_it(photos: Path, tmp_path: Path) -> None:
+    made = run(photos, tmp_path / "run", writers=("html",))
+    images = list(made.image_faithfulness())
+    assert {one.layer for one in images} == {"3"}
+    assert len(images) == 10
+    for row in made.faithfulness():
+        mine = [one for one in images if one.method == row.method and one.road is not None]
+        assert row.images == len(mine) > 0
+        for name in ("deletion", "insertion", "road"):
+            mean = np.mean([getattr(one, name) for one in mine])
+            assert getattr(row, name) == pytest.approx(mean, abs=1e-9)
+    page = (tmp_path / "run/html/methods.html").read_text(encoding="utf-8")
+    first = made.faithfulness()[0]
+    assert first.deletion is not None
+    assert "How faithful are the maps?" in page
+    assert f"<td>{first.deletion:.3f}</td>" in page
+    assert exporter.store.check(tmp_path / "run") == ()
+    stored = pq.read_table(tmp_path / "run/summaries/00000-quality.parquet")
+    assert stored.column_names == ["id", "method", "layer", "deletion", "insertion", "road"]
+
+
+def test_any_cut_into_shards_and_batches_gives_the_same_values(
+    photos: Path, tmp_path: Path
+) -> None:
+    whole = run(photos, tmp_path / "whole", batch_size=4)
+    cut = run(photos, tmp_path / "cut", batch_size=1, shard_size=2)
+    for one, other in zip(whole.image_faithfulness(), cut.image_faithfulness(), strict=True):
+        assert (one.id, one.method) == (other.id, other.method)
+        for name in ("deletion", "insertion", "road"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-6)
+
+
+def test_without_the_flag_nothing_of_it_is_there(photos: Path, tmp_path: Path) -> None:
+    made = run(photos, tmp_path / "run", quality=False, writers=("html",))
+    assert made.faithfulness() == ()
+    assert list(made.image_faithfulness()) == []
+    assert not list((tmp_path / "run").rglob("*quality.parquet"))
+    assert "faithful" not in (tmp_path / "run/html/methods.html").read_text(encoding="utf-8")
+
+
+def test_one_value_has_no_probability_and_no_measure(photos: Path, tmp_path: Path) -> None:
+    single = nn.Sequential(*model()[:-1], nn.Linear(8, 1))
+    made = exporter.export(
+        single, photos, out=tmp_path / "run", writers=(), maps=("gradcam",), layers=("3",),
+        target="value", preprocessing={"size": 32}, quality=True,
+    )  # fmt: skip
+    (row,) = made.faithfulness()
+    assert (row.images, row.deletion, row.road) == (0, None, None)
+
+
+def test_the_flag_wins_over_the_file_only_where_it_is_given(tmp_path: Path) -> None:
+    from exporter.config import build_config
+
+    file = tmp_path / "run.toml"
+    file.write_text("quality = true\n", encoding="utf-8")
+    given = {"model": "m", "images": "i", "out": tmp_path}
+    assert build_config(file, {"quality": None}, **given).quality
+    assert not build_config(None, {}, **given).quality
+    flag = next(one for one in group.commands["run"].params if one.name == "quality")
+    assert flag.default is None

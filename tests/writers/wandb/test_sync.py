@@ -1,0 +1,272 @@
+"""Online runs and ``wandb sync``, against a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.errors import WriterError
+from exporter.store import open_run
+from exporter.writers import (WriterOptions, write)
+from exporter.writers.wandb import sync as wandb_sync
+from exporter.writers.wandb.writer import verify_offline
+from exporter.writers.wandb.process import environment
+
+KEY = "0123456789abcdef" * 2 + "01234567"
+
+
+class Server(ThreadingHTTPServer):
+    """As much of W&B's server as an upload needs; it keeps what it is sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.operations: list[tuple[str, dict[str, Any]]] = []
+        self.uploads: dict[str, bytes] = {}
+        self.requests = 0
+        self.refuse = False
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up."""
+
+    def answer(  # noqa: PLR0911
+        self, operation: str, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        inside = given.get("input") or given
+        upload = f"{self.address}/upload"
+        if operation == "UpsertBucket":
+            project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "team"}}
+            bucket = {"id": "b", "name": given["name"], "displayName": given["displayName"]}
+            bucket |= {"description": "", "config": "{}", "sweepName": None, "historyLineCount": 0}
+            return {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
+        if operation == "Viewer":
+            return {"viewer": {"id": "v", "entity": "team", "username": "v", "flags": "{}"}}
+        if operation == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        if operation == "CreateArtifact":
+            sequence = {"id": "s", "latestArtifact": None}
+            made = {"id": inside["artifactCollectionName"], "state": "PENDING"}
+            return {"createArtifact": {"artifact": made | {"artifactSequence": sequence}}}
+        if operation == "CreateArtifactManifest":
+            file = {"id": "f", "name": "manifest", "displayName": "wandb_manifest.json"}
+            file |= {"uploadUrl": f"{upload}/manifest/{given['artifactID']}", "uploadHeaders": []}
+            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        if operation == "CreateArtifactFiles":
+            nodes = [
+                {
+                    "id": str(number),
+                    "name": file["name"],
+                    "displayName": file["name"],
+                    "uploadUrl": f"{upload}/{file['artifactID']}/{file['name']}",
+                    "uploadHeaders": [],
+                    "storagePath": "s",
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": file["artifactID"]},
+                }
+                for number, file in enumerate(inside["artifactFiles"])
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": n} for n in nodes]}}}
+        if operation == "CommitArtifact":
+            return {"commitArtifact": {"artifact": {"id": inside["artifactID"], "digest": "d"}}}
+        if operation == "CreateRunFiles":
+            files = [{"name": name, "uploadUrl": f"{upload}/run/{name}"} for name in given["files"]]
+            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+        return {}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Keep quiet."""
+
+    def body(self) -> bytes:
+        self.server.requests += 1
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        whole = b""
+        while length := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    def reply(self, content: dict[str, Any], status: int = 200) -> None:
+        encoded = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def do_GET(self) -> None:
+        self.body()
+        self.reply({})
+
+    def do_PUT(self) -> None:
+        content = self.body()
+        if self.server.refuse:
+            self.reply({"error": "the disk is full"}, 503)
+            return
+        self.server.uploads[self.path.removeprefix("/upload/")] = content
+        self.reply({})
+
+    def do_POST(self) -> None:
+        content = self.body()
+        if self.path != "/graphql":
+            self.reply({})
+            return
+        query = json.loads(content)
+        operation = query.get("operationName") or query["query"].split("(")[0].split()[1]
+        given = query.get("variables") or {}
+        self.server.operations.append((operation, given))
+        self.reply({"data": self.server.answer(operation, given)})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as found:
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield found
+        finally:
+            found.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def run(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the sample run, and a home in which nobody has logged in."""
+    copy = tmp_path / "run"
+    shutil.copytree(sample_run, copy)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(wandb_sync, "_PATIENCE", QUICKLY)
+    return copy
+
+
+QUICKLY = {"RETRY_MAX": "1", "RETRY_WAIT_MIN_SECONDS": "0.1", "RETRY_WAIT_MAX_SECONDS": "0.2"}
+
+
+def options(run: Path, **others: Any) -> WriterOptions:
+    kept = tuple(row.id for row in open_run(run).index)
+    return WriterOptions(kept=kept[:4], wandb_project="maps", **others)
+
+
+def arrived(server: Server, run: Path) -> None:
+    """Assert that the table and the pictures it names are on the server, byte for byte."""
+    tables = {
+        name.split("/", 1)[1].removesuffix(".table.json"): json.loads(content)
+        for name, content in server.uploads.items()
+        if name.endswith(".table.json") and not name.startswith("run/")
+    }
+    assert set(tables) == {"images", "kernels", "maximised", "channels"}
+    names = tables["images"]["columns"]
+    rows = [dict(zip(names, cells, strict=True)) for cells in tables["images"]["data"]]
+    opened = open_run(run)
+    assert len(rows) == 4
+    for cells in rows:
+        sent = [
+            content
+            for name, content in server.uploads.items()
+            if name.endswith(cells["photograph"]["path"])
+        ]
+        assert sent == [opened.image(cells["id"])]
+    operations = [name for name, _ in server.operations]
+    assert operations.count("CreateArtifact") == 4
+    upsert = next(given for name, given in server.operations if name == "UpsertBucket")
+    assert (upsert["project"], upsert["displayName"]) == ("maps", "resnet18@none")
+
+
+def test_online_sends_the_tables(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.chdir(tmp_path / "home")
+    written = write(open_run(run), "wandb", options(run, wandb="online", wandb_entity="team"))
+
+    arrived(server, run)
+    assert written.open.startswith(f"{server.address}/team/maps/runs/")
+    assert not any("kept offline" in note for note in written.notes)
+    assert verify_offline(run / "wandb") == ()
+    assert list((tmp_path / "home").rglob("*")) == []
+    assert not any(KEY.encode() in f.read_bytes() for f in run.rglob("*") if f.is_file())
+
+
+def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
+    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    written = write(open_run(run), "wandb", options(run))
+    assert server.requests == 0
+
+    moved = tmp_path / "elsewhere"
+    run.rename(moved)
+    _, sync = written.open.split(" && wandb ")
+    environ = environment(tmp_path / "home", online=True) | {"WANDB_API_KEY": KEY}
+    subprocess.run(
+        [sys.executable, "-m", "wandb", *sync.split()],
+        cwd=moved / "wandb",
+        env=environ,
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    arrived(server, moved)
+
+
+def test_what_did_not_arrive_is_said_and_kept(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    server.refuse = True
+    written = write(open_run(run), "wandb", options(run, wandb="online"))
+
+    assert "wandb sync offline-run-" in written.open
+    assert any("kept offline" in note and "503" in note for note in written.notes)
+    assert verify_offline(run / "wandb") == ()
+    assert list((run / "wandb").glob("*/*.sync*")) == []
+
+
+def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as gone:
+        monkeypatch.setenv("WANDB_BASE_URL", gone.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    written = write(open_run(run), "wandb", options(run, wandb="online"))
+
+    assert "wandb sync offline-run-" in written.open
+    assert any("kept offline" in note and "refused" in note for note in written.notes)
+    assert verify_offline(run / "wandb") == ()
+
+
+def test_online_without_a_key_is_one_sentence(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    with pytest.raises(WriterError, match="wandb login or set WANDB_API_KEY"):
+        write(open_run(run), "wandb", options(run, wandb="online"))
+    assert not (run / "wandb").exists()
+    assert not (run / ".wandb.tmp").exists()

@@ -1,0 +1,429 @@
+"""The offline W&B run, read back record by record with W&B's own protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.errors import WriterError
+from exporter.records import Written
+from exporter.store import open_run
+from exporter.writers import (WriterOptions, write)
+from exporter.writers.wandb import (process as wandb_process, rows as wandb_rows)
+from exporter.writers.wandb import writer as wandb_writer
+from exporter.writers.montages import montage_jpeg
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "host-of-an-anonymous-author"
+
+
+def records(folder: Path) -> list[Any]:
+    """Read the log with W&B's classes: framing and checksums are checked here once more."""
+    from wandb.proto import wandb_internal_pb2
+
+    (log,) = folder.glob("offline-run-*/run-*.wandb")
+    data, position, parts, found = log.read_bytes(), 7, b"", []
+    assert data[:7] == b":W&B" + struct.pack("<HB", 0xBEE1, 0)
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        checksum, length, kind = struct.unpack_from("<IHB", data, position)
+        part = data[position + 7 : position + 7 + length]
+        assert zlib.crc32(bytes([kind]) + part) == checksum
+        parts = part if kind in {1, 2} else parts + part
+        if kind in {1, 4}:
+            found.append(wandb_internal_pb2.Record.FromString(parts))
+        position += 7 + length
+    return found
+
+
+def artifacts(folder: Path) -> dict[str, Any]:
+    """Return the logged artifacts by the name of their table."""
+    return {
+        entry.path.removesuffix(".table.json"): record.artifact
+        for record in records(folder)
+        if record.WhichOneof("record_type") == "artifact"
+        for entry in record.artifact.manifest.contents
+        if entry.path.endswith(".table.json")
+    }
+
+
+def table(folder: Path, name: str) -> dict[str, Any]:
+    """Return a logged table as its JSON says it, found through the log."""
+    (local,) = [
+        entry.local_path
+        for entry in artifacts(folder)[name].manifest.contents
+        if entry.path == f"{name}.table.json"
+    ]
+    found: dict[str, Any] = json.loads((folder / local).read_text())
+    return found
+
+
+def updates(folder: Path, kind: str) -> dict[str, Any]:
+    """Return what the log's config or summary ends with."""
+    found = {}
+    for record in records(folder):
+        part = record.run.config if kind == "config" else record.summary
+        for update in part.update:
+            key = update.key or ".".join(update.nested_key)
+            found[key] = json.loads(update.value_json)
+    return found
+
+
+@dataclass
+class Made:
+    run: Path
+    folder: Path
+    written: Written
+    home: Path
+    outside: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def made(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """One run written as a stranger would: fake home, another run's settings, a telling host."""
+    base = tmp_path_factory.mktemp("wandb")
+    run = base / "a run & 'more' 猫"
+    shutil.copytree(sample_run, run)
+    home, outside, site = base / "home", base / "cwd", base / "site"
+    for folder in (home, outside, site):
+        folder.mkdir()
+    # Every Python process below takes this for the name of its host.
+    (site / "sitecustomize.py").write_text(
+        f"import socket, platform\nsocket.gethostname = platform.node = lambda: {SECRET!r}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("WANDB_RUN_ID", "somebodys")
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setenv("WANDB_API_KEY", "k" * 40)
+        patch.setenv("WANDB_DIR", str(outside / "theirs"))
+        patch.syspath_prepend(str(site))
+        patch.chdir(outside)
+        before = dict(os.environ)
+        opened = open_run(run)
+        kept = tuple(row.id for row in opened.index)
+        options = WriterOptions(
+            kept=kept,
+            kept_reason=dict.fromkeys(kept, "most wrong"),
+            report_url="https://example.org/supplement/index.html",
+            wandb_project="maps",
+        )
+        written = write(opened, "wandb", options)
+        assert dict(os.environ) == before
+    yield Made(run, run / "wandb", written, home, outside, before)
+
+
+def test_the_table_has_a_row_an_image_that_was_read(made: Made) -> None:
+    run = open_run(made.run)
+    found = table(made.folder, "images")
+    names = found["columns"]
+    rows = {cells[0]: dict(zip(names, cells, strict=True)) for cells in found["data"]}
+    wanted = {row.id: row for row in run.rows() if row.error is None}
+
+    assert names[0] == "id"
+    assert list(rows) == list(wanted)
+    for id, row in wanted.items():
+        cells = rows[id]
+        assert cells["path"] == row.path
+        assert cells["prediction"] == row.predictions[0].name
+        assert cells["confidence"] == pytest.approx(row.confidence)
+        assert (cells["label"], cells["correct"]) == (row.label, row.correct)
+        assert cells["kept because"] == "most wrong"
+        assert cells["report"] == f"https://example.org/supplement/images.html#image={id}"
+    assert (made.written.shown, made.written.total) == (len(wanted), len(run.plan.images))
+
+
+def test_columns_have_one_type_and_pictures_are_wandb_images(made: Made) -> None:
+    types = table(made.folder, "images")["column_types"]["params"]["type_map"]
+
+    def kinds(name: str) -> set[str]:
+        allowed = types[name]["params"]["allowed_types"]
+        return {kind["wb_type"] for kind in allowed} - {"none"}
+
+    assert {name: kinds(name) for name in types} == {
+        "id": {"string"},
+        "photograph": {"image-file"},
+        "prediction": {"string"},
+        "confidence": {"number"},
+        "label": {"string"},
+        "correct": {"boolean"},
+        "loss": {"number"},
+        "montage": {"image-file"},
+        "kept because": {"string"},
+        "path": {"string"},
+        "report": {"string"},
+    }
+
+
+def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made) -> None:
+    run = open_run(made.run)
+    entries = {e.path: e for e in artifacts(made.folder)["images"].manifest.contents}
+    found = table(made.folder, "images")
+    column = found["columns"].index
+    for cells in found["data"]:
+        row = run.row(cells[0])
+        for name, encoded in (("photograph", row.image), ("montage", montage_jpeg(run, row))):
+            cell = cells[column(name)]
+            entry = entries[cell["path"]]
+            content = (made.folder / entry.local_path).read_bytes()
+            assert content == encoded
+            assert not Path(entry.local_path).is_absolute()
+            assert cell["sha256"] == hashlib.sha256(content).hexdigest()
+            assert entry.digest == base64.b64encode(hashlib.md5(content).digest()).decode()
+            assert entry.size == len(content)
+    photograph = found["data"][0][column("photograph")]
+    assert (photograph["width"], photograph["height"], photograph["format"]) == (224, 224, "jpg")
+
+
+def test_pictures_are_what_wandb_itself_writes_of_them(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a W&B whose inside is not as known, the same table is written the slower way."""
+    send = wandb_process.Session.send
+
+    def plain(session: Any, command: dict[str, Any]) -> None:
+        send(session, command | {"plain": True} if command["do"] == "start" else command)
+
+    monkeypatch.setattr(wandb_process.Session, "send", plain)
+    folder = tmp_path / "wandb"
+    folder.mkdir()
+    run = open_run(made.run)
+    options = WriterOptions(
+        kept=tuple(row.id for row in run.index),
+        kept_reason=dict.fromkeys((row.id for row in run.index), "most wrong"),
+        report_url="https://example.org/supplement/",
+    )
+    written = wandb_writer.write(run, folder, options)
+
+    assert any("slower" in note for note in written.notes)
+    assert not any("slower" in note for note in made.written.notes)
+    assert table(folder, "images") == table(made.folder, "images")
+    assert wandb_writer.verify_offline(folder) == ()
+
+
+def test_config_summary_and_names(made: Made) -> None:
+    run = open_run(made.run)
+    config, summary = updates(made.folder, "config"), updates(made.folder, "summary")
+    logged = next(r.run for r in records(made.folder) if r.HasField("run"))
+    judged = [row.correct for row in run.index if row.correct is not None]
+    scores = [row.confidence for row in run.index if row.confidence is not None]
+
+    assert (config["seed"], config["target"]) == (0, "predicted")
+    assert config["model"]["spec"] == "torchvision:resnet18"
+    assert config["versions"]["torch"] == "2.14.1"
+    assert summary["accuracy"] == pytest.approx(sum(judged) / len(judged))
+    assert summary["mean_confidence"] == pytest.approx(sum(scores) / len(scores))
+    assert (summary["images"], summary["skipped"], summary["complete"]) == (20, 1, True)
+    assert (logged.project, logged.display_name) == ("maps", "resnet18@none")
+    assert logged.run_id != "somebodys"
+    assert {"gradcam", "resnet18"} <= set(logged.tags)
+
+
+def test_kernels_and_channels_are_tables(made: Made) -> None:
+    run = open_run(made.run)
+    kernels = table(made.folder, "kernels")
+    entries = {e.path: e.local_path for e in artifacts(made.folder)["kernels"].manifest.contents}
+    for record, cells in zip(run.kernels(), kernels["data"], strict=True):
+        assert cells[0] == record.name
+        sheet = (made.folder / entries[cells[1]["path"]]).read_bytes()
+        assert sheet == run.kernel_sheet(record)
+    channels = table(made.folder, "channels")
+    dead = channels["columns"].index("dead")
+    assert len(channels["data"]) == len(run.channels()) == 32
+    assert [cells[1] for cells in channels["data"] if cells[dead]] == [
+        row.channel for row in run.channels() if row.dead
+    ]
+
+
+def test_maximised_pictures_are_a_table(made: Made) -> None:
+    logged = table(made.folder, "maximised")
+    entries = {e.path: e.local_path for e in artifacts(made.folder)["maximised"].manifest.contents}
+    stored = list(open_run(made.run).maximised())
+    rows = [dict(zip(logged["columns"], cells, strict=True)) for cells in logged["data"]]
+    for row, one in zip(rows, stored, strict=True):
+        assert (row["layer"], row["channel"]) == (one.layer, one.channel)
+        assert (made.folder / entries[row["picture"]["path"]]).read_bytes() == one.picture
+        assert one.settings in row["made"]
+    assert [row["mean"] for row in rows] == [4.5, 5.5, None, 7.5, 8.5]
+    assert [row["name"] for row in rows[2:4]] == ["channel 5", '5 a "quoted" <b>class</b> & more']
+
+
+def test_nothing_tells_the_host_or_where_the_run_lay(made: Made) -> None:
+    for file in made.folder.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            for secret in (SECRET, str(made.run.parent), sys.executable, "k" * 40):
+                assert secret.encode() not in content, (file, secret)
+    logged = next(r.run for r in records(made.folder) if r.HasField("run"))
+    assert logged.host not in {SECRET, socket.gethostname()}
+
+
+def test_all_that_is_written_is_in_the_sinks_folder(made: Made) -> None:
+    assert list(made.home.rglob("*")) == []
+    assert list(made.outside.rglob("*")) == []
+    assert {path.name for path in made.run.iterdir() if path.name.startswith(".")} == set()
+    names = {path.name.split("-")[0] for path in made.folder.iterdir()}
+    assert names == {"media", "staged", "offline"}
+
+
+def test_no_process_is_left(made: Made) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("needs /proc")
+    assert processes_of(made.run) == []
+
+
+def processes_of(run: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(run) in str((process / "cwd").readlink()):
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_the_command_names_the_folder_and_the_run(made: Made) -> None:
+    said = subprocess.run(
+        ["bash", "-c", made.written.open.replace("wandb sync", "ls -d")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.startswith("offline-run-")
+
+
+def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "moved" / "wandb"
+    shutil.copytree(made.folder, folder)
+    assert wandb_writer.verify_offline(folder) == ()
+
+    photograph = next((folder / "media" / "photographs").rglob("*.jpg"))
+    photograph.unlink()
+    staged = folder / "staged" / "kernels.table.json"
+    staged.write_bytes(staged.read_bytes()[:-1])
+    problems = wandb_writer.verify_offline(folder)
+    assert len(problems) == 2
+    assert any(photograph.name in line and "missing" in line for line in problems)
+    assert any("kernels.table.json" in line and "bytes" in line for line in problems)
+
+    (log,) = folder.glob("*/run-*.wandb")
+    log.write_bytes(log.read_bytes()[:-3])
+    assert any("cannot be read" in line for line in wandb_writer.verify_offline(folder))
+    assert wandb_writer.verify_offline(tmp_path / "none") == ()
+
+
+def test_large_tables_are_cut_and_hostile_text_stays_text(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(tmp_path / "run", shards=1)
+    run = open_run(path)
+    monkeypatch.setattr(wandb_rows, "MAX_TABLE_ROWS", 3)
+    kept = tuple(entry.id for entry in run.plan.images)
+    reason = "wandb-artifact://nobody/nothing:latest"
+    written = write(run, "wandb", WriterOptions(kept=kept, kept_reason=dict.fromkeys(kept, reason)))
+
+    names = [name for name in artifacts(path / "wandb") if name.startswith("images/")]
+    assert names == [f"images/{n}" for n in range(len(names))]
+    cells = [row for name in names for row in table(path / "wandb", name)["data"]]
+    assert [row[0] for row in cells] == [row.id for row in run.index]
+    assert len(cells) == 8
+    assert {row[8].strip() for row in cells} == {reason}
+    assert updates(path / "wandb", "summary")["complete"] is False
+    assert any("8 of 20" in note for note in written.notes)
+    assert any("tables" in note for note in written.notes)
+    assert wandb_writer.verify_offline(path / "wandb") == ()
+
+
+def test_off_writes_nothing_and_says_so(made: Made) -> None:
+    before = sorted(made.folder.rglob("*"))
+    written = write(open_run(made.run), "wandb", WriterOptions(kept=(), wandb="off"))
+    assert written.shown == 0
+    assert "off" in written.notes[0]
+    assert sorted(made.folder.rglob("*")) == before
+
+
+def test_without_wandb_the_error_says_how_to_install_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(WriterError, match="pip install wandb"):
+        write(open_run(made.run), "wandb", WriterOptions(kept=()))
+
+
+def test_a_name_that_wandb_refuses_is_one_sentence_and_the_former_sink_stays(made: Made) -> None:
+    before = sorted(made.folder.rglob("*"))
+    with pytest.raises(WriterError, match=r"(?s)refused.*a/b") as caught:
+        write(open_run(made.run), "wandb", WriterOptions(kept=(), wandb_project="a/b"))
+    assert "Traceback" not in str(caught.value)
+    assert sorted(made.folder.rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_writer_leaves_no_process(
+    sample_run: Path, tmp_path: Path, blow: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sample_run, run)
+    program = (
+        "import sys, time\n"
+        "from exporter.store import open_run\n"
+        "from exporter.writers import WriterOptions, write\n"
+        "from exporter.writers.wandb import writer as wandb\n"
+        "rows = wandb._kept\n"
+        "wandb._kept = lambda *given: (time.sleep(60), rows(*given))[1]\n"
+        "run = open_run(sys.argv[1])\n"
+        "write(run, 'wandb', WriterOptions(kept=tuple(e.id for e in run.plan.images)))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(run)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def wait_for(wanted: bool) -> bool:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if any("wandb-core" in line for line in processes_of(run)) is wanted:
+                return True
+            time.sleep(0.1)
+        return False
+
+    try:
+        assert wait_for(True)
+        process.send_signal(blow)
+        process.wait(20)
+        assert wait_for(False)
+        end = time.monotonic() + 10
+        while processes_of(run) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert processes_of(run) == []
+    finally:
+        process.kill()
+    if blow == signal.SIGINT:
+        assert not (run / "wandb").exists()
+        assert not (run / ".wandb.tmp").exists()
