@@ -13,6 +13,7 @@ from torch import nn
 
 from exporter.capture import guest
 from exporter.config import RunConfig
+from exporter.doors import load_function
 from exporter.engines import Job
 from exporter.engines.local import default_workers
 from exporter.engines.rows import inputs
@@ -31,7 +32,6 @@ from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
     ResolvedModel,
     adopt,
-    from_reference,
     match_labels,
     read_classes,
     resolve,
@@ -94,7 +94,7 @@ def plan_job(
         prepared = _first_readable(image_set, resolved.record.preprocessing)
         dtype = float_type(model)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
-        reshape = from_reference(config.reshape) if config.reshape else None
+        reshape = load_function(config.reshape) if config.reshape else None
         layers = choose_or_offer(
             model, example, config.layers, methods, output=config.output, reshape=reshape
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from exporter.models.classes import check_classes, read_classes
-from exporter.models.factories import from_reference, load_attribute
 from exporter.models.labels import LabelMatch, match_labels
 from exporter.models.resolve import ResolvedModel, adopt, resolve, with_output
 
@@ -12,8 +11,6 @@ __all__ = [
     "ResolvedModel",
     "adopt",
     "check_classes",
-    "from_reference",
-    "load_attribute",
     "match_labels",
     "read_classes",
     "resolve",

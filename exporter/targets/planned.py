@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.doors import load_reference
 from exporter.errors import ModelError, TargetError
-from exporter.models import load_attribute, with_output
+from exporter.models import with_output
 from exporter.records import ModelRecord
 from exporter.targets.detection import is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
@@ -130,7 +131,7 @@ def _located(given: Any, output: str | None, *, whole: bool) -> tuple[str | None
 
 def _function(spec: str) -> Callable[[Any], Any]:
     try:
-        found = load_attribute(spec, "function")
+        found = load_reference(spec, "function", ModelError)
     except ModelError as error:
         raise TargetError(f"the target {spec!r} is no class and no function: {error}") from None
     if not callable(found):

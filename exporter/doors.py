@@ -1,0 +1,133 @@
+"""Doors: what people add without editing the package, by a reference or by an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ConfigError, ExporterError, choices, one_line
+
+MAPS = "exporter.maps"
+WRITERS = "exporter.writers"
+SOURCES = "exporter.sources"
+METRICS = "exporter.metrics"
+ENGINES = "exporter.engines"
+
+
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name, as installed distributions declare them.
+
+    Nothing is imported. Where two distributions declare the same name, the first by its
+    distribution's name counts.
+    """
+    found = sorted(entry_points(group=group), key=lambda e: e.dist.name if e.dist else "")
+    return {entry.name: entry for entry in reversed(found)}
+
+
+def load_plugin(entry: EntryPoint) -> Any:
+    """Import what an entry point names.
+
+    Raises:
+        ConfigError: if it cannot be imported, with the distribution that declares it.
+    """
+    try:
+        return entry.load()
+    except Exception as error:  # somebody else's code
+        whose = entry.dist.name if entry.dist else "an installed package"
+        raise ConfigError(
+            f"the plug-in {entry.name!r} of {whose} ({entry.value}) cannot be loaded: "
+            f"{one_line(error)}; mend or uninstall {whose}"
+        ) from error
+
+
+def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigError) -> Any:
+    """Import what ``package.module:name`` or ``path/file.py:name`` names.
+
+    The current folder, or the file's own, is importable meanwhile. A file is run once: every
+    reference to it in one process gives the same module.
+
+    Args:
+        spec: the module or file, and the name in it.
+        what: what is expected there, for the message: ``factory``, ``function``, ``map``.
+        error: the kind of error to raise.
+
+    Raises:
+        ExporterError: of the given kind, if the module or the name is not there.
+    """
+    where, _, attribute = spec.rpartition(":")
+    if not where or not attribute:
+        raise error(f"{spec!r} is no {what}; write package.module:{what} or path/file.py:{what}")
+    found: Any
+    if where.endswith(".py"):
+        found = _import_file(Path(where), what, error)
+    else:
+        found = _import_module(where, what, error)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name in vars(found) if not name.startswith("_")]
+            raise error(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callable[..., Any]:
+    """Return a function of the user's: ``package.module:function`` or ``path/file.py:function``.
+
+    Raises:
+        ExporterError: of the given kind, if it is not there or cannot be called.
+    """
+    found: Callable[..., Any] = load_reference(spec, "function", error)
+    if not callable(found):
+        raise error(f"{spec!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+@contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    """Put a folder on the import path for a while, as ``python`` does with a script's."""
+    before = list(sys.path)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _import_module(name: str, what: str, error: type[ExporterError]) -> Any:
+    try:
+        with _importable(str(Path.cwd())):
+            return importlib.import_module(name)
+    except Exception as failure:
+        missing = getattr(failure, "name", None)
+        if isinstance(failure, ModuleNotFoundError) and missing and name.startswith(missing):
+            raise error(
+                f"there is no module {missing!r}; give an importable package.module:{what} or "
+                f"path/file.py:{what}"
+            ) from None
+        raise error(f"the module {name!r} cannot be imported: {one_line(failure)}") from failure
+
+
+def _import_file(file: Path, what: str, error: type[ExporterError]) -> Any:
+    if not file.is_file():
+        raise error(f"there is no file {str(file)!r} to take a {what} from")
+    name = f"_exporter_file_{file.stem}_{abs(hash(str(file.resolve()))):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    description = importlib.util.spec_from_file_location(name, file)
+    if description is None or description.loader is None:
+        raise error(f"the file {str(file)!r} is not a Python module")
+    module = importlib.util.module_from_spec(description)
+    sys.modules[name] = module
+    try:
+        with _importable(str(file.resolve().parent)):
+            description.loader.exec_module(module)
+    except Exception as failure:
+        del sys.modules[name]
+        raise error(f"the file {str(file)!r} cannot be run: {one_line(failure)}") from failure
+    return module
