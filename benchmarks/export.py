@@ -32,9 +32,9 @@ from torch import nn
 from benchmarks.photographs import make_photographs
 from exporter.config import RunConfig, build_config
 from exporter.engines.rows import inputs
-from exporter.export import run
 from exporter.images import open_images
 from exporter.models import resolve
+from exporter.run import run
 
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 LAYERS = {

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = given.run
         if run is None:
             from exporter.demo import demo_config
-            from exporter.export import run as export
+            from exporter.run import run as export
 
             run = Path(folder) / "demo"
             export(demo_config(run), command="exporter demo")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.explain import compute_maps
-    from exporter.export import export
+    from exporter.run import export
     from exporter.store import Run, open_run
 
 try:
@@ -22,7 +22,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 
 _HOMES = {
     "compute_maps": "exporter.explain",
-    "export": "exporter.export",
+    "export": "exporter.run",
     "Run": "exporter.store",
     "open_run": "exporter.store",
 }
@@ -32,8 +32,6 @@ __all__ = ["Run", "__version__", "compute_maps", "export", "open_run"]
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home on first use."""
-    # ``exporter.export`` is both the module of the chain and its one function: once the module is
-    # imported the import system binds it here, so it is callable itself (see exporter/export.py).
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'exporter' has no attribute {name!r}")

@@ -318,7 +318,7 @@ def demo_command(out: Path) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
     """List every layer of a model: name, type, output shape, parameters; and count them."""
-    from exporter.export import describe_layers
+    from exporter.run import describe_layers
 
     described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
     if as_json:
@@ -459,7 +459,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
-        from exporter.export import run
+        from exporter.run import run
 
         outcome = run(
             config,
@@ -477,9 +477,9 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
 def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
-        from exporter.export import estimate
         from exporter.maximise import describe_wanted
         from exporter.planning import plan_job
+        from exporter.run import estimate
         from exporter.store import refuse_taken
 
         refuse_taken(config.out, overwrite=overwrite, resume=resume)

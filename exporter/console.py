@@ -25,8 +25,8 @@ from exporter.config import RunConfig
 from exporter.records import FLAG_REASONS
 
 if TYPE_CHECKING:
-    from exporter.export import Outcome
     from exporter.records import Plan, Written
+    from exporter.run import Outcome
 
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that show what follows them in another order."""

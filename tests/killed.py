@@ -41,7 +41,7 @@ def _child(settings: dict[str, Any], out: str, at: int | None, resume: bool, log
             os.kill(os.getpid(), signal.SIGKILL)
 
     from exporter.config import build_config
-    from exporter.export import run
+    from exporter.run import run
 
     sys.addaudithook(audit)
     outcome = run(build_config(None, {**settings, "out": Path(out)}), resume=resume)
@@ -55,7 +55,7 @@ def main() -> None:
     import torch  # noqa: F401
     import torchvision  # noqa: F401
 
-    import exporter.export  # noqa: F401
+    import exporter.run  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

@@ -1,18 +1,14 @@
-"""The chain: from a model and an image set to a run folder and its sinks.
+"""The chain: from a model and an image set to a run folder and its writers.
 
 This module and its head, `exporter.planning`, are the only ones that know every stage.
-``exporter.export(...)`` is its function; the package's attribute of that name becomes this module
-once it is imported, so the module is callable too.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -351,13 +347,3 @@ class _Clock:
         self.laps[name] = now - self._last
         self._last = now
         return self.laps[name]
-
-
-class _CallableModule(ModuleType):
-    """Let ``exporter.export(...)`` mean the function whichever was imported first."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Run:
-        return export(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

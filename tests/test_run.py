@@ -12,8 +12,8 @@ from torch import nn
 
 import exporter
 from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
-from exporter.export import describe_layers
 from exporter.records import MAP_LEVELS
+from exporter.run import describe_layers
 
 
 class Small(nn.Module):
@@ -286,12 +286,6 @@ def test_a_set_without_one_readable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos/a.jpg").write_bytes(b"")
     with pytest.raises(ImageSetError, match=r"none of the 1 images .* can be read"):
         exporter.export(Small(), tmp_path / "photos", out=tmp_path / "run", **SETTINGS)
-
-
-def test_the_function_is_reached_whichever_was_imported_first() -> None:
-    import exporter.export
-
-    assert callable(exporter.export)
 
 
 def test_another_models_weights_are_not_mixed_into_a_run(photos: Path, tmp_path: Path) -> None:
