@@ -1,0 +1,93 @@
+"""What crosses a boundary between stages: frozen dataclasses, plain values, no torch.
+
+Units: pixels are in the original photograph (after its EXIF rotation) unless a name says ``view``,
+which is the square of pixels the model sees. Shapes are written (N, C, H, W).
+"""
+
+from exporter.records.channels import (
+    OUTPUT,
+    ChannelBatch,
+    ChannelRow,
+    KernelRecord,
+    MaximisedPicture,
+    own_name,
+)
+from exporter.records.images import (
+    Geometry,
+    ImageEntry,
+    Prepared,
+    Preprocessing,
+)
+from exporter.records.plan import (
+    SCHEMA_VERSION,
+    LayerRecord,
+    MethodRecord,
+    ModelRecord,
+    Plan,
+)
+from exporter.records.rows import (
+    FLAG_REASONS,
+    MAP_LEVELS,
+    Prediction,
+    Row,
+    StoredActivation,
+    StoredMap,
+)
+from exporter.records.sets import (
+    CalibrationBin,
+    ClassMap,
+    ClassRow,
+    ConfusedPair,
+    Faithfulness,
+    ImageQuality,
+    LayerRedundancy,
+    MethodAgreement,
+    MethodFaithfulness,
+    MethodRow,
+    RedundantPair,
+    SetSummary,
+    Strip,
+)
+from exporter.records.written import (
+    Totals,
+    Written,
+)
+
+__all__ = [
+    "FLAG_REASONS",
+    "MAP_LEVELS",
+    "OUTPUT",
+    "SCHEMA_VERSION",
+    "CalibrationBin",
+    "ChannelBatch",
+    "ChannelRow",
+    "ClassMap",
+    "ClassRow",
+    "ConfusedPair",
+    "Faithfulness",
+    "Geometry",
+    "ImageEntry",
+    "ImageQuality",
+    "KernelRecord",
+    "LayerRecord",
+    "LayerRedundancy",
+    "MaximisedPicture",
+    "MethodAgreement",
+    "MethodFaithfulness",
+    "MethodRecord",
+    "MethodRow",
+    "ModelRecord",
+    "Plan",
+    "Prediction",
+    "Prepared",
+    "Preprocessing",
+    "RedundantPair",
+    "Row",
+    "SetSummary",
+    "StoredActivation",
+    "StoredMap",
+    "Strip",
+    "Totals",
+    "Written",
+    "own_name",
+]

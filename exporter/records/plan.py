@@ -1,0 +1,141 @@
+"""What a run will do: ``plan.json``, with its model, layers and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exporter.records.images import ImageEntry, Preprocessing
+
+SCHEMA_VERSION = 1
+"""Version of the run folder's layout; a reader refuses a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One module of the model.
+
+    Attributes:
+        name: qualified name, ``""`` never occurs; a second call of the same module is ``name#2``.
+        type: class name, such as ``Conv2d``.
+        output: shape of the output for one image, without the batch; None where it is not a tensor
+            or the module never fired.
+        parameters: number of its own parameters (not its children's).
+        depth: 0 for a direct child of the model.
+        fired: whether its forward was called in the trial.
+    """
+
+    name: str
+    type: str
+    output: tuple[int, ...] | None
+    parameters: int
+    depth: int
+    fired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """What a run says of its model.
+
+    Attributes:
+        name: short name used in runs and titles, such as ``resnet50``.
+        spec: what the user asked for, such as ``torchvision:resnet50``.
+        weights: name of the weights, ``none`` for random ones.
+        checkpoint: name of the checkpoint file, or None.
+        classes: class names by index; empty where the model has none.
+        preprocessing: from photograph to input.
+        parameters: number of parameters.
+        output: path of the explained tensor inside the model's output, ``""`` for all of it.
+        outputs: number of values a row of the output (classes, for a classifier).
+        scores: what a prediction's score is: ``probability``, ``share`` of the plane's area (a
+            segmentation), or ``value``, the raw output.
+    """
+
+    name: str
+    spec: str
+    weights: str
+    checkpoint: str | None
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    parameters: int
+    output: str = ""
+    outputs: int = 0
+    scores: str = "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRecord:
+    """What a run says of one map method, so that a report needs no torch.
+
+    Attributes:
+        name: registry name, such as ``gradcam++``.
+        title: name as a paper writes it, such as ``Grad-CAM++``.
+        shows: what it shows, one sentence.
+        formula: the formula, in Unicode text.
+        paper: authors, title, venue, year.
+        url: where to find the paper.
+        cost: what it costs, in words (such as ``one backward, shared``).
+        caveats: how it misleads, one sentence.
+        relu: whether the definition ends in a ReLU; the stored map is always signed.
+        pixel: whether it gives a map at input resolution (layer ``""``).
+        settings: the settings used, name to text.
+    """
+
+    name: str
+    title: str
+    shows: str
+    formula: str
+    paper: str
+    url: str
+    cost: str
+    caveats: str
+    relu: bool
+    pixel: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do: ``plan.json``, written first and never changed.
+
+    Attributes:
+        schema: ``SCHEMA_VERSION``.
+        settings: the ``RunConfig`` as JSON values, without where it writes.
+        model: the model.
+        layers: the whole table of layers.
+        explained: names of the layers that maps are made of, shallow to deep.
+        layer_reason: why these layers, one line.
+        recorded: names of the layers whose activations are recorded.
+        methods: the map methods, in the order asked for.
+        target: what is explained, such as ``predicted``.
+        image_set: where the images came from, as text.
+        images: every image, in order.
+        shards: (start, stop) of each shard in ``images``.
+        label_match: how labels were matched to classes, one line; ``""`` where there are none.
+        label_index: class index by label, only where it is known.
+        execution: choices made by trial that could move a bit: memory format, dtype, device type.
+        versions: package versions.
+        command: the exact command line, or ``exporter.export(...)``.
+        created: ISO 8601 time in UTC; not compared on resume.
+        notes: what the user should know (layers that never fired, unreadable folders).
+    """
+
+    schema: int
+    settings: Mapping[str, object]
+    model: ModelRecord
+    layers: tuple[LayerRecord, ...]
+    explained: tuple[str, ...]
+    layer_reason: str
+    recorded: tuple[str, ...]
+    methods: tuple[MethodRecord, ...]
+    target: str
+    image_set: str
+    images: tuple[ImageEntry, ...]
+    shards: tuple[tuple[int, int], ...]
+    label_match: str
+    label_index: Mapping[str, int]
+    execution: Mapping[str, str]
+    versions: Mapping[str, str]
+    command: str
+    created: str
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,54 @@
+"""What a finished run says of itself: ``run.json``, and what writers made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What ``run.json`` says: its presence means the run is complete.
+
+    Attributes:
+        images: planned images.
+        read: images that were read.
+        skipped: (path, reason) of each that was not.
+        labelled: images whose label is a class of the model.
+        correct: of those, how many the first prediction got right.
+        flagged: maps that show nothing, by ``method layer flag`` (see ``FLAG_REASONS``).
+        checksums: SHA-256 of every shard and summary, by path relative to the run.
+        finished: ISO 8601 time in UTC.
+        seconds: wall-clock seconds of this session's computing.
+    """
+
+    images: int
+    read: int
+    skipped: tuple[tuple[str, str], ...]
+    labelled: int
+    correct: int
+    flagged: Mapping[str, int]
+    checksums: Mapping[str, str]
+    finished: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer made.
+
+    Attributes:
+        writer: its name.
+        path: the folder, relative to the run.
+        open: the file or command a person opens it with.
+        shown: images shown.
+        total: images in the run.
+        notes: what was left out and why, a line each.
+    """
+
+    writer: str
+    path: str
+    open: str
+    shown: int
+    total: int
+    notes: tuple[str, ...] = ()
