@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from exporter.capture.trial import Trial, parts, run_trial
 from exporter.errors import LayerError, choices
-from exporter.layers.layout import Layout, Reshape, layout_of, read_layout
+from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.layers.names import expand, is_pattern, split_suffix
 from exporter.layers.reach import reached_layers
 from exporter.layers.stages import Candidate, choose_stages
@@ -25,7 +25,8 @@ class LayerChoice:
     Attributes:
         names: in execution order, shallow to deep.
         reason: why these, one line.
-        layouts: how each one's output is read as (N, C, H, W).
+        layouts: how each one's output is read as (N, C, H, W), by the name that a capture of it
+            has (``block[0]`` for a part of a container).
     """
 
     names: tuple[str, ...]
@@ -71,13 +72,14 @@ def choose_layers(
     """
     given: dict[str, Layout] = {}
 
-    def watch(call: str, _child: nn.Module, _inputs: tuple[Any, ...], returned: Any) -> None:
+    def watch(call: str, child: nn.Module, _inputs: tuple[Any, ...], returned: Any) -> None:
         for suffix, tensor in parts(returned):
-            layout = read_layout(tensor, (example.shape[-2], example.shape[-1]), reshape)
-            if layout is not None and layout.kind == "given":
+            size = (example.shape[-2], example.shape[-1])
+            layout = read_layout(tensor, size, reshape, child if suffix == "" else None)
+            if layout is not None:
                 given[call + suffix] = layout
 
-    trial = run_trial(module, example, watch if reshape is not None else None)
+    trial = run_trial(module, example, watch)
     candidates = {candidate.name: candidate for candidate in _candidates(trial, given)}
     modules = {name: child for name, child in module.named_modules() if name}
     taken: set[str] = set()
@@ -112,7 +114,7 @@ def _candidates(trial: Trial, given: Mapping[str, Layout]) -> list[Candidate]:
     found = []
     for position, call in enumerate(trial.calls):
         for suffix, shape in call.shapes.items():
-            layout = given.get(call.name + suffix) or layout_of(shape, trial.size)
+            layout = given.get(call.name + suffix)
             # Windows and regions multiply the batch: such an output is not one plane an image.
             if layout is not None and shape[0] == trial.batch:
                 found.append(Candidate(call.name + suffix, position, layout))

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Reshape = Callable[[Tensor], Tensor]
 """What a user may give: from a layer's output, or its gradient, to (N, C, H, W)."""
 
+_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.GroupNorm,
+    nn.Upsample,
+)
+"""Modules whose four-dimensional output has its channels first."""
 _TOLERANCE = math.log(1.3)
 _CLEARLY = 0.02
 _PREFIXES = range(9)
@@ -19,7 +28,7 @@ _PREFIXES = range(9)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How to read a layer's output as (N, C, H, W).
+    """How to read a layer's output as (N, C, H, W), bound once to what a trial forward saw.
 
     Attributes:
         kind: ``nchw``, ``nhwc`` (Swin), ``tokens`` (N, L, C) (ViT), or ``given`` where the user's
@@ -29,6 +38,8 @@ class Layout:
         width: columns.
         prefix: tokens before the image's own (class and register tokens).
         reshape: the user's function, for ``given``.
+        shape: of one image's output as the module gave it in the trial.
+        evidence: why it is read like this, in a short phrase.
     """
 
     kind: Literal["nchw", "nhwc", "tokens", "given"]
@@ -37,6 +48,12 @@ class Layout:
     width: int
     prefix: int = 0
     reshape: Reshape | None = None
+    shape: tuple[int, ...] = field(default=(), compare=False)
+    evidence: str = field(default="", compare=False)
+
+    def fits(self, values: Tensor) -> bool:
+        """Say whether an output has the shape, image by image, that the layout was read from."""
+        return tuple(values.shape[1:]) == self.shape
 
     def spatial(self, values: Tensor) -> Tensor:
         """Return the layer's output, or its gradient, as (N, C, H, W).
@@ -55,25 +72,47 @@ class Layout:
         return grid.permute(0, 3, 1, 2)
 
 
-def read_layout(tensor: Tensor, size: tuple[int, int], reshape: Reshape | None) -> Layout | None:
-    """Say how a layer's output lies in the plane, by the user's function where there is one.
+def read_layout(
+    tensor: Tensor,
+    size: tuple[int, int],
+    reshape: Reshape | None = None,
+    module: nn.Module | None = None,
+) -> Layout | None:
+    """Say how a layer's output lies in the plane, and why.
 
-    Where that function fails on an output, or gives no (N, C, H, W) of it, the output is read from
-    its shape: a function for a model's tokens need not fit its convolutions.
+    The user's function says so where there is one. Where it fails on an output, or gives no
+    (N, C, H, W) of it, the output is read as without one: a function for a model's tokens need not
+    fit its convolutions.
 
     Args:
         tensor: what the layer returned.
         size: (height, width) of the model's input.
         reshape: the user's function.
+        module: the layer; its type decides where it leaves no choice.
     """
+    shape = tuple(tensor.shape)
     if reshape is not None:
         try:
-            made = reshape(tensor)
+            laid = reshape(tensor)
         except Exception:
-            made = None
-        if isinstance(made, Tensor) and made.dim() == 4 and len(made) == len(tensor):
-            return Layout("given", made.shape[1], made.shape[2], made.shape[3], reshape=reshape)
-    return layout_of(tuple(tensor.shape), size)
+            laid = None
+        if isinstance(laid, Tensor) and laid.dim() == 4 and len(laid) == len(tensor):
+            sizes = (laid.shape[1], laid.shape[2], laid.shape[3])
+            return Layout(
+                "given", *sizes, reshape=reshape, shape=shape[1:], evidence="the reshape function"
+            )
+    if len(shape) == 4 and min(shape) > 0:
+        kind = type(module).__name__
+        if isinstance(module, _FIRST):
+            evidence = f"a {kind} has its channels first"
+            return Layout("nchw", *shape[1:], shape=shape[1:], evidence=evidence)
+        if type(module) is nn.Linear or (
+            # A subclass may permute; one over more axes than the last says nothing of them.
+            type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
+        ):
+            evidence = f"a {kind} has its channels last"
+            return Layout("nhwc", shape[3], *shape[1:3], shape=shape[1:], evidence=evidence)
+    return layout_of(shape, size)
 
 
 def layout_of(shape: tuple[int, ...], size: tuple[int, int]) -> Layout | None:
@@ -91,14 +130,19 @@ def layout_of(shape: tuple[int, ...], size: tuple[int, int]) -> Layout | None:
     if len(shape) == 4 and min(shape) > 0:
         first = abs(math.log(shape[2] / shape[3]) - ratio)
         last = abs(math.log(shape[1] / shape[2]) - ratio)
+        own = shape[1:]
         if last <= _TOLERANCE and last + _CLEARLY < first:
-            return Layout("nhwc", shape[3], shape[1], shape[2])
-        return Layout("nchw", shape[1], shape[2], shape[3])
+            evidence = f"its first two axes, {own[0]}×{own[1]}, have the input's proportions"
+            return Layout("nhwc", shape[3], *own[:2], shape=own, evidence=evidence)
+        evidence = f"its last two axes, {own[1]}×{own[2]}, fit the input's proportions best"
+        return Layout("nchw", *own, shape=own, evidence=evidence)
     if len(shape) == 3:
         for prefix in _PREFIXES:
             grid = _grid(shape[1] - prefix, size)
             if grid is not None:
-                return Layout("tokens", shape[2], *grid, prefix=prefix)
+                before = f" after {prefix} of their own" if prefix else ""
+                evidence = f"{shape[1]} tokens are a grid of {grid[0]}×{grid[1]}{before}"
+                return Layout("tokens", shape[2], *grid, prefix, shape=shape[1:], evidence=evidence)
     return None
 
 
