@@ -29,8 +29,8 @@ class PreprocessingConfig(BaseModel):
         resize: shorter side after resizing, (height, width), or 0 for no resizing.
         crop: ``center`` or ``none``.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
-        mean: a value a channel, in [0, 1] units.
-        std: a value a channel, in [0, 1] units; its length is the number of channels.
+        mean: one value per channel, in [0, 1] units.
+        std: one value per channel, in [0, 1] units; its length is the number of channels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +46,8 @@ class PreprocessingConfig(BaseModel):
     def _same_channels(self) -> PreprocessingConfig:
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean has {len(self.mean)} values and std has {len(self.std)}; give one a channel"
+                f"mean has {len(self.mean)} values and std has {len(self.std)}; give one per "
+                "channel"
             )
         return self
 
@@ -55,11 +56,11 @@ class WriterConfig(BaseModel):
     """What only the writers read; it decides nothing of a run's contents.
 
     Attributes:
-        writers: which sinks are written.
+        writers: which writers run.
         keep: images that go to TensorBoard and W&B and whose strongest channels the report shows,
             a number or ``all``.
-        report_url: where the HTML report will be published, for links from the other sinks.
-        tensorboard_url: where TensorBoard will be, for links from the other sinks.
+        report_url: where the HTML report will be published, for links from the other writers.
+        tensorboard_url: where TensorBoard will be, for links from the other writers.
         wandb: ``offline``, ``online`` or ``off``.
         wandb_project: project of the W&B run.
         wandb_entity: entity of the W&B run.
@@ -127,19 +128,20 @@ class RunConfig(WriterConfig):
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
         reshape: ``module:function`` or ``path/file.py:function``, from a layer's output to
             (N, C, H, W), where its shape does not tell how it lies.
-        batch_size: images a forward.
-        shard_size: images a shard.
+        batch_size: images per forward pass.
+        shard_size: images per shard.
         workers: decoding threads; 0 chooses.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         seed: seeds the weights where there are none, and every random choice.
         limit: the first so many images, or None for all.
-        classes: file of class names, one a line, or a JSON list.
-        top_k: predictions kept an image.
+        classes: file of class names, one per line, or a JSON list.
+        top_k: predictions kept per image.
         activations: layers whose strongest channels are recorded; ``auto`` is the explained ones.
-        activation_channels: channels kept a layer and image.
+        activation_channels: channels kept per layer and image.
         kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
-        fuse: ``mean``, ``max`` or ``product`` for a map of all explained layers besides theirs.
-        quality: whether maps are held against the model: deletion, insertion and ROAD.
+        fuse: ``mean``, ``max`` or ``product``: how the maps of all explained layers are combined
+            into one more.
+        faithfulness: whether deletion, insertion and ROAD are measured.
         maximise: channels and classes that pictures are made for, ``LAYER:CHANNELS`` and settings.
         preprocessing: overrides of the preprocessing.
     """
@@ -166,9 +168,17 @@ class RunConfig(WriterConfig):
     activation_channels: Annotated[int, Field(ge=0)] = 8
     kernels: tuple[str, ...] = ("auto",)
     fuse: Literal["mean", "max", "product"] | None = None
-    quality: bool = False
+    faithfulness: bool = False
     maximise: tuple[str, ...] = ()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "quality" in values:
+            values = {"faithfulness": values["quality"], **values}
+            del values["quality"]
+        return values
 
     @field_validator("maps", "layers", "activations", "kernels", "maximise")
     @classmethod

@@ -201,7 +201,7 @@ def plan_job(
             workers=config.workers or default_workers(device),
             masks=asked.scorer.takes_masks,
             dtype=dtype,
-            quality=config.quality,
+            faithfulness=config.faithfulness,
             maximised=maximised,
             output=config.output,
             reshape=reshape,

@@ -156,7 +156,7 @@ def run(
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
-        parts = (*PARTS, QUALITY) if job.quality else PARTS
+        parts = (*PARTS, QUALITY) if job.faithfulness else PARTS
         folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=parts)
         scope = Scope.of(folder.plan)
         with folder:
@@ -167,7 +167,7 @@ def run(
                 merged = merge_set(folder.summaries, scope)
                 seconds += _maximise(job, folder, channels, merged.tables["classes"], watch)
                 measured = {}
-                if job.quality:
+                if job.faithfulness:
                     measured[QUALITY] = merge_faithfulness(folder.summaries(QUALITY), scope)
                 folder.write_set(merged.tables | measured, merged.summary)
                 folder.finish(seconds, channels)
@@ -196,7 +196,7 @@ def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
             folder.write_summary(index, channel_table(channels))
         for name, table in shard_parts(rows, channels, scope, masks).items():
             folder.write_summary(index, table, name)
-        if job.quality:
+        if job.faithfulness:
             measured = [one for part in parts for one in part.quality]
             folder.write_summary(index, faithfulness_table(measured), QUALITY)
         folder.write_shard(index, rows)

@@ -86,6 +86,13 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         build_config(tmp_path / "none.toml", dict(NEEDED))
 
 
+def test_the_former_name_of_a_setting_still_works(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("quality = true\n")
+    assert build_config(file, dict(NEEDED)).faithfulness
+    assert build_config(None, {**NEEDED, "quality": True}).settings()["faithfulness"] is True
+
+
 def test_settings_leave_out_only_what_moves_no_value() -> None:
     config = build_config(None, dict(NEEDED))
     left_out = set(RunConfig.model_fields) - set(config.settings())

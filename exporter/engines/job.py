@@ -31,7 +31,7 @@ class Job:
         workers: decoding threads; 0 decodes where the model runs.
         masks: whether the target needs each image's given mask.
         dtype: type of the model's numbers, which its inputs take.
-        quality: whether maps are held against the model on variants of each image.
+        faithfulness: whether deletion, insertion and ROAD are measured.
         maximised: channels that pictures are made for, after the pass.
         output: path of the explained tensor inside the model's output, or None for the guess.
         reshape: the user's function from a layer's output to (N, C, H, W), or None.
@@ -48,7 +48,7 @@ class Job:
     workers: int
     masks: bool = False
     dtype: torch.dtype = torch.float32
-    quality: bool = False
+    faithfulness: bool = False
     maximised: tuple[Wanted, ...] = ()
     output: str | None = None
     reshape: Reshape | None = None

@@ -113,7 +113,7 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
         next(explained) if item is not None else _unread(entry, error)
         for (entry, error), item in zip(_pairs(loaded), loaded.prepared, strict=True)
     )
-    quality = _quality(job, explainer, seen, made, host) if job.quality else ()
+    quality = _quality(job, explainer, seen, made, host) if job.faithfulness else ()
     return Computed(rows, tuple(_channels(seen, host)), tuple(quality))
 
 

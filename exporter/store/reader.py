@@ -284,7 +284,7 @@ class Run:
         return pa.concat_tables(tables) if tables else None
 
     def faithfulness(self) -> tuple[MethodFaithfulness, ...]:
-        """Return deletion, insertion and ROAD of each method; nothing without ``--quality``."""
+        """Return each method's deletion, insertion and ROAD; none without ``--faithfulness``."""
         return read_records(self.path, "quality", MethodFaithfulness)
 
     def image_faithfulness(self) -> Iterator[Faithfulness]:

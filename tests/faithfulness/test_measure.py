@@ -152,7 +152,7 @@ def run(photos: Path, out: Path, **settings: object) -> exporter.Run:
         maps=("gradcam", "eigencam"),
         layers=("1", "3"),
         preprocessing={"size": 32},
-        **{"writers": (), "quality": True, **settings},
+        **{"writers": (), "faithfulness": True, **settings},
     )
 
 
@@ -189,7 +189,7 @@ def test_any_cut_into_shards_and_batches_gives_the_same_values(
 
 
 def test_without_the_flag_nothing_of_it_is_there(photos: Path, tmp_path: Path) -> None:
-    made = run(photos, tmp_path / "run", quality=False, writers=("html",))
+    made = run(photos, tmp_path / "run", faithfulness=False, writers=("html",))
     assert made.faithfulness() == ()
     assert list(made.image_faithfulness()) == []
     assert not list((tmp_path / "run").rglob("*quality.parquet"))
@@ -200,7 +200,7 @@ def test_one_value_has_no_probability_and_no_measure(photos: Path, tmp_path: Pat
     single = nn.Sequential(*model()[:-1], nn.Linear(8, 1))
     made = exporter.export(
         single, photos, out=tmp_path / "run", writers=(), maps=("gradcam",), layers=("3",),
-        target="value", preprocessing={"size": 32}, quality=True,
+        target="value", preprocessing={"size": 32}, faithfulness=True,
     )  # fmt: skip
     (row,) = made.faithfulness()
     assert (row.images, row.deletion, row.road) == (0, None, None)
@@ -210,9 +210,9 @@ def test_the_flag_wins_over_the_file_only_where_it_is_given(tmp_path: Path) -> N
     from exporter.config import build_config
 
     file = tmp_path / "run.toml"
-    file.write_text("quality = true\n", encoding="utf-8")
+    file.write_text("faithfulness = true\n", encoding="utf-8")
     given = {"model": "m", "images": "i", "out": tmp_path}
-    assert build_config(file, {"quality": None}, **given).quality
-    assert not build_config(None, {}, **given).quality
-    flag = next(one for one in group.commands["run"].params if one.name == "quality")
+    assert build_config(file, {"faithfulness": None}, **given).faithfulness
+    assert not build_config(None, {}, **given).faithfulness
+    flag = next(flag for flag in group.commands["run"].params if flag.name == "faithfulness")
     assert flag.default is None

@@ -1,0 +1,162 @@
+"""Commands that look at models, methods and runs; none of them computes a map."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from exporter.cli.exit_codes import BAD_REQUEST, DONE
+from exporter.cli.flags import given, writer_flags
+from exporter.config import build_writer_config
+from exporter.console import ERR, OUT, Bar, counted, explained, marked, say_written
+
+
+@click.command("layers")
+@click.argument("spec")
+@click.option(
+    "--weights",
+    default="none",
+    show_default=True,
+    metavar="W",
+    help="Name of the weights; the table needs none.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A .pt or .safetensors file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
+    """List every layer of a model: name, type, output shape, parameters; and count them."""
+    from exporter.run import describe_layers
+
+    described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
+    if as_json:
+        OUT.out(json.dumps(described, indent=1), highlight=False)
+        return DONE
+    table = Table("layer", "type", "output shape", "parameters", box=None, pad_edge=False)
+    table.columns[3].justify = "right"
+    explained = set(described["explained"])
+    for layer in described["layers"]:
+        shape = (
+            "×".join(map(str, layer["output"]))
+            if layer["output"]
+            else ("—" if layer["fired"] else "never called")
+        )
+        mark = " [green]◀ explained[/]" if layer["name"] in explained else ""
+        table.add_row(
+            "  " * layer["depth"] + marked(layer["name"]) + mark,
+            marked(layer["type"]),
+            shape,
+            f"{layer['parameters']:,}",
+        )
+    OUT.print(table)
+    OUT.print()
+    for name, count in described["counts"].items():
+        OUT.print(f"{marked(str(name))}: {marked(str(count))}")
+    OUT.print(
+        marked(
+            f"explained by default: {', '.join(described['explained']) or 'none'} "
+            f"({described['reason']})"
+        )
+    )
+    return DONE
+
+
+@click.command("maps")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def maps_command(as_json: bool) -> int:
+    """List every map method: what it shows, its cost, formula and paper."""
+    from exporter.maps import METHODS
+
+    records = [method.record for method in METHODS.values()]
+    if as_json:
+        fields = (
+            "name",
+            "title",
+            "shows",
+            "formula",
+            "paper",
+            "url",
+            "cost",
+            "caveats",
+            "relu",
+            "pixel",
+            "settings",
+        )
+        OUT.out(
+            json.dumps(
+                [
+                    {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
+                    for record in records
+                ],
+                indent=1,
+                ensure_ascii=False,
+            ),
+            highlight=False,
+        )
+        return DONE
+    for record in records:
+        OUT.print(f"[bold]{marked(record.name)}[/]  {marked(record.title)}")
+        for text in (
+            record.shows,
+            record.formula,
+            f"cost: {record.cost}",
+            *(
+                ["settings: " + ", ".join(map("=".join, record.settings.items()))]
+                * bool(record.settings)
+            ),
+            f"{record.paper} {record.url}",
+        ):
+            OUT.print("    " + marked(text))
+        OUT.print()
+    return DONE
+
+
+@click.command("render")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@writer_flags
+def render_command(run_folder: Path, **flags: Any) -> int:
+    """Run the writers again from a run folder; no model, no torch."""
+    from exporter.sinks import remembered, write_sinks
+    from exporter.store import open_run
+
+    opened = open_run(run_folder)
+    config = build_writer_config({**remembered(run_folder), **given(flags)})
+    if not opened.complete:
+        ERR.print(
+            f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} shards "
+            "are there"
+        )
+    with Bar() as bar:
+        written, failed = write_sinks(opened, config, bar)
+    say_written(run_folder, written, failed)
+    return BAD_REQUEST if failed else DONE
+
+
+@click.command("check")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def check_command(run_folder: Path) -> int:
+    """Check that every shard, image and link of a run is there and whole."""
+    from exporter.store import check, open_run
+    from exporter.writers.wandb.writer import verify_offline
+
+    problems = list(check(run_folder))
+    if (run_folder / "wandb").is_dir():
+        problems.extend(verify_offline(run_folder / "wandb"))
+    for problem in problems:
+        OUT.print("[red]✗[/] " + marked(problem))
+    if problems:
+        return BAD_REQUEST
+    opened = open_run(run_folder)
+    OUT.print(
+        f"[green]✓[/] {marked(str(run_folder))} is whole: {len(opened.plan.images)} images in "
+        f"{counted(len(opened.plan.shards), 'shard')}, "
+        f"{explained(opened.plan)}"
+    )
+    return DONE
