@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Tests of small models gain nothing from more threads than workers.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-quick lint format bench parity screenshots clean
+.PHONY: help install demo test test-quick lint format bench parity gpu screenshots clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ bench: $(VENV)/.test ## Measure the export against its floor (prints JSON)
 
 parity: $(VENV)/.test ## Compare every map with its paper's formula (prints JSON)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --json
+
+gpu: ## Run the CUDA tests and measure on a card, with the Python of the machine (prints JSON)
+	$(PYTHON) -m pytest -m gpu -p no:cacheprovider tests
+	$(PYTHON) -m benchmarks.gpu
 
 screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
 	$(BIN)/python -m benchmarks.screenshots
