@@ -1,0 +1,137 @@
+"""docs/api.md says what the code says: it is written from signatures and docstrings.
+
+``python tests/test_api.py`` writes the page again. The examples on it are the docstrings' doctests,
+which run with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+import exporter
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "api.md"
+
+SECTIONS = {
+    "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
+    "Maps of a batch": ("exporter.compute_maps",),
+    "Errors": ("exporter.errors",),
+}
+"""What is public, by the heading it stands under: functions, classes, or a module's classes."""
+
+
+def page() -> str:
+    """Return docs/api.md as it should be."""
+    lines = [
+        "# The Python API",
+        "",
+        "Written from signatures and docstrings by `python tests/test_api.py`; the tests run every",
+        "example. What is not on this page may change without notice.",
+        "",
+    ]
+    package = griffe.load("exporter", search_paths=[str(ROOT)], docstring_parser="google")
+    for heading, names in SECTIONS.items():
+        lines += [f"## {heading}", ""]
+        for name in names:
+            lines += _described(package, name)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _described(package: Any, name: str) -> Iterator[str]:
+    documented = _home(package, name)
+    if documented.is_module:
+        yield from _text(documented)
+        for child in documented.classes.values():
+            yield from _entry(child, f"{name}.{child.name}")
+        return
+    yield from _entry(documented, name)
+    if documented.is_class:
+        for child in documented.members.values():
+            if child.is_public and child.docstring and (child.is_function or child.is_attribute):
+                yield from _entry(child, f"{documented.name}.{child.name}", depth=4)
+
+
+def _home(package: Any, name: str) -> Any:
+    """Find what a public name stands for: a lazy name of the package is looked up in its home."""
+    path = name.removeprefix("exporter.")
+    homes: dict[str, str] = vars(exporter)["_HOMES"]
+    if path in homes:
+        path = f"{homes[path]}.{path}".removeprefix("exporter.")
+    found = package[path]
+    return found.final_target if found.is_alias else found
+
+
+def _entry(documented: Any, name: str, *, depth: int = 3) -> Iterator[str]:
+    yield from (f"{'#' * depth} `{name}`", "")
+    if documented.is_function:
+        yield from ("```python", _signature(documented), "```", "")
+    elif documented.is_class and any(str(base) != "Exception" for base in documented.bases):
+        yield from (f"A kind of `{documented.bases[0]}`.", "")
+    yield from _text(documented)
+
+
+def _signature(function: Any) -> str:
+    """Lay a signature out as ruff would: on one line where it fits, else a parameter per line."""
+    whole = str(function.signature())
+    if len(whole) <= 88:
+        return whole
+    opening, _, rest = whole.partition("(")
+    inside, _, ending = rest.rpartition(")")
+    parts, level, start = [], 0, 0
+    for place, character in enumerate(inside):
+        level += (character in "[({") - (character in "])}")
+        if character == "," and level == 0:
+            parts.append(inside[start:place].strip())
+            start = place + 1
+    parts.append(inside[start:].strip())
+    return "\n".join((f"{opening}(", *(f"    {part}," for part in parts), f"){ending}"))
+
+
+def _text(documented: Any) -> Iterator[str]:
+    if documented.docstring is None:
+        return
+    for section in documented.docstring.parsed:
+        kind, value = section.kind.value, section.value
+        if kind == "text":
+            yield from (_flowing(value, lines=True), "")
+        elif kind in ("parameters", "attributes"):
+            yield from (f"{kind.capitalize()}:", "")
+            yield from (f"- `{item.name}`: {_flowing(item.description)}" for item in value)
+            yield ""
+        elif kind in ("returns", "yields"):
+            yield from (
+                f"{kind.capitalize()}: " + " ".join(_flowing(v.description) for v in value),
+                "",
+            )
+        elif kind == "raises":
+            yield from ("Raises:", "")
+            yield from (f"- `{item.annotation}`: {_flowing(item.description)}" for item in value)
+            yield ""
+        elif kind == "examples":
+            for part, text in value:
+                fenced = part.value == "examples"
+                yield from (("```pycon", text, "```", "") if fenced else (text, ""))
+
+
+def _flowing(text: str, *, lines: bool = False) -> str:
+    """Write a docstring's text as Markdown, in one line unless ``lines``."""
+    return (text if lines else " ".join(text.split())).replace("``", "`")
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/test_api.py"
+
+
+def test_everything_public_is_on_the_page() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in set(exporter.__all__) - {"__version__"}:
+        assert f"### `exporter.{name}`" in text, f"exporter.{name} is not in SECTIONS"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
