@@ -33,9 +33,9 @@ from typing import Any
 
 from benchmarks.report_runs import write_run
 from exporter.config import WriterConfig
-from exporter.sinks import writer_options
 from exporter.store import open_run
 from exporter.writers import write
+from exporter.writers.writing import writer_options
 
 COUNTS = (100, 10_000, 100_000)
 GOAL_BYTES = 30_000
@@ -115,7 +115,7 @@ def measure(count: int, work: Path, browser: Any) -> dict[str, Any]:
     synthesised = time.perf_counter() - start
     _say(f"  synthesised in {synthesised:.0f} s")
     run = open_run(run_folder)
-    options = writer_options(run, WriterConfig())
+    options = writer_options(run, WriterConfig())["html"]
     start = time.perf_counter()
     write(run, "html", options)
     written = time.perf_counter() - start

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from exporter.config import WriterConfig
 from exporter.render import encode_jpeg
-from exporter.sinks import writer_options
 from exporter.store import open_run
 from exporter.writers import write
+from exporter.writers.writing import writer_options
 
 ROOT = Path(__file__).parents[1]
 WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = Path(folder) / "demo"
             export(demo_config(run), command="exporter demo")
         opened = open_run(run)
-        write(opened, "html", writer_options(opened, WriterConfig()))
+        write(opened, "html", writer_options(opened, WriterConfig())["html"])
         report = run.resolve() / "html"
         out = images / "report"
         shutil.rmtree(out, ignore_errors=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from exporter.errors import ConfigError, choices
+from exporter.errors import ConfigError, ExporterError, choices
+from exporter.writers import Writer, find_writer
+from exporter.writers.options import (
+    HtmlSettings,
+    LinkSettings,
+    TensorBoardSettings,
+    WandbSettings,
+)
 
 DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
-WRITERS = ("tensorboard", "wandb", "html")
-
-_UNITS = {None: 1, "k": 1000, "M": 10**6, "G": 10**9}
+OWN_WRITERS = ("tensorboard", "wandb", "html")
+"""What is written unless told otherwise."""
 
 Positive = Annotated[int, Field(gt=0)]
 
-_C = TypeVar("_C", bound="WriterConfig")
+_M = TypeVar("_M", bound=BaseModel)
 
 
 class PreprocessingConfig(BaseModel):
@@ -52,60 +57,45 @@ class PreprocessingConfig(BaseModel):
         return self
 
 
-class WriterConfig(BaseModel):
+class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSettings):
     """What only the writers read; it decides nothing of a run's contents.
 
     Attributes:
         writers: which writers run.
         keep: images that go to TensorBoard and W&B and whose strongest channels the report shows,
             a number or ``all``.
-        report_url: where the HTML report will be published, for links from the other writers.
-        tensorboard_url: where TensorBoard will be, for links from the other writers.
-        wandb: ``offline``, ``online`` or ``off``.
-        wandb_project: project of the W&B run.
-        wandb_entity: entity of the W&B run.
-        step: step of the TensorBoard summaries, such as the checkpoint's epoch.
-        single_file: write the HTML report as one file too, ``RUN/html/report.html``.
-        max_size: most bytes of that file: a number, or text such as ``20MB``.
+        writer_options: options of writers by the writer's name, a table each; for those that are
+            installed beside the exporter.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    writers: tuple[str, ...] = WRITERS
+    writers: tuple[str, ...] = OWN_WRITERS
     keep: Annotated[int, Field(ge=0)] | Literal["all"] = 64
-    report_url: str | None = None
-    tensorboard_url: str | None = None
-    wandb: Literal["offline", "online", "off"] = "offline"
-    wandb_project: str = "exporter"
-    wandb_entity: str | None = None
-    step: Annotated[int, Field(ge=0)] = 0
-    single_file: bool = False
-    max_size: Positive = 20_000_000
-
-    @field_validator("max_size", mode="before")
-    @classmethod
-    def _bytes(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G)?B?", value.strip())
-        if found is None:
-            raise ValueError(f"{value!r} is no size; write it like 500kB, 20MB or 1.5GB")
-        return round(float(found[1]) * _UNITS[found[2]])
+    writer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("writers")
     @classmethod
     def _known_writers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in WRITERS:
-                raise ValueError(f"no writer is called {name!r}; {choices(name, WRITERS)}")
+            _known(name)
         return tuple(dict.fromkeys(value))
 
-    @field_validator("report_url", "tensorboard_url")
+    @field_validator("writer_options")
     @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is not a web address; begin it with http:// or https://")
+    def _known_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, options in value.items():
+            model = _known(name).options
+            try:
+                model.model_validate(options)
+            except ValidationError as error:
+                raise ValueError(f"of the writer {name!r}, {_sentence(error, model)}") from None
         return value
+
+
+def _known(name: str) -> Writer:
+    try:
+        return find_writer(name)
+    except ExporterError as error:
+        raise ValueError(str(error)) from None
 
 
 class RunConfig(WriterConfig):
@@ -226,7 +216,7 @@ def build_writer_config(values: dict[str, Any]) -> WriterConfig:
     return _checked(WriterConfig, values)
 
 
-def _checked(kind: type[_C], values: dict[str, Any]) -> _C:
+def _checked(kind: type[_M], values: dict[str, Any]) -> _M:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +30,16 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     """
     found = sorted(entry_points(group=group), key=lambda e: e.dist.name if e.dist else "")
     return {entry.name: entry for entry in reversed(found)}
+
+
+def writer_names() -> tuple[str, ...]:
+    """Return the names of all writers: the packages of ``exporter/writers``, then the plug-ins'.
+
+    A name is a folder in the run too, so a plug-in's that is no plain word is left out.
+    """
+    room = pkgutil.iter_modules([str(Path(__file__).parent / "writers")])
+    added = [name for name in plugins(WRITERS) if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)]
+    return tuple(dict.fromkeys([*(package.name for package in room if package.ispkg), *added]))
 
 
 def load_plugin(entry: EntryPoint) -> Any:

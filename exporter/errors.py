@@ -47,7 +47,7 @@ class RunError(ExporterError):
 
 
 class WriterError(ExporterError):
-    """A sink that cannot be written; the run itself stays whole."""
+    """A log or report that cannot be written; the run itself stays whole."""
 
 
 def one_line(error: BaseException) -> str:

@@ -28,7 +28,6 @@ from exporter.models import resolve
 from exporter.planning import float_type, plan_job
 from exporter.records import OUTPUT, Row, Written
 from exporter.render import encode_png, kernel_sheet
-from exporter.sinks import write_sinks
 from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
 from exporter.summaries import (
     PARTS,
@@ -42,6 +41,7 @@ from exporter.summaries import (
     shard_parts,
 )
 from exporter.watch import Silence, Watch
+from exporter.writers.writing import write_all
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def run(
                 folder.write_set(merged.tables | measured, merged.summary)
                 folder.finish(seconds, channels)
     opened = open_run(config.out)
-    written, failed = write_sinks(opened, config, watch)
+    written, failed = write_all(opened, config, watch)
     clock.lap("write")
     return Outcome(opened, written, failed, clock.laps)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from exporter.config import WRITERS
+from exporter.errors import ConfigError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -41,7 +41,21 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     if values.get("keep", "all") != "all":
         with contextlib.suppress(ValueError):
             values["keep"] = int(values["keep"])
+    if "writer_options" in values:
+        values["writer_options"] = _tables(values["writer_options"])
     return values
+
+
+def _tables(options: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return ``NAME.KEY=VALUE`` texts as a table of options per writer."""
+    tables: dict[str, dict[str, str]] = {}
+    for text in options:
+        place, sign, value = text.partition("=")
+        name, dot, key = place.partition(".")
+        if not (sign and dot and key):
+            raise ConfigError(f"the writer option {text!r} is not NAME.KEY=VALUE")
+        tables.setdefault(name, {})[key.replace("-", "_")] = value
+    return tables
 
 
 _RUN = (
@@ -169,8 +183,9 @@ _WRITERS = (
         "--writer",
         "writers",
         multiple=True,
-        type=click.Choice(WRITERS),
-        help="A writer to run; repeatable.  [default: all three]",
+        metavar="NAME",
+        help="A writer to run: tensorboard, wandb, html or an installed one; repeatable.  "
+        "[default: these three]",
     ),
     click.option(
         "--keep",
@@ -202,6 +217,13 @@ _WRITERS = (
         "--max-size",
         metavar="SIZE",
         help="Largest size of that file; images are chosen to fit.  [default: 20MB]",
+    ),
+    click.option(
+        "--writer-option",
+        "writer_options",
+        multiple=True,
+        metavar="NAME.KEY=VALUE",
+        help="An option of an installed writer; repeatable.",
     ),
 )
 

@@ -123,8 +123,8 @@ def maps_command(as_json: bool) -> int:
 @writer_flags
 def render_command(run_folder: Path, **flags: Any) -> int:
     """Run the writers again from a run folder; no model, no torch."""
-    from exporter.sinks import remembered, write_sinks
     from exporter.store import open_run
+    from exporter.writers.writing import remembered, write_all
 
     opened = open_run(run_folder)
     config = build_writer_config({**remembered(run_folder), **given(flags)})
@@ -134,7 +134,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
             "are there"
         )
     with Bar() as bar:
-        written, failed = write_sinks(opened, config, bar)
+        written, failed = write_all(opened, config, bar)
     say_written(run_folder, written, failed)
     return BAD_REQUEST if failed else DONE
 
@@ -144,11 +144,9 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 def check_command(run_folder: Path) -> int:
     """Check that every shard, image and link of a run is there and whole."""
     from exporter.store import check, open_run
-    from exporter.writers.wandb.writer import verify_offline
+    from exporter.writers import check as check_written
 
-    problems = list(check(run_folder))
-    if (run_folder / "wandb").is_dir():
-        problems.extend(verify_offline(run_folder / "wandb"))
+    problems = [*check(run_folder), *check_written(open_run(run_folder))]
     for problem in problems:
         OUT.print("[red]✗[/] " + marked(problem))
     if problems:

@@ -1,4 +1,4 @@
-"""Whether every shard, image and link of a run is there and whole."""
+"""Whether every shard, image and kernel of a run is there and whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
 from exporter.store.files import sha256
-from exporter.store.links import broken_links
 from exporter.store.reader import Run, open_run
 from exporter.store.schema import ROW_SCHEMA
 
@@ -21,7 +20,7 @@ _RESUME = "go on with --resume"
 
 
 def check(path: Path | str) -> tuple[str, ...]:
-    """Verify a run folder: shards, checksums, rows, maps, pictures, kernels and the sinks' links.
+    """Verify a run folder: shards, checksums, rows, maps, pictures and kernels.
 
     Args:
         path: the run folder.
@@ -39,7 +38,6 @@ def check(path: Path | str) -> tuple[str, ...]:
         _checksums,
         _summaries,
         _kernels,
-        _sinks,
         _leftovers,
     )
     return tuple(problem for part in parts for problem in part(run))
@@ -155,23 +153,10 @@ def _kernels(run: Run) -> Iterator[str]:
                 yield f"kernels/{name} of {record.name!r} is missing; remove kernels/ and {_RESUME}"
 
 
-def _sinks(run: Run) -> Iterator[str]:
-    needed = {
-        "tensorboard": "*tfevents*",
-        "wandb": "*.wandb",
-        "html": "index.html",
-    }
-    for sink, pattern in needed.items():
-        folder = run.path / sink
-        if folder.is_dir() and not any(folder.rglob(pattern)):
-            yield f"{sink}/ has no {pattern}; make it again with exporter render --writer {sink}"
-    yield from broken_links(run.path / "html", run.path)
-
-
 def _leftovers(run: Run) -> Iterator[str]:
     for name in ("", *layout.FILLED):
         folder = run.path / name
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if layout.is_temporary(entry.name):
                 half = entry.relative_to(run.path).as_posix()
-                yield f"{half} is half-built and can be removed"
+                yield f"{half} was left by an interrupted command and can be removed"

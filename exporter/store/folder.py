@@ -141,7 +141,7 @@ def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
                 )
             _remove_leftovers(run)
             return stored
-        for name in layout.OWN:
+        for name in layout.own_names():
             remove(run / name)
     _remove_leftovers(run)
     for name in (layout.SHARDS, layout.SUMMARIES):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from exporter.doors import writer_names
+
 PLAN: Final = "plan.json"
 TOTALS: Final = "run.json"
 CHANNELS: Final = "channels.parquet"
@@ -16,15 +18,18 @@ SET_SUMMARY: Final = "summary.json"
 KERNELS: Final = "kernels"
 KERNEL_LIST: Final = "kernels.json"
 MAXIMISED: Final = "maximised"
-SINKS: Final = ("tensorboard", "wandb", "html")
-SINK_NOTE: Final = "writers.json"
+WRITER_NOTE: Final = "writers.json"
 
 FILLED: Final = (SHARDS, SUMMARIES, SET, MAXIMISED)
 """Folders that are filled a file at a time, each under a temporary name first."""
 
-# In the order they are removed: what says "complete" first, what says "a run" last.
-OWN: Final = (TOTALS, *SINKS, SINK_NOTE, CHANNELS, *reversed(FILLED), KERNELS, PLAN)
-"""Everything the exporter makes in a run folder, besides temporaries and the lock."""
+
+def own_names() -> tuple[str, ...]:
+    """Return everything the exporter makes in a run folder, besides temporaries and the lock.
+
+    In the order they are removed: what says "complete" first, what says "a run" last.
+    """
+    return (TOTALS, *writer_names(), WRITER_NOTE, CHANNELS, *reversed(FILLED), KERNELS, PLAN)
 
 
 def shard_file(run: Path, index: int) -> Path:
@@ -57,5 +62,5 @@ def temporary(path: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Say whether a file of this name is half-written."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Say whether an interrupted command has left a file or folder of this name."""
+    return name.startswith(".") and name.endswith((".tmp", ".old"))

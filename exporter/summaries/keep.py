@@ -33,7 +33,7 @@ def keep_images(
     seed: int,
     agreement: Mapping[str, float] | None = None,
 ) -> tuple[tuple[str, str], ...]:
-    """Choose the images that small sinks show.
+    """Choose the images that TensorBoard and W&B show.
 
     An equal part of ``keep``, rounded up, goes to each of: the most wrong, the least sure, the most
     disagreeing (where ``agreement`` is given), one a predicted class (the most frequent where they

@@ -1,81 +1,134 @@
-"""The sinks: each reads a finished or partial run folder and writes one folder inside it.
+"""The writers: each reads a finished or partial run folder and writes one folder inside it.
 
-Adding a writer is one file, ``exporter/writers/NAME.py`` with a function ``write``, and one line in
-`WRITERS`. A sink's library is imported when its writer runs, not before.
+Every package of this room is a writer, called as the package is, with a `Writer` called ``WRITER``
+in it; installed distributions add more by entry points of the group ``exporter.writers``. The name
+is also the folder in the run. A library is imported when its writer runs, not before.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ExporterError, WriterError, choices
+from exporter.doors import WRITERS, load_plugin, plugins, writer_names
+from exporter.errors import ExporterError, WriterError, choices, one_line
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
     from exporter.records import Written
     from exporter.store import Run
 
-    Writer = Callable[[Run, Path, WriterOptions], Written]
+__all__ = ["Writer", "WriterOptions", "check", "find_writer", "write", "writer_names"]
 
-__all__ = ["WRITERS", "WriterOptions", "write"]
-
-
-def _lazy(module: str) -> Writer:
-    def call(run: Run, folder: Path, options: WriterOptions) -> Written:
-        writer: Writer = import_module(module).write
-        return writer(run, folder, options)
-
-    return call
+UNFINISHED = ".unfinished"
+"""A file in the folder of a writer that works in place, until the folder is whole."""
 
 
-WRITERS: Mapping[str, Writer] = MappingProxyType(
-    {
-        "tensorboard": _lazy("exporter.writers.tensorboard.writer"),
-        "wandb": _lazy("exporter.writers.wandb.writer"),
-        "html": _lazy("exporter.writers.html.writer"),
-    }
-)
-"""Name to ``write(run, folder, options) -> Written``; the name is also the folder in the run."""
+def _nothing_more(run: Run) -> Iterable[str]:  # noqa: ARG001
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What there is to know of a writer, beside its name.
+
+    Attributes:
+        write: ``write(run, folder, options) -> Written``; fills the empty folder.
+        options: the pydantic model of its options; ``options`` of ``write`` is an instance.
+        expects: a pattern that at least one file of a whole folder matches, at any depth.
+        check: yields a sentence for everything else that is wrong with the folder in a run.
+        in_place: whether it must work at the folder's final path, because what it writes holds that
+            path; otherwise the folder has another name until it is whole.
+    """
+
+    write: Callable[[Run, Path, Any], Written]
+    options: type[WriterOptions] = WriterOptions
+    expects: str = "*"
+    check: Callable[[Run], Iterable[str]] = _nothing_more
+    in_place: bool = False
+
+
+def find_writer(name: str) -> Writer:
+    """Return a writer by its name.
+
+    Raises:
+        WriterError: if there is none, or a plug-in is not what it says.
+        ConfigError: if a plug-in cannot be imported.
+    """
+    if name not in writer_names():
+        raise WriterError(f"no writer is called {name!r}; {choices(name, writer_names())}")
+    if (Path(__file__).parent / name).is_dir():
+        writer = import_module(f"{__name__}.{name}").WRITER
+    else:
+        writer = load_plugin(plugins(WRITERS)[name])
+    if not isinstance(writer, Writer):
+        raise WriterError(
+            f"the plug-in {name!r} is a {type(writer).__name__}, not an exporter.writers.Writer; "
+            "see docs/add-a-writer.md"
+        )
+    return writer
+
+
+def check(run: Run) -> Iterator[str]:
+    """Yield a sentence for everything that is wrong with what writers have made of a run."""
+    for name in writer_names():
+        folder = run.path / name
+        again = f"write it again with exporter render --writer {name}"
+        if not folder.is_dir():
+            continue
+        if (folder / UNFINISHED).exists():
+            yield f"{name}/ is not whole, its writer was interrupted; {again}"
+            continue
+        try:
+            writer = find_writer(name)
+        except ExporterError as error:
+            yield f"{name}/ cannot be checked: {error}"
+            continue
+        if not any(folder.rglob(writer.expects)):
+            yield f"{name}/ has no {writer.expects}; {again}"
+        yield from writer.check(run)
 
 
 def write(run: Run, name: str, options: WriterOptions) -> Written:
-    """Build one sink from a run and put it in the place of the one before.
+    """Write one folder of a run and put it in the place of the one before.
 
-    It is built as ``RUN/.NAME.tmp`` and renamed to ``RUN/NAME`` when whole, so that a writer that
-    fails or is killed leaves the sink that was there, and never half of a new one.
+    It is built as ``RUN/.NAME.tmp`` and renamed to ``RUN/NAME`` when it is whole. A writer that
+    fails or is killed leaves the folder that was there, and never half of a new one. What a writer
+    makes in place is marked as unfinished meanwhile, and the former folder is put back on failure.
 
     Args:
         run: the run folder, complete or partial.
-        name: one of `WRITERS`.
-        options: what only the writers read.
+        name: one of `writer_names`.
+        options: an instance of the writer's ``options``.
 
     Returns:
-        What was made.
+        What was written.
 
     Raises:
         WriterError: if there is no such writer, or it fails; the run itself stays whole.
     """
-    if name not in WRITERS:
-        raise WriterError(f"no writer is called {name!r}; {choices(name, WRITERS)}")
-    final = run.path / name
-    building, former = run.path / f".{name}.tmp", run.path / f".{name}.old"
+    writer = find_writer(name)
+    final, former = run.path / name, run.path / f".{name}.old"
+    building = final if writer.in_place else run.path / f".{name}.tmp"
     try:
-        _remove(building)
+        _recover(final, former)
+        if writer.in_place:
+            _move(final, former)
+        else:
+            _remove(building)
         building.mkdir()
-        written = WRITERS[name](run, building, options)
-        if not any(building.iterdir()):
-            # One that was told to write nothing (W&B switched off) leaves what was there.
-            return written
-        _remove(former)
-        if final.exists() or final.is_symlink():
-            final.rename(former)
-        building.rename(final)
-        _remove(former)
+        (building / UNFINISHED).touch()
+        written = writer.write(run, building, options)
+        if any(entry.name != UNFINISHED for entry in building.iterdir()):
+            if not writer.in_place:
+                _move(final, former)
+                building.rename(final)
+            (final / UNFINISHED).unlink()
+        # One that was told to write nothing (W&B switched off) leaves what was there.
     except WriterError:
         raise
     except ExporterError as error:
@@ -86,17 +139,28 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
             "install it: pip install exporter"
         ) from error
     except Exception as error:
-        raise WriterError(f"the {name} writer failed ({type(error).__name__}: {error})") from error
+        raise WriterError(f"the {name} writer failed ({one_line(error)})") from error
     finally:
-        _restore(final, former)
-        _remove(building, quietly=True)
+        if not writer.in_place:
+            _remove(building, quietly=True)
+        _recover(final, former)
     return written
 
 
-def _restore(final: Path, former: Path) -> None:
-    """Put the former sink back where the swap was cut between its two renames."""
-    if former.exists() and not final.exists():
-        former.rename(final)
+def _recover(final: Path, former: Path) -> None:
+    """Leave one whole folder of the two: the new one if it is whole, else the former."""
+    if (final / UNFINISHED).exists():
+        _remove(final)
+    if former.exists():
+        if final.exists():
+            _remove(former)
+        else:
+            former.rename(final)
+
+
+def _move(final: Path, former: Path) -> None:
+    if final.exists() or final.is_symlink():
+        final.rename(former)
 
 
 def _remove(path: Path, *, quietly: bool = False) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from exporter.config import WriterConfig
-from exporter.sinks import writer_options
 from exporter.store import Run, open_run
 from exporter.writers import write
+from exporter.writers.writing import writer_options
 from tests.report.firefox import Firefox
 
 pytest.register_assert_rewrite("tests.report.controls", "tests.report.desk")
@@ -25,7 +25,7 @@ def write_report(run: Path, **settings: Any) -> Path:
     """Write the report of a run as ``exporter render`` does and return its folder."""
     opened = open_run(run)
     config = WriterConfig(tensorboard_url="http://localhost:6006", **settings)
-    write(opened, "html", writer_options(opened, config))
+    write(opened, "html", writer_options(opened, config)["html"])
     return run / "html"
 
 

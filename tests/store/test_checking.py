@@ -94,23 +94,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "kernels/000-conv1.png of 'conv1' is missing",
     ),
     "kernel list": (lambda r: write(r / "kernels/kernels.json", "[1]"), "kernels.json' is damaged"),
-    "half sink": (lambda r: write(r / ".html.tmp/index.html", ""), ".html.tmp is half-built"),
-    "half shard": (lambda r: write(r / "shards/.00003.tmp", ""), "shards/.00003.tmp is half-built"),
-    "empty report": (lambda r: (r / "html").mkdir(), "html/ has no index.html"),
-    "empty log": (lambda r: (r / "tensorboard").mkdir(), "tensorboard/ has no *tfevents*"),
-    "link": (
-        lambda r: write(r / "html/index.html", "<a href='layers/caf%C3%A9.html?x=1#y'>"),
-        "html/index.html links to 'layers/caf%C3%A9.html?x=1#y', which is not there",
-    ),
-    "script": (
-        lambda r: write(r / "html/index.html", "<script src=app.js></script>"),
-        "links to 'app.js'",
-    ),
-    "outside": (
-        lambda r: write(r / "html/index.html", "<img src='../../photo.jpg'>"),
-        "outside the run",
-    ),
-    "absolute": (lambda r: write(r / "html/index.html", "<a href='/etc/'>"), "is not relative"),
+    "half report": (lambda r: write(r / ".html.tmp/index.html", ""), ".html.tmp was left by"),
+    "half shard": (lambda r: write(r / "shards/.00003.tmp", ""), "shards/.00003.tmp was left by"),
 }
 
 
@@ -122,17 +107,6 @@ def test_damage_is_found(run: Path, damage: str) -> None:
     problems = check(run)
     assert any(says in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
-
-
-def test_links_that_are_there_are_no_problem(run: Path) -> None:
-    write(run / "html/a b/猫.html", "<a href='../index.html#top'><img src=''>")
-    write(
-        run / "html/index.html",
-        "<a href='a%20b/%E7%8C%AB.html'><a href='a b/猫.html'><a href='#x'><a href='https://x.org/'>"
-        "<img src='data:image/png;base64,AA=='><a href='../kernels/000-conv1.png'><a href='?q=1'>"
-        "<a href='mailto:a@b.org'><span data-x='nothing.html'></span>",
-    )
-    assert check(run) == ()
 
 
 def test_a_partial_run_is_not_whole(

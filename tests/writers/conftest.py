@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from exporter.store import Run, open_run
-from exporter.writers import WriterOptions, write
+from exporter.writers import write
+from exporter.writers.html import HtmlOptions
 
 TENSORBOARD = "http://localhost:6006"
 
@@ -29,7 +30,7 @@ def run(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def report(run: Run) -> Path:
     """Its report, with five kept images."""
     ids = [row.id for row in run.index if row.error is None]
-    options = WriterOptions(
+    options = HtmlOptions(
         kept=tuple(ids[:5]),
         kept_reason={id: f"rule {place}" for place, id in enumerate(ids[:5])},
         tensorboard_url=TENSORBOARD,

@@ -9,16 +9,17 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from exporter import config, writers
+from exporter import writers
+from exporter.config import OWN_WRITERS
 from exporter.errors import ConfigError, WriterError
 from exporter.records import Written
 from exporter.store import Run, check, open_run
-from exporter.writers import WRITERS, WriterOptions, write
+from exporter.writers import Writer, WriterOptions, find_writer, write, writer_names
+from exporter.writers.tensorboard import TensorBoardOptions
 
 NOTHING = WriterOptions(kept=())
 
@@ -28,9 +29,12 @@ def run(sample_run: Path, tmp_path: Path) -> Run:
     return open_run(shutil.copytree(sample_run, tmp_path / "run"))
 
 
-def install(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Written]) -> None:
-    """Register a writer of the test's own as any other is: one line."""
-    monkeypatch.setattr(writers, "WRITERS", MappingProxyType({"mine": function}))
+def install(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[..., Written], *, in_place: bool = False
+) -> None:
+    """Put a writer of the test's own in the place of those that are installed."""
+    writer = Writer(function, in_place=in_place)
+    monkeypatch.setattr(writers, "find_writer", lambda _: writer)
 
 
 def good(run: Run, folder: Path, options: WriterOptions) -> Written:
@@ -38,15 +42,18 @@ def good(run: Run, folder: Path, options: WriterOptions) -> Written:
     return Written("mine", "mine", "cat file.txt", 0, len(run.plan.images))
 
 
-def test_the_registry_and_the_settings_know_the_same_writers() -> None:
-    assert set(WRITERS) == set(config.WRITERS)
+def test_every_package_of_the_room_is_a_writer() -> None:
+    assert set(OWN_WRITERS) <= set(writer_names())
+    for name in OWN_WRITERS:
+        assert isinstance(find_writer(name), Writer)
+        assert issubclass(find_writer(name).options, WriterOptions)
 
 
-def test_no_sink_is_imported_before_it_is_used() -> None:
+def test_no_library_is_imported_before_it_is_used() -> None:
     code = (
-        "import sys, exporter.writers, exporter.render, exporter.store\n"
-        "sinks = {'torch', 'tensorboard', 'wandb', 'jinja2', 'google_crc32c', 'PIL'}\n"
-        "bad = sinks & set(sys.modules)\n"
+        "import sys, exporter.writers.html, exporter.writers.tensorboard, exporter.writers.wandb\n"
+        "libraries = {'torch', 'tensorboard', 'wandb', 'jinja2', 'google_crc32c', 'PIL'}\n"
+        "bad = libraries & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(bad)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -72,22 +79,23 @@ def test_a_writer_takes_the_place_of_the_one_before(
     assert check(run.path) == ()
 
 
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("error", [ValueError("boom"), ConfigError("boom"), WriterError("boom")])
-def test_a_writer_that_fails_leaves_the_sink_that_was_there(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_a_writer_that_fails_leaves_the_folder_that_was_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, in_place: bool
 ) -> None:
-    install(monkeypatch, good)
+    install(monkeypatch, good, in_place=in_place)
     write(run, "mine", NOTHING)
 
     def fails(run: Run, folder: Path, options: WriterOptions) -> Written:
         (folder / "half.txt").write_text("half")
         raise error
 
-    install(monkeypatch, fails)
+    install(monkeypatch, fails, in_place=in_place)
     with pytest.raises(WriterError, match="boom"):
         write(run, "mine", NOTHING)
     assert [file.name for file in (run.path / "mine").iterdir()] == ["file.txt"]
-    assert not (run.path / ".mine.tmp").exists()
+    assert not [file.name for file in run.path.iterdir() if file.name.startswith(".mine")]
     assert check(run.path) == ()
 
 
@@ -149,12 +157,13 @@ def test_the_writer_of_the_documentation_works(run: Run, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(run: Run) -> None:
-    """SIGKILL while the cards are written: the run has no sink, and the next writer makes it."""
+    """SIGKILL while the cards are written: the run has no log, and the next writer makes it."""
     code = textwrap.dedent(
         f"""
         import os, signal
         from exporter.store import open_run
-        from exporter.writers import WriterOptions, write
+        from exporter.writers import write
+        from exporter.writers.tensorboard import TensorBoardOptions
         from exporter.writers.tensorboard import cards
         whole = cards.Cards.values
         def values(self, row):
@@ -162,7 +171,7 @@ def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(ru
             os.kill(os.getpid(), signal.SIGKILL)
         cards.Cards.values = values
         run = open_run({str(run.path)!r})
-        write(run, "tensorboard", WriterOptions(kept=tuple(e.id for e in run.plan.images)))
+        write(run, "tensorboard", TensorBoardOptions(kept=tuple(e.id for e in run.plan.images)))
         """
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ})
@@ -170,6 +179,6 @@ def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(ru
     assert (run.path / ".tensorboard.tmp").exists()
     assert not (run.path / "tensorboard").exists()
     assert all(".tensorboard.tmp" in problem for problem in check(run.path))
-    write(run, "tensorboard", WriterOptions(kept=(run.plan.images[0].id,)))
+    write(run, "tensorboard", TensorBoardOptions(kept=(run.plan.images[0].id,)))
     assert (run.path / "tensorboard").is_dir()
     assert not (run.path / ".tensorboard.tmp").exists()

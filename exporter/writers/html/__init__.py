@@ -1,5 +1,18 @@
 """The static HTML report."""
 
+from collections.abc import Iterator
+
+from exporter.store import Run
+from exporter.store.links import broken_links
+from exporter.writers import Writer
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.writer import write
 
-__all__ = ["write"]
+__all__ = ["WRITER", "HtmlOptions"]
+
+
+def _check(run: Run) -> Iterator[str]:
+    return broken_links(run.path / "html", run.path)
+
+
+WRITER = Writer(write, HtmlOptions, expects="index.html", check=_check)

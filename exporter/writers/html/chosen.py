@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from exporter.writers.html import text as words
 from exporter.writers.html.images import list_contents, places
 from exporter.writers.html.index import IMAGES_A_SHARD, SetIndex, parts, shows_probability
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.pages import list_row
 from exporter.writers.html.shards import pack_shard
-from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -32,7 +32,7 @@ class Chosen:
     photographs: dict[str, bytes]
 
 
-def choose_images(run: Run, options: WriterOptions, render: Page, number: int) -> Chosen:
+def choose_images(run: Run, options: HtmlOptions, render: Page, number: int) -> Chosen:
     """Make columns, scripts and lists of so many images.
 
     Args:

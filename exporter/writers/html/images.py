@@ -19,10 +19,10 @@ from exporter.writers.html.index import (
     photograph,
     shows_probability,
 )
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.pages import list_row
 from exporter.writers.html.shards import pack_shard
 from exporter.writers.html.site import Site
-from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -48,7 +48,7 @@ class Images:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def write_images(run: Run, site: Site, options: WriterOptions, drawn: Collection[str]) -> Images:
+def write_images(run: Run, site: Site, options: HtmlOptions, drawn: Collection[str]) -> Images:
     """Write every photograph, shard and list.
 
     Args:

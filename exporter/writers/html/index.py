@@ -14,10 +14,10 @@ import numpy as np
 
 from exporter.records import Plan, Row
 from exporter.render import COLORMAPS
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.shards import FLAGS, finite, flag_bits
 from exporter.writers.html.text import score as score_text
 from exporter.writers.html.text import score_words
-from exporter.writers.options import WriterOptions
 
 IMAGES_A_SHARD = 256
 PHOTOGRAPHS_A_FOLDER = 1000
@@ -125,7 +125,7 @@ def explained_layers(plan: Plan) -> list[str]:
 def index_script(
     index: SetIndex,
     plan: Plan,
-    options: WriterOptions,
+    options: HtmlOptions,
     *,
     channel_pages: Mapping[str, tuple[int, int]] | None = None,
     class_pages: Sequence[int] = (),

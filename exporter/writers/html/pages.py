@@ -10,14 +10,14 @@ import numpy as np
 from exporter.records import FLAG_REASONS, MethodRecord, Plan, Row
 from exporter.writers.html import text as words
 from exporter.writers.html.index import SetIndex, photograph
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.shards import CELLS, flag_bits
-from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
 
 
-def overview(run: Run, index: SetIndex, options: WriterOptions) -> dict[str, Any]:
+def overview(run: Run, index: SetIndex, options: HtmlOptions) -> dict[str, Any]:
     """Return what ran, the counts and the sinks beside this one."""
     totals = run.totals
     rules = {options.kept_reason.get(id, "") for id in options.kept}
@@ -147,7 +147,7 @@ def _ends_in_words(record: MethodRecord, ranges: Sequence[Mapping[str, Any]]) ->
     return {"low": low, "high": high, "meaning": meaning}
 
 
-def strip_choice(options: WriterOptions, most: int = 8) -> tuple[str, ...]:
+def strip_choice(options: HtmlOptions, most: int = 8) -> tuple[str, ...]:
     """Choose a few of the kept images, one a rule in turn, in the order they are kept."""
     by_rule: dict[str, list[str]] = {}
     for id in options.kept:

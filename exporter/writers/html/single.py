@@ -20,7 +20,7 @@ from exporter.writers.html import text as words
 from exporter.writers.html.binding import IMAGE, PHOTOGRAPH, SOURCE, Binder, anchor, resolve
 from exporter.writers.html.chosen import Chosen, Page, choose_images, count_present, with_tops
 from exporter.writers.html.index import index_script
-from exporter.writers.options import WriterOptions
+from exporter.writers.html.options import HtmlOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -38,7 +38,7 @@ _SCRIPT = re.compile(r'<script src="([^"]+)"')
 def write_single(
     run: Run,
     folder: Path,
-    options: WriterOptions,
+    options: HtmlOptions,
     render: Page,
     channel_pages: Mapping[str, tuple[int, int]],
 ) -> tuple[int, str]:
@@ -144,7 +144,7 @@ def _photographs(folder: Path) -> Iterator[Path]:
 
 
 def _what_is_left_out(
-    images: int, present: int, options: WriterOptions, omitted: Sequence[str]
+    images: int, present: int, options: HtmlOptions, omitted: Sequence[str]
 ) -> str:
     budget = f"{options.max_size / 1e6:.3g} MB"
     if images >= present:

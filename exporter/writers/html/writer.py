@@ -17,15 +17,15 @@ from exporter.writers.html import layers, maximised, pages
 from exporter.writers.html import set as html_set
 from exporter.writers.html.images import write_images
 from exporter.writers.html.index import IMAGES_A_SHARD, index_script, parts
+from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.single import SINGLE, write_single
 from exporter.writers.html.site import Site
-from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
 
 
-def write(run: Run, folder: Path, options: WriterOptions) -> Written:
+def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     """Write the report of a run, complete or partial.
 
     Args:
@@ -55,7 +55,7 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
 class _Report:
     """One report while it is written: its images are there, its other pages are made of them."""
 
-    def __init__(self, run: Run, folder: Path, options: WriterOptions) -> None:
+    def __init__(self, run: Run, folder: Path, options: HtmlOptions) -> None:
         self.run = run
         self.plan = run.plan
         self.folder = folder

@@ -19,7 +19,7 @@ from exporter.writers import links
 from exporter.writers.tensorboard.events import image_value
 
 if TYPE_CHECKING:
-    from exporter.writers.options import WriterOptions
+    from exporter.writers.tensorboard.options import TensorBoardOptions
 
 OPACITY = 0.5
 QUALITY = 88
@@ -28,7 +28,7 @@ QUALITY = 88
 class Cards:
     """Draws the cards of one image after another; its buffers are reused, so one a thread."""
 
-    def __init__(self, plan: Plan, options: WriterOptions) -> None:
+    def __init__(self, plan: Plan, options: TensorBoardOptions) -> None:
         self._methods: Mapping[str, MethodRecord] = {one.name: one for one in plan.methods}
         self._options = options
         self._stack: TileStack | None = None

@@ -12,7 +12,7 @@ from exporter.writers import links
 if TYPE_CHECKING:
     from exporter.records import Plan
     from exporter.store import Run
-    from exporter.writers.options import WriterOptions
+    from exporter.writers.tensorboard.options import TensorBoardOptions
 
 SKIPPED_LISTED = 50
 
@@ -67,7 +67,7 @@ class Shown:
         return tuple(lines)
 
 
-def run_page(run: Run, options: WriterOptions, shown: Shown) -> str:
+def run_page(run: Run, options: TensorBoardOptions, shown: Shown) -> str:
     """Return the page as Markdown.
 
     Args:
@@ -135,7 +135,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [*facts, ("command", f"`{links.code(plan.command)}`")]
 
 
-def _shown(options: WriterOptions, shown: Shown) -> str:
+def _shown(options: TensorBoardOptions, shown: Shown) -> str:
     rules = Counter(options.kept_reason.get(id, "chosen") for id in options.kept)
     lines = [f"{shown.images} of {shown.total} images are shown here, chosen by these rules:", ""]
     lines += [f"- {links.escape_markdown(rule)}: {count}" for rule, count in rules.most_common(20)]
@@ -144,7 +144,7 @@ def _shown(options: WriterOptions, shown: Shown) -> str:
     return "\n".join(lines)
 
 
-def _views(plan: Plan, options: WriterOptions, shown: Shown) -> list[str]:
+def _views(plan: Plan, options: TensorBoardOptions, shown: Shown) -> list[str]:
     base = options.tensorboard_url
     run = links.escape_regex(links.run_name(plan.model))
     lines = []

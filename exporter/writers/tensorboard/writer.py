@@ -34,7 +34,7 @@ from exporter.writers.tensorboard.run_page import Shown, run_page
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.options import WriterOptions
+    from exporter.writers.tensorboard.options import TensorBoardOptions
 
 CARD_LIMIT = 2048
 """The most cards of single maps: about 60 MB in the server and a second to write.
@@ -48,7 +48,7 @@ ACTIVATION_IMAGES = 16
 Made = TypeVar("Made")
 
 
-def write(run: Run, folder: Path, options: WriterOptions) -> Written:
+def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     """Write the event files of a run.
 
     Args:
@@ -103,7 +103,7 @@ def _card_count(plan: Plan, kept: tuple[str, ...]) -> int:
 
 def _write_images(
     run: Run,
-    options: WriterOptions,
+    options: TensorBoardOptions,
     open_run: Callable[[str], EventFile],
     montages: EventFile | None,
     by_method: dict[str, EventFile],
@@ -156,7 +156,7 @@ def _write_images(
     )
 
 
-def _write_activations(file: EventFile, rows: list[Row], options: WriterOptions) -> None:
+def _write_activations(file: EventFile, rows: list[Row], options: TensorBoardOptions) -> None:
     for row in rows:
         for activation in row.activations:
             sheet = activation_sheet(activation)
@@ -229,7 +229,7 @@ def _in_threads(make: Callable[[Row], Made], rows: Iterable[Row]) -> Iterator[tu
             yield first, future.result()
 
 
-def _about(row: Row, options: WriterOptions) -> str:
+def _about(row: Row, options: TensorBoardOptions) -> str:
     parts = []
     if row.label is not None:
         parts.append(f"label **{links.escape_markdown(row.label)}**")

@@ -1,5 +1,17 @@
-"""W&B tables, online or offline."""
+"""A W&B run: tables of images, kernels and channels."""
 
-from exporter.writers.wandb.writer import write
+from collections.abc import Iterable
 
-__all__ = ["write"]
+from exporter.store import Run
+from exporter.writers import Writer
+from exporter.writers.wandb.options import WandbOptions
+from exporter.writers.wandb.writer import verify_offline, write
+
+__all__ = ["WRITER", "WandbOptions"]
+
+
+def _check(run: Run) -> Iterable[str]:
+    return verify_offline(run.path / "wandb")
+
+
+WRITER = Writer(write, WandbOptions, expects="*.wandb", check=_check)

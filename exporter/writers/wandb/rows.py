@@ -21,7 +21,7 @@ from exporter.writers.maximised import channel_name, how
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.options import WriterOptions
+    from exporter.writers.wandb.options import WandbOptions
 
 MAX_TABLE_ROWS = 10_000
 """Rows a table: beyond, W&B's own page is slow, and beyond 200,000 it drops them."""
@@ -58,7 +58,7 @@ CHANNEL_COLUMNS = (
 )
 
 
-def image_columns(options: WriterOptions) -> tuple[tuple[str, str], ...]:
+def image_columns(options: WandbOptions) -> tuple[tuple[str, str], ...]:
     """Return the columns of the images' table: (name, kind) each, the id first, links last."""
     links = (("report", options.report_url), ("tensorboard", options.tensorboard_url))
     return (
@@ -77,7 +77,7 @@ def image_columns(options: WriterOptions) -> tuple[tuple[str, str], ...]:
 
 
 def image_cells(
-    row: Row, photograph: Mapping[str, Any], montage: Mapping[str, Any], options: WriterOptions
+    row: Row, photograph: Mapping[str, Any], montage: Mapping[str, Any], options: WandbOptions
 ) -> list[Any]:
     """Return the cells of one image, as `image_columns` names them.
 
@@ -183,7 +183,7 @@ def picture(folder: Path, kind: str, name: str, encoded: bytes) -> dict[str, Any
     }
 
 
-def init_arguments(run: Run, options: WriterOptions) -> dict[str, Any]:
+def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
     """Return what ``wandb.init`` is told: names, tags, and the run's settings as its config."""
     plan = run.plan
     name = run_name(plan.model)[:128]

@@ -30,12 +30,12 @@ from exporter.writers.wandb.sync import Synced, sync
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.options import WriterOptions
+    from exporter.writers.wandb.options import WandbOptions
 
 __all__ = ["verify_offline", "write"]
 
 
-def write(run: Run, folder: Path, options: WriterOptions) -> Written:
+def write(run: Run, folder: Path, options: WandbOptions) -> Written:
     """Write the W&B run of a run folder, offline, and sync it where it is asked for.
 
     Args:
@@ -71,7 +71,7 @@ def write(run: Run, folder: Path, options: WriterOptions) -> Written:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _record(run: Run, folder: Path, options: WriterOptions) -> tuple[int, tuple[str, ...]]:
+def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[str, ...]]:
     notes: list[str] = []
     shown = 0
     with session(folder) as wandb:

@@ -13,9 +13,10 @@ import pytest
 
 from exporter.config import WriterConfig
 from exporter.render import decode_image
-from exporter.sinks import writer_options
 from exporter.store import Run, open_run
-from exporter.writers import WriterOptions, write
+from exporter.writers import write
+from exporter.writers.html import HtmlOptions
+from exporter.writers.writing import writer_options
 
 HOW = "128 steps of 0.05, shifted anywhere, zoomed up to 15 %, seed 0"
 
@@ -27,7 +28,7 @@ def run(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def report(run: Run) -> Path:
-    write(run, "html", writer_options(run, WriterConfig(single_file=True)))
+    write(run, "html", writer_options(run, WriterConfig(single_file=True))["html"])
     return run.path / "html"
 
 
@@ -98,7 +99,7 @@ def test_a_run_without_them_says_nothing_of_them(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", shards=1)
-    write(open_run(run), "html", WriterOptions(kept=()))
+    write(open_run(run), "html", HtmlOptions(kept=()))
     assert not (run / "html/maximised").exists()
     assert not (run / "html/classes.html").exists()
     for page in (run / "html").rglob("*.html"):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from exporter.store import Run, open_run
-from exporter.writers import WriterOptions, write
+from exporter.writers import write
+from exporter.writers.html import HtmlOptions
 
 
 def text_of(report: Path, page: str) -> str:
@@ -76,7 +77,7 @@ def test_the_agreement_is_a_symmetric_matrix(run: Run, report: Path) -> None:
 
 def test_what_was_not_computed_is_not_there(make_run: Callable[..., Path], tmp_path: Path) -> None:
     partial = open_run(make_run(tmp_path / "run", shards=1))
-    write(partial, "html", WriterOptions(kept=()))
+    write(partial, "html", HtmlOptions(kept=()))
     report = tmp_path / "run" / "html"
     assert not (report / "classes.html").exists()
     for page in ("index.html", "methods.html", "layers.html"):

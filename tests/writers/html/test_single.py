@@ -14,14 +14,14 @@ import pytest
 
 from exporter.config import build_writer_config
 from exporter.errors import ConfigError, WriterError
-from exporter.sinks import writer_options
 from exporter.store import Run, open_run
 from exporter.writers import write
+from exporter.writers.writing import writer_options
 
 
 def single(run: Run, size: str) -> str:
     config = build_writer_config({"single_file": True, "max_size": size})
-    write(run, "html", writer_options(run, config))
+    write(run, "html", writer_options(run, config)["html"])
     file = run.path / "html" / "report.html"
     assert file.stat().st_size <= config.max_size
     return file.read_text("utf-8")
@@ -85,7 +85,7 @@ def test_under_a_small_budget_it_chooses_by_the_rules_and_says_so(
     kept = photographs(text)
     assert 20 < len(kept) < 80
     config = build_writer_config({"keep": len(kept)})
-    assert set(writer_options(run, config).kept) == set(kept)
+    assert set(writer_options(run, config)["html"].kept) == set(kept)
     assert f"This file holds {len(kept)} of 90 images, chosen by the rules" in text
     assert "The rest is in the folder of the report." in text
     assert len(text.encode()) > 1_700_000

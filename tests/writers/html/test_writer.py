@@ -19,7 +19,8 @@ import pytest
 
 from exporter.render import COLORMAPS, decode_image, heatmap
 from exporter.store import Run, open_run
-from exporter.writers import WriterOptions, write
+from exporter.writers import write
+from exporter.writers.html import HtmlOptions
 from exporter.writers.html.index import SetIndex, index_script
 
 FIREFOX = shutil.which("firefox-esr")
@@ -90,7 +91,7 @@ def test_a_partial_run_says_so_and_shows_what_is_there(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     partial = open_run(make_run(tmp_path / "run", shards=1))
-    written = write(partial, "html", WriterOptions(kept=()))
+    written = write(partial, "html", HtmlOptions(kept=()))
     assert (written.shown, written.total) == (8, 20)
     assert written.notes == ("the run is not complete: 8 of 20 images",)
     text = (tmp_path / "run" / "html" / "index.html").read_text("utf-8")
@@ -109,7 +110,7 @@ def test_20_maps_an_image_stay_under_30_kilobytes(
         methods=("gradcam", "layercam", "eigencam", "hirescam", "xgradcam"),
         layers={"layer1": 56, "layer2": 28, "layer3": 14, "layer4": 7},
     )
-    write(open_run(path), "html", WriterOptions(kept=()))
+    write(open_run(path), "html", HtmlOptions(kept=()))
     grows = [*(path / "html" / "data").glob("*"), *(path / "html" / "list").glob("*")]
     beside = sum(file.stat().st_size for file in grows)
     pictures = sum(file.stat().st_size for file in (path / "html" / "photos").rglob("*.jpg"))
@@ -374,7 +375,7 @@ def test_of_100_000_images_only_the_visible_are_built(
         index.correct.append(number % 3 > 0)
         index.flags.append(0)
     index.names = dict(enumerate(run.plan.model.classes))
-    script = index_script(index, run.plan, WriterOptions(kept=()))
+    script = index_script(index, run.plan, HtmlOptions(kept=()))
     (large / "data" / "index.js").write_text(script, "utf-8")
     assert row.image is not None
     page.route("**/photos/**", lambda route: route.fulfill(body=row.image))

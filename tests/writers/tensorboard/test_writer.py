@@ -24,7 +24,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from exporter.records import Written
 from exporter.render import decode_image, heatmap, overlay
 from exporter.store import Run, open_run
-from exporter.writers import WriterOptions, links, write
+from exporter.writers import links, write
+from exporter.writers.tensorboard import TensorBoardOptions
 from exporter.writers.tensorboard import writer as tensorboard
 
 BASE = "resnet18@none"
@@ -32,9 +33,9 @@ STEP = 7
 REPORT = "https://example.org/report/"
 
 
-def kept_options(run: Run, **changes: Any) -> WriterOptions:
+def kept_options(run: Run, **changes: Any) -> TensorBoardOptions:
     ids = tuple(entry.id for entry in run.plan.images)
-    options = WriterOptions(
+    options = TensorBoardOptions(
         kept=ids,
         kept_reason={
             id: "most wrong" if k < 5 else "seeded | <sample>" for k, id in enumerate(ids)
@@ -42,7 +43,7 @@ def kept_options(run: Run, **changes: Any) -> WriterOptions:
         report_url=REPORT,
         step=STEP,
     )
-    return replace(options, **changes)
+    return options.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")

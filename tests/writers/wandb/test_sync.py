@@ -17,7 +17,8 @@ import pytest
 
 from exporter.errors import WriterError
 from exporter.store import open_run
-from exporter.writers import (WriterOptions, write)
+from exporter.writers import write
+from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
 from exporter.writers.wandb.writer import verify_offline
 from exporter.writers.wandb.process import environment
@@ -169,9 +170,9 @@ def run(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 QUICKLY = {"RETRY_MAX": "1", "RETRY_WAIT_MIN_SECONDS": "0.1", "RETRY_WAIT_MAX_SECONDS": "0.2"}
 
 
-def options(run: Path, **others: Any) -> WriterOptions:
+def options(run: Path, **others: Any) -> WandbOptions:
     kept = tuple(row.id for row in open_run(run).index)
-    return WriterOptions(kept=kept[:4], wandb_project="maps", **others)
+    return WandbOptions(kept=kept[:4], wandb_project="maps", **others)
 
 
 def arrived(server: Server, run: Path) -> None:

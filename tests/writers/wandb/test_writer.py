@@ -24,7 +24,8 @@ import pytest
 from exporter.errors import WriterError
 from exporter.records import Written
 from exporter.store import open_run
-from exporter.writers import (WriterOptions, write)
+from exporter.writers import write
+from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import (process as wandb_process, rows as wandb_rows)
 from exporter.writers.wandb import writer as wandb_writer
 from exporter.writers.montages import montage_jpeg
@@ -124,7 +125,7 @@ def made(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         before = dict(os.environ)
         opened = open_run(run)
         kept = tuple(row.id for row in opened.index)
-        options = WriterOptions(
+        options = WandbOptions(
             kept=kept,
             kept_reason=dict.fromkeys(kept, "most wrong"),
             report_url="https://example.org/supplement/index.html",
@@ -210,7 +211,7 @@ def test_pictures_are_what_wandb_itself_writes_of_them(
     folder = tmp_path / "wandb"
     folder.mkdir()
     run = open_run(made.run)
-    options = WriterOptions(
+    options = WandbOptions(
         kept=tuple(row.id for row in run.index),
         kept_reason=dict.fromkeys((row.id for row in run.index), "most wrong"),
         report_url="https://example.org/supplement/",
@@ -343,7 +344,7 @@ def test_large_tables_are_cut_and_hostile_text_stays_text(
     monkeypatch.setattr(wandb_rows, "MAX_TABLE_ROWS", 3)
     kept = tuple(entry.id for entry in run.plan.images)
     reason = "wandb-artifact://nobody/nothing:latest"
-    written = write(run, "wandb", WriterOptions(kept=kept, kept_reason=dict.fromkeys(kept, reason)))
+    written = write(run, "wandb", WandbOptions(kept=kept, kept_reason=dict.fromkeys(kept, reason)))
 
     names = [name for name in artifacts(path / "wandb") if name.startswith("images/")]
     assert names == [f"images/{n}" for n in range(len(names))]
@@ -359,7 +360,7 @@ def test_large_tables_are_cut_and_hostile_text_stays_text(
 
 def test_off_writes_nothing_and_says_so(made: Made) -> None:
     before = sorted(made.folder.rglob("*"))
-    written = write(open_run(made.run), "wandb", WriterOptions(kept=(), wandb="off"))
+    written = write(open_run(made.run), "wandb", WandbOptions(kept=(), wandb="off"))
     assert written.shown == 0
     assert "off" in written.notes[0]
     assert sorted(made.folder.rglob("*")) == before
@@ -370,13 +371,13 @@ def test_without_wandb_the_error_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(WriterError, match="pip install wandb"):
-        write(open_run(made.run), "wandb", WriterOptions(kept=()))
+        write(open_run(made.run), "wandb", WandbOptions(kept=()))
 
 
 def test_a_name_that_wandb_refuses_is_one_sentence_and_the_former_sink_stays(made: Made) -> None:
     before = sorted(made.folder.rglob("*"))
     with pytest.raises(WriterError, match=r"(?s)refused.*a/b") as caught:
-        write(open_run(made.run), "wandb", WriterOptions(kept=(), wandb_project="a/b"))
+        write(open_run(made.run), "wandb", WandbOptions(kept=(), wandb_project="a/b"))
     assert "Traceback" not in str(caught.value)
     assert sorted(made.folder.rglob("*")) == before
 
@@ -391,12 +392,13 @@ def test_an_interrupted_writer_leaves_no_process(
     program = (
         "import sys, time\n"
         "from exporter.store import open_run\n"
-        "from exporter.writers import WriterOptions, write\n"
+        "from exporter.writers import write\n"
+        "from exporter.writers.wandb import WandbOptions\n"
         "from exporter.writers.wandb import writer as wandb\n"
         "rows = wandb._kept\n"
         "wandb._kept = lambda *given: (time.sleep(60), rows(*given))[1]\n"
         "run = open_run(sys.argv[1])\n"
-        "write(run, 'wandb', WriterOptions(kept=tuple(e.id for e in run.plan.images)))\n"
+        "write(run, 'wandb', WandbOptions(kept=tuple(e.id for e in run.plan.images)))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(run)],

@@ -1,4 +1,4 @@
-"""The sinks of a run: one writer at a time, and a note that is no condition."""
+"""The writers of a run: one process at a time, and a note that is no condition."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from exporter.config import WriterConfig
 from exporter.errors import RunError
-from exporter.sinks import remembered, write_sinks
 from exporter.store import open_run
 from exporter.store.lock import RunLock
 from exporter.watch import Silence
+from exporter.writers.writing import remembered, write_all
 
 NONE = WriterConfig(writers=(), keep=7)
 
@@ -34,28 +34,28 @@ class Ear(Silence):
         self.lines.append(line)
 
 
-def test_sinks_are_not_written_while_another_writes(run: Path) -> None:
+def test_nothing_is_not_written_while_another_writes(run: Path) -> None:
     lock = RunLock(run)
     try:
         with pytest.raises(RunError, match="another process is writing the run"):
-            write_sinks(open_run(run), NONE)
+            write_all(open_run(run), NONE)
     finally:
         lock.release()
     assert not (run / "writers.json").exists()
-    assert write_sinks(open_run(run), NONE) == ((), ())
+    assert write_all(open_run(run), NONE) == ((), ())
     RunLock(run).release()
 
 
 def test_what_the_writers_were_told_is_repeated(run: Path) -> None:
-    write_sinks(open_run(run), NONE)
+    write_all(open_run(run), NONE)
     assert remembered(run)["keep"] == 7
 
 
 def test_a_run_that_cannot_be_noted_is_rendered_and_it_is_said(run: Path) -> None:
     (run / "writers.json").mkdir()
     ear = Ear()
-    written, failed = write_sinks(open_run(run), WriterConfig(writers=("html",)), ear)
-    assert [sink.writer for sink in written] == ["html"]
+    written, failed = write_all(open_run(run), WriterConfig(writers=("html",)), ear)
+    assert [folder.writer for folder in written] == ["html"]
     assert not failed
     (line,) = ear.lines
     assert "writers.json" in line

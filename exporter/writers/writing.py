@@ -1,0 +1,124 @@
+"""Write what is asked for from a run folder alone, with no model and no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.config import WriterConfig
+from exporter.doors import writer_names
+from exporter.errors import ExporterError, RunError
+from exporter.records import Written
+from exporter.store import Run
+from exporter.store.files import write_whole
+from exporter.store.layout import WRITER_NOTE
+from exporter.store.lock import RunLock
+from exporter.summaries import keep_images
+from exporter.watch import Silence, Watch
+from exporter.writers import WriterOptions, find_writer, write
+from exporter.writers.montages import forget
+
+
+def write_all(
+    run: Run, config: WriterConfig, watch: Watch | None = None
+) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
+    """Run the writers a configuration asks for, the report last so that it can link to the others.
+
+    Args:
+        run: the run, complete or not.
+        config: the settings.
+        watch: told how the work goes on.
+
+    Returns:
+        What was written, and (writer, reason) of each that failed.
+
+    Raises:
+        RunError: if another process is writing the run, or its folder cannot be written at all.
+    """
+    watch = watch or Silence()
+    lock = RunLock(run.path)
+    try:
+        try:
+            _remember(run.path, config)
+        except RunError as error:
+            watch.say(f"exporter render will not know these writers' settings: {error}")
+        written: list[Written] = []
+        failed: list[tuple[str, str]] = []
+        options = writer_options(run, config)
+        for name in sorted(options, key=lambda name: name == "html"):
+            watch.begin(f"writing {name}")
+            try:
+                written.append(write(run, name, options[name]))
+            except ExporterError as error:
+                failed.append((name, str(error)))
+        forget(run)
+        return tuple(written), tuple(failed)
+    finally:
+        lock.release()
+
+
+def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions]:
+    """Return the options of each writer that runs; the images that TensorBoard and W&B show too."""
+    seed = run.settings.get("seed", 0)
+    seed = seed if isinstance(seed, int) else 0
+    agreement = {row.id: row.agreement for row in run.quality() if row.agreement is not None}
+    kept = keep_images(run.index, config.keep, seed, agreement)
+
+    def choose(number: int) -> tuple[str, ...]:
+        return tuple(id for id, _ in keep_images(run.index, number, seed, agreement))
+
+    options = {}
+    for name in config.writers:
+        if name == "wandb" and config.wandb == "off":
+            continue
+        model = find_writer(name).options
+        settings = {
+            setting: getattr(config, setting)
+            for setting in WriterConfig.model_fields
+            if setting in model.model_fields
+        }
+        options[name] = model.model_validate(
+            {
+                **settings,
+                "kept": tuple(id for id, _ in kept),
+                "kept_reason": dict(kept),
+                "choose": choose,
+                **config.writer_options.get(name, {}),
+            }
+        )
+    return options
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """Return what a run's writers were last told; empty where nothing was written yet.
+
+    What is not known here is left out: another version, or a writer that is not installed any more,
+    may have been told it.
+
+    Raises:
+        RunError: if the note cannot be read.
+    """
+    note = path / WRITER_NOTE
+    if not note.exists():
+        return {}
+    try:
+        values = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{str(note)!r} cannot be read ({error}); delete it to use the defaults"
+        ) from None
+    if not isinstance(values, dict):
+        return {}
+    settings = {name: value for name, value in values.items() if name in WriterConfig.model_fields}
+    if "writer_options" in settings:
+        told = settings["writer_options"]
+        settings["writer_options"] = {n: told[n] for n in told if n in writer_names()}
+    return settings
+
+
+def _remember(path: Path, config: WriterConfig) -> None:
+    """Note what the writers are told, so that ``exporter render`` repeats it."""
+    values = config.model_dump(mode="json", include=set(WriterConfig.model_fields) - {"writers"})
+    write_whole(path / WRITER_NOTE, json.dumps(values, indent=1).encode())
