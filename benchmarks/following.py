@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from benchmarks.patch import LOUDEST, QUIETEST, Places, middles, textured
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
-from exporter.explain.layers import View, as_grid
+from exporter.explain.planes import Planes
 from exporter.layers import LayerChoice, choose_layers
 from exporter.maps import channel_maps, get_methods
 from exporter.targets import locate_output, rows_of
@@ -152,13 +152,13 @@ def check(
     Raises:
         ExporterError: if no layer can be taken or explained.
     """
-    looking = _Looking(module, size, scores or logits_of, seed)
+    looking = _Looking(module, Planes(module), size, scores or logits_of, seed)
     example = textured(size, seed=seed)[1:2]
     choice = choose_layers(module, example, ["auto"])
     captured = looking.captured(example, choice.names)
     shown = [
         torch.stack(list(channel_maps(get_methods(SHOWN), *grids, None).values()))
-        for grids in (_grids(captured, name, example) for name in choice.names)
+        for grids in (_grids(looking.planes, captured, name, example) for name in choice.names)
     ]
     # From the deepest on: its answer stands where none follows.
     answers = []
@@ -187,6 +187,7 @@ class _Looking:
     """One model, and what it is shown."""
 
     module: nn.Module
+    planes: Planes
     size: tuple[int, int]
     scores: Scores
     seed: int
@@ -214,7 +215,7 @@ class _Looking:
         contrast = LOUDEST
         while contrast > QUIETEST:
             images = textured(self.size, contrast, seed=self.seed)
-            activation, _ = _grids(self.captured(images, (layer,)), layer, images)
+            activation, _ = _grids(self.planes, self.captured(images, (layer,)), layer, images)
             energy = activation[1:].double().square().mean(1)
             inside = Places(*self.size).inside(energy.shape[1], energy.shape[2])
             here = (energy * inside).sum((1, 2)) / inside.sum((1, 2))
@@ -241,7 +242,9 @@ class _Looking:
         wrong: dict[str, list[Tensor]] = {name: [] for name in FOLLOWING}
         for number in range(TEXTURES):
             images = textured(self.size, contrast, seed=self.seed + number)
-            activation, gradient = _grids(self.captured(images, (layer,)), layer, images)
+            activation, gradient = _grids(
+                self.planes, self.captured(images, (layer,)), layer, images
+            )
             mixed = torch.stack(
                 [
                     one.flatten()[torch.randperm(one.numel(), generator=generator)].view(one.shape)
@@ -258,11 +261,10 @@ class _Looking:
         )
 
 
-def _grids(captured: Captured, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+def _grids(planes: Planes, captured: Captured, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return one layer's activations and gradients, (N, C, H, W) each."""
-    view = View.of(images)
-    activation = as_grid(captured.activations[name], name, view).float()
-    return activation, as_grid(captured.gradients[name][0], name, view).float()
+    activation = planes.read(name, captured.activations[name], images).float()
+    return activation, planes.read(name, captured.gradients[name][0], images).float()
 
 
 def carried_share(maps: Tensor, places: Places) -> float:

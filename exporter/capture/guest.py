@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     require grad. On leaving, also through an exception, these are as they were found: the mode of
     every module (set by its flag, so that no ``train`` override runs), ``requires_grad`` and
     ``.grad`` of every parameter, the values of every buffer, torch's random state on the CPU and on
-    the model's CUDA devices, and the grad mode. Guests may be nested.
+    the model's CUDA devices, and the grad mode. Guests may be nested: an inner guest of the same
+    model only restores what a forward can change (buffers and the random state), at little cost.
 
     Args:
         model: any module; it is not copied.
@@ -33,6 +36,11 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         ModelError: if a parameter or buffer was made under ``torch.inference_mode()`` or is not yet
             initialised (lazy), or the model is TorchScript; the model is then untouched.
     """
+    outer = _HELD.get(model)
+    if outer is not None and not outer.changed():
+        with outer.lent_again():
+            yield model
+        return
     refuse_scripted(model)
     modules = dict(model.named_modules())
     held = _held(modules)
@@ -40,18 +48,18 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     parameters = [tensor for tensor in held if isinstance(tensor, nn.Parameter)]
     free = [parameter for parameter in parameters if parameter.requires_grad]
     grads = [(parameter, parameter.grad) for parameter in parameters]
-    buffers = _snapshot(modules.values())
+    state = _State(_snapshot(modules.values()), _cuda_devices(held))
     with ExitStack() as undo:
-        undo.enter_context(torch.inference_mode(False))
-        undo.enter_context(torch.enable_grad())
-        undo.enter_context(torch.random.fork_rng(_cuda_devices(held)))
-        undo.callback(_restore_buffers, buffers)
+        undo.enter_context(state.lent_again())
         undo.callback(_restore_parameters, free, grads)
         undo.callback(_restore_modes, modes)
         for module, _ in modes:
             module.training = False
         for parameter in free:
             parameter.requires_grad_(False)
+        if outer is None:
+            _HELD[model] = state
+            undo.callback(_HELD.pop, model, None)
         yield model
 
 
@@ -76,6 +84,39 @@ class _Buffer(NamedTuple):
     tensor: Tensor | None
     version: int
     values: Tensor | None
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a forward can change: buffers, as they were found, and the random state."""
+
+    buffers: list[_Buffer]
+    cuda_devices: list[int]
+
+    def changed(self) -> bool:
+        """Say whether a buffer is no longer what was found."""
+        return any(
+            owner._buffers.get(name) is not tensor
+            or (tensor is not None and tensor._version != version)
+            for owner, name, tensor, version, _ in self.buffers
+        )
+
+    @contextmanager
+    def lent_again(self) -> Iterator[None]:
+        """Let autograd record, and restore buffers and the random state on the way out."""
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(self.cuda_devices),
+        ):
+            try:
+                yield
+            finally:
+                _restore_buffers(self.buffers)
+
+
+_HELD: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
+"""Models that are held by a guest now."""
 
 
 def _held(modules: Mapping[str, nn.Module]) -> list[Tensor]:

@@ -14,18 +14,18 @@ from exporter.layers.layout import layout_of
 from exporter.maps import Attended, Method, PassContext
 
 ELEMENTS = 1 << 26
-"""Attention weights of a pass, all blocks together: 256 MiB of float32, and as much a gradient."""
+"""Attention weights of a pass, all blocks together: 256 MiB of float32; gradients take as much."""
 
 
 class AttentionRunner:
     """Runs attention methods batch after batch; it remembers where the model attends."""
 
     def __init__(self, module: nn.Module, methods: Sequence[Method]) -> None:
-        """Take the model and those of the methods that need attention weights."""
+        """Take the model and the methods that need attention weights."""
         self._module = module
-        self._methods = [method for method in methods if method.needs.attention]
-        self._found: SelfAttention | None = None
-        self._why = ""
+        self._methods = tuple(methods)
+        self._attention: SelfAttention | None = None
+        self._why_not = ""
 
     def __call__(self, context: PassContext) -> tuple[dict[str, tuple[Tensor, ...]], str]:
         """Run every method on one batch.
@@ -34,35 +34,33 @@ class AttentionRunner:
             context: the batch, with no layer.
 
         Returns:
-            By method a map (N, H, W) a target; or nothing, and why there is none.
+            By method a map (N, H, W) per target; or nothing, and why there is none.
         """
-        if not self._methods:
-            return {}, ""
-        if self._found is None and not self._why:
-            try:
-                self._found = find_attention(self._module, context.inputs)
-            except LayerError as error:
-                self._why = str(error)
-        if self._found is None:
-            return {}, self._why
-        number = len(context.inputs)
-        together = max(1, ELEMENTS // self._found.elements)
+        if not self._methods or self._why_not:
+            return {}, self._why_not
+        try:
+            if self._attention is None:
+                self._attention = find_attention(self._module, context.inputs)
+            return self._run(context, self._attention), ""
+        except LayerError as error:
+            self._why_not = str(error)
+            return {}, self._why_not
+
+    def _run(self, context: PassContext, attention: SelfAttention) -> dict[str, tuple[Tensor, ...]]:
+        images = len(context.inputs)
+        together = max(1, ELEMENTS // attention.elements)
         parts: dict[str, list[Tensor]] = {method.name: [] for method in self._methods}
-        for start in range(0, number, together):
-            here = context.part(start, min(start + together, number))
-            try:
-                attended = self._attended(here, self._found)
-            except LayerError as error:
-                self._found, self._why = None, str(error)
-                return {}, self._why
+        for start in range(0, images, together):
+            part = context.part(start, min(start + together, images))
+            attended = self._attended(part, attention)
             for method in self._methods:
                 settings = method.record.settings
-                found = method.compute(replace(here, attended=attended, settings=settings))
-                parts[method.name].append(found.detach().expand(-1, context.count, -1, -1))
-        return {name: torch.cat(made).unbind(1) for name, made in parts.items()}, ""
+                maps = method.compute(replace(part, attended=attended, settings=settings))
+                parts[method.name].append(maps.detach().expand(-1, context.count, -1, -1))
+        return {name: torch.cat(maps).unbind(1) for name, maps in parts.items()}
 
-    def _attended(self, context: PassContext, found: SelfAttention) -> Attended:
-        passed = attention_pass(self._module, context.inputs, context.score, found)
+    def _attended(self, context: PassContext, attention: SelfAttention) -> Attended:
+        passed = attention_pass(self._module, context.inputs, context.score, attention)
         number, _, height, width = context.inputs.shape
         tokens = passed.weights[0].shape[-1]
         layout = layout_of((number, tokens, 1), (height, width))

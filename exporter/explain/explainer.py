@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import capture, channel_statistics, strongest_channels
+from exporter.capture import Captured, capture, channel_statistics, guest, strongest_channels
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
-from exporter.explain.layers import View, as_grid, classifiers_at, maps_at_layers
-from exporter.explain.passes import Runner, stored_pixels
+from exporter.explain.layers import classifiers_at, maps_at_layers
+from exporter.explain.passes import LayerMaps, Runner, stored_pixels
+from exporter.explain.planes import Planes
 from exporter.explain.planner import Pass, plan_passes
-from exporter.layers import Reshape
+from exporter.layers.layout import Layout, Reshape
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
 
 
+@dataclass(frozen=True)
+class BatchMaps:
+    """The raw maps of one batch, on the device.
+
+    Attributes:
+        maps: by layer in execution order, then those of ``attention`` and ``fused``.
+        pixels: by method, (N, T, C, H, W) at the input's resolution.
+        missing: by layer (or ``method at layer``), why there is no map or activation.
+        scored: what is explained, and the predictions.
+        captured: the shared pass.
+    """
+
+    maps: Mapping[str, LayerMaps]
+    pixels: Mapping[str, Tensor]
+    missing: Mapping[str, str]
+    scored: Scored
+    captured: Captured
+
+
 class Explainer:
-    """Built once a run (or once a replica of the model), called once a batch.
+    """Built once per run (or once per replica of the model), called once per batch.
+
+    Every batch leaves the model as it found it. Hold the model as a guest for the whole run
+    (`exporter.capture.guest`), and that costs next to nothing per batch.
 
     Attributes:
         passes: what a batch runs, for people.
@@ -35,23 +60,25 @@ class Explainer:
         channels: int = 8,
         output: str | None = None,
         top_k: int = 5,
+        layouts: Mapping[str, Layout] | None = None,
         reshape: Reshape | None = None,
         seed: int = 0,
         fuse: str | None = None,
         classifiers: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take what every batch has in common.
+        """Bind what every batch has in common.
 
         Args:
-            module: the model; it is left as it is found, after every batch.
+            module: the model.
             methods: map methods.
             layers: layers to explain.
             target: what is explained; a scorer where it needs more than the output (a reference
                 image, a function).
             recorded: layers whose channels are reduced and whose strongest channels are kept.
-            channels: strongest channels kept a recorded layer and image; 0 keeps statistics only.
+            channels: strongest channels kept per recorded layer and image; 0 keeps statistics only.
             output: path of the explained tensor inside the model's output (see `locate_output`).
-            top_k: predictions kept an image.
+            top_k: predictions kept per image.
+            layouts: how layers lie in the plane; that of another one is read off its first batch.
             reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
             seed: of methods that draw random numbers.
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
@@ -60,13 +87,13 @@ class Explainer:
         self._module = module
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
-        self._runner = Runner(module, methods, seed=seed, reshape=reshape)
+        self._planes = Planes(module, layouts, reshape)
+        self._runner = Runner(module, methods, planes=self._planes, seed=seed)
         self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
         self._top_k = top_k
-        self._reshape = reshape
         self._classifiers = classifiers
         self.passes: tuple[Pass, ...] = plan_passes(
             self._methods, self._layers, targets=self._scorer.target.k
@@ -93,7 +120,7 @@ class Explainer:
         return self._classifiers
 
     def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
-        """Explain one batch.
+        """Explain one batch, and quantise what is stored of it.
 
         Args:
             inputs: (N, C, H, W), floating point, on the model's device.
@@ -107,62 +134,89 @@ class Explainer:
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
         """
-        classifiers = self.prepare(inputs)
-        one = self.passes[0]
-        with watching(self._module):
-            captured = capture(
-                self._module,
-                inputs,
-                tuple(dict.fromkeys((*self._layers, *self._recorded))),
-                lambda output: self._scorer(output, labels, masks).scores,
-                gradients=self._layers if one.backwards else False,
-            )
+        explained = self.explain(inputs, labels, masks)
+        scored, captured = explained.scored, explained.captured
+        missing = dict(explained.missing)
         with torch.inference_mode(False), torch.no_grad():
-            scored = self._scorer(captured.output, labels, masks)
-            targets = scored.targets
-        passes = self._runner(
-            inputs,
-            captured,
-            self._layers,
-            lambda output, images: self._scorer.again(output, scored, images, masks),
-            targets=targets,
-            count=targets.shape[1],
-            reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
-        )
-        with torch.inference_mode(False), torch.no_grad():
-            maps, missing = maps_at_layers(
-                self._methods,
-                captured,
-                self._layers,
-                view=View.of(inputs, self._reshape),
-                classifiers=classifiers,
-                targets=targets,
-                count=targets.shape[1],
-                passes=passes,
-                fusion=self._fuse,
-            )
-            pixels = stored_pixels(self._methods, passes.pixels)
-            recorded = tuple(
-                self._record(name, activation, View.of(inputs, self._reshape))
-                for name, activation in captured.activations.items()
-                if not set(self._recorded).isdisjoint(captured.asked[name])
-            )
+            indices, scores, loss = scored.reading.predict(labels, self._top_k)
+            pixels = (("", maps) for maps in stored_pixels(self._methods, explained.pixels))
             contents = Contents(
-                *_predictions(scored, labels, self._top_k),
-                targets=targets.to(torch.int32),
+                top_index=indices.to(torch.int32),
+                top_score=scores.to(torch.float32),
+                loss=loss.to(torch.float32),
+                targets=scored.targets.to(torch.int32),
                 against=scored.against.to(torch.int32),
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
                 blocks=tuple(
-                    block_of(layer, made)
-                    for layer, made in (*maps.items(), *(("", found) for found in pixels))
+                    block_of(layer, maps) for layer, maps in (*explained.maps.items(), *pixels)
                 ),
-                recorded=recorded,
+                recorded=tuple(
+                    self._record(name, self._planes.read(name, activation, inputs))
+                    for name, activation in captured.activations.items()
+                    if not set(self._recorded).isdisjoint(captured.asked[name])
+                ),
             )
             for name in self._recorded:
                 if name in captured.missing and name not in captured.activations:
                     missing.setdefault(name, captured.missing[name])
             return send(contents, missing)
+
+    def explain(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> BatchMaps:
+        """Compute one batch's raw maps: one forward, one backward per target, and its own passes.
+
+        Args:
+            inputs: as for a call.
+            labels: as for a call.
+            masks: as for a call.
+
+        Raises:
+            ExporterError: if a layer, method or target does not fit the model.
+        """
+        classifiers = self.prepare(inputs)
+        inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
+        scored: list[Scored] = []
+
+        def score(output: Any) -> Tensor:
+            scored.append(self._scorer(output, labels, masks))
+            return scored[0].scores
+
+        with guest(self._module):
+            with watching(self._module):
+                captured = capture(
+                    self._module,
+                    inputs,
+                    tuple(dict.fromkeys((*self._layers, *self._recorded))),
+                    score,
+                    gradients=self._layers if self.passes[0].backwards else False,
+                )
+            with torch.no_grad():
+                if not scored:  # without gradients, or with none that reaches a layer
+                    score(captured.output)
+                first = scored[0]
+                is_class = first.reading.named == "class"
+            passes = self._runner(
+                inputs,
+                captured,
+                self._layers,
+                lambda output, images: self._scorer.again(output, first, images, masks),
+                targets=first.targets if is_class else None,
+                count=first.targets.shape[1],
+                reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
+            )
+            with torch.no_grad():
+                maps, missing = maps_at_layers(
+                    self._methods,
+                    captured,
+                    self._layers,
+                    inputs=inputs,
+                    planes=self._planes,
+                    classifiers=classifiers,
+                    targets=first.targets,
+                    passes=passes,
+                    fusion=self._fuse,
+                )
+        return BatchMaps(maps, passes.pixels, missing, first, captured)
 
     def probability(self, inputs: Tensor, index: int) -> Tensor | None:
         """Return a class's probability, float32 (N,): its softmax, of a multi-label output sigmoid.
@@ -172,7 +226,7 @@ class Explainer:
             index: the class.
 
         Returns:
-            None where the output is not a row of several classes an image.
+            None where the output is not a row of several classes per image.
         """
         with torch.inference_mode(False), torch.no_grad(), watching(self._module):
             output = self._module(inputs)
@@ -185,15 +239,9 @@ class Explainer:
             shares = values.float().sigmoid() if several else values.float().softmax(1)
             return shares[:, index]
 
-    def _record(self, name: str, activation: Tensor, view: View) -> Recorded:
-        laid = as_grid(activation, name, view)
-        statistics = channel_statistics(laid)
-        if self._channels == 0:
-            return Recorded(name, statistics, None)
-        return Recorded(name, statistics, strongest_channels(laid, statistics.mean, self._channels))
-
-
-def _predictions(scored: Scored, labels: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the top-k indices (N, k), their scores (N, k) and the loss (N,)."""
-    indices, scores, loss = scored.reading.predict(labels, top_k)
-    return indices.to(torch.int32), scores.to(torch.float32), loss.to(torch.float32)
+    def _record(self, name: str, activation: Tensor) -> Recorded:
+        statistics = channel_statistics(activation)
+        strongest = None
+        if self._channels:
+            strongest = strongest_channels(activation, statistics.mean, self._channels)
+        return Recorded(name, statistics, strongest)

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse
+from exporter.explain.passes import LayerMaps, Passes, in_map_type
+from exporter.explain.planes import Planes
 from exporter.layers import LayerChoice, choose_layers, find_classifier
-from exporter.layers.layout import Reshape, read_layout
+from exporter.layers.layout import Reshape
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.targets import Scorer
-
-LayerMaps = dict[str, tuple[Tensor, ...]]
-"""By method, a raw map (N, H, W) a target; all targets share one tensor where none matters."""
-
-
-class View(NamedTuple):
-    """What the model was given, and how the user says that its layers lie in the plane.
-
-    Attributes:
-        images: how many.
-        height: rows of each.
-        width: columns of each.
-        reshape: from a layer's output, or its gradient, to (N, C, H, W); None reads the shape.
-    """
-
-    images: int
-    height: int
-    width: int
-    reshape: Reshape | None = None
-
-    @classmethod
-    def of(cls, inputs: Tensor, reshape: Reshape | None = None) -> View:
-        """Read it off the inputs (N, C, H, W)."""
-        return cls(inputs.shape[0], inputs.shape[-2], inputs.shape[-1], reshape)
 
 
 def choose_or_offer(
@@ -55,7 +31,7 @@ def choose_or_offer(
     Args:
         module: the model.
         example: (N, C, H, W); one image is enough.
-        wanted: see `exporter.models.choose_layers`.
+        wanted: see `exporter.layers.choose_layers`.
         methods: map methods; where none of them reads a layer, a model may be without a plane.
         output: path of the explained tensor inside the model's output.
         reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
@@ -88,7 +64,8 @@ def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple
     Raises:
         MapError: if none is left.
     """
-    if not _is_quantised(module):
+    kinds = (type(part).__module__ for part in module.modules())
+    if not any(kind.startswith("torch.") and "quantized" in kind for kind in kinds):
         return tuple(methods), ""
     why = "the model is quantised and carries no gradients: methods of activations only"
     fitting = tuple(method for method in methods if method.only_forward)
@@ -99,33 +76,16 @@ def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple
     return fitting, f"{why}, not {others}" if others else ""
 
 
-def _is_quantised(module: nn.Module) -> bool:
-    kinds = (type(one).__module__ for one in module.modules())
-    return any(kind.startswith("torch.") and "quantized" in kind for kind in kinds)
-
-
-class Made(Protocol):
-    """What methods that run the model themselves gave (see `exporter.explain.passes.Passes`)."""
-
-    @property
-    def layers(self) -> Mapping[str, LayerMaps]:
-        """Maps by layer."""
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """By ``method at layer``, why there is none."""
-
-
 def maps_at_layers(
     methods: Sequence[Method],
     captured: Captured,
     layers: Sequence[str],
     *,
-    view: View,
+    inputs: Tensor,
+    planes: Planes,
     classifiers: Mapping[str, Tensor],
-    targets: Tensor | None,
-    count: int,
-    passes: Made,
+    targets: Tensor,
+    passes: Passes,
     fusion: str = "",
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
@@ -134,10 +94,10 @@ def maps_at_layers(
         methods: what to compute.
         captured: from `exporter.capture.capture`.
         layers: the layers asked for.
-        view: what the model was given.
+        inputs: what the model was given, (N, C, H, W).
+        planes: how the layers lie in the plane.
         classifiers: by layer, the linear layer (K, C) that global average pooling feeds from it.
-        targets: class indices (N, T), needed for methods of a classifier only.
-        count: T, targets an image.
+        targets: class indices (N, T), which methods of a classifier read.
         passes: what the methods that run the model themselves gave.
         fusion: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
 
@@ -146,67 +106,70 @@ def maps_at_layers(
         (or ``method at layer``) why one is missing.
 
     Raises:
-        LayerError: if a layer has no grid of places, or none of the layers can be explained.
+        LayerError: if a layer has no plane, or none of the layers can be explained.
     """
     asked = set(layers)
-    reading = [method for method in methods if method.kind != "pass"]
     missing = {
         name: why
         for name, why in captured.missing.items()
         if name.split("[")[0] in asked or name in asked
     }
-    found: dict[str, LayerMaps] = {}
-    for name, raw in captured.activations.items():
+    maps: dict[str, LayerMaps] = {}
+    for name, output in captured.activations.items():
         if asked.isdisjoint(captured.asked[name]):
             continue
         gradients = captured.gradients.get(name)
-        rows = _rows(classifiers.get(name), targets)
-        here = []
-        for method in reading:
-            if method.needs.classifier and rows is None:
-                missing[f"{method.name} at {name}"] = (
-                    "no average pooling and single linear layer follow"
-                )
-            elif gradients is not None or not method.needs.gradients:
-                here.append(method)
+        classifier = classifiers.get(name)
+        fitting = []
+        for method in methods:
+            if method.kind == "pass" or (method.needs.gradients and gradients is None):
+                continue
+            if method.needs.classifier and classifier is None:
+                why = "no average pooling and single linear layer follow"
+                missing[f"{method.name} at {name}"] = why
+            else:
+                fitting.append(method)
+        here = dict(passes.layers.get(name, {}))
+        if fitting:
+            graded = any(method.needs.gradients for method in fitting)
+            here |= _layer_maps(
+                fitting,
+                in_map_type(planes.read(name, output, inputs)),
+                [in_map_type(planes.read(name, g, inputs)) for g in gradients]
+                if gradients is not None and graded
+                else None,
+                None if classifier is None else _rows(classifier, targets),
+                targets.shape[1],
+            )
         if here:
-            activation = in_map_type(as_grid(raw, name, view))
-            steep = None
-            if gradients is not None and any(method.needs.gradients for method in here):
-                steep = [in_map_type(as_grid(one, name, view)) for one in gradients]
-            found[name] = _layer_maps(here, activation, steep, rows, count)
-        if name in passes.layers:
-            made = found.get(name, {}) | passes.layers[name]
-            found[name] = {
-                method.name: made[method.name] for method in methods if method.name in made
-            }
+            maps[name] = {m.name: here[m.name] for m in methods if m.name in here}
     missing |= passes.missing
-    fused = _fused(methods, found, fusion)
+    fused = _fused(methods, maps, fusion)
     if ATTENTION in passes.layers:
-        found[ATTENTION] = passes.layers[ATTENTION]
+        maps[ATTENTION] = passes.layers[ATTENTION]
     if fused:
-        found[FUSED] = fused
-    if any(method.at_layers or method.needs.attention for method in methods) and not found:
+        maps[FUSED] = fused
+    if any(method.at_layers or method.needs.attention for method in methods) and not maps:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
-    return found, missing
+    return maps, missing
 
 
-def _fused(methods: Sequence[Method], found: dict[str, LayerMaps], fusion: str) -> LayerMaps:
+def _fused(methods: Sequence[Method], maps: dict[str, LayerMaps], fusion: str) -> LayerMaps:
     """Fuse the layers' maps; those that are only there fused leave their layers."""
     fused: LayerMaps = {}
     for method in methods:
         how = method.fuse or fusion
-        layers = [made[method.name] for made in found.values() if method.name in made]
+        layers = [here[method.name] for here in maps.values() if method.name in here]
         if how and layers:
             relu = method.record.relu or bool(method.fuse)
             columns = zip(*layers, strict=True)
             fused[method.name] = tuple(fuse(column, how, relu=relu) for column in columns)
         if method.fuse:
-            for made in found.values():
-                made.pop(method.name, None)
-    for name in [name for name, made in found.items() if not made]:
-        del found[name]
+            for here in maps.values():
+                here.pop(method.name, None)
+    for name in [name for name, here in maps.items() if not here]:
+        del maps[name]
     return fused
 
 
@@ -217,51 +180,26 @@ def _layer_maps(
     rows: Tensor | None,
     count: int,
 ) -> LayerMaps:
+    """Compute a layer's maps of ``count`` targets; ``rows`` (N, T, C) are the classifier's."""
     # What does not depend on the target is computed with the first one and shared by the others.
-    moving = [method for method in methods if method.needs.gradients or method.needs.classifier]
-    made = [
+    own = [method for method in methods if method.needs.gradients or method.needs.classifier]
+    targets = [
         channel_maps(
-            methods if target == 0 else moving,
+            methods if target == 0 else own,
             activation,
             None if gradients is None else gradients[target],
             None if rows is None else rows[:, target],
         )
-        for target in range(count if moving else 1)
+        for target in range(count if own else 1)
     ]
     return {
-        method.name: tuple(
-            made[min(t, len(made) - 1) if method in moving else 0][method.name]
-            for t in range(count)
-        )
+        method.name: tuple(targets[t if method in own else 0][method.name] for t in range(count))
         for method in methods
     }
 
 
-def as_grid(tensor: Tensor, layer: str, view: View) -> Tensor:
-    """View a layer's output or its gradient as (N, C, H, W).
-
-    Args:
-        tensor: what the layer returned, channels first or last, or a row of tokens.
-        layer: its name, for the message.
-        view: what the model was given.
-
-    Raises:
-        LayerError: if it has no plane of places.
-    """
-    layout = read_layout(tensor, (view.height, view.width), view.reshape)
-    # Windows and regions multiply the batch: such an output is not one plane an image.
-    if layout is None or len(tensor) != view.images:
-        raise LayerError(
-            f"the layer {layer!r} gives {tuple(tensor.shape)} for {view.images} images, which is no"
-            " plane of places with channels for each; choose a layer that gives (C, H, W),"
-            " (H, W, C) or tokens, or give a reshape function"
-        )
-    return layout.spatial(tensor)
-
-
-def in_map_type(tensor: Tensor) -> Tensor:
-    """Return the tensor in the type maps are computed in: float64 stays, others become float32."""
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
+def _rows(classifier: Tensor, targets: Tensor) -> Tensor:
+    return classifier.index_select(0, targets.flatten()).reshape(*targets.shape, -1)
 
 
 def classifiers_at(
@@ -288,10 +226,10 @@ def classifiers_at(
         MapError: if a method needs one and no layer has one, or what is explained is no logit.
     """
     names = [method.name for method in methods if method.needs.classifier]
-    found: dict[str, Tensor] = {}
+    classifiers: dict[str, Tensor] = {}
     reasons: list[str] = []
     if not names:
-        return found
+        return classifiers
     if not scorer.is_logit:
         raise MapError(
             f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
@@ -299,15 +237,9 @@ def classifiers_at(
         )
     for layer in layers:
         try:
-            found[layer] = find_classifier(module, layer, example, output=scorer.output)
+            classifiers[layer] = find_classifier(module, layer, example, output=scorer.output)
         except (MapError, LayerError) as error:
             reasons.append(str(error))
-    if not found:
+    if not classifiers:
         raise MapError(reasons[-1] if reasons else f"{names[0]} needs a layer; there is none")
-    return found
-
-
-def _rows(classifier: Tensor | None, targets: Tensor | None) -> Tensor | None:
-    if classifier is None or targets is None:
-        return None
-    return classifier.index_select(0, targets.flatten()).reshape(*targets.shape, -1)
+    return classifiers

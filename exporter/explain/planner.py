@@ -4,38 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-
-class Needs(Protocol):
-    """What the planner asks of a method's needs (see `exporter.maps.Needs`)."""
-
-    @property
-    def gradients(self) -> bool:
-        """Whether the target's gradient at the layers is needed."""
-
-    @property
-    def passes(self) -> str:
-        """What it runs by itself, in words; ``""`` for a method that reads the shared pass."""
-
-
-class Planned(Protocol):
-    """What the planner asks of a method (see `exporter.maps.Method`)."""
-
-    @property
-    def name(self) -> str:
-        """Registry name."""
-
-    @property
-    def needs(self) -> Needs:
-        """What it is computed from."""
-
-    @property
-    def reads_layers(self) -> bool:
-        """Whether a layer has to be captured for it."""
-
-    def passes(self, targets: int) -> str:
-        """Say what it runs by itself for so many targets."""
+from exporter.maps import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +17,8 @@ class Pass:
             wanted.
         layers: the layers that are captured for them.
         forwards: forward passes.
-        backwards: backward passes over that forward's graph, one a target; 0 where no method needs
-            a gradient, and the forward then records no graph.
+        backwards: backward passes over that forward's graph, one per target; 0 where no method
+            needs a gradient, and the forward then records no graph.
         own: for methods that run the model themselves, what they run, in words; the counts are then
             those of the shared pass that they begin with, none.
     """
@@ -71,19 +41,19 @@ class Pass:
 
 
 def plan_passes(
-    methods: Sequence[Planned], layers: Sequence[str] = (), *, targets: int = 1
+    methods: Sequence[Method], layers: Sequence[str] = (), *, targets: int = 1
 ) -> tuple[Pass, ...]:
     """Plan the passes of one batch.
 
     Every method that reads activations and gradients of the plain model shares one pass, at all
-    layers: one forward, and one backward a target if any of them needs a gradient. There is this
+    layers: one forward, and one backward per target if any of them needs a gradient. There is this
     pass even for no methods: predictions come from it. Methods that run the model themselves (a
     changed backward rule, perturbed inputs) follow, those that run the same thing together.
 
     Args:
         methods: in the order asked for.
         layers: in execution order.
-        targets: targets explained an image.
+        targets: targets explained per image.
 
     Returns:
         The passes, in the order in which they are run.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exporter.capture.hooks import find_layers, record_layers
 from exporter.errors import LayerError
-from exporter.explain.layers import View, as_grid
+from exporter.explain.planes import Planes
 from exporter.layers.layout import Reshape
 from exporter.records import OUTPUT
 from exporter.targets import locate_output
@@ -40,7 +40,7 @@ class Listener:
         self._module = module
         self._layer = layer
         self._path = output
-        self._reshape = reshape
+        self._planes = Planes(module, reshape=reshape)
         self._wanted = () if layer == OUTPUT else find_layers(module, (layer,))
 
     def values(self, inputs: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Listener:
             raw = raw[:, None]
         if raw.ndim == 2 and len(raw) == len(inputs):
             return raw[:, :, None]
-        return as_grid(raw, self._layer, View.of(inputs, self._reshape)).flatten(2)
+        return self._planes.read(self._layer, raw, inputs).flatten(2)
 
     def _raw(self, inputs: Tensor) -> Tensor:
         if not self._wanted:

@@ -206,7 +206,7 @@ def test_of_a_container_the_elements_that_matter_are_explained(images: Tensor) -
         (
             {"targets": 1},
             TargetError,
-            "targets is 1; give a list with one entry an image, 3 in all",
+            "targets is 1; give a list with one entry per image, 3 in all",
         ),
         ({"targets": [1, 2, 5]}, TargetError, "target 5 is out of range; the output has 5 values"),
         ({"targets": [1, 2, -1]}, TargetError, "target -1 is out of range"),

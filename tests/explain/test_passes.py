@@ -34,9 +34,10 @@ def scorer(output: Tensor, images: slice) -> Tensor:
 
 def run(model: nn.Module, images: Tensor, layers: list[str], method: Method) -> Any:
     captured = capture(model, images, layers, lambda output: scorer(output, slice(None)))
-    return Runner(model, [method])(
-        images, captured, layers, scorer, targets=TARGETS, count=2, reader=lambda output: output
-    )
+    with guest(model):
+        return Runner(model, [method])(
+            images, captured, layers, scorer, targets=TARGETS, count=2, reader=lambda output: output
+        )
 
 
 class Around(nn.Module):
