@@ -30,8 +30,8 @@ from exporter.records import OUTPUT, Row, Written
 from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
 from exporter.summaries import (
+    FAITHFULNESS,
     PARTS,
-    QUALITY,
     Scope,
     channel_table,
     faithfulness_table,
@@ -156,7 +156,7 @@ def run(
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
-        parts = (*PARTS, QUALITY) if job.faithfulness else PARTS
+        parts = (*PARTS, FAITHFULNESS) if job.faithfulness else PARTS
         folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=parts)
         scope = Scope.of(folder.plan)
         with folder:
@@ -168,7 +168,9 @@ def run(
                 seconds += _maximise(job, folder, channels, merged.tables["classes"], watch)
                 measured = {}
                 if job.faithfulness:
-                    measured[QUALITY] = merge_faithfulness(folder.summaries(QUALITY), scope)
+                    measured[FAITHFULNESS] = merge_faithfulness(
+                        folder.summaries(FAITHFULNESS), scope
+                    )
                 folder.write_set(merged.tables | measured, merged.summary)
                 folder.finish(seconds, channels)
     opened = open_run(config.out)
@@ -197,8 +199,8 @@ def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
         for name, table in shard_parts(rows, channels, scope, masks).items():
             folder.write_summary(index, table, name)
         if job.faithfulness:
-            measured = [one for part in parts for one in part.quality]
-            folder.write_summary(index, faithfulness_table(measured), QUALITY)
+            measured = [one for part in parts for one in part.faithfulness]
+            folder.write_summary(index, faithfulness_table(measured), FAITHFULNESS)
         folder.write_shard(index, rows)
 
     compute_shards(job, missing, store, watch)

@@ -58,7 +58,7 @@ class Computed:
 
     rows: tuple[Row, ...]
     channels: tuple[ChannelBatch, ...]
-    quality: tuple[Faithfulness, ...] = ()
+    faithfulness: tuple[Faithfulness, ...] = ()
 
 
 def load(job: Job, entries: Sequence[ImageEntry]) -> Loaded:
@@ -113,11 +113,11 @@ def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
         next(explained) if item is not None else _unread(entry, error)
         for (entry, error), item in zip(_pairs(loaded), loaded.prepared, strict=True)
     )
-    quality = _quality(job, explainer, seen, made, host) if job.faithfulness else ()
-    return Computed(rows, tuple(_channels(seen, host)), tuple(quality))
+    measured = _faithfulness(job, explainer, seen, made, host) if job.faithfulness else ()
+    return Computed(rows, tuple(_channels(seen, host)), tuple(measured))
 
 
-def _quality(
+def _faithfulness(
     job: Job,
     explainer: Explainer,
     seen: Sequence[tuple[ImageEntry, Prepared]],

@@ -139,3 +139,8 @@ class Plan:
     command: str
     created: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether predictions are classes with a confidence; a single value is neither."""
+        return self.model.outputs != 1 and self.target != "value"

@@ -87,7 +87,7 @@ class SetSummary:
         mapped_classes: of them, those whose mean maps are kept.
         confused_pairs: pairs (label, predicted) that occur.
         class_map_layer: the layer of class maps and agreement; pixel methods have their own.
-        quality_map: (method, layer) of the map that stands for an image.
+        image_map: (method, layer) of the map that stands for an image.
         redundancy: a recorded layer each.
         strips: images that matter; those without images are left out.
         rules: what each number is, in words, by its name.
@@ -107,7 +107,7 @@ class SetSummary:
     mapped_classes: int
     confused_pairs: int
     class_map_layer: str
-    quality_map: tuple[str, str]
+    image_map: tuple[str, str]
     redundancy: tuple[LayerRedundancy, ...]
     strips: tuple[Strip, ...]
     rules: Mapping[str, str]
@@ -246,7 +246,7 @@ class RedundantPair:
 
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
-    """How faithful one map is to the model (``summaries/*-quality.parquet``, with ``--quality``).
+    """How faithful one map is to the model (``summaries/*-faithfulness.parquet``).
 
     Attributes:
         id: the image.
@@ -268,7 +268,7 @@ class Faithfulness:
 
 @dataclass(frozen=True, slots=True)
 class MethodFaithfulness:
-    """How faithful one method's maps are (``set/quality.parquet``, with ``--quality``).
+    """How faithful one method's maps are (``set/faithfulness.parquet``, with ``--faithfulness``).
 
     Attributes:
         method: registry name.
@@ -288,8 +288,8 @@ class MethodFaithfulness:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageQuality:
-    """How good one image's maps are (``summaries/*-images.parquet``).
+class ImageMeasures:
+    """What is measured of one image and its map (``summaries/*-images.parquet``).
 
     Attributes:
         id: the image.

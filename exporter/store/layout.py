@@ -50,6 +50,12 @@ def set_table(run: Path, name: str) -> Path:
     return run / SET / f"{name}.parquet"
 
 
+def as_written(file: Path) -> Path:
+    """Return the file, or where it is not there the name that earlier versions gave it."""
+    earlier = file.with_name(file.name.replace("faithfulness", "quality"))
+    return earlier if not file.exists() and earlier.exists() else file
+
+
 def maximised_file(run: Path, index: int) -> Path:
     """Return where the pictures of a group of channels are: ``maximised/00000.parquet``."""
     return run / MAXIMISED / f"{index:05d}.parquet"

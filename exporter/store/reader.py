@@ -20,7 +20,7 @@ from exporter.records import (
     ClassRow,
     ConfusedPair,
     Faithfulness,
-    ImageQuality,
+    ImageMeasures,
     KernelRecord,
     MaximisedPicture,
     MethodAgreement,
@@ -40,7 +40,7 @@ from exporter.store.maximised import read_maximised
 from exporter.store.plans import image_ids, read_document, read_plan
 from exporter.store.rows import table_to_rows
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_A_GROUP
-from exporter.store.sets import read_quality, read_records, read_summary
+from exporter.store.sets import read_parts, read_records, read_summary
 from exporter.store.totals import read_totals
 
 _GROUPS_AT_ONCE = 8
@@ -273,23 +273,18 @@ class Run:
         filters = None if layer is None else [("layer", "==", layer)]
         return read_records(self.path, "redundant", RedundantPair, filters)
 
-    def quality(self) -> Iterator[ImageQuality]:
-        """Yield how good each image's maps are, in plan order; also of a partial run."""
-        for table in read_quality(self.path, self.shards):
-            yield from (ImageQuality(**row) for row in table.to_pylist())
-
-    def quality_table(self) -> pa.Table | None:
-        """Return the same as columns, a few dozen bytes an image; None where there are none."""
-        tables = list(read_quality(self.path, self.shards))
-        return pa.concat_tables(tables) if tables else None
+    def measures(self) -> Iterator[ImageMeasures]:
+        """Yield what is measured of each image, in plan order; also of a partial run."""
+        for table in read_parts(self.path, self.shards, "images"):
+            yield from (ImageMeasures(**row) for row in table.to_pylist())
 
     def faithfulness(self) -> tuple[MethodFaithfulness, ...]:
-        """Return each method's deletion, insertion and ROAD; none without ``--faithfulness``."""
-        return read_records(self.path, "quality", MethodFaithfulness)
+        """Return deletion, insertion and ROAD of each method, if they were asked for."""
+        return read_records(self.path, "faithfulness", MethodFaithfulness)
 
     def image_faithfulness(self) -> Iterator[Faithfulness]:
         """Yield the same of each image and method, in plan order; also of a partial run."""
-        for table in read_quality(self.path, self.shards, "quality"):
+        for table in read_parts(self.path, self.shards, "faithfulness"):
             yield from (Faithfulness(**row) for row in table.to_pylist())
 
     def maximised(self, layer: str | None = None) -> Iterator[MaximisedPicture]:

@@ -28,11 +28,12 @@ def read_summary(run: Path) -> SetSummary | None:
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        values.setdefault("image_map", values.pop("quality_map", None))
         return SetSummary(
             **values
             | {
                 "bins": tuple(CalibrationBin(**one) for one in values["bins"]),
-                "quality_map": tuple(values["quality_map"]),
+                "image_map": tuple(values["image_map"]),
                 "redundancy": tuple(LayerRedundancy(**one) for one in values["redundancy"]),
                 "strips": tuple(
                     Strip(**one | {"ids": tuple(one["ids"])}) for one in values["strips"]
@@ -60,7 +61,7 @@ def read_records(
     Raises:
         RunError: if the file is damaged.
     """
-    file = layout.set_table(run, name)
+    file = layout.as_written(layout.set_table(run, name))
     if not file.exists():
         return ()
     try:
@@ -73,19 +74,19 @@ def read_records(
         raise _damaged(file, error) from None
 
 
-def read_quality(run: Path, shards: Sequence[int], part: str = "images") -> Iterator[pa.Table]:
-    """Yield the images' measures, a table a shard; those of shards without them are left out.
+def read_parts(run: Path, shards: Sequence[int], part: str) -> Iterator[pa.Table]:
+    """Yield a part of the summaries, a table per shard; shards without it are left out.
 
     Args:
         run: the run folder.
         shards: numbers of the shards.
-        part: which measures: ``images``, or ``quality``.
+        part: ``images`` or ``faithfulness``.
 
     Raises:
         RunError: if a file is damaged.
     """
     for index in shards:
-        file = layout.summary_file(run, index, part)
+        file = layout.as_written(layout.summary_file(run, index, part))
         if not file.exists():
             continue
         try:

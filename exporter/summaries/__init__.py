@@ -7,9 +7,9 @@ from exporter.summaries.channels import (
     merge_channels,
 )
 from exporter.summaries.faithfulness import (
+    FAITHFULNESS,
     FAITHFULNESS_SCHEMA,
-    QUALITY,
-    QUALITY_SCHEMA,
+    METHOD_FAITHFULNESS_SCHEMA,
     faithfulness_table,
     merge_faithfulness,
 )
@@ -17,15 +17,15 @@ from exporter.summaries.keep import keep_images
 from exporter.summaries.schema import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 from exporter.summaries.scope import Scope
 from exporter.summaries.sets import SetTables, merge_set
-from exporter.summaries.shards import PARTS, map_quality, shard_parts
+from exporter.summaries.shards import PARTS, map_measures, shard_parts
 
 __all__ = [
     "CHANNEL_SCHEMA",
+    "FAITHFULNESS",
     "FAITHFULNESS_SCHEMA",
     "IMAGES_SCHEMA",
+    "METHOD_FAITHFULNESS_SCHEMA",
     "PARTS",
-    "QUALITY",
-    "QUALITY_SCHEMA",
     "SET_SCHEMA",
     "SET_TABLES",
     "SUMMARY_SCHEMA",
@@ -34,7 +34,7 @@ __all__ = [
     "channel_table",
     "faithfulness_table",
     "keep_images",
-    "map_quality",
+    "map_measures",
     "merge_channels",
     "merge_faithfulness",
     "merge_set",

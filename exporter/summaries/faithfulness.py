@@ -13,8 +13,8 @@ from exporter.records import Faithfulness
 from exporter.summaries.scope import Scope
 from exporter.summaries.tally import Tally, share, whole
 
-QUALITY: Final = "quality"
-"""Part of a shard, ``summaries/00000-quality.parquet``, and table ``set/quality.parquet``."""
+FAITHFULNESS: Final = "faithfulness"
+"""Name of the part of a shard, and of the table of the set."""
 
 _MEASURES: Final = {
     "deletion": "area under the probability as the most salient pixels go, 0 to 1, less is better",
@@ -32,28 +32,28 @@ _METHOD: Final = (
     _field("layer", pa.string(), "the deepest explained layer"),
 )
 
-QUALITY_SCHEMA: Final = pa.schema(
+FAITHFULNESS_SCHEMA: Final = pa.schema(
     [
         _field("id", pa.string(), "the image"),
         *_METHOD,
         *(_field(name, pa.float64(), about) for name, about in _MEASURES.items()),
     ]
 )
-"""Columns of ``summaries/*-quality.parquet``: a row an image and method; null if not measured."""
+"""Columns of ``summaries/*-faithfulness.parquet``: a row per image and method."""
 
-FAITHFULNESS_SCHEMA: Final = pa.schema(
+METHOD_FAITHFULNESS_SCHEMA: Final = pa.schema(
     [
         *_METHOD,
         _field("images", pa.int64(), "images measured"),
         *(_field(name, pa.float64(), f"mean: {about}") for name, about in _MEASURES.items()),
     ]
 )
-"""Columns of ``set/quality.parquet``: methods in the order asked for."""
+"""Columns of ``set/faithfulness.parquet``: methods in the order asked for."""
 
 
 def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
     """Return what a shard's maps came to, in plan order."""
-    return pa.Table.from_pylist([asdict(one) for one in measured], schema=QUALITY_SCHEMA)
+    return pa.Table.from_pylist([asdict(one) for one in measured], schema=FAITHFULNESS_SCHEMA)
 
 
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
@@ -70,4 +70,4 @@ def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
         means = {n: share(total, images) for n, total in zip(_MEASURES, totals, strict=True)}
         if method not in scope.pixel:
             rows.append({"method": method, "layer": scope.deepest, "images": images} | means)
-    return pa.Table.from_pylist(rows, schema=FAITHFULNESS_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=METHOD_FAITHFULNESS_SCHEMA)

@@ -32,6 +32,8 @@ def keep_images(
     keep: int | Literal["all"],
     seed: int,
     agreement: Mapping[str, float] | None = None,
+    *,
+    classifies: bool = True,
 ) -> tuple[tuple[str, str], ...]:
     """Choose the images that TensorBoard and W&B show.
 
@@ -46,7 +48,8 @@ def keep_images(
         rows: images in plan order; pictures, maps and activations are not looked at.
         keep: how many, or ``all``.
         seed: of the sample.
-        agreement: the methods' mean rank correlation by id, as ``run.quality()`` tells it.
+        agreement: the methods' mean rank correlation by id, as ``run.measures()`` tells it.
+        classifies: whether predictions are classes; False for a single value.
 
     Returns:
         (id, the rule that chose it) in plan order: the same for the same rows, number and seed.
@@ -69,12 +72,11 @@ def keep_images(
     told = agreement or {}
     compared = [image for image in images if image.id in told]
     quota = -(-keep // (5 if compared else 4))
-    classified = any(image.predicted != 0 for image in images)
-    if classified:
+    if classifies:
         take(_ranked([i for i in images if i.wrong], lambda i: -i.confidence), quota, MOST_WRONG)
         take(_ranked(images, lambda i: i.confidence), quota, LEAST_SURE)
     take(_ranked(compared, lambda i: told[i.id]), quota, MOST_DISAGREEING)
-    if classified:
+    if classifies:
         take(_one_a_class(images, taken), quota, ONE_A_CLASS)
     take(_ranked(images, lambda i: _lot(i.id, seed)), keep, SAMPLE)
     return tuple((image.id, taken[image]) for image in sorted(taken))

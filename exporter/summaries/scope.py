@@ -52,7 +52,7 @@ class Scope:
             deepest=plan.explained[-1] if plan.explained else "",
             recorded=plan.recorded,
             classes=plan.model.classes,
-            classifies=plan.model.outputs != 1 and plan.target != "value",
+            classifies=plan.classifies,
             outputs=plan.model.outputs,
             sample=_sample([image.id for image in plan.images if image.error is None]),
         )

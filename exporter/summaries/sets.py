@@ -173,7 +173,7 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
             "mapped_classes": min(len(chosen), counted),
             "confused_pairs": len(sums.confusions),
             "class_map_layer": scope.deepest,
-            "quality_map": list(scope.first),
+            "image_map": list(scope.first),
             "redundancy": layers,
             "strips": strips.rows(),
             "rules": RULES,

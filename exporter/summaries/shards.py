@@ -36,8 +36,8 @@ Masks = Callable[[Row], Mask | None]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How good each image's maps are, float64 (N,) each; NaN where there is nothing to measure.
+class Measures:
+    """What is measured of each image, float64 (N,) each; NaN where there is nothing to measure.
 
     All but ``agreement`` are of the first method's map at the deepest layer.
 
@@ -74,7 +74,7 @@ def shard_parts(
     """
     seen = outcomes(rows, scope)
     methods, pairs, maps = Tally(WIDTH), Tally(2), []
-    quality = _nothing(len(rows))
+    measures = _nothing(len(rows))
     laid_out = grids(rows, scope)
     covered = _cover(laid_out, rows, masks)
     for grid in laid_out:
@@ -84,21 +84,21 @@ def shard_parts(
         if grid.layer in (scope.deepest, ""):
             predicted = seen.predicted[grid.rows]
             maps += map_entries(grid, predicted, found.entropy, found.top_share)
-        _note(quality, grid, scope, found)
+        _note(measures, grid, scope, found)
     return {
-        "set": _set_table(seen, quality, (methods, pairs), maps, pooled_entries(channels, scope)),
-        "images": _images_table(rows, seen, quality),
+        "set": _set_table(seen, measures, (methods, pairs), maps, pooled_entries(channels, scope)),
+        "images": _images_table(rows, seen, measures),
     }
 
 
-def map_quality(rows: Sequence[Row], scope: Scope, masks: Masks | None = None) -> Quality:
+def map_measures(rows: Sequence[Row], scope: Scope, masks: Masks | None = None) -> Measures:
     """Measure the maps of images, such as ``[run.row(id)]`` with ``Scope.of(run.plan)``."""
-    quality = _nothing(len(rows))
+    measures = _nothing(len(rows))
     laid_out = [g for g in grids(rows, scope) if g.layer in (scope.deepest, scope.first[1])]
     covered = _cover(laid_out, rows, masks)
     for grid in laid_out:
-        _note(quality, grid, scope, _measure(grid, covered))
-    return quality
+        _note(measures, grid, scope, _measure(grid, covered))
+    return measures
 
 
 class _Measured(NamedTuple):
@@ -114,8 +114,8 @@ def _measure(grid: Grid, covered: _Covered) -> _Measured:
     return _Measured(*concentration(grid), agreement(grid), _inside(grid, covered))
 
 
-def _nothing(count: int) -> Quality:
-    return Quality(*(np.full(count, np.nan) for _ in range(6)))
+def _nothing(count: int) -> Measures:
+    return Measures(*(np.full(count, np.nan) for _ in range(6)))
 
 
 _Covered = dict[tuple[int, int, int], tuple[NDArray[np.float32], NDArray[np.bool_]]]
@@ -150,34 +150,34 @@ def _inside(grid: Grid, covered: _Covered) -> Hits:
     return found
 
 
-def _note(quality: Quality, grid: Grid, scope: Scope, found: _Measured) -> None:
+def _note(measures: Measures, grid: Grid, scope: Scope, found: _Measured) -> None:
     """Keep what stands for an image of what was measured of a grid."""
     if grid.layer == scope.deepest:
         known = ~np.isnan(found.correlations)
         count = known.sum(axis=1)
         total = np.where(known, found.correlations, 0).sum(axis=1)
         mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        quality.agreement[grid.rows] = mean
+        measures.agreement[grid.rows] = mean
     method, layer = scope.first
     if grid.layer == layer and method in grid.methods:
         place = grid.methods.index(method)
-        quality.entropy[grid.rows] = found.entropy[:, place]
-        quality.top_share[grid.rows] = found.top_share[:, place]
-        quality.pointing[grid.rows] = found.inside.pointing[:, place]
-        quality.box_energy[grid.rows] = found.inside.energy[:, place]
-        quality.box_overlap[grid.rows] = found.inside.overlap[:, place]
+        measures.entropy[grid.rows] = found.entropy[:, place]
+        measures.top_share[grid.rows] = found.top_share[:, place]
+        measures.pointing[grid.rows] = found.inside.pointing[:, place]
+        measures.box_energy[grid.rows] = found.inside.energy[:, place]
+        measures.box_overlap[grid.rows] = found.inside.overlap[:, place]
 
 
 def _set_table(
     seen: Outcomes,
-    quality: Quality,
+    measures: Measures,
     tallies: tuple[Tally, Tally],
     maps: list[dict[str, Any]],
     pooled: list[dict[str, Any]],
 ) -> pa.Table:
     told = numbers(seen)
     classes, confusions = Tally(len(COUNTS)), Tally(1)
-    add_classes(classes, seen, quality.entropy, quality.top_share, quality.agreement)
+    add_classes(classes, seen, measures.entropy, measures.top_share, measures.agreement)
     add_confusions(confusions, seen)
     bins = reliability(seen)
     methods, pairs = tallies
@@ -215,7 +215,7 @@ def _across(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {field.name: [entry[field.name] for entry in entries] for field in fields}
 
 
-def _images_table(rows: Sequence[Row], seen: Outcomes, quality: Quality) -> pa.Table:
+def _images_table(rows: Sequence[Row], seen: Outcomes, measures: Measures) -> pa.Table:
     def floats(values: NDArray[np.float64]) -> pa.Array:
         return pa.array(values.astype(np.float32), pa.float32(), mask=np.isnan(values))
 
@@ -225,12 +225,12 @@ def _images_table(rows: Sequence[Row], seen: Outcomes, quality: Quality) -> pa.T
             "predicted": pa.array(seen.predicted, pa.int32(), mask=seen.predicted < 0),
             "confidence": floats(seen.confidence),
             "correct": pa.array(seen.right, mask=~seen.labelled),
-            "entropy": floats(quality.entropy),
-            "top_share": floats(quality.top_share),
-            "agreement": floats(quality.agreement),
-            "pointing": pa.array(quality.pointing == 1, mask=np.isnan(quality.pointing)),
-            "box_energy": floats(quality.box_energy),
-            "box_overlap": floats(quality.box_overlap),
+            "entropy": floats(measures.entropy),
+            "top_share": floats(measures.top_share),
+            "agreement": floats(measures.agreement),
+            "pointing": pa.array(measures.pointing == 1, mask=np.isnan(measures.pointing)),
+            "box_energy": floats(measures.box_energy),
+            "box_overlap": floats(measures.box_overlap),
         },
         schema=IMAGES_SCHEMA,
     )

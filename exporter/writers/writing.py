@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from exporter.config import WriterConfig
 from exporter.doors import writer_names
@@ -63,11 +63,13 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
     """Return the options of each writer that runs; the images that TensorBoard and W&B show too."""
     seed = run.settings.get("seed", 0)
     seed = seed if isinstance(seed, int) else 0
-    agreement = {row.id: row.agreement for row in run.quality() if row.agreement is not None}
-    kept = keep_images(run.index, config.keep, seed, agreement)
+    agreement = {row.id: row.agreement for row in run.measures() if row.agreement is not None}
+    classifies = run.plan.classifies
 
-    def choose(number: int) -> tuple[str, ...]:
-        return tuple(id for id, _ in keep_images(run.index, number, seed, agreement))
+    def keep(number: int | Literal["all"]) -> tuple[tuple[str, str], ...]:
+        return keep_images(run.index, number, seed, agreement, classifies=classifies)
+
+    kept = keep(config.keep)
 
     options = {}
     for name in config.writers:
@@ -84,7 +86,7 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
                 **settings,
                 "kept": tuple(id for id, _ in kept),
                 "kept_reason": dict(kept),
-                "choose": choose,
+                "choose": lambda number: tuple(id for id, _ in keep(number)),
                 **config.writer_options.get(name, {}),
             }
         )

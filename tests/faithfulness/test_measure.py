@@ -173,7 +173,7 @@ def test_a_run_has_the_table_and_the_report_shows_it(photos: Path, tmp_path: Pat
     assert "How faithful are the maps?" in page
     assert f"<td>{first.deletion:.3f}</td>" in page
     assert exporter.store.check(tmp_path / "run") == ()
-    stored = pq.read_table(tmp_path / "run/summaries/00000-quality.parquet")
+    stored = pq.read_table(tmp_path / "run/summaries/00000-faithfulness.parquet")
     assert stored.column_names == ["id", "method", "layer", "deletion", "insertion", "road"]
 
 
@@ -192,7 +192,7 @@ def test_without_the_flag_nothing_of_it_is_there(photos: Path, tmp_path: Path) -
     made = run(photos, tmp_path / "run", faithfulness=False, writers=("html",))
     assert made.faithfulness() == ()
     assert list(made.image_faithfulness()) == []
-    assert not list((tmp_path / "run").rglob("*quality.parquet"))
+    assert not list((tmp_path / "run").rglob("*faithfulness.parquet"))
     assert "faithful" not in (tmp_path / "run/html/methods.html").read_text(encoding="utf-8")
 
 

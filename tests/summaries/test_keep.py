@@ -76,8 +76,16 @@ def test_the_seed_moves_only_the_sample() -> None:
 
 
 def test_a_single_output_has_no_confidence() -> None:
-    kept = keep_images([row(f"{n}", 0, 1000.0 * n) for n in range(20)], 8, 0)
+    kept = keep_images([row(f"{n}", 0, 1000.0 * n) for n in range(20)], 8, 0, classifies=False)
     assert {rule for _, rule in kept} == {SAMPLE}
+
+
+def test_a_model_that_predicts_only_class_0_has_errors_too() -> None:
+    rows = [row(f"{n:02d}", 0, 0.3 + n / 100, n % 2 == 0) for n in range(20)]
+    kept = dict(keep_images(rows, 8, 0))
+    assert [id for id, rule in kept.items() if rule == MOST_WRONG] == ["17", "19"]
+    assert [id for id, rule in kept.items() if rule == LEAST_SURE] == ["00", "01"]
+    assert [id for id, rule in kept.items() if rule == ONE_A_CLASS] == ["18"]
 
 
 def test_disagreement_is_a_rule_where_it_is_known() -> None:

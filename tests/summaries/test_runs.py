@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import exporter
-from exporter.records import ImageQuality
+from exporter.records import ImageMeasures
 from exporter.store import Run, check, open_run
 
 SETTINGS: dict[str, Any] = {
@@ -79,7 +79,7 @@ def test_any_cut_into_shards_gives_the_same_bytes(
     cut = run(images, tmp_path / "run", shard_size=size)
     assert len(cut.shards) == -(-22 // size)
     assert merged(cut) == merged(whole)
-    assert list(cut.quality()) == list(whole.quality())
+    assert list(cut.measures()) == list(whole.measures())
     assert check(cut.path) == ()
 
 
@@ -121,7 +121,7 @@ def test_the_numbers_are_those_of_the_rows(whole: Run) -> None:
     assert told.accuracy == sum(row.correct is True for row in rows) / 21
     assert told.accuracy == whole.totals.correct / whole.totals.labelled
     assert sum(one.images for one in told.bins) == 21
-    assert (told.quality_map, told.class_map_layer) == (("gradcam", "3"), "3")
+    assert (told.image_map, told.class_map_layer) == (("gradcam", "3"), "3")
     classes = whole.classes()
     assert sum(row.support for row in classes) == sum(row.predicted for row in classes) == 21
     wrong = [row for row in rows if row.correct is False]
@@ -142,17 +142,17 @@ def test_strips_hold_images_of_the_run(whole: Run) -> None:
     confidence = {row.id: row.confidence for row in whole.index if row.confidence is not None}
     assert strips["least sure"].ids == tuple(sorted(confidence, key=lambda i: (confidence[i], i)))
     agreement = [
-        next(one.agreement for one in whole.quality() if one.id == id)
+        next(one.agreement for one in whole.measures() if one.id == id)
         for id in strips["most disagreeing"].ids
     ]
     assert agreement == sorted(agreement)
 
 
 def test_masks_and_boxes_are_measured(whole: Run) -> None:
-    quality: list[ImageQuality] = list(whole.quality())
-    assert [n for n, one in enumerate(quality) if one.box_overlap is not None] == [0, 1]
+    measures: list[ImageMeasures] = list(whole.measures())
+    assert [n for n, one in enumerate(measures) if one.box_overlap is not None] == [0, 1]
     assert whole.methods()[0].annotated == 2
-    for one in quality[:2]:
+    for one in measures[:2]:
         # The mask of the first and the box of the second are both (0, 0, 20, 20).
         row = whole.row(one.id)
         left, top, right, bottom = row.crop or ()
@@ -175,12 +175,6 @@ def test_class_maps_are_read_as_arrays(whole: Run) -> None:
         assert 0 <= one.array().min() <= one.array().max() <= 1
 
 
-def test_quality_is_a_table_too(whole: Run) -> None:
-    table = whole.quality_table()
-    assert table is not None
-    assert table.column("id").to_pylist() == [row.id for row in whole.index]
-
-
 def test_a_run_without_a_set_opens(sample_run: Path, tmp_path: Path) -> None:
     shutil.copytree(sample_run, tmp_path / "old")
     shutil.rmtree(tmp_path / "old/set")
@@ -189,7 +183,6 @@ def test_a_run_without_a_set_opens(sample_run: Path, tmp_path: Path) -> None:
             part.unlink()
     old = open_run(tmp_path / "old")
     assert old.summary is None
-    assert old.quality_table() is None
-    assert list(old.quality()) == []
+    assert list(old.measures()) == []
     assert (old.classes(), old.confusion(), old.methods(), old.agreement()) == ((), (), (), ())
     assert (old.class_maps(), old.redundant()) == ((), ())

@@ -13,7 +13,7 @@ from exporter.records import (
     ClassRow,
     ConfusedPair,
     Faithfulness,
-    ImageQuality,
+    ImageMeasures,
     MethodAgreement,
     MethodFaithfulness,
     MethodRow,
@@ -23,7 +23,7 @@ from exporter.records import (
 from exporter.summaries import (
     FAITHFULNESS_SCHEMA,
     IMAGES_SCHEMA,
-    QUALITY_SCHEMA,
+    METHOD_FAITHFULNESS_SCHEMA,
     SET_SCHEMA,
     SET_TABLES,
     SetTables,
@@ -36,8 +36,8 @@ TABLES = {
     **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
     "summaries/*-images.parquet": IMAGES_SCHEMA,
     "summaries/*-set.parquet": SET_SCHEMA,
-    "set/quality.parquet": FAITHFULNESS_SCHEMA,
-    "summaries/*-quality.parquet": QUALITY_SCHEMA,
+    "set/faithfulness.parquet": METHOD_FAITHFULNESS_SCHEMA,
+    "summaries/*-faithfulness.parquet": FAITHFULNESS_SCHEMA,
 }
 RECORDS = {
     "classes": ClassRow,
@@ -72,7 +72,7 @@ def test_the_page_shows_the_schema(name: str) -> None:
 def test_columns_are_those_of_the_records() -> None:
     for name, record in RECORDS.items():
         assert SET_TABLES[name].names == [field.name for field in fields(record)], name
-    assert IMAGES_SCHEMA.names == [field.name for field in fields(ImageQuality)]
+    assert IMAGES_SCHEMA.names == [field.name for field in fields(ImageMeasures)]
 
 
 def test_the_summary_is_the_record(making: object) -> None:
@@ -89,5 +89,5 @@ def test_every_rule_is_of_a_number() -> None:
 
 
 def test_the_measures_on_request_are_those_of_their_records() -> None:
-    assert QUALITY_SCHEMA.names == [field.name for field in fields(Faithfulness)]
-    assert FAITHFULNESS_SCHEMA.names == [field.name for field in fields(MethodFaithfulness)]
+    assert FAITHFULNESS_SCHEMA.names == [field.name for field in fields(Faithfulness)]
+    assert METHOD_FAITHFULNESS_SCHEMA.names == [field.name for field in fields(MethodFaithfulness)]

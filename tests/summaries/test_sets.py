@@ -19,7 +19,7 @@ from exporter.summaries import (
     SET_SCHEMA,
     SET_TABLES,
     SetTables,
-    map_quality,
+    map_measures,
     merge_set,
     shard_parts,
 )
@@ -136,31 +136,31 @@ def test_methods_are_means_over_images(making: Any) -> None:
     assert [(row["method"], row["layer"]) for row in found] == [
         (method, layer) for method in ("gradcam", "eigencam") for layer in LAYERS
     ]
-    quality = map_quality(rows, scope)
+    measures = map_measures(rows, scope)
     deep = found[1]
-    assert deep["entropy"] == pytest.approx(np.nanmean(quality.entropy), abs=1e-9)
-    assert deep["top_share"] == pytest.approx(np.nanmean(quality.top_share), abs=1e-9)
-    assert deep["pointing"] == np.nanmean(quality.pointing)
-    assert deep["box_energy"] == pytest.approx(np.nanmean(quality.box_energy), abs=1e-9)
+    assert deep["entropy"] == pytest.approx(np.nanmean(measures.entropy), abs=1e-9)
+    assert deep["top_share"] == pytest.approx(np.nanmean(measures.top_share), abs=1e-9)
+    assert deep["pointing"] == np.nanmean(measures.pointing)
+    assert deep["box_energy"] == pytest.approx(np.nanmean(measures.box_energy), abs=1e-9)
     flat = [one.flags == "zero" for row in rows for one in row.maps if one.method == "gradcam"]
     assert deep["uniform"] == sum(flat) > 0
-    assert sum(deep["histogram"]) == deep["measured"] == (~np.isnan(quality.entropy)).sum()
+    assert sum(deep["histogram"]) == deep["measured"] == (~np.isnan(measures.entropy)).sum()
     broken = sum("nan" in stored.flags for row in rows for stored in row.maps)
     assert broken > 0
     assert found[3]["images"] == 18 - broken
 
 
-def test_images_are_measured_as_map_quality_measures_them(making: Any) -> None:
+def test_images_are_measured_as_map_measures_measures_them(making: Any) -> None:
     rows = awkward_rows(making)
     scope = making.scope(IDS, layers=LAYERS)
     table = shard_parts(rows, [], scope)["images"]
-    quality = map_quality(rows, scope)
+    measures = map_measures(rows, scope)
     assert table.column("id").to_pylist() == IDS
     for name in ("entropy", "top_share", "agreement", "box_energy", "box_overlap"):
-        values = getattr(quality, name)
+        values = getattr(measures, name)
         stored = table.column(name).to_numpy()
         np.testing.assert_array_equal(stored, values.astype(np.float32))
-    assert np.isnan(quality.entropy[1]) and not np.isnan(quality.top_share[0])
+    assert np.isnan(measures.entropy[1]) and not np.isnan(measures.top_share[0])
 
 
 def test_a_class_map_is_the_mean_of_painted_maps(making: Any) -> None:
