@@ -1,4 +1,4 @@
-// What stands beside the maps of the open image: predictions, facts, links and the channels that fired.
+// What stands beside the maps of the open image: predictions, facts, links and the strongest channels.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
@@ -52,7 +52,7 @@
   const links = () => {
     const index = exporter.index, position = now.position, links = $("v-links");
     links.replaceChildren();
-    const photo = element("a", "", "The photograph's file");
+    const photo = element("a", "", "Open the photograph");
     photo.href = exporter.data.photo(position);
     photo.dataset.control = "viewer-photo";
     links.append(photo);
@@ -96,7 +96,7 @@
     room.replaceChildren();
     const { sheets, ids, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
     $("v-acts-section").hidden = !found.length && !without;
-    if (without) room.append(element("p", "muted", "Shown for the " + sheets.toLocaleString("en") + " images that --keep chose, of " + ids.length.toLocaleString("en") + "; the run folder has them all."));
+    if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + ids.length.toLocaleString("en") + " images that --keep selects; the run folder has them for every image."));
     for (const layer of found) {
       const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
       head.append(element("code", "", layer.layer));

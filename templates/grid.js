@@ -146,7 +146,7 @@
     const method = chosen();
     const layer = index.layers[Number(state.layer)];
     $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :
-      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + layer) + ", each map between its own smallest and largest value.";
+      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + layer) + ", each map scaled between its own smallest and largest value.";
     measure();
     show();
     write();

@@ -45,14 +45,11 @@
   history.replaceState = (state, title, address) => {
     if (shown === images) replace(state, title, String(address).startsWith("#") ? address : "#page-images");
   };
-  // Links that scripts made name the pages of the folder.
+  // Links that scripts make name the pages of the folder.
   const inside = (address) => {
     const [file, place] = address.split("#");
-    if (place && place.includes("=")) return place;
-    const name = "page-" + file.replace(/\.html$/, "").replace(/[^0-9A-Za-z_-]+/g, "-");
-    const sheet = document.getElementById(name);
-    if (!sheet || !place) return sheet ? name : null;
-    return [name + "-" + place, place].find((id) => sheet.contains(document.getElementById(id))) || name;
+    const name = "page-" + file.replace(/\.html$/, "").replaceAll("/", "-");
+    return document.getElementById(place ? name + "-" + place : name) ? name + (place ? "-" + place : "") : null;
   };
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("a");

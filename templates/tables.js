@@ -1,4 +1,4 @@
-// Tables that sort by a click on a column's head, and the search box over the table of layers.
+// Tables that sort by a click on a column's head, and the search boxes over tables.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   // A number as it is written: with a true minus sign, thousands apart, perhaps in percent.
@@ -43,11 +43,10 @@ document.addEventListener("DOMContentLoaded", () => {
       });
     });
   }
-  const find = document.getElementById("find");
-  if (find) {
+  for (const find of document.querySelectorAll("input[data-table]")) {
     find.closest("p").hidden = false;
     const table = document.getElementById(find.dataset.table);
-    const out = document.querySelector("output[for=find]");
+    const out = find.parentNode.querySelector("output");
     let rows = null;
     const filter = () => {
       rows ??= [...table.tBodies].flatMap((body) => [...body.rows]);

@@ -67,7 +67,7 @@
   const placed = () => {
     if (now.position < 0) return;
     const order = exporter.grid.order(), at = order.indexOf(now.position);
-    $("v-place").textContent = at < 0 ? "outside the filter" : (at + 1).toLocaleString("en") + " of " + order.length.toLocaleString("en") + (order.length < exporter.index.ids.length ? " in the filter" : "");
+    $("v-place").textContent = at < 0 ? "does not match the filters" : (at + 1).toLocaleString("en") + " of " + order.length.toLocaleString("en") + (order.length < exporter.index.ids.length ? " matching images" : "");
     $("v-prev").disabled = at === 0;
     $("v-next").disabled = at >= 0 && at === order.length - 1;
   };

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.browser
 PARTS = (images, overview, tables, viewer)
 """Importing them fills ``CONTROLS``."""
 TEMPLATES = Path(__file__).parents[2] / "templates"
-NAME = re.compile(r'(?:data-control="|"data-control": "|dataset\.control = ")([^"{]+)"')
+NAME = re.compile(
+    r'(?:data-control="|"data-control": "|dataset\.control = "|(?:to|strip)\(")([^"{]+)"'
+)
 
 
 @pytest.fixture(scope="module")

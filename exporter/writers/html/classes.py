@@ -1,39 +1,97 @@
-"""The page of classes and a page for each: numbers, mean maps, examples, errors."""
+"""The page of classes and a page for each: numbers, mean maps, examples, errors, confusion."""
 
 from __future__ import annotations
 
 import heapq
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urlencode
 
-from exporter.records import ClassMap, ClassRow, Plan
+from exporter.records import ClassMap, Plan
 from exporter.render import encode_jpeg, heatmap
 from exporter.writers.html import text as words
 from exporter.writers.html.index import SetIndex, photograph
-
-if TYPE_CHECKING:
-    from exporter.store import Run
+from exporter.writers.html.maximised import OF_CLASSES, by_settings
+from exporter.writers.html.report import Report
 
 EXAMPLES = 8
 SIDE = 96
+PAIRS = 200
+
+
+def known(report: Report) -> bool:
+    """Whether there is something to say of classes."""
+    return bool(report.classes or report.pictures.get(OF_CLASSES))
+
+
+def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the table of all classes."""
+    with_page = {row.index for row in report.classes}
+    pictures = [
+        (picture, f"classes/{number}.html" if number in with_page else None, "", None)
+        for picture in report.pictures.get(OF_CLASSES, [])
+        for number in [picture.record.channel]
+    ]
+    summary = report.run.summary
+    titles = {method.name: method.title for method in report.plan.methods}
+    method, layer = summary.image_map if summary else ("", "")
+    yield (
+        "classes.html",
+        {
+            "classes": report.classes,
+            "measured": (titles[method], layer or "input") if method else None,
+            "pairs": confused_pairs(report, PAIRS),
+            "galleries": by_settings(pictures),
+        },
+    )
+
+
+def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the page of each class."""
+    plan, rows = report.plan, report.classes
+    members = Members(report.index, plan)
+    maps: dict[int, list[ClassMap]] = defaultdict(list)
+    for record in report.run.class_maps():
+        maps[record.index].append(record)
+    for at, row in enumerate(rows):
+        neighbours = [
+            (rel, f"classes/{rows[to].index}.html", rows[to].name)
+            for rel, to in (("prev", at - 1), ("next", at + 1))
+            if 0 <= to < len(rows)
+        ]
+        pictures = report.pictures.get(OF_CLASSES, [])
+        yield (
+            f"classes/{row.index}.html",
+            {
+                "row": row,
+                "maps": list(_drawn(maps[row.index], plan)),
+                "lists": {
+                    kind: members.of(kind, row.index) for kind in ("examples", "errors", "missed")
+                },
+                "neighbours": neighbours,
+                "pictures": [one for one in pictures if one.record.channel == row.index],
+            },
+        )
 
 
 class Members:
     """Which images a class has, by what happened to them: one pass over the index."""
 
     def __init__(self, index: SetIndex, plan: Plan) -> None:
+        """Sort the images into lists."""
+        height, width = plan.model.preprocessing.size
         self._index = index
-        self._lists: dict[tuple[str, int], list[int]] = {}
+        self._height = round(224 * height / width)
+        self._lists: dict[tuple[str, int], list[int]] = defaultdict(list)
         for position, predicted in enumerate(index.predicted):
             if predicted is None:
                 continue
             correct, label = index.correct[position], index.labels[position]
-            kind = "errors" if correct is False else "examples"
-            self._lists.setdefault((kind, predicted), []).append(position)
-            known = None if label is None else plan.label_index.get(label)
-            if correct is False and known is not None:
-                self._lists.setdefault(("missed", known), []).append(position)
+            self._lists["errors" if correct is False else "examples", predicted].append(position)
+            if correct is False and label is not None and label in plan.label_index:
+                self._lists["missed", plan.label_index[label]].append(position)
 
     def of(self, kind: str, number: int) -> dict[str, Any]:
         """Return the most confident images of a kind, and how many there are."""
@@ -44,70 +102,53 @@ class Members:
 
     def _item(self, position: int) -> dict[str, Any]:
         index = self._index
-        predicted = index.predicted[position]
         return {
             "id": index.ids[position],
             "src": photograph(position, index.ids[position]),
+            "width": 224,
+            "height": self._height,
             "alt": f"Photograph {index.describe(position)}",
-            "name": "" if predicted is None else index.names.get(predicted, f"class {predicted}"),
+            "name": index.class_name(position),
             "score": words.score(index.scores[position], probability=index.probability),
             "label": index.labels[position],
         }
 
 
-def class_pages(
-    run: Run, classes: Sequence[ClassRow], index: SetIndex
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield file and contents of each class's page.
+def confused_pairs(report: Report, most: int) -> dict[str, Any] | None:
+    """Return the most frequent confused pairs, each with the state that shows its images.
 
     Args:
-        run: the run.
-        classes: its classes.
-        index: the whole set.
+        report: the run.
+        most: pairs at most.
     """
-    plan = run.plan
-    members = Members(index, plan)
-    maps: dict[int, list[ClassMap]] = {}
-    for one in run.class_maps():
-        maps.setdefault(one.index, []).append(one)
-    titles = {one.name: one.title for one in plan.methods}
-    kinds = ("examples", "errors", "missed")
-    order = [one.index for one in classes]
-    for at, row in enumerate(classes):
-        beside = [("prev", at - 1), ("next", at + 1)]
-        yield (
-            f"classes/{row.index}.html",
-            {
-                "row": row,
-                "maps": list(_pictures(maps.get(row.index, ()), titles, plan)),
-                "lists": {kind: members.of(kind, row.index) for kind in kinds},
-                "neighbours": [
-                    (rel, f"{order[to]}.html", classes[to].name)
-                    for rel, to in beside
-                    if 0 <= to < len(order)
-                ],
-            },
-        )
+    pairs, plan = report.run.confusion(), report.plan
+    if not pairs:
+        return None
+    labels = Counter(plan.label_index.values())
+    label_of = {index: label for label, index in plan.label_index.items() if labels[index] == 1}
+    rows = []
+    for pair in pairs[:most]:
+        label = label_of.get(pair.label)
+        state = {"class": str(pair.predicted), "label": label}
+        rows.append((pair, None if label is None else urlencode(state)))
+    summary = report.run.summary
+    return {"rows": rows, "of": summary.confused_pairs if summary else len(rows)}
 
 
-def _pictures(
-    maps: Iterable[ClassMap], titles: dict[str, str], plan: Plan
-) -> Iterator[dict[str, Any]]:
+def _drawn(maps: Iterable[ClassMap], plan: Plan) -> Iterator[dict[str, Any]]:
     height, width = plan.model.preprocessing.size
     size = (SIDE, round(SIDE * height / width))
-    for one in maps:
-        values = one.array()
-        drawn = heatmap(values, size, rectify=False)
+    titles = {method.name: method.title for method in plan.methods}
+    for record in maps:
+        values = record.array()
+        encoded = encode_jpeg(heatmap(values, size, rectify=False))
         yield {
-            "src": "data:image/jpeg;base64," + b64encode(encode_jpeg(drawn)).decode("ascii"),
+            "record": record,
+            "src": "data:image/jpeg;base64," + b64encode(encoded).decode("ascii"),
             "width": size[0],
             "height": size[1],
-            "title": titles.get(one.method, one.method),
-            "layer": one.layer or "input",
-            "images": one.images,
-            "cells": words.shape((one.height, one.width)),
+            "title": titles.get(record.method, record.method),
+            "layer": record.layer or "input",
             "lo": float(values.min()),
             "hi": float(values.max()),
-            "entropy": one.entropy,
-            "top_share": one.top_share,
         }

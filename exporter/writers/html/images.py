@@ -1,31 +1,27 @@
-"""Photographs, shards of maps and lists of the report, in one pass over a run's rows."""
+"""The images of the report: photographs, scripts of maps and lists, in one pass over the rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import WriterError
-from exporter.records import MethodRecord, Plan, Row
-from exporter.writers.html.figures import draw_figure
+from exporter.records import Plan, Row
+from exporter.render import decode_image, encode_jpeg, heatmap, overlay
+from exporter.writers.html import text as words
 from exporter.writers.html.index import (
     IMAGES_A_SHARD,
     SetIndex,
     explained_layers,
+    index_script,
+    parts,
     photograph,
-    shows_probability,
 )
-from exporter.writers.html.options import HtmlOptions
-from exporter.writers.html.pages import list_row
-from exporter.writers.html.shards import pack_shard
-from exporter.writers.html.site import Site
-
-if TYPE_CHECKING:
-    from exporter.store import Run
+from exporter.writers.html.report import Report
+from exporter.writers.html.shards import flag_bits, pack_shard
 
 FIRST_PHOTOGRAPHS = 200
 """Photographs that the images page shows without JavaScript."""
@@ -33,105 +29,168 @@ FIRST_PHOTOGRAPHS = 200
 _ID = re.compile(r"[0-9A-Za-z_-]{1,120}")
 
 
-@dataclass(slots=True)
-class Images:
-    """What the pages about the whole set need of its images.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """At most `IMAGES_A_SHARD` images: the script of their maps and the page that lists them.
 
     Attributes:
-        index: columns over all of them.
-        first: lines of the first photographs.
-        figures: drawn images by id, for the overview's strips.
+        rows: the images.
+        script: file of the script, and its text.
+        list: file of the list, and what its template is filled with.
     """
 
-    index: SetIndex
-    first: list[dict[str, Any]] = field(default_factory=list)
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: Sequence[Row]
+    script: tuple[str, str]
+    list: tuple[str, dict[str, Any]]
 
 
-def write_images(run: Run, site: Site, options: HtmlOptions, drawn: Collection[str]) -> Images:
-    """Write every photograph, shard and list.
+def batches(
+    plan: Plan, rows: Iterable[Row], total: int, kept: Collection[str], index: SetIndex
+) -> Iterator[Batch]:
+    """Take images into an index, and yield what the report has of them.
 
     Args:
-        run: the run, complete or partial.
-        site: where they go.
-        options: which images are kept.
+        plan: what ran.
+        rows: images with their maps.
+        total: how many they are.
+        kept: ids of the images that have a sheet of their strongest channels.
+        index: the columns that they are added to.
+    """
+    height, width = plan.model.preprocessing.size
+    methods = {record.name: (place, record) for place, record in enumerate(plan.methods)}
+    layers = {name: place for place, name in enumerate(explained_layers(plan))}
+    remaining = iter(rows)
+    for number, (start, stop) in enumerate(parts(total, IMAGES_A_SHARD)):
+        batch = list(islice(remaining, stop - start))
+        lines = []
+        for position, row in enumerate(batch, start):
+            index.add(row, kept=row.id in kept)
+            lines.append(list_row(row, position, probability=index.probability))
+        page = {
+            "rows": lines,
+            "first": start + 1,
+            "last": stop,
+            "of": total,
+            "before": list_file(number - 1) if number else None,
+            "after": list_file(number + 1) if stop < total else None,
+            "thumb": round(96 * height / width),
+        }
+        script = pack_shard(number, batch, methods, layers, kept)
+        yield Batch(batch, (f"data/{number:05d}.js", script), (list_file(number), page))
+
+
+def list_file(number: int) -> str:
+    """Return the page of a list."""
+    return f"list/{number:05d}.html"
+
+
+def list_row(row: Row, position: int, *, probability: bool) -> dict[str, Any]:
+    """Return one line of the lists that need no JavaScript."""
+    predictions = [
+        (prediction.name, words.score(prediction.score, probability=probability))
+        for prediction in row.predictions
+    ]
+    name, score = predictions[0] if predictions else ("", "")
+    return {
+        "id": row.id,
+        "path": row.path,
+        "label": row.label,
+        "src": None if row.image is None else photograph(position, row.id),
+        "alt": f"Photograph {row.path}" + (f", {name} {score}" if predictions else ""),
+        "name": name,
+        "score": score,
+        "predictions": predictions,
+        "correct": row.correct,
+        "error": row.error,
+        "flagged": sum(1 for stored in row.maps if flag_bits(stored.flags)),
+    }
+
+
+def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Write every photograph and script, and yield the lists.
+
+    Args:
+        report: its ``index``, ``first`` and ``figures`` are filled.
         drawn: ids of the images that are drawn with a map over them.
 
     Raises:
         WriterError: if an image's id could not be a file's name.
     """
-    for name in ("data", "photos", "list", "figures"):
-        (site.folder / name).mkdir()
-    plan, kept = run.plan, set(options.kept)
-    methods, layers = places(plan)
-    images = Images(SetIndex(probability=shows_probability(plan)))
-    total = sum(stop - start for start, stop in (plan.shards[index] for index in run.shards))
-    folders: set[str] = set()
-    for number, rows in enumerate(_batches(run.rows(), IMAGES_A_SHARD)):
-        lines = []
-        for row in rows:
-            position = len(images.index.ids)
+    run, plan, index = report.run, report.plan, report.index
+    kept = set(report.options.kept)
+    for batch in batches(plan, run.rows(), report.present, kept, index):
+        file, page = batch.list
+        for row, line in zip(batch.rows, page["rows"], strict=True):
             if not _ID.fullmatch(row.id):
                 raise WriterError(f"the id {row.id!r} cannot name a file; ids are hexadecimal")
-            images.index.add(row, kept=row.id in kept)
-            line = list_row(row, position, probability=images.index.probability)
-            lines.append(line)
-            if row.image is not None:
-                _write_photograph(site.folder, photograph(position, row.id), row.image, folders)
-                if len(images.first) < FIRST_PHOTOGRAPHS:
-                    images.first.append(line)
-                if row.id in drawn:
-                    shown, picture = draw_figure(row, row.image, line, plan)
-                    shown["reason"] = options.kept_reason.get(row.id, "")
-                    if picture:
-                        (site.folder / shown["src"]).write_bytes(picture)
-                    images.figures[row.id] = shown
-        site.write(f"data/{number:05d}.js", pack_shard(number, rows, methods, layers, kept))
-        name = f"list/{number:05d}.html"
-        site.page(name, "list.html", "list", list_contents(plan, lines, number, total))
-    return images
+            if row.image is None:
+                continue
+            report.write(line["src"], row.image)
+            if len(report.first) < FIRST_PHOTOGRAPHS:
+                report.first.append(line)
+            if row.id in drawn:
+                report.figures[row.id] = _figure(report, row, row.image, line)
+        report.write(*batch.script)
+        yield file, page
 
 
-def places(plan: Plan) -> tuple[dict[str, tuple[int, MethodRecord]], dict[str, int]]:
-    """Return name to place and record of each method, and name to place of each layer."""
-    methods = {one.name: (place, one) for place, one in enumerate(plan.methods)}
-    return methods, {name: place for place, name in enumerate(explained_layers(plan))}
-
-
-def list_contents(
-    plan: Plan, lines: Sequence[Mapping[str, Any]], number: int, total: int
-) -> dict[str, Any]:
-    """Return what the page of one list is filled with.
-
-    Args:
-        plan: what ran.
-        lines: a line an image, of at most ``IMAGES_A_SHARD``.
-        number: of the list, from 0.
-        total: images in all lists.
-    """
-    height, width = plan.model.preprocessing.size
-    start = number * IMAGES_A_SHARD
-    return {
-        "rows": lines,
-        "first": start + 1,
-        "last": start + len(lines),
-        "of": total,
-        "before": f"{number - 1:05d}.html" if number else None,
-        "after": f"{number + 1:05d}.html" if start + len(lines) < total else None,
-        "thumb": round(96 * height / width),
+def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Write the index of the whole set and yield the page that shows it."""
+    height, width = report.plan.model.preprocessing.size
+    channel_pages = {
+        name: (report.layer_numbers[name], len(rows)) for name, rows in report.channels.items()
     }
+    script = index_script(
+        report.index,
+        report.plan,
+        report.options,
+        channel_pages=channel_pages,
+        class_pages=[row.index for row in report.classes],
+    )
+    report.write("data/index.js", script)
+    total = len(report.index.ids)
+    yield (
+        "images.html",
+        {
+            "scripts": words.IMAGE_SCRIPTS,
+            "first": report.first,
+            "total": total,
+            "per_list": IMAGES_A_SHARD,
+            "still": round(160 * height / width),
+            "lists": [
+                (list_file(number), f"{start + 1}–{stop}")
+                for number, (start, stop) in enumerate(parts(total, IMAGES_A_SHARD))
+            ],
+        },
+    )
 
 
-def _write_photograph(folder: Path, name: str, encoded: bytes, folders: set[str]) -> None:
-    parent = name.rpartition("/")[0]
-    if parent not in folders:
-        (folder / parent).mkdir(exist_ok=True)
-        folders.add(parent)
-    # Of 100,000 files each call counts.
-    with open(f"{folder}/{name}", "wb", buffering=0) as file:  # noqa: PTH123
-        file.write(encoded)
+def _figure(report: Report, row: Row, encoded: bytes, line: dict[str, Any]) -> dict[str, Any]:
+    """Draw an image with its first method at the deepest explained layer, if it has that map.
 
-
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while batch := list(islice(rows, size)):
-        yield batch
+    Returns:
+        What the page says of it; ``src`` is the photograph itself where there is no map.
+    """
+    plan = report.plan
+    pixels = decode_image(encoded)
+    height, width = pixels.shape[:2]
+    figure = line | {
+        "width": width,
+        "height": height,
+        "caption": "",
+        "reason": report.options.kept_reason.get(row.id, ""),
+    }
+    record = next(iter(plan.methods), None)
+    deepest = plan.explained[-1] if plan.explained else ""
+    maps = [stored for stored in row.maps if record and stored.method == record.name]
+    if record is None or not maps:
+        return figure
+    stored = next((one for one in reversed(maps) if one.layer == deepest), maps[-1])
+    heat = heatmap(stored.array(), (width, height), rectify=record.relu)
+    what = f"{record.title} at {stored.layer or 'input'}"
+    report.write(f"figures/{row.id}.jpg", encode_jpeg(overlay(pixels, heat, 0.5)))
+    return figure | {
+        "src": f"figures/{row.id}.jpg",
+        "caption": f"{what}, {words.figure(stored.lo)} to {words.figure(stored.hi)}",
+        "alt": f"{line['alt']}, {what} over it",
+    }

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from array import array
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from exporter.records import Plan, Row
 from exporter.render import COLORMAPS
 from exporter.writers.html.options import HtmlOptions
-from exporter.writers.html.shards import FLAGS, finite, flag_bits
+from exporter.writers.html.shards import FLAGS, base64, finite, flag_bits
 from exporter.writers.html.text import score as score_text
 from exporter.writers.html.text import score_words
 
@@ -31,13 +28,14 @@ class SetIndex:
 
     Attributes:
         ids: image ids.
+        positions: the position of each id.
         paths: as in the image set.
         labels: as given, or None.
         predicted: class index of the first prediction, or None.
         scores: its score.
         losses: cross-entropy, or None.
         correct: whether it was right, or None where that is not known.
-        flags: bits: 1 zero, 2 constant, 4 not a number, 8 negative, 16 not read, 32 kept.
+        flags: bits: those of the maps (`flag_bits`), 16 not read, 32 kept.
         names: class name by index, of every class that is predicted or explained.
         ends: lo, hi, lo, hi … of every map by (method, layer, height, width); 16 bytes a map.
         flagged: maps by (method, layer, flag).
@@ -47,6 +45,7 @@ class SetIndex:
     """
 
     ids: list[str] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     predicted: list[int | None] = field(default_factory=list)
@@ -65,13 +64,13 @@ class SetIndex:
         """Take in one image."""
         first = row.predictions[0] if row.predictions else None
         bits = KEPT if kept else 0
-        for one in row.maps:
-            key = (one.method, one.layer, one.height, one.width)
-            self.ends.setdefault(key, array("d")).extend((one.lo, one.hi))
-            if one.flags:
-                bits |= flag_bits(one.flags)
-                for flag in one.flags.split(","):
-                    self.flagged[one.method, one.layer, flag] += 1
+        for stored in row.maps:
+            key = (stored.method, stored.layer, stored.height, stored.width)
+            self.ends.setdefault(key, array("d")).extend((stored.lo, stored.hi))
+            if stored.flags:
+                bits |= flag_bits(stored.flags)
+                for flag in stored.flags.split(","):
+                    self.flagged[stored.method, stored.layer, flag] += 1
         self.maps += len(row.maps)
         for prediction in row.predictions:
             self.names[prediction.index] = prediction.name
@@ -79,6 +78,7 @@ class SetIndex:
             self.skipped.append((row.path, row.error))
         if row.image is None:
             bits |= UNREAD
+        self.positions[row.id] = len(self.ids)
         self.ids.append(row.id)
         self.paths.append(row.path)
         self.labels.append(row.label)
@@ -88,18 +88,16 @@ class SetIndex:
         self.correct.append(row.correct)
         self.flags.append(bits)
 
+    def class_name(self, position: int) -> str:
+        """Return the class that an image is predicted as; ``""`` without a prediction."""
+        predicted = self.predicted[position]
+        return "" if predicted is None else self.names.get(predicted, f"class {predicted}")
+
     def describe(self, position: int) -> str:
         """Return an image's path, class and score in words, for its alternative text."""
-        predicted, score = self.predicted[position], self.scores[position]
-        said = [] if predicted is None else [self.names.get(predicted, f"class {predicted}")]
-        if score is not None:
-            said.append(score_text(score, probability=self.probability))
-        return ": ".join([self.paths[position], *([" ".join(said)] if said else [])])
-
-    @property
-    def flagged_rows(self) -> list[tuple[str, str, str, int]]:
-        """Method, layer, flag and number of maps, in the order they were met."""
-        return [(*key, number) for key, number in self.flagged.items()]
+        score = score_text(self.scores[position], probability=self.probability)
+        said = " ".join(filter(None, (self.class_name(position), score)))
+        return f"{self.paths[position]}: {said}" if said else self.paths[position]
 
 
 def photograph(position: int, id: str) -> str:
@@ -139,44 +137,49 @@ def index_script(
         channel_pages: page number and channels of each layer whose channels have pages.
         class_pages: classes that have a page.
     """
-    labels = list(dict.fromkeys(label for label in index.labels if label is not None))
-    label_places = {label: place for place, label in enumerate(labels)}
-    classes = list(dict.fromkeys(one for one in index.predicted if one is not None))
-    class_places = {number: place for place, number in enumerate(classes)}
-    names = dict(index.names)
+    label_places = _places(index.labels)
+    class_places = _places(index.predicted)
     contents: dict[str, Any] = {
         "perShard": IMAGES_A_SHARD,
         "view": list(plan.model.preprocessing.size),
         "probability": shows_probability(plan),
         "scoreUnit": score_words(plan)["unit"],
         "methods": [
-            {"name": one.name, "title": one.title, "relu": one.relu, "pixel": one.pixel}
-            for one in plan.methods
+            {
+                "name": method.name,
+                "title": method.title,
+                "relu": method.relu,
+                "pixel": method.pixel,
+            }
+            for method in plan.methods
         ],
         "layers": explained_layers(plan),
-        "names": names,
-        "classes": classes,
-        "labels": labels,
+        "names": index.names,
+        "classes": list(class_places),
+        "labels": list(label_places),
         "ids": " ".join(index.ids),
         "paths": index.paths,
-        "label": [-1 if one is None else label_places[one] for one in index.labels],
-        "predicted": [-1 if one is None else class_places[one] for one in index.predicted],
+        "label": [label_places.get(label, -1) for label in index.labels],
+        "predicted": [class_places.get(number, -1) for number in index.predicted],
         "score": index.scores,
-        "loss": index.losses if any(one is not None for one in index.losses) else None,
-        "correct": "".join("-" if one is None else str(int(one)) for one in index.correct),
+        "loss": index.losses if any(loss is not None for loss in index.losses) else None,
+        "correct": "".join("-" if right is None else str(int(right)) for right in index.correct),
         "flags": index.flags,
         "tensorboard": options.tensorboard_url,
         "sheets": len(options.kept) if plan.recorded else None,
         "channelPages": channel_pages or {},
         "channelsPerPage": CHANNELS_A_PAGE,
         "classPages": list(class_pages),
-        "colormaps": {
-            name: b64encode(np.ascontiguousarray(table).tobytes()).decode("ascii")
-            for name, table in COLORMAPS.items()
-        },
+        "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
     }
     # JSON.parse of one string is faster than the same as an object literal, for megabytes.
     return f"exporterIndex({_literal(contents)});\n"
+
+
+def _places(values: Sequence[Any]) -> dict[Any, int]:
+    """Return the distinct values, None left out, each with its place in the order met."""
+    distinct = dict.fromkeys(value for value in values if value is not None)
+    return {value: place for place, value in enumerate(distinct)}
 
 
 def _literal(contents: dict[str, Any]) -> str:

@@ -1,119 +1,38 @@
-"""What the pages of layers, channels and kernels are filled with, computed from the run."""
+"""The pages of layers: the table of all of them, and their kernels, channels and pictures."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord, Plan, RedundantPair
+from exporter.records import ChannelRow, KernelRecord
 from exporter.render import decode_image
 from exporter.writers.html import text as words
-from exporter.writers.html.index import CHANNELS_A_PAGE, SetIndex, parts
-
-if TYPE_CHECKING:
-    from exporter.store import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A picture of kernels and what its caption says."""
-
-    name: str
-    type: str
-    shape: str
-    lo: float
-    hi: float
-    shown: int
-    total: int
-    src: str
-    width: int
-    height: int
-    alt: str
-    caption: str
-    link: str | None
+from exporter.writers.html.index import CHANNELS_A_PAGE, SetIndex, parts, photograph
+from exporter.writers.html.maximised import Picture, by_settings
+from exporter.writers.html.report import Report, layer_file
 
 
-def kernel_sheets(
-    run: Run, kernels: Sequence[KernelRecord], links: Mapping[str, str]
-) -> list[Sheet]:
-    """Return the kernels' pictures with captions; their files go under ``kernels/``."""
-    sheets = []
-    for place, record in enumerate(kernels):
-        height, width = decode_image(run.kernel_sheet(record)).shape[:2]
-        shape = words.shape(record.shape)
-        caption = (
-            f"{record.name}, {record.type}, {shape}: {words.number(record.shown)} of "
-            f"{words.number(record.total)} kernels, weights from {words.figure(record.lo)} to "
-            f"{words.figure(record.hi)}."
-        )
-        sheets.append(
-            Sheet(
-                name=record.name,
-                type=record.type,
-                shape=shape,
-                lo=record.lo,
-                hi=record.hi,
-                shown=record.shown,
-                total=record.total,
-                src=f"kernels/{place}.png",
-                width=width,
-                height=height,
-                alt=f"Kernels of {record.name}, {record.shown} of {record.total}",
-                caption=caption,
-                link=links.get(record.name),
-            )
-        )
-    return sheets
-
-
-def layer_numbers(
-    plan: Plan, recorded: Sequence[str], kernels: Sequence[KernelRecord]
-) -> dict[str, int]:
-    """Return the page number of every layer that has a page, in the model's order."""
-    names = list(dict.fromkeys([*recorded, *(record.name for record in kernels)]))
-    places = {layer.name: place for place, layer in enumerate(plan.layers)}
-    beyond = len(plan.layers)
-    numbers = {}
-    for name in names:
-        if name in places:
-            numbers[name] = places[name]
-        else:
-            numbers[name] = beyond
-            beyond += 1
-    return dict(sorted(numbers.items(), key=lambda item: item[1]))
-
-
-def layers_table(
-    plan: Plan,
-    links: Mapping[str, str],
-    kernels: Mapping[str, str],
-    maximised: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the whole table of layers, those with a page linked.
-
-    Args:
-        plan: what ran.
-        links: the page of each layer that has one.
-        kernels: type of each layer or parameter whose kernels are drawn.
-        maximised: layers that have pictures that excite their channels.
-    """
-    roles: dict[str, list[str]] = {}
-    for name in plan.explained:
-        roles.setdefault(name, []).append("maps")
-    for name in plan.recorded:
-        roles.setdefault(name, []).append("channels")
-    for name in kernels:
-        roles.setdefault(name, []).append("kernels")
-    for name in maximised:
-        if name in links:
-            roles.setdefault(name, []).append("maximised")
-    known = {layer.name for layer in plan.layers}
-    rows: list[dict[str, Any]] = [
+def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the table of all layers, those with a page linked."""
+    plan = report.plan
+    types = {record.name: record.type for record in report.kernels}
+    roles: dict[str, list[str]] = defaultdict(list)
+    for role, names in (
+        ("maps", plan.explained),
+        ("channels", plan.recorded),
+        ("kernels", types),
+        ("maximised", [name for name in report.pictures if name in report.layer_numbers]),
+    ):
+        for name in names:
+            roles[name].append(role)
+    files = report.layer_files
+    rows = [
         {
             "name": layer.name,
             "type": layer.type,
@@ -121,8 +40,8 @@ def layers_table(
             "parameters": layer.parameters,
             "depth": layer.depth,
             "fired": layer.fired,
-            "link": links.get(layer.name),
-            "role": ", ".join(roles.get(layer.name, [])),
+            "page": files.get(layer.name),
+            "roles": roles.pop(layer.name, []),
         }
         for layer in plan.layers
     ]
@@ -130,114 +49,206 @@ def layers_table(
     rows += [
         {
             "name": name,
-            "type": kernels.get(name, "part of a layer"),
+            "type": types.get(name, "part of a layer"),
             "output": None,
             "parameters": None,
             "depth": 0,
             "fired": True,
-            "link": links.get(name),
-            "role": ", ".join(parts_shown),
+            "page": files.get(name),
+            "roles": names,
         }
-        for name, parts_shown in roles.items()
-        if name not in known
+        for name, names in roles.items()
     ]
-    return {"table": rows, "types": Counter(layer.type for layer in plan.layers).most_common(8)}
+    most = Counter(layer.type for layer in plan.layers).most_common(8)
+    yield "layers.html", {"table": rows, "types": most}
 
 
-def channel_pages(
-    channels: Sequence[ChannelRow],
-    index: SetIndex,
-    number: int,
-    redundant: Sequence[RedundantPair] = (),
-) -> list[dict[str, Any]]:
-    """Return the contents of each page of a layer's channels: one page a `CHANNELS_A_PAGE`.
+def kernels(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Write the sheets of kernels and yield the page that shows them."""
+    sheets = kernel_sheets(report)
+    for sheet in sheets:
+        report.write(sheet.src, report.run.kernel_sheet(sheet.record))
+    yield "kernels.html", {"sheets": sheets}
 
-    Args:
-        channels: the layer's channels.
-        index: the whole set.
-        number: the layer's page number.
-        redundant: pairs of its channels that say the same, the strongest first.
-    """
-    like: dict[int, tuple[int, float]] = {}
-    for pair in redundant:
-        like.setdefault(pair.first, (pair.second, pair.correlation))
-        like.setdefault(pair.second, (pair.first, pair.correlation))
-    stats = {
+
+def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the pages of every layer that has one; a page holds at most `CHANNELS_A_PAGE` rows."""
+    records = {layer.name: layer for layer in report.plan.layers}
+    sheets = kernel_sheets(report)
+    redundant: dict[str, dict[int, tuple[int, float, str]]] = defaultdict(dict)
+    for pair in report.run.redundant():
+        number = report.layer_numbers[pair.layer]
+        for channel, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            page = layer_file(number, other // CHANNELS_A_PAGE)
+            redundant[pair.layer].setdefault(channel, (other, pair.correlation, page))
+    names = list(report.layer_numbers)
+    for at, (name, number) in enumerate(report.layer_numbers.items()):
+        neighbours = [
+            (rel, layer_file(report.layer_numbers[names[other]]), names[other])
+            for rel, other in (("prev", at - 1), ("next", at + 1))
+            if 0 <= other < len(names)
+        ]
+        channels = report.channels.get(name, [])
+        pictures = report.pictures.get(name, [])
+        shared = {
+            "name": name,
+            "number": number,
+            "record": records.get(name),
+            "neighbours": neighbours,
+            "kernels": [sheet for sheet in sheets if sheet.record.name == name],
+            "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
+            "redundant": redundant[name],
+            "stats": _stats(channels, redundant[name]),
+            "per_page": CHANNELS_A_PAGE,
+        }
+        for part, context in enumerate(_parts(report, channels, number)):
+            # All pictures are on the first page of a layer; each is in its channel's row, too.
+            galleries = _galleries(pictures, channels, number) if part == 0 else []
+            yield layer_file(number, part), shared | context | {"galleries": galleries}
+
+
+def _stats(channels: Sequence[ChannelRow], redundant: Mapping[int, Any]) -> dict[str, Any]:
+    if not channels:
+        return {}
+    strongest = max(channels, key=lambda row: row.maximum)
+    return {
         "total": len(channels),
-        "images": max((row.images for row in channels), default=0),
+        "images": max(row.images for row in channels),
         "dead": sum(row.dead for row in channels),
-        "sparsity": float(np.mean([row.sparsity for row in channels])) if channels else 0.0,
-        "maximum": max((row.maximum for row in channels), default=0.0),
-        "strongest": max(channels, key=lambda row: row.maximum).channel if channels else 0,
-        "alike": len(like),
+        "sparsity": float(np.mean([row.sparsity for row in channels])),
+        "maximum": strongest.maximum,
+        "strongest": strongest.channel,
+        "redundant": len(redundant),
     }
-    cuts = parts(len(channels), CHANNELS_A_PAGE) or [(0, 0)]
-    files = [layer_file(number, part) for part in range(len(cuts))]
-    positions = {id: position for position, id in enumerate(index.ids)} if channels else {}
-    pages = []
+
+
+def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Iterator[dict[str, Any]]:
+    """Yield what each part of a layer's channels is filled with, and write its script."""
+    if not channels:
+        yield {"channels": [], "parts": [], "script": None, "first": 0, "last": 0}
+        return
+    cuts = parts(len(channels), CHANNELS_A_PAGE)
+    ranges = [(channels[start].channel, channels[stop - 1].channel) for start, stop in cuts]
     for part, (start, stop) in enumerate(cuts):
         rows = channels[start:stop]
-        pages.append(
-            {
-                "file": files[part],
-                "is_first": part == 0,
-                "number": number,
-                "per_page": CHANNELS_A_PAGE,
-                "script": files[part].removesuffix(".html") + ".js" if rows else None,
-                "stats": stats,
-                "parts": len(cuts),
-                "first": channels[start].channel if channels else 0,
-                "last": channels[stop - 1].channel if channels else 0,
-                "part_links": [
-                    (file, f"{channels[a].channel}–{channels[b - 1].channel}", at == part)
-                    for at, (file, (a, b)) in enumerate(zip(files, cuts, strict=True))
-                    if channels
-                ],
-                "channels": [{"row": row, "like": like.get(row.channel)} for row in rows],
-                "tops": tops_script(rows, index, positions) if rows else "",
-            }
+        tops = [_tops(report.index, row) for row in rows]
+        script = layer_file(number, part).removesuffix(".html") + ".js"
+        report.write(script, tops_script(rows, tops))
+        links = [
+            (layer_file(number, other), f"{first}–{last}", other == part)
+            for other, (first, last) in enumerate(ranges)
+        ]
+        yield {
+            "channels": list(zip(rows, tops, strict=True)),
+            "parts": links,
+            "script": script,
+            "first": ranges[part][0],
+            "last": ranges[part][1],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """An image that activates a channel most: what it is, how much, and where in percent."""
+
+    id: str
+    position: int
+    name: str
+    value: float
+    x: int
+    y: int
+
+    @property
+    def src(self) -> str:
+        """Its photograph."""
+        return photograph(self.position, self.id)
+
+
+def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
+    found = zip(row.top, row.top_values, row.top_places, strict=True)
+    return [
+        Top(
+            id,
+            index.positions[id],
+            index.describe(index.positions[id]),
+            float(f"{value:.4g}"),
+            round(100 * x),
+            round(100 * y),
         )
-    return pages
+        for id, value, (x, y) in found
+        if id in index.positions and not row.dead
+    ]
 
 
-def tops_script(
-    channels: Sequence[ChannelRow], index: SetIndex, positions: Mapping[str, int]
-) -> str:
+def tops_script(channels: Sequence[ChannelRow], tops: Sequence[Sequence[Top]]) -> str:
     """Return the script of a page's strongest images: a call of ``exporterTops``.
 
     Args:
         channels: the page's channels, in order.
-        index: the whole set.
-        positions: place of each image in the set.
+        tops: the images of each.
 
     Returns:
         For each channel: image, activation, and its place in percent of the model's view, in turn.
     """
-    images: dict[str, int] = {}
-    rows: list[list[float]] = []
-    for row in channels:
-        flat: list[float] = []
-        for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
-            if id in positions and not row.dead:
-                place = images.setdefault(id, len(images))
-                flat += [place, float(f"{value:.4g}"), round(100 * x), round(100 * y)]
-        rows.append(flat)
-    seen = [positions[id] for id in images]
+    images = {top.id: top for row in tops for top in row}
+    numbers = {id: number for number, id in enumerate(images)}
     contents = {
         "layer": channels[0].layer,
         "first": channels[0].channel,
         "ids": list(images),
-        "positions": seen,
-        "names": [index.describe(position) for position in seen],
-        "rows": rows,
+        "positions": [top.position for top in images.values()],
+        "names": [top.name for top in images.values()],
+        "rows": [
+            [number for top in row for number in (numbers[top.id], top.value, top.x, top.y)]
+            for row in tops
+        ],
     }
     return f"exporterTops({json.dumps(contents, separators=(',', ':'))});\n"
 
 
-def layer_file(number: int, part: int = 0) -> str:
-    """Return the file name of a layer's page, or of a later part of it.
+def _galleries(
+    pictures: Sequence[Picture], channels: Sequence[ChannelRow], number: int
+) -> list[tuple[str, Sequence[tuple[Any, ...]]]]:
+    rows = {row.channel: row for row in channels}
+    items = []
+    for picture in pictures:
+        channel = picture.record.channel
+        page = layer_file(number, channel // CHANNELS_A_PAGE) if channel in rows else None
+        items.append((picture, page, f"c{channel}", rows.get(channel)))
+    return by_settings(items)
 
-    >>> layer_file(7), layer_file(7, 1)
-    ('7.html', '7-2.html')
-    """
-    return f"{number}.html" if part == 0 else f"{number}-{part + 1}.html"
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A picture of kernels, with its file, its size and what its caption says."""
+
+    record: KernelRecord
+    src: str
+    page: str | None
+    width: int
+    height: int
+
+    @property
+    def alt(self) -> str:
+        """What it shows, for readers who do not see it."""
+        return f"Kernels of {self.record.name}, {self.record.shown} of {self.record.total}"
+
+    @property
+    def caption(self) -> str:
+        """Name, type, shape, number and range of the kernels."""
+        record = self.record
+        return (
+            f"{record.name}, {record.type}, {words.shape(record.shape)}: "
+            f"{words.number(record.shown)} of {words.count(record.total, 'kernel')}, weights from "
+            f"{words.figure(record.lo)} to {words.figure(record.hi)}."
+        )
+
+
+def kernel_sheets(report: Report) -> list[Sheet]:
+    """Return the pictures of the kernels that are drawn."""
+    sheets = []
+    for number, record in enumerate(report.kernels):
+        height, width = decode_image(report.run.kernel_sheet(record)).shape[:2]
+        page = report.layer_files.get(record.name)
+        sheets.append(Sheet(record, f"kernels/{number}.png", page, width, height))
+    return sheets

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from exporter.records import MAP_LEVELS, MethodRecord, Row, StoredActivation, StoredMap
@@ -30,14 +30,6 @@ ACTIVATION_BYTES = 2600
 
 ZERO = 63
 FLAGS = ("zero", "constant", "nan", "negative")
-
-
-@dataclass(slots=True)
-class _Group:
-    """Maps of the same method, layer, target's place and size, of the images of one shard."""
-
-    rows: list[int] = field(default_factory=list)
-    maps: list[StoredMap] = field(default_factory=list)
 
 
 def pack_shard(
@@ -80,11 +72,6 @@ def flag_bits(flags: str) -> int:
     return sum(1 << bit for bit, name in enumerate(FLAGS) if name in flags.split(","))
 
 
-def display_size(height: int, width: int, cells: int = CELLS) -> tuple[int, int]:
-    """Return the (rows, columns) a map has in the report."""
-    return min(height, cells), min(width, cells)
-
-
 def reduce_cells(values: NDArray[np.number], cells: int = CELLS) -> NDArray[np.float32]:
     """Average maps down to at most so many rows and columns, each output cell over its own area.
 
@@ -95,14 +82,11 @@ def reduce_cells(values: NDArray[np.number], cells: int = CELLS) -> NDArray[np.f
     Returns:
         float32 (N, min(H, cells), min(W, cells)).
     """
-    height, width = values.shape[1:]
-    rows, columns = display_size(height, width, cells)
-    out = values.astype(np.float32)
-    if rows < height:
-        out = _area(height, rows) @ out
-    if columns < width:
-        out = out @ _area(width, columns).T
-    return out
+    small = values.astype(np.float32)
+    size = (min(values.shape[2], cells), min(values.shape[1], cells))
+    if size == values.shape[:0:-1]:
+        return small
+    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in small])
 
 
 def quantise(
@@ -134,42 +118,29 @@ def quantise(
     return quantised
 
 
-@cache
-def _area(size: int, cells: int) -> NDArray[np.float32]:
-    """Return the (cells, size) weights that average over each output cell's area."""
-    edges = np.linspace(0, size, cells + 1)
-    pixels = np.arange(size)
-    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = np.maximum(covered, 0)
-    shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return shares
-
-
 def _maps(
     rows: Sequence[Row],
     methods: Mapping[str, tuple[int, MethodRecord]],
     layers: Mapping[str, int],
     targets: dict[str, int],
 ) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, int, int, int], _Group] = {}
+    # Maps of the same method, layer, place of the target and size are one block of bytes.
+    groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = {}
     for at, row in enumerate(rows):
-        seen: dict[tuple[str, str], int] = {}
-        for one in row.maps:
-            name = (one.method, one.layer)
-            part = seen[name] = seen.get(name, -1) + 1
-            group = groups.setdefault((*name, part, one.height, one.width), _Group())
-            group.rows.append(at)
-            group.maps.append(one)
+        seen: Counter[tuple[str, str]] = Counter()
+        for stored in row.maps:
+            name = (stored.method, stored.layer)
+            key = (*name, seen[name], stored.height, stored.width)
+            seen[name] += 1
+            if stored.method in methods and stored.layer in layers:
+                groups.setdefault(key, []).append((at, stored))
     packed = []
-    for (method, layer, part, height, width), group in groups.items():
-        if method not in methods or layer not in layers:
-            continue
+    for (method, layer, part, height, width), members in groups.items():
         place, record = methods[method]
-        lo = np.array([one.lo for one in group.maps], dtype=np.float32)
-        hi = np.array([one.hi for one in group.maps], dtype=np.float32)
-        stored = np.frombuffer(b"".join(one.values for one in group.maps), dtype="<u2")
-        levels = reduce_cells(stored.reshape(-1, height, width))
-        bits = [flag_bits(one.flags) for one in group.maps]
+        maps = [stored for _, stored in members]
+        lo, hi = np.array([(stored.lo, stored.hi) for stored in maps], dtype=np.float32).T
+        raw = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
+        levels = reduce_cells(raw.reshape(-1, height, width))
         entry: dict[str, Any] = {
             "m": place,
             "l": layers[layer],
@@ -178,36 +149,40 @@ def _maps(
             "w": levels.shape[2],
             "H": height,
             "W": width,
-            "t": [targets.setdefault(one.target, len(targets)) for one in group.maps],
-            "r": _base64(np.stack([lo, hi], axis=1)),
-            "v": _base64(quantise(levels, lo, hi, relu=record.relu)),
+            "t": [targets.setdefault(stored.target, len(targets)) for stored in maps],
+            "r": base64(np.stack([lo, hi], axis=1)),
+            "v": base64(quantise(levels, lo, hi, relu=record.relu)),
         }
-        if any(bits):
-            entry["f"] = bits
-        if len(group.rows) != len(rows):
-            entry["rows"] = group.rows
-        packed.append(entry)
+        if any(stored.flags for stored in maps):
+            entry["f"] = [flag_bits(stored.flags) for stored in maps]
+        packed.append(entry | _rows_of(members, rows))
     return packed
+
+
+def _rows_of(members: Sequence[tuple[int, Any]], rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Return which images have a map or sheet, where not all have."""
+    return {} if len(members) == len(rows) else {"rows": [at for at, _ in members]}
 
 
 def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, int, int, int], list[tuple[int, StoredActivation]]] = {}
     for at, row in enumerate(rows):
-        for one in row.activations if row.id in sheets else ():
-            key = (one.layer, one.height, one.width, len(one.channels))
-            groups.setdefault(key, []).append((at, one))
-    sizes = {key: display_size(key[1], key[2], ACTIVATION_CELLS) for key in groups}
-    image = sum(h * w for h, w in {key[0]: size for key, size in sizes.items()}.values())
-    most = max(1, ACTIVATION_BYTES // max(1, image))
+        for stored in row.activations if row.id in sheets else ():
+            if stored.channels:
+                key = (stored.layer, stored.height, stored.width, len(stored.channels))
+                groups.setdefault(key, []).append((at, stored))
+    sizes = {
+        layer: min(height, ACTIVATION_CELLS) * min(width, ACTIVATION_CELLS)
+        for layer, height, width, _ in groups
+    }
+    most = max(1, ACTIVATION_BYTES // max(1, sum(sizes.values())))
     packed = []
-    for (layer, height, width, many), members in groups.items():
-        if not many:
-            continue
-        drawn = min(many, most)
-        stored = np.frombuffer(b"".join(one.values for _, one in members), dtype=np.uint8)
-        levels = stored.reshape(-1, many, height, width)[:, :drawn].reshape(-1, height, width)
+    for (layer, height, width, channels), members in groups.items():
+        drawn = min(channels, most)
+        raw = np.frombuffer(b"".join(stored.values for _, stored in members), dtype=np.uint8)
+        levels = raw.reshape(-1, channels, height, width)[:, :drawn].reshape(-1, height, width)
         small = np.rint(reduce_cells(levels, ACTIVATION_CELLS)).astype(np.uint8)
-        ends = np.array([list(zip(one.lo, one.hi, strict=True)) for _, one in members])
+        ends = [list(zip(stored.lo, stored.hi, strict=True)) for _, stored in members]
         entry: dict[str, Any] = {
             "layer": layer,
             "h": small.shape[1],
@@ -215,21 +190,16 @@ def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, 
             "H": height,
             "W": width,
             "d": drawn,
-            "c": [list(one.channels) for _, one in members],
-            "r": _base64(ends.astype(np.float32)),
-            "v": _base64(small),
+            "c": [list(stored.channels) for _, stored in members],
+            "r": base64(np.array(ends, dtype=np.float32)),
+            "v": base64(small),
         }
-        if len(members) != len(rows):
-            entry["rows"] = [at for at, _ in members]
-        packed.append(entry)
+        packed.append(entry | _rows_of(members, rows))
     return packed
 
 
 def _predictions(row: Row) -> list[float | None]:
-    flat: list[float | None] = []
-    for one in row.predictions:
-        flat += [one.index, finite(one.score)]
-    return flat
+    return [part for one in row.predictions for part in (one.index, finite(one.score))]
 
 
 def finite(value: float | None, digits: int = 5) -> float | None:
@@ -243,6 +213,7 @@ def finite(value: float | None, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def _base64(values: NDArray[Any]) -> str:
+def base64(values: NDArray[Any]) -> str:
+    """Return an array's bytes, little-endian and row-major, as Base64."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     return b64encode(np.ascontiguousarray(little).tobytes()).decode("ascii")

@@ -1,40 +1,146 @@
-"""The pages of one report: its templates, what every page is told, and the folder they go to."""
+"""The templates of one report, and how a page names what is beside it: in a folder, in one file."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from typing import Any
+from base64 import b64encode
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from markupsafe import Markup
 
 from exporter.records import Plan
 from exporter.writers.html import text as words
 
+_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 
-class Site:
-    """Renders templates into a folder.
+
+class Place(Protocol):
+    """Where a page stands. Templates reach everything outside of their page through it.
 
     Attributes:
-        folder: the report's folder.
+        single: whether the page is a section of the single file.
     """
 
-    def __init__(self, folder: Path, plan: Plan, *, classes: bool, kernels: bool) -> None:
+    single: bool
+
+    def link(self, file: str, at: str = "") -> str | None:
+        """Return the address of a page of the report, None where it is not there.
+
+        Args:
+            file: the page, relative to the report.
+            at: what stands after ``#``: an id, or the state of the images page (``name=value``).
+        """
+
+    def id(self, name: str) -> str:
+        """Return an id that no other element of the document has."""
+
+    def source(self, file: str) -> Markup | None:
+        """Return the attribute of an ``img`` that shows a file, None where it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFolder:
+    """A page that is a file: addresses are relative to it."""
+
+    file: str
+    single = False
+
+    def link(self, file: str, at: str = "") -> str:
+        """Return a relative address."""
+        folder = self.file.rpartition("/")[0] + "/"
+        beside = folder != "/" and file.startswith(folder)
+        address = file.removeprefix(folder) if beside else "../" * self.file.count("/") + file
+        return f"{address}#{at}" if at else address
+
+    def id(self, name: str) -> str:
+        """Return the name: it is unique in its file."""
+        return name
+
+    def source(self, file: str) -> Markup:
+        """Return ``src`` with a relative address."""
+        return Markup('src="{}"').format(self.link(file))
+
+
+@dataclass(frozen=True, slots=True)
+class InOneFile:
+    """A page that is a section of the single file: addresses are anchors, pictures are inside.
+
+    Attributes:
+        file: what the page is called in the folder.
+        folder: the report's folder.
+        files: every page that is in the single file.
+        photographs: the bytes of each image that is in it, by id.
+    """
+
+    file: str
+    folder: Path
+    files: Collection[str]
+    photographs: Mapping[str, bytes]
+    single = True
+
+    @property
+    def anchor(self) -> str:
+        """Return the id of the page's section."""
+        return anchor(self.file)
+
+    def link(self, file: str, at: str = "") -> str | None:
+        """Return an anchor; None where the page, or the image that ``at`` names, is left out."""
+        image = at.removeprefix("image=") if at.startswith("image=") else None
+        if file not in self.files or (image is not None and image not in self.photographs):
+            return None
+        if "=" in at:
+            return f"#{at}"
+        return f"#{anchor(file)}" + (f"-{at}" if at else "")
+
+    def id(self, name: str) -> str:
+        """Return the name with the page's before it."""
+        return f"{self.anchor}-{name}"
+
+    def source(self, file: str) -> Markup | None:
+        """Return ``src`` with the bytes.
+
+        A photograph is in the file once: in the list, from where scripts show it elsewhere.
+        """
+        if not file.startswith("photos/"):
+            return _inline((self.folder / file).read_bytes(), _TYPES[PurePosixPath(file).suffix])
+        id = PurePosixPath(file).stem
+        if id not in self.photographs:
+            return None
+        name = Markup('data-photo="{}"').format(id)
+        if not self.file.startswith("list/"):
+            return name
+        return _inline(self.photographs[id], "image/jpeg") + Markup(" ") + name
+
+
+def anchor(file: str) -> str:
+    """Return the id of a page's section in the single file.
+
+    >>> anchor("layers/5-2.html")
+    'page-layers-5-2'
+    """
+    return "page-" + file.removesuffix(".html").replace("/", "-")
+
+
+def _inline(content: bytes, type: str) -> Markup:
+    return Markup(f'src="data:{type};base64,{b64encode(content).decode("ascii")}"')
+
+
+class Site:
+    """The templates, and what each of them is told whatever the page."""
+
+    def __init__(self, plan: Plan, links: Collection[tuple[str, str]]) -> None:
         """Read the templates.
 
         Args:
-            folder: the report's folder.
             plan: what ran.
-            classes: whether there is a page of classes.
-            kernels: whether there is a page of kernels.
+            links: name and title of each page that the header leads to.
         """
-        self.folder = folder
         self._environment = words.environment()
-        links = [("index", "Overview"), ("images", "Images"), ("layers", "Layers")]
-        links += [("classes", "Classes")] if classes else []
-        links += [("kernels", "Kernels")] if kernels else []
-        links += [("methods", "Methods")] if plan.methods else []
         self._common: dict[str, Any] = {
             "plan": plan,
-            "pages": [(name, f"{name}.html", title) for name, title in links],
+            "links": links,
             "csp": words.POLICY,
             "icon": words.icon(),
             "colorbars": words.colour_bars(),
@@ -44,33 +150,23 @@ class Site:
             "version": plan.versions.get("exporter", ""),
         }
 
-    def copy_assets(self) -> None:
-        """Copy the style sheet and the scripts."""
-        source, target = words.templates(), self.folder / "assets"
-        target.mkdir()
-        for name in words.ASSETS:
-            shutil.copyfile(source / name, target / name)
-
-    def page(self, file: str, template: str, name: str, contents: dict[str, Any]) -> None:
-        """Render one template into one file."""
-        self.write(file, self.text(file, template, name, contents))
-
-    def text(self, file: str, template: str, name: str, contents: dict[str, Any]) -> str:
-        """Render one template as the text of a file.
+    def render(self, template: str, name: str, place: Place, context: Mapping[str, Any]) -> str:
+        """Return the text of a page.
 
         Args:
-            file: relative to the report; tells how links lead to its first page.
-            template: name of the template.
-            name: of the page among the header's links.
-            contents: what only this page is told.
+            template: its file name.
+            name: the page's name, for its style and the header's links.
+            place: where the page stands.
+            context: what only this page is told.
         """
-        values = self._common | contents
-        root = "../" * file.count("/")
-        found = self._environment.get_template(template)
-        text: str = found.render(**values, root=root, page=name)
+        values = self._common | {
+            "page": name,
+            "place": place,
+            "link": place.link,
+            "id": place.id,
+            "source": place.source,
+            "single": place.single,
+            "layout": "section.html" if place.single else "base.html",
+        }
+        text: str = self._environment.get_template(template).render(values | dict(context))
         return text
-
-    def write(self, file: str, text: str) -> None:
-        """Write text into a file, relative to the report."""
-        path = self.folder / file
-        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -21,11 +21,17 @@ POLICY = (
 )
 """Nothing from elsewhere, nothing inline, no connection; it holds from a file too."""
 
-ASSETS = (
-    "report.css", "theme.js", "tables.js", "channels.js",
+IMAGE_SCRIPTS = (
     "paint.js", "data.js", "state.js", "select.js", "form.js", "grid.js",
     "stage.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
 )  # fmt: skip
+"""Scripts of the images page, in the order in which they need one another."""
+
+ASSETS = ("report.css", "theme.js", "tables.js", "channels.js", *IMAGE_SCRIPTS)
+"""What the pages of the folder load."""
+
+SINGLE_SCRIPTS = ("theme.js", "tables.js", *IMAGE_SCRIPTS, "single.js")
+"""What is in the single file; the tables of channels are filled when it is written."""
 
 
 def templates() -> Path:
@@ -39,7 +45,7 @@ def environment() -> Any:
     """Return a Jinja2 environment that escapes every value and fails on a missing one."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    templating = Environment(
         loader=FileSystemLoader(templates()),
         autoescape=True,
         undefined=StrictUndefined,
@@ -47,7 +53,7 @@ def environment() -> Any:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {
+    templating.filters |= {
         "number": number,
         "percent": percent,
         "figure": figure,
@@ -56,14 +62,7 @@ def environment() -> Any:
         "duration": duration,
         "slug": slug,
     }
-    return made
-
-
-def markup(text: str) -> Any:
-    """Mark text that is already HTML, or a script of the report's own, as not to be escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)
+    return templating
 
 
 def number(value: int) -> str:

@@ -57,7 +57,7 @@ def test_a_channel_has_its_picture_beside_its_strongest_images(report: Path) -> 
     assert re.findall(r"<b>(.*?)</b>", gallery[0]) == ["channel 17", "channel 2"]
     rows = re.findall(r'<tr id="c(\d+)">.*?<img class="made-small"[^>]*src="([^"]+)"', text)
     assert rows == [("2", "../maximised/00/1.jpg"), ("17", "../maximised/00/0.jpg")]
-    alt = "Picture made from noise that excites channel 17 of layer4, from 0 to 4.5"
+    alt = "Picture optimised from noise to excite channel 17 of layer4, from 0 to 4.5"
     assert text.count(f'alt="{alt}"') == 2
 
 
@@ -85,13 +85,13 @@ def test_classes_have_theirs_on_the_page_of_all_and_on_their_own(report: Path) -
     assert f"2 pictures: no prior, {HOW}." in text
     own = html.unescape((report / "classes/2.html").read_text("utf-8"))
     assert 'src="../maximised/00/4.jpg"' in own
-    assert "excites espresso, from 0.5 to 8.5" in own
+    assert "to excite espresso, from 0.5 to 8.5" in own
     assert "made" not in re.findall(r'class="(\w+)"', (report / "classes/0.html").read_text())
 
 
 def test_the_single_file_has_them_too(report: Path) -> None:
     text = (report / "report.html").read_text("utf-8")
-    sources = re.findall(r'<img [^>]*src="data:image/jpeg[^>]*made from noise', text)
+    sources = re.findall(r'<img [^>]*src="data:image/jpeg[^>]*optimised from noise', text)
     assert len(sources) == 9  # two channels twice, one once, two classes twice
 
 

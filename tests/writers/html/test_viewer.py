@@ -163,7 +163,7 @@ def test_a_finger_swipes_between_the_images_of_the_filter(
     filtered = [row for row in run.index if row.correct is False]
     page.set_viewport_size({"width": 390, "height": 844})
     open_images(page, report, f"#outcome=wrong&image={filtered[0].id}")
-    assert page.locator("#v-place").inner_text() == f"1 of {len(filtered)} in the filter"
+    assert page.locator("#v-place").inner_text() == f"1 of {len(filtered)} matching images"
     path = page.locator("#v-path")
     swipe(page, "#v-frame", (-120, 8))
     until(page, f"location.hash.includes('{filtered[1].id}')")
@@ -186,7 +186,7 @@ def test_kept_images_show_their_channels_and_others_say_why_not(
     open_images(page, report, f"#image={rows[5].id}")
     until(page, "document.getElementById('v-acts').textContent !== ''")
     said = page.locator("#v-acts").inner_text()
-    assert said.startswith("Shown for the 5 images that --keep chose, of 20;")
+    assert said.startswith("Shown only for the 5 of 20 images that --keep selects;")
     assert page.locator("#v-acts canvas").count() == 0
 
 
@@ -227,7 +227,7 @@ def test_the_list_of_keys_opens_anywhere_and_leaves_things_as_they_were(
     open_images(page, report)
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
-    for word in ("opacity", "swap", "the map method", "search"):
+    for word in ("opacity", "swap", "map method", "search"):
         assert word in page.locator("#help").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("#help").is_visible()

@@ -1,0 +1,100 @@
+"""The first page: what ran, what came of it, images that matter, and the other writers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import zip_longest
+from typing import Any
+
+from exporter.records import FLAG_REASONS
+from exporter.writers.html import text as words
+from exporter.writers.html.classes import confused_pairs
+from exporter.writers.html.report import Report
+
+SHOWN = 8
+"""Images of a strip."""
+
+PAIRS = 12
+
+
+def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the first page."""
+    run, index, options = report.run, report.index, report.options
+    summary = run.summary
+    rules = {options.kept_reason.get(id, "") for id in options.kept}
+    judged = [correct for correct in index.correct if correct is not None]
+    present, planned = len(index.ids), len(run.plan.images)
+    strips = _strips(report)
+    kept = [report.figures[id] for id in options.kept if id in report.figures]
+    yield (
+        "index.html",
+        {
+            "counts": {
+                "planned": planned,
+                "present": present,
+                "read": present - len(index.skipped),
+                "complete": run.totals is not None and present == planned,
+                "labelled": len(judged),
+                "correct": sum(judged),
+                "skipped": index.skipped,
+                "flagged": index.flagged.total(),
+                "maps": index.maps,
+            },
+            "totals": run.totals,
+            "top5": summary.top5_accuracy if summary else None,
+            "strips": strips,
+            "kept": [] if strips else kept,
+            "kept_total": len(options.kept),
+            "rule": next(iter(rules)) if len(rules) == 1 else None,
+            "calibration": _calibration(report),
+            "pairs": confused_pairs(report, PAIRS),
+            "layer_files": report.layer_files,
+            "target_text": words.target_text(run.plan.target),
+            "preprocessing_text": words.preprocessing_text(run.plan.model.preprocessing),
+            "flagged": index.flagged,
+            "flag_reasons": FLAG_REASONS,
+            "tensorboard": {
+                "log": (run.path / "tensorboard").is_dir(),
+                "url": options.tensorboard_url,
+            },
+            "wandb": {"runs": _wandb_runs(report), "project": options.wandb_project},
+        },
+    )
+
+
+def _wandb_runs(report: Report) -> list[str]:
+    """Return the W&B runs that wait for ``wandb sync``, which has to be called in ``wandb/``."""
+    folders = sorted((report.run.path / "wandb").glob("offline-run-*"))
+    return [folder.name for folder in folders if folder.is_dir()]
+
+
+def drawn_images(report: Report) -> Collection[str]:
+    """Return the images that this page draws: those of its strips, or else a few kept ones."""
+    summary, options = report.run.summary, report.options
+    if summary and summary.strips:
+        return {id for strip in summary.strips for id in strip.ids[:SHOWN]}
+    by_rule: dict[str, list[str]] = {}
+    for id in options.kept:
+        by_rule.setdefault(options.kept_reason.get(id, ""), []).append(id)
+    turns = zip_longest(*by_rule.values())
+    return set([id for turn in turns for id in turn if id is not None][:SHOWN])
+
+
+def _strips(report: Report) -> list[dict[str, Any]]:
+    summary = report.run.summary
+    strips = []
+    for strip in summary.strips if summary else ():
+        shown = [report.figures[id] for id in strip.ids[:SHOWN] if id in report.figures]
+        name, _, rule = strip.rule.partition(": ")
+        if shown:
+            strips.append({"name": name, "rule": rule, "of": strip.of, "shown": shown})
+    return strips
+
+
+def _calibration(report: Report) -> dict[str, Any] | None:
+    """Return the bins that have images; None where nothing was labelled."""
+    summary = report.run.summary
+    if summary is None or summary.calibration_error is None:
+        return None
+    bins = [one for one in summary.bins if one.images]
+    return {"summary": summary, "bins": bins, "most": max((b.images for b in bins), default=0)}

@@ -1,0 +1,102 @@
+"""What the pages of one report are filled with: the run, and what one pass over its images told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.records import ChannelRow, KernelRecord
+from exporter.writers.html.index import SetIndex, shows_probability
+from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
+from exporter.writers.html.options import HtmlOptions
+
+if TYPE_CHECKING:
+    from exporter.store import Run
+
+
+class Report:
+    """What a page's function is given.
+
+    Attributes:
+        run: the run folder.
+        plan: what ran.
+        folder: where the report is written.
+        options: what the writers are told.
+        index: columns over all images that are there.
+        first: the first photographs, for readers without JavaScript.
+        figures: images drawn with a map over them, by id.
+        kernels: the kernels that are drawn.
+        channels: the recorded channels by layer.
+        pictures: the maximised pictures by layer; those of classes are under `OF_CLASSES`.
+    """
+
+    def __init__(self, run: Run, folder: Path, options: HtmlOptions) -> None:
+        """Read what is small; the images are still to be passed over."""
+        self.run = run
+        self.plan = run.plan
+        self.folder = folder
+        self._folders: set[Path] = set()
+        self.options = options
+        self.index = SetIndex(probability=shows_probability(run.plan))
+        self.first: list[dict[str, Any]] = []
+        self.figures: dict[str, dict[str, Any]] = {}
+        self.kernels: tuple[KernelRecord, ...] = run.kernels()
+        self.channels: Mapping[str, list[ChannelRow]] = defaultdict(list)
+        for row in run.channels():
+            self.channels[row.layer].append(row)
+        self.pictures: Mapping[str, list[Picture]] = write_pictures(run, folder)
+
+    @cached_property
+    def classes(self) -> tuple[Any, ...]:
+        """A row per class that is a label or a prediction; empty where there are none."""
+        return self.run.classes()
+
+    @cached_property
+    def present(self) -> int:
+        """How many images of the run are there."""
+        shards = (self.plan.shards[number] for number in self.run.shards)
+        return sum(stop - start for start, stop in shards)
+
+    @cached_property
+    def layer_numbers(self) -> dict[str, int]:
+        """The page number of every layer that has a page, in the model's order."""
+        names = [*self.channels, *(name for name in self.pictures if name != OF_CLASSES)]
+        names += [record.name for record in self.kernels]
+        positions = {layer.name: position for position, layer in enumerate(self.plan.layers)}
+        # Elements of an output (``layer[0]``), later calls and parameters are no modules.
+        others = [name for name in dict.fromkeys(names) if name not in positions]
+        positions |= {name: len(positions) + extra for extra, name in enumerate(others)}
+        return dict(sorted(((name, positions[name]) for name in set(names)), key=lambda of: of[1]))
+
+    @property
+    def layer_files(self) -> dict[str, str]:
+        """The page of every layer that has one."""
+        return {name: layer_file(number) for name, number in self.layer_numbers.items()}
+
+    def write(self, file: str, content: str | bytes) -> None:
+        """Write a file of the report, with its folder.
+
+        Args:
+            file: relative to the report.
+            content: text is written as UTF-8.
+        """
+        path = self.folder / file
+        # Of 100,000 photographs each call counts.
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(path.parent)
+        if isinstance(content, str):
+            content = content.encode("utf-8", "backslashreplace")
+        path.write_bytes(content)
+
+
+def layer_file(number: int, part: int = 0) -> str:
+    """Return the page of a layer, or of a later part of its channels.
+
+    >>> layer_file(7), layer_file(7, 1)
+    ('layers/7.html', 'layers/7-2.html')
+    """
+    return f"layers/{number}.html" if part == 0 else f"layers/{number}-{part + 1}.html"
