@@ -1,21 +1,26 @@
-"""From a file's bytes to upright 8-bit RGB pixels, or one sentence that says why not."""
+"""From a file's bytes to upright 8-bit RGB pixels, or one sentence that says why not.
+
+OpenCV decodes faster than Pillow (docs/decisions/010), but some versions return a truncated JPEG as
+a half grey picture, and it has its own ideas of transparency and CMYK. Only what its header proves
+ordinary goes to OpenCV; Pillow decodes everything else and says what is wrong.
+"""
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
 
 from exporter.errors import ImageError
-from exporter.images.headers import read_plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from exporter.images.headers import Plain
 
 MAX_PIXELS = 250_000_000
 """A picture of more pixels is refused: a few kilobytes can claim to be gigabytes."""
@@ -23,6 +28,11 @@ MAX_PIXELS = 250_000_000
 # OpenCV before 4.11 has no RGB flag; there the channels are swapped afterwards.
 _RGB_FLAG: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 _READ = (cv2.IMREAD_COLOR if _RGB_FLAG is None else _RGB_FLAG) | cv2.IMREAD_IGNORE_ORIENTATION
+
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+# Transparency, animation and rotation.
+_PNG_SPECIAL = (b"tRNS", b"acTL", b"eXIf", b"tiff:Orientation")
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -45,13 +55,41 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
-    plain = read_plain(data)
-    if plain is not None:
-        _refuse_bomb(plain.width, plain.height)
-        pixels = _decode_plain(data, plain)
+    header = read_header(data)
+    if header is not None:
+        _refuse_bomb(*header[:2])
+        pixels = _decode_ordinary(data, *header)
         if pixels is not None:
             return pixels
     return _decode_any(data)
+
+
+def read_header(data: bytes) -> tuple[int, int, int] | None:
+    """Read the header of an ordinary JPEG, PNG or WebP file: whole, 8 bits, opaque, unanimated.
+
+    Returns:
+        Stored width and height in pixels and EXIF orientation, 1 to 8; None where the file is
+        damaged, unusual or of another format.
+    """
+    try:
+        # Only a file that ends in the end-of-image marker is surely whole.
+        if data.startswith(_JPEG) and data.endswith(_JPEG_END):
+            with JpegImageFile(BytesIO(data)) as image:
+                ordinary = image.mode in ("L", "RGB")
+                return (*image.size, _orientation(image)) if ordinary else None
+        if data.startswith(_PNG) and data.endswith(_PNG_END):
+            width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+            ordinary = bits == 8 and colour in (0, 2) and not interlaced
+            ordinary = ordinary and not any(chunk in data for chunk in _PNG_SPECIAL)
+            return (width, height, 1) if ordinary else None
+        if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8 ":
+            (size,) = struct.unpack_from("<I", data, 4)
+            width, height = struct.unpack_from("<HH", data, 26)
+            ordinary = len(data) >= size + 8 and data[23:26] == b"\x9d\x01\x2a"
+            return (width & 0x3FFF, height & 0x3FFF, 1) if ordinary else None
+    except Exception:  # Pillow's plugins raise anything on damaged bytes
+        pass
+    return None
 
 
 def flatten(image: Image.Image) -> NDArray[np.uint8]:
@@ -74,7 +112,7 @@ def flatten(image: Image.Image) -> NDArray[np.uint8]:
         kind = "integers" if image.mode == "I" else "floating-point numbers"
         raise ImageError(
             f"the pixels are 32-bit {kind}, whose black and white are not known; "
-            "save the image with 8 or 16 bits a channel"
+            "save the image with 8 or 16 bits per channel"
         )
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -82,16 +120,53 @@ def flatten(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _decode_plain(data: bytes, plain: Plain) -> NDArray[np.uint8] | None:
+def _decode_ordinary(
+    data: bytes, width: int, height: int, orientation: int
+) -> NDArray[np.uint8] | None:
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), _READ)
     except cv2.error:
         return None
-    if pixels is None or pixels.shape != (plain.height, plain.width, 3):
+    if pixels is None or pixels.shape != (height, width, 3):
         return None
     if _RGB_FLAG is None:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return _upright(pixels, plain.orientation)
+    return _upright(pixels, orientation)
+
+
+def _decode_any(data: bytes) -> NDArray[np.uint8]:
+    # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
+    jpeg = data.startswith(_JPEG)
+    try:
+        with Image.open(BytesIO(data.rstrip(b"\0") if jpeg else data)) as image:
+            _refuse_bomb(*image.size)
+            # The one format that Pillow reads as black where the tile's pixels are missing.
+            if image.format == "JPEG2000" and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x93"):
+                raise OSError("the JPEG 2000 code stream has no end")
+            image.load()
+            return _upright(flatten(image), _orientation(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"the file is not an image that can be read; it begins with {data[:16]!r}"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
+    except Exception as error:  # Pillow's plugins raise anything on damaged bytes
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"the image of {len(data):,} bytes is damaged or truncated: "
+            f"{said[:1].lower()}{said[1:].rstrip('.')}"
+        ) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(Base.Orientation, 1)
+    except Exception:  # a damaged EXIF block does not make the picture unreadable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -106,49 +181,8 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def _decode_any(data: bytes) -> NDArray[np.uint8]:
-    # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
-    jpeg = data.startswith(b"\xff\xd8\xff")
-    try:
-        with Image.open(BytesIO(data.rstrip(b"\0") if jpeg else data)) as image:
-            _refuse_bomb(*image.size)
-            # The one format that Pillow reads as black where the tile's pixels are missing.
-            if image.format == "JPEG2000" and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x93"):
-                raise OSError("the JPEG 2000 code stream has no end")
-            image.load()
-            upright = _transpose(image)
-            upright.format = image.format
-            return flatten(upright)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(_unidentified(data)) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
-    except Exception as error:  # Pillow's plugins raise anything on damaged bytes
-        raise ImageError(
-            f"the image of {len(data):,} bytes is damaged or truncated: {_clause(error)}"
-        ) from None
-
-
-def _transpose(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block does not make the picture unreadable
-        return image
-
-
 def _refuse_bomb(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"the picture claims {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read"
         )
-
-
-def _unidentified(data: bytes) -> str:
-    return f"the file is not an image that can be read; it begins with {data[:16]!r}"
-
-
-def _clause(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:1].lower() + text[1:].rstrip(".")

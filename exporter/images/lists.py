@@ -1,46 +1,57 @@
-"""Read a list of images: CSV, TSV, JSON lines or Parquet, with a path and annotations."""
+"""Lists of images: CSV, TSV, JSON lines or Parquet, with a path and annotations."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan, Strict, TypeAdapter
 
 from exporter.errors import ImageSetError, choices
-
-Box = tuple[float, float, float, float]
+from exporter.images.files import Files, exists, is_path
+from exporter.images.sources import Box, Entry
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Extensions of the lists that can be read."""
 
 _COLUMNS = ("path", "label", "mask", "boxes")
+_Edge = Annotated[float, Strict(), AllowInfNan(False)]
+_BOXES = TypeAdapter(tuple[tuple[_Edge, _Edge, _Edge, _Edge], ...])
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One line of a list, as given."""
+class ImageList(Files):
+    """The images of a list; paths in it are relative to its folder."""
 
-    path: str
-    label: str | None = None
-    mask: str | None = None
-    boxes: tuple[Box, ...] | None = None
+    def __init__(self, where: str | Path) -> None:
+        super().__init__(Path(where).parent)
+        self._file = Path(where)
+
+    @staticmethod
+    def matches(where: Any) -> bool:
+        """Say whether this is a file with a list's extension."""
+        return is_path(where) and os.fspath(where).lower().endswith(FORMATS) and exists(where)
+
+    def entries(self) -> list[Entry]:
+        """Return the images in the order of the list."""
+        return read_list(self._file)
 
 
-def read_list(file: Path) -> list[Listed]:
+def read_list(file: Path) -> list[Entry]:
     """Read a list of images.
 
     Args:
         file: ``.csv`` and ``.tsv`` have a header line and boxes as JSON text; ``.jsonl`` and
-            ``.ndjson`` have an object a line; ``.parquet`` has columns. ``path`` is required;
+            ``.ndjson`` have an object per line; ``.parquet`` has columns. ``path`` is required;
             ``label``, ``mask`` and ``boxes`` are not, and others are left alone. Boxes are
             [[left, top, right, bottom], …] in original pixels.
 
     Returns:
-        The lines in order.
+        The images in order.
 
     Raises:
         ImageSetError: if the file or one of its lines cannot be read, with the line's number.
@@ -53,7 +64,7 @@ def read_list(file: Path) -> list[Listed]:
             rows = _json_rows(file)
         else:
             rows = _csv_rows(file, "\t" if suffix == ".tsv" else ",")
-        return [_listed(row, f"{where} of the list {file.name!r}") for where, row in rows]
+        return [_entry(row, f"{where} of the list {file.name!r}") for where, row in rows]
     except (OSError, ValueError, csv.Error) as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise ImageSetError(f"the list {str(file)!r} cannot be read: {text}") from None
@@ -103,14 +114,14 @@ def _require_path(file: Path, names: Sequence[str] | Mapping[str, Any]) -> None:
         raise ImageSetError(f"the list {str(file)!r} has no column 'path'; name it so ({has})")
 
 
-def _listed(row: Mapping[str, Any], where: str) -> Listed:
+def _entry(row: Mapping[str, Any], where: str) -> Entry:
     path = row["path"]
     if not isinstance(path, str) or not path.strip():
         raise ImageSetError(f"{where} has the path {path!r}; give the path of a file")
     mask = row.get("mask")
     if mask is not None and not isinstance(mask, str):
         raise ImageSetError(f"{where} has the mask {mask!r}; give the path of a file")
-    return Listed(path, _label(row.get("label")), mask or None, _boxes(row.get("boxes"), where))
+    return Entry(path, _label(row.get("label")), mask or None, _boxes(row.get("boxes"), where))
 
 
 def _label(value: Any) -> str | None:
@@ -127,24 +138,13 @@ def _label(value: Any) -> str | None:
 def _boxes(value: Any, where: str) -> tuple[Box, ...] | None:
     if value is None or value == "":
         return None
-    wrong = ImageSetError(
-        f"{where} has the boxes {value!r}; give [[left, top, right, bottom], …] in pixels"
-    )
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise wrong from None
-    if not isinstance(value, list):
-        raise wrong
-    boxes = []
-    for box in value:
-        if not isinstance(box, list) or len(box) != 4:
-            raise wrong
-        if not all(isinstance(edge, int | float) and math.isfinite(edge) for edge in box):
-            raise wrong
-        left, top, right, bottom = (float(edge) for edge in box)
-        if right < left or bottom < top:
-            raise wrong
-        boxes.append((left, top, right, bottom))
-    return tuple(boxes)
+    try:
+        text = isinstance(value, str)
+        boxes = _BOXES.validate_json(value) if text else _BOXES.validate_python(value)
+    except ValueError:
+        boxes = None
+    if boxes is None or any(right < left or bottom < top for left, top, right, bottom in boxes):
+        raise ImageSetError(
+            f"{where} has the boxes {value!r}; give [[left, top, right, bottom], …] in pixels"
+        )
+    return boxes

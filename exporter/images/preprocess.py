@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from exporter.records import Preprocessing
 
-# Torch resizes everything and then crops, Pillow only what the crop needs: for a picture resized to
-# more than this many times the crop, Pillow is faster.
+# Torchvision resizes everything and then crops, Pillow only what the crop needs: for a picture
+# resized to more than this many times the crop, Pillow is faster.
 _MOSTLY_CUT = 4
 # Half the width of the widest filter, bicubic, in pixels of the smaller picture, and one to spare.
 _REACH = 3
@@ -88,16 +88,13 @@ def prepare(
     """
     pixels = _with_channels(pixels, preprocessing.channels)
     rows, columns = geometry_axes(pixels.shape[0], pixels.shape[1], preprocessing)
-    inside = _resize(pixels, rows, columns, preprocessing)
-    view = inside
-    if inside.shape[:2] != preprocessing.size:
-        view = np.zeros((*preprocessing.size, pixels.shape[2]), np.uint8)
-        view[
-            rows.first - rows.start : rows.last - rows.start,
-            columns.first - columns.start : columns.last - columns.start,
-        ] = inside
-    (top, bottom), (left, right) = rows.ends, columns.ends
-    return view, Geometry(pixels.shape[1], pixels.shape[0], (left, top, right, bottom))
+    view = _resize(pixels, rows, columns, preprocessing)
+    if view.shape[:2] != preprocessing.size:
+        above, left = (axis.first - axis.start for axis in (rows, columns))
+        below, right = (axis.start + axis.view - axis.last for axis in (rows, columns))
+        view = np.pad(view, [(above, below), (left, right), (0, 0)])
+    crop = (columns.ends[0], rows.ends[0], columns.ends[1], rows.ends[1])
+    return view, Geometry(pixels.shape[1], pixels.shape[0], crop)
 
 
 def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tuple[_Axis, _Axis]:
@@ -114,8 +111,12 @@ def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tupl
     Raises:
         ImageError: if the resized picture is the view and has another size than the model takes.
     """
-    resized = _resized(height, width, preprocessing.resize)
-    size = preprocessing.size
+    resize, size = preprocessing.resize, preprocessing.size
+    resized = resize if isinstance(resize, tuple) else (height, width)
+    if isinstance(resize, int):
+        # Truncated, not rounded: as torchvision does it.
+        longer = int(resize * max(height, width) / min(height, width))
+        resized = (longer, resize) if width <= height else (resize, longer)
     if preprocessing.crop != "center" and resized != size:
         raise ImageError(
             f"the {width} × {height} photograph becomes a view of {resized[1]} × {resized[0]}, but "
@@ -135,7 +136,7 @@ def normalise(views: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor
 
     Args:
         views: uint8 (N, h, w, C) on any device.
-        preprocessing: mean and std, a value a channel.
+        preprocessing: mean and std per channel.
 
     Returns:
         float32 (N, C, h, w) on the same device, in channels_last memory format.
@@ -160,7 +161,7 @@ def _constants(
     if len(mean) != channels or len(std) != channels:
         raise ImageError(
             f"the views have {channels} channels, mean has {len(mean)} values and std {len(std)}; "
-            "give one a channel"
+            "give one per channel"
         )
     scale = [1 / (255 * deviation) for deviation in std]
     shift = [-centre / deviation for centre, deviation in zip(mean, std, strict=True)]
@@ -189,17 +190,6 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
     return view
 
 
-def _resized(height: int, width: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
-    if resize is None:
-        return height, width
-    if not isinstance(resize, int):
-        return resize
-    # Truncated, not rounded: as torchvision does it.
-    if width <= height:
-        return int(resize * height / width), resize
-    return resize, int(resize * width / height)
-
-
 def _start(resized: int, view: int) -> int:
     if view > resized:
         return -((view - resized) // 2)
@@ -209,44 +199,30 @@ def _start(resized: int, view: int) -> int:
 def _resize(
     pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
 ) -> NDArray[np.uint8]:
+    """Return the part of the resized picture that the view shows."""
     inside = (slice(rows.first, rows.last), slice(columns.first, columns.last))
     if (rows.resized, columns.resized) == pixels.shape[:2]:
         return np.ascontiguousarray(pixels[inside])
     if preprocessing.interpolation == "nearest":
-        places = np.ix_(_nearest(rows)[inside[0]], _nearest(columns)[inside[1]])
-        return np.ascontiguousarray(pixels[places])
+        nearest = np.ix_(_nearest(rows)[inside[0]], _nearest(columns)[inside[1]])
+        return np.ascontiguousarray(pixels[nearest])
     area = rows.resized * columns.resized
-    if preprocessing.antialias and (
-        pixels.shape[2] == 1 or area > _MOSTLY_CUT * rows.view * columns.view
-    ):
+    if preprocessing.antialias and area > _MOSTLY_CUT * rows.view * columns.view:
         return _resize_part(pixels, rows, columns, preprocessing.interpolation)
     if area > MAX_PIXELS:
         raise ImageError(
             f"the {columns.source} × {rows.source} photograph would be resized to "
             f"{columns.resized:,} × {rows.resized:,} pixels; at most {MAX_PIXELS:,} are computed"
         )
-    whole = _resize_whole(pixels, rows, columns, preprocessing)
-    return np.ascontiguousarray(whole[inside])
-
-
-def _resize_whole(
-    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
-) -> NDArray[np.uint8]:
     import torch
-    from torch.nn.functional import interpolate
+    from torchvision.transforms.v2 import InterpolationMode, functional
 
-    # An (H, W, C) array seen as (1, C, H, W) is channels_last: the vectorised uint8 kernel.
-    source = np.require(pixels, requirements=["C", "W"])
-    with torch.inference_mode():
-        resized = interpolate(
-            torch.from_numpy(source).permute(2, 0, 1)[None],
-            size=(rows.resized, columns.resized),
-            mode=preprocessing.interpolation,
-            align_corners=False,
-            antialias=preprocessing.antialias,
-        )
-    whole: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
-    return whole
+    source = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
+    mode = InterpolationMode(preprocessing.interpolation)
+    whole = functional.resize(
+        source, [rows.resized, columns.resized], mode, antialias=preprocessing.antialias
+    )
+    return np.ascontiguousarray(whole.permute(1, 2, 0).numpy()[inside])
 
 
 def _resize_part(
@@ -263,10 +239,8 @@ def _resize_part(
     left, right = columns.covered
     width, height = columns.last - columns.first, rows.last - rows.first
     narrow = picture.resize((width, picture.height), kernel, box=(left, 0, right, picture.height))
-    part = np.array(
-        narrow.resize((width, height), kernel, box=(0, top - above, width, bottom - above))
-    )
-    return part[:, :, None] if part.ndim == 2 else part
+    part = narrow.resize((width, height), kernel, box=(0, top - above, width, bottom - above))
+    return np.array(part).reshape(height, width, pixels.shape[2])
 
 
 def _nearest(axis: _Axis) -> NDArray[np.intp]:

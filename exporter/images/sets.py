@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ImageError, ImageSetError, choices
-from exporter.images.datasets import (
-    is_dataset,
-    item_index,
-    item_path,
-    load_dataset,
-    prepare_item,
-    read_key,
-)
-from exporter.images.decode import decode
-from exporter.images.folders import as_text, find_by_glob, find_in_folder, is_image_name
-from exporter.images.keys import hash_files, hash_path, read_file, reason, unique_ids
-from exporter.images.lists import FORMATS, Listed, read_list
+from exporter.doors import SOURCES, load_plugin, plugins
+from exporter.errors import ExporterError, ImageError, ImageSetError, choices, one_line
+from exporter.images.contents import prepare_contents, to_pixels
+from exporter.images.datasets import DataSet, Factory
+from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path, reason
+from exporter.images.keys import hash_contents, hash_path, unique_ids
+from exporter.images.lists import FORMATS, ImageList
 from exporter.images.preprocess import prepare
+from exporter.images.sources import Entry, Source
 from exporter.records import ImageEntry, Prepared
 
 if TYPE_CHECKING:
@@ -33,28 +28,47 @@ if TYPE_CHECKING:
 
     from exporter.records import Preprocessing
 
-_FACTORY = re.compile(r"[\w.]+:[\w.]+")
+BUILT_IN: dict[str, Any] = {
+    "folder": Folder,
+    "list": ImageList,
+    "image": Photograph,
+    "glob": Glob,
+    "factory": Factory,
+    "paths": Paths,
+    "data set": DataSet,
+}
+"""The image sources of the package; no two of them match the same place."""
+
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """The images of a run, in plan order.
 
-    Safe to read from several threads; it can be pickled where its data set can.
+    Safe to read from several threads; it can be pickled where its source can.
 
     Attributes:
         where: where they came from, as text.
-        root: the folder that their paths are relative to, or None for a data set.
+        kind: which source took that: a key of ``BUILT_IN``, or the plug-in by name.
         entries: one an image, also for those that cannot be read.
         notes: what the user should know: unreadable folders, files that are not images.
     """
 
     where: str
-    root: Path | None
+    kind: str
     entries: tuple[ImageEntry, ...]
-    notes: tuple[str, ...] = ()
-    _names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    _dataset: Any = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...]
+    _source: Source = field(repr=False, compare=False)
+    _names: Mapping[str, str] = field(repr=False, compare=False)
+    _first: dict[tuple[str, Preprocessing], Prepared] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that paths are relative to, or None if they are not paths of files."""
+        return getattr(self._source, "root", None)
 
     def load(self, entry: ImageEntry, preprocessing: Preprocessing) -> Prepared:
         """Read, decode and prepare one image.
@@ -67,17 +81,27 @@ class ImageSet:
             The view, where it lies in the original, and the tensor where a data set gives one.
 
         Raises:
-            ImageError: if the image cannot be read; one sentence that says why.
+            ImageError: if the image cannot be read, or is not the one that was planned; one
+                sentence that says why.
         """
         if entry.error is not None:
             raise ImageError(entry.error)
-        if self._dataset is not None:
-            return prepare_item(self._dataset, item_index(entry.path), preprocessing)
-        try:
-            data = read_file(_real(self.root, self._names.get(entry.path, entry.path)))
-        except (OSError, ValueError) as error:
-            raise ImageError(f"the file cannot be read: {reason(error)}") from None
-        return Prepared(*prepare(decode(data), preprocessing))
+        # Planning looks at the first image and so does the first batch.
+        if (entry.id, preprocessing) in self._first:
+            return self._first[entry.id, preprocessing]
+        path = self._names.get(entry.path, entry.path)
+        contents = _load(self._source, Entry(path, entry.label, entry.mask, entry.boxes))
+        key = hash_contents(contents)
+        if key != entry.key:
+            what = "file" if isinstance(contents, bytes) else "item"
+            raise ImageError(
+                f"the {what} has changed since the run was planned: "
+                f"its key was {entry.key} and is {key}"
+            )
+        prepared = prepare_contents(contents, preprocessing)
+        if not self._first:
+            self._first[entry.id, preprocessing] = prepared
+        return prepared
 
     def load_mask(
         self, entry: ImageEntry, preprocessing: Preprocessing
@@ -113,21 +137,20 @@ class ImageSet:
             ImageError: if it cannot be read; one sentence that says why.
         """
         try:
-            data = read_file(_real(self.root, mask))
-        except (OSError, ValueError) as error:
-            raise ImageError(f"the mask {mask!r} cannot be read: {reason(error)}") from None
-        return np.asarray(decode(data).any(axis=2))
+            contents = _load(self._source, Entry(mask))
+        except ImageError as error:
+            raise ImageError(f"the mask {mask!r}: {error}") from None
+        return np.asarray(to_pixels(contents).any(axis=2))
 
 
-def open_images(
-    where: str | Path | object, *, limit: int | None = None, workers: int = 0
-) -> ImageSet:
+def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> ImageSet:
     """Open an image set and hash every image.
 
     Args:
         where: a folder (searched at every depth; the first folder's name is the label), a glob, one
-            image, a CSV, TSV, JSON-lines or Parquet list, ``module:factory`` giving a torch
-            Dataset, a sequence of paths, or an object with ``__len__`` and ``__getitem__``.
+            image, a CSV, TSV, JSON-lines or Parquet list, ``package.module:factory`` or
+            ``path/file.py:factory`` giving a torch Dataset, a place that a plug-in takes, a
+            sequence of paths, an object with ``__len__`` and ``__getitem__``, or a ``Source``.
         limit: the first so many images, or None for all.
         workers: threads that hash; 0 chooses.
 
@@ -137,120 +160,115 @@ def open_images(
     Raises:
         ImageSetError: if there is no such set, it cannot be read, or it is empty.
     """
-    if isinstance(where, str | os.PathLike):
-        images = _open_text(os.fspath(where), limit, workers)
-    elif isinstance(where, Sequence) and where and all(_is_path(item) for item in where):
-        images = _open_sequence([os.fspath(item) for item in where], limit, workers)
-    elif is_dataset(where):
-        images = _open_dataset(where, type(where).__name__, limit)
-    else:
-        raise ImageSetError(
-            f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "
-            "data set with __len__ and __getitem__"
-        )
-    if not images.entries:
-        notes = f" ({'; '.join(images.notes)})" if images.notes else ""
-        raise ImageSetError(f"the image set {images.where!r} has no images{notes}")
-    return images
-
-
-def _open_text(text: str, limit: int | None, workers: int) -> ImageSet:
-    path, shown = Path(text), as_text(text)
+    kind, opened = _choose(where)
+    shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__
     try:
-        if path.is_dir():
-            found = find_in_folder(path)
-            return _open_files(
-                shown, found.root, _labelled(found.paths), found.notes, limit=limit, workers=workers
-            )
-        if path.exists():
-            if path.suffix.lower() in FORMATS:
-                return _open_files(
-                    shown, path.parent, read_list(path), limit=limit, workers=workers
-                )
-            if is_image_name(path.name):
-                return _open_files(
-                    shown, path.parent, [Listed(path.name)], limit=limit, workers=workers
-                )
-            raise ImageSetError(
-                f"the file {shown!r} is neither an image nor a list; "
-                f"a list ends in {', '.join(FORMATS)}"
-            )
+        source = opened(where)
+        listed = list(islice(source.entries(), limit))
+    except ExporterError:
+        raise
     except (OSError, ValueError) as error:
         raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
-    if glob.has_magic(text):
-        found = find_by_glob(text)
-        return _open_files(
-            shown, found.root, _labelled(found.paths), found.notes, limit=limit, workers=workers
-        )
-    if _FACTORY.fullmatch(text):
-        return _open_dataset(load_dataset(text), shown, limit)
-    raise ImageSetError(f"there are no images at {shown!r}: {_nearby(path)}")
-
-
-def _open_files(
-    where: str,
-    root: Path,
-    listed: Iterable[Listed],
-    notes: Sequence[str] = (),
-    *,
-    limit: int | None,
-    workers: int,
-) -> ImageSet:
-    items = list(listed)[:limit]
-    shown, names = _shown_paths([item.path for item in items])
-    hashes = hash_files([_real(root, item.path) for item in items], workers=workers)
-    keys = [key or hash_path(path) for path, (key, _) in zip(shown, hashes, strict=True)]
-    entries = tuple(
+    except Exception as error:  # a plug-in's code
+        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
+    shown = getattr(source, "name", shown)
+    notes = tuple(getattr(source, "notes", ()))
+    if not listed:
+        said = f" ({'; '.join(notes)})" if notes else ""
+        raise ImageSetError(f"the image set {shown!r} has no images{said}")
+    hashed = _hash(source, listed, workers)
+    paths, names = _shown_paths([entry.path for entry in hashed])
+    keys = [entry.key or hash_path(path) for path, entry in zip(paths, hashed, strict=True)]
+    planned = tuple(
         ImageEntry(
             id=name,
             key=key,
             path=path,
-            label=None if item.label is None else as_text(item.label),
-            mask=None if item.mask is None else as_text(item.mask),
-            boxes=item.boxes,
-            error=error,
+            label=None if entry.label is None else as_text(entry.label),
+            mask=None if entry.mask is None else as_text(entry.mask),
+            boxes=entry.boxes,
+            error=entry.error,
         )
-        for name, key, path, item, (_, error) in zip(
-            unique_ids(keys), keys, shown, items, hashes, strict=True
-        )
+        for name, key, path, entry in zip(unique_ids(keys), keys, paths, hashed, strict=True)
     )
-    return ImageSet(where, root, entries, tuple(notes), names)
+    return ImageSet(shown, kind, planned, notes, source, names)
 
 
-def _open_sequence(paths: list[str], limit: int | None, workers: int) -> ImageSet:
-    paths = [os.path.abspath(path) for path in paths[:limit]]  # noqa: PTH100 — keeps ".." out of links
-    try:
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    except ValueError:
-        raise ImageSetError("the paths have no folder in common: give paths of one drive") from None
-    listed = [Listed(PurePath(path).relative_to(root).as_posix()) for path in paths]
-    count = f"{len(paths):,} path{'' if len(paths) == 1 else 's'}"
-    return _open_files(count, Path(root), listed, limit=limit, workers=workers)
+def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
+    """Choose what opens a place: the plug-in named before a colon, the one source that takes it."""
+    if hasattr(where, "entries") and hasattr(where, "load"):
+        return "source", lambda source: source
+    added = plugins(SOURCES)
+    text = os.fspath(where) if is_path(where) else ""
+    prefix, colon, _ = text.partition(":")
+    if colon and prefix in added:
+        return f"plug-in {prefix!r}", load_plugin(added[prefix])
+    for kind, source in BUILT_IN.items():
+        if source.matches(where):
+            return kind, source
+    matching, broken = {}, []
+    for name, entry in added.items():
+        try:
+            source = load_plugin(entry)
+            if source.matches(where):
+                matching[name] = source
+        except Exception as error:  # somebody else's code, perhaps for another place
+            broken.append(f"the plug-in {name!r} could not say: {error}")
+    if not matching:
+        raise ImageSetError("; ".join([_nothing(where), *broken]))
+    if len(matching) > 1:
+        ways = " or ".join(f"{name}:{text}" for name in matching)
+        raise ImageSetError(f"several plug-ins take {text!r}; say which one with {ways}")
+    ((name, source),) = matching.items()
+    return f"plug-in {name!r}", source
 
 
-def _open_dataset(dataset: Any, where: str, limit: int | None) -> ImageSet:
-    try:
-        count = len(dataset)
-    except Exception as error:  # the user's own code, or a length that is not known
-        raise ImageSetError(
-            f"the data set {where!r} has no length ({error}); give one with __len__ and __getitem__"
-        ) from error
-    count = count if limit is None else min(limit, count)
-    read = [read_key(dataset, index) for index in range(count)]
-    keys = [key or hash_path(item_path(index)) for index, (key, _, _) in enumerate(read)]
-    entries = tuple(
-        ImageEntry(id=name, key=key, path=item_path(index), label=label, error=error)
-        for index, (name, key, (_, label, error)) in enumerate(
-            zip(unique_ids(keys), keys, read, strict=True)
+def _nothing(where: Any) -> str:
+    """Say why a place is no image set."""
+    if not is_path(where):
+        return (
+            f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "
+            "data set with __len__ and __getitem__"
         )
-    )
-    return ImageSet(where, None, entries, (), {}, dataset)
+    path, shown = Path(where), as_text(os.fspath(where))
+    if exists(path):
+        ends = ", ".join(FORMATS)
+        return f"the file {shown!r} is neither an image nor a list; a list ends in {ends}"
+    try:
+        names = [item.name for item in path.parent.iterdir() if not item.name.startswith(".")]
+        near = choices(as_text(path.name), sorted(as_text(name) for name in names))
+    except (OSError, ValueError) as error:
+        near = f"the folder {as_text(str(path.parent))!r} cannot be read: {reason(error)}"
+    return f"there are no images at {shown!r}: {near}"
 
 
-def _labelled(paths: Iterable[str]) -> Iterable[Listed]:
-    for path in paths:
-        folder, slash, _ = path.partition("/")
-        yield Listed(path, folder if slash else None)
+def _hash(source: Source, listed: Sequence[Entry], workers: int) -> list[Entry]:
+    """Give each image its key, or the reason why it cannot be read."""
+    chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
+    threads = workers or min(16, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
+        done = pool.map(lambda chunk: [_hash_one(source, entry) for entry in chunk], chunks)
+        return list(chain.from_iterable(done))
+
+
+def _hash_one(source: Source, entry: Entry) -> Entry:
+    if entry.key is not None or entry.error is not None:
+        return entry
+    try:
+        return replace(entry, key=hash_contents(_load(source, entry)))
+    except ImageError as error:
+        return replace(entry, error=str(error))
+
+
+def _load(source: Source, entry: Entry) -> Any:
+    try:
+        return source.load(entry)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        raise ImageError(f"the file cannot be read: {reason(error)}") from None
+    except Exception as error:  # a plug-in's code
+        raise ImageError(f"the image source failed: {one_line(error)}") from error
 
 
 def _shown_paths(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -270,19 +288,3 @@ def _shown_paths(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
                 names[text] = path
         shown.append(texts[path])
     return shown, names
-
-
-def _real(root: Path | None, path: str) -> str:
-    return os.path.join(root or "", path)  # noqa: PTH118 — called for every image
-
-
-def _is_path(item: object) -> bool:
-    return isinstance(item, str | os.PathLike)
-
-
-def _nearby(path: Path) -> str:
-    try:
-        names = [item.name for item in path.parent.iterdir() if not item.name.startswith(".")]
-    except OSError:
-        return f"the folder {as_text(str(path.parent))!r} cannot be read"
-    return choices(as_text(path.name), sorted(as_text(name) for name in names))

@@ -171,7 +171,7 @@ def test_module_and_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pho
         ("our_pictures:fails", "RuntimeError: no disk"),
         ("our_pictures:nothing", "gave a NoneType"),
         ("our_pictures:np", "is a module"),
-        ("no_such_module:x", "cannot be imported"),
+        ("no_such_module:x", "there is no module 'no_such_module'"),
     ):
         with pytest.raises(ImageSetError, match=message) as caught:
             open_images(spec)

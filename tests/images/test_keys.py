@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.images.keys import hash_files, hash_path, read_file, unique_ids
+from exporter.images import open_images
+from exporter.images.files import read_file
+from exporter.images.keys import hash_contents, hash_path, unique_ids
 
 
 def test_key_is_blake2b_128_of_the_bytes(tmp_path: Path) -> None:
     contents = [b"", b"cat", os.urandom(3_000_000)]
     for index, content in enumerate(contents):
         (tmp_path / str(index)).write_bytes(content)
-    hashes = hash_files([str(tmp_path / str(index)) for index in range(3)])
-    assert hashes == [(blake2b(content, digest_size=16).hexdigest(), None) for content in contents]
+    entries = open_images([tmp_path / str(index) for index in range(3)]).entries
+    assert [(entry.key, entry.error) for entry in entries] == [
+        (blake2b(content, digest_size=16).hexdigest(), None) for content in contents
+    ]
     assert [read_file(str(tmp_path / str(index))) for index in range(3)] == contents
 
 
@@ -25,14 +29,15 @@ def test_threads_keep_the_order(tmp_path: Path) -> None:
     for index in range(600):
         (tmp_path / str(index)).write_text(str(index))
         paths.append(str(tmp_path / str(index)))
-    expected = [(blake2b(str(i).encode(), digest_size=16).hexdigest(), None) for i in range(600)]
-    assert hash_files(paths, workers=3) == expected
+    expected = [blake2b(str(i).encode(), digest_size=16).hexdigest() for i in range(600)]
+    assert [entry.key for entry in open_images(paths, workers=3).entries] == expected
 
 
 def test_unreadable_files_say_why(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    names = ["missing", "pipe", ".", "null\0character"]
-    errors = [error for _, error in hash_files([f"{tmp_path}/{name}" for name in names])]
+    (tmp_path / "folder").mkdir()
+    names = ["missing", "pipe", "folder", "null\0character"]
+    errors = [entry.error for entry in open_images([f"{tmp_path}/{n}" for n in names]).entries]
     assert errors == [
         "the file cannot be read: no such file or directory",
         "the file cannot be read: it is not a regular file",
@@ -51,7 +56,6 @@ def test_ids_are_unique_and_begin_with_their_key(keys: list[str]) -> None:
     assert [ids.index(key) for key in set(keys)] == [keys.index(key) for key in set(keys)]
 
 
-def test_key_of_a_path_is_not_the_key_of_a_file_that_holds_it(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a")
-    assert hash_path("a") != hash_files([str(tmp_path / "a")])[0][0]
+def test_key_of_a_path_is_not_the_key_of_a_file_that_holds_it() -> None:
+    assert hash_path("a") != hash_contents(b"a")
     assert hash_path("a") == blake2b(b"path:a", digest_size=16).hexdigest()

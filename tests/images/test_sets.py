@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import ImageError, ImageSetError
 from exporter.images import ImageSet, open_images
-from exporter.images.folders import natural
+from exporter.images.files import natural
 from exporter.images.keys import hash_path
 from exporter.records import Preprocessing
 
