@@ -113,8 +113,9 @@ class RunConfig(WriterConfig):
     Attributes:
         model: model spec, ``torchvision:resnet50``, ``timm:NAME``, ``package.module:factory`` or
             ``path/file.py:factory``; a name when a module object is handed over in Python.
-        images: a folder, a folder of class folders, a glob, a CSV/JSONL/Parquet list or
-            ``module:factory`` giving a torch Dataset.
+        images: a folder, a folder of class folders, a glob, a CSV/JSONL/Parquet list,
+            ``module:factory`` or ``path/file.py:factory`` giving a torch Dataset, or a plug-in's
+            place.
         out: the run folder.
         maps: map methods, in the order shown.
         layers: layers to explain: names, globs, ``@Type`` or ``auto``.

@@ -156,6 +156,8 @@ def run(
     clock = _Clock()
     with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
         clock.lap("plan")
+        images = job.image_set
+        watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
         parts = (*PARTS, FAITHFULNESS) if job.faithfulness else PARTS
         folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=parts)
         scope = Scope.of(folder.plan)
@@ -235,7 +237,7 @@ def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool
     """Return what reads an image's mask, and says which cannot be read."""
 
     def read(row: Row) -> NDArray[np.bool_] | None:
-        if image_set.root is None or row.mask is None:
+        if row.mask is None:
             return None
         try:
             return image_set.read_mask(row.mask)

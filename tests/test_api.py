@@ -20,6 +20,13 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
     "Maps of a batch": ("exporter.compute_maps",),
+    "Image sources": (
+        "exporter.images.Source",
+        "exporter.images.Entry",
+        "exporter.images.hash_contents",
+        "exporter.images.is_image_name",
+        "exporter.images.natural",
+    ),
     "Errors": ("exporter.errors",),
 }
 """What is public, by the heading it stands under: functions, classes, or a module's classes."""
@@ -70,7 +77,9 @@ def _entry(documented: Any, name: str, *, depth: int = 3) -> Iterator[str]:
     yield from (f"{'#' * depth} `{name}`", "")
     if documented.is_function:
         yield from ("```python", _signature(documented), "```", "")
-    elif documented.is_class and any(str(base) != "Exception" for base in documented.bases):
+    elif documented.is_class and any(
+        str(base) not in ("Exception", "Protocol") for base in documented.bases
+    ):
         yield from (f"A kind of `{documented.bases[0]}`.", "")
     yield from _text(documented)
 

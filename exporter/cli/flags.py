@@ -67,7 +67,8 @@ _RUN = (
     click.option(
         "--images",
         metavar="WHERE",
-        help="A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory.",
+        help="A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory, "
+        "file.py:factory, or a plug-in's place.",
     ),
     click.option("--out", metavar="RUN", type=click.Path(path_type=Path), help="The run folder."),
     click.option(

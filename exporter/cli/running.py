@@ -92,7 +92,7 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     plan = job.plan
     broken = sum(entry.error is not None for entry in plan.images)
     OUT.print(
-        f"images   {len(plan.images)} of {marked(plan.image_set)}"
+        f"images   {len(plan.images)} of {marked(plan.image_set)} ({marked(job.image_set.kind)})"
         + (f", {broken} cannot be read" if broken else "")
     )
     OUT.print(

@@ -145,8 +145,9 @@ def exists(where: Any) -> bool:
 def is_image_name(name: str) -> bool:
     """Say whether a file's extension is an image's.
 
-    >>> is_image_name("cat.JPG"), is_image_name("cat.txt")
-    (True, False)
+    Examples:
+        >>> is_image_name("cat.JPG"), is_image_name("cat.txt")
+        (True, False)
     """
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
 
@@ -154,8 +155,9 @@ def is_image_name(name: str) -> bool:
 def natural(path: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
     """Return the key that sorts paths as people do: folder by folder, numbers by value.
 
-    >>> sorted(["b/10.png", "b/9.png", "a-1/x.png"], key=natural)
-    ['a-1/x.png', 'b/9.png', 'b/10.png']
+    Examples:
+        >>> sorted(["b/10.png", "b/9.png", "a-1/x.png"], key=natural)
+        ['a-1/x.png', 'b/9.png', 'b/10.png']
     """
     parts = tuple(
         tuple(int(piece) if index % 2 else piece for index, piece in enumerate(_DIGITS.split(part)))

@@ -24,8 +24,9 @@ def hash_contents(contents: Any) -> str:
     Raises:
         ImageError: if it is none of these.
 
-    >>> hash_contents(b"a")
-    '27c35e6e9373877f29e562464e46497e'
+    Examples:
+        >>> hash_contents(b"a")
+        '27c35e6e9373877f29e562464e46497e'
     """
     if isinstance(contents, bytes):
         return blake2b(contents, digest_size=16).hexdigest()

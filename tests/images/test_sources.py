@@ -1,4 +1,4 @@
-"""Image sources: which one takes a place, what a plug-in can do, and what becomes of its mistakes."""
+"""Image sources: which one takes a place, what a plug-in can do, what its mistakes become."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_plug_in_that_cannot_be_loaded_hinders_only_who_names_it(
 ) -> None:
     install("import no_such_thing", "plugged_broken", broken="Source")
     assert open_images(photos).kind == "folder"
-    with pytest.raises(ImageSetError, match="did you mean 'photos'.*'broken' could not say"):
+    with pytest.raises(ImageSetError, match=r"did you mean 'photos'.*'broken' could not say"):
         open_images(photos.parent / "photo")
     with pytest.raises(ConfigError, match="uninstall plugged_broken"):
         open_images("broken:x")
