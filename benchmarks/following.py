@@ -37,7 +37,7 @@ from benchmarks.patch import LOUDEST, QUIETEST, Places, middles, textured
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
 from exporter.explain.planes import Planes
-from exporter.layers import LayerChoice, choose_layers
+from exporter.layers import LayerChoice, choose_layers, run_trial
 from exporter.maps import channel_maps, get_methods
 from exporter.targets import locate_output, rows_of
 
@@ -154,7 +154,7 @@ def check(
     """
     looking = _Looking(module, Planes(module), size, scores or logits_of, seed)
     example = textured(size, seed=seed)[1:2]
-    choice = choose_layers(module, example, ["auto"])
+    choice = choose_layers(run_trial(module, example), ["auto"])
     captured = looking.captured(example, choice.names)
     shown = [
         torch.stack(list(channel_maps(get_methods(SHOWN), *grids, None).values()))

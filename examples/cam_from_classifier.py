@@ -31,7 +31,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from exporter import compute_maps
 from exporter.capture import capture
-from exporter.layers import choose_layers, find_classifier
+from exporter.layers import choose_layers, find_classifier, run_trial
 from exporter.models import ResolvedModel
 from exporter.render import heatmap, overlay
 
@@ -76,13 +76,14 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     model = resolved.module
     view, inputs = read_photograph(name, resolved.record.preprocessing)
     asked = POOLED.get(resolved.record.name, "auto")
-    layer = choose_layers(model, inputs, [asked]).names[-1]
+    trial = run_trial(model, inputs)
+    layer = choose_layers(trial, [asked]).names[-1]
     found = compute_maps(model, inputs, maps=["cam"], layers=[layer])["cam", layer][0]
 
     # The same, written out: the top class's row of the classifier weighs the layer's channels.
     one = capture(model, inputs, [layer], lambda logits: logits, gradients=False)
     features = one.activations[layer][0]
-    row = find_classifier(model, layer, inputs)[int(one.output.argmax())]
+    row = find_classifier(trial, layer)[int(one.output.argmax())]
     assert_same(found, torch.einsum("c,chw->hw", row, features))
     if layer == asked:
         assert features.shape == (512, inputs.shape[2] // 32, inputs.shape[3] // 32)

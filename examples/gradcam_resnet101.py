@@ -26,7 +26,7 @@ from pictures import (
 
 from exporter import compute_maps
 from exporter.capture import capture
-from exporter.layers import choose_layers, count_layers, layer_table
+from exporter.layers import choose_layers, count_layers, layer_table, run_trial
 from exporter.models import ResolvedModel
 from exporter.render import heatmap, overlay
 
@@ -54,7 +54,8 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     """Return the prediction and the overlay of Grad-CAM at the last stage."""
     model = resolved.module
     view, inputs = read_photograph(name, resolved.record.preprocessing)
-    layer = choose_layers(model, inputs, ["auto"]).names[-1]
+    trial = run_trial(model, inputs)
+    layer = choose_layers(trial, ["auto"]).names[-1]
     found = compute_maps(model, inputs, maps=["gradcam"], layers=[layer])["gradcam", layer]
 
     # The same, written out: one pass captures the layer's activation and its gradient.
@@ -64,7 +65,7 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     assert_same(found, (weights * activation).sum(dim=1))
 
     if resolved.record.spec == RESNET101:
-        counts = count_layers(layer_table(model, inputs))
+        counts = count_layers(layer_table(trial))
         assert (counts["convolutions"], counts["downsample"], counts["blocks"]) == (100, 4, 33)
         assert activation.shape == (1, 2048, inputs.shape[2] // 32, inputs.shape[3] // 32)
 

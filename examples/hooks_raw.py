@@ -18,7 +18,7 @@ from pictures import arguments, described, lay_out, load_model, read_photograph,
 from torch import Tensor, nn
 
 from exporter.capture import capture
-from exporter.layers import choose_layers
+from exporter.layers import choose_layers, run_trial
 from exporter.render import heatmap
 
 RESNET18 = "torchvision:resnet18"
@@ -32,7 +32,7 @@ def main(
     module = resolved.module.double()
     view, inputs = read_photograph("chelsea", resolved.record.preprocessing)
     inputs = inputs.double()
-    layer = choose_layers(module, inputs, ["auto"]).names[-2]
+    layer = choose_layers(run_trial(module, inputs), ["auto"]).names[-2]
     activation, of_module, of_tensor = raw(module, layer, inputs)
 
     got = capture(module, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 from pictures import arguments, channel_grid, described, lay_out, load_model, read_photograph, save
 
 from exporter.capture import capture
-from exporter.layers import choose_layers, collect_kernels, count_layers, layer_table
+from exporter.layers import choose_layers, collect_kernels, count_layers, layer_table, run_trial
 from exporter.render import kernel_sheet
 
 RESNET50 = "torchvision:resnet50"
@@ -33,7 +33,8 @@ def main(
     module = resolved.module
     view, inputs = read_photograph(photograph, resolved.record.preprocessing)
 
-    counts = count_layers(layer_table(module, inputs))
+    trial = run_trial(module, inputs)
+    counts = count_layers(layer_table(trial))
     kernels = {one.name: one.values for one in collect_kernels(module, ["all"])}
     if model == RESNET50:
         found = [counts[key] for key in ("convolutions", "downsample", "linear", "blocks")]
@@ -42,7 +43,7 @@ def main(
         assert kernels["conv1"].shape == (64, 3, 7, 7)
 
     # One forward without a graph gives every convolution's output.
-    names = choose_layers(module, inputs, ["@Conv2d"]).names
+    names = choose_layers(trial, ["@Conv2d"]).names
     features = capture(module, inputs, names, lambda logits: logits, gradients=False).activations
     assert set(features) <= set(kernels)
     for name, activation in features.items():

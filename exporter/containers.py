@@ -33,14 +33,22 @@ def rebuild(value: Any, change: Callable[[str, Tensor], Any], path: str = "") ->
     if isinstance(value, Tensor):
         return change(path, value)
     changed: dict[Any, Any] = {}
-    for key, part in _parts(value):
+    for key, part in parts(value):
         new = rebuild(part, change, f"{path}[{key}]")
         if new is not part:
             changed[key] = new
     return _replaced(value, changed) if changed else value
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def tensors(value: Any) -> dict[str, Tensor]:
+    """Return every tensor inside a value by its path (see `rebuild`)."""
+    held: dict[str, Tensor] = {}
+    rebuild(value, held.setdefault)
+    return held
+
+
+def parts(value: Any) -> list[tuple[Any, Any]]:
+    """Return what a container holds, by key, position or field; nothing for anything else."""
     if isinstance(value, Mapping):
         return list(value.items())
     if isinstance(value, (tuple, list)):

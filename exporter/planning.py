@@ -24,9 +24,9 @@ from exporter.errors import (
     LayerError,
     TargetError,
 )
-from exporter.explain import FUSED, Explainer, choose_or_offer, fitting_methods
+from exporter.explain import FUSED, Explainer, choose_or_offer, classifiers_at, fitting_methods
 from exporter.images import ImageSet, open_images
-from exporter.layers import Reshape, choose_layers, collect_kernels, layer_table
+from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
 from exporter.maps import ATTENTION, get_methods
 from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
@@ -95,16 +95,20 @@ def plan_job(
         dtype = float_type(model)
         example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
         reshape = load_function(config.reshape) if config.reshape else None
-        layers = choose_or_offer(
-            model, example, config.layers, methods, output=config.output, reshape=reshape
+        trial = run_trial(
+            model,
+            example,
+            output=config.output,
+            reshape=reshape,
+            backward="auto" in (*config.layers, *config.activations),
         )
-        recorded = _recorded(
-            model, example, config, layers.names, reshape=reshape, requests=requests
-        )
+        layers = choose_or_offer(trial, config.layers, methods)
+        recorded = _recorded(trial, config.activations, layers.names, requests)
         asked = plan_target(
             config.target,
             model,
             example,
+            trial.output,
             resolved.record,
             output=config.output,
             load=lambda path: _reference(
@@ -132,7 +136,7 @@ def plan_job(
             record.classes,
         )
 
-        classifiers: Mapping[str, torch.Tensor] | None = None
+        classifiers = classifiers_at(methods, layers.names, asked.scorer, lambda: trial)
 
         def explainer(replica: nn.Module) -> Explainer:
             return Explainer(
@@ -143,6 +147,7 @@ def plan_job(
                 channels=config.activation_channels,
                 target=asked.scorer,
                 top_k=config.top_k,
+                layouts={name: plane.layout for name, plane in trial.planes.items()},
                 reshape=reshape,
                 seed=config.seed,
                 fuse=config.fuse,
@@ -154,16 +159,14 @@ def plan_job(
         masks = None
         if asked.scorer.takes_masks:
             masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
-        first = explainer(model)
-        classifiers = first.prepare(example)  # every later explainer is handed these
-        trial = first(example, unknown, masks).to_host()
-        beyond = dict.fromkeys(one.layer for one in trial.maps if one.layer in (ATTENTION, FUSED))
+        first = explainer(model)(example, unknown, masks).to_host()
+        beyond = dict.fromkeys(one.layer for one in first.maps if one.layer in (ATTENTION, FUSED))
         yield Job(
             plan=Plan(
                 schema=SCHEMA_VERSION,
                 settings=config.settings(),
                 model=record,
-                layers=layer_table(model, example),
+                layers=layer_table(trial),
                 explained=(*layers.names, *beyond),
                 layer_reason=layers.reason,
                 recorded=recorded,
@@ -184,11 +187,12 @@ def plan_job(
                 command=command,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 notes=(
+                    *resolved.notes,
                     *image_set.notes,
                     *asked.notes,
                     *_unlabelled(asked.scorer.target, image_set, labels.index),
                     *([without] if without else ()),
-                    *(f"{name}: {why}" for name, why in trial.missing.items()),
+                    *(f"{name}: {why}" for name, why in first.missing.items()),
                 ),
             ),
             image_set=image_set,
@@ -302,20 +306,15 @@ def _reference(
 
 
 def _recorded(
-    model: nn.Module,
-    example: torch.Tensor,
-    config: RunConfig,
+    trial: Trial,
+    wanted: tuple[str, ...],
     explained: tuple[str, ...],
-    *,
-    reshape: Reshape | None,
     requests: Sequence[Request],
 ) -> tuple[str, ...]:
     """Choose the layers whose channels are recorded: those asked for, and those maximised."""
 
-    def planes(wanted: tuple[str, ...]) -> tuple[str, ...]:
-        if not wanted:
-            return ()
-        return choose_layers(model, example, wanted, output=config.output, reshape=reshape).names
+    def planes(names: tuple[str, ...]) -> tuple[str, ...]:
+        return choose_layers(trial, names).names if names else ()
 
     maximised: list[str] = []
     for request in requests:
@@ -325,7 +324,7 @@ def _recorded(
             # A row of values (a linear layer) has no plane; `settle` refuses what is wrong.
             with suppress(LayerError):
                 maximised += planes((request.layer,))
-    asked = explained if config.activations == ("auto",) else planes(config.activations)
+    asked = explained if wanted == ("auto",) else planes(wanted)
     return asked if set(maximised) <= set(asked) else planes((*asked, *maximised))
 
 

@@ -22,7 +22,7 @@ from exporter.engines import Job, compute_shards
 from exporter.engines.rows import Computed, compute, load
 from exporter.errors import ImageError, LayerError, WriterError
 from exporter.images import ImageSet
-from exporter.layers import Kernels, choose_layers, count_layers, layer_table
+from exporter.layers import Kernels, choose_layers, count_layers, layer_table, run_trial
 from exporter.maximise import choose, estimate_maximised, maximise_groups
 from exporter.models import resolve
 from exporter.planning import float_type, plan_job
@@ -324,9 +324,10 @@ def describe_layers(
     example = torch.zeros(
         1, preprocessing.channels, *preprocessing.size, dtype=float_type(resolved.module)
     )
-    table = layer_table(resolved.module, example)
+    trial = run_trial(resolved.module, example)
+    table = layer_table(trial)
     try:
-        chosen = choose_layers(resolved.module, example, ("auto",))
+        chosen = choose_layers(trial, ("auto",))
         explained, reason = chosen.names, chosen.reason
     except LayerError as error:
         explained, reason = (), str(error)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.layers import collect_kernels, find_classifier
+from exporter.layers import collect_kernels, find_classifier, run_trial
 from exporter.render import decode_image
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def test_vgg16_features_are_512_by_7_by_7() -> None:
 def test_the_pooled_head_is_the_classifier_that_cam_reads() -> None:
     torch.manual_seed(0)
     model = load("cam_from_classifier").vgg16_pooled().eval()
-    found = find_classifier(model, "features", torch.rand(1, 3, 64, 64))
+    found = find_classifier(run_trial(model, torch.rand(1, 3, 64, 64)), "features")
     assert torch.equal(found, model.get_submodule("linear").weight)
 
 

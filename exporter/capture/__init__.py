@@ -1,14 +1,16 @@
 """Capture: one forward and one backward for every layer at once, the model left as it was.
 
-`guest` borrows a model and restores it; `capture` runs it once with hooks; `plan_passes` says which
-passes a set of map methods takes; `channel_statistics` and `strongest_channels` reduce activations
-on the device.
+`guest` borrows a model and restores it; `capture` runs it once with hooks, `trace_forward` once for
+planning; `channel_statistics` and `strongest_channels` reduce activations on the device. No other
+room registers hooks: they hand `hooked` their functions.
 """
 
 from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
-from exporter.capture.guest import guest
+from exporter.capture.guest import guest, refuse_unfit, unwrapped
+from exporter.capture.hooks import hooked, record_layers
+from exporter.capture.names import LayerName, find_layer, first_names, named_layers, parse_name
 from exporter.capture.passes import Captured, capture
 from exporter.capture.reduce import (
     Statistics,
@@ -19,21 +21,34 @@ from exporter.capture.reduce import (
 )
 from exporter.capture.rerun import follows_alone, run_from
 from exporter.capture.rules import relu_rule
+from exporter.capture.trial import Call, Traced, trace_forward
 
 __all__ = [
     "AttentionPass",
+    "Call",
     "Captured",
+    "LayerName",
     "SelfAttention",
     "Statistics",
     "Strongest",
+    "Traced",
     "attention_pass",
     "capture",
     "channel_statistics",
     "find_attention",
+    "find_layer",
+    "first_names",
     "follows_alone",
     "guest",
+    "hooked",
+    "named_layers",
+    "parse_name",
     "quantise",
+    "record_layers",
+    "refuse_unfit",
     "relu_rule",
     "run_from",
     "strongest_channels",
+    "trace_forward",
+    "unwrapped",
 ]

@@ -1,4 +1,4 @@
-"""Attention weights of a transformer: fused attention opened up, for one pass, by nobody's leave.
+"""Attention weights of a transformer: fused attention is written out for one pass.
 
 Fused attention never forms the weights. For the length of one forward a torch function mode, which
 is the calling thread's own, computes them one by one instead; the model is not touched, so there is
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from exporter.capture.hooks import hooked
 from exporter.containers import rebuild
 from exporter.errors import LayerError
 
@@ -108,13 +109,12 @@ def attention_pass(
 
         return rebuild(output, change)
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
-    try:
-        with explicit_attention(graph=True) as weights, torch.enable_grad():
-            output = model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        hooked((block, keep) for block in blocks),
+        explicit_attention(graph=True) as weights,
+        torch.enable_grad(),
+    ):
+        output = model(inputs)
     if len(outputs) != len(blocks) or len(weights) != len(blocks):
         raise LayerError(
             "the model's blocks do not pass on one row of tokens an image each, so attention maps"
@@ -216,15 +216,15 @@ class _Explicit(TorchFunctionMode):
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
             value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
         factor = query.shape[-1] ** -0.5 if scale is None else scale
-        likeness = (query * factor) @ key.mT
+        logits = (query * factor) @ key.mT
         if is_causal:
-            ahead = torch.ones_like(likeness[..., :, :], dtype=torch.bool).triu(1)
-            likeness = likeness.masked_fill(ahead, -torch.inf)
+            ahead = torch.ones_like(logits[..., :, :], dtype=torch.bool).triu(1)
+            logits = logits.masked_fill(ahead, -torch.inf)
         if attn_mask is not None and attn_mask.dtype == torch.bool:
-            likeness = likeness.masked_fill(~attn_mask, -torch.inf)
+            logits = logits.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
-            likeness = likeness + attn_mask
-        return self._keep(likeness.softmax(-1)) @ value
+            logits = logits + attn_mask
+        return self._keep(logits.softmax(-1)) @ value
 
     def _keep(self, weights: Tensor) -> Tensor:
         if weights.shape[-1] != weights.shape[-2] or weights.shape[-1] < 4:
@@ -266,16 +266,10 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     def leave(*_: Any) -> None:
         running.pop()
 
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(name)))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        with torch.no_grad(), Noting(kept, False):
-            model(inputs[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    after = [(module, leave) for module in model.modules()]
+    before = [(module, enter(name)) for name, module in model.named_modules()]
+    with hooked(after, before), torch.no_grad(), Noting(kept, False):
+        model(inputs[:1])
     if not kept:
         raise LayerError(
             "the model has no self-attention, which attention maps are made of; choose a map of"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -33,28 +33,30 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         The same module.
 
     Raises:
-        ModelError: if a parameter or buffer was made under ``torch.inference_mode()`` or is not yet
-            initialised (lazy), or the model is TorchScript; the model is then untouched.
+        ModelError: if the model does not fit (see `refuse_unfit`); it is then untouched.
     """
     outer = _HELD.get(model)
     if outer is not None and not outer.changed():
         with outer.lent_again():
             yield model
         return
-    refuse_scripted(model)
-    modules = dict(model.named_modules())
-    held = _held(modules)
-    modes = [(module, module.training) for module in modules.values()]
-    parameters = [tensor for tensor in held if isinstance(tensor, nn.Parameter)]
+    refuse_unfit(model)
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    # Modules compiled in place run hooks added later in vain; for the visit they run as written.
+    compiled = [(m, m._compiled_call_impl) for m in modules if m._compiled_call_impl is not None]
+    parameters = list(model.parameters())
     free = [parameter for parameter in parameters if parameter.requires_grad]
     grads = [(parameter, parameter.grad) for parameter in parameters]
-    state = _State(_snapshot(modules.values()), _cuda_devices(held))
+    state = _State(_snapshot(modules), _cuda_devices((*parameters, *model.buffers())))
     with ExitStack() as undo:
         undo.enter_context(state.lent_again())
         undo.callback(_restore_parameters, free, grads)
-        undo.callback(_restore_modes, modes)
+        undo.callback(_restore_modes, modes, compiled)
         for module, _ in modes:
             module.training = False
+        for module, _ in compiled:
+            module._compiled_call_impl = None
         for parameter in free:
             parameter.requires_grad_(False)
         if outer is None:
@@ -63,19 +65,58 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-def refuse_scripted(model: nn.Module) -> None:
-    """Refuse TorchScript, scripted or traced, which runs no hooks.
+def refuse_unfit(model: nn.Module) -> None:
+    """Refuse a model whose modules cannot be seen at work, or that is not ready.
 
     Raises:
-        ModelError: if the model, or a module in it, is TorchScript.
+        ModelError: if a module is TorchScript, compiled or a `torch.nn.DataParallel`, if a
+            parameter has no shape yet or was made under ``torch.inference_mode()``, or if the
+            parameters lie on several devices.
     """
     for name, module in model.named_modules():
+        which = f"the layer {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
-            which = f"the layer {name!r}" if name else "the model"
             raise ModelError(
                 f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
                 " it can be seen; hand over the module it was made from"
             )
+        if "_orig_mod" in module._modules:
+            raise ModelError(
+                f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
+                "can be seen; hand over the module it was made from"
+            )
+        if isinstance(module, nn.DataParallel):
+            raise ModelError(
+                f"{which} is a DataParallel, whose copies each see a part of the images; hand over "
+                "its .module"
+            )
+        for own, tensor in (*module._parameters.items(), *module._buffers.items()):
+            called = f"{name}.{own}" if name else own
+            if tensor is not None and nn.parameter.is_lazy(tensor):
+                raise ModelError(
+                    f"{called!r} has no shape yet (a lazy layer); run the model once before"
+                )
+            if tensor is not None and tensor.is_inference():
+                raise ModelError(
+                    f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
+                    " build or load the model outside of it"
+                )
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(devices) > 1:
+        raise ModelError(
+            f"the parameters lie on several devices ({', '.join(devices)}), and a model is "
+            "explained on one; load it without device_map, or move it with model.to(…)"
+        )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside a compiled model or a `torch.nn.DataParallel`, which hooks see."""
+    while True:
+        held = getattr(model, "_modules", {})
+        inside = held.get("module" if isinstance(model, nn.DataParallel) else "_orig_mod")
+        if inside is None:
+            return model
+        model = inside
 
 
 class _Buffer(NamedTuple):
@@ -119,25 +160,6 @@ _HELD: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
 """Models that are held by a guest now."""
 
 
-def _held(modules: Mapping[str, nn.Module]) -> list[Tensor]:
-    """List every parameter and buffer once; refuse those that cannot be explained."""
-    held: dict[int, Tensor] = {}
-    for owner, module in modules.items():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is None or id(tensor) in held:
-                continue
-            held[id(tensor)] = tensor
-            called = f"{owner}.{name}" if owner else name
-            if nn.parameter.is_lazy(tensor):
-                raise ModelError(f"{called!r} has no shape yet; run the model once before")
-            if tensor.is_inference():
-                raise ModelError(
-                    f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
-                    " build or load the model outside of it"
-                )
-    return list(held.values())
-
-
 def _snapshot(modules: Iterable[nn.Module]) -> list[_Buffer]:
     with torch.inference_mode(False), torch.no_grad():
         return [
@@ -179,6 +201,10 @@ def _restore_parameters(
             parameter.grad = grad
 
 
-def _restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+def _restore_modes(
+    modes: list[tuple[nn.Module, bool]], compiled: list[tuple[nn.Module, Any]]
+) -> None:
     for module, training in modes:
         module.training = training
+    for module, call in compiled:
+        module._compiled_call_impl = call

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from exporter.capture.names import LayerName, find_layer
 from exporter.containers import rebuild
-from exporter.errors import LayerError, choices
 
-_NAME = re.compile(r"(?P<module>.*?)(?:#(?P<call>\d+))?(?P<path>(?:\[[^\[\]]*\])*)", re.DOTALL)
+After = Callable[[nn.Module, Any, Any], Any]
+"""Given a module, its positional inputs and its output; what it returns, unless None, replaces the
+output."""
+Before = Callable[[nn.Module, Any], None]
+"""Given a module and its positional inputs."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One layer asked for.
+@contextmanager
+def hooked(
+    after: Iterable[tuple[nn.Module, After]], before: Iterable[tuple[nn.Module, Before]] = ()
+) -> Iterator[None]:
+    """Call functions around the forwards of modules; every hook is removed on leaving.
 
-    Attributes:
-        name: as asked for, such as ``encoder#2[0]``.
-        module: the module's qualified name.
-        call: which of its calls, from 1.
-        path: which element of what it returns; ``""`` for the tensor, or every one in a container.
+    Args:
+        after: modules, and what is called when one returns.
+        before: modules, and what is called when one begins, ahead of the user's own hooks.
     """
-
-    name: str
-    module: str
-    call: int
-    path: str
+    handles: list[Any] = []
+    try:
+        for module, begin in before:
+            handles.append(module.register_forward_pre_hook(begin, prepend=True))
+        for module, end in after:
+            handles.append(module.register_forward_hook(end))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @dataclass
@@ -38,11 +46,13 @@ class Recording:
     """What the hooks keep during a forward.
 
     Attributes:
+        wanted: the layers asked for, by the names they were asked for by.
         tensors: by name, in the order in which the layers ran; those with a graph are the ones
             to differentiate with respect to.
         asked: the requests that each kept name answers.
     """
 
+    wanted: Mapping[str, LayerName]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     asked: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _versions: dict[str, int] = field(default_factory=dict)
@@ -99,91 +109,51 @@ class Recording:
         return tensor.clone()
 
 
-def find_layers(model: nn.Module, names: Sequence[str]) -> tuple[Wanted, ...]:
-    """Resolve layer names: ``layer4``, ``relu#2`` (second call), ``block[0]``, ``block[key]``.
-
-    Args:
-        model: whose modules are meant.
-        names: each once.
-
-    Returns:
-        What is wanted, in the order of ``names``.
-
-    Raises:
-        LayerError: if no module has that name, or another module's name is another name for it.
-    """
-    modules = dict(model.named_modules())
-    modules.pop("", None)
-    return tuple(_find(model, modules, name) for name in dict.fromkeys(names))
-
-
-def _find(model: nn.Module, modules: dict[str, nn.Module], name: str) -> Wanted:
-    if name in modules:
-        return Wanted(name, name, 1, "")
-    match = _NAME.fullmatch(name)
-    module = match["module"] if match else name
-    if match and module in modules:
-        call = int(match["call"] or 1)
-        if call < 1:
-            raise LayerError(
-                f"the layer {name!r} counts calls from 1; write {module!r} or '{module}#2'"
-            )
-        return Wanted(name, module, call, match["path"])
-    again = dict(model.named_modules(remove_duplicate=False)).get(module)
-    for first, other in modules.items():
-        if other is again:
-            raise LayerError(
-                f"the layer {name!r} is the same module as {first!r}; its calls are"
-                f" {first!r}, '{first}#2' and so on"
-            )
-    raise LayerError(f"the model has no layer {name!r}; {choices(module, modules)}")
-
-
 @contextmanager
-def record_layers(
-    model: nn.Module, wanted: Sequence[Wanted], graph: Collection[str]
-) -> Iterator[Recording]:
+def record_layers(model: nn.Module, wanted: Sequence[str], graph: Set[str]) -> Iterator[Recording]:
     """Hook the wanted layers; every hook is removed on leaving.
 
     Args:
         model: in eval mode with frozen parameters (see `guest`).
-        wanted: from `find_layers`.
+        wanted: names of layers.
         graph: names of those to differentiate with respect to; the others only keep their values.
 
     Yields:
         The recording, filled by the model's forward.
+
+    Raises:
+        LayerError: if a name is no layer of the model.
     """
-    recording = Recording()
+    recording = Recording({text: find_layer(model, text) for text in wanted})
     modules = dict(model.named_modules())
-    by_module: dict[str, list[Wanted]] = {}
-    for layer in wanted:
-        by_module.setdefault(layer.module, []).append(layer)
-    handles = [
-        modules[name].register_forward_hook(_hook(recording, name, layers, graph))
-        for name, layers in by_module.items()
+    by_module: dict[str, dict[str, LayerName]] = {}
+    for text, name in recording.wanted.items():
+        by_module.setdefault(name.module, {})[text] = name
+    after = [
+        (modules[module], _keep(recording, module, layers, graph))
+        for module, layers in by_module.items()
     ]
-    try:
+    with hooked(after):
         yield recording
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _hook(recording: Recording, module: str, layers: list[Wanted], graph: Collection[str]) -> Any:
+def _keep(
+    recording: Recording, module: str, layers: dict[str, LayerName], graph: Set[str]
+) -> After:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         call = recording.call(module)
-        here = [layer for layer in layers if layer.call == call]
+        here = {text: name for text, name in layers.items() if name.call == call}
         if not here:
             return None
-        label = module if call == 1 else f"{module}#{call}"
 
         def change(path: str, tensor: Tensor) -> Tensor:
-            asked = tuple(layer.name for layer in here if layer.path in ("", path))
+            asked = tuple(text for text, name in here.items() if name.path in ("", path))
             if not asked or not (tensor.is_floating_point() or tensor.is_quantized):
                 return tensor
             # The exact request before the one for the whole container.
-            name = next((layer.name for layer in here if layer.path == path), f"{label}{path}")
-            return recording.keep(name, asked, tensor, any(one in graph for one in asked))
+            exact = (text for text, name in here.items() if name.path == path)
+            name = next(exact, str(LayerName(module, call, path)))
+            return recording.keep(name, asked, tensor, not graph.isdisjoint(asked))
 
         return rebuild(output, change)
 

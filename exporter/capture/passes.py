@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture.guest import guest
-from exporter.capture.hooks import Recording, Wanted, find_layers, record_layers
+from exporter.capture.hooks import Recording, record_layers
 from exporter.containers import rebuild
 
 Score = Callable[[Any], "Tensor | Sequence[Tensor]"]
@@ -74,17 +74,16 @@ def capture(
         >>> {name: tuple(g.shape) for name, g in got.gradients.items()}
         {'0': (1, 5, 2, 2, 2), '1': (1, 5, 2, 2, 2)}
     """
-    wanted = find_layers(model, layers)
     graph = frozenset(layers if gradients is True else gradients or ())
-    with guest(model), record_layers(model, wanted, graph) as recording:
+    with guest(model), record_layers(model, layers, graph) as recording:
         given = inputs.clone() if inputs.is_inference() else inputs.detach()
         with torch.set_grad_enabled(bool(graph)):
             output = model(given)
-        missing = _absent(recording, wanted)
+        missing = _absent(recording)
         for name in recording.changed:
             recording.forget(name)
             missing[name] = "it is written to in place after its module returned it"
-        named = [name for name in recording.tensors if _graphed(recording, name, graph)]
+        named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
         found = _gradients(recording, named, score(output), missing) if named else {}
     return Captured(
         output=rebuild(output, lambda _path, tensor: tensor.detach()),
@@ -95,27 +94,21 @@ def capture(
     )
 
 
-def _graphed(recording: Recording, name: str, graph: Collection[str]) -> bool:
-    return any(asked in graph for asked in recording.asked[name])
-
-
-def _absent(recording: Recording, wanted: Sequence[Wanted]) -> dict[str, str]:
+def _absent(recording: Recording) -> dict[str, str]:
     answered = {name for asked in recording.asked.values() for name in asked}
     missing = {}
-    for layer in wanted:
-        if layer.name in answered:
+    for text, name in recording.wanted.items():
+        if text in answered:
             continue
-        calls = recording.calls(layer.module)
+        calls = recording.calls(name.module)
         if calls == 0:
-            missing[layer.name] = (
-                "its module is never called (its work may be fused into another's)"
-            )
-        elif calls < layer.call:
-            missing[layer.name] = f"its module is called {calls} times only"
-        elif layer.path:
-            missing[layer.name] = f"what it returns has no floating-point tensor at {layer.path}"
+            missing[text] = "its module is never called (its work may be fused into another's)"
+        elif calls < name.call:
+            missing[text] = f"its module is called {calls} times only"
+        elif name.path:
+            missing[text] = f"what it returns has no floating-point tensor at {name.path}"
         else:
-            missing[layer.name] = "it returns no floating-point tensor"
+            missing[text] = "it returns no floating-point tensor"
     return missing
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.hooks import Wanted, find_layers
-from exporter.containers import rebuild
+from exporter.capture.hooks import hooked
+from exporter.capture.names import find_layer
+from exporter.containers import rebuild, tensors
 
 
 def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
@@ -23,7 +24,6 @@ def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
         layer: a layer name (see `exporter.capture.capture`).
         example: (1, C, H, W) or more images, of which the first is taken.
     """
-    (wanted,) = find_layers(model, (layer,))
     image = example[:1].detach().clone().requires_grad_()
 
     def twice(raw: Tensor) -> Tensor:
@@ -31,12 +31,10 @@ def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
 
     try:
         with torch.enable_grad():
-            output = _substituted(model, wanted, image * 1, twice)
+            output = _substituted(model, layer, image * 1, twice)
     except Exception:  # whatever a model raises when its images become two on the way
         return False
-    tensors: dict[str, Tensor] = {}
-    rebuild(output, tensors.setdefault)
-    floating = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
+    floating = [tensor for tensor in tensors(output).values() if tensor.is_floating_point()]
     return bool(floating) and all(
         tensor.ndim > 0 and len(tensor) == 2 and not tensor.requires_grad for tensor in floating
     )
@@ -57,28 +55,22 @@ def run_from(
     Returns:
         The model's output for the k·N rows. It has a graph where ``activation`` has one.
     """
-    (wanted,) = find_layers(model, (layer,))
     copies = 1 if alone else len(activation) // len(inputs)
     images = inputs[:1].clone() if alone else inputs.repeat(copies, 1, 1, 1)
-    return _substituted(model, wanted, images, lambda _raw: activation)
+    return _substituted(model, layer, images, lambda _raw: activation)
 
 
-def _substituted(model: nn.Module, wanted: Wanted, images: Tensor, change: Any) -> Any:
+def _substituted(model: nn.Module, layer: str, images: Tensor, change: Any) -> Any:
+    name = find_layer(model, layer)
     calls = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls != wanted.call:
+        if calls != name.call:
             return None
         # A copy: what follows may write to it in place.
-        return rebuild(
-            output,
-            lambda path, raw: change(raw).clone() if path == wanted.path else raw,
-        )
+        return rebuild(output, lambda path, raw: change(raw).clone() if path == name.path else raw)
 
-    handle = dict(model.named_modules())[wanted.module].register_forward_hook(hook)
-    try:
+    with hooked([(model.get_submodule(name.module), hook)]):
         return model(images)
-    finally:
-        handle.remove()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.guest import refuse_scripted
+from exporter.capture.hooks import After, hooked
+from exporter.capture.names import LayerName, named_layers
+from exporter.containers import rebuild
 from exporter.errors import ExporterError, ModelError, one_line
+
+Look = Callable[["Call", str, Tensor], "Callable[[Tensor], None] | None"]
+"""Given a call, the path of a tensor in what it returned, and the tensor; what it returns is called
+with the tensor's gradient."""
+Explain = Callable[[Any], "Tensor | None"]
+"""From the model's output to the scalar to differentiate, None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,130 +26,134 @@ class Call:
     """One call of one module, as its forward returned.
 
     Attributes:
-        name: qualified name; the second call of a module is ``name#2``.
+        layer: the module's name and the number of the call.
         module: the module.
+        position: its place among the calls.
         start: how many calls had returned when this one began; those at or after it and before
             this call are inside it.
-        shapes: shape with the batch of each tensor that it gave, by suffix: ``""`` for the output
-            itself, ``[0]`` or ``[key]`` for a part of a tuple or mapping.
+        shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output
+            itself, ``[0]`` or ``[key]`` for a part of a container.
+        traced: paths of those that a gradient flows back from to the pixels.
     """
 
-    name: str
+    layer: LayerName
     module: nn.Module
+    position: int
     start: int
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    traced: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The module's name; of its second call ``name#2``."""
+        return self.layer.numbered
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Traced:
     """What one forward did.
 
     Attributes:
+        module: the model.
+        example: (N, C, H, W), what it was given.
         calls: every call, in the order in which they returned.
-        output: what the model gave.
-        size: (height, width) of the example.
-        batch: number of images in the example.
+        output: what the model gave, detached.
+        traced: whether autograd recorded it.
+        differentiated: whether the backward ran through.
     """
 
+    module: nn.Module
+    example: Tensor
     calls: tuple[Call, ...]
     output: Any
-    size: tuple[int, int]
-    batch: int
+    traced: bool
+    differentiated: bool
 
 
-@contextmanager
-def visit(module: nn.Module, *, graph: bool = False) -> Iterator[None]:
-    """Keep a model in eval and without gradients, and leave it as it was.
+def trace_forward(
+    model: nn.Module, example: Tensor, look: Look, explain: Explain | None, *, graph: bool
+) -> Traced:
+    """Run one forward and note every call of every submodule; after it, one backward.
 
-    Training flags are set one by one, not through ``train()``, which some models override with side
-    effects; the random state is restored, also on the model's CUDA device. With ``graph`` autograd
-    records, whatever the caller has switched off.
-    """
-    flags = [(child, child.training) for child in module.modules()]
-    parameter = next(module.parameters(), None)
-    on_cuda = parameter is not None and parameter.is_cuda
-    devices = [parameter.device] if parameter is not None and on_cuda else []
-    try:
-        for child, _ in flags:
-            child.training = False
-        with (
-            torch.random.fork_rng(devices=devices),
-            torch.inference_mode(torch.is_inference_mode_enabled() and not graph),
-            torch.set_grad_enabled(graph),
-        ):
-            yield
-    finally:
-        for child, flag in flags:
-            child.training = flag
-
-
-def run_trial(
-    module: nn.Module,
-    example: Tensor,
-    watch: Callable[[str, nn.Module, tuple[Any, ...], Any], Any] | None = None,
-    *,
-    graph: bool = False,
-) -> Trial:
-    """Run one forward under ``visit`` and note every call of every submodule.
+    With a graph, what follows a layer is given a clone of its output, as in a capture: a module may
+    hand on an inner one's tensor that nothing reads from there, and the inner one's gradient is
+    not its own.
 
     Args:
-        module: the model.
-        example: (N, C, H, W) on the model's device; one image is enough.
-        watch: called with name, module, positional inputs and output of each call; what it returns
-            takes the output's place, unless it is None.
-        graph: whether autograd records the forward (see `visit`).
+        model: a guest: eval, frozen (see `guest`).
+        example: (N, C, H, W) on the model's device.
+        look: called with every tensor as a layer returns it, before anything writes to it.
+        explain: from the output to the scalar whose gradient ``look``'s answers are called with.
+        graph: whether autograd records the forward.
 
     Raises:
-        ModelError: if the forward fails, with what it said, or the model is TorchScript.
+        ModelError: if the forward fails, with what it said.
     """
-    refuse_scripted(module)
     calls: list[Call] = []
-    open_calls: list[int] = []
+    began: list[int] = []
     counts: dict[str, int] = {}
-    handles: list[Any] = []
+    running = True
 
     def before(_module: nn.Module, _inputs: Any) -> None:
-        open_calls.append(len(calls))
+        began.append(len(calls))
 
-    def after(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(child: nn.Module, inputs: Any, output: Any) -> Any:
+    def after(name: str) -> After:
+        def hook(child: nn.Module, _inputs: Any, output: Any) -> Any:
             counts[name] = counts.get(name, 0) + 1
-            numbered = name if counts[name] == 1 else f"{name}#{counts[name]}"
-            shapes = {suffix: tuple(part.shape) for suffix, part in parts(output)}
-            calls.append(Call(numbered, child, open_calls.pop(), shapes))
-            return None if watch is None else watch(numbered, child, inputs, output)
+            start = began.pop()
+            if not running:
+                return None  # a checkpointed block runs again in the backward
+            call = Call(LayerName(name, counts[name]), child, len(calls), start)
+            calls.append(call)
+            return rebuild(output, lambda path, tensor: _looked_at(call, path, tensor, look))
 
         return hook
 
+    layers = named_layers(model)
+    leaf = example.clone() if example.is_inference() else example.detach()
+    differentiated = False
+    with hooked(
+        [(child, after(name)) for name, child in layers.items()],
+        [(child, before) for child in layers.values()],
+    ):
+        try:
+            with torch.set_grad_enabled(graph):
+                output = model(leaf.requires_grad_().clone() if graph else leaf)
+        except ExporterError:
+            raise
+        except Exception as error:
+            shape = " × ".join(str(side) for side in example.shape)
+            raise ModelError(
+                f"a trial forward of {type(model).__name__} on an input of {shape} failed: "
+                f"{one_line(error)}"
+            ) from error
+        running = False
+        if graph and explain is not None:
+            differentiated = _differentiated(explain, output, leaf)
+    held = rebuild(output, lambda _path, tensor: tensor.detach())
+    return Traced(model, leaf.detach(), tuple(calls), held, graph, differentiated)
+
+
+def _looked_at(call: Call, path: str, tensor: Tensor, look: Look) -> Tensor:
+    call.shapes[path] = tuple(tensor.shape)
+    receive = look(call, path, tensor)
+    if not tensor.requires_grad:
+        return tensor
+    call.traced.add(path)
+    own = tensor.clone()
+    if receive is not None:
+        # A hook, not a kept gradient: those of all layers together would not fit.
+        own.register_hook(receive)  # type: ignore[no-untyped-call]
+    return own
+
+
+def _differentiated(explain: Explain, output: Any, leaf: Tensor) -> bool:
+    """Run the backward, and say whether there was one: quantised modules have none."""
     try:
-        for name, child in module.named_modules():
-            if name:
-                handles.append(child.register_forward_pre_hook(before, prepend=True))
-                handles.append(child.register_forward_hook(after(name)))
-        with visit(module, graph=graph):
-            output = module(example)
-    except ExporterError:
-        raise
-    except Exception as error:
-        shape = " × ".join(str(side) for side in example.shape)
-        raise ModelError(
-            f"a trial forward of {type(module).__name__} on an input of {shape} failed: "
-            f"{one_line(error)}"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    height, width = (int(side) for side in example.shape[-2:])
-    return Trial(tuple(calls), output, (height, width), len(example))
-
-
-def parts(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor of a module's output with its suffix, ``""``, ``[0]`` or ``[key]``."""
-    if isinstance(value, Tensor):
-        yield suffix, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from parts(part, f"{suffix}[{key}]")
-    elif isinstance(value, (tuple, list)):
-        for position, part in enumerate(value):
-            yield from parts(part, f"{suffix}[{position}]")
+        scalar = explain(output)
+        if scalar is None:
+            return False
+        torch.autograd.grad(scalar, leaf)
+    except (ExporterError, RuntimeError):
+        return False
+    return True

@@ -6,7 +6,7 @@ from exporter.explain.batches import DeviceBatch, HostActivation, HostBatch, Hos
 from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
-from exporter.explain.layers import choose_or_offer, fitting_methods
+from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.planner import Pass, plan_passes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "HostMap",
     "Pass",
     "choose_or_offer",
+    "classifiers_at",
     "compute_maps",
     "fitting_methods",
     "plan_passes",

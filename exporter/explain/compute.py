@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import guest
+from exporter.capture import guest, unwrapped
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
-from exporter.explain.layers import choose_or_offer, fitting_methods
+from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
-from exporter.layers import LayerChoice, Reshape
+from exporter.layers import LayerChoice, Reshape, Trial, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.targets import Scorer, parse_target
 
@@ -79,6 +80,7 @@ def compute_maps(
         >>> {key: tuple(value.shape) for key, value in found.items()}
         {('gradcam', '1'): (2, 2, 2)}
     """
+    model = unwrapped(model)
     methods, _ = fitting_methods(model, get_methods((maps,) if isinstance(maps, str) else maps))
     images = _fitting(model, inputs)
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -93,9 +95,15 @@ def compute_maps(
                 "cam explains a class; give class indices, not functions, as its targets"
             )
     with guest(model):
+
+        @cache
+        def trial() -> Trial:
+            auto = "auto" in wanted
+            return run_trial(model, images[:1], output=output, reshape=reshape, backward=auto)
+
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
-            chosen = _chosen(model, images, wanted, methods, output=output, reshape=reshape)
+            chosen = _chosen(model, wanted, methods, trial)
         explainer = Explainer(
             model,
             methods,
@@ -105,6 +113,7 @@ def compute_maps(
             reshape=reshape,
             seed=seed,
             fuse=fuse,
+            classifiers=classifiers_at(methods, chosen.names, scorer, trial),
         )
         explained = explainer.explain(images, torch.full((len(images),), -1, device=images.device))
     at_layers = chosen.names if any(method.at_layers for method in methods) else ()
@@ -150,15 +159,12 @@ def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def _chosen(
     model: nn.Module,
-    images: Tensor,
     layers: tuple[str, ...],
     methods: Sequence[Method],
-    *,
-    output: str | None,
-    reshape: Reshape | None,
+    trial: Callable[[], Trial],
 ) -> LayerChoice:
     modules = dict(model.named_modules())
     # Plain names need no trial forward; everything else is looked up by trying the model.
     if layers and all(name and name.split("[")[0].split("#")[0] in modules for name in layers):
         return LayerChoice(layers, "as asked for")
-    return choose_or_offer(model, images[:1], layers, methods, output=output, reshape=reshape)
+    return choose_or_offer(trial(), layers, methods)

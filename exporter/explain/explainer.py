@@ -15,7 +15,7 @@ from exporter.explain.layers import classifiers_at, maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner, stored_pixels
 from exporter.explain.planes import Planes
 from exporter.explain.planner import Pass, plan_passes
-from exporter.layers.layout import Layout, Reshape
+from exporter.layers import Layout, Reshape, run_trial
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
 
@@ -114,8 +114,12 @@ class Explainer:
             MapError: if a method needs a classifier and no layer has one behind it.
         """
         if self._classifiers is None:
+            path = self._scorer.output
             self._classifiers = classifiers_at(
-                self._methods, self._module, self._layers, inputs[:1], scorer=self._scorer
+                self._methods,
+                self._layers,
+                self._scorer,
+                lambda: run_trial(self._module, inputs[:1], output=path, backward=False),
             )
         return self._classifiers
 

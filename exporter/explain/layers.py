@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -11,36 +11,24 @@ from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse
 from exporter.explain.passes import LayerMaps, Passes, in_map_type
 from exporter.explain.planes import Planes
-from exporter.layers import LayerChoice, choose_layers, find_classifier
-from exporter.layers.layout import Reshape
+from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.targets import Scorer
 
 
-def choose_or_offer(
-    module: nn.Module,
-    example: Tensor,
-    wanted: Sequence[str],
-    methods: Sequence[Method],
-    *,
-    output: str | None = None,
-    reshape: Reshape | None = None,
-) -> LayerChoice:
+def choose_or_offer(trial: Trial, wanted: Sequence[str], methods: Sequence[Method]) -> LayerChoice:
     """Choose the layers to explain; where there is no plane at all, say what needs none.
 
     Args:
-        module: the model.
-        example: (N, C, H, W); one image is enough.
+        trial: of the model.
         wanted: see `exporter.layers.choose_layers`.
         methods: map methods; where none of them reads a layer, a model may be without a plane.
-        output: path of the explained tensor inside the model's output.
-        reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
 
     Raises:
         LayerError: if a layer does not fit, or the model has none that does.
     """
     try:
-        return choose_layers(module, example, wanted, single=False, output=output, reshape=reshape)
+        return choose_layers(trial, wanted, single=False)
     except NoLayerError as error:
         if tuple(wanted) == ("auto",) and methods and not any(m.reads_layers for m in methods):
             return LayerChoice((), f"none: {error}")
@@ -204,20 +192,17 @@ def _rows(classifier: Tensor, targets: Tensor) -> Tensor:
 
 def classifiers_at(
     methods: Sequence[Method],
-    module: nn.Module,
     layers: Sequence[str],
-    example: Tensor,
-    *,
     scorer: Scorer,
+    trial: Callable[[], Trial],
 ) -> dict[str, Tensor]:
     """Find the linear classifier behind each layer, where a method needs it and there is one.
 
     Args:
         methods: what is going to be computed.
-        module: the model.
         layers: names of layers.
-        example: one image (1, C, H, W) to try the model on.
         scorer: what is explained.
+        trial: gives one of the model; called only if a method needs a classifier.
 
     Returns:
         By layer, the classifier's weights (K, C), detached; empty if no method needs them.
@@ -235,9 +220,10 @@ def classifiers_at(
             f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
             "class, or use gradcam, which explains every target"
         )
+    seen = trial()
     for layer in layers:
         try:
-            classifiers[layer] = find_classifier(module, layer, example, output=scorer.output)
+            classifiers[layer] = find_classifier(seen, layer)
         except (MapError, LayerError) as error:
             reasons.append(str(error))
     if not classifiers:

@@ -7,15 +7,18 @@ from exporter.layers.classifier import find_classifier
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
 from exporter.layers.table import count_layers, layer_table
+from exporter.layers.trial import Trial, run_trial
 
 __all__ = [
     "Kernels",
     "LayerChoice",
     "Layout",
     "Reshape",
+    "Trial",
     "choose_layers",
     "collect_kernels",
     "count_layers",
     "find_classifier",
     "layer_table",
+    "run_trial",
 ]

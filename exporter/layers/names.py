@@ -1,4 +1,4 @@
-"""What the user writes for layers: exact names, globs and types."""
+"""Globs and types, which mean several layers (one name: `exporter.capture.names`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from exporter.errors import LayerError, choices
-
-_SUFFIXED = re.compile(r"(?P<name>[^#\[\]]+)(#(?P<call>\d+))?(?P<parts>(\[[^\[\]]+\])*)")
 
 
 def is_pattern(text: str) -> bool:
@@ -51,22 +49,6 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     if not found:
         raise LayerError(f"the model has no layer {text!r}; {choices(text, modules)}")
     return found
-
-
-def split_suffix(text: str) -> tuple[str, str]:
-    """Split ``relu#2[0]`` into the module's name and what follows it (``#2[0]``).
-
-    Raises:
-        LayerError: if the text is no layer's name.
-    """
-    match = _SUFFIXED.fullmatch(text)
-    if match is None:
-        raise LayerError(
-            f"{text!r} is not a layer's name; write it as in layer4, relu#2 (its second call) or "
-            "layer4[0] (a part of its output)"
-        )
-    name = match["name"]
-    return name, text[len(name) :]
 
 
 def join_shapes(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from exporter.capture.trial import Call, Trial
+from exporter.capture import Call
 from exporter.errors import NoLayerError, TargetError
-from exporter.layers.layout import Layout
-from exporter.layers.names import join_shapes, split_suffix
-from exporter.targets.detection import is_detections
-from exporter.targets.outputs import locate_output
+from exporter.layers.names import join_shapes
+from exporter.layers.trial import Plane, Trial
+from exporter.targets import is_detections, locate_output
 
 MOST_STAGES = 4
 _SAME_STAGE = 0.75
@@ -25,39 +23,7 @@ _DETECTOR_HEADS = frozenset({"rpn", "roi_heads", "head", "fpn", "extra"})
 _PATCHES = ("patch_embed", "conv_proj", "patch_embedding", "patch_embeddings")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One output, or part of one, that lies in a plane.
-
-    Attributes:
-        name: name with its call and part suffix.
-        position: place of its call among the trial's calls.
-        layout: how it lies.
-    """
-
-    name: str
-    position: int
-    layout: Layout
-
-    @property
-    def area(self) -> int:
-        """Number of pixels of the plane."""
-        return self.layout.height * self.layout.width
-
-    @property
-    def depth(self) -> int:
-        """Number of dots in the module's name."""
-        return split_suffix(self.name)[0].count(".")
-
-
-def choose_stages(
-    module: nn.Module,
-    trial: Trial,
-    candidates: Sequence[Candidate],
-    reached: Collection[str] | None = None,
-    *,
-    output: str | None = None,
-) -> tuple[tuple[str, ...], str]:
+def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
     """Choose the layers to explain where none is named.
 
     For planes: the last layer of each spatial resolution, the four deepest. It is the outermost one
@@ -70,23 +36,17 @@ def choose_stages(
     For tokens: up to four of the blocks, evenly spaced; a model that reads its class token alone
     ends before its last block, whose patch tokens have no gradient.
 
-    Args:
-        module: the model.
-        trial: one forward of it.
-        candidates: every output that lies in a plane, in execution order.
-        reached: names of those whose places have a gradient; None where no backward could tell.
-        output: path of the explained tensor inside the model's output.
-
     Returns:
         Names in execution order, and the reason in one line.
 
     Raises:
         NoLayerError: if no layer has a plane of more than one pixel.
     """
+    candidates = tuple(trial.planes.values())
     usable = [c for c in candidates if c.area > 1 and _usable(c, trial)]
     usable = _trunk(usable, trial)
-    if reached is not None:
-        usable = _unless_none_is_left(usable, lambda c: c.name in reached)
+    if (reached := trial.reached) is not None:
+        usable = _unless_none_is_left(usable, lambda c: str(c.name) in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
     # Among tokens, a plane out of proportion is something else: a row a head of an attention.
@@ -97,20 +57,20 @@ def choose_stages(
         {c.area for c in planes} <= {c.area for c in tokens}
         or max(c.position for c in planes) < tokens[0].position
     ):
-        return _spaced_blocks(tokens, trial, candidates, reached)
+        return _spaced_blocks(tokens, trial)
     if planes:
         every = [c for c in candidates if c.area > 1 and c.layout.kind != "tokens"]
-        return _last_of_each(planes, every, trial, output)
+        return _last_of_each(planes, every, trial)
     raise NoLayerError(
-        f"the model {type(module).__name__} has no spatial layer: no output has rows and columns "
-        "of more than one pixel, so there is nothing to lay on an image"
+        f"the model {type(trial.module).__name__} has no spatial layer: no output has rows and "
+        "columns of more than one pixel, so there is nothing to lay on an image"
     )
 
 
 def _last_of_each(
-    planes: Sequence[Candidate], every: Sequence[Candidate], trial: Trial, output: str | None
+    planes: Sequence[Plane], every: Sequence[Plane], trial: Trial
 ) -> tuple[tuple[str, ...], str]:
-    outside = _outside_of_heads(planes, trial, output)
+    outside = _outside_of_heads(planes, trial)
     # Blocks that end in a pooling (a transition) are left only where the stage has something else.
     settled = _settled([c for c in every if _in_proportion(c, trial)], trial)
     loosely = _settled(planes, trial)
@@ -121,15 +81,15 @@ def _last_of_each(
     )
     chosen = last[-MOST_STAGES:]
     sizes = join_shapes([(c.layout.height, c.layout.width) for c in chosen])
-    names = tuple(candidate.name for candidate in chosen)
+    names = tuple(str(candidate.name) for candidate in chosen)
     if len(names) == 1:
         return names, f"auto: the last layer with more than one pixel, {sizes}"
     return names, f"auto: the last layer of each of the {len(names)} deepest resolutions, {sizes}"
 
 
-def _stages(planes: Sequence[Candidate]) -> list[list[Candidate]]:
+def _stages(planes: Sequence[Plane]) -> list[list[Plane]]:
     """Group planes by resolution, in execution order."""
-    stages: list[list[Candidate]] = []
+    stages: list[list[Plane]] = []
     for candidate in planes:
         for stage in stages:
             small, large = sorted((candidate.area, stage[0].area))
@@ -141,7 +101,7 @@ def _stages(planes: Sequence[Candidate]) -> list[list[Candidate]]:
     return stages
 
 
-def _settled(planes: Sequence[Candidate], trial: Trial) -> Callable[[Candidate], bool]:
+def _settled(planes: Sequence[Plane], trial: Trial) -> Callable[[Plane], bool]:
     """Return a test for layers that are not inside a block which changes the resolution.
 
     The first convolution of a down-sampling block still has the resolution before it, but that
@@ -159,7 +119,7 @@ def _settled(planes: Sequence[Candidate], trial: Trial) -> Callable[[Candidate],
         if stages != inside[position] and len(inside[position]) < 3:
             blocks.append((start, position))
 
-    def settled(candidate: Candidate) -> bool:
+    def settled(candidate: Plane) -> bool:
         own = stage_of.get(candidate.name)
         return not any(
             start <= candidate.position < end and own not in given[end] for start, end in blocks
@@ -168,11 +128,9 @@ def _settled(planes: Sequence[Candidate], trial: Trial) -> Callable[[Candidate],
     return settled
 
 
-def _outside_of_heads(
-    planes: Sequence[Candidate], trial: Trial, output: str | None
-) -> list[Candidate]:
+def _outside_of_heads(planes: Sequence[Plane], trial: Trial) -> list[Plane]:
     """Leave out planes of scores, a channel a class, and the rest of their heads."""
-    scores = _score_channels(trial, output)
+    scores = _score_channels(trial)
     if scores is None:
         return list(planes)
     heads = [c.position for c in planes if c.layout.channels == scores]
@@ -183,10 +141,10 @@ def _outside_of_heads(
     )
 
 
-def _score_channels(trial: Trial, path: str | None) -> int | None:
+def _score_channels(trial: Trial) -> int | None:
     """Return the number of classes where no linear layer gives them, but a plane does."""
     try:
-        output, _ = locate_output(trial.output, path)
+        output, _ = locate_output(trial.output, trial.path)
     except TargetError:
         return None
     if output.dim() < 2:
@@ -199,14 +157,9 @@ def _score_channels(trial: Trial, path: str | None) -> int | None:
     return None if linear else classes
 
 
-def _spaced_blocks(
-    tokens: Sequence[Candidate],
-    trial: Trial,
-    every: Sequence[Candidate],
-    reached: Collection[str] | None,
-) -> tuple[tuple[str, ...], str]:
+def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ...], str]:
     """Take up to four of the repeated blocks, evenly spaced, the deepest that can be shown last."""
-    kinds: dict[str, list[Candidate]] = {}
+    kinds: dict[str, list[Plane]] = {}
     for candidate in tokens:
         child = trial.calls[candidate.position].module
         if not _is_leaf(child) and not isinstance(child, nn.Sequential):
@@ -214,8 +167,9 @@ def _spaced_blocks(
     repeated = [blocks for blocks in kinds.values() if len(blocks) > 1]
     usable = min(repeated, key=lambda group: min(c.depth for c in group), default=list(tokens))
     kind = type(trial.calls[usable[-1].position].module)
+    every = trial.planes.values()
     blocks = [c for c in every if c in usable or _left_out(c, kind, usable, trial)]
-    if reached is None and blocks[-1].layout.prefix > 0 and len(blocks) > 1:
+    if trial.reached is None and blocks[-1].layout.prefix > 0 and len(blocks) > 1:
         # No backward could tell: where there is a class token, it alone is usually read.
         usable = [c for c in usable if c is not blocks[-1]]
     count = min(MOST_STAGES, len(usable))
@@ -226,22 +180,22 @@ def _spaced_blocks(
     )
     if blocks[-1] is not usable[-1]:
         reason += " (not the last: only its class token reaches the output)"
-    return tuple(candidate.name for candidate in chosen), reason
+    return tuple(str(candidate.name) for candidate in chosen), reason
 
 
 def _left_out(
-    candidate: Candidate, kind: type[nn.Module], usable: Sequence[Candidate], trial: Trial
+    candidate: Plane, kind: type[nn.Module], usable: Sequence[Plane], trial: Trial
 ) -> bool:
     """Say whether a candidate is one of the same blocks whose places have no gradient."""
     same = type(trial.calls[candidate.position].module) is kind
     return same and candidate.layout == usable[-1].layout
 
 
-def _trunk(candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
+def _trunk(candidates: Sequence[Plane], trial: Trial) -> list[Plane]:
     """Leave out a detector's layers that see some of its boxes only; others keep all."""
     if not is_detections(trial.output):
         return list(candidates)
-    parts = {c.name: set(split_suffix(c.name)[0].split(".")) for c in candidates}
+    parts = {c.name: set(c.name.module.split(".")) for c in candidates}
     whole = [c for c in candidates if len(trial.calls[c.position].shapes) == 1]
     trunk = [c for c in whole if parts[c.name].isdisjoint(_DETECTOR_HEADS)]
     if any("fpn" in names for names in parts.values()):
@@ -252,8 +206,8 @@ def _trunk(candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
     return [c for c in trunk if c.area >= _SAME_STAGE * finest] or list(candidates)
 
 
-def _usable(candidate: Candidate, trial: Trial) -> bool:
-    parts = split_suffix(candidate.name)[0].split(".")
+def _usable(candidate: Plane, trial: Trial) -> bool:
+    parts = candidate.name.module.split(".")
     if any(part.startswith("aux") or part.rstrip("0123456789") in _PATCHES for part in parts):
         return False
     call = trial.calls[candidate.position]
@@ -274,7 +228,7 @@ def _is_leaf(module: nn.Module) -> bool:
     return next(module.children(), None) is None
 
 
-def _between_tokens(candidate: Candidate, tokens: Sequence[Candidate]) -> bool:
+def _between_tokens(candidate: Plane, tokens: Sequence[Plane]) -> bool:
     """Say whether a plane has a row and a column for each token: weights of an attention."""
     height, width = candidate.layout.height, candidate.layout.width
     return height == width and any(
@@ -282,12 +236,10 @@ def _between_tokens(candidate: Candidate, tokens: Sequence[Candidate]) -> bool:
     )
 
 
-def _in_proportion(candidate: Candidate, trial: Trial) -> bool:
+def _in_proportion(candidate: Plane, trial: Trial) -> bool:
     own = math.log(candidate.layout.height / candidate.layout.width)
     return abs(own - math.log(trial.size[0] / trial.size[1])) <= _PROPORTION
 
 
-def _unless_none_is_left(
-    candidates: Sequence[Candidate], keep: Callable[[Candidate], bool]
-) -> list[Candidate]:
+def _unless_none_is_left(candidates: Sequence[Plane], keep: Callable[[Plane], bool]) -> list[Plane]:
     return [c for c in candidates if keep(c)] or list(candidates)

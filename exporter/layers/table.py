@@ -7,39 +7,29 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
-
-from exporter.capture.trial import run_trial
+from exporter.layers.trial import Trial
 from exporter.records import LayerRecord
 
 _CONTAINERS = re.compile(r"Sequential|ModuleList|ModuleDict|.*Stage|_?DenseBlock|BasicLayer")
 _SHORTCUTS = frozenset({"downsample", "shortcut", "skip", "conv_shortcut", "proj_shortcut"})
 
 
-def layer_table(module: nn.Module, example: Tensor) -> tuple[LayerRecord, ...]:
-    """List every module with what one trial forward shows of it; the model is left as it was.
-
-    Args:
-        module: the model.
-        example: (N, C, H, W) on the model's device; one image is enough.
+def layer_table(trial: Trial) -> tuple[LayerRecord, ...]:
+    """List every module with what a trial shows of it.
 
     Returns:
         The modules in the order in which the model holds them; further calls of a module follow it
         as ``name#2``, ``name#3`` … with no parameters of their own.
-
-    Raises:
-        ModelError: if the forward fails.
     """
     shapes: dict[str, tuple[int, ...] | None] = {}
     repeats: dict[str, list[str]] = defaultdict(list)
-    for call in run_trial(module, example).calls:
+    for call in trial.calls:
         shape = call.shapes.get("")
         shapes[call.name] = None if not shape else shape[1:]
-        first, number, _ = call.name.partition("#")
-        if number:
-            repeats[first].append(call.name)
+        if call.layer.call > 1:
+            repeats[call.layer.module].append(call.name)
     table: list[LayerRecord] = []
-    for name, child in module.named_modules():
+    for name, child in trial.module.named_modules():
         if not name:
             continue
         own = sum(parameter.numel() for parameter in child.parameters(recurse=False))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.hooks import find_layers, record_layers
+from exporter.capture import find_layer, record_layers
 from exporter.errors import LayerError
 from exporter.explain.planes import Planes
 from exporter.layers.layout import Reshape
@@ -41,7 +41,8 @@ class Listener:
         self._layer = layer
         self._path = output
         self._planes = Planes(module, reshape=reshape)
-        self._wanted = () if layer == OUTPUT else find_layers(module, (layer,))
+        if layer != OUTPUT:
+            find_layer(module, layer)
 
     def values(self, inputs: Tensor) -> Tensor:
         """Return what every channel says, (N, K, P): P places, one for a row of values.
@@ -58,9 +59,9 @@ class Listener:
         return self._planes.read(self._layer, raw, inputs).flatten(2)
 
     def _raw(self, inputs: Tensor) -> Tensor:
-        if not self._wanted:
+        if self._layer == OUTPUT:
             return locate_output(self._module(inputs), self._path)[0]
-        with record_layers(self._module, self._wanted, graph=(self._layer,)) as recording:
+        with record_layers(self._module, (self._layer,), {self._layer}) as recording:
             self._module(inputs)
         if len(recording.tensors) != 1:
             many = ", ".join(recording.tensors)

@@ -42,7 +42,7 @@ def state_digest(module: nn.Module) -> str:
     """Return the first 12 hexadecimal digits of the BLAKE2b hash of a model's tensors.
 
     Names, shapes, types and bytes of the state dict count, so that two models that differ in
-    their numbers alone are told apart. Tensors without bytes (lazy, meta) count by name.
+    their numbers alone are told apart. Tensors without bytes (meta) count by name.
     """
     found = hashlib.blake2b(digest_size=16)
     for name, value in sorted(module.state_dict().items()):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from exporter.capture import refuse_unfit, unwrapped
 from exporter.config import PreprocessingConfig
 from exporter.errors import ModelError
 from exporter.models.checkpoints import (
@@ -35,10 +36,12 @@ class ResolvedModel:
     Attributes:
         module: the model.
         record: what a run says of it; ``output`` and ``outputs`` are open until ``with_output``.
+        notes: what the user should know of it.
     """
 
     module: nn.Module
     record: ModelRecord
+    notes: tuple[str, ...] = ()
 
 
 def resolve(
@@ -83,6 +86,8 @@ def resolve(
             if size is not None:
                 module, own_classes = source.build(True, size), ()
             load_state(module, fitted, checkpoint)
+    module = unwrapped(module)
+    refuse_unfit(module)
     said = NONE if weights == NONE else source.weights
     if checkpoint is not None:
         said = f"checkpoint {digest(checkpoint)}"
@@ -110,19 +115,23 @@ def adopt(
     """Take a model that was handed over in Python, and leave it untouched.
 
     Args:
-        module: the model, in any mode and on any device.
+        module: the model, in any mode and on any device; of a compiled one or a
+            `torch.nn.DataParallel`, the module inside is taken.
         name: how to call it; the class name where None.
         preprocessing: overrides of what the model says (timm's ``pretrained_cfg``) or the default.
         classes: class names by index.
 
     Raises:
-        ModelError: if it is not a ``torch.nn.Module``.
+        ModelError: if it is not a ``torch.nn.Module``, or does not fit (see
+            `exporter.capture.refuse_unfit`).
         ConfigError: if the overrides contradict one another.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"the model is a {type(module).__name__}; give a torch.nn.Module or a spec"
         )
+    given, module = module, unwrapped(module)
+    refuse_unfit(module)
     weights = f"as handed over {state_digest(module)}"
     preset = default_for(module)
     kind = type(module).__name__
@@ -135,7 +144,8 @@ def adopt(
         preprocessing=override(preset, preprocessing),
         parameters=_count(module),
     )
-    return ResolvedModel(module, record)
+    inside = f"what runs is the {kind} inside the {type(given).__name__} that was handed over"
+    return ResolvedModel(module, record, (inside,) if module is not given else ())
 
 
 def with_output(

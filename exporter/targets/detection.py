@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.capture import hooked
 from exporter.errors import TargetError
 from exporter.targets.readings import Ask, Reading, reading
 
@@ -143,14 +144,10 @@ def watching(module: nn.Module) -> Iterator[None]:
             for one, share in zip(output, shares, strict=True)
         ]
 
-    handles = [head.register_forward_hook(keep), detector.register_forward_hook(add)]
-    if _kind(detector) == "GeneralizedRCNN":
-        handles.append(detector.get_submodule("roi_heads").register_forward_pre_hook(count))
-    try:
+    rcnn = _kind(detector) == "GeneralizedRCNN"
+    before = [(detector.get_submodule("roi_heads"), count)] if rcnn else []
+    with hooked([(head, keep), (detector, add)], before):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _head_of(module: nn.Module) -> nn.Module | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
+from exporter.containers import parts
 from exporter.errors import TargetError, choices
 
 _USUAL = (
@@ -84,18 +84,11 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield path, value
         return
-    parts: list[tuple[str, Any]] = []
-    if isinstance(value, Mapping):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, (tuple, list)):
-        names = getattr(value, "_fields", ())
-        parts = [(name, part) for name, part in zip(names, value, strict=bool(names))]
-        parts += [(str(position), part) for position, part in enumerate(value)]
-    elif is_dataclass(value) and not isinstance(value, type):
-        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    elif type(value).__module__ != "builtins":
+    held = parts(value)
+    if names := getattr(value, "_fields", ()):
+        held = [*zip(names, value, strict=True), *held]
+    elif not held and type(value).__module__ != "builtins":
         # A plain object, such as a SimpleNamespace: what it holds under public names.
-        held = getattr(value, "__dict__", {})
-        parts = [(name, part) for name, part in held.items() if isinstance(part, Tensor)]
-    for name, part in parts:
-        yield from _tensors(part, f"{path}.{name}" if path else name)
+        held = [(n, v) for n, v in getattr(value, "__dict__", {}).items() if isinstance(v, Tensor)]
+    for key, part in held:
+        yield from _tensors(part, f"{path}.{key}" if path else str(key))

@@ -13,7 +13,7 @@ from exporter.doors import load_reference
 from exporter.errors import ModelError, TargetError
 from exporter.models import with_output
 from exporter.records import ModelRecord
-from exporter.targets.detection import is_detections, watching
+from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.scorer import Scorer
 from exporter.targets.target import Target, parse_target
@@ -45,18 +45,20 @@ def plan_target(
     text: str,
     module: nn.Module,
     example: Tensor,
+    returned: Any,
     record: ModelRecord,
     *,
     output: str | None,
     load: Load,
     masks: bool,
 ) -> PlannedTarget:
-    """Read a target, and hold it against what the model gives for one image.
+    """Read a target, and hold it against what the model gave for one image.
 
     Args:
         text: as the command line writes it (`exporter.models.parse_target`).
         module: the model, as a guest.
         example: one image, (1, C, H, W).
+        returned: what the model gave for it in a trial, without a graph.
         record: what is known of the model so far.
         output: path of the explained tensor inside its output; None lets it be found.
         load: reads the reference image of ``similar``.
@@ -67,9 +69,7 @@ def plan_target(
         ModelError: if there are class names, and not one for each value.
     """
     target = parse_target(text, record.classes)
-    with torch.no_grad(), watching(module):
-        given = module(example)
-    path, guess = _located(given, output, whole=target.kind == "function")
+    path, guess = _located(returned, output, whole=target.kind == "function")
     scorer = Scorer(
         target,
         output=path,
@@ -86,7 +86,7 @@ def plan_target(
     unknown = torch.full((len(example),), -1, device=example.device)
     held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
     with torch.no_grad():
-        read = scorer(given, unknown, held).reading
+        read = scorer(returned, unknown, held).reading
     most = max(one.k for one in target.parts or (target,))
     if read.outputs is not None and most > read.outputs:
         raise TargetError(
@@ -121,12 +121,12 @@ def _names(target: Target, classes: tuple[str, ...]) -> tuple[str, ...]:
     return classes
 
 
-def _located(given: Any, output: str | None, *, whole: bool) -> tuple[str | None, str]:
+def _located(returned: Any, output: str | None, *, whole: bool) -> tuple[str | None, str]:
     """Return the path of the explained output, None for all of it, and the guess in a line."""
-    if output is None and (whole or is_detections(given)):
+    if output is None and (whole or is_detections(returned)):
         return None, ""
-    _, path = locate_output(given, output)
-    return path, "" if output is not None else say_guess(given, path)
+    _, path = locate_output(returned, output)
+    return path, "" if output is not None else say_guess(returned, path)
 
 
 def _function(spec: str) -> Callable[[Any], Any]:

@@ -136,6 +136,31 @@ def test_inference_parameters_and_lazy_ones_are_refused_and_nothing_is_touched()
     assert lazy.training
 
 
+def test_what_hides_its_layers_is_refused_in_one_sentence() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 1, 1))
+    compiled = nn.Sequential(torch.compile(nn.Conv2d(1, 1, 1)))
+    spread = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1, device="meta"))
+    for model, message in (
+        (torch.compile(plain), "the model is compiled"),
+        (compiled, "the layer '0' is compiled"),
+        (nn.DataParallel(plain), "the model is a DataParallel"),
+        (spread, r"several devices \(cpu, meta\)"),
+    ):
+        with pytest.raises(ModelError, match=message), guest(model):
+            pass
+        assert model.training
+
+
+def test_a_module_compiled_in_place_runs_as_written_and_is_compiled_again() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    model.compile(backend="eager")
+    compiled = model._compiled_call_impl
+    assert compiled is not None
+    got = capture(model, torch.ones(1, 1, 2, 2), ["0"], lambda output: output.mean((2, 3)))
+    assert list(got.activations) == ["0"]
+    assert model._compiled_call_impl is compiled
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_random_state_of_the_device_is_kept() -> None:

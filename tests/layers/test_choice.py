@@ -9,11 +9,11 @@ import torchvision
 from torch import Tensor, nn
 
 from exporter.errors import LayerError
-from exporter.layers import choose_layers
+from exporter.layers import choose_layers, run_trial
 
 
 def auto(module: nn.Module, side: int = 64) -> tuple[str, ...]:
-    return choose_layers(module, torch.rand(1, 3, side, side), ["auto"]).names
+    return choose_layers(run_trial(module, torch.rand(1, 3, side, side)), ["auto"]).names
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_auto_of_timm_models_is_never_the_patch_embedding(name: str, layers: Any
 def test_the_last_layer_of_a_vit_has_a_gradient_at_its_patches() -> None:
     module = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=4)
     nn.init.normal_(module.heads[-1].weight)
-    choice = choose_layers(module, torch.rand(1, 3, 32, 32), ["auto"])
+    choice = choose_layers(run_trial(module, torch.rand(1, 3, 32, 32)), ["auto"])
     assert choice.names == ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1")
     kept: list[Tensor] = []
     module.get_submodule(choice.names[-1]).register_forward_hook(lambda *call: kept.append(call[2]))
@@ -98,7 +98,7 @@ def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
     module = torchvision.models.resnet18(weights=None)
 
     def names(*wanted: str) -> tuple[str, ...]:
-        return choose_layers(module, torch.rand(1, 3, 64, 64), wanted).names
+        return choose_layers(run_trial(module, torch.rand(1, 3, 64, 64)), wanted).names
 
     stages = ("layer1", "layer2", "layer3", "layer4")
     assert names("layer?") == stages
@@ -119,7 +119,7 @@ def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
         ("@Conv3d", r"no layer of type 'Conv3d'; did you mean '@Conv2d'"),
         ("@Linear", r"none of the 1 layers that '@Linear' means"),
         ("fc", r"'fc' gives shape \(1, 1000\), which is no plane"),
-        ("relu#2", r"'relu' is called 1 times a forward"),
+        ("relu#2", r"'relu' is called once per forward pass"),
         ("layer4[0]", r"'layer4' is one tensor and has no part '\[0\]'"),
         ("layer4]", r"is not a layer's name"),
     ],
@@ -127,7 +127,7 @@ def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
 def test_what_cannot_be_explained_is_refused_in_one_sentence(wanted: Any, message: str) -> None:
     module = torchvision.models.resnet18(weights=None)
     with pytest.raises(LayerError, match=message) as caught:
-        choose_layers(module, torch.rand(1, 3, 32, 32), [wanted])
+        choose_layers(run_trial(module, torch.rand(1, 3, 32, 32)), [wanted])
     assert "\n" not in str(caught.value)
 
 
@@ -151,12 +151,12 @@ def test_parts_of_tuples_are_named(example: Tensor) -> None:
             return self.both(x)[0].mean(dim=(2, 3))
 
     module = Model()
-    assert choose_layers(module, example, ["both[1]"]).names == ("both[1]",)
-    assert choose_layers(module, example, ["alias"]).names == ("both.conv",)
+    assert choose_layers(run_trial(module, example), ["both[1]"]).names == ("both[1]",)
+    assert choose_layers(run_trial(module, example), ["alias"]).names == ("both.conv",)
     with pytest.raises(LayerError, match=r"'both' has parts; did you mean .*'both\[0\]'"):
-        choose_layers(module, example, ["both"])
+        choose_layers(run_trial(module, example), ["both"])
     with pytest.raises(LayerError, match="'unused' is never called"):
-        choose_layers(module, example, ["unused"])
+        choose_layers(run_trial(module, example), ["unused"])
 
 
 class Talking(nn.Module):
@@ -196,7 +196,7 @@ class Embedded(nn.Module):
 
 def test_neither_weights_of_an_attention_nor_numbered_patch_embeddings_are_taken() -> None:
     torch.manual_seed(0)
-    names = choose_layers(Embedded(), torch.rand(1, 3, 32, 32), ["auto"]).names
+    names = choose_layers(run_trial(Embedded(), torch.rand(1, 3, 32, 32)), ["auto"]).names
     assert names == ("blocks1.0", "blocks1.1", "blocks2.0", "blocks2.1")
 
 
@@ -238,5 +238,5 @@ def test_auto_leaves_out_the_scores_of_the_output_that_is_explained() -> None:
             return {"p": self.first(features), "q": self.second(features)}
 
     torch.manual_seed(0)
-    found = choose_layers(Two(), torch.rand(1, 3, 32, 32), ["auto"], output="q")
+    found = choose_layers(run_trial(Two(), torch.rand(1, 3, 32, 32), output="q"), ["auto"])
     assert found.names == ("trunk", "stem")

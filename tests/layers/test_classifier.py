@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from exporter.errors import MapError
-from exporter.layers import find_classifier
+from exporter.layers import find_classifier, run_trial
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -25,20 +25,22 @@ IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 )
 def test_the_linear_layer_behind_the_pooling_is_found(name: str, layer: str, head: str) -> None:
     module = torchvision.models.get_model(name, weights=None)
-    weight = find_classifier(module, layer, IMAGE)
+    weight = find_classifier(run_trial(module, IMAGE), layer)
     assert torch.equal(weight, module.get_submodule(head).weight)
     assert not weight.requires_grad
 
 
 def test_a_one_by_one_convolution_is_a_classifier_too(small: Any, example: Tensor) -> None:
     module = nn.Sequential(small.conv1, nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 7, 1), nn.Flatten())
-    assert torch.equal(find_classifier(module, "0", example), module[2].weight[:, :, 0, 0])
+    assert torch.equal(
+        find_classifier(run_trial(module, example), "0"), module[2].weight[:, :, 0, 0]
+    )
 
 
 def test_the_second_call_of_a_reused_layer_is_told_apart(small: Any, example: Tensor) -> None:
-    assert torch.equal(find_classifier(small, "relu#2", example), small.fc.weight)
+    assert torch.equal(find_classifier(run_trial(small, example), "relu#2"), small.fc.weight)
     with pytest.raises(MapError, match="no linear layer goes from its 4 channel means"):
-        find_classifier(small, "relu", example)
+        find_classifier(run_trial(small, example), "relu")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,13 @@ def test_the_second_call_of_a_reused_layer_is_told_apart(small: Any, example: Te
 def test_cam_is_refused_where_it_would_not_be_exact(name: str, layer: str, message: str) -> None:
     module = torchvision.models.get_model(name, weights=None)
     with pytest.raises(MapError, match=message) as caught:
-        find_classifier(module, layer, IMAGE)
+        find_classifier(run_trial(module, IMAGE), layer)
     assert "gradcam" in str(caught.value)
 
 
 def test_an_in_place_relu_after_the_layer_is_seen(make_small: Any, example: Tensor) -> None:
     torch.manual_seed(0)
     module = make_small(between=nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(inplace=True)))
-    assert torch.equal(find_classifier(module, "between", example), module.fc.weight)
+    assert torch.equal(find_classifier(run_trial(module, example), "between"), module.fc.weight)
     with pytest.raises(MapError, match="something lies between"):
-        find_classifier(module, "between.0", example)
+        find_classifier(run_trial(module, example), "between.0")

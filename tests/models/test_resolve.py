@@ -199,3 +199,17 @@ def test_an_adopted_model_is_left_untouched() -> None:
     assert resolved.record.parameters == 8
     with pytest.raises(ModelError, match="the model is a str"):
         adopt("resnet18")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_the_module_inside_a_wrapper_is_taken_and_said(wrap: Any) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3))
+    resolved = adopt(wrap(module))
+    assert resolved.module is module
+    assert resolved.record.name == "Sequential"
+    assert resolved.notes[0].startswith("what runs is the Sequential inside the ")
+
+
+def test_a_lazy_model_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ModelError, match=r"'0.weight' has no shape yet \(a lazy layer\); run"):
+        adopt(nn.Sequential(nn.LazyConv2d(2, 1)))

@@ -1,0 +1,97 @@
+"""The grammar of layer names: a module, which of its calls, and which part of what it returns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from exporter.errors import LayerError, choices
+
+_NAME = re.compile(r"(?P<module>[^#\[\]]*)(?:#(?P<call>\d+))?(?P<path>(?:\[[^\[\]]+\])*)")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerName:
+    """A layer's name, read.
+
+    Attributes:
+        module: the module's qualified name.
+        call: which of its calls, from 1.
+        path: which part of what it returns, such as ``[0]`` or ``[key]``; ``""`` for the tensor
+            itself, or every one in a container.
+
+    >>> str(parse_name("encoder#1[0]"))
+    'encoder[0]'
+    """
+
+    module: str
+    call: int = 1
+    path: str = ""
+
+    @property
+    def numbered(self) -> str:
+        """The module and the number of the call, where it is not the first."""
+        return self.module if self.call == 1 else f"{self.module}#{self.call}"
+
+    def __str__(self) -> str:
+        """Write it as a user would."""
+        return self.numbered + self.path
+
+
+def parse_name(text: str, known: Iterable[str] = ()) -> LayerName:
+    """Read ``layer4``, ``relu#2`` (its second call), ``block[0]`` or ``block[key]``.
+
+    Args:
+        text: as a user writes it.
+        known: names of modules, which are taken as they are, whatever they hold.
+
+    Raises:
+        LayerError: if the text is no layer's name, or counts calls from 0.
+    """
+    if text in known:
+        return LayerName(text)
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise LayerError(
+            f"{text!r} is not a layer's name; write it as in layer4, relu#2 (its second call) or "
+            "layer4[0] (a part of its output)"
+        )
+    module, call = match["module"], int(match["call"] or 1)
+    if call < 1:
+        raise LayerError(
+            f"the layer {text!r} counts calls from 1; write {module!r} or '{module}#2'"
+        )
+    return LayerName(module, call, match["path"])
+
+
+def find_layer(model: nn.Module, text: str) -> LayerName:
+    """Find the layer of a model that a name means.
+
+    Raises:
+        LayerError: if no module is called so, or it is another module's second name.
+    """
+    modules = named_layers(model)
+    name = parse_name(text, modules)
+    if name.module in modules:
+        return name
+    if first := first_names(model).get(name.module):
+        raise LayerError(
+            f"the layer {text!r} is the same module as {first!r}; its calls are"
+            f" {first!r}, '{first}#2' and so on"
+        )
+    raise LayerError(f"the model has no layer {text!r}; {choices(name.module, modules)}")
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a model's modules by qualified name, each once, without the model itself."""
+    return {name: module for name, module in model.named_modules() if name}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Return, for every name that a module has, its first, which hooks know it by."""
+    first = {id(module): name for name, module in model.named_modules()}
+    every = model.named_modules(remove_duplicate=False)
+    return {name: first[id(module)] for name, module in every if name}
