@@ -18,7 +18,7 @@ from benchmarks.parity.formats import FORMATS, Ratios, judge
 from benchmarks.parity.state import changed, snapshot
 from benchmarks.parity.subjects import QUICK, SUBJECTS
 from benchmarks.parity.taking import activation_of, array
-from exporter.maps import METHODS, registry
+from exporter.maps import METHODS, Terms, registry
 
 pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")
@@ -59,8 +59,8 @@ def test_every_method_on_two_architectures(capsys: Any) -> None:
 def test_a_wrong_map_is_noticed(capsys: Any, monkeypatch: Any) -> None:
     right = METHODS["eigengradcam"]
 
-    def off(activations: Tensor, gradients: Tensor) -> Tensor:
-        made = right.compute(activations, gradients)
+    def off(terms: Terms) -> Tensor:
+        made = right(terms)
         return made * torch.linspace(1, 1 + 1e-6, made.shape[-1], dtype=made.dtype)
 
     monkeypatch.setitem(registry._REGISTERED, "eigengradcam", replace(right, compute=off))

@@ -54,8 +54,7 @@ class AttentionRunner:
             part = context.part(start, min(start + together, images))
             attended = self._attended(part, attention)
             for method in self._methods:
-                settings = method.record.settings
-                maps = method.compute(replace(part, attended=attended, settings=settings))
+                maps = method(replace(part, attended=attended))
                 parts[method.name].append(maps.detach().expand(-1, context.count, -1, -1))
         return {name: torch.cat(maps).unbind(1) for name, maps in parts.items()}
 

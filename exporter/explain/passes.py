@@ -130,7 +130,7 @@ class Runner:
                 if not able:
                     raise MapError(f"{method.name} needs a layer that has a gradient")
             for layer in able:
-                maps = method.compute(self._at(context, method, captured, layer)).detach()
+                maps = method(self._at(context, method, captured, layer)).detach()
                 if method.record.pixel:
                     pixels[method.name] = in_map_type(maps)
                 else:
@@ -150,9 +150,7 @@ class Runner:
         generator = None
         if device.type != "meta":
             generator = torch.Generator(device).manual_seed(self._seed)
-        context = replace(
-            context, generator=generator, settings=method.record.settings, layer=layer
-        )
+        context = replace(context, generator=generator, layer=layer)
         if not layer:
             return context
         output = captured.activations[layer]
@@ -193,10 +191,9 @@ def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> li
     for method in methods:
         if method.name not in pixels:
             continue
-        settings = method.record.settings
-        values = REDUCTIONS[settings.get("reduce", "sum")](pixels[method.name])
+        values = REDUCTIONS[str(method.settings["reduce"])](pixels[method.name])
         height, width = values.shape[-2:]
-        share = int(settings.get("size", "0")) / max(height, width)
+        share = int(method.settings["size"]) / max(height, width)
         if 0 < share < 1:
             size = (max(1, round(height * share)), max(1, round(width * share)))
             values = functional.adaptive_avg_pool2d(values, size)

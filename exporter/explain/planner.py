@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.maps import Method
+from exporter.maps.needs import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ class Pass:
         """Say what the pass does, in words."""
         if self.own:
             return f"{self.own} for {', '.join(self.methods)}"
-        back = "no backward" if self.backwards == 0 else _count(self.backwards, "backward")
+        back = "no backward" if self.backwards == 0 else counted(self.backwards, "backward")
         what = ", ".join(self.methods) or "predictions and activations"
         where = f" at {', '.join(self.layers)}" if self.methods and self.layers else ""
-        return f"{_count(self.forwards, 'forward')} and {back} for {what}{where}"
+        return f"{counted(self.forwards, 'forward')} and {back} for {what}{where}"
 
 
 def plan_passes(
@@ -48,7 +49,7 @@ def plan_passes(
     Every method that reads activations and gradients of the plain model shares one pass, at all
     layers: one forward, and one backward per target if any of them needs a gradient. There is this
     pass even for no methods: predictions come from it. Methods that run the model themselves (a
-    changed backward rule, perturbed inputs) follow, those that run the same thing together.
+    changed backward rule, perturbed inputs) follow, those that share their passes together.
 
     Args:
         methods: in the order asked for.
@@ -66,18 +67,18 @@ def plan_passes(
         'one forward and no backward for eigencam at layer4'
     """
     gradients = any(method.needs.gradients for method in methods)
-    own: dict[str, list[str]] = {}
+    own: dict[object, list[Method]] = {}
     for method in methods:
         if method.needs.passes:
-            own.setdefault(method.passes(targets), []).append(method.name)
+            alike = method.needs.passes if method.needs.passes.shared else method.name
+            own.setdefault(alike, []).append(method)
     shared = Pass(
         methods=tuple(method.name for method in methods if not method.needs.passes),
         layers=tuple(layers) if any(method.reads_layers for method in methods) else (),
         backwards=targets if gradients else 0,
     )
-    later = (Pass(tuple(names), (), forwards=0, own=words) for words, names in own.items())
+    later = (
+        Pass(tuple(m.name for m in group), (), forwards=0, own=group[0].sentence(targets))
+        for group in own.values()
+    )
     return (shared, *later)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"one {noun}" if number == 1 else f"{number} {noun}s"

@@ -24,8 +24,10 @@ from exporter.maps import occlusion as _occlusion  # noqa: F401
 
 from exporter.maps.attended import ATTENTION, Attended
 from exporter.maps.context import PassContext
-from exporter.maps.fused import channel_maps
-from exporter.maps.registry import METHODS, Method, Needs, get_methods, method
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import METHODS, Method, all_methods, get_methods, method
+from exporter.maps.terms import Terms
+from exporter.maps.tiles import channel_maps
 
 __all__ = [
     "ATTENTION",
@@ -34,6 +36,9 @@ __all__ = [
     "Method",
     "Needs",
     "PassContext",
+    "Passes",
+    "Terms",
+    "all_methods",
     "channel_maps",
     "get_methods",
     "method",

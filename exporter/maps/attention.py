@@ -7,25 +7,22 @@ from torch import Tensor
 
 from exporter.maps.attended import Attended
 from exporter.maps.context import PassContext
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import method
 
 
 @method(
-    MethodRecord(
-        name="rollout",
-        title="Attention rollout",
-        shows="From which patches the class token's contents come, following attention from block"
-        " to block, whatever the target.",
-        formula="M = row of the class token in Ã_L ··· Ã_2 · Ã_1, Ã_l = ½ (mean_h A_l + I)",
-        paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
-        url="https://arxiv.org/abs/2005.00928",
-        cost="one forward without fused attention, no backward",
-        caveats="It does not depend on the target, and takes attention for contribution: values,"
-        " MLPs and the signs of both are left out.",
-        relu=False,
-    ),
-    needs=Needs(activations=False, attention=True, passes="one forward without fused attention"),
+    "rollout",
+    title="Attention rollout",
+    shows="From which patches the class token's contents come, following attention from block"
+    " to block, whatever the target.",
+    formula="M = row of the class token in Ã_L ··· Ã_2 · Ã_1, Ã_l = ½ (mean_h A_l + I)",
+    paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
+    url="https://arxiv.org/abs/2005.00928",
+    cost="one forward without fused attention, no backward",
+    caveats="It does not depend on the target, and takes attention for contribution: values,"
+    " MLPs and the signs of both are left out.",
+    needs=Needs(activations=False, attention=True, passes=Passes()),
     kind="pass",
 )
 def rollout(context: PassContext) -> Tensor:
@@ -51,25 +48,21 @@ def rollout(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="legrad",
-        title="LeGrad",
-        shows="Which patches, if more attention went to them, would raise the target, block by"
-        " block.",
-        formula="M = 1/B · Σ_l mean over heads and rows of max(∂S_l/∂A_l, 0), S_l the target's"
-        " score were l the last block",
-        paper="Bousselham, Boggust, Chaybouti, Strobelt, Kuehne: LeGrad: An Explainability Method"
-        " for Vision Transformers via Feature Formation Sensitivity, ICCV 2025",
-        url="https://arxiv.org/abs/2404.03214",
-        cost="one forward without fused attention; a block's backward a block and target",
-        caveats="The head is read at blocks that it was not trained on; at early ones its score may"
-        " mean little. Never negative: what speaks against the target is left out.",
-        relu=False,
-    ),
+    "legrad",
+    title="LeGrad",
+    shows="Which patches, if more attention went to them, would raise the target, block by block.",
+    formula="M = 1/B · Σ_l mean over heads and rows of max(∂S_l/∂A_l, 0), S_l the target's"
+    " score were l the last block",
+    paper="Bousselham, Boggust, Chaybouti, Strobelt, Kuehne: LeGrad: An Explainability Method"
+    " for Vision Transformers via Feature Formation Sensitivity, ICCV 2025",
+    url="https://arxiv.org/abs/2404.03214",
+    cost="one forward without fused attention; a block's backward a block and target",
+    caveats="The head is read at blocks that it was not trained on; at early ones its score may"
+    " mean little. Never negative: what speaks against the target is left out.",
     needs=Needs(
         activations=False,
         attention=True,
-        passes="one forward without fused attention, {targets} backwards of every block",
+        passes=Passes(backwards=lambda _, sizes: sizes.blocks, per="block"),
     ),
     kind="pass",
 )
@@ -101,27 +94,20 @@ def legrad(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="chefer",
-        title="Attention relevance (Chefer)",
-        shows="Which patches the class token's decision rests on, following attention that raises"
-        " the target from block to block.",
-        formula="M = row of the class token in R_L, R_l = R_{l−1} + Ā_l · R_{l−1}, R_0 = I, Ā_l ="
-        " mean_h max(∂S/∂A_l ⊙ A_l, 0)",
-        paper="Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal"
-        " and Encoder-Decoder Transformers, ICCV 2021",
-        url="https://arxiv.org/abs/2103.15679",
-        cost="one forward without fused attention and one backward a target",
-        caveats="Only attention that raises the target is followed; MLPs and values are left out."
-        " The products of small gradients of many blocks vanish beside the first one, so the map"
-        " depends on the scale of the logits.",
-        relu=False,
-    ),
-    needs=Needs(
-        activations=False,
-        attention=True,
-        passes="one forward without fused attention, {targets} backwards",
-    ),
+    "chefer",
+    title="Attention relevance (Chefer)",
+    shows="Which patches the class token's decision rests on, following attention that raises"
+    " the target from block to block.",
+    formula="M = row of the class token in R_L, R_l = R_{l−1} + Ā_l · R_{l−1}, R_0 = I, Ā_l ="
+    " mean_h max(∂S/∂A_l ⊙ A_l, 0)",
+    paper="Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal"
+    " and Encoder-Decoder Transformers, ICCV 2021",
+    url="https://arxiv.org/abs/2103.15679",
+    cost="one forward without fused attention and one backward a target",
+    caveats="Only attention that raises the target is followed; MLPs and values are left out."
+    " The products of small gradients of many blocks vanish beside the first one, so the map"
+    " depends on the scale of the logits.",
+    needs=Needs(activations=False, attention=True, passes=Passes(backwards=1)),
     kind="pass",
     aliases=("generic-attention", "attention-relevance"),
 )
@@ -145,8 +131,8 @@ def chefer(context: PassContext) -> Tensor:
     for target in range(len(attended.attention.scores)):
         gradients = attended.attention.gradients(target)
         relevance: Tensor | None = None  # R less the identity
-        for weights, steep in zip(attended.attention.weights, gradients, strict=True):
-            kept = (steep * weights.detach()).clamp_min(0).mean(1)
+        for weights, gradient in zip(attended.attention.weights, gradients, strict=True):
+            kept = (gradient * weights.detach()).clamp_min(0).mean(1)
             relevance = kept if relevance is None else relevance + kept + torch.bmm(kept, relevance)
         assert relevance is not None, "a pass has at least one block"
         made.append(attended.read_out(relevance))

@@ -7,35 +7,30 @@ import torch
 from torch import Tensor
 
 from exporter.maps.context import PassContext
-from exporter.maps.pixels import SIZE
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import method
 
 
 @method(
-    MethodRecord(
-        name="smoothgrad",
-        title="SmoothGrad",
-        shows="The gradient, averaged over noisy copies of the image, so that what is left is not"
-        " an accident of one pixel.",
-        formula="M = 1/n · Σ_k ∂S/∂I (I + ε_k), ε_k ~ N(0, σ²), σ = noise · (max I − min I), I"
-        " the normalised input; stored: max_c |M_c|",
-        paper="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad: removing noise by adding"
-        " noise, arXiv 2017",
-        url="https://arxiv.org/abs/1706.03825",
-        cost="n forwards and backwards to the input (n = 16)",
-        caveats="It smooths away noise of the gradient and fine evidence alike; two runs agree only"
-        " because they draw the same noise, from the run's seed.",
-        relu=False,
-        pixel=True,
-        settings={"samples": "16", "noise": "0.15", "reduce": "max-abs", "size": SIZE},
-    ),
+    "smoothgrad",
+    title="SmoothGrad",
+    shows="The gradient, averaged over noisy copies of the image, so that what is left is not"
+    " an accident of one pixel.",
+    formula="M = 1/n · Σ_k ∂S/∂I (I + ε_k), ε_k ~ N(0, σ²), σ = noise · (max I − min I), I"
+    " the normalised input; stored: max_c |M_c|",
+    paper="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad: removing noise by adding"
+    " noise, arXiv 2017",
+    url="https://arxiv.org/abs/1706.03825",
+    cost="n forwards and backwards to the input (n = 16)",
+    caveats="It smooths away noise of the gradient and fine evidence alike; two runs agree only"
+    " because they draw the same noise, from the run's seed.",
+    pixel="max-abs",
     needs=Needs(
-        activations=False, passes="{samples} forwards and {backwards} of each, of noisy images"
+        activations=False, passes=Passes(forwards="samples", backwards=1, of="noisy images")
     ),
     kind="pass",
 )
-def smoothgrad(context: PassContext) -> Tensor:
+def smoothgrad(context: PassContext, samples: int = 16, noise: float = 0.15) -> Tensor:
     """Return the gradient of each target, averaged over noisy copies of each image.
 
     M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
@@ -45,15 +40,17 @@ def smoothgrad(context: PassContext) -> Tensor:
     2017, section 3.
 
     Args:
-        context: the batch; settings ``samples`` and ``noise``, a fraction of the image's range.
+        context: the batch.
+        samples: noisy copies of each image, at least 1.
+        noise: σ as a fraction of the image's range.
 
     Returns:
         (N, T, C, H, W).
     """
     inputs = context.inputs
     span = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
-    sigma = span * context.number("noise")
-    samples = max(1, context.whole("samples"))
+    sigma = span * noise
+    samples = max(1, samples)
     wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(samples):
@@ -75,30 +72,28 @@ def _noise(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="integratedgradients",
-        title="Integrated gradients",
-        shows="What each pixel adds to the target on the way from an empty image to this one; all"
-        " of it together is what the target gained.",
-        formula="M_c(x,y) = I_c(x,y) · ∫₀¹ ∂S/∂I_c (α·I)(x,y) dα, I the normalised input, so the"
-        " baseline is the mean colour; Gauss–Legendre; stored: Σ_c M_c",
-        paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
-        url="https://arxiv.org/abs/1703.01365",
-        cost="n forwards and backwards to the input (n = 50)",
-        caveats="It depends on the baseline: what has the mean colour gets nothing; the sum is the"
-        " target's gain only as far as n steps resolve the path.",
-        relu=False,
-        pixel=True,
-        settings={"steps": "50", "reduce": "sum", "size": SIZE},
-    ),
+    "integratedgradients",
+    title="Integrated gradients",
+    shows="What each pixel adds to the target on the way from an empty image to this one; all"
+    " of it together is what the target gained.",
+    formula="M_c(x,y) = I_c(x,y) · ∫₀¹ ∂S/∂I_c (α·I)(x,y) dα, I the normalised input, so the"
+    " baseline is the mean colour; Gauss–Legendre; stored: Σ_c M_c",
+    paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
+    url="https://arxiv.org/abs/1703.01365",
+    cost="n forwards and backwards to the input (n = 50)",
+    caveats="It depends on the baseline: what has the mean colour gets nothing; the sum is the"
+    " target's gain only as far as n steps resolve the path.",
+    pixel="sum",
     needs=Needs(
         activations=False,
-        passes="{steps} forwards and {backwards} of each, from the mean colour to the image",
+        passes=Passes(
+            forwards="steps", backwards=1, of="images between the mean colour and the image"
+        ),
     ),
     kind="pass",
     aliases=("ig",),
 )
-def integratedgradients(context: PassContext) -> Tensor:
+def integratedgradients(context: PassContext, steps: int = 50) -> Tensor:
     """Return the input times the gradient averaged along the straight path from zero to it.
 
     M = I ⊙ Σ_k w_k ∂S/∂I at α_k I, with the nodes and weights of Gauss–Legendre on [0, 1]. The
@@ -106,13 +101,14 @@ def integratedgradients(context: PassContext) -> Tensor:
     Source: Sundararajan et al. 2017, equations 1 and 3.
 
     Args:
-        context: the batch; setting ``steps``, nodes on the path.
+        context: the batch.
+        steps: nodes on the path, at least 1.
 
     Returns:
         (N, T, C, H, W).
     """
     inputs = context.inputs
-    nodes, weights = np.polynomial.legendre.leggauss(max(1, context.whole("steps")))
+    nodes, weights = np.polynomial.legendre.leggauss(max(1, steps))
     # Python numbers: a tensor made here would have to be carried to the device.
     path = [
         (float(node + 1) / 2, float(weight) / 2)

@@ -8,7 +8,7 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,7 +40,6 @@ class PassContext:
         relu_rule: ``relu_rule("guided")`` or ``relu_rule("deconvnet")``: a context inside which
             every ReLU, module or function, has that backward rule.
         generator: seeded anew for every method and batch, on the inputs' device; None on ``meta``.
-        settings: the method's settings by name, as text.
         layer: the layer; for a pixel method that needs activations the last one explained that has
             them; otherwise ``""``.
         activations: (N, C, h, w) of that layer from the shared pass, if the method needs them.
@@ -59,7 +58,6 @@ class PassContext:
     rest: Callable[[Tensor, slice], Any]
     relu_rule: Callable[[str], AbstractContextManager[None]]
     generator: torch.Generator | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
     activations: Tensor | None = None
     gradients: Tensor | None = None
@@ -159,11 +157,3 @@ class PassContext:
             images=slice(first + start, first + min(stop, len(self.inputs))),
             memo={},
         )
-
-    def number(self, name: str) -> float:
-        """Return a setting as a number."""
-        return float(self.settings[name])
-
-    def whole(self, name: str) -> int:
-        """Return a setting as a whole number."""
-        return int(self.settings[name])

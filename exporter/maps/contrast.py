@@ -12,47 +12,42 @@ from torch.overrides import TorchFunctionMode
 
 from exporter.errors import MapError
 from exporter.maps.context import PassContext
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.gradient_weighted import gradcam_maps
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import method
 
 
 @method(
-    MethodRecord(
-        name="finercam",
-        title="Finer-CAM",
-        shows="Where the channels are active that raise the target above the classes it is most"
-        " easily taken for.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy ∂(y_t − γ · mean_d y_d)/∂A_c,"
-        " d the classes whose logits are nearest to the target's; then ReLU",
-        paper="Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su, Chao: Finer-CAM: Spotting the"
-        " Difference Reveals Finer Details for Visual Explanation, CVPR 2025",
-        url="https://arxiv.org/abs/2501.11309",
-        cost="what follows the layer, forward and backward, once more",
-        caveats="It explains a difference: what the target shares with its neighbours is gone, and"
-        " where they share everything so is the map. Which classes are near follows from the"
-        " logits, and may be none that a person would confuse.",
-        relu=True,
-        settings={"classes": "3", "strength": "1.0"},
-    ),
-    needs=Needs(
-        passes="one forward after the layer and {targets} backwards, against {classes} classes"
-    ),
+    "finercam",
+    title="Finer-CAM",
+    shows="Where the channels are active that raise the target above the classes it is most"
+    " easily taken for.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy ∂(y_t − γ · mean_d y_d)/∂A_c,"
+    " d the classes whose logits are nearest to the target's; then ReLU",
+    paper="Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su, Chao: Finer-CAM: Spotting the"
+    " Difference Reveals Finer Details for Visual Explanation, CVPR 2025",
+    url="https://arxiv.org/abs/2501.11309",
+    cost="what follows the layer, forward and backward, once more",
+    caveats="It explains a difference: what the target shares with its neighbours is gone, and"
+    " where they share everything so is the map. Which classes are near follows from the"
+    " logits, and may be none that a person would confuse.",
+    relu=True,
+    needs=Needs(passes=Passes(backwards=1, after_layer=True)),
     kind="pass",
 )
-def finercam(context: PassContext) -> Tensor:
+def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> Tensor:
     """Return the Grad-CAM of the difference between a target and the classes next to it.
 
     w_c is the spatial mean of ∂D/∂A_c with D = y_t − γ · mean_d y_d, and d the classes, t left out,
     whose logits are nearest to the target's: smallest |y_d − y_t|. The paper explains y_t − γ y_d
     and, for several d, the mean of the maps before the ReLU, which is the same. pytorch-grad-cam
     weighs the neighbours by their probabilities and differentiates these too; with one class the
-    two agree. No epsilon. Definition ends in a ReLU.
-
-    Settings: ``classes``, how many neighbours (fewer where there are not so many); ``strength``, γ.
-    Source: Zhang et al. 2025.
+    two agree. No epsilon. Definition ends in a ReLU. Source: Zhang et al. 2025.
 
     Args:
         context: with activations A (N, C, h, w) and class targets.
+        classes: how many neighbours; fewer where there are not so many.
+        strength: γ.
 
     Returns:
         Raw maps (N, T, h, w).
@@ -68,35 +63,33 @@ def finercam(context: PassContext) -> Tensor:
                 "finercam compares a class with others, and the target is not one of several"
                 " classes; choose class targets, or another map"
             )
-        others = min(context.whole("classes"), logits.shape[1] - 1)
+        others = min(classes, logits.shape[1] - 1)
         rows = []
         for target in context.targets.unbind(1):
             own = logits.gather(1, target.unsqueeze(1))
             distance = (logits.detach() - own.detach()).abs()
             distance = distance.scatter(1, target.unsqueeze(1), torch.inf)
             near = distance.topk(others, dim=1, largest=False).indices
-            away = logits.gather(1, near).mean(1) * context.number("strength")
+            away = logits.gather(1, near).mean(1) * strength
             rows.append(_gradient((own.squeeze(1) - away).sum(), start, create=False))
-    return _gradcams(torch.stack(rows, 1), activations)
+    return gradcam_maps(activations, rows)
 
 
 @method(
-    MethodRecord(
-        name="shapleycam",
-        title="ShapleyCAM",
-        shows="Where the channels are active that raise the target, counting how the effect changes"
-        " while the activations are built up.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy (g − ½ · ℋA)_c, g = ∂S/∂A,"
-        " ℋ = ∂²S/∂A²; then ReLU",
-        paper="Cai: CAMs as Shapley Value-based Explainers, The Visual Computer 2025",
-        url="https://arxiv.org/abs/2501.06261",
-        cost="what follows the layer, forward and twice backward, once more",
-        caveats="Where what follows the layer is piecewise linear (ReLU networks with logits as the"
-        " target) the second derivative is zero and this is Grad-CAM. The target is the one asked"
-        " for; the paper also proposes its own, of logit and probability together.",
-        relu=True,
-    ),
-    needs=Needs(passes="one forward after the layer and {targets} double backwards"),
+    "shapleycam",
+    title="ShapleyCAM",
+    shows="Where the channels are active that raise the target, counting how the effect changes"
+    " while the activations are built up.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy (g − ½ · ℋA)_c, g = ∂S/∂A,"
+    " ℋ = ∂²S/∂A²; then ReLU",
+    paper="Cai: CAMs as Shapley Value-based Explainers, The Visual Computer 2025",
+    url="https://arxiv.org/abs/2501.06261",
+    cost="what follows the layer, forward and twice backward, once more",
+    caveats="Where what follows the layer is piecewise linear (ReLU networks with logits as the"
+    " target) the second derivative is zero and this is Grad-CAM. The target is the one asked"
+    " for; the paper also proposes its own, of logit and probability together.",
+    relu=True,
+    needs=Needs(passes=Passes(backwards=2, after_layer=True)),
     kind="pass",
 )
 def shapleycam(context: PassContext) -> Tensor:
@@ -122,8 +115,8 @@ def shapleycam(context: PassContext) -> Tensor:
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
-            steep = _gradient(score.sum(), start, create=True)
-            along = (steep * start.detach()).sum()
+            gradient = _gradient(score.sum(), start, create=True)
+            along = (gradient * start.detach()).sum()
             try:
                 curved = _gradient(along, start, create=False)
             except RuntimeError as error:
@@ -133,8 +126,8 @@ def shapleycam(context: PassContext) -> Tensor:
                     "shapleycam needs second derivatives, and a step of the model has none"
                     f" ({error}); choose gradcam, which needs the first ones only"
                 ) from None
-            rows.append((steep - curved / 2).detach())
-    return _gradcams(torch.stack(rows, 1), activations)
+            rows.append((gradient - curved / 2).detach())
+    return gradcam_maps(activations, rows)
 
 
 class _WrittenOut(TorchFunctionMode):
@@ -169,10 +162,3 @@ def _gradient(score: Tensor, start: Tensor, *, create: bool) -> Tensor:
         score, start, retain_graph=True, create_graph=create, allow_unused=True
     )
     return torch.zeros_like(start) if found is None else found
-
-
-def _gradcams(gradients: Tensor, activations: Tensor) -> Tensor:
-    """Return Σ_c mean(g_c) A_c, (N, T, H, W), of gradients (N, T, C, H, W)."""
-    weights = gradients.mean((3, 4))
-    flat = torch.bmm(weights, activations.flatten(2))
-    return flat.view(*flat.shape[:2], *activations.shape[2:])

@@ -1,113 +1,97 @@
-"""Methods that weight every place of every channel by its own gradient, then sum the channels."""
+"""Methods that weight every position of every channel by its own gradient: a sum of channels."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
-
-_SHARED = "one backward, shared with every gradients gradient method"
+from exporter.maps.needs import Needs
+from exporter.maps.registry import method
+from exporter.maps.terms import Terms
 
 
 @method(
-    MethodRecord(
-        name="layercam",
-        title="LayerCAM",
-        shows="Where activations lie whose increase, at that very place, raises the target; sharp"
-        " at early layers too.",
-        formula="M(x,y) = Σ_c max(g_c(x,y), 0) · A_c(x,y), g = ∂S/∂A; then ReLU",
-        paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM: Exploring Hierarchical Class Activation"
-        " Maps for Localization, IEEE Transactions on Image Processing 2021",
-        url="https://doi.org/10.1109/TIP.2021.3089943",
-        cost=_SHARED,
-        caveats="Negative gradients are dropped, so what speaks against the target cannot be seen"
-        " and its support looks larger than it is.",
-        relu=True,
-    ),
+    "layercam",
+    title="LayerCAM",
+    shows="Where activations lie whose increase, at that very place, raises the target; sharp"
+    " at early layers too.",
+    formula="M(x,y) = Σ_c max(g_c(x,y), 0) · A_c(x,y), g = ∂S/∂A; then ReLU",
+    paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM: Exploring Hierarchical Class Activation"
+    " Maps for Localization, IEEE Transactions on Image Processing 2021",
+    url="https://doi.org/10.1109/TIP.2021.3089943",
+    caveats="Negative gradients are dropped, so what speaks against the target cannot be seen"
+    " and its support looks larger than it is.",
+    relu=True,
     needs=Needs(gradients=True),
     kind="map",
 )
-def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
+def layercam(terms: Terms) -> Tensor:
     """Return the activations weighted by their own positive gradients.
 
     M = Σ_c max(g_c, 0) A_c, and its definition ends in a ReLU (which matters only where activations
     can be negative). No epsilon. Source: Jiang et al. 2021.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Raw maps (N, H, W).
     """
-    return torch.relu(gradients).mul_(activations).sum(1)
+    return (terms.positive * terms.A).sum(1)
 
 
 @method(
-    MethodRecord(
-        name="hirescam",
-        title="HiResCAM",
-        shows="What each place adds to the target or takes from it, to first order; for a network"
-        " that ends in one linear layer, exactly.",
-        formula="M(x,y) = Σ_c g_c(x,y) · A_c(x,y), g = ∂S/∂A",
-        paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of"
-        " convolutional neural networks, arXiv 2020",
-        url="https://arxiv.org/abs/2011.08891",
-        cost=_SHARED,
-        caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
-        " activation, noisy where gradients are, and without the effect of biases. Where only a"
-        " layer normalisation over the channels reads a place, as it does the patches before a"
-        " ViT's last block, it is zero but for that layer's epsilon, and shows rounding.",
-        relu=False,
-    ),
+    "hirescam",
+    title="HiResCAM",
+    shows="What each place adds to the target or takes from it, to first order; for a network"
+    " that ends in one linear layer, exactly.",
+    formula="M(x,y) = Σ_c g_c(x,y) · A_c(x,y), g = ∂S/∂A",
+    paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of"
+    " convolutional neural networks, arXiv 2020",
+    url="https://arxiv.org/abs/2011.08891",
+    caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
+    " activation, noisy where gradients are, and without the effect of biases. Where only a"
+    " layer normalisation over the channels reads a place, as it does the patches before a"
+    " ViT's last block, it is zero but for that layer's epsilon, and shows rounding.",
     needs=Needs(gradients=True),
     kind="map",
 )
-def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
+def hirescam(terms: Terms) -> Tensor:
     """Return gradient times activation, summed over the channels.
 
     M = Σ_c g_c A_c. No ReLU in the definition, no epsilon. Source: Draelos and Carin 2020.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Raw maps (N, H, W).
     """
-    return (activations * gradients).sum(1)
+    return terms.Ag.sum(1)
 
 
 @method(
-    MethodRecord(
-        name="gradcam-elementwise",
-        title="Grad-CAM element-wise",
-        shows="What each place adds to the target, counting only the channels that add something.",
-        formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
-        paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
-        url="https://hdl.handle.net/11603/21053",
-        cost=_SHARED,
-        caveats="Never negative: contributions that would cancel within a place are not set off"
-        " against one another, so a place where evidence is mixed looks like support.",
-        relu=False,
-    ),
+    "gradcam-elementwise",
+    title="Grad-CAM element-wise",
+    shows="What each place adds to the target, counting only the channels that add something.",
+    formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
+    paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
+    url="https://hdl.handle.net/11603/21053",
+    caveats="Never negative: contributions that would cancel within a place are not set off"
+    " against one another, so a place where evidence is mixed looks like support.",
     needs=Needs(gradients=True),
     kind="map",
     aliases=("elementwise",),
 )
-def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcam_elementwise(terms: Terms) -> Tensor:
     """Return the positive part of gradient times activation, summed over the channels.
 
     M = Σ_c max(g_c A_c, 0): the ReLU stands inside the sum, so the map is never negative. No
     epsilon. Source: Pillai and Pirsiavash 2021.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Raw maps (N, H, W), none below 0.
     """
-    return (activations * gradients).relu_().sum(1)
+    return terms.Ag.clamp_min(0).sum(1)

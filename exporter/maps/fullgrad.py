@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,40 +11,32 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from exporter.maps.context import PassContext
-from exporter.maps.pixels import SIZE
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import method
 
 Receive = Callable[[int, Tensor], None]
 """Called with the number of a target and bias ⊙ gradient (N, C, …) of one call of one layer."""
 
 
 @method(
-    MethodRecord(
-        name="fullgrad",
-        title="FullGrad",
-        shows="Where the input and the biases of every convolution make up the target, whatever"
-        " their sign.",
-        formula="M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc), ψ(v) = up(minmax(|v|)), z"
-        " the output and b the bias of a convolution or batch normalisation (β − γ·μ/σ)",
-        paper="Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization,"
-        " NeurIPS 2019",
-        url="https://arxiv.org/abs/1905.00780",
-        cost="one forward and one backward to the input",
-        caveats="Absolute values say where, not for or against; each channel counts the same after"
-        " its rescaling, so a wide layer outweighs the input. The parts make up the target exactly"
-        " only in networks of ReLUs; biases of linear layers have no place and are left out.",
-        relu=False,
-        pixel=True,
-        settings={"rescale": "channel", "reduce": "sum", "size": SIZE},
-    ),
-    needs=Needs(
-        activations=False,
-        passes="one forward and {backwards} to the input through every layer with a bias",
-    ),
+    "fullgrad",
+    title="FullGrad",
+    shows="Where the input and the biases of every convolution make up the target, whatever"
+    " their sign.",
+    formula="M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc), ψ(v) = up(minmax(|v|)), z"
+    " the output and b the bias of a convolution or batch normalisation (β − γ·μ/σ)",
+    paper="Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization,"
+    " NeurIPS 2019",
+    url="https://arxiv.org/abs/1905.00780",
+    cost="one forward and one backward to the input",
+    caveats="Absolute values say where, not for or against; each channel counts the same after"
+    " its rescaling, so a wide layer outweighs the input. The parts make up the target exactly"
+    " only in networks of ReLUs; biases of linear layers have no place and are left out.",
+    pixel="sum",
+    needs=Needs(activations=False, passes=Passes(backwards=1)),
     kind="pass",
 )
-def fullgrad(context: PassContext) -> Tensor:
+def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channel") -> Tensor:
     """Return the full gradients of each target, one map.
 
     M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc). ψ takes the absolute value, rescales it
@@ -56,13 +48,14 @@ def fullgrad(context: PassContext) -> Tensor:
     section 3.1.
 
     Args:
-        context: the batch; setting ``rescale``: ``channel`` or ``none``.
+        context: the batch.
+        rescale: ``channel`` for the paper's ψ, or ``none``.
 
     Returns:
         (N, T, 1, H, W).
     """
     inputs = context.inputs
-    rescaled = context.settings["rescale"] != "none"
+    rescaled = rescale != "none"
     wide = torch.promote_types(inputs.dtype, torch.float32)
     # Thousands of terms in [0, 1] add up to far more than what they differ by; MPS has no float64.
     widest = wide if inputs.device.type == "mps" else torch.float64
@@ -131,10 +124,12 @@ class _Biases(TorchFunctionMode):
         if bias is not None:
             receive = self._receive
             if func is functional.linear:
-                output.register_hook(lambda steep: receive((steep.detach() * bias).flatten(1)))
+                output.register_hook(
+                    lambda gradient: receive((gradient.detach() * bias).flatten(1))
+                )
             else:
                 bias = bias.view(-1, *(1 for _ in output.shape[2:]))
-                output.register_hook(lambda steep: receive(steep.detach() * bias))
+                output.register_hook(lambda gradient: receive(gradient.detach() * bias))
         return output
 
 

@@ -2,72 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
-
-_SHARED = "one backward, shared with every other gradient method"
+from exporter.maps.needs import Needs
+from exporter.maps.registry import method
+from exporter.maps.terms import Terms
 
 
 @method(
-    MethodRecord(
-        name="gradcam",
-        title="Grad-CAM",
-        shows="Where the channels are active that, on average over the layer, raise the target.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy g_c(x,y), g = ∂S/∂A; then ReLU",
-        paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
-        " from Deep Networks via Gradient-based Localization, ICCV 2017",
-        url="https://arxiv.org/abs/1610.02391",
-        cost=_SHARED,
-        caveats="Averaging the gradient can light up places that the model did not use; at early"
-        " layers, where gradients change sign from place to place, little is left of them.",
-        relu=True,
-    ),
+    "gradcam",
+    title="Grad-CAM",
+    shows="Where the channels are active that, on average over the layer, raise the target.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy g_c(x,y), g = ∂S/∂A; then ReLU",
+    paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
+    " from Deep Networks via Gradient-based Localization, ICCV 2017",
+    url="https://arxiv.org/abs/1610.02391",
+    caveats="Averaging the gradient can light up places that the model did not use; at early"
+    " layers, where gradients change sign from place to place, little is left of them.",
+    relu=True,
     needs=Needs(gradients=True),
     kind="weights",
     aliases=("grad-cam",),
 )
-def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcam(terms: Terms) -> Tensor:
     """Return the spatial mean of each channel's gradient.
 
     w_c = mean over (x, y) of ∂S/∂A_c; M = Σ_c w_c A_c, and its definition ends in a ReLU. No
     epsilon. Source: Selvaraju et al. 2017, equations 1 and 2.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Channel weights (N, C).
     """
-    del activations
-    return gradients.mean((2, 3))
+    return terms.g.mean((2, 3))
 
 
 @method(
-    MethodRecord(
-        name="gradcam++",
-        title="Grad-CAM++",
-        shows="Like Grad-CAM from positive gradients only, each counting less the larger it is"
-        " and the more its channel is active; meant to keep several objects of a class in sight.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy α_c(x,y) · max(g_c(x,y), 0),"
-        " α_c = g_c² / (2·g_c² + g_c³·Σ_ab A_c(a,b)) = 1 / (2 + g_c·Σ_ab A_c(a,b)); then ReLU",
-        paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized"
-        " Gradient-Based Visual Explanations for Deep Convolutional Networks, WACV 2018",
-        url="https://arxiv.org/abs/1710.11063",
-        cost=_SHARED,
-        caveats="The score is taken to be the exponential of the logit, so the map depends on the"
-        " scale of the logits: at a small enough one α is 1/2 everywhere; where activations can be"
-        " negative, α can be negative or grow without bound.",
-        relu=True,
-    ),
+    "gradcam++",
+    title="Grad-CAM++",
+    shows="Like Grad-CAM from positive gradients only, each counting less the larger it is"
+    " and the more its channel is active; meant to keep several objects of a class in sight.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy α_c(x,y) · max(g_c(x,y), 0),"
+    " α_c = g_c² / (2·g_c² + g_c³·Σ_ab A_c(a,b)) = 1 / (2 + g_c·Σ_ab A_c(a,b)); then ReLU",
+    paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized"
+    " Gradient-Based Visual Explanations for Deep Convolutional Networks, WACV 2018",
+    url="https://arxiv.org/abs/1710.11063",
+    caveats="The score is taken to be the exponential of the logit, so the map depends on the"
+    " scale of the logits: at a small enough one α is 1/2 everywhere; where activations can be"
+    " negative, α can be negative or grow without bound.",
+    relu=True,
     needs=Needs(gradients=True),
     kind="weights",
     aliases=("gradcamplusplus",),
 )
-def gradcampp(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcampp(terms: Terms) -> Tensor:
     """Return the positive gradients of each channel, summed with Grad-CAM++'s coefficients.
 
     w_c = Σ_xy α_c max(g_c, 0), α_c = g_c² / (2 g_c² + g_c³ Σ_ab A_c(a, b)), computed as
@@ -79,35 +72,30 @@ def gradcampp(activations: Tensor, gradients: Tensor) -> Tensor:
     equations 7 and 19.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Channel weights (N, C).
     """
-    denominator = (gradients * activations.sum((2, 3), keepdim=True)).add_(2)
-    return finite_reciprocal(denominator).mul_(torch.relu(gradients)).sum((2, 3))
+    denominator = (terms.g * terms.total[..., None, None]).add_(2)
+    return finite_reciprocal(denominator).mul_(terms.positive).sum((2, 3))
 
 
 @method(
-    MethodRecord(
-        name="xgradcam",
-        title="XGrad-CAM",
-        shows="Like Grad-CAM, with the gradient averaged over where the channel is active.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy g_c(x,y)·A_c(x,y) / Σ_xy A_c(x,y);"
-        " then ReLU",
-        paper="Fu, Hu, Dong, Guo, Gao, Li: Axiom-based Grad-CAM: Towards Accurate Visualization and"
-        " Explanation of CNNs, BMVC 2020",
-        url="https://arxiv.org/abs/2008.02312",
-        cost=_SHARED,
-        caveats="Made for activations that are not negative: where a channel's positive and"
-        " negative activations nearly cancel, the division makes its weight huge.",
-        relu=True,
-    ),
+    "xgradcam",
+    title="XGrad-CAM",
+    shows="Like Grad-CAM, with the gradient averaged over where the channel is active.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy g_c(x,y)·A_c(x,y) / Σ_xy A_c(x,y); then ReLU",
+    paper="Fu, Hu, Dong, Guo, Gao, Li: Axiom-based Grad-CAM: Towards Accurate Visualization and"
+    " Explanation of CNNs, BMVC 2020",
+    url="https://arxiv.org/abs/2008.02312",
+    caveats="Made for activations that are not negative: where a channel's positive and"
+    " negative activations nearly cancel, the division makes its weight huge.",
+    relu=True,
     needs=Needs(gradients=True),
     kind="weights",
 )
-def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+def xgradcam(terms: Terms) -> Tensor:
     """Return each channel's gradient averaged with the activation as the weight.
 
     w_c = Σ_xy g_c A_c / Σ_xy A_c. No epsilon: w_c is 0 where Σ_xy A_c is exactly 0, as it is for a
@@ -115,16 +103,28 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     the end is in the authors' code (github.com/Fu0511/XGrad-CAM). Source: Fu et al. 2020.
 
     Args:
-        activations: A (N, C, H, W).
-        gradients: g = ∂S/∂A (N, C, H, W).
+        terms: of A and g = ∂S/∂A, (N, C, H, W).
 
     Returns:
         Channel weights (N, C).
     """
-    total = activations.sum((2, 3))
-    silent = total == 0
-    weights = (activations * gradients).sum((2, 3)) / total.masked_fill(silent, 1)
+    silent = terms.total == 0
+    weights = terms.Ag.sum((2, 3)) / terms.total.masked_fill(silent, 1)
     return weights.masked_fill_(silent, 0)
+
+
+def gradcam_maps(activations: Tensor, gradients: Iterable[Tensor]) -> Tensor:
+    """Return the Grad-CAM of one layer for several gradients.
+
+    Args:
+        activations: A (N, C, H, W).
+        gradients: T gradients (N, C, H, W), of whatever scores.
+
+    Returns:
+        Raw maps (N, T, H, W).
+    """
+    layers = [Terms(activations, gradient) for gradient in gradients]
+    return torch.stack([terms.weigh(gradcam(terms)) for terms in layers], 1)
 
 
 def finite_reciprocal(divisor: Tensor) -> Tensor:

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from exporter.maps.context import PassContext
-from exporter.maps.pixels import SIZE
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.needs import Needs, Passes, Sizes, Value
+from exporter.maps.registry import method
+
+
+def _forwards(settings: Mapping[str, Value], sizes: Sizes) -> int:
+    """Return a forward for each window, and one for the whole image."""
+    window, stride = float(settings["window"]), float(settings["stride"])
+    return 1 + len(_windows(sizes.height, sizes.width, window, stride))
 
 
 @method(
-    MethodRecord(
-        name="occlusion",
-        title="Occlusion",
-        shows="How far the target falls when a window of the image is covered.",
-        formula="M(x,y) = mean over the windows W that cover (x,y) of S(I) − S(I with W set to 0),"
-        " I the normalised input, so windows have the mean colour",
-        paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
-        url="https://arxiv.org/abs/1311.2901",
-        cost="a forward a window (49 at the default size), no backward",
-        caveats="It sees only what a window of this size can hide, evidence that is there twice is"
-        " missed, and a covered image is none that the model was trained on.",
-        relu=False,
-        pixel=True,
-        settings={"window": "0.25", "stride": "0.125", "reduce": "sum", "size": SIZE},
-    ),
+    "occlusion",
+    title="Occlusion",
+    shows="How far the target falls when a window of the image is covered.",
+    formula="M(x,y) = mean over the windows W that cover (x,y) of S(I) − S(I with W set to 0),"
+    " I the normalised input, so windows have the mean colour",
+    paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    url="https://arxiv.org/abs/1311.2901",
+    cost="a forward a window (49 at the default size), no backward",
+    caveats="It sees only what a window of this size can hide, evidence that is there twice is"
+    " missed, and a covered image is none that the model was trained on.",
+    pixel="sum",
     needs=Needs(
         activations=False,
-        passes="a forward for every window of {window}, {stride} apart (pixels, or below 1 a share"
-        " of the shorter side), covered with the mean colour",
+        passes=Passes(
+            forwards=_forwards,
+            per="window",
+            of="the image with that window covered",
+        ),
     ),
     kind="pass",
 )
-def occlusion(context: PassContext) -> Tensor:
+def occlusion(context: PassContext, window: float = 0.25, stride: float = 0.125) -> Tensor:
     """Return the mean fall of each target over the windows that cover a pixel.
 
     Windows begin at multiples of the stride, from the top left until one reaches the edge, where
@@ -45,34 +50,39 @@ def occlusion(context: PassContext) -> Tensor:
     2014, section 4.2.
 
     Args:
-        context: the batch; settings ``window`` and ``stride``, in pixels, or shares of the shorter
-            side if below 1.
+        context: the batch.
+        window: side of a window, in pixels, or if below 1 a share of the shorter side.
+        stride: pixels, or a share of the shorter side, from one window to the next.
 
     Returns:
         (N, T, 1, H, W).
     """
     inputs = context.inputs
     height, width = inputs.shape[-2:]
-    window, stride = (_pixels(context.number(n), min(height, width)) for n in ("window", "stride"))
-    places = [
-        (top, left)
-        for top in _starts(height, window, stride)
-        for left in _starts(width, window, stride)
-    ]
+    windows = _windows(height, width, window, stride)
     wide = torch.promote_types(inputs.dtype, torch.float32)
     whole = context.values(inputs).to(wide)
     falls = whole.new_zeros(*whole.shape, height, width)
     covers = whole.new_zeros(height, width)
-    for part in context.portions(len(places)):
-        covered = inputs.unsqueeze(0).repeat(len(places[part]), 1, 1, 1, 1)
-        for one, (top, left) in zip(covered, places[part], strict=True):
-            one[..., top : top + window, left : left + window] = 0
-        left_over = torch.split(context.values(covered.flatten(0, 1)), len(inputs))
-        for scores, (top, left) in zip(left_over, places[part], strict=True):
-            here = (slice(top, top + window), slice(left, left + window))
-            falls[..., *here] += (whole - scores)[..., None, None]
-            covers[here] += 1
+    for part in context.portions(len(windows)):
+        covered = inputs.unsqueeze(0).repeat(len(windows[part]), 1, 1, 1, 1)
+        for variant, (rows, columns) in zip(covered, windows[part], strict=True):
+            variant[..., rows, columns] = 0
+        scores = torch.split(context.values(covered.flatten(0, 1)), len(inputs))
+        for score, (rows, columns) in zip(scores, windows[part], strict=True):
+            falls[..., rows, columns] += (whole - score)[..., None, None]
+            covers[rows, columns] += 1
     return torch.div(falls, covers.clamp_min(1)).unsqueeze(2)
+
+
+def _windows(height: int, width: int, window: float, stride: float) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of every window."""
+    side, step = (_pixels(size, min(height, width)) for size in (window, stride))
+    return [
+        (slice(top, top + side), slice(left, left + side))
+        for top in _starts(height, side, step)
+        for left in _starts(width, side, step)
+    ]
 
 
 def _pixels(size: float, side: int) -> int:

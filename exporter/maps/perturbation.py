@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from exporter.maps.context import PassContext
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.needs import Needs, Passes, Sizes, Value
+from exporter.maps.registry import method
+from exporter.maps.terms import Terms
 
-_CHANNELS = {"channels": "0"}
+
+def _tried(settings: Mapping[str, Value], sizes: Sizes) -> int:
+    """Return how many channels are tried."""
+    return min(int(settings["channels"]) or sizes.channels, sizes.channels)
 
 
 @method(
-    MethodRecord(
-        name="scorecam",
-        title="Score-CAM",
-        shows="Where the channels are active that, used as a mask on the image, let the model see"
-        " the target.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w = softmax over channels of S(X ⊙ H_c), H_c ="
-        " min-max(up-sampled A_c); then ReLU",
-        paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM: Score-Weighted Visual"
-        " Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
-        url="https://arxiv.org/abs/1910.01279",
-        cost="no backward; one forward of the whole model a channel and image, at most 32 images"
-        " or one batch at once",
-        caveats="The softmax is taken of logits, so the map depends on their scale: nearly the mean"
-        " of the channels where logits are small, one channel alone where they are large. Masked"
-        " images are unlike any that the model was trained on.",
-        relu=True,
-        settings=_CHANNELS,
-    ),
-    needs=Needs(
-        passes="one forward a channel (the {channels} strongest; 0 is all) of masked images"
-    ),
+    "scorecam",
+    title="Score-CAM",
+    shows="Where the channels are active that, used as a mask on the image, let the model see"
+    " the target.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w = softmax over channels of S(X ⊙ H_c), H_c ="
+    " min-max(up-sampled A_c); then ReLU",
+    paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM: Score-Weighted Visual"
+    " Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
+    url="https://arxiv.org/abs/1910.01279",
+    cost="no backward; one forward of the whole model a channel and image, at most 32 images"
+    " or one batch at once",
+    caveats="The softmax is taken of logits, so the map depends on their scale: nearly the mean"
+    " of the channels where logits are small, one channel alone where they are large. Masked"
+    " images are unlike any that the model was trained on.",
+    relu=True,
+    needs=Needs(passes=Passes(forwards=_tried, per="channel", of="masked images")),
     kind="pass",
 )
-def scorecam(context: PassContext) -> Tensor:
+def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     """Return the channels weighted by the scores of the images seen through them.
 
     M = Σ_c w_c A_c with w = softmax_c(S(X ⊙ H_c)): S is the target's score itself (the logit, for a
@@ -45,19 +46,18 @@ def scorecam(context: PassContext) -> Tensor:
     U_c is A_c up-sampled bilinearly (corners not aligned) to the image, as equation 6 has it:
     up-sampled first, normalised then. The black baseline that the paper subtracts is the same for
     every channel and so has no part in the softmax. A channel that is the same everywhere has no
-    mask: zeros take its place. No epsilon. Definition ends in a ReLU.
-
-    Settings: ``channels``, how many are tried an image, those of the largest mean |A_c| (0: all);
-    the others have weight 0 and no part in the softmax. Source: Wang et al. 2020.
+    mask: zeros take its place. No epsilon. Definition ends in a ReLU. Source: Wang et al. 2020.
 
     Args:
         context: with activations A (N, C, h, w).
+        channels: how many are tried per image, those of the largest mean |A_c|; 0 tries all. The
+            others have weight 0 and no part in the softmax.
 
     Returns:
         Raw maps (N, T, h, w).
     """
     activations = _activations(context)
-    chosen = strongest(activations, context.whole("channels"))
+    chosen = strongest(activations, channels)
     number = len(activations)
     scores = []
     for part in context.portions(chosen.shape[1]):
@@ -70,49 +70,46 @@ def scorecam(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="ablationcam",
-        title="Ablation-CAM",
-        shows="Where the channels are active without which the model would say less of the target.",
-        formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = (y − y_c) / y, y_c = the score with channel c"
-        " set to 0; then ReLU",
-        paper="Ramaswamy, Desai: Ablation-CAM: Visual Explanations for Deep Convolutional Network"
-        " via Gradient-free Localization, WACV 2020",
-        url="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_"
-        "Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_"
-        "paper.html",
-        cost="no backward; what follows the layer runs once a channel and image, the layers before"
-        " it only where something leads around it; at most 32 images or one batch at once",
-        caveats="The division turns the map's sign where the score is negative; a channel that"
-        " another can stand in for weighs nothing. Where activations can be negative, zero is not"
-        " the absence of a channel.",
-        relu=True,
-        settings=_CHANNELS,
-    ),
+    "ablationcam",
+    title="Ablation-CAM",
+    shows="Where the channels are active without which the model would say less of the target.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = (y − y_c) / y, y_c = the score with channel c"
+    " set to 0; then ReLU",
+    paper="Ramaswamy, Desai: Ablation-CAM: Visual Explanations for Deep Convolutional Network"
+    " via Gradient-free Localization, WACV 2020",
+    url="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_"
+    "Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_"
+    "paper.html",
+    cost="no backward; what follows the layer runs once a channel and image, the layers before"
+    " it only where something leads around it; at most 32 images or one batch at once",
+    caveats="The division turns the map's sign where the score is negative; a channel that"
+    " another can stand in for weighs nothing. Where activations can be negative, zero is not"
+    " the absence of a channel.",
+    relu=True,
     needs=Needs(
-        passes="one forward after the layer a channel (the {channels} strongest; 0 is all)"
-        " without that channel"
+        passes=Passes(
+            forwards=_tried, per="channel", of="the layer without that channel", after_layer=True
+        )
     ),
     kind="pass",
 )
-def ablationcam(context: PassContext) -> Tensor:
+def ablationcam(context: PassContext, channels: int = 0) -> Tensor:
     """Return the channels weighted by the share of the score that goes with each.
 
     M = Σ_c w_c A_c with w_c = (y − y_c) / y: y is the target's score, y_c the score after channel c
     is set to zero everywhere, whatever its sign. Where y is exactly 0 the plain drop y − y_c is the
-    weight. No epsilon. Definition ends in a ReLU.
-
-    Settings: ``channels``, how many are taken away an image, those of the largest mean |A_c| (0:
-    all); the others have weight 0. Source: Ramaswamy and Desai 2020, equation 4.
+    weight. No epsilon. Definition ends in a ReLU. Source: Ramaswamy and Desai 2020, equation 4.
 
     Args:
         context: with activations A (N, C, h, w).
+        channels: how many are taken away per image, one at a time, those of the largest mean |A_c|;
+            0 tries all. The others have weight 0.
 
     Returns:
         Raw maps (N, T, h, w).
     """
     activations = _activations(context)
-    chosen = strongest(activations, context.whole("channels"))
+    chosen = strongest(activations, channels)
     number, channels = activations.shape[:2]
     numbers = torch.arange(channels, device=activations.device)
     with torch.no_grad():
@@ -152,7 +149,9 @@ def image_masks(channels: Tensor, inputs: Tensor) -> Tensor:
 
     Bilinear, corners not aligned; then min-max. A channel that is constant becomes 0.
     """
-    grown = F.interpolate(channels, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
+    grown = functional.interpolate(
+        channels, size=inputs.shape[-2:], mode="bilinear", align_corners=False
+    )
     lowest = grown.amin((2, 3), keepdim=True)
     span = grown.amax((2, 3), keepdim=True) - lowest
     return ((grown - lowest) / span.masked_fill(span == 0, 1)).to(inputs.dtype)
@@ -167,5 +166,4 @@ def _activations(context: PassContext) -> Tensor:
 def _weighted(weights: Tensor, chosen: Tensor, activations: Tensor) -> Tensor:
     """Return Σ_c w_c A_c (N, T, H, W) of weights (K, N, T) of the chosen channels (N, K)."""
     picked = taken(activations, chosen) if chosen.shape[1] < activations.shape[1] else activations
-    flat = torch.bmm(weights.permute(1, 2, 0), picked.flatten(2))
-    return flat.view(*flat.shape[:2], *activations.shape[2:])
+    return Terms(picked).weigh(weights.permute(1, 2, 0))

@@ -6,15 +6,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.maps.context import PassContext
-from exporter.maps.registry import Needs, method
-from exporter.records import MethodRecord
+from exporter.maps.gradient_weighted import gradcam_maps
+from exporter.maps.needs import Needs, Passes
+from exporter.maps.registry import method
 
-SIZE = "56"
-"""Places of a stored pixel map along the longer side of the input, averaged by area."""
-
-_ONE = "one forward and {backwards} to the input"
-_GUIDED = "one forward and {backwards} to the input through guided ReLUs"
-_DECONVNET = "one forward and {backwards} to the input through deconvnet ReLUs"
+_OWN = Passes(backwards=1, shared=True)
+_GUIDED = Passes(backwards=1, relu_rule="guided", shared=True)
+_DECONVNET = Passes(backwards=1, relu_rule="deconvnet", shared=True)
 _NO_RELU = (
     " ReLU and ReLU6 are what the rule changes: with SiLU, GELU or Hardswish it is the"
     " plain gradient."
@@ -22,22 +20,18 @@ _NO_RELU = (
 
 
 @method(
-    MethodRecord(
-        name="saliency",
-        title="Saliency (gradient)",
-        shows="How much the target would change if a pixel changed a little.",
-        formula="M_c(x,y) = ∂S/∂I_c(x,y), I the normalised input; stored: max_c |M_c|",
-        paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks: Visualising Image"
-        " Classification Models and Saliency Maps, ICLR workshop 2014",
-        url="https://arxiv.org/abs/1312.6034",
-        cost="one forward and one backward to the input, shared with Input × gradient",
-        caveats="It says where the target is sensitive, not what it is made of; gradients of deep"
-        " networks are noisy, and strided layers print a pattern on them.",
-        relu=False,
-        pixel=True,
-        settings={"reduce": "max-abs", "size": SIZE},
-    ),
-    needs=Needs(activations=False, passes=_ONE),
+    "saliency",
+    title="Saliency (gradient)",
+    shows="How much the target would change if a pixel changed a little.",
+    formula="M_c(x,y) = ∂S/∂I_c(x,y), I the normalised input; stored: max_c |M_c|",
+    paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks: Visualising Image"
+    " Classification Models and Saliency Maps, ICLR workshop 2014",
+    url="https://arxiv.org/abs/1312.6034",
+    cost="one forward and one backward to the input, shared with Input × gradient",
+    caveats="It says where the target is sensitive, not what it is made of; gradients of deep"
+    " networks are noisy, and strided layers print a pattern on them.",
+    pixel="max-abs",
+    needs=Needs(activations=False, passes=_OWN),
     kind="pass",
     aliases=("gradient", "vanillagradient"),
 )
@@ -57,23 +51,19 @@ def saliency(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="inputxgradient",
-        title="Input × gradient",
-        shows="What each pixel adds to the target or takes from it, to first order around black"
-        " (the mean colour).",
-        formula="M_c(x,y) = I_c(x,y) · ∂S/∂I_c(x,y), I the normalised input; stored: Σ_c M_c",
-        paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box: Learning Important"
-        " Features Through Propagating Activation Differences, arXiv 2016",
-        url="https://arxiv.org/abs/1605.01713",
-        cost="one forward and one backward to the input, shared with Saliency",
-        caveats="Pixels of the mean colour, which are 0 after normalisation, get nothing whatever"
-        " they mean; it is as noisy as the gradient.",
-        relu=False,
-        pixel=True,
-        settings={"reduce": "sum", "size": SIZE},
-    ),
-    needs=Needs(activations=False, passes=_ONE),
+    "inputxgradient",
+    title="Input × gradient",
+    shows="What each pixel adds to the target or takes from it, to first order around black"
+    " (the mean colour).",
+    formula="M_c(x,y) = I_c(x,y) · ∂S/∂I_c(x,y), I the normalised input; stored: Σ_c M_c",
+    paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box: Learning Important"
+    " Features Through Propagating Activation Differences, arXiv 2016",
+    url="https://arxiv.org/abs/1605.01713",
+    cost="one forward and one backward to the input, shared with Saliency",
+    caveats="Pixels of the mean colour, which are 0 after normalisation, get nothing whatever"
+    " they mean; it is as noisy as the gradient.",
+    pixel="sum",
+    needs=Needs(activations=False, passes=_OWN),
     kind="pass",
     aliases=("gradientxinput", "gradxinput", "inputxgrad"),
 )
@@ -92,22 +82,17 @@ def inputxgradient(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="guidedbackprop",
-        title="Guided backpropagation",
-        shows="The fine structure of the image that excites the units which raise the target.",
-        formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[x > 0]·[g > 0]; stored: max_c |M_c|",
-        paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity: The All"
-        " Convolutional Net, ICLR workshop 2015",
-        url="https://arxiv.org/abs/1412.6806",
-        cost="one forward and one backward to the input with its own rule, shared with Guided"
-        " Grad-CAM",
-        caveats="It mostly reconstructs edges of the image and hardly depends on the class or the"
-        " last layers' weights (Adebayo et al. 2018)." + _NO_RELU,
-        relu=False,
-        pixel=True,
-        settings={"reduce": "max-abs", "size": SIZE},
-    ),
+    "guidedbackprop",
+    title="Guided backpropagation",
+    shows="The fine structure of the image that excites the units which raise the target.",
+    formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[x > 0]·[g > 0]; stored: max_c |M_c|",
+    paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity: The All"
+    " Convolutional Net, ICLR workshop 2015",
+    url="https://arxiv.org/abs/1412.6806",
+    cost="one forward and one backward to the input with its own rule, shared with Guided Grad-CAM",
+    caveats="It mostly reconstructs edges of the image and hardly depends on the class or the"
+    " last layers' weights (Adebayo et al. 2018)." + _NO_RELU,
+    pixel="max-abs",
     needs=Needs(activations=False, passes=_GUIDED),
     kind="pass",
     aliases=("guidedbackpropagation", "guidedbp"),
@@ -128,20 +113,16 @@ def guidedbackprop(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="deconvnet",
-        title="Deconvnet",
-        shows="What the target's units look back at, whether or not they fired on this image.",
-        formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[g > 0]; stored: max_c |M_c|",
-        paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
-        url="https://arxiv.org/abs/1311.2901",
-        cost="one forward and one backward to the input with a rule of its own",
-        caveats="Without the switches of max pooling it would not depend on the image at all; it"
-        " shows edges rather than evidence." + _NO_RELU,
-        relu=False,
-        pixel=True,
-        settings={"reduce": "max-abs", "size": SIZE},
-    ),
+    "deconvnet",
+    title="Deconvnet",
+    shows="What the target's units look back at, whether or not they fired on this image.",
+    formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[g > 0]; stored: max_c |M_c|",
+    paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    url="https://arxiv.org/abs/1311.2901",
+    cost="one forward and one backward to the input with a rule of its own",
+    caveats="Without the switches of max pooling it would not depend on the image at all; it"
+    " shows edges rather than evidence." + _NO_RELU,
+    pixel="max-abs",
     needs=Needs(activations=False, passes=_DECONVNET),
     kind="pass",
     aliases=("deconvolution", "deconv"),
@@ -162,29 +143,25 @@ def deconvnet(context: PassContext) -> Tensor:
 
 
 @method(
-    MethodRecord(
-        name="guidedgradcam",
-        title="Guided Grad-CAM",
-        shows="Guided backpropagation's fine structure, only where Grad-CAM finds the class.",
-        formula="M = G ⊙ up(max(Σ_c w_c·A_c, 0)), G guided backpropagation, w_c Grad-CAM's weights"
-        " at the last layer explained, up bilinear; stored: max_c |M_c|",
-        paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
-        " from Deep Networks via Gradient-based Localization, ICCV 2017",
-        url="https://arxiv.org/abs/1610.02391",
-        cost="Grad-CAM's backward and guided backpropagation's, both shared",
-        caveats="The fine structure is guided backpropagation's, so edges; only the choice of"
-        " places belongs to the class.",
-        relu=False,
-        pixel=True,
-        settings={"reduce": "max-abs", "size": SIZE},
-    ),
+    "guidedgradcam",
+    title="Guided Grad-CAM",
+    shows="Guided backpropagation's fine structure, only where Grad-CAM finds the class.",
+    formula="M = G ⊙ up(max(Σ_c w_c·A_c, 0)), G guided backpropagation, w_c Grad-CAM's weights"
+    " at the last layer explained, up bilinear; stored: max_c |M_c|",
+    paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
+    " from Deep Networks via Gradient-based Localization, ICCV 2017",
+    url="https://arxiv.org/abs/1610.02391",
+    cost="Grad-CAM's backward and guided backpropagation's, both shared",
+    caveats="The fine structure is guided backpropagation's, so edges; only the choice of"
+    " places belongs to the class.",
+    pixel="max-abs",
     needs=Needs(gradients=True, passes=_GUIDED),
     kind="pass",
 )
 def guidedgradcam(context: PassContext) -> Tensor:
     """Return guided backpropagation times the rectified Grad-CAM, up-sampled to the input.
 
-    M = G ⊙ up(ReLU(Σ_c w_c A_c)), w_c the mean of ∂S/∂A_c over places, ``up`` bilinear with
+    M = G ⊙ up(ReLU(Σ_c w_c A_c)), w_c the spatial mean of ∂S/∂A_c, ``up`` bilinear with
     align_corners=False; no epsilon. Source: Selvaraju et al. 2017, section 3.2.
 
     Args:
@@ -195,7 +172,6 @@ def guidedgradcam(context: PassContext) -> Tensor:
     """
     assert context.activations is not None
     assert context.gradients is not None
-    weights = context.gradients.mean((3, 4))
-    maps = (weights[..., None, None] * context.activations).sum(2).transpose(0, 1).relu()
+    maps = gradcam_maps(context.activations, context.gradients).relu()
     large = functional.interpolate(maps, size=context.inputs.shape[-2:], mode="bilinear")
     return large.unsqueeze(2) * context.input_gradients(rule="guided")

@@ -1,69 +1,49 @@
 """The registry of map methods: one function and one decorator each.
 
-A method is a pure function over tensors that capture hands over: activations A (N, C, H, W), the
-gradient g of the target with respect to them (N, C, H, W), or the rows of a linear classifier
-(N, C). One that has to run the model itself is given a `PassContext` instead. It gives a raw,
-signed map; what it shows, its formula and whether its definition ends in a ReLU are data on the
-method, applied by whoever draws it.
+A method is a function of the `Terms` of a layer; one that has to run the model itself is given a
+`PassContext` instead. It gives a raw, signed map; what it shows, its formula and whether its
+definition ends in a ReLU are data on the method, applied by whoever draws it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
+from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
+from exporter.maps.needs import Counts, Needs, Sizes, Value
+from exporter.maps.settings import Setting, settings_of, store_settings
 from exporter.records import MethodRecord
 
 Kind = Literal["weights", "map", "pass"]
 Compute = Callable[..., Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a method is computed from.
-
-    Attributes:
-        activations: the layer's output.
-        gradients: the target's gradient at the layer, so a backward pass.
-        classifier: the target's rows of the linear layer that follows global average pooling.
-        passes: for a method that runs the model itself, what it runs, in words that fill in its
-            settings, ``{targets}`` (2) and ``{backwards}`` ("2 backwards"): "one forward and
-            {backwards} through guided ReLUs". Methods with the same words share those passes.
-        attention: the attention weights of every block of a transformer.
-    """
-
-    activations: bool = True
-    gradients: bool = False
-    classifier: bool = False
-    passes: str = ""
-    attention: bool = False
+ComputeT = TypeVar("ComputeT", bound=Compute)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One registered map method.
+    """One registered map method, called as ``method(terms)`` or ``method(context)``.
 
     Attributes:
         name: registry name, such as ``gradcam++``.
-        record: what a report says of it.
+        record: what a report says of it; its settings are text.
         needs: what it is computed from.
-        kind: ``weights``: ``compute`` gives channel weights (N, C) and the map is Σ_c w_c A_c, done
-            for several methods in one product; ``map``: ``compute`` gives the map (N, H, W);
-            ``pass``: ``compute`` is given a `PassContext` and gives (N, T, h, w), or
-            (N, T, C, H, W) where ``record.pixel``.
-        compute: called as ``compute(activations, other)``, where ``other`` is the gradients, the
-            classifier's rows (N, C), or None, as ``needs`` says; ``compute(context)`` for a pass.
-            Each image is computed by itself.
+        kind: ``weights``: it gives channel weights (N, C) and the map is Σ_c w_c A_c, done for
+            several methods in one product; ``map``: it gives the map (N, H, W); ``pass``: it is
+            given a `PassContext` and gives (N, T, h, w), or (N, T, C, H, W) where ``record.pixel``.
+        compute: the function. Each image is computed by itself.
         channelwise: whether the channels do not see one another: the weight of a channel depends on
-            that channel alone, or the map is a sum over channels of maps of one channel each. Such
-            a method is computed on slices of channels that stay in the processor's cache.
+            that channel alone, or the map is a sum over channels of maps of one channel each.
         aliases: other names that are understood.
         fuse: how the maps of the layers become its one map; ``""`` where each layer has its own.
+        declared: its settings, those of the function first.
+        settings: their values.
     """
 
     name: str
@@ -74,6 +54,19 @@ class Method:
     channelwise: bool = True
     aliases: tuple[str, ...] = ()
     fuse: str = ""
+    declared: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+    def __call__(self, given: object) -> Tensor:
+        """Compute it from a layer's `Terms`, or from a `PassContext`, with its settings."""
+        return self.compute(given, **self.own_settings)
+
+    @property
+    def own_settings(self) -> dict[str, Value]:
+        """The settings of the function, without those of the store."""
+        return {
+            name: value for name, value in self.settings.items() if not self.declared[name].of_store
+        }
 
     @property
     def at_layers(self) -> bool:
@@ -89,58 +82,114 @@ class Method:
     def only_forward(self) -> bool:
         """Whether it takes forwards and the outputs of layers alone, of any modules."""
         needs = self.needs
-        backward = needs.gradients or "backward" in needs.passes
+        backward = needs.gradients or (needs.passes is not None and needs.passes.backwards != 0)
         return not (backward or needs.classifier or needs.attention)
 
-    def passes(self, targets: int) -> str:
+    def counts(self, sizes: Sizes, targets: int = 1) -> Counts:
+        """Return how many passes of its own it runs on one image, at one layer."""
+        passes = self.needs.passes
+        return passes.counts(self.settings, sizes, targets) if passes else Counts(0, 0)
+
+    def sentence(self, targets: int = 1) -> str:
         """Say which passes of its own it runs; ``""`` for none."""
-        backwards = "one backward" if targets == 1 else f"{targets} backwards"
-        return self.needs.passes.format(
-            targets=targets, backwards=backwards, **self.record.settings
-        )
+        passes, attention = self.needs.passes, self.needs.attention
+        return passes.sentence(self.own_settings, targets, attention=attention) if passes else ""
 
 
 _REGISTERED: dict[str, Method] = {}
 
 METHODS: Mapping[str, Method] = MappingProxyType(_REGISTERED)
-"""Every method by name, in the order in which they are listed to people."""
+"""Every registered method by name, in the order in which they are listed to people."""
 
 
 def method(
-    record: MethodRecord,
+    name: str,
     *,
-    needs: Needs,
+    title: str = "",
+    shows: str,
+    formula: str,
     kind: Kind,
+    needs: Needs = Needs(),  # noqa: B008 - frozen
+    relu: bool = False,
+    paper: str = "",
+    url: str = "",
+    cost: str = "",
+    caveats: str = "",
     channelwise: bool = True,
     aliases: Iterable[str] = (),
     fuse: str = "",
-) -> Callable[[Compute], Compute]:
+    pixel: str = "",
+) -> Callable[[ComputeT], ComputeT]:
     """Register a map method; used as a decorator, it returns the function unchanged.
 
+    The function's parameters after the first are the method's settings: they have defaults, numbers
+    or one of the words of a ``Literal``.
+
     Args:
-        record: what a report says of it; ``record.name`` becomes the registry name.
-        needs: what the function is computed from.
+        name: registry name, which ``--map`` and `compute_maps` understand.
+        title: name as a paper writes it; the registry name if left out.
+        shows: what the map shows, one sentence.
+        formula: the formula, in Unicode text.
         kind: ``weights`` if the function gives (N, C) channel weights, ``map`` if (N, H, W),
             ``pass`` if it runs the model itself.
+        needs: what the function is computed from; the activations alone if left out.
+        relu: whether the definition ends in a ReLU, which the function leaves out.
+        paper: authors, title, venue, year.
+        url: where to find the paper.
+        cost: what it costs, in words; said of the needs if left out.
+        caveats: how it misleads, in a sentence or two.
         channelwise: whether the channels do not see one another (see `Method`).
         aliases: other names that are understood, besides those that differ in case or punctuation.
         fuse: ``mean``, ``max`` or ``product`` for a method whose one map is that of all layers
             fused; ``""`` for one with a map at each.
+        pixel: for a map at the input's resolution, how its channels become the one that is stored:
+            ``sum``, ``sum-abs`` or ``max-abs``.
 
     Raises:
-        MapError: if the name, or an alias, is already taken.
+        MapError: if the name, or an alias, is already taken, or a setting has no default.
+
+    Examples:
+        >>> @method(  # doctest: +SKIP
+        ...     "maxgrad",
+        ...     shows="Where the channels are active whose gradient is large somewhere.",
+        ...     formula="M = Σ_c w_c · A_c, w_c = max_xy g_c",
+        ...     kind="weights",
+        ...     needs=Needs(gradients=True),
+        ... )
+        ... def maxgrad(terms: Terms) -> Tensor:
+        ...     return terms.g.amax((2, 3))
     """
 
-    def register(compute: Compute) -> Compute:
-        new = Method(record.name, record, needs, kind, compute, channelwise, tuple(aliases), fuse)
-        taken = _spellings()
-        for name in (new.name, *new.aliases):
-            if (other := taken.get(_plain(name))) is not None:
-                raise MapError(
-                    f"the map {new.name!r} cannot be registered: {name!r} already means {other!r};"
-                    " choose another name"
-                )
-        _REGISTERED[new.name] = new
+    def register(compute: ComputeT) -> ComputeT:
+        declared = settings_of(compute, name) | (store_settings(pixel) if pixel else {})
+        values = {setting: entry.default for setting, entry in declared.items()}
+        record = MethodRecord(
+            name=name,
+            title=title or name,
+            shows=shows,
+            formula=formula,
+            paper=paper,
+            url=url,
+            cost=cost or needs.cost,
+            caveats=caveats,
+            relu=relu,
+            pixel=bool(pixel),
+            settings=_text(values),
+        )
+        new = Method(
+            name=name,
+            record=record,
+            needs=needs,
+            kind=kind,
+            compute=compute,
+            channelwise=channelwise,
+            aliases=tuple(aliases),
+            fuse=fuse,
+            declared=declared,
+            settings=values,
+        )
+        _check_name(new)
+        _REGISTERED[name] = new
         return compute
 
     return register
@@ -150,64 +199,104 @@ def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
     """Look up methods by name or alias, each once, in the order asked for.
 
     Case, ``-``, ``_`` and spaces do not matter, and a ``+`` may be written ``p`` or ``plus``. What
-    follows a colon changes the method's settings.
+    follows a colon changes the method's settings. Methods that are not registered yet are looked
+    for among the plug-ins, and may be named by where their function stands.
 
     Args:
-        names: such as ``["gradcam", "GradCAM++", "smoothgrad:samples=8,noise=0.1"]``; a single
-            string is one name.
+        names: such as ``["gradcam", "GradCAM++", "smoothgrad:samples=8,noise=0.1"]``, or
+            ``path/file.py:function``; a single string is one name.
 
     Returns:
-        The methods; the record of each has the settings that will be used.
+        The methods, with the settings that will be used.
 
     Raises:
         MapError: if a name or setting is unknown, with those that are close, or if a setting's
             value is not of its kind.
+        ConfigError: if a plug-in cannot be loaded.
 
     Examples:
-        >>> [found.name for found in get_methods(["Grad-CAM", "gradcampp", "eigen_cam"])]
+        >>> [method.name for method in get_methods(["Grad-CAM", "gradcampp", "eigen_cam"])]
         ['gradcam', 'gradcam++', 'eigencam']
     """
-    spellings = _spellings()
-    found: dict[str, Method] = {}
-    for name in (names,) if isinstance(names, str) else names:
-        called, _, settings = str(name).partition(":")
-        known = spellings.get(_plain(called))
-        if known is None:
-            raise MapError(f"no map is called {called!r}; {choices(called, METHODS, limit=20)}")
-        found[known] = _set(METHODS[known], settings) if settings else METHODS[known]
-    return tuple(found.values())
+    methods: dict[str, Method] = {}
+    for text in (names,) if isinstance(names, str) else names:
+        wanted, settings = _look_up(str(text))
+        methods[wanted.name] = _set(wanted, settings) if settings else wanted
+    return tuple(methods.values())
+
+
+def all_methods() -> Mapping[str, Method]:
+    """Return every method by name, those of installed plug-ins (entry points) included.
+
+    Raises:
+        ConfigError: if a plug-in cannot be loaded.
+        MapError: if a plug-in's name is already taken.
+    """
+    for entry in plugins(MAPS).values():
+        load_plugin(entry)
+    return METHODS
+
+
+def _look_up(text: str) -> tuple[Method, str]:
+    """Return the method that a text names, and what it says of the settings."""
+    called, _, settings = text.partition(":")
+    known = _spellings().get(_plain(called))
+    reference = re.fullmatch(r"(.+\.py:\w+|[\w.]+:\w+)(?::(.*))?", text)
+    if known is None and reference:
+        return _by_reference(reference[1]), reference[2] or ""
+    if known is None:
+        all_methods()
+        known = _spellings().get(_plain(called))
+    if known is None:
+        raise MapError(f"no map is called {called!r}; {choices(called, METHODS, limit=20)}")
+    return METHODS[known], settings
+
+
+def _by_reference(reference: str) -> Method:
+    function = load_reference(reference, "map", MapError)
+    for entry in METHODS.values():
+        if entry.compute is function:
+            return entry
+    raise MapError(f"{reference!r} is not a map; decorate the function with @exporter.method(…)")
 
 
 def _set(method: Method, text: str) -> Method:
     """Return the method with the settings written as ``name=value,name=value``."""
-    settings = dict(method.record.settings)
+    settings = dict(method.settings)
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in settings:
             there = choices(name, settings) if settings else "it has none"
             raise MapError(f"the map {method.name!r} has no setting {name!r}; {there}")
-        wrong = _wrong(settings[name], value)
-        if wrong:
+        declared = method.declared[name]
+        try:
+            settings[name] = declared.parse(value)
+        except ValueError:
             raise MapError(
-                f"the setting {name!r} of {method.name!r} is {value!r}; give {wrong},"
-                f" such as {settings[name]}"
+                f"the setting {name!r} of {method.name!r} is {value!r}; give {declared.wanted}"
+            ) from None
+    record = replace(method.record, settings=_text(settings))
+    return replace(method, record=record, settings=settings)
+
+
+def _text(settings: Mapping[str, Value]) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}
+
+
+def _check_name(new: Method) -> None:
+    """Refuse a name that is taken; the same function defined again replaces itself."""
+    taken = _spellings()
+    for name in (new.name, *new.aliases):
+        other = taken.get(_plain(name))
+        if other is not None and not _same_function(METHODS[other].compute, new.compute):
+            raise MapError(
+                f"the map {new.name!r} cannot be registered: {name!r} already means {other!r};"
+                " choose another name"
             )
-        settings[name] = value
-    return replace(method, record=replace(method.record, settings=settings))
 
 
-def _wrong(like: str, value: str) -> str:
-    """Return what kind of value is right, or ``""`` where this one is."""
-    for kind, word in ((int, "a whole number that is not negative"), (float, "a number")):
-        try:
-            kind(like)
-        except ValueError:
-            continue
-        try:
-            return "" if kind(value) >= 0 else word
-        except ValueError:
-            return word
-    return "" if value else "a word"
+def _same_function(one: Compute, other: Compute) -> bool:
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 def _plain(name: str) -> str:

@@ -42,15 +42,15 @@ def first_eigenvector(gram: Tensor, *, krylov: bool | None = None) -> Tensor:
         krylov = gram.device.type == "cpu" and gram.dtype == torch.float32
     if not krylov or gram.shape[-1] <= DIRECT_SIZE:
         return _by_squaring(gram)
-    places = torch.arange(1, gram.shape[-1] + 1, device=gram.device, dtype=gram.dtype)
+    positions = torch.arange(1, gram.shape[-1] + 1, device=gram.device, dtype=gram.dtype)
     # No pattern of a real layer is orthogonal to this one, and it is the same on every machine.
-    vectors = _unit(gram @ torch.cos(places * places))
+    vectors = unit(gram @ torch.cos(positions * positions))
     for _ in range(KRYLOV_CYCLES):
         # One matrix at a time: it stays in the cache for all the products with it.
         spaces = [_krylov_space(*pair) for pair in zip(gram, vectors, strict=True)]
         basis, images = (torch.stack(parts) for parts in zip(*spaces, strict=True))
         ritz = _by_squaring(torch.bmm(basis, images.mT))
-        vectors = _unit(torch.bmm(ritz[:, None], basis).squeeze(1))
+        vectors = unit(torch.bmm(ritz[:, None], basis).squeeze(1))
     return vectors
 
 
@@ -64,7 +64,7 @@ def _by_squaring(matrix: Tensor) -> Tensor:
         matrix, spare = spare, matrix
     # Every column is now the eigenvector times one of its entries: the largest keeps most digits.
     column = matrix.diagonal(dim1=1, dim2=2).argmax(1)[:, None, None]
-    return _unit(matrix.gather(1, column.expand(-1, 1, matrix.shape[1])).squeeze(1))
+    return unit(matrix.gather(1, column.expand(-1, 1, matrix.shape[1])).squeeze(1))
 
 
 def _krylov_space(gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,8 @@ def _krylov_space(gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return basis, images
 
 
-def _unit(vector: Tensor) -> Tensor:
+def unit(vector: Tensor) -> Tensor:
+    """Return vectors (…, n) of length 1, zeros of zeros."""
     return vector / _nonzero(torch.linalg.vector_norm(vector, dim=-1, keepdim=True))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from exporter.capture import capture, follows_alone, guest
 from exporter.explain import Explainer
 from exporter.explain.passes import Runner, stored_pixels
-from exporter.maps import Method, Needs, PassContext
+from exporter.maps import Method, Needs, PassContext, Passes
+from exporter.maps.settings import store_settings
 from exporter.records import MethodRecord
 from exporter.targets import Target
 
@@ -22,9 +23,12 @@ TARGETS = torch.tensor([[1, 0], [4, 2], [2, 3]])
 
 def made(compute: Callable[[PassContext], Tensor], **record: Any) -> Method:
     """A method that is not registered."""
+    settings = record.pop("settings", {})
     said = MethodRecord("mine", "t", "s", "f", "p", "u", "c", "c", relu=False, **record)
-    needs = Needs(activations=not said.pixel, gradients=not said.pixel, passes="{targets} runs")
-    return Method("mine", said, needs, "pass", compute)
+    needs = Needs(activations=not said.pixel, gradients=not said.pixel, passes=Passes(backwards=1))
+    declared = store_settings("sum") if said.pixel else {}
+    values = {name: entry.default for name, entry in declared.items()} | settings
+    return Method("mine", said, needs, "pass", compute, declared=declared, settings=values)
 
 
 def scorer(output: Tensor, images: slice) -> Tensor:
@@ -148,7 +152,7 @@ def test_a_layer_method_takes_its_place_among_the_others(model: nn.Module, image
         target=Target("top", k=2),
     )
     assert [step.sentence for step in explainer.passes[1:]] == [
-        "2 runs for mine",
+        "one forward and 2 backwards to the input for mine",
         "one forward and 2 backwards to the input for saliency",
     ]
     found = explainer(images, torch.full((3,), -1)).to_host()
@@ -163,10 +167,10 @@ def test_a_layer_method_takes_its_place_among_the_others(model: nn.Module, image
 
 @pytest.mark.parametrize(
     ("size", "reduce", "shape"),
-    [("6", "sum", (4, 6)), ("0", "max-abs", (8, 12)), ("40", "sum-abs", (8, 12))],
+    [(6, "sum", (4, 6)), (0, "max-abs", (8, 12)), (40, "sum-abs", (8, 12))],
 )
 def test_what_the_store_keeps_of_a_pixel_map(
-    size: str, reduce: str, shape: tuple[int, int]
+    size: int, reduce: str, shape: tuple[int, int]
 ) -> None:
     values = torch.randn(2, 1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     method = made(lambda _: values, pixel=True, settings={"size": size, "reduce": reduce})
@@ -174,7 +178,7 @@ def test_what_the_store_keeps_of_a_pixel_map(
     (found,) = group["mine"]
     assert found.shape == (2, *shape)
     one = {"sum": values.sum(2), "max-abs": values.abs().amax(2), "sum-abs": values.abs().sum(2)}
-    if size == "6":
+    if size == 6:
         expected = one[reduce][:, 0].reshape(2, 4, 2, 6, 2).mean((2, 4))
         torch.testing.assert_close(found, expected)
     else:

@@ -19,7 +19,7 @@ def sections() -> str:
         sources = {"activations": needs.activations, "gradients": needs.gradients}
         sources["the classifier's weights"] = needs.classifier
         sources["attention weights"] = needs.attention
-        sources["passes of its own"] = bool(needs.passes)
+        sources["passes of its own"] = needs.passes is not None
         ends = "yes" if record.relu else "no"
         parts.append(
             f"### {record.title} (`{name}`)\n\n{record.shows}\n\n"

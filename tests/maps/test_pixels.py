@@ -20,6 +20,7 @@ from exporter import compute_maps
 from exporter.errors import MapError
 from exporter.maps import METHODS, PassContext, get_methods
 from exporter.maps.fullgrad import full_gradients
+from exporter.maps.needs import Sizes
 
 attr = pytest.importorskip("captum.attr")
 basic_models = pytest.importorskip("captum.testing.helpers.basic_models")
@@ -441,7 +442,11 @@ def test_settings_are_written_after_the_name() -> None:
         "noise": "0.3"
     }
     assert METHODS["smoothgrad"].record.settings["samples"] == "16"
-    assert found.passes(2) == "8 forwards and 2 backwards of each, of noisy images"
+    assert found.settings == {"samples": 8, "noise": 0.3, "reduce": "max-abs", "size": 56}
+    assert found.counts(Sizes(), targets=2) == (8, 16)
+    assert found.sentence(2) == (
+        "8 forwards of noisy images and, for each, 2 backwards to the input (samples=8, noise=0.3)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -451,6 +456,9 @@ def test_settings_are_written_after_the_name() -> None:
         ("smoothgrad:samples=2.5", "'samples' of 'smoothgrad' is '2.5'; give a whole number"),
         ("smoothgrad:noise=much", "is 'much'; give a number"),
         ("smoothgrad:noise=-1", "is '-1'; give a number"),
+        ("smoothgrad:noise=inf", "is 'inf'; give a number that is not negative, such as 0.15"),
+        ("saliency:reduce=mean", "is 'mean'; give one of sum, sum-abs, max-abs"),
+        ("fullgrad:rescale=layer", "is 'layer'; give one of channel, none"),
         ("gradcam:samples=3", "'gradcam' has no setting 'samples'; it has none"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exporter.maps import METHODS, channel_maps
+from exporter.maps import METHODS, Terms, channel_maps
 from exporter.maps.registry import Method
 
 # Those that run the model themselves have tests of their own: there is no formula of (A, g) alone.
@@ -98,11 +98,11 @@ def test_scale_of_the_logits_does_not_matter(
 def test_gradcam_plus_plus_neither_overflows_nor_vanishes(dtype: torch.dtype) -> None:
     """At small logits α is 1/2 everywhere; the paper's g² and g³ would be 0/0 there in float32."""
     activations, gradients, _ = (one.to(dtype) for one in layer((2, 9, 5, 5), 1, signed=False))
-    weights = METHODS["gradcam++"].compute(activations, gradients * 1e-25)
+    weights = METHODS["gradcam++"](Terms(activations, gradients * 1e-25))
     expected = gradients.relu().sum((2, 3)) * 1e-25 / 2
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=0)
     # And at large ones w is the number of places with a positive gradient, over Σ A.
-    weights = METHODS["gradcam++"].compute(activations, gradients * 1e25)
+    weights = METHODS["gradcam++"](Terms(activations, gradients * 1e25))
     expected = (gradients > 0).sum((2, 3)) / activations.sum((2, 3))
     torch.testing.assert_close(weights, expected.to(dtype), rtol=1e-5, atol=0)
 
@@ -120,7 +120,7 @@ def test_gradcam_plus_plus_sees_only_gradient_times_activation(seed: int, factor
 def test_gradcam_plus_plus_is_zero_where_its_denominator_is() -> None:
     activations = torch.tensor([[[[-1.0, -1.0]]]])
     gradients = torch.tensor([[[[1.0, 3.0]]]])  # 2 + g ΣA: 0 and -4
-    weights = METHODS["gradcam++"].compute(activations, gradients)
+    weights = METHODS["gradcam++"](Terms(activations, gradients))
     assert weights.tolist() == [[-0.75]]
     maps = compute(METHODS["gradcam++"], activations, gradients, torch.zeros(1, 1))
     assert maps.tolist() == [[[0.75, 0.75]]]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from exporter.errors import MapError
-from exporter.maps import METHODS, Needs, channel_maps, fused, get_methods, method
-from exporter.records import MethodRecord
+from exporter.maps import METHODS, Needs, Terms, channel_maps, get_methods, method, tiles
 
 ALL = tuple(method for method in METHODS.values() if method.kind != "pass")
 
@@ -19,8 +18,7 @@ def naive(activations: Tensor, gradients: Tensor, rows: Tensor) -> dict[str, Ten
     """Every method by its own function, and weighted sums spelt out."""
     maps = {}
     for one in ALL:
-        other = rows if one.needs.classifier else gradients if one.needs.gradients else None
-        given = one.compute(activations, other)
+        given = one(Terms(activations, gradients, rows))
         weighted = one.kind == "weights"
         maps[one.name] = torch.einsum("nc,nchw->nhw", given, activations) if weighted else given
     return maps
@@ -28,10 +26,10 @@ def naive(activations: Tensor, gradients: Tensor, rows: Tensor) -> dict[str, Ten
 
 @pytest.mark.parametrize("elements", [1, 700, 5000, 1 << 19])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_fused_is_naive_to_rounding(
+def test_tiles_are_naive_to_rounding(
     elements: int, memory_format: Any, taken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "SLICE_ELEMENTS", elements)
+    monkeypatch.setattr(tiles, "TILE_ELEMENTS", elements)
     for layer in taken[::3] if elements == 1 else taken:
         if elements == 1 and layer.activations.shape[1] > 200:
             continue
@@ -88,11 +86,17 @@ def test_what_is_missing_is_said(name: str, shapes: Any, said: str) -> None:
 @pytest.mark.parametrize("kind", ["weights", "map"])
 @pytest.mark.parametrize("channelwise", [True, False])
 def test_a_new_method_is_one_function_and_one_decorator(kind: Any, channelwise: bool) -> None:
-    record = MethodRecord("mine", "Mine", "s", "f", "p", "u", "c", "c", relu=False)
 
-    @method(record, needs=Needs(gradients=True), kind=kind, channelwise=channelwise)
-    def mine(activations: Tensor, gradients: Tensor) -> Tensor:
-        return gradients.amax((2, 3)) if kind == "weights" else (2 * gradients).sum(1)
+    @method(
+        "mine",
+        shows="s",
+        formula="f",
+        needs=Needs(gradients=True),
+        kind=kind,
+        channelwise=channelwise,
+    )
+    def mine(terms: Terms) -> Tensor:
+        return terms.g.amax((2, 3)) if kind == "weights" else (2 * terms.g).sum(1)
 
     activations, gradients = torch.rand(2, 2, 300, 40, 50, dtype=torch.float64)
     found = channel_maps(get_methods(["Mine", "gradcam"]), activations, gradients)["mine"]

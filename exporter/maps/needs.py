@@ -1,0 +1,137 @@
+"""What a map method is computed from: captured tensors, and the passes that it runs by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Value = int | float | str
+"""A setting's value."""
+
+
+class Sizes(NamedTuple):
+    """What the number of a method's passes can depend on, besides its settings.
+
+    Attributes:
+        channels: of the layer.
+        height: rows of the input.
+        width: columns of the input.
+        blocks: attention blocks of the model.
+    """
+
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    blocks: int = 0
+
+
+class Counts(NamedTuple):
+    """Passes of one image through the model, or through what follows the layer."""
+
+    forwards: int
+    backwards: int
+
+
+Number = int | str | Callable[[Mapping[str, Value], Sizes], int]
+"""A number, the name of the setting that says it, or a function of the settings and the sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The passes that a method runs by itself, on each image.
+
+    Attributes:
+        forwards: forward passes.
+        backwards: backward passes per forward pass and target.
+        per: where a number is a function: for what there is one pass each, such as ``channel``.
+        of: what goes through the model, where it is not the image itself, such as ``noisy images``.
+        after_layer: whether only what follows the layer is run.
+        relu_rule: the backward rule of the ReLUs: ``guided``, ``deconvnet``, or ``""`` for their
+            derivative.
+        shared: whether it is the image's own `PassContext.input_gradients`, which is run once for
+            all methods with the same rule.
+    """
+
+    forwards: Number = 1
+    backwards: Number = 0
+    per: str = ""
+    of: str = ""
+    after_layer: bool = False
+    relu_rule: Literal["", "guided", "deconvnet"] = ""
+    shared: bool = False
+
+    def counts(self, settings: Mapping[str, Value], sizes: Sizes, targets: int = 1) -> Counts:
+        """Return how many passes there are for so many targets."""
+        forwards = _evaluated(self.forwards, settings, sizes)
+        return Counts(forwards, forwards * targets * _evaluated(self.backwards, settings, sizes))
+
+    def sentence(
+        self, settings: Mapping[str, Value], targets: int = 1, *, attention: bool = False
+    ) -> str:
+        """Say it in words, before the sizes are known.
+
+        Args:
+            settings: the method's own settings.
+            targets: targets per image.
+            attention: whether attention weights are kept.
+        """
+        words = [self._number(self.forwards, settings, "forward")]
+        words += ["without fused attention"] * attention + ["after the layer"] * self.after_layer
+        words += [f"of {self.of}"] * bool(self.of)
+        if self.backwards:
+            words.append("and" if self.forwards == 1 else "and, for each,")
+            words.append(self._number(self.backwards, settings, "backward", targets))
+            words += ["to the input"] * (not self.after_layer and not attention)
+        words += [f"through {self.relu_rule} ReLUs"] * bool(self.relu_rule)
+        listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return " ".join(words) + (f" ({listed})" if listed else "")
+
+    def _number(
+        self, number: Number, settings: Mapping[str, Value], noun: str, targets: int = 1
+    ) -> str:
+        if callable(number):
+            return f"one {noun} per {self.per}" + (" and target" if targets > 1 else "")
+        return counted(targets * _evaluated(number, settings, Sizes()), noun)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method is computed from.
+
+    Attributes:
+        activations: the layer's output.
+        gradients: the target's gradient at the layer, so a backward pass.
+        classifier: the target's rows of the linear layer that follows global average pooling.
+        attention: the attention weights of every block of a transformer.
+        passes: for a method that runs the model itself, what it runs.
+    """
+
+    activations: bool = True
+    gradients: bool = False
+    classifier: bool = False
+    attention: bool = False
+    passes: Passes | None = None
+
+    @property
+    def cost(self) -> str:
+        """Say what a method costs that runs nothing by itself."""
+        if self.gradients:
+            return "one backward pass, shared with every other method that uses gradients"
+        return "no backward pass"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples:
+        >>> counted(1, "forward"), counted(3, "backward")
+        ('one forward', '3 backwards')
+    """
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _evaluated(number: Number, settings: Mapping[str, Value], sizes: Sizes) -> int:
+    if callable(number):
+        return number(settings, sizes)
+    return number if isinstance(number, int) else int(settings[number])

@@ -1,0 +1,88 @@
+"""What a map method reads: the terms of one layer, each computed once, when it is first read."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from exporter.errors import MapError
+
+
+class Terms:
+    """One layer of some images, or a slice of its channels.
+
+    Terms are shared by all methods of the layer, so that a method must not write to them.
+
+    Attributes:
+        A: the layer's activations, (N, C, H, W).
+
+    Examples:
+        >>> terms = Terms(torch.full((1, 2, 3, 3), 2.0), torch.ones(1, 2, 3, 3))
+        >>> terms.total.tolist()
+        [[18.0, 18.0]]
+        >>> terms.weigh(terms.g.mean((2, 3)))[0, 0].tolist()
+        [4.0, 4.0, 4.0]
+    """
+
+    def __init__(
+        self, activations: Tensor, gradient: Tensor | None = None, classifier: Tensor | None = None
+    ) -> None:
+        """Take what was captured.
+
+        Args:
+            activations: A, (N, C, H, W).
+            gradient: g = ∂S/∂A of the target's score S, of the same shape.
+            classifier: the target's rows of the linear layer that follows, (N, C).
+        """
+        self.A = activations
+        self._gradient = gradient
+        self._classifier = classifier
+
+    @property
+    def g(self) -> Tensor:
+        """The gradient ∂S/∂A of the target's score, (N, C, H, W)."""
+        return self._needed(self._gradient, "the gradient", "gradients")
+
+    @property
+    def classifier(self) -> Tensor:
+        """The target's rows of the linear layer that global average pooling feeds, (N, C)."""
+        return self._needed(self._classifier, "the classifier's rows", "classifier")
+
+    @cached_property
+    def Ag(self) -> Tensor:  # noqa: N802 - as the papers write it
+        """A · g, element by element, (N, C, H, W)."""
+        return self.A * self.g
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """max(g, 0), (N, C, H, W)."""
+        return torch.relu(self.g)
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Σ A over the spatial positions, (N, C)."""
+        return self.A.sum((2, 3))
+
+    def weigh(self, weights: Tensor) -> Tensor:
+        """Return the sum of the channels Σ_c w_c A_c.
+
+        Args:
+            weights: (N, C), or (N, T, C) for T sums.
+
+        Returns:
+            (N, H, W), or (N, T, H, W).
+        """
+        rows = weights if weights.ndim == 3 else weights.unsqueeze(1)
+        sums = torch.bmm(rows, self.A.flatten(2))
+        return sums.view(*weights.shape[:-1], *self.A.shape[2:])
+
+    @staticmethod
+    def _needed(term: Tensor | None, what: str, need: str) -> Tensor:
+        if term is None:
+            raise MapError(
+                f"a map reads {what} of a layer, which was not captured; "
+                f"declare it in the map's decorator: needs=Needs({need}=True)"
+            )
+        return term
