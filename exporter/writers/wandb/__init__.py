@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from exporter.store import Run
 from exporter.writers import Writer
+from exporter.writers.wandb.listing import verify_offline
 from exporter.writers.wandb.options import WandbOptions
-from exporter.writers.wandb.writer import verify_offline, write
+from exporter.writers.wandb.writer import write
 
 __all__ = ["WRITER", "WandbOptions"]
 
@@ -14,4 +15,4 @@ def _check(run: Run) -> Iterable[str]:
     return verify_offline(run.path / "wandb")
 
 
-WRITER = Writer(write, WandbOptions, expects="*.wandb", check=_check)
+WRITER = Writer(write, WandbOptions, expects="*.wandb", check=_check, in_place=True)

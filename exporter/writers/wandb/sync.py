@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import WriterError
+from exporter.writers.wandb.process import WORK, environment, run_python
 
 # Without these a dead network is retried for hours; the offline copy can be sent again at any time.
 _PATIENCE = {"RETRY_MAX": "4", "RETRY_WAIT_MIN_SECONDS": "0.5", "RETRY_WAIT_MAX_SECONDS": "8"}
 _CHANNELS = ("GRAPHQL", "FILE_TRANSFER", "FILE_STREAM")
 _ADDRESS = re.compile(r"(?:View run .*? at:?|Syncing:)\s+(https?://\S+)")
+
+SECONDS = 600.0
+"""The most seconds a sync may take, and one more for each `BYTES_PER_SECOND` that it sends."""
+
+BYTES_PER_SECOND = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,12 @@ class Synced:
     error: str | None
 
 
-def sync(folder: Path, place: Path, environment: Mapping[str, str]) -> Synced:
+def sync(folder: Path, place: Path) -> Synced:
     """Send an offline run.
 
     Args:
-        folder: the sink's folder, which the paths in the log are relative to.
-        place: the run's folder in it.
-        environment: of the process: key, server, and where W&B may write.
-
-    Returns:
-        The run's address and what went wrong.
+        folder: ``RUN/wandb``.
+        place: the offline run's folder in it.
 
     Raises:
         WriterError: if there is no key.
@@ -50,31 +49,27 @@ def sync(folder: Path, place: Path, environment: Mapping[str, str]) -> Synced:
         for channel in _CHANNELS
         for name, value in _PATIENCE.items()
     }
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "wandb", "sync", place.name],
-        cwd=folder,
-        env={**patience, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    address: re.Match[str] | None = None
+    error: str | None = None
     try:
-        said, _ = process.communicate()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if "No API key" in said or "Not authenticated" in said:
-        raise WriterError(
-            "W&B has no key to go online with; run wandb login or set WANDB_API_KEY, "
-            "or write it offline: --wandb offline"
+        status, *streams = run_python(
+            ("-m", "wandb", "sync", place.name),
+            folder,
+            patience | environment(folder, online=True),
+            SECONDS + size / BYTES_PER_SECOND,
         )
-    address = _ADDRESS.search(said)
-    error = _error(place, Path(environment["WANDB_DIR"]), said)
+    except WriterError as late:
+        error = str(late)
+    else:
+        said = "\n".join(streams).strip()
+        if "No API key" in said or "Not authenticated" in said:
+            raise WriterError(
+                "W&B has no key to go online with; run wandb login or set WANDB_API_KEY, "
+                "or write it offline: --wandb offline"
+            )
+        address = _ADDRESS.search(said)
+        error = _failure(folder, place, status, said)
     if error is not None:
         # W&B marks a run as sent although files of it failed, and would then skip it.
         for marker in place.glob("*.wandb.sync*"):
@@ -82,18 +77,17 @@ def sync(folder: Path, place: Path, environment: Mapping[str, str]) -> Synced:
     return Synced(address.group(1) if address else None, error)
 
 
-def _error(place: Path, work: Path, said: str) -> str | None:
-    spoken = [line for line in said.splitlines() if "rror" in line]
-    if spoken:
-        return _first_line(spoken[0])
-    # Files that were refused are only in the log: the command itself says that it finished.
-    for log in sorted((work / "wandb" / "logs").glob("debug-sync*.log")):
+def _failure(folder: Path, place: Path, status: int, said: str) -> str | None:
+    """Return why a sync that has ended failed, or None if it did not."""
+    if status != 0 or not any(place.glob("*.wandb.synced")):
+        lines = said.splitlines() or [f"wandb sync ended with status {status}"]
+        return _first_line(next((line for line in lines if "rror" in line), lines[-1]))
+    # Of files that were refused the command says nothing: they are in W&B's own log only.
+    for log in sorted((folder / WORK / "wandb" / "logs").glob("debug-sync*.log")):
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             if '"level":"ERROR"' in line:
                 return _first_line(str(json.loads(line).get("msg", line)))
-    if any(place.glob("*.wandb.synced")):
-        return None
-    return _first_line((said.strip() or "wandb sync said nothing").splitlines()[-1])
+    return None
 
 
 def _first_line(text: str) -> str:

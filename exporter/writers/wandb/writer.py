@@ -2,37 +2,36 @@
 
 The log is always written offline first, with W&B's own library in a process of its own
 (`exporter.writers.wandb.session`); online is that log, synced. So a lost network loses nothing.
-All paths in the log are relative to the sink's folder: it can be moved, copied and synced there.
+Where W&B's paths cannot be kept free of it (`exporter.writers.wandb.process.HERE`), the log names
+the folder, so it is written where it stays.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import RunError, WriterError
 from exporter.records import Row, Written
 from exporter.writers.montages import montage_jpegs
 from exporter.writers.wandb import rows
-from exporter.writers.wandb.log import (
-    StagedFile,
-    read_log,
-    rename_staged,
-    verify_offline,
-    write_log,
-)
-from exporter.writers.wandb.process import WORK, environment, session
+from exporter.writers.wandb.listing import write_listing
+from exporter.writers.wandb.process import WORK, environment, run_python
 from exporter.writers.wandb.sync import Synced, sync
 
 if TYPE_CHECKING:
     from exporter.store import Run
     from exporter.writers.wandb.options import WandbOptions
 
-__all__ = ["verify_offline", "write"]
+SECONDS = 300.0
+"""The most seconds that W&B may take to write a log, and `SECONDS_PER_ROW` more per row."""
+
+SECONDS_PER_ROW = 0.5
 
 
 def write(run: Run, folder: Path, options: WandbOptions) -> Written:
@@ -40,134 +39,142 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
 
     Args:
         run: the run folder, complete or partial.
-        folder: an empty folder, where all of it goes; it may be renamed afterwards.
+        folder: ``RUN/wandb``.
         options: the kept images and where W&B is.
 
     Returns:
         What was written; ``open`` is the run's address, or the command that syncs it.
 
     Raises:
-        WriterError: if W&B is not installed, refuses the names given, or has no key to go online.
+        WriterError: if W&B is not installed, refuses the names given, does not finish, or has no
+            key to go online.
     """
     total = len(run.plan.images)
     if options.wandb == "off":
         return Written("wandb", "wandb", "", 0, total, ("W&B is off: nothing was written",))
     if find_spec("wandb") is None:
         raise WriterError("the wandb writer needs W&B, which is not installed: pip install wandb")
-    work = folder / WORK
-    (work / "temp").mkdir(parents=True)
+    (folder / WORK / "temp").mkdir(parents=True)
     try:
         shown, notes = _record(run, folder, options)
-        place = _settle(folder)
-        problems = verify_offline(folder)
-        if problems:
-            raise WriterError(f"W&B's log is not whole: {problems[0]}; write it again")
-        command = _command(run.path / "wandb", place.name)
+        logs = sorted(folder.glob("offline-run-*"))
+        if len(logs) != 1:
+            raise WriterError(f"W&B left {len(logs)} offline logs instead of one; try again")
+        for extra in (logs[0] / "logs", logs[0] / "tmp", folder / "logs"):
+            shutil.rmtree(extra, ignore_errors=True)
+        for staged in (folder / "artifacts").rglob("*"):
+            if staged.is_file():
+                # W&B lets only the user read them, and a run folder may be a team's.
+                staged.chmod(0o644)
+        write_listing(folder)
+        command = f"cd {shlex.quote(str(folder))} && wandb sync {shlex.quote(logs[0].name)}"
         if options.wandb == "offline":
             return Written("wandb", "wandb", command, shown, total, notes)
-        synced = sync(folder, place, environment(work, online=True))
-        return _online(synced, command, shown, total, notes)
+        return _online(sync(folder, logs[0]), command, shown, total, notes)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[str, ...]]:
-    notes: list[str] = []
-    shown = 0
-    with session(folder) as wandb:
-        wandb.send({"do": "start", "init": rows.init_arguments(run, options)})
-        columns = rows.image_columns(options)
-        tables = max(1, -(-len(options.kept) // rows.MAX_TABLE_ROWS))
-        for row, montage in montage_jpegs(run, _kept(run, options.kept)):
-            number, place = divmod(shown, rows.MAX_TABLE_ROWS)
-            if place == 0:
-                wandb.table("images" if tables == 1 else f"images/{number}", columns)
-            assert row.image is not None
-            photograph = rows.picture(folder, "photographs", row.id, row.image)
-            drawn = rows.picture(folder, "montages", row.id, montage)
-            wandb.row(rows.image_cells(row, photograph, drawn, options))
-            shown += 1
-        kernels = run.kernels()
-        if kernels:
-            wandb.table("kernels", rows.KERNEL_COLUMNS)
-        for number, record in enumerate(kernels):
-            sheet = rows.picture(folder, "kernels", f"{number:04}", run.kernel_sheet(record))
-            wandb.row(rows.kernel_cells(record, sheet))
-        for number, one in enumerate(run.maximised()):
-            if number == 0:
-                wandb.table("maximised", rows.MAXIMISED_COLUMNS)
-            made = rows.picture(folder, "maximised", f"{number:05}", one.picture)
-            wandb.row(rows.maximised_cells(one, made))
-        channels = run.channels()
-        if len(channels) > rows.MAX_TABLE_ROWS:
-            notes.append(
-                f"the statistics of {len(channels)} channels are not in W&B, which shows "
-                f"{rows.MAX_TABLE_ROWS} rows a table: see channels.parquet and the report"
-            )
-        elif channels:
-            wandb.table("channels", rows.CHANNEL_COLUMNS)
-            for channel in channels:
-                wandb.row(rows.channel_cells(channel))
-        wandb.send({"do": "summary", "values": rows.summary_values(run, shown)})
-        answer = wandb.finish()
-    if not answer["fast"] and shown:
-        notes.append("this W&B takes pictures in a way not known here: written its slower way")
-    if tables > 1:
-        notes.append(f"the images are in {tables} tables, images/0 to images/{tables - 1}")
-    left = len(run.plan.images) - shown
-    if left:
-        notes.append(f"W&B shows {shown} of {len(run.plan.images)} images; the report has all")
-    return shown, tuple(notes)
+    """Have W&B log the run, and return how many images it shows, and notes."""
+    images, kernels, maximised = _image_rows(run, folder, options), [], []
+    for number, record in enumerate(run.kernels()):
+        sheet = _picture(folder, "kernels", f"{number:04}", run.kernel_sheet(record))
+        kernels.append(rows.kernel_cells(record, sheet))
+    for number, channel in enumerate(run.maximised()):
+        excited = _picture(folder, "maximised", f"{number:05}", channel.picture)
+        maximised.append(rows.maximised_cells(channel, excited))
+    channels = [rows.channel_cells(channel) for channel in run.channels()]
+    notes = []
+    if len(channels) > rows.MAX_TABLE_ROWS:
+        notes.append(
+            f"the statistics of {len(channels)} channels are not in W&B, which shows "
+            f"{rows.MAX_TABLE_ROWS} rows per table: see channels.parquet and the report"
+        )
+        channels = []
+    most = rows.MAX_TABLE_ROWS
+    parts = [images[start : start + most] for start in range(0, max(1, len(images)), most)]
+    names = ["images"] if len(parts) == 1 else [f"images/{n}" for n in range(len(parts))]
+    tables = [
+        *(
+            (name, rows.image_columns(options), part)
+            for name, part in zip(names, parts, strict=True)
+        ),
+        ("kernels", rows.KERNEL_COLUMNS, kernels),
+        ("maximised", rows.MAXIMISED_COLUMNS, maximised),
+        ("channels", rows.CHANNEL_COLUMNS, channels),
+    ]
+    job = {
+        "init": rows.init_arguments(run, options),
+        "tables": [
+            {"name": name, "columns": columns, "rows": cells}
+            for name, columns, cells in tables
+            if cells
+        ],
+        "summary": rows.summary_values(run, len(images)),
+    }
+    _log(folder, job)
+    if len(parts) > 1:
+        notes.append(f"the images are in {len(parts)} tables, images/0 to images/{len(parts) - 1}")
+    if len(images) < len(run.plan.images):
+        notes.append(
+            f"W&B shows {len(images)} of {len(run.plan.images)} images; the report has all"
+        )
+    return len(images), tuple(notes)
 
 
-def _kept(run: Run, kept: Sequence[str]) -> Iterator[Row]:
+def _log(folder: Path, job: dict[str, Any]) -> None:
+    count = sum(len(table["rows"]) for table in job["tables"])
+    file = folder / WORK / "job.json"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    program = Path(__file__).resolve().with_name("session.py")
+    status, refused, errors = run_python(
+        (str(program), str(file.resolve())),
+        folder,
+        environment(folder, online=False),
+        SECONDS + count * SECONDS_PER_ROW,
+    )
+    if refused:
+        raise WriterError(f"W&B refused the run: {refused.strip()}")
+    if status != 0:
+        said = errors.strip().splitlines()
+        raise WriterError(f"W&B's process ended early: {said[-1] if said else 'no reason given'}")
+
+
+def _image_rows(run: Run, folder: Path, options: WandbOptions) -> list[list[Any]]:
+    cells = []
+    for row, montage in montage_jpegs(run, _kept(run, options.kept)):
+        assert row.image is not None
+        photograph = _picture(folder, "photographs", row.id, row.image)
+        drawn = _picture(folder, "montages", row.id, montage)
+        cells.append(rows.image_cells(row, photograph, drawn, options))
+    return cells
+
+
+def _picture(folder: Path, kind: str, name: str, encoded: bytes) -> str:
+    """Write an encoded picture to where W&B takes it from, and return its path from ``folder``."""
+    form = "png" if encoded.startswith(b"\x89PNG") else "jpg"
+    # At most 1,000 or so per folder, also of the largest sets: ids are hashes.
+    file = folder / WORK / kind / name[:2] / f"{name}.{form}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encoded)
+    return file.relative_to(folder).as_posix()
+
+
+def _kept(run: Run, kept: tuple[str, ...]) -> Iterator[Row]:
     """Yield the kept images that are there and were read, in plan order."""
     wanted = set(kept)
     if 4 * len(wanted) >= len(run.plan.images):
         yield from (row for row in run.rows() if row.id in wanted and row.image is not None)
         return
-    for entry in kept:
+    for id in kept:
         try:
-            row = run.row(entry)
+            row = run.row(id)
         except RunError:
             # Its shard is not there yet: the run is partial, and its summary says so.
             continue
         if row.image is not None:
             yield row
-
-
-def _settle(folder: Path) -> Path:
-    """Move the log out of the work folder and make every path in it relative to ``folder``."""
-    found = sorted((folder / WORK / "wandb").glob("offline-run-*"))
-    if len(found) != 1:
-        raise WriterError(f"W&B left {len(found)} offline logs where one was expected; try again")
-    place = folder / found[0].name
-    found[0].rename(place)
-    for extra in ("logs", "tmp"):
-        shutil.rmtree(place / extra, ignore_errors=True)
-
-    def relative(staged: StagedFile) -> str:
-        if not Path(staged.local).is_absolute():
-            return staged.local
-        target = folder / "staged" / staged.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Path(staged.local).rename(target)
-        target.chmod(0o644)
-        return target.relative_to(folder).as_posix()
-
-    log = next(place.glob("run-*.wandb"))
-    try:
-        whole = write_log(
-            [rename_staged(record, relative) for record in read_log(log.read_bytes())]
-        )
-    except ValueError as error:
-        raise WriterError(f"W&B's log cannot be moved into the run ({error})") from None
-    log.write_bytes(whole)
-    return place
-
-
-def _command(final: Path, name: str) -> str:
-    return f"cd {shlex.quote(str(final))} && wandb sync {shlex.quote(name)}"
 
 
 def _online(synced: Synced, command: str, shown: int, total: int, notes: Iterable[str]) -> Written:

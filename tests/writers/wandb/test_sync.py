@@ -20,9 +20,10 @@ from exporter.store import open_run
 from exporter.writers import write
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
-from exporter.writers.wandb.writer import verify_offline
-from exporter.writers.wandb.process import environment
+from exporter.writers.wandb.listing import verify_offline
+from exporter.writers.wandb.process import HERE, environment
 
+NEEDS_HERE = pytest.mark.skipif(HERE is None, reason="the log names the folder it was written in")
 KEY = "0123456789abcdef" * 2 + "01234567"
 
 
@@ -211,31 +212,74 @@ def test_online_sends_the_tables(
     arrived(server, run)
     assert written.open.startswith(f"{server.address}/team/maps/runs/")
     assert not any("kept offline" in note for note in written.notes)
-    assert verify_offline(run / "wandb") == ()
+    assert list(verify_offline(run / "wandb")) == []
     assert list((tmp_path / "home").rglob("*")) == []
     assert not any(KEY.encode() in f.read_bytes() for f in run.rglob("*") if f.is_file())
+    told = [name for name, content in server.uploads.items() if str(run).encode() in content]
+    assert told == [] or HERE is None
+    assert str(run) not in json.dumps(server.operations)
 
 
+@pytest.mark.parametrize("moved", [False, pytest.param(True, marks=NEEDS_HERE)])
 def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
-    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server.address)
     written = write(open_run(run), "wandb", options(run))
     assert server.requests == 0
 
-    moved = tmp_path / "elsewhere"
-    run.rename(moved)
+    place = run.rename(tmp_path / "elsewhere") if moved else run
     _, sync = written.open.split(" && wandb ")
     environ = environment(tmp_path / "home", online=True) | {"WANDB_API_KEY": KEY}
     subprocess.run(
         [sys.executable, "-m", "wandb", *sync.split()],
-        cwd=moved / "wandb",
+        cwd=place / "wandb",
         env=environ,
         check=True,
         timeout=60,
         capture_output=True,
     )
+    arrived(server, place)
+
+
+def test_a_moved_run_is_sent_by_writing_it_again(
+    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(open_run(run), "wandb", options(run))
+    moved = run.rename(tmp_path / "elsewhere")
+
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    write(open_run(moved), "wandb", options(moved, wandb="online"))
     arrived(server, moved)
+    assert list(verify_offline(moved / "wandb")) == []
+
+
+def test_names_that_speak_of_errors_are_no_error(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    chosen = options(run, wandb="online").model_copy(update={"wandb_project": "error-analysis"})
+    written = write(open_run(run), "wandb", chosen)
+
+    assert written.open.startswith(f"{server.address}/team/error-analysis/runs/")
+    assert not any("kept offline" in note for note in written.notes)
+    assert len(list((run / "wandb").glob("*/*.wandb.synced"))) == 1
+
+
+def test_a_sync_that_does_not_finish_is_ended_and_said(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb_sync, "SECONDS", 0.05)
+    monkeypatch.setattr(wandb_sync, "BYTES_PER_SECOND", 1e12)
+    written = write(open_run(run), "wandb", options(run, wandb="online"))
+
+    assert "wandb sync offline-run-" in written.open
+    assert any("kept offline" in note and "did not finish" in note for note in written.notes)
+    assert list(verify_offline(run / "wandb")) == []
 
 
 def test_what_did_not_arrive_is_said_and_kept(
@@ -248,7 +292,7 @@ def test_what_did_not_arrive_is_said_and_kept(
 
     assert "wandb sync offline-run-" in written.open
     assert any("kept offline" in note and "503" in note for note in written.notes)
-    assert verify_offline(run / "wandb") == ()
+    assert list(verify_offline(run / "wandb")) == []
     assert list((run / "wandb").glob("*/*.sync*")) == []
 
 
@@ -259,8 +303,8 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
     assert "wandb sync offline-run-" in written.open
-    assert any("kept offline" in note and "refused" in note for note in written.notes)
-    assert verify_offline(run / "wandb") == ()
+    assert any("kept offline" in note and "refused" in note for note in written.notes), "\n".join(written.notes)
+    assert list(verify_offline(run / "wandb")) == []
 
 
 def test_online_without_a_key_is_one_sentence(

@@ -24,11 +24,13 @@ import pytest
 from exporter.errors import WriterError
 from exporter.records import Written
 from exporter.store import open_run
-from exporter.writers import write
-from exporter.writers.wandb import WandbOptions
-from exporter.writers.wandb import (process as wandb_process, rows as wandb_rows)
-from exporter.writers.wandb import writer as wandb_writer
+from exporter.writers import check, write
 from exporter.writers.montages import montage_jpeg
+from exporter.writers.wandb import WandbOptions
+from exporter.writers.wandb import rows as wandb_rows
+from exporter.writers.wandb import writer as wandb_writer
+from exporter.writers.wandb.listing import verify_offline
+from exporter.writers.wandb.process import HERE
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "host-of-an-anonymous-author"
@@ -56,6 +58,13 @@ def records(folder: Path) -> list[Any]:
     return found
 
 
+def local(folder: Path, entry: Any) -> Path:
+    """Return where the file of an artifact is, for a process that runs in the writer's folder."""
+    place = Path(entry.local_path)
+    assert place.is_absolute()
+    return folder / place.relative_to(HERE or folder)
+
+
 def artifacts(folder: Path) -> dict[str, Any]:
     """Return the logged artifacts by the name of their table."""
     return {
@@ -69,12 +78,12 @@ def artifacts(folder: Path) -> dict[str, Any]:
 
 def table(folder: Path, name: str) -> dict[str, Any]:
     """Return a logged table as its JSON says it, found through the log."""
-    (local,) = [
-        entry.local_path
+    (file,) = [
+        local(folder, entry)
         for entry in artifacts(folder)[name].manifest.contents
         if entry.path == f"{name}.table.json"
     ]
-    found: dict[str, Any] = json.loads((folder / local).read_text())
+    found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
@@ -123,6 +132,14 @@ def made(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.syspath_prepend(str(site))
         patch.chdir(outside)
         before = dict(os.environ)
+        plan = json.loads((run / "plan.json").read_text())
+        photos = base / "my photos"
+        plan["settings"]["images"] = str(photos)
+        plan["command"] = (
+            f"exporter run --model resnet18 --images '{photos}' --out={base}/run "
+            f"--target similar:{base}/a.jpg"
+        )
+        (run / "plan.json").write_text(json.dumps(plan))
         opened = open_run(run)
         kept = tuple(row.id for row in opened.index)
         options = WandbOptions(
@@ -188,9 +205,8 @@ def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made
         for name, encoded in (("photograph", row.image), ("montage", montage_jpeg(run, row))):
             cell = cells[column(name)]
             entry = entries[cell["path"]]
-            content = (made.folder / entry.local_path).read_bytes()
+            content = local(made.folder, entry).read_bytes()
             assert content == encoded
-            assert not Path(entry.local_path).is_absolute()
             assert cell["sha256"] == hashlib.sha256(content).hexdigest()
             assert entry.digest == base64.b64encode(hashlib.md5(content).digest()).decode()
             assert entry.size == len(content)
@@ -198,30 +214,16 @@ def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made
     assert (photograph["width"], photograph["height"], photograph["format"]) == (224, 224, "jpg")
 
 
-def test_pictures_are_what_wandb_itself_writes_of_them(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a W&B whose inside is not as known, the same table is written the slower way."""
-    send = wandb_process.Session.send
-
-    def plain(session: Any, command: dict[str, Any]) -> None:
-        send(session, command | {"plain": True} if command["do"] == "start" else command)
-
-    monkeypatch.setattr(wandb_process.Session, "send", plain)
-    folder = tmp_path / "wandb"
-    folder.mkdir()
-    run = open_run(made.run)
-    options = WandbOptions(
-        kept=tuple(row.id for row in run.index),
-        kept_reason=dict.fromkeys((row.id for row in run.index), "most wrong"),
-        report_url="https://example.org/supplement/",
-    )
-    written = wandb_writer.write(run, folder, options)
-
-    assert any("slower" in note for note in written.notes)
-    assert not any("slower" in note for note in made.written.notes)
-    assert table(folder, "images") == table(made.folder, "images")
-    assert wandb_writer.verify_offline(folder) == ()
+def test_the_list_has_every_file_that_the_log_names(made: Made) -> None:
+    listed = json.loads((made.folder / "files.json").read_text())["files"]
+    for artifact in artifacts(made.folder).values():
+        for entry in artifact.manifest.contents:
+            name = local(made.folder, entry).relative_to(made.folder).as_posix()
+            assert listed[name] == entry.size
+    for record in records(made.folder):
+        for file in record.files.files:
+            (log,) = made.folder.glob("offline-run-*")
+            assert f"{log.name}/files/{file.path}" in listed
 
 
 def test_config_summary_and_names(made: Made) -> None:
@@ -245,10 +247,11 @@ def test_config_summary_and_names(made: Made) -> None:
 def test_kernels_and_channels_are_tables(made: Made) -> None:
     run = open_run(made.run)
     kernels = table(made.folder, "kernels")
-    entries = {e.path: e.local_path for e in artifacts(made.folder)["kernels"].manifest.contents}
+    logged = artifacts(made.folder)["kernels"].manifest.contents
+    entries = {entry.path: local(made.folder, entry) for entry in logged}
     for record, cells in zip(run.kernels(), kernels["data"], strict=True):
         assert cells[0] == record.name
-        sheet = (made.folder / entries[cells[1]["path"]]).read_bytes()
+        sheet = entries[cells[1]["path"]].read_bytes()
         assert sheet == run.kernel_sheet(record)
     channels = table(made.folder, "channels")
     dead = channels["columns"].index("dead")
@@ -260,33 +263,67 @@ def test_kernels_and_channels_are_tables(made: Made) -> None:
 
 def test_maximised_pictures_are_a_table(made: Made) -> None:
     logged = table(made.folder, "maximised")
-    entries = {e.path: e.local_path for e in artifacts(made.folder)["maximised"].manifest.contents}
+    files = artifacts(made.folder)["maximised"].manifest.contents
+    entries = {entry.path: local(made.folder, entry) for entry in files}
     stored = list(open_run(made.run).maximised())
     rows = [dict(zip(logged["columns"], cells, strict=True)) for cells in logged["data"]]
     for row, one in zip(rows, stored, strict=True):
         assert (row["layer"], row["channel"]) == (one.layer, one.channel)
-        assert (made.folder / entries[row["picture"]["path"]]).read_bytes() == one.picture
+        assert entries[row["picture"]["path"]].read_bytes() == one.picture
         assert one.settings in row["made"]
     assert [row["mean"] for row in rows] == [4.5, 5.5, None, 7.5, 8.5]
     assert [row["name"] for row in rows[2:4]] == ["channel 5", '5 a "quoted" <b>class</b> & more']
 
 
-def test_nothing_tells_the_host_or_where_the_run_lay(made: Made) -> None:
+def test_nothing_tells_the_host_or_the_key(made: Made) -> None:
     for file in made.folder.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
-            for secret in (SECRET, str(made.run.parent), sys.executable, "k" * 40):
+            for secret in (SECRET, sys.executable, "k" * 40):
                 assert secret.encode() not in content, (file, secret)
+            if HERE or file.suffix != ".wandb":
+                assert str(made.run.parent).encode() not in content, file
     logged = next(r.run for r in records(made.folder) if r.HasField("run"))
     assert logged.host not in {SECRET, socket.gethostname()}
 
 
-def test_all_that_is_written_is_in_the_sinks_folder(made: Made) -> None:
+def test_the_log_tells_no_path_that_was_typed(made: Made) -> None:
+    """The command and the image set were typed with absolute paths."""
+    for record in records(made.folder):
+        for entry in record.artifact.manifest.contents:
+            entry.local_path = ""
+        assert str(made.run.parent).encode() not in record.SerializeToString()
+    config = updates(made.folder, "config")
+    assert config["images"] == "my photos"
+    assert config["command"] == (
+        "exporter run --model resnet18 --images 'my photos' --out=run --target similar:a.jpg"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/data/photos/", "photos"),
+        ("/data", "data"),
+        ("C:\\Users\\me\\model.py:build", "model.py:build"),
+        ("--images=/data/my photos", "--images=my photos"),
+        ("similar:/data/cat.jpg", "similar:cat.jpg"),
+        ("~/models/net.pt", "net.pt"),
+        ("photos/cats", "photos/cats"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("layer4.0/relu", "layer4.0/relu"),
+    ],
+)
+def test_an_absolute_path_becomes_its_last_part(text: str, told: str) -> None:
+    assert wandb_rows.without_folders(text) == told
+
+
+def test_all_that_is_written_is_in_the_writers_folder(made: Made) -> None:
     assert list(made.home.rglob("*")) == []
     assert list(made.outside.rglob("*")) == []
     assert {path.name for path in made.run.iterdir() if path.name.startswith(".")} == set()
     names = {path.name.split("-")[0] for path in made.folder.iterdir()}
-    assert names == {"media", "staged", "offline"}
+    assert names == {"artifacts", "files.json", "offline"}
 
 
 def test_no_process_is_left(made: Made) -> None:
@@ -317,23 +354,31 @@ def test_the_command_names_the_folder_and_the_run(made: Made) -> None:
 
 
 def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> None:
+    assert list(check(open_run(made.run))) == []
     folder = tmp_path / "moved" / "wandb"
     shutil.copytree(made.folder, folder)
-    assert wandb_writer.verify_offline(folder) == ()
+    moved = [line for line in verify_offline(folder) if "was written at another path" in line]
+    assert list(verify_offline(folder)) == moved
+    assert len(moved) == (0 if HERE else 1)
 
-    photograph = next((folder / "media" / "photographs").rglob("*.jpg"))
-    photograph.unlink()
-    staged = folder / "staged" / "kernels.table.json"
-    staged.write_bytes(staged.read_bytes()[:-1])
-    problems = wandb_writer.verify_offline(folder)
-    assert len(problems) == 2
-    assert any(photograph.name in line and "missing" in line for line in problems)
-    assert any("kernels.table.json" in line and "bytes" in line for line in problems)
+    largest, *_, smallest = sorted(
+        (file for file in (folder / "artifacts").rglob("*") if file.is_file()),
+        key=lambda file: -file.stat().st_size,
+    )
+    largest.unlink()
+    smallest.write_bytes(smallest.read_bytes()[:-1])
+    problems = list(verify_offline(folder))
+    assert len(problems) == 2 + len(moved)
+    assert any(largest.name in line and "missing" in line for line in problems)
+    assert any(smallest.name in line and "bytes" in line for line in problems)
 
-    (log,) = folder.glob("*/run-*.wandb")
-    log.write_bytes(log.read_bytes()[:-3])
-    assert any("cannot be read" in line for line in wandb_writer.verify_offline(folder))
-    assert wandb_writer.verify_offline(tmp_path / "none") == ()
+    list_file = folder / "files.json"
+    list_file.write_text(json.dumps({"folder": "of another machine", "files": {}}))
+    (problem,) = verify_offline(folder)
+    assert "was written at another path" in problem
+    list_file.write_text("{")
+    assert any("cannot be read" in line for line in verify_offline(folder))
+    assert list(verify_offline(tmp_path / "none")) == []
 
 
 def test_large_tables_are_cut_and_hostile_text_stays_text(
@@ -355,7 +400,7 @@ def test_large_tables_are_cut_and_hostile_text_stays_text(
     assert updates(path / "wandb", "summary")["complete"] is False
     assert any("8 of 20" in note for note in written.notes)
     assert any("tables" in note for note in written.notes)
-    assert wandb_writer.verify_offline(path / "wandb") == ()
+    assert list(verify_offline(path / "wandb")) == []
 
 
 def test_off_writes_nothing_and_says_so(made: Made) -> None:
@@ -374,7 +419,7 @@ def test_without_wandb_the_error_says_how_to_install_it(
         write(open_run(made.run), "wandb", WandbOptions(kept=()))
 
 
-def test_a_name_that_wandb_refuses_is_one_sentence_and_the_former_sink_stays(made: Made) -> None:
+def test_a_name_that_wandb_refuses_is_one_sentence_and_the_former_folder_stays(made: Made) -> None:
     before = sorted(made.folder.rglob("*"))
     with pytest.raises(WriterError, match=r"(?s)refused.*a/b") as caught:
         write(open_run(made.run), "wandb", WandbOptions(kept=(), wandb_project="a/b"))
@@ -389,14 +434,21 @@ def test_an_interrupted_writer_leaves_no_process(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run, run)
+    slow = (
+        "import time, wandb\n"
+        "from exporter.writers.wandb import session\n"
+        "wandb.Table.add_data = lambda *cells: time.sleep(60)\n"
+        "session.main()\n"
+    )
     program = (
-        "import sys, time\n"
+        "import sys\n"
         "from exporter.store import open_run\n"
         "from exporter.writers import write\n"
         "from exporter.writers.wandb import WandbOptions\n"
-        "from exporter.writers.wandb import writer as wandb\n"
-        "rows = wandb._kept\n"
-        "wandb._kept = lambda *given: (time.sleep(60), rows(*given))[1]\n"
+        "from exporter.writers.wandb import writer\n"
+        "run_python = writer.run_python\n"
+        f"slow = {slow!r}\n"
+        "writer.run_python = lambda given, *more: run_python(('-c', slow, given[1]), *more)\n"
         "run = open_run(sys.argv[1])\n"
         "write(run, 'wandb', WandbOptions(kept=tuple(e.id for e in run.plan.images)))\n"
     )
@@ -429,3 +481,20 @@ def test_an_interrupted_writer_leaves_no_process(
     if blow == signal.SIGINT:
         assert not (run / "wandb").exists()
         assert not (run / ".wandb.tmp").exists()
+    else:
+        (problem,) = check(open_run(run))
+        assert "wandb/ is not whole" in problem
+        options = WandbOptions(kept=tuple(entry.id for entry in open_run(run).plan.images[:2]))
+        assert write(open_run(run), "wandb", options).shown == 2
+        assert list(check(open_run(run))) == []
+
+
+def test_a_wandb_that_does_not_finish_is_ended(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(made.folder.rglob("*"))
+    monkeypatch.setattr(wandb_writer, "SECONDS", 0.05)
+    monkeypatch.setattr(wandb_writer, "SECONDS_PER_ROW", 0.0)
+    with pytest.raises(WriterError, match="did not finish within"):
+        write(open_run(made.run), "wandb", WandbOptions(kept=()))
+    assert sorted(made.folder.rglob("*")) == before
