@@ -9,7 +9,7 @@ from exporter.images.decode import decode
 from exporter.images.files import is_image_name, natural
 from exporter.images.keys import hash_contents
 from exporter.images.preprocess import normalise, prepare
-from exporter.images.sets import ImageSet, open_images
+from exporter.images.sets import ImageSet, open_images, reopen_images
 from exporter.images.sources import Entry, Source
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "normalise",
     "open_images",
     "prepare",
+    "reopen_images",
 ]

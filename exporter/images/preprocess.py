@@ -98,15 +98,7 @@ def prepare(
 
 
 def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tuple[_Axis, _Axis]:
-    """Compute what a resize and crop do to the rows and columns of a photograph.
-
-    Args:
-        height: of the photograph, in pixels.
-        width: of the photograph, in pixels.
-        preprocessing: size, resize and crop.
-
-    Returns:
-        The rows' axis and the columns' axis.
+    """Return what a resize and crop do to the rows and to the columns of a photograph.
 
     Raises:
         ImageError: if the resized picture is the view and has another size than the model takes.

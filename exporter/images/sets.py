@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.doors import SOURCES, load_plugin, plugins
-from exporter.errors import ExporterError, ImageError, ImageSetError, choices, one_line
+from exporter.errors import ExporterError, ImageError, ImageSetError, one_line
 from exporter.images.contents import prepare_contents, to_pixels
-from exporter.images.datasets import DataSet, Factory
-from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path, reason
+from exporter.images.files import as_text, reason
 from exporter.images.keys import hash_contents, hash_path, unique_ids
-from exporter.images.lists import FORMATS, ImageList
 from exporter.images.preprocess import prepare
+from exporter.images.registry import open_source
 from exporter.images.sources import Entry, Source
 from exporter.records import ImageEntry, Prepared
 
@@ -27,17 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporter.records import Preprocessing
-
-BUILT_IN: dict[str, Any] = {
-    "folder": Folder,
-    "list": ImageList,
-    "image": Photograph,
-    "glob": Glob,
-    "factory": Factory,
-    "paths": Paths,
-    "data set": DataSet,
-}
-"""The image sources of the package; no two of them match the same place."""
 
 _CHUNK = 256
 
@@ -51,7 +38,7 @@ class ImageSet:
     Attributes:
         where: where they came from, as text.
         kind: which source took that: a key of ``BUILT_IN``, or the plug-in by name.
-        entries: one an image, also for those that cannot be read.
+        entries: one per image, also for those that cannot be read.
         notes: what the user should know: unreadable folders, files that are not images.
     """
 
@@ -108,12 +95,9 @@ class ImageSet:
     ) -> NDArray[np.uint8] | None:
         """Read the mask given with an image, as the model's view of the image lies on it.
 
-        Args:
-            entry: one of ``entries``.
-            preprocessing: of the image; the mask is resized to the nearest pixel.
-
         Returns:
-            uint8 (h, w), 1 where the mask is not black; None where the image has no mask.
+            uint8 (h, w), 1 where the mask is not black, resized to the nearest pixel; None where
+            the image has no mask.
 
         Raises:
             ImageError: if there is a mask that cannot be read; one sentence that says why.
@@ -125,10 +109,7 @@ class ImageSet:
         return prepare(inside, plain)[0][:, :, 0]
 
     def read_mask(self, mask: str) -> NDArray[np.bool_]:
-        """Read a given mask in its own pixels.
-
-        Args:
-            mask: an entry's ``mask``.
+        """Read an entry's mask in its own pixels.
 
         Returns:
             bool (height, width), true where the mask is not black.
@@ -160,18 +141,8 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
     Raises:
         ImageSetError: if there is no such set, it cannot be read, or it is empty.
     """
-    kind, opened = _choose(where)
-    shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__
-    try:
-        source = opened(where)
-        listed = list(islice(source.entries(), limit))
-    except ExporterError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
-    except Exception as error:  # a plug-in's code
-        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
-    shown = getattr(source, "name", shown)
+    kind, shown, source = open_source(where)
+    listed = _list(kind, shown, source, limit)
     notes = tuple(getattr(source, "notes", ()))
     if not listed:
         said = f" ({'; '.join(notes)})" if notes else ""
@@ -194,52 +165,36 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
     return ImageSet(shown, kind, planned, notes, source, names)
 
 
-def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
-    """Choose what opens a place: the plug-in named before a colon, the one source that takes it."""
-    if hasattr(where, "entries") and hasattr(where, "load"):
-        return "source", lambda source: source
-    added = plugins(SOURCES)
-    text = os.fspath(where) if is_path(where) else ""
-    prefix, colon, _ = text.partition(":")
-    if colon and prefix in added:
-        return f"plug-in {prefix!r}", load_plugin(added[prefix])
-    for kind, source in BUILT_IN.items():
-        if source.matches(where):
-            return kind, source
-    matching, broken = {}, []
-    for name, entry in added.items():
-        try:
-            source = load_plugin(entry)
-            if source.matches(where):
-                matching[name] = source
-        except Exception as error:  # somebody else's code, perhaps for another place
-            broken.append(f"the plug-in {name!r} could not say: {error}")
-    if not matching:
-        raise ImageSetError("; ".join([_nothing(where), *broken]))
-    if len(matching) > 1:
-        ways = " or ".join(f"{name}:{text}" for name in matching)
-        raise ImageSetError(f"several plug-ins take {text!r}; say which one with {ways}")
-    ((name, source),) = matching.items()
-    return f"plug-in {name!r}", source
+def reopen_images(
+    where: Any, planned: Sequence[ImageEntry], *, limit: int | None = None
+) -> ImageSet:
+    """Open the image set of a plan again, such as in another process; nothing is hashed.
+
+    Args:
+        where: as for ``open_images``.
+        planned: the images of the plan. One that is no longer the same is an error of its row.
+        limit: as for ``open_images``.
+
+    Raises:
+        ImageSetError: if there is no such set.
+    """
+    kind, shown, source = open_source(where)
+    # Only a path that cannot be shown has another name, and only a listing tells it.
+    odd = any("�" in entry.path for entry in planned)
+    listed = _list(kind, shown, source, limit) if odd else []
+    _, names = _shown_paths([entry.path for entry in listed])
+    return ImageSet(shown, kind, tuple(planned), (), source, names)
 
 
-def _nothing(where: Any) -> str:
-    """Say why a place is no image set."""
-    if not is_path(where):
-        return (
-            f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "
-            "data set with __len__ and __getitem__"
-        )
-    path, shown = Path(where), as_text(os.fspath(where))
-    if exists(path):
-        ends = ", ".join(FORMATS)
-        return f"the file {shown!r} is neither an image nor a list; a list ends in {ends}"
+def _list(kind: str, shown: str, source: Source, limit: int | None) -> list[Entry]:
     try:
-        names = [item.name for item in path.parent.iterdir() if not item.name.startswith(".")]
-        near = choices(as_text(path.name), sorted(as_text(name) for name in names))
+        return list(islice(source.entries(), limit))
+    except ExporterError:
+        raise
     except (OSError, ValueError) as error:
-        near = f"the folder {as_text(str(path.parent))!r} cannot be read: {reason(error)}"
-    return f"there are no images at {shown!r}: {near}"
+        raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
+    except Exception as error:  # a plug-in's code
+        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
 
 
 def _hash(source: Source, listed: Sequence[Entry], workers: int) -> list[Entry]:
@@ -263,7 +218,7 @@ def _hash_one(source: Source, entry: Entry) -> Entry:
 def _load(source: Source, entry: Entry) -> Any:
     try:
         return source.load(entry)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
         raise ImageError(f"the file cannot be read: {reason(error)}") from None

@@ -16,8 +16,8 @@ import pytest
 
 import exporter
 from exporter.errors import ConfigError, ImageError, ImageSetError
-from exporter.images import Entry, hash_contents, open_images
-from exporter.images.sets import BUILT_IN
+from exporter.images import Entry, hash_contents, open_images, reopen_images
+from exporter.images.registry import BUILT_IN
 from exporter.records import Preprocessing
 
 ROOT = Path(__file__).parents[2]
@@ -282,3 +282,32 @@ def test_a_factory_in_a_file(tmp_path: Path) -> None:
         open_images(f"{tmp_path}/my pictures.py:factori")
     with pytest.raises(ImageSetError, match="there is no file"):
         open_images(f"{tmp_path}/no.py:factory")
+
+
+def test_a_planned_set_is_opened_again_without_reading_an_image(
+    tmp_path: Path, photos: Path
+) -> None:
+    planned = open_images(photos).entries
+    again = reopen_images(photos, planned)
+    assert again.entries == planned
+    assert again.load(planned[3], SMALL).view.shape == (8, 8, 3)
+
+    source = Twice()
+    entries = open_images(source).entries
+    source.read.clear()
+    again = reopen_images(source, entries)
+    assert source.read == []
+    assert np.array_equal(again.load(entries[0], SMALL).view, PIXELS)
+
+
+def test_a_planned_set_with_names_that_cannot_be_shown(tmp_path: Path, photos: Path) -> None:
+    try:
+        for name in (b"caf\xe9.jpg", b"caf\xea.jpg"):
+            file = tmp_path / os.fsdecode(name)
+            file.write_bytes((photos / "clock.jpg").read_bytes() + name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    planned = open_images(tmp_path).entries
+    again = reopen_images(tmp_path, planned)
+    for entry in planned:
+        again.load(entry, SMALL)

@@ -1,0 +1,100 @@
+"""Which image source takes a place: those of the package, and what plug-ins add."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from exporter.doors import SOURCES, load_plugin, plugins
+from exporter.errors import ExporterError, ImageSetError, choices, one_line
+from exporter.images.datasets import DataSet, Factory
+from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path, reason
+from exporter.images.lists import FORMATS, ImageList
+from exporter.images.sources import Source
+
+BUILT_IN: dict[str, Any] = {
+    "folder": Folder,
+    "list": ImageList,
+    "image": Photograph,
+    "glob": Glob,
+    "factory": Factory,
+    "paths": Paths,
+    "data set": DataSet,
+}
+"""The image sources of the package; no two of them match the same place."""
+
+
+def open_source(where: Any) -> tuple[str, str, Source]:
+    """Open the one source that takes a place.
+
+    A plug-in that is named before a colon comes first, then the package's own sources, then the
+    plug-ins that say that the place is theirs.
+
+    Args:
+        where: as for ``open_images``.
+
+    Returns:
+        Which source it is, the place as text, and the source.
+
+    Raises:
+        ImageSetError: if no source takes it, more than one plug-in does, or it cannot be opened.
+        ConfigError: if the plug-in cannot be loaded.
+    """
+    kind, source = _choose(where)
+    shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__
+    try:
+        opened = source(where)
+    except ExporterError:
+        raise
+    except Exception as error:  # a plug-in's code
+        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
+    return kind, getattr(opened, "name", shown), opened
+
+
+def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
+    if hasattr(where, "entries") and hasattr(where, "load"):
+        return "source", lambda source: source
+    added = plugins(SOURCES)
+    text = os.fspath(where) if is_path(where) else ""
+    prefix, colon, _ = text.partition(":")
+    if colon and prefix in added:
+        return f"plug-in {prefix!r}", load_plugin(added[prefix])
+    for kind, source in BUILT_IN.items():
+        if source.matches(where):
+            return kind, source
+    matching, broken = {}, []
+    for name, entry in added.items():
+        try:
+            source = load_plugin(entry)
+            if source.matches(where):
+                matching[name] = source
+        except Exception as error:  # somebody else's code, perhaps for another place
+            broken.append(f"the plug-in {name!r} could not say: {error}")
+    if not matching:
+        raise ImageSetError("; ".join([_nothing(where), *broken]))
+    if len(matching) > 1:
+        ways = " or ".join(f"{name}:{text}" for name in matching)
+        raise ImageSetError(f"several plug-ins take {text!r}; say which one with {ways}")
+    ((name, source),) = matching.items()
+    return f"plug-in {name!r}", source
+
+
+def _nothing(where: Any) -> str:
+    """Say why a place is no image set."""
+    if not is_path(where):
+        return (
+            f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "
+            "data set with __len__ and __getitem__"
+        )
+    path, shown = Path(where), as_text(os.fspath(where))
+    if exists(path):
+        ends = ", ".join(FORMATS)
+        return f"the file {shown!r} is neither an image nor a list; a list ends in {ends}"
+    try:
+        names = [item.name for item in path.parent.iterdir() if not item.name.startswith(".")]
+        near = choices(as_text(path.name), sorted(as_text(name) for name in names))
+    except (OSError, ValueError) as error:
+        near = f"the folder {as_text(str(path.parent))!r} cannot be read: {reason(error)}"
+    return f"there are no images at {shown!r}: {near}"
