@@ -21,6 +21,9 @@ SOURCES = "exporter.sources"
 METRICS = "exporter.metrics"
 ENGINES = "exporter.engines"
 
+RUN_FOLDERS = frozenset({"shards", "summaries", "set", "maximised", "kernels"})
+"""Folders of a run that are no writer's."""
+
 
 def plugins(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, as installed distributions declare them.
@@ -35,10 +38,15 @@ def plugins(group: str) -> dict[str, EntryPoint]:
 def writer_names() -> tuple[str, ...]:
     """Return the names of all writers: the packages of ``exporter/writers``, then the plug-ins'.
 
-    A name is a folder in the run too, so a plug-in's that is no plain word is left out.
+    A name is a folder in the run too, so a plug-in whose name is no plain word, or another part of
+    the run, is left out.
     """
     room = pkgutil.iter_modules([str(Path(__file__).parent / "writers")])
-    added = [name for name in plugins(WRITERS) if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)]
+    added = [
+        name
+        for name in plugins(WRITERS)
+        if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and name not in RUN_FOLDERS
+    ]
     return tuple(dict.fromkeys([*(package.name for package in room if package.ispkg), *added]))
 
 

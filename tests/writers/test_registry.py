@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -140,19 +138,6 @@ def test_a_swap_that_was_cut_between_its_renames_is_mended(
     write(run, "mine", NOTHING)
     assert (run.path / "mine" / "file.txt").read_text() == "new"
     assert not (run.path / ".mine.old").exists()
-
-
-def test_the_writer_of_the_documentation_works(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "add-a-writer.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(\"\"\".*?)```", page, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(compile(code, "add-a-writer.md", "exec"), names)
-    install(monkeypatch, names["write"])
-    assert write(run, "mine", NOTHING).shown == 20
-    lines = (run.path / "mine" / "images.csv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 21
-    first = run.plan.images[0]
-    assert lines[1].startswith(f"{first.id},{first.path},")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
