@@ -31,6 +31,7 @@ from torch import nn
 
 from benchmarks.photographs import make_photographs
 from exporter.config import RunConfig, build_config
+from exporter.engines import Recipe
 from exporter.engines.rows import inputs
 from exporter.images import open_images
 from exporter.models import resolve
@@ -138,7 +139,7 @@ def export_once(name: str, images: Path, out: Path, keep: int | str) -> dict[str
     )
     stages = Stages()
     start = time.perf_counter()
-    outcome = run(config, watch=stages)
+    outcome = run(Recipe(config), watch=stages)
     seconds = time.perf_counter() - start
     stages.begin("")
     if outcome.failed:

@@ -35,7 +35,6 @@ from exporter.records import (
 from exporter.render import encode_jpeg, encode_png, kernel_sheet
 from exporter.store import KernelSheet, create_run, pack_activation, pack_map
 from exporter.summaries import (
-    PARTS,
     Scope,
     channel_table,
     merge_channels,
@@ -70,22 +69,20 @@ def write_run(path: Path, count: int) -> None:
     random = np.random.default_rng(0)
     scope = Scope.of(plan)
     prototypes = _prototypes(plan, random)
-    with create_run(path, plan, parts=PARTS) as folder:
+    with create_run(path, plan) as folder:
         folder.write_kernels([_kernels(random)])
         for index, (start, stop) in enumerate(plan.shards):
             entries = plan.images[start:stop]
             channels = _batches(entries, random)
-            folder.write_summary(index, channel_table(channels))
             rows = [
                 _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at)
                 for at, entry in enumerate(entries)
             ]
-            for name, table in shard_parts(rows, channels, scope).items():
-                folder.write_summary(index, table, name)
-            folder.write_shard(index, rows)
+            parts = {"": channel_table(channels), **shard_parts(rows, channels, scope)}
+            folder.write_shard(index, rows, parts)
         merged = merge_set(folder.summaries, scope)
-        folder.write_set(merged.tables, merged.summary)
-        folder.finish(1.0, merge_channels(folder.summaries()))
+        channels = merge_channels(folder.summaries())
+        folder.finish(1.0, merged.tables, merged.summary, channels)
 
 
 def _plan(count: int) -> Plan:

@@ -178,10 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = given.run
         if run is None:
             from exporter.demo import demo_config
+            from exporter.engines import Recipe
             from exporter.run import run as export
 
             run = Path(folder) / "demo"
-            export(demo_config(run), command="exporter demo")
+            export(Recipe(demo_config(run), "exporter demo"))
         opened = open_run(run)
         write(opened, "html", writer_options(opened, WriterConfig())["html"])
         report = run.resolve() / "html"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.explain import compute_maps
-    from exporter.run import export
+    from exporter.run import export, finish, plan, work
     from exporter.store import Run, open_run
 
 try:
@@ -23,11 +23,23 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 _HOMES = {
     "compute_maps": "exporter.explain",
     "export": "exporter.run",
+    "finish": "exporter.run",
+    "plan": "exporter.run",
+    "work": "exporter.run",
     "Run": "exporter.store",
     "open_run": "exporter.store",
 }
 
-__all__ = ["Run", "__version__", "compute_maps", "export", "open_run"]
+__all__ = [
+    "Run",
+    "__version__",
+    "compute_maps",
+    "export",
+    "finish",
+    "open_run",
+    "plan",
+    "work",
+]
 
 
 def __getattr__(name: str) -> Any:

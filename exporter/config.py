@@ -140,6 +140,7 @@ class RunConfig(WriterConfig):
         fuse: ``mean``, ``max`` or ``product``: how the maps of all explained layers are combined
             into one more.
         faithfulness: whether deletion, insertion and ROAD are measured.
+        engine: who computes the shards: ``local``, or a plug-in's name.
         maximise: channels and classes that pictures are made for, ``LAYER:CHANNELS`` and settings.
         preprocessing: overrides of the preprocessing.
     """
@@ -167,6 +168,7 @@ class RunConfig(WriterConfig):
     kernels: tuple[str, ...] = ("auto",)
     fuse: Literal["mean", "max", "product"] | None = None
     faithfulness: bool = False
+    engine: str = "local"
     maximise: tuple[str, ...] = ()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
@@ -186,10 +188,11 @@ class RunConfig(WriterConfig):
     def settings(self) -> dict[str, Any]:
         """Return what decides the run's contents, as JSON values.
 
-        ``out``, ``workers``, the writers and what only they read are left out, so that a run can be
-        resumed with other writers and rendered again elsewhere.
+        ``out``, ``workers``, ``engine``, the writers and what only they read are left out, so that
+        a run can be resumed with others and rendered again elsewhere.
         """
-        return self.model_dump(mode="json", exclude={"out", "workers", *WriterConfig.model_fields})
+        left_out = {"out", "workers", "engine", *WriterConfig.model_fields}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def build_config(

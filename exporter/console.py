@@ -21,7 +21,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from exporter.config import RunConfig
 from exporter.records import FLAG_REASONS
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ def marked(text: str) -> str:
     return escape(shown(text))
 
 
-def say_outcome(config: RunConfig, outcome: Outcome) -> None:
-    """Print what a run came to: images, accuracy, sinks, what was flagged and skipped."""
+def say_outcome(out: Path, outcome: Outcome) -> None:
+    """Print what a run came to: images, accuracy, reports, what was flagged and skipped."""
     plan, totals = outcome.run.plan, outcome.run.totals
     seconds = outcome.seconds.get("compute", 0.0)
     OUT.print(
@@ -81,7 +80,7 @@ def say_outcome(config: RunConfig, outcome: Outcome) -> None:
         )
     elif plan.label_match:
         OUT.print(marked(plan.label_match))
-    say_written(config.out, outcome.written, outcome.failed)
+    say_written(out, outcome.written, outcome.failed)
     if totals and totals.flagged:
         for line in flagged_lines(totals.flagged):
             OUT.print(f"[yellow]flagged maps[/] {marked(line)}")
@@ -112,14 +111,14 @@ gradient)']
 
 
 def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
-    """Print how to open each sink, and how to write again one that failed."""
-    for sink in written:
+    """Print how to open what each writer made, and how to write again one that failed."""
+    for report in written:
         # A writer names a file of the run, or a command.
-        how = str(out / sink.open) if (out / sink.open).exists() else sink.open
+        how = str(out / report.open) if (out / report.open).exists() else report.open
         OUT.print(
-            f"[bold]{sink.writer:<12}[/] {marked(how)}  ({sink.shown} of {sink.total} images)"
+            f"[bold]{report.writer:<12}[/] {marked(how)}  ({report.shown} of {report.total} images)"
         )
-        for note in sink.notes:
+        for note in report.notes:
             OUT.print(f"{'':<12} {marked(note)}")
     for name, reason in failed:
         again = shlex.join(["exporter", "render", str(out), "--writer", name])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +18,7 @@ from torch import nn
 from exporter.capture import guest
 from exporter.config import RunConfig
 from exporter.doors import load_function
-from exporter.engines import Job
+from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
 from exporter.engines.rows import inputs
 from exporter.errors import (
@@ -22,12 +26,13 @@ from exporter.errors import (
     ImageError,
     ImageSetError,
     LayerError,
+    RunError,
     TargetError,
 )
 from exporter.explain import FUSED, Explainer, choose_or_offer, classifiers_at, fitting_methods
 from exporter.images import ImageSet, open_images
 from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
-from exporter.maps import ATTENTION, get_methods
+from exporter.maps import ATTENTION, Method, get_methods
 from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
     ResolvedModel,
@@ -37,7 +42,8 @@ from exporter.models import (
     resolve,
 )
 from exporter.records import OUTPUT, SCHEMA_VERSION, Plan, Prepared, Preprocessing
-from exporter.targets import Target, plan_target
+from exporter.store import plan_differences
+from exporter.targets import PlannedTarget, Target, plan_target
 from exporter.watch import Silence, Watch
 
 _PACKAGES = (
@@ -52,164 +58,215 @@ _PACKAGES = (
 
 
 @contextmanager
-def plan_job(
-    config: RunConfig,
-    *,
-    module: nn.Module | None = None,
-    source: object = None,
-    watch: Watch | None = None,
-    command: str = "",
+def bind(
+    recipe: Recipe, *, planned: Plan | None = None, watch: Watch | None = None
 ) -> Iterator[Job]:
-    """Resolve everything a run needs, and hold the model as a guest until the block ends.
+    """Build the model and the images, settle the rest, and hold the model as a guest meanwhile.
 
     Args:
-        config: the settings.
-        module: the model itself, where it was handed over in Python.
-        source: the images themselves, where they were handed over in Python.
+        recipe: how to build them.
+        planned: the plan of a run that is gone on with: its images are not hashed again, and what
+            is built has to be what was planned.
         watch: told how the work goes on.
-        command: what the report says was run.
 
     Yields:
         The job: its plan is complete, nothing has been written.
 
     Raises:
-        ExporterError: if something asked for cannot be had.
+        ExporterError: if something asked for cannot be had, or is not what was planned.
     """
+    config = recipe.config
     watch = watch or Silence()
-    methods = get_methods(config.maps)
-    requests = [parse_request(text, config.seed) for text in config.maximise]
-    watch.begin("reading the image set")
-    image_set = open_images(
-        source if source is not None else config.images, limit=config.limit, workers=config.workers
-    )
-    watch.begin("loading the model")
-    resolved = _resolve(config, module)
-    methods, without = fitting_methods(resolved.module, methods)
-    device = _device(config.device, resolved.module, handed_over=module is not None)
-    model = resolved.module if module is not None else resolved.module.to(device)
-    with guest(model):
+    with ExitStack() as stack:
+        if recipe.folder and Path(recipe.folder).is_dir():
+            stack.enter_context(contextlib.chdir(recipe.folder))
+        methods = get_methods(config.maps)
+        watch.begin("reading the image set")
+        image_set = open_images(
+            config.images if recipe.source is None else recipe.source,
+            limit=config.limit,
+            workers=config.workers,
+            known=planned.images if planned else (),
+        )
+        watch.begin("loading the model")
+        resolved = _resolve(config, recipe.module)
+        methods, without = fitting_methods(resolved.module, methods)
+        wanted = config.device
+        if planned is not None and wanted == "auto":
+            wanted = planned.execution["device"]
+        device = _device(wanted, resolved.module, handed_over=recipe.module is not None)
+        model = resolved.module if recipe.module is not None else resolved.module.to(device)
+        stack.enter_context(guest(model))
         channels_last = _has_convolutions(model)
-        if channels_last and module is None:
+        if channels_last and recipe.module is None:
             model = model.to(memory_format=torch.channels_last)
-        prepared = _first_readable(image_set, resolved.record.preprocessing)
-        dtype = float_type(model)
-        example = inputs([prepared], resolved.record.preprocessing, device, channels_last, dtype)
-        reshape = load_function(config.reshape) if config.reshape else None
-        trial = run_trial(
+        resolved = replace(resolved, module=model)
+        job = _settle(
+            recipe, resolved, image_set, methods, device=device, channels_last=channels_last
+        )
+        if without:
+            job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
+        yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
+
+
+def _as_planned(here: Plan, planned: Plan) -> Plan:
+    """Return the plan of the run, if what was built here is what it says."""
+    clauses = plan_differences(planned, here)
+    if clauses:
+        raise RunError(
+            f"what is built here is not what was planned: {'; '.join(clauses)}; plan the run "
+            "again, or build here what was planned"
+        )
+    return planned
+
+
+def _settle(
+    recipe: Recipe,
+    resolved: ResolvedModel,
+    image_set: ImageSet,
+    methods: Sequence[Method],
+    *,
+    device: torch.device,
+    channels_last: bool,
+) -> Job:
+    """Hold what is asked for against the model, with the first image that can be read."""
+    config, model, preprocessing = recipe.config, resolved.module, resolved.record.preprocessing
+    dtype = float_type(model)
+
+    def lay(prepared: Prepared) -> torch.Tensor:
+        return inputs([prepared], preprocessing, device, channels_last, dtype)
+
+    example = lay(_first_readable(image_set, preprocessing))
+    reshape = load_function(config.reshape) if config.reshape else None
+    requests = [parse_request(text, config.seed) for text in config.maximise]
+    trial = run_trial(
+        model,
+        example,
+        output=config.output,
+        reshape=reshape,
+        backward="auto" in (*config.layers, *config.activations),
+    )
+    layers = choose_or_offer(trial, config.layers, methods)
+    recorded = _recorded(trial, config.activations, layers.names, requests)
+    target = plan_target(
+        config.target,
+        model,
+        example,
+        trial.output,
+        resolved.record,
+        output=config.output,
+        load=lambda path: _reference(path, preprocessing, lay),
+        masks=any(entry.mask for entry in image_set.entries),
+    )
+    maximised = tuple(
+        wanted
+        for request in requests
+        for wanted in settle(
+            request,
             model,
             example,
-            output=config.output,
-            reshape=reshape,
-            backward="auto" in (*config.layers, *config.activations),
-        )
-        layers = choose_or_offer(trial, config.layers, methods)
-        recorded = _recorded(trial, config.activations, layers.names, requests)
-        asked = plan_target(
-            config.target,
-            model,
-            example,
-            trial.output,
-            resolved.record,
-            output=config.output,
-            load=lambda path: _reference(
-                path, resolved.record.preprocessing, device, channels_last, dtype
-            ),
-            masks=any(entry.mask for entry in image_set.entries),
-        )
-        record = asked.record
-        maximised = tuple(
-            wanted
-            for request in requests
-            for wanted in settle(
-                request,
-                model,
-                example,
-                explained=layers.names,
-                recorded=recorded,
-                classes=record.classes,
-                output=config.output,
-                reshape=reshape,
-            )
-        )
-        labels = match_labels(
-            {entry.label for entry in image_set.entries if entry.label is not None},
-            record.classes,
-        )
-
-        classifiers = classifiers_at(methods, layers.names, asked.scorer, lambda: trial)
-
-        def explainer(replica: nn.Module) -> Explainer:
-            return Explainer(
-                replica,
-                methods,
-                layers.names,
-                recorded=recorded,
-                channels=config.activation_channels,
-                target=asked.scorer,
-                top_k=config.top_k,
-                layouts={name: plane.layout for name, plane in trial.planes.items()},
-                reshape=reshape,
-                seed=config.seed,
-                fuse=config.fuse,
-                classifiers=classifiers,
-            )
-
-        kernels = collect_kernels(model, config.kernels) if config.kernels else ()
-        unknown = torch.full((1,), -1, device=device)
-        masks = None
-        if asked.scorer.takes_masks:
-            masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
-        first = explainer(model)(example, unknown, masks).to_host()
-        beyond = dict.fromkeys(one.layer for one in first.maps if one.layer in (ATTENTION, FUSED))
-        yield Job(
-            plan=Plan(
-                schema=SCHEMA_VERSION,
-                settings=config.settings(),
-                model=record,
-                layers=layer_table(trial),
-                explained=(*layers.names, *beyond),
-                layer_reason=layers.reason,
-                recorded=recorded,
-                methods=tuple(method.record for method in methods),
-                target=config.target,
-                image_set=image_set.where,
-                images=image_set.entries,
-                shards=_shards(len(image_set.entries), config.shard_size),
-                label_match=labels.reason,
-                label_index=labels.index,
-                execution={
-                    "device": device.type,
-                    "dtype": str(example.dtype).removeprefix("torch."),
-                    "memory format": "channels last" if channels_last else "contiguous",
-                    **asked.execution,
-                },
-                versions=_versions(),
-                command=command,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                notes=(
-                    *resolved.notes,
-                    *image_set.notes,
-                    *asked.notes,
-                    *_unlabelled(asked.scorer.target, image_set, labels.index),
-                    *([without] if without else ()),
-                    *(f"{name}: {why}" for name, why in first.missing.items()),
-                ),
-            ),
-            image_set=image_set,
-            module=model,
-            explainer=explainer,
-            kernels=kernels,
-            device=device,
-            batch_size=config.batch_size,
-            channels_last=channels_last,
-            workers=config.workers or default_workers(device),
-            masks=asked.scorer.takes_masks,
-            dtype=dtype,
-            faithfulness=config.faithfulness,
-            maximised=maximised,
+            explained=layers.names,
+            recorded=recorded,
+            classes=target.record.classes,
             output=config.output,
             reshape=reshape,
         )
+    )
+    classifiers = classifiers_at(methods, layers.names, target.scorer, lambda: trial)
+
+    def explainer(replica: nn.Module) -> Explainer:
+        return Explainer(
+            replica,
+            methods,
+            layers.names,
+            recorded=recorded,
+            channels=config.activation_channels,
+            target=target.scorer,
+            top_k=config.top_k,
+            layouts={name: plane.layout for name, plane in trial.planes.items()},
+            reshape=reshape,
+            seed=config.seed,
+            fuse=config.fuse,
+            classifiers=classifiers,
+        )
+
+    unknown = torch.full((1,), -1, device=device)
+    masks = None
+    if target.scorer.takes_masks:
+        masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
+    first = explainer(model)(example, unknown, masks).to_host()
+    beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
+    return Job(
+        recipe=recipe,
+        plan=_plan(
+            recipe,
+            image_set,
+            target,
+            layers=layer_table(trial),
+            explained=(*layers.names, *beyond),
+            layer_reason=layers.reason,
+            recorded=recorded,
+            methods=tuple(method.record for method in methods),
+            execution={
+                "device": device.type,
+                "dtype": str(example.dtype).removeprefix("torch."),
+                "memory format": "channels last" if channels_last else "contiguous",
+                **target.execution,
+            },
+            before=resolved.notes,
+            after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
+        ),
+        image_set=image_set,
+        module=model,
+        explainer=explainer,
+        kernels=collect_kernels(model, config.kernels) if config.kernels else (),
+        device=device,
+        channels_last=channels_last,
+        workers=config.workers or default_workers(device),
+        masks=target.scorer.takes_masks,
+        dtype=dtype,
+        maximised=maximised,
+        reshape=reshape,
+    )
+
+
+def _plan(
+    recipe: Recipe,
+    image_set: ImageSet,
+    target: PlannedTarget,
+    *,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    **settled: Any,
+) -> Plan:
+    config, images = recipe.config, image_set.entries
+    names = {entry.label for entry in images if entry.label is not None}
+    labels = match_labels(names, target.record.classes)
+    return Plan(
+        schema=SCHEMA_VERSION,
+        settings=config.settings(),
+        model=target.record,
+        target=config.target,
+        image_set=image_set.where,
+        images=images,
+        shards=tuple(
+            (start, min(start + config.shard_size, len(images)))
+            for start in range(0, len(images), config.shard_size)
+        ),
+        label_match=labels.reason,
+        label_index=labels.index,
+        versions=_versions(),
+        command=recipe.command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(
+            *before,
+            *image_set.notes,
+            *target.notes,
+            *_unlabelled(target.scorer.target, image_set, labels.index),
+            *after,
+        ),
+        **settled,
+    )
 
 
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
@@ -254,7 +311,7 @@ def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.devic
 
 def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:
     """Say of how many images the label is asked for and is not known."""
-    if not any(one.kind == "label" for one in (target, *target.parts)):
+    if not any(part.kind == "label" for part in (target, *target.parts)):
         return ()
     count = sum(entry.label not in known for entry in image_set.entries)
     if not count:
@@ -272,7 +329,7 @@ def _has_convolutions(module: nn.Module) -> bool:
 def float_type(module: nn.Module) -> torch.dtype:
     """Return the type of a model's numbers: its first floating parameter's, or float32."""
     types = (parameter.dtype for parameter in module.parameters())
-    return next((one for one in types if one.is_floating_point), torch.float32)
+    return next((kind for kind in types if kind.is_floating_point), torch.float32)
 
 
 def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepared:
@@ -289,20 +346,15 @@ def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepar
 
 
 def _reference(
-    path: str,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    channels_last: bool,
-    dtype: torch.dtype,
+    path: str, preprocessing: Preprocessing, lay: Callable[[Prepared], torch.Tensor]
 ) -> tuple[torch.Tensor, str]:
     """Return a reference image as the model takes it, (1, C, H, W), and the hash of its bytes."""
     images = open_images(path, limit=1)
     entry = images.entries[0]
     try:
-        prepared = images.load(entry, preprocessing)
+        return lay(images.load(entry, preprocessing)), entry.key
     except ImageError as error:
         raise TargetError(f"the reference image {path!r} cannot be read: {error}") from None
-    return inputs([prepared], preprocessing, device, channels_last, dtype), entry.key
 
 
 def _recorded(
@@ -328,15 +380,9 @@ def _recorded(
     return asked if set(maximised) <= set(asked) else planes((*asked, *maximised))
 
 
-def _shards(images: int, size: int) -> tuple[tuple[int, int], ...]:
-    return tuple((start, min(start + size, images)) for start in range(0, images, size))
-
-
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

@@ -1,47 +1,40 @@
-"""The chain: from a model and an image set to a run folder and its writers.
+"""The pipeline: plan, work, finish, write; from a model and an image set to a run and its reports.
 
-This module and its head, `exporter.planning`, are the only ones that know every stage.
+This module, its head `exporter.planning` and `exporter.contents` are the only ones that know every
+stage.
+``exporter run`` is all four in one process, and each has a command of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from exporter.config import RunConfig, build_config
-from exporter.engines import Job, compute_shards
-from exporter.engines.rows import Computed, compute, load
-from exporter.errors import ImageError, LayerError, WriterError
-from exporter.images import ImageSet
-from exporter.layers import Kernels, choose_layers, count_layers, layer_table, run_trial
-from exporter.maximise import choose, estimate_maximised, maximise_groups
-from exporter.models import resolve
-from exporter.planning import float_type, plan_job
-from exporter.records import OUTPUT, Row, Written
-from exporter.render import encode_png, kernel_sheet
-from exporter.store import KernelSheet, Run, RunFolder, create_run, open_run, refuse_taken
-from exporter.summaries import (
-    FAITHFULNESS,
-    PARTS,
-    Scope,
-    channel_table,
-    faithfulness_table,
-    merge_channels,
-    merge_faithfulness,
-    merge_set,
-    shard_parts,
+from exporter.config import WriterConfig, build_config, build_writer_config
+from exporter.contents import merge_shards, shard_store, sheet
+from exporter.engines import Engine, Job, Recipe, find_engine
+from exporter.errors import ConfigError, RunError, WriterError
+from exporter.planning import bind
+from exporter.records import Written
+from exporter.store import (
+    Run,
+    RunFolder,
+    create_run,
+    forget_recipe,
+    open_run,
+    read_recipe,
+    refuse_taken,
+    reopen_run,
+    write_recipe,
 )
 from exporter.watch import Silence, Watch
-from exporter.writers.writing import write_all
+from exporter.writers.writing import remembered, write_all
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Outcome:
         run: the run folder, open for reading.
         written: what each writer made.
         failed: (writer, reason) of each that could not be written; the run itself is whole.
-        seconds: wall-clock seconds a stage.
+        seconds: wall-clock seconds per stage.
     """
 
     run: Run
@@ -66,6 +59,9 @@ class Outcome:
         return self.run.totals.skipped if self.run.totals else ()
 
 
+# ---------------------------------------------------------------- from Python
+
+
 def export(
     model: str | nn.Module,
     images: object,
@@ -77,7 +73,7 @@ def export(
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
-    """Run a model over an image set and write every sink.
+    """Run a model over an image set, and write the run folder and its reports.
 
     Args:
         model: a model spec, or a module; a module's mode, gradients, hooks and device are left as
@@ -97,247 +93,226 @@ def export(
 
     Raises:
         ExporterError: if something asked for cannot be had; one sentence.
-        WriterError: if a sink could not be written; the run itself is whole.
+        WriterError: if a writer failed; the run itself is whole.
     """
-    module = model if isinstance(model, nn.Module) else None
-    told = images if isinstance(images, str | Path) else None
-    checked = build_config(
-        config,
-        model=type(model).__name__ if isinstance(model, nn.Module) else model,
-        images=str(told) if told is not None else type(images).__name__,
-        out=Path(out),
-        **settings,
-    )
-    outcome = run(
-        checked,
-        module=module,
-        source=images if told is None else None,
-        resume=resume,
-        overwrite=overwrite,
-        watch=watch,
-        command="exporter.export(…)",
-    )
-    if outcome.failed:
-        name, reason = outcome.failed[0]
-        raise WriterError(f"the writer {name!r} failed, the run in {str(out)!r} is whole: {reason}")
-    return outcome.run
+    recipe = _recipe("export", model, images, config, out=Path(out), **settings)
+    return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=watch))
 
 
-def run(
-    config: RunConfig,
+def plan(
+    model: str,
+    images: str | Path,
     *,
-    module: nn.Module | None = None,
-    source: object = None,
+    out: str | Path,
+    config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
-    command: str = "",
-) -> Outcome:
-    """Do the whole job: plan, compute every missing shard, merge, write every sink.
+    **settings: Any,
+) -> Run:
+    """Settle what a run does and write its plan; compute nothing.
+
+    ``work`` then computes its shards, in as many processes as there are, and ``finish`` ends it.
+    The arguments are those of ``export``, but for a model or images that only this process has.
+
+    Returns:
+        The run, open for reading; it has no shards yet.
+
+    Raises:
+        ExporterError: if something asked for cannot be had; one sentence.
+    """
+    recipe = _recipe("plan", model, images, config, out=Path(out), **settings)
+    return plan_run(recipe, resume=resume, overwrite=overwrite, watch=watch)
+
+
+def finish(run: str | Path, *, watch: Watch | None = None) -> Run:
+    """Merge what the shards of a planned run add up to, and run its writers.
 
     Args:
-        config: the settings.
-        module: the model itself, where it was handed over in Python.
-        source: the images themselves, where they were handed over in Python.
+        run: the run folder.
+        watch: told how the work goes on.
+
+    Returns:
+        The run, open for reading.
+
+    Raises:
+        RunError: if a shard is missing; it names the command that computes it.
+        WriterError: if a writer failed; the run itself is whole.
+    """
+    return _whole(finish_run(run, watch=watch))
+
+
+def _recipe(
+    function: str, model: str | nn.Module, images: object, file: str | Path | None, **settings: Any
+) -> Recipe:
+    module = model if isinstance(model, nn.Module) else None
+    named = isinstance(images, str | Path)
+    config = build_config(
+        file,
+        model=type(model).__name__ if isinstance(model, nn.Module) else model,
+        images=str(images) if named else type(images).__name__,
+        **settings,
+    )
+    source = None if named else images
+    return Recipe(config, f"exporter.{function}(…)", module=module, source=source)
+
+
+def _whole(outcome: Outcome) -> Run:
+    if outcome.failed:
+        name, reason = outcome.failed[0]
+        raise WriterError(
+            f"the writer {name!r} failed, the run in {str(outcome.run.path)!r} is whole: {reason}"
+        )
+    return outcome.run
+
+
+# ---------------------------------------------------------------- plan, work, finish, write
+
+
+def run(
+    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
+) -> Outcome:
+    """Plan a run, have every missing shard computed, merge them and run the writers.
+
+    Args:
+        recipe: how to build the model and the images, and the settings.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
         watch: told how the work goes on.
-        command: what the report says was run.
-
-    Returns:
-        The run and what was written.
 
     Raises:
         ExporterError: if something asked for cannot be had.
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
-    watch = watch or Silence()
+    config, watch = recipe.config, watch or Silence()
+    engine = find_engine(config.engine)
     refuse_taken(config.out, overwrite=overwrite, resume=resume)
     clock = _Clock()
-    with plan_job(config, module=module, source=source, watch=watch, command=command) as job:
+    with bind(recipe, watch=watch) as job:
         clock.lap("plan")
         images = job.image_set
         watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
-        parts = (*PARTS, FAITHFULNESS) if job.faithfulness else PARTS
-        folder = create_run(config.out, job.plan, overwrite=overwrite, resume=resume, parts=parts)
-        scope = Scope.of(folder.plan)
-        with folder:
-            _compute(job, folder, scope, watch)
-            seconds = clock.lap("compute")
-            if not (folder.path / "run.json").exists():
-                channels = merge_channels(folder.summaries()) if job.plan.recorded else None
-                merged = merge_set(folder.summaries, scope)
-                seconds += _maximise(job, folder, channels, merged.tables["classes"], watch)
-                measured = {}
-                if job.faithfulness:
-                    measured[FAITHFULNESS] = merge_faithfulness(
-                        folder.summaries(FAITHFULNESS), scope
-                    )
-                folder.write_set(merged.tables | measured, merged.summary)
-                folder.finish(seconds, channels)
-    opened = open_run(config.out)
-    written, failed = write_all(opened, config, watch)
-    clock.lap("write")
-    return Outcome(opened, written, failed, clock.laps)
+        with _begin(job, overwrite=overwrite, resume=resume) as folder:
+            if not folder.complete:
+                folder.share()
+                missing = folder.missing()
+                if len(missing) < len(folder.plan.shards):
+                    there = len(folder.plan.shards) - len(missing)
+                    watch.say(f"resuming: {there} of {len(folder.plan.shards)} shards are there")
+                _compute(job, folder, missing, engine, watch)
+                seconds = clock.lap("compute")
+                folder.claim()
+                merge_shards(folder, job, seconds, watch)
+    return _write(config.out, config, clock, watch)
 
 
-def _compute(job: Job, folder: RunFolder, scope: Scope, watch: Watch) -> None:
-    missing = folder.missing()
-    done = len(job.plan.images) - sum(
-        stop - start for start, stop in (job.plan.shards[index] for index in missing)
-    )
-    if done:
-        watch.say(f"resuming: {done} of {len(job.plan.images)} images are already there")
-    if missing or not (folder.path / "kernels").exists():
-        folder.write_kernels([_sheet(kernels) for kernels in job.kernels])
-    masks = _masks(job.image_set, watch)
-    watch.begin("computing maps", len(job.plan.images) - done)
-
-    def store(index: int, parts: list[Computed]) -> None:
-        channels = [batch for part in parts for batch in part.channels]
-        rows = [row for part in parts for row in part.rows]
-        if job.plan.recorded:
-            folder.write_summary(index, channel_table(channels))
-        for name, table in shard_parts(rows, channels, scope, masks).items():
-            folder.write_summary(index, table, name)
-        if job.faithfulness:
-            measured = [one for part in parts for one in part.faithfulness]
-            folder.write_summary(index, faithfulness_table(measured), FAITHFULNESS)
-        folder.write_shard(index, rows)
-
-    compute_shards(job, missing, store, watch)
+def plan_run(
+    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
+) -> Run:
+    """Write the plan of a run, its recipe and its kernels; the arguments are those of ``run``."""
+    recipe.require_portable("a worker")
+    find_engine(recipe.config.engine)
+    refuse_taken(recipe.config.out, overwrite=overwrite, resume=resume)
+    with bind(recipe, watch=watch) as job:
+        _begin(job, overwrite=overwrite, resume=resume).close()
+    return open_run(recipe.config.out)
 
 
-def _maximise(
-    job: Job,
-    folder: RunFolder,
-    channels: pa.Table | None,
-    classes: pa.Table,
-    watch: Watch,
-) -> float:
-    """Make the pictures that are asked for and not there, and return the seconds it took."""
-    if not job.maximised:
-        return 0.0
-    clock = _Clock()
-    means: dict[str, dict[int, float]] = {}
-    known = () if channels is None else channels.select(["layer", "channel", "mean"]).to_pylist()
-    for row in known:
-        means.setdefault(row["layer"], {})[row["channel"]] = row["mean"]
-    counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
-    predicted = {index: count for index, count in counts if count}
-    groups = choose(job.maximised, means, predicted)
-    if not predicted and any(one.strongest and one.layer == OUTPUT for one in job.maximised):
-        watch.say("no class is predicted here, so none of the strongest of the output is maximised")
-    missing = folder.missing_maximised(len(groups))
-    maximise_groups(job, groups, missing, folder.write_maximised, watch)
-    return clock.lap("maximise")
-
-
-def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool_] | None]:
-    """Return what reads an image's mask, and says which cannot be read."""
-
-    def read(row: Row) -> NDArray[np.bool_] | None:
-        if row.mask is None:
-            return None
-        try:
-            return image_set.read_mask(row.mask)
-        except ImageError as error:
-            watch.say(f"the mask {row.mask!r} of {row.path!r} is left out: {error}")
-            return None
-
-    return read
-
-
-def _sheet(kernels: Kernels) -> KernelSheet:
-    picture, shown = kernel_sheet(kernels.values)
-    return KernelSheet(kernels.name, kernels.type, kernels.values, encode_png(picture), shown)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would cost, from one batch.
-
-    Attributes:
-        images: images in the set.
-        batch: images in the trial batch.
-        seconds: seconds the computing would take, without the writers.
-        store_bytes: bytes the shards would take.
-        maximise_seconds: seconds the maximised pictures would take; 0 where none is asked for.
-    """
-
-    images: int
-    batch: int
-    seconds: float
-    store_bytes: int
-    maximise_seconds: float = 0.0
-
-
-def estimate(job: Job) -> Estimate:
-    """Compute one batch twice, the second time against the clock, and write nothing.
-
-    Of each request for maximised pictures, a few steps are made.
-
-    Raises:
-        ExporterError: if the model or a method fails on the batch.
-    """
-    entries = job.plan.images[: job.batch_size]
-    explainer = job.explainer(job.module)
-    compute(job, explainer, load(job, entries))
-    start = time.perf_counter()
-    computed = compute(job, explainer, load(job, entries))
-    seconds = time.perf_counter() - start
-    size = sum(
-        len(row.image or b"")
-        + sum(len(stored.values) for stored in row.maps)
-        + sum(len(stored.values) for stored in row.activations)
-        for row in computed.rows
-    )
-    share = len(job.plan.images) / len(entries)
-    return Estimate(
-        images=len(job.plan.images),
-        batch=len(entries),
-        seconds=seconds * share,
-        store_bytes=int(size * share),
-        maximise_seconds=estimate_maximised(job),
-    )
-
-
-def describe_layers(
-    spec: str, *, weights: str = "none", checkpoint: Path | None = None
-) -> dict[str, Any]:
-    """Describe a model's layers without running a job.
+def work(
+    run: str | Path,
+    shards: Iterable[int] | None = None,
+    *,
+    part: tuple[int, int] = (0, 1),
+    watch: Watch | None = None,
+) -> Run:
+    """Compute what is missing of some shards of a planned run, beside other workers.
 
     Args:
-        spec: the model spec.
-        weights: name of the weights; shapes and counts need none.
-        checkpoint: weights to lay over it.
+        run: the run folder.
+        shards: numbers of the shards; all of them where None.
+        part: (i, n): of these, the shards k with k mod n = i, so that n workers share them evenly.
+        watch: told how the work goes on.
 
     Returns:
-        JSON values: ``model``, ``layers`` (a dict a layer, in the model's order), ``counts``,
-        ``explained`` (the layers explained by default) and ``reason``.
+        The run, open for reading.
 
     Raises:
-        ModelError: if the model cannot be resolved.
+        RunError: if there is no planned run, or the model or the images that are built here are
+            not those of the plan.
     """
-    resolved = resolve(spec, weights=weights, checkpoint=checkpoint)
-    preprocessing = resolved.record.preprocessing
-    example = torch.zeros(
-        1, preprocessing.channels, *preprocessing.size, dtype=float_type(resolved.module)
-    )
-    trial = run_trial(resolved.module, example)
-    table = layer_table(trial)
+    path, watch = Path(run).absolute(), watch or Silence()
+    number, count = part
+    if not 0 <= number < count:
+        raise ConfigError(f"the part {number}/{count} is none: give i/n with i from 0 to n - 1")
+    with reopen_run(path, shared=True) as folder:
+        known = range(len(folder.plan.shards))
+        asked = known if shards is None else [shard for shard in shards if shard in known]
+        missing = folder.missing(shard for shard in asked if shard % count == number)
+        if missing:
+            with bind(_recipe_of(folder), planned=folder.plan, watch=watch) as job:
+                _compute(job, folder, missing, find_engine("local"), watch)
+    return open_run(path)
+
+
+def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
+    """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
+    path, watch, clock = Path(run).absolute(), watch or Silence(), _Clock()
+    with reopen_run(path, shared=False) as folder, ExitStack() as stack:
+        document = read_recipe(path)
+        config = (
+            build_writer_config(remembered(path))
+            if document is None
+            else Recipe.read(document, path).config
+        )
+        if not folder.complete:
+            folder.refuse_missing()
+            job = None
+            if folder.plan.settings.get("maximise"):
+                binding = bind(_recipe_of(folder), planned=folder.plan, watch=watch)
+                job = stack.enter_context(binding)
+            merge_shards(folder, job, folder.elapsed(), watch)
+    clock.lap("finish")
+    return _write(path, config, clock, watch)
+
+
+def _recipe_of(folder: RunFolder) -> Recipe:
+    document = read_recipe(folder.path)
+    if document is None:
+        raise RunError(
+            f"the run {str(folder.path)!r} has no recipe: its model or its images were handed over "
+            "in Python; go on with exporter.export(…, resume=True)"
+        )
+    return Recipe.read(document, folder.path)
+
+
+def _begin(job: Job, *, overwrite: bool, resume: bool) -> RunFolder:
+    """Write what workers need, and return the folder, locked."""
+    folder = create_run(job.recipe.config.out, job.plan, overwrite=overwrite, resume=resume)
     try:
-        chosen = choose_layers(trial, ("auto",))
-        explained, reason = chosen.names, chosen.reason
-    except LayerError as error:
-        explained, reason = (), str(error)
-    return {
-        "model": resolved.record.name,
-        "layers": [asdict(layer) for layer in table],
-        "counts": dict(count_layers(table)),
-        "explained": list(explained),
-        "reason": reason,
-    }
+        if not folder.complete:
+            folder.write_kernels([sheet(kernels) for kernels in job.kernels])
+            if job.recipe.portable:
+                write_recipe(folder.path, job.recipe.document())
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _compute(
+    job: Job, folder: RunFolder, missing: Sequence[int], engine: Engine, watch: Watch
+) -> None:
+    cuts = [job.plan.shards[shard] for shard in missing]
+    watch.begin("computing maps", sum(stop - start for start, stop in cuts))
+    engine.run(job, missing, shard_store(job, folder, watch), watch)
+
+
+def _write(path: Path, config: WriterConfig, clock: _Clock, watch: Watch) -> Outcome:
+    opened = open_run(path)
+    written, failed = write_all(opened, config, watch)
+    forget_recipe(path)
+    clock.lap("write")
+    return Outcome(opened, written, failed, clock.laps)
 
 
 class _Clock:

@@ -36,7 +36,6 @@ from exporter.records import (
 )
 from exporter.store import KernelSheet, RunFolder, create_run, pack_activation, pack_map
 from exporter.summaries import (
-    PARTS,
     Scope,
     channel_table,
     merge_channels,
@@ -367,10 +366,8 @@ def write_shards(folder: RunFolder, images: Sequence[SampleImage], indices: Iter
     for index in indices:
         batches = sample_batches(folder.plan, images, index)
         rows = sample_rows(folder.plan, images, index)
-        folder.write_summary(index, channel_table(batches))
-        for name, table in shard_parts(rows, batches, scope).items():
-            folder.write_summary(index, table, name)
-        folder.write_shard(index, rows)
+        parts = {"": channel_table(batches), **shard_parts(rows, batches, scope)}
+        folder.write_shard(index, rows, parts)
 
 
 def finish_run(folder: RunFolder, seconds: float) -> None:
@@ -378,8 +375,8 @@ def finish_run(folder: RunFolder, seconds: float) -> None:
     for index in folder.missing_maximised(1):
         folder.write_maximised(index, sample_maximised())
     merged = merge_set(folder.summaries, Scope.of(folder.plan))
-    folder.write_set(merged.tables, merged.summary)
-    folder.finish(seconds, merge_channels(folder.summaries()))
+    channels = merge_channels(folder.summaries())
+    folder.finish(seconds, merged.tables, merged.summary, channels)
 
 
 def build_run(
@@ -417,7 +414,7 @@ def build_run(
         target=target,
         model=model,
     )
-    with create_run(path, plan, parts=PARTS) as folder:
+    with create_run(path, plan) as folder:
         folder.write_kernels(sample_kernels())
         write_shards(folder, images, range(len(plan.shards) if shards is None else shards))
         if shards is None:

@@ -41,10 +41,12 @@ def _child(settings: dict[str, Any], out: str, at: int | None, resume: bool, log
             os.kill(os.getpid(), signal.SIGKILL)
 
     from exporter.config import build_config
+    from exporter.engines import Recipe
     from exporter.run import run
 
     sys.addaudithook(audit)
-    outcome = run(build_config(None, {**settings, "out": Path(out)}), resume=resume)
+    config = build_config(None, {**settings, "out": Path(out)})
+    outcome = run(Recipe(config), resume=resume)
     if outcome.failed:
         raise SystemExit(f"writers failed: {outcome.failed}")
 

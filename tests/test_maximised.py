@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import nn
 
+from exporter import contents as stored
 from exporter import export
-from exporter import export as chain
 from exporter.cli import main
 from exporter.config import build_config
+from exporter.engines import Recipe
 from exporter.maximise import estimate_maximised
-from exporter.planning import plan_job
+from exporter.planning import bind
 from exporter.render import decode_image
 from exporter.store import Run, check, open_run
 
@@ -129,13 +130,13 @@ def test_a_resumed_run_makes_only_what_is_missing_and_gives_the_same_bytes(
     (run / "maximised/.00002.tmp").write_bytes(b"half")
     kept = (run / "maximised/00000.parquet").stat().st_mtime_ns
     made: list[int] = []
-    real = chain.maximise_groups
+    real = stored.maximise_groups
 
     def noting(job: Any, groups: Any, missing: Any, write: Any, watch: Any) -> None:
         made.extend(missing)
         real(job, groups, missing, write, watch)
 
-    monkeypatch.setattr(chain, "maximise_groups", noting)
+    monkeypatch.setattr(stored, "maximise_groups", noting)
     assert main(arguments(work, *asked, "--resume")) == 0
     assert made == [1]
     assert contents(run) == whole
@@ -199,7 +200,7 @@ def test_the_estimate_counts_every_picture_and_every_step(
         maximise=("3:0-11:steps=40", "0:strongest=2:steps=2"),
         batch_size=8,
     )
-    with plan_job(config) as job:
+    with bind(Recipe(config)) as job:
         monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
         # Each request takes a second: that of 4 of 40 steps for 8 of 12 channels, and of all.
         assert estimate_maximised(job) == 10 * 12 / 8 + 1

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import exporter
+from exporter.describe import describe_layers
 from exporter.errors import ConfigError, ImageSetError, RunError, TargetError
 from exporter.records import MAP_LEVELS
-from exporter.run import describe_layers
 
 
 class Small(nn.Module):

@@ -93,7 +93,7 @@ def undisturbed(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def contents(run: Path) -> dict[str, str]:
     """Return the checksum of every file whose bytes the settings decide."""
     files = [run / "channels.parquet"]
-    for folder in ("shards", "summaries", "set", "kernels", "maximised"):
+    for folder in ("shards", "summaries", "checksums", "set", "kernels", "maximised"):
         files += sorted((run / folder).iterdir())
     return {
         str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
@@ -103,15 +103,16 @@ def contents(run: Path) -> dict[str, str]:
 def moments(events: list[str]) -> list[int]:
     """Choose the events to be killed at: one of each kind that matters, the rest by a seed."""
     wanted = (
-        "/shards/.00001.tmp",
-        "/summaries/.00001.tmp",
-        "/summaries/.00001-set.tmp",
-        "/summaries/.00001-images.tmp",
-        "/set/.confusion.tmp",
-        "/set/.summary.json.tmp",
-        "/maximised/.00000.tmp",
-        "/maximised/.00001.tmp",
-        "/run.json",
+        "/shards/.00001.",
+        "/summaries/.00001.",
+        "/summaries/.00001-set.",
+        "/summaries/.00001-images.",
+        "/set/.confusion.",
+        "/set/.summary.json.",
+        "/checksums/.shards-00001.sha256.",
+        "/maximised/.00001.",
+        "/.recipe.json.",
+        "/.run.json.",
         "/kernels",
         "tensorboard",
         "wandb",

@@ -78,6 +78,9 @@ def group() -> None:
 
 for _command in (
     running.run_command,
+    running.plan_command,
+    running.work_command,
+    running.finish_command,
     running.demo_command,
     looking.layers_command,
     looking.maps_command,

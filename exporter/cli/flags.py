@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,18 @@ def writer_flags(command: _F) -> _F:
 def begin_flags(command: _F) -> _F:
     """Add the flags that say what becomes of a run that is already in the folder."""
     return _add(command, *_BEGIN)
+
+
+def part(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:  # noqa: ARG001
+    """Read a worker's part of the shards: ``0/4`` is the first of four.
+
+    Raises:
+        click.BadParameter: if it is none.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", value)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise click.BadParameter(f"{value!r} is no part; write i/n with i from 0 to n - 1")
+    return int(match[1]), int(match[2])
 
 
 def _add(command: _F, *flags: Callable[[_F], _F]) -> _F:
@@ -142,6 +155,11 @@ _RUN = (
         type=int,
         metavar="N",
         help="Seed of random weights and of every random choice.  [default: 0]",
+    ),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="What computes the shards: local, or an installed plug-in.  [default: local]",
     ),
     click.option("--limit", type=int, metavar="N", help="Only the first N images."),
     click.option(

@@ -33,7 +33,7 @@ from exporter.console import ERR, OUT, Bar, counted, explained, marked, say_writ
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
     """List every layer of a model: name, type, output shape, parameters; and count them."""
-    from exporter.run import describe_layers
+    from exporter.describe import describe_layers
 
     described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
     if as_json:

@@ -1,18 +1,32 @@
-"""Commands that compute: ``run`` and ``demo``."""
+"""Commands that make a run: all of it, or plan, work and finish apart."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from exporter.cli.exit_codes import BAD_REQUEST, DONE, INTERRUPTED, SOME_SKIPPED
-from exporter.cli.flags import begin_flags, given, run_flags
+from exporter.cli.flags import begin_flags, given, part, run_flags
 from exporter.config import RunConfig, build_config
-from exporter.console import ERR, OUT, Bar, duration, marked, say_outcome, size
+from exporter.console import (
+    ERR,
+    OUT,
+    Bar,
+    counted,
+    duration,
+    explained,
+    marked,
+    say_outcome,
+    size,
+)
+
+if TYPE_CHECKING:
+    from exporter.engines import Recipe
+    from exporter.run import Outcome
 
 
 @click.command("run")
@@ -26,9 +40,10 @@ from exporter.console import ERR, OUT, Bar, duration, marked, say_outcome, size
 def run_command(
     file: Path | None, dry_run: bool, resume: bool, overwrite: bool, **flags: Any
 ) -> int:
-    """Run a model over an image set, and write the run folder and its reports."""
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite contradict each other; give one of them")
+    """Run a model over an image set, and write the run folder and its reports.
+
+    This is plan, work and finish in one process.
+    """
     config = build_config(file, given(flags))
     if dry_run:
         return _dry_run(config, resume=resume, overwrite=overwrite)
@@ -39,6 +54,76 @@ def run_command(
             "interrupted; what is done is kept: the same command with --resume goes on from it"
         )
         return INTERRUPTED
+
+
+@click.command("plan")
+@run_flags
+@begin_flags
+def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any) -> int:
+    """Settle what a run does and write its plan; compute nothing.
+
+    Then 'exporter work' computes the shards, in as many processes as you start, and 'exporter
+    finish' ends the run.
+    """
+    config = build_config(file, given(flags))
+    with Bar() as bar:
+        bar.begin("starting")
+        from exporter.run import plan_run
+
+        run = plan_run(_recipe(config), resume=resume, overwrite=overwrite, watch=bar)
+    shards = len(run.plan.shards)
+    folder = shlex.quote(str(run.path))
+    OUT.print(
+        f"[green]✓[/] planned {counted(len(run.plan.images), 'image')} in "
+        f"{counted(shards, 'shard')}, {explained(run.plan)}"
+    )
+    OUT.print(f"compute  exporter work {marked(folder)} --shards i/n, with i from 0 to n - 1")
+    OUT.print(f"then     exporter finish {marked(folder)}")
+    return DONE
+
+
+@click.command("work")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--shards",
+    "share",
+    callback=part,
+    default="0/1",
+    metavar="i/n",
+    help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers.  "
+    "[default: all of them]",
+)
+def work_command(run_folder: Path, share: tuple[int, int]) -> int:
+    """Compute what is missing of a planned run; several workers may do so at once.
+
+    The model is built again as the plan says, which runs the code that the plan names: work only
+    on runs that you planned.
+    """
+    try:
+        with Bar() as bar:
+            bar.begin("starting")
+            from exporter.run import work
+
+            run = work(run_folder, part=share, watch=bar)
+    except KeyboardInterrupt:
+        ERR.print("interrupted; what is done is kept: the same command goes on from it")
+        return INTERRUPTED
+    OUT.print(
+        f"[green]✓[/] {len(run.shards)} of {counted(len(run.plan.shards), 'shard')} are there"
+    )
+    return DONE
+
+
+@click.command("finish")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def finish_command(run_folder: Path) -> int:
+    """Merge the shards of a planned run and run the writers that it was planned with."""
+    with Bar() as bar:
+        bar.begin("starting")
+        from exporter.run import finish_run
+
+        outcome = finish_run(run_folder, watch=bar)
+    return _say(run_folder, outcome)
 
 
 @click.command("demo")
@@ -63,29 +148,33 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
         bar.begin("starting")
         from exporter.run import run
 
-        outcome = run(
-            config,
-            resume=resume,
-            overwrite=overwrite,
-            watch=bar,
-            command=shlex.join(["exporter", *sys.argv[1:]]),
-        )
-    say_outcome(config, outcome)
+        outcome = run(_recipe(config), resume=resume, overwrite=overwrite, watch=bar)
+    return _say(config.out, outcome)
+
+
+def _say(out: Path, outcome: Outcome) -> int:
+    say_outcome(out, outcome)
     if outcome.failed:
         return BAD_REQUEST
     return SOME_SKIPPED if outcome.skipped else DONE
 
 
+def _recipe(config: RunConfig) -> Recipe:
+    from exporter.engines import Recipe
+
+    return Recipe(config, shlex.join(["exporter", *sys.argv[1:]]))
+
+
 def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
+        from exporter.describe import estimate
         from exporter.maximise import describe_wanted
-        from exporter.planning import plan_job
-        from exporter.run import estimate
+        from exporter.planning import bind
         from exporter.store import refuse_taken
 
         refuse_taken(config.out, overwrite=overwrite, resume=resume)
-        with plan_job(config, watch=bar) as job:
+        with bind(_recipe(config), watch=bar) as job:
             bar.begin("timing one batch")
             cost = estimate(job)
             passes = job.explainer(job.module).passes

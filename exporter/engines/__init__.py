@@ -1,11 +1,19 @@
-"""Who computes which shard: ``local`` runs them all in this process."""
+"""Who computes which shard: the `Engine` protocol, and ``local``, which does it in this process."""
 
 from __future__ import annotations
 
+from exporter.engines.engine import Engine, Store, find_engine
 from exporter.engines.job import Job
-from exporter.engines.local import compute_shards
+from exporter.engines.local import compute_shard
+from exporter.engines.recipe import Recipe
+from exporter.engines.rows import Computed
 
 __all__ = [
+    "Computed",
+    "Engine",
     "Job",
-    "compute_shards",
+    "Recipe",
+    "Store",
+    "compute_shard",
+    "find_engine",
 ]

@@ -41,54 +41,72 @@ class _Batch:
     entries: tuple[ImageEntry, ...]
 
 
-def compute_shards(
-    job: Job, missing: Sequence[int], write: Callable[[int, list[Computed]], None], watch: Watch
+def run(
+    job: Job, missing: Sequence[int], store: Callable[[int, list[Computed]], None], watch: Watch
 ) -> None:
-    """Compute shards in order and hand each, whole, to ``write``.
+    """Compute shards in order and hand each, whole, to ``store``.
 
     Args:
         job: the work.
         missing: numbers of the shards to compute.
-        write: stores one shard from its batches; called in shard order, on one thread of its own.
+        store: writes one shard from its batches; called in shard order, on one thread of its own.
         watch: told of every image done.
     """
-    batches = list(_cut(job, missing))
-    with _Sink(write, watch) as sink:
+    batches = [batch for shard in missing for batch in _cut(job, shard)]
+    with _Storing(store, watch) as storing:
         if job.device.type == "cpu":
-            _on_cpu(job, batches, sink)
+            _on_cpu(job, batches, storing)
         else:
-            _in_turn(job, batches, sink, job.explainer(job.module))
+            _in_turn(job, batches, storing, job.explainer(job.module))
 
 
-def _cut(job: Job, shards: Sequence[int]) -> Iterator[_Batch]:
-    for shard in shards:
-        start, stop = job.plan.shards[shard]
-        for first in range(start, stop, job.batch_size):
-            end = min(first + job.batch_size, stop)
-            yield _Batch(shard, end == stop, job.plan.images[first:end])
+def compute_shard(job: Job, shard: int) -> list[Computed]:
+    """Compute one shard, batch after batch.
+
+    Args:
+        job: a recipe and a plan, bound in this process.
+        shard: number of the shard.
+
+    Returns:
+        Its batches in plan order, as ``Store`` takes them.
+
+    Raises:
+        ModelError: if the model fails on a batch.
+    """
+    explainer = job.explainer(job.module)
+    return [compute(job, explainer, load(job, batch.entries)) for batch in _cut(job, shard)]
 
 
-class _Sink:
-    """Write shards on one thread, beside the model; the first failure stops the run."""
+def _cut(job: Job, shard: int) -> Iterator[_Batch]:
+    start, stop = job.plan.shards[shard]
+    for first in range(start, stop, job.batch_size):
+        end = min(first + job.batch_size, stop)
+        yield _Batch(shard, end == stop, job.plan.images[first:end])
 
-    def __init__(self, write: Callable[[int, list[Computed]], None], watch: Watch) -> None:
-        self._write = write
+
+class _Storing:
+    """Store shards on one thread, beside the model; the first failure stops the run."""
+
+    def __init__(self, store: Callable[[int, list[Computed]], None], watch: Watch) -> None:
+        self._store = store
         self._watch = watch
+        self._failed = False
         self._parts: list[Computed] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pending: deque[Future[None]] = deque()
 
-    def __enter__(self) -> _Sink:
+    def __enter__(self) -> _Storing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        # Shards that are computed are stored, also when the user interrupts or the model fails.
+        self._pool.shutdown(wait=True)
         if kind is None:
             for future in self._pending:
                 future.result()
 
     def take(self, batch: _Batch, computed: Computed) -> None:
-        """Take the next batch, in order; a shard whose last batch this is gets written."""
+        """Take the next batch, in order; a shard whose last batch this is gets stored."""
         self._parts.append(computed)
         self._watch.advance(len(batch.entries))
         if batch.last:
@@ -98,32 +116,41 @@ class _Sink:
         while self._pending and (self._pending[0].done() or len(self._pending) > 2):
             self._pending.popleft().result()
 
+    def _write(self, shard: int, parts: list[Computed]) -> None:
+        if self._failed:
+            return
+        try:
+            self._store(shard, parts)
+        except BaseException:
+            self._failed = True
+            raise
 
-def _on_cpu(job: Job, batches: Sequence[_Batch], sink: _Sink) -> None:
+
+def _on_cpu(job: Job, batches: Sequence[_Batch], storing: _Storing) -> None:
     """Run on the CPU, first both ways, then the faster one."""
     threads = torch.get_num_threads()
     whole = job.explainer(job.module)
     trial = 1 + _TRIAL
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
     if threads < 2 or parameters > _SMALL or len(batches) < trial + 2 * trial * threads:
-        _in_turn(job, batches, sink, whole)
+        _in_turn(job, batches, storing, whole)
         return
-    _in_turn(job, batches[:1], sink, whole)
+    _in_turn(job, batches[:1], storing, whole)
     copies = [] if _keeps_state(job, batches) else _copies(job.module, threads)
     if not copies:
-        _in_turn(job, batches[1:], sink, whole)
+        _in_turn(job, batches[1:], storing, whole)
         return
-    one = _timed(lambda: _in_turn(job, batches[1:trial], sink, whole)) / _TRIAL
+    one = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole)) / _TRIAL
     with _Replicas(job, copies) as replicas:
         # The first round of a replica warms it up (thread pools, primitive caches).
-        replicas.run(batches[trial : trial + threads], sink)
+        replicas.run(batches[trial : trial + threads], storing)
         start = trial + threads
         stop = start + _TRIAL * threads
-        several = _timed(lambda: replicas.run(batches[start:stop], sink)) / (stop - start)
+        several = _timed(lambda: replicas.run(batches[start:stop], storing)) / (stop - start)
         if several < one:
-            replicas.run(batches[stop:], sink)
+            replicas.run(batches[stop:], storing)
             return
-    _in_turn(job, batches[stop:], sink, whole)
+    _in_turn(job, batches[stop:], storing, whole)
 
 
 def _timed(work: Callable[[], None]) -> float:
@@ -132,10 +159,10 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _in_turn(job: Job, batches: Sequence[_Batch], sink: _Sink, explainer: Explainer) -> None:
+def _in_turn(job: Job, batches: Sequence[_Batch], storing: _Storing, explainer: Explainer) -> None:
     """Run batches one after the other, the next ones being decoded meanwhile."""
     for batch, loaded in _loaded(job, batches):
-        sink.take(batch, compute(job, explainer, loaded))
+        storing.take(batch, compute(job, explainer, loaded))
 
 
 def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loaded]]:
@@ -187,17 +214,17 @@ class _Replicas:
         self._pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._threads)
 
-    def run(self, batches: Sequence[_Batch], sink: _Sink) -> None:
-        """Compute batches on all replicas and hand them to the sink in their order."""
+    def run(self, batches: Sequence[_Batch], storing: _Storing) -> None:
+        """Compute batches on all replicas and hand them on in their order."""
         ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
         for batch in batches:
             ahead.append((batch, self._pool.submit(self._compute, batch)))
             if len(ahead) > 2 * len(self._explainers):
                 first, future = ahead.popleft()
-                sink.take(first, future.result())
+                storing.take(first, future.result())
         while ahead:
             first, future = ahead.popleft()
-            sink.take(first, future.result())
+            storing.take(first, future.result())
 
     def _compute(self, batch: _Batch) -> Computed:
         with self._lock:

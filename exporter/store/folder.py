@@ -1,12 +1,11 @@
-"""Making a run folder: begin or resume it, write shards, finish it."""
+"""Making a run folder: begin it, go on with it, write shards, finish it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,27 +13,23 @@ import pyarrow.parquet as pq
 from exporter.errors import RunError
 from exporter.records import KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
+from exporter.store.checksums import commit, verify
 from exporter.store.files import parquet_bytes, remove, sha256, sync_folder, write_whole
 from exporter.store.lock import RunLock
 from exporter.store.maximised import maximised_files, maximised_table
 from exporter.store.plans import plan_bytes, plan_document, read_document, read_plan
+from exporter.store.reader import open_run
 from exporter.store.resuming import differences
 from exporter.store.rows import rows_to_table
 from exporter.store.schema import parquet_options
-from exporter.store.sets import set_is_there
-from exporter.store.totals import count_totals, totals_bytes
+from exporter.store.totals import count_totals, read_totals, totals_bytes
 
-_AFTER_FOOTER = 8
-"""Bytes of a Parquet file after its footer: the footer's length, and ``PAR1``."""
+_FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
+"""Folders that are made before the plan is written."""
 
 
 def create_run(
-    path: Path | str,
-    plan: Plan,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    parts: Sequence[str] = (),
+    path: Path | str, plan: Plan, *, overwrite: bool = False, resume: bool = False
 ) -> RunFolder:
     """Begin a run in a new or empty folder, or go on with one.
 
@@ -43,11 +38,9 @@ def create_run(
         plan: what the run will do.
         overwrite: remove the run that is there, and nothing else of the folder.
         resume: go on with the run that is there, if its plan is the same; or begin one.
-        parts: names of what a shard adds to the set besides its channels; a shard that lacks one
-            is missing.
 
     Returns:
-        The folder, locked against other writers until it is finished or closed.
+        The folder, locked against everybody else until it is shared, finished or closed.
 
     Raises:
         RunError: if the folder holds something else, a run and neither flag is given, a run of
@@ -58,11 +51,31 @@ def create_run(
     refuse_taken(run, overwrite=overwrite, resume=resume)
     lock = RunLock(run)
     try:
-        plan = _begin(run, plan, overwrite=overwrite, resume=resume)
+        return RunFolder(run, _begin(run, plan, overwrite=overwrite, resume=resume), lock)
     except BaseException:
         lock.release()
         raise
-    return RunFolder(run, plan, lock, parts)
+
+
+def reopen_run(path: Path | str, *, shared: bool) -> RunFolder:
+    """Go on with a run as it was planned.
+
+    Args:
+        path: the run folder.
+        shared: to compute shards, beside other workers; else to finish the run, alone.
+
+    Raises:
+        RunError: if there is no run, or another process is in the way.
+    """
+    run = open_run(path)
+    lock = RunLock(run.path, shared=shared)
+    try:
+        if not shared:
+            _clear(run.path)
+        return RunFolder(run.path, run.plan, lock)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -81,24 +94,11 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
         raise RunError("--resume and --overwrite contradict each other; give one of them")
     if run.exists():
         _refuse_foreign(run)
-    _refuse_run(run, overwrite=overwrite, resume=resume)
-
-
-def _refuse_run(run: Path, *, overwrite: bool, resume: bool) -> None:
     if (run / layout.PLAN).exists() and not overwrite and not resume:
         raise RunError(
             f"the folder {str(run)!r} already holds a run; "
             "give --resume to go on with it or --overwrite to start again"
         )
-
-
-def _make_folder(run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the run folder {str(run)!r} cannot be made: {error.strerror or error}"
-        ) from error
 
 
 def _refuse_foreign(run: Path) -> None:
@@ -120,120 +120,143 @@ def _is_leftover(path: Path) -> bool:
     """Say whether a run that was killed before its plan was there has left this."""
     if path.name == layout.LOCK or layout.is_temporary(path.name):
         return True
-    folders = {layout.SHARDS, layout.SUMMARIES}
-    return path.name in folders and path.is_dir() and not any(path.iterdir())
+    return path.name in _FIRST and path.is_dir() and not any(path.iterdir())
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the run folder {str(run)!r} cannot be made: {error.strerror or error}"
+        ) from error
 
 
 def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     file = run / layout.PLAN
     document = plan_document(plan)
+    # Another process may have begun a run since the folder was looked at.
+    refuse_taken(run, overwrite=overwrite, resume=resume)
+    if file.exists() and resume:
+        begun = read_document(file)
+        clauses = differences(begun, document)
+        if clauses:
+            raise RunError(
+                f"the run {str(run)!r} was begun with other settings: {'; '.join(clauses)}; "
+                "give it the same settings, --overwrite, or another --out"
+            )
+        _clear(run)
+        return read_plan(begun, file)
     if file.exists():
-        # Another process may have begun a run since the folder was looked at.
-        _refuse_run(run, overwrite=overwrite, resume=resume)
-        if resume:
-            begun = read_document(file)
-            stored = read_plan(begun, file)
-            clauses = differences(begun, document)
-            if clauses:
-                raise RunError(
-                    f"the run {str(run)!r} was begun with other settings: {'; '.join(clauses)}; "
-                    "give it the same settings, --overwrite, or another --out"
-                )
-            _remove_leftovers(run)
-            return stored
         for name in layout.own_names():
             remove(run / name)
-    _remove_leftovers(run)
-    for name in (layout.SHARDS, layout.SUMMARIES):
+    _clear(run)
+    for name in _FIRST:
         _make_folder(run / name)
     write_whole(file, plan_bytes(document))
     return read_plan(document, file)
 
 
-def _remove_leftovers(run: Path) -> None:
+def _clear(run: Path) -> None:
+    """Remove what a killed process left, and ``run.json`` if what it names is not as it was."""
     for folder in (run, *(run / name for name in layout.FILLED)):
         if folder.is_dir():
             for entry in list(folder.iterdir()):
                 if layout.is_temporary(entry.name):
                     remove(entry)
+    totals = run / layout.TOTALS
+    if totals.exists() and not _is_as_finished(run):
+        remove(totals)
+
+
+def _is_as_finished(run: Path) -> bool:
+    file = run / layout.TOTALS
+    try:
+        checksums = read_totals(read_document(file), file).checksums
+        return all(sha256(run / name) == known for name, known in checksums.items())
+    except (OSError, RunError):
+        return False
 
 
 class RunFolder:
-    """A run that is being made; ``create_run`` gives it.
+    """A run that is being made; ``create_run`` and ``reopen_run`` give it.
 
-    A shard is written in two steps, ``write_summary`` and then ``write_shard``, and is there with
-    the second. Use it as a context manager, so that the folder is unlocked also after an exception.
+    Use it as a context manager, so that the folder is unlocked also after an exception.
 
     Attributes:
         path: the run folder.
-        plan: what the run does; of a resumed run, the plan it was begun with.
+        plan: what the run does; of a run that is gone on with, the plan it was begun with.
     """
 
-    def __init__(self, path: Path, plan: Plan, lock: RunLock, parts: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, plan: Plan, lock: RunLock) -> None:
         self.path = path
         self.plan = plan
         self._lock = lock
-        self._parts = tuple(parts)
-        self._checksums: dict[str, str] = {}
-        if self._unmerged() or self.missing():
-            remove(path / layout.TOTALS)  # its presence says that all is there
+        self._checksums: dict[Path, dict[str, str]] = {}
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Unlock the folder; what is there stays and can be resumed."""
-        self._lock.release()
-
-    def _unmerged(self) -> bool:
-        """Say whether something that is merged from the shards is not there."""
-        if self.plan.recorded and not (self.path / layout.CHANNELS).exists():
-            return True
-        return bool(self._parts) and not set_is_there(self.path)
-
-    def missing(self) -> list[int]:
-        """Return the shards that are still to be computed, in order."""
-        return [
-            index
-            for index in range(len(self.plan.shards))
-            if not all(map(_is_whole, (layout.shard_file(self.path, index), *self._added(index))))
-        ]
-
-    def _added(self, index: int) -> list[Path]:
-        """Return the files of what a shard adds to the set."""
-        parts = (*([""] if self.plan.recorded else []), *self._parts)
-        return [layout.summary_file(self.path, index, part) for part in parts]
-
-    def write_summary(self, index: int, table: pa.Table, part: str = "") -> None:
-        """Write what a shard adds to the set's statistics, before the shard itself.
-
-        Args:
-            index: number of the shard.
-            table: as the summaries give it.
-            part: its name; of the channels, nothing.
+    def share(self) -> None:
+        """Let other workers write shards beside this process.
 
         Raises:
-            RunError: if it cannot be written.
+            RunError: if another process took the folder meanwhile.
         """
-        # Sums of maps are mostly zero bytes; what the channels add is not.
-        compression = "ZSTD" if part else "NONE"
-        content = parquet_bytes(table, compression=compression, write_statistics=False)
-        self._write(layout.summary_file(self.path, index, part), content)
+        self._lock.share()
 
-    def write_shard(self, index: int, rows: Sequence[Row]) -> None:
-        """Write the rows of a shard, which commits it and its summary.
+    def claim(self) -> None:
+        """Hold the folder alone again.
+
+        Raises:
+            RunError: if a worker is still writing.
+        """
+        self._lock.claim()
+
+    def close(self) -> None:
+        """Unlock the folder; what is there stays and can be gone on with."""
+        self._lock.release()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run was finished."""
+        return (self.path / layout.TOTALS).exists()
+
+    def elapsed(self) -> float:
+        """Return the seconds from the plan to the last shard, whoever computed them."""
+        files = (layout.shard_file(self.path, n) for n in range(len(self.plan.shards)))
+        begun = (self.path / layout.PLAN).stat().st_mtime
+        return max(0.0, max(file.stat().st_mtime for file in files) - begun)
+
+    def missing(self, shards: Iterable[int] | None = None) -> list[int]:
+        """Return the shards that are still to be computed, in order.
+
+        A shard is there if every byte of it is as it was written.
+
+        Args:
+            shards: those to look at; all of them where None.
+        """
+        asked = range(len(self.plan.shards)) if shards is None else shards
+        return [n for n in asked if not self._is_there(layout.shard_file(self.path, n))]
+
+    def _is_there(self, file: Path) -> bool:
+        if file not in self._checksums:
+            checksums = verify(self.path, file)
+            if checksums is None:
+                return False
+            self._checksums[file] = checksums
+        return True
+
+    def write_shard(self, index: int, rows: Sequence[Row], parts: Mapping[str, pa.Table]) -> None:
+        """Write a shard: what it adds to the set first, then its rows, which commit it.
 
         Args:
             index: number of the shard.
             rows: one for each of its images, in plan order.
+            parts: what it adds to the set, by name; ``""`` is what it adds to the channels.
 
         Raises:
             RunError: if it cannot be written.
@@ -242,13 +265,18 @@ class RunFolder:
         start, stop = self.plan.shards[index]
         if [row.id for row in rows] != [image.id for image in self.plan.images[start:stop]]:
             raise ValueError(f"the rows of shard {index} are not the images {start} to {stop - 1}")
-        content = parquet_bytes(rows_to_table(rows), **parquet_options())
-        self._write(layout.shard_file(self.path, index), content)
-
-    def _write(self, file: Path, content: memoryview) -> None:
-        write_whole(file, content)
-        name = file.relative_to(self.path).as_posix()
-        self._checksums[name] = hashlib.sha256(content).hexdigest()
+        if self.complete:
+            remove(self.path / layout.TOTALS)  # its presence says that all is there
+        files = {
+            # Sums of maps are mostly zero bytes; what the channels add is not.
+            layout.summary_file(self.path, index, name): parquet_bytes(
+                table, compression="ZSTD" if name else "NONE", write_statistics=False
+            )
+            for name, table in parts.items()
+        }
+        file = layout.shard_file(self.path, index)
+        files[file] = parquet_bytes(rows_to_table(rows), **parquet_options())
+        self._checksums[file] = commit(self.path, files)
 
     def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield what every shard adds to the statistics, in shard order.
@@ -270,8 +298,7 @@ class RunFolder:
                     yield parquet.read(columns=asked, use_threads=False)
             except (OSError, pa.ArrowException):
                 raise RunError(
-                    f"{str(file)!r} is missing or damaged; remove shard {index} and go on "
-                    "with --resume"
+                    f"{str(file)!r} is missing or damaged; go on with --resume"
                 ) from None
 
     def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
@@ -285,7 +312,7 @@ class RunFolder:
     def missing_maximised(self, groups: int) -> list[int]:
         """Return the groups of maximised channels that are still to be made, in order."""
         files = (layout.maximised_file(self.path, index) for index in range(groups))
-        return [index for index, file in enumerate(files) if not _is_whole(file)]
+        return [index for index, file in enumerate(files) if not self._is_there(file)]
 
     def write_maximised(self, index: int, pictures: Sequence[MaximisedPicture]) -> None:
         """Write the pictures of a group of channels, which commits them.
@@ -298,31 +325,23 @@ class RunFolder:
             RunError: if it cannot be written.
         """
         _make_folder(self.path / layout.MAXIMISED)
+        file = layout.maximised_file(self.path, index)
         content = parquet_bytes(maximised_table(pictures), compression="NONE")
-        self._write(layout.maximised_file(self.path, index), content)
+        self._checksums[file] = commit(self.path, {file: content})
 
-    def write_set(self, tables: Mapping[str, pa.Table], summary: Mapping[str, object]) -> None:
-        """Write ``set/``, what is merged from the named parts; ``set/summary.json`` last.
-
-        Args:
-            tables: by the name of their file.
-            summary: JSON values.
-
-        Raises:
-            RunError: if it cannot be written.
-        """
-        _make_folder(self.path / layout.SET)
-        for name, table in tables.items():
-            content = parquet_bytes(table, compression="ZSTD")
-            self._write(layout.set_table(self.path, name), content)
-        text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self._write(self.path / layout.SET / layout.SET_SUMMARY, memoryview(text.encode()))
-
-    def finish(self, seconds: float, channels: pa.Table | None = None) -> Totals:
+    def finish(
+        self,
+        seconds: float,
+        tables: Mapping[str, pa.Table] | None = None,
+        summary: Mapping[str, object] | None = None,
+        channels: pa.Table | None = None,
+    ) -> Totals:
         """Write what the whole set gives, ``run.json`` last, and unlock the folder.
 
         Args:
             seconds: wall-clock time of this session's computing.
+            tables: those of ``set/``, by the name of their file.
+            summary: JSON values of ``set/summary.json``.
             channels: rows of ``channels.parquet``, merged from ``summaries()``.
 
         Returns:
@@ -331,49 +350,45 @@ class RunFolder:
         Raises:
             RunError: if a shard is missing, or the disk refuses.
         """
-        missing = self.missing()
-        if missing:
-            raise RunError(
-                f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} "
-                "shards; go on with --resume"
-            )
+        self.refuse_missing()
+        merged = {
+            layout.set_table(self.path, name): parquet_bytes(table, compression="ZSTD")
+            for name, table in (tables or {}).items()
+        }
+        if summary is not None:
+            _make_folder(self.path / layout.SET)
+            text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            merged[self.path / layout.SET / layout.SET_SUMMARY] = memoryview(text.encode())
         if channels is not None:
-            content = parquet_bytes(channels, compression="NONE")
-            self._write(self.path / layout.CHANNELS, content)
+            merged[self.path / layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
+        for file, content in merged.items():
+            write_whole(file, content)
         shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
-        summaries = [file for n in range(len(self.plan.shards)) for file in self._added(n)]
-        merged = (self.path / layout.SET).iterdir() if self._parts else ()
-        for file in (*shards, *summaries, *merged, *maximised_files(self.path)):
-            name = file.relative_to(self.path).as_posix()
-            if name not in self._checksums and file.exists():
-                self._checksums[name] = sha256(file)
-        totals = count_totals(len(self.plan.images), shards, self._checksums, seconds)
+        checksums: dict[str, str] = {}
+        for file in (*shards, *maximised_files(self.path)):
+            checksums |= self._checksums.get(file) or verify(self.path, file) or {}
+        for file in (*merged, *(self.path / layout.KERNELS).glob("*")):
+            checksums[file.relative_to(self.path).as_posix()] = sha256(file)
+        totals = count_totals(len(self.plan.images), shards, checksums, seconds)
         sync_folder(self.path)
         write_whole(self.path / layout.TOTALS, totals_bytes(totals))
         self.close()
         return totals
 
+    def refuse_missing(self) -> None:
+        """Refuse a run whose shards are not all there.
 
-def _is_whole(file: Path) -> bool:
-    """Say whether the file's footer can be read and lies where its columns end.
-
-    A crash of the machine can cut a file, also in its middle. The values themselves are not read:
-    that is ``check``'s work.
-    """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            metadata = parquet.metadata
-            ends = file.stat().st_size - metadata.serialized_size - _AFTER_FOOTER
-            if metadata.num_row_groups == 0:
-                return True
-            last = metadata.row_group(metadata.num_row_groups - 1)
-            columns = [last.column(index) for index in range(last.num_columns)]
-    except (OSError, pa.ArrowException):
-        return False
-    return all(_start(column) + column.total_compressed_size <= ends for column in columns)
-
-
-def _start(column: pq.ColumnChunkMetaData) -> int:
-    """Return where a column's bytes begin: with its dictionary, where it has one."""
-    first: int | None = column.dictionary_page_offset
-    return int(column.data_page_offset) if first is None else min(first, column.data_page_offset)
+        Raises:
+            RunError: if one is missing or damaged; it names the command that computes it.
+        """
+        missing = self.missing()
+        if not missing:
+            return
+        named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
+        # Without a recipe only whoever handed over the model or the images can go on.
+        here = (self.path / layout.RECIPE).exists()
+        command = shlex.join(["exporter", "work", str(self.path)]) if here else "--resume"
+        raise RunError(
+            f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} shards "
+            f"({named}); go on with {command}"
+        )

@@ -49,7 +49,6 @@ def write_kernels(run: Path, sheets: Sequence[KernelSheet]) -> tuple[KernelRecor
     """
     folder = run / KERNELS
     half = temporary(folder)
-    remove(half)
     records = tuple(_record(number, sheet) for number, sheet in enumerate(sheets))
     with writing(folder, half):
         half.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +11,11 @@ from exporter.doors import writer_names
 PLAN: Final = "plan.json"
 TOTALS: Final = "run.json"
 CHANNELS: Final = "channels.parquet"
+RECIPE: Final = "recipe.json"
 LOCK: Final = ".lock"
 SHARDS: Final = "shards"
 SUMMARIES: Final = "summaries"
+CHECKSUMS: Final = "checksums"
 SET: Final = "set"
 SET_SUMMARY: Final = "summary.json"
 KERNELS: Final = "kernels"
@@ -20,7 +23,7 @@ KERNEL_LIST: Final = "kernels.json"
 MAXIMISED: Final = "maximised"
 WRITER_NOTE: Final = "writers.json"
 
-FILLED: Final = (SHARDS, SUMMARIES, SET, MAXIMISED)
+FILLED: Final = (SHARDS, SUMMARIES, CHECKSUMS, SET, MAXIMISED)
 """Folders that are filled a file at a time, each under a temporary name first."""
 
 
@@ -29,7 +32,16 @@ def own_names() -> tuple[str, ...]:
 
     In the order they are removed: what says "complete" first, what says "a run" last.
     """
-    return (TOTALS, *writer_names(), WRITER_NOTE, CHANNELS, *reversed(FILLED), KERNELS, PLAN)
+    return (
+        TOTALS,
+        *writer_names(),
+        WRITER_NOTE,
+        CHANNELS,
+        *reversed(FILLED),
+        KERNELS,
+        RECIPE,
+        PLAN,
+    )
 
 
 def shard_file(run: Path, index: int) -> Path:
@@ -61,10 +73,18 @@ def maximised_file(run: Path, index: int) -> Path:
     return run / MAXIMISED / f"{index:05d}.parquet"
 
 
+def checksum_file(run: Path, file: Path) -> Path:
+    """Return where the checksums of a shard's files are: ``checksums/shards-00000.sha256``."""
+    return run / CHECKSUMS / f"{file.parent.name}-{file.stem}.sha256"
+
+
 def temporary(path: Path) -> Path:
-    """Return the name a file or folder is built under: ``x.parquet`` as ``.x.tmp``."""
+    """Return a new name to build a file or folder under: ``x.parquet`` as ``.x.4f1d….tmp``.
+
+    It is another each time, so that two workers never write into one file.
+    """
     name = path.stem if path.suffix == ".parquet" else path.name
-    return path.with_name(f".{name}.tmp")
+    return path.with_name(f".{name}.{secrets.token_hex(6)}.tmp")
 
 
 def is_temporary(name: str) -> bool:

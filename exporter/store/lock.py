@@ -1,11 +1,11 @@
-"""One writer a run folder: a lock that the system releases when a process dies."""
+"""Who may write a run folder: a lock that the system releases when a process dies."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,65 +16,102 @@ _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 
 class RunLock:
-    """The exclusive right to write a run folder, held until ``release`` or the process' end.
+    """The right to write a run folder, held until ``release`` or the process' end.
 
-    Where the file system has no locks (some network ones), nothing is held.
+    Planning, finishing and the writers hold it alone; workers, each of which writes shards of its
+    own, share it. Where the file system has no locks (some network ones), nothing is held; on
+    Windows workers hold nothing.
 
     Args:
         run: the run folder; it must exist.
+        shared: whether other workers may hold it too.
 
     Raises:
-        RunError: if another process, or another part of this one, writes the run.
+        RunError: if another process, or another part of this one, is in the way.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, shared: bool = False) -> None:
+        self._run = run
         self._path = run / LOCK
+        self._shared = shared
         self._file: IO[bytes] | None = None
         while self._file is None:
             file = _open(self._path)
             try:
-                _take(file)
-            except OSError as error:
+                self._take(file)
+            except RunError:
                 file.close()
-                if error.errno in _TAKEN:
-                    raise RunError(
-                        f"another process is writing the run {str(run)!r}; "
-                        "wait until it is done, or use another folder"
-                    ) from None
-                return
+                raise
             # Its last owner may have removed the file between our opening and locking it.
             if _same_file(file, self._path):
                 self._file = file
             else:
                 file.close()
 
+    def share(self) -> None:
+        """Let workers in.
+
+        Raises:
+            RunError: if another process took the lock meanwhile.
+        """
+        self._convert(shared=True)
+
+    def claim(self) -> None:
+        """Hold the lock alone again.
+
+        Raises:
+            RunError: if another process still writes the run.
+        """
+        self._convert(shared=False)
+
     def release(self) -> None:
         """Give the run folder back; harmless when repeated."""
         if self._file is not None:
-            with suppress(OSError):  # an open file cannot be removed on Windows
-                self._path.unlink(missing_ok=True)
+            # Whoever shares the lock has to find the file that the others have locked.
+            if not self._shared:
+                with suppress(OSError):  # an open file cannot be removed on Windows
+                    self._path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
+
+    def _convert(self, *, shared: bool) -> None:
+        if self._file is not None:
+            self._shared = shared
+            self._take(self._file)
+
+    def _take(self, file: IO[bytes]) -> None:
+        try:
+            _lock(file, shared=self._shared)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                self._shared = True  # it is not ours to remove
+                raise RunError(
+                    f"another process is writing the run {str(self._run)!r}; "
+                    "wait until it is done, or use another folder"
+                ) from None
 
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        return path.open("ab")
+        return path.open("a+b")
     except OSError as error:
         raise RunError(
             f"the run folder {str(path.parent)!r} cannot be written: {error.strerror or error}"
         ) from error
 
 
-def _take(file: IO[bytes]) -> None:
+def _lock(file: IO[bytes], *, shared: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+        with suppress(OSError) if shared else nullcontext():
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK if shared else msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
 
 
 def _same_file(file: IO[bytes], path: Path) -> bool:

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter.store.plans import Document, image_ids
+from exporter.records import Plan
+from exporter.store.plans import Document, image_ids, plan_document
 
-# Whom a run was made by, when, and how that is told: not what it contains. Where the images were
-# found is told by their hashes; `images` and `model` of the settings are only how they were named.
-# A run whose batches do not fit goes on with smaller ones: maps are equal to 1e-6 of their range.
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema"}
 )
-_TOLD_SETTINGS = frozenset({"images", "batch_size"})
-_NAMED = ("settings", "execution", "versions", "label_index")
+"""Who made a run, when, and how that is told: not what it contains."""
+
+_SPELLINGS = frozenset({"images", "model", "weights", "checkpoint", "classes"})
+"""Settings that say where something is; what it is, the plan says by hashes and tables."""
+
+_FREE = _SPELLINGS | {"batch_size"}
+"""A run whose batches do not fit goes on with smaller ones: maps are equal to 1e-6 of their range.
+"""
+
+_FORMER = {"quality": "faithfulness"}
+"""Settings of older runs, and their names today."""
+
+_COMPARED_APART = frozenset(
+    {"settings", "execution", "versions", "label_index", "model", "layers", "methods", "images"}
+    | {"shards"}
+)
+
+
+def plan_differences(old: Plan, new: Plan) -> list[str]:
+    """Say in what two plans differ, a clause each, as ``differences`` does."""
+    return differences(plan_document(old), plan_document(new))
 
 
 def differences(old: Document, new: Document) -> list[str]:
@@ -27,35 +44,38 @@ def differences(old: Document, new: Document) -> list[str]:
         Clauses such as ``maps was ["gradcam"] and is now ["layercam"]``; empty where the run can be
         resumed. Package versions count: another torch computes other last bits.
     """
-    clauses = []
-    for group in _NAMED:
+    clauses = _changed(_settings(old), _settings(new))
+    for group in ("execution", "versions", "label_index"):
         clauses += _changed(old[group], new[group], "version of " if group == "versions" else "")
-    clauses += _changed(_flat_model(old), _flat_model(new), "model's ")
+    clauses += _changed(_model(old), _model(new), "model's ")
     for name in ("layers", "methods"):
         if old[name] != new[name]:
             clauses.append(f"the table of {name} is another")
-    rest = old.keys() - {*_NAMED, *_TOLD, "model", "layers", "methods", "images"}
-    plain = sorted(name for name in rest if name != "shards")
-    clauses += _changed({n: old[n] for n in plain}, {n: new.get(n) for n in plain}, "")
+    rest = old.keys() - {*_COMPARED_APART, *_TOLD}
+    clauses += _changed({n: old[n] for n in rest}, {n: new.get(n) for n in rest})
     clauses += _images(old, new)
     if old["shards"] != new["shards"] and len(old["images"]["key"]) == len(new["images"]["key"]):
         clauses.append("the images are cut into other shards")
     return list(dict.fromkeys(clauses))
 
 
-def _changed(old: Document, new: Document, prefix: str) -> list[str]:
-    names = sorted(old.keys() | new.keys())
+def _changed(old: Document, new: Document, prefix: str = "") -> list[str]:
     return [
         f"{prefix}{name} was {_short(old.get(name))} and is now {_short(new.get(name))}"
-        for name in names
-        if name not in _TOLD_SETTINGS and old.get(name) != new.get(name)
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
     ]
 
 
-def _flat_model(document: Document) -> Document:
-    model = dict(document["model"])
-    model["preprocessing"] = {n: v for n, v in model["preprocessing"].items() if n != "source"}
-    return model
+def _settings(document: Document) -> Document:
+    named = {_FORMER.get(name, name): value for name, value in document["settings"].items()}
+    return {name: value for name, value in named.items() if name not in _FREE}
+
+
+def _model(document: Document) -> Document:
+    model = {n: v for n, v in document["model"].items() if n not in ("spec", "checkpoint")}
+    preprocessing = model["preprocessing"].items()
+    return model | {"preprocessing": {n: v for n, v in preprocessing if n != "source"}}
 
 
 def _short(value: Any) -> str:

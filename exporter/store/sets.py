@@ -96,18 +96,6 @@ def read_parts(run: Path, shards: Sequence[int], part: str) -> Iterator[pa.Table
             raise _damaged(file, error) from None
 
 
-def set_is_there(run: Path) -> bool:
-    """Say whether all that is made from the whole set is there, as ``run.json``, if any, says."""
-    if not (run / layout.SET / layout.SET_SUMMARY).exists():
-        return False
-    try:
-        known = json.loads((run / layout.TOTALS).read_text(encoding="utf-8"))["checksums"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
-    made = (f"{layout.SET}/", f"{layout.MAXIMISED}/")
-    return all((run / name).exists() for name in known if name.startswith(made))
-
-
 def _damaged(file: Path, error: Exception) -> RunError:
     reason = str(error).split("\n", 1)[0]
     return RunError(f"{str(file)!r} is damaged ({reason}); remove it and go on with --resume")

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from exporter.config import build_config
-from exporter.engines import Job, compute_shards, local
-from exporter.engines.rows import Computed, compute, load
+from exporter.engines import Computed, Job, Recipe, local
+from exporter.engines.rows import compute, load
 from exporter.errors import ModelError
-from exporter.planning import plan_job
+from exporter.planning import bind
 from exporter.records import Row
 from exporter.watch import Silence
 
@@ -53,7 +53,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         shard_size=7,
         preprocessing={"size": 32},
     )
-    with plan_job(config, module=small()) as planned:
+    with bind(Recipe(config, module=small())) as planned:
         yield planned
 
 
@@ -61,7 +61,7 @@ def rows(job: Job, missing: list[int] | None = None) -> list[Row]:
     """Compute shards and return their rows, asserting that shards come whole and in order."""
     wanted = list(range(len(job.plan.shards))) if missing is None else missing
     taken: list[tuple[int, list[Computed]]] = []
-    compute_shards(job, wanted, lambda index, parts: taken.append((index, parts)), Silence())
+    local.run(job, wanted, lambda index, parts: taken.append((index, parts)), Silence())
     assert [index for index, _ in taken] == wanted
     for index, parts in taken:
         start, stop = job.plan.shards[index]
@@ -90,7 +90,7 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         local._Replicas,
         "run",
-        lambda self, batches, sink: (used.append(1), run(self, batches, sink)),
+        lambda self, batches, storing: (used.append(1), run(self, batches, storing)),
     )
     # The trial is decided by the clock; here replicas always win.
     monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
@@ -198,4 +198,4 @@ def test_a_failing_store_stops_the_run(job: Job) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        compute_shards(job, [0, 1, 2, 3], full, Silence())
+        local.run(job, [0, 1, 2, 3], full, Silence())

@@ -132,9 +132,9 @@ def hostile(
         folder.write_kernels(
             [replace(one, name=PAYLOADS[at]) for at, one in enumerate(sampling.sample_kernels())]
         )
-        folder.write_summary(0, channel_table(sampling.sample_batches(plan, images, 0)))
-        folder.write_shard(0, rows)
-        folder.finish(1.5, merge_channels(folder.summaries()))
+        channels = channel_table(sampling.sample_batches(plan, images, 0))
+        folder.write_shard(0, rows, {"": channels})
+        folder.finish(1.5, channels=merge_channels(folder.summaries()))
     return writing(path, single_file=True)
 
 

@@ -15,7 +15,7 @@ import pytest
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import check, create_run, open_run
-from exporter.summaries import PARTS, channel_table
+from exporter.summaries import channel_table
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -27,7 +27,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def finish(sampling: ModuleType, run: Path, plan: Plan) -> None:
-    with create_run(run, plan, resume=True, parts=PARTS) as folder:
+    with create_run(run, plan, resume=True) as folder:
         folder.write_kernels(sampling.sample_kernels())
         sampling.write_shards(folder, sampling.SAMPLE_IMAGES, folder.missing())
         sampling.finish_run(folder, 1.5)
@@ -40,7 +40,7 @@ def test_a_finished_run_is_whole(sample_run: Path) -> None:
     assert (totals.images, totals.read) == (20, 19)
     assert totals.skipped == (("broken/truncated.jpg", "the JPEG data end after 512 bytes"),)
     assert totals.flagged == {"gradcam layer4 zero": 1}
-    assert len(totals.checksums) == 21
+    assert len(totals.checksums) == 26
 
 
 def test_totals_count_what_rows_say(sample_run: Path) -> None:
@@ -112,6 +112,7 @@ def test_overwrite_removes_only_the_run(
         assert folder.missing() == [0, 1, 2]
     assert (run / "notes.txt").read_text() == "mine"
     assert sorted(path.name for path in run.iterdir()) == [
+        "checksums",
         "notes.txt",
         "plan.json",
         "shards",
@@ -214,17 +215,16 @@ def test_rows_of_other_images_are_a_mistake(sampling: ModuleType, tmp_path: Path
     plan = sampling.sample_plan()
     rows = sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, 1)
     with create_run(tmp_path / "run", plan) as folder, pytest.raises(ValueError, match="shard 0"):
-        folder.write_shard(0, rows)
+        folder.write_shard(0, rows, {})
 
 
 def test_the_shard_commits_its_summary(sampling: ModuleType, tmp_path: Path) -> None:
     plan, images = sampling.sample_plan(), sampling.SAMPLE_IMAGES
     with create_run(tmp_path / "run", plan) as folder:
-        folder.write_summary(0, channel_table(sampling.sample_batches(plan, images, 0)))
-        assert folder.missing() == [0, 1, 2]
-        folder.write_shard(0, sampling.sample_rows(plan, images, 0))
+        channels = channel_table(sampling.sample_batches(plan, images, 0))
+        folder.write_shard(0, sampling.sample_rows(plan, images, 0), {"": channels})
         assert folder.missing() == [1, 2]
-        with pytest.raises(RunError, match="lacks 2 of 3 shards; go on with --resume"):
+        with pytest.raises(RunError, match=r"lacks 2 of 3 shards \(1, 2\); go on with --resume"):
             folder.finish(1)
 
 
@@ -267,8 +267,8 @@ def test_a_full_disk_is_one_sentence(
     plan = sampling.sample_plan()
     with create_run(tmp_path / "run", plan) as folder:
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"no space left on the disk for .*00000\.parquet"):
-            folder.write_shard(0, sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, 0))
+        with pytest.raises(RunError, match=r"no space left on the disk for .*00000"):
+            folder.write_shard(0, sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, 0), {})
     assert list((tmp_path / "run" / "shards").iterdir()) == []
 
 

@@ -16,7 +16,6 @@ from exporter.records import MaximisedPicture
 from exporter.render import decode_image
 from exporter.store import check, create_run, open_run
 from exporter.store.maximised import MAXIMISED_SCHEMA
-from exporter.summaries import PARTS
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_a_run_that_lacks_one_is_not_complete_when_it_is_gone_on_with(
 ) -> None:
     (run / "maximised/00000.parquet").unlink()
     (run / "maximised/.00000.tmp").write_bytes(b"half")
-    with create_run(run, sampling.sample_plan(), resume=True, parts=PARTS) as folder:
+    with create_run(run, sampling.sample_plan(), resume=True) as folder:
         assert not open_run(run).complete
         assert folder.missing() == []
         assert folder.missing_maximised(2) == [0, 1]

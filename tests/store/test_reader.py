@@ -215,7 +215,7 @@ def test_one_map_of_ten_thousand_images_is_read_in_20_ms(
                 Row(image.id, image.key, image.path, image=bytes(2000), maps=maps)
                 for image in images[start:stop]
             ]
-            folder.write_shard(index, rows)
+            folder.write_shard(index, rows, {})
 
     def seconds(image: ImageEntry) -> float:
         begin = time.process_time()

@@ -1,0 +1,120 @@
+"""What goes into a run folder: kernels, shards, and what only the whole set shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from exporter.engines import Computed, Job, Store
+from exporter.errors import ImageError
+from exporter.images import ImageSet
+from exporter.layers import Kernels
+from exporter.maximise import choose, maximise_groups
+from exporter.records import OUTPUT, Row
+from exporter.render import encode_png, kernel_sheet
+from exporter.store import KernelSheet, RunFolder
+from exporter.summaries import (
+    FAITHFULNESS,
+    Scope,
+    channel_table,
+    faithfulness_table,
+    merge_channels,
+    merge_faithfulness,
+    merge_set,
+    shard_parts,
+)
+from exporter.watch import Watch
+
+
+def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
+    """Return what writes a shard into a run folder, with all that it adds to the set."""
+    scope = Scope.of(folder.plan)
+    masks = _masks(job.image_set, watch)
+
+    def store(index: int, batches: list[Computed]) -> None:
+        rows = [row for batch in batches for row in batch.rows]
+        channels = [reduced for batch in batches for reduced in batch.channels]
+        parts = shard_parts(rows, channels, scope, masks)
+        if job.plan.recorded:
+            parts = {"": channel_table(channels), **parts}
+        if job.faithfulness:
+            measured = [scores for batch in batches for scores in batch.faithfulness]
+            parts[FAITHFULNESS] = faithfulness_table(measured)
+        folder.write_shard(index, rows, parts)
+
+    return store
+
+
+def merge_shards(folder: RunFolder, job: Job | None, seconds: float, watch: Watch) -> None:
+    """Write what only the whole set shows, and ``run.json``.
+
+    Args:
+        folder: the run, with all its shards.
+        job: makes the maximised pictures; None where none is asked for.
+        seconds: wall-clock time of the computing.
+        watch: told how the work goes on.
+
+    Raises:
+        RunError: if a shard is missing.
+    """
+    folder.refuse_missing()
+    watch.begin("merging the shards")
+    plan, scope = folder.plan, Scope.of(folder.plan)
+    channels = merge_channels(folder.summaries()) if plan.recorded else None
+    merged = merge_set(folder.summaries, scope)
+    tables = dict(merged.tables)
+    if job is not None:
+        seconds += _maximise(job, folder, channels, tables["classes"], watch)
+    if plan.settings.get("faithfulness", plan.settings.get("quality")):
+        tables[FAITHFULNESS] = merge_faithfulness(folder.summaries(FAITHFULNESS), scope)
+    folder.finish(seconds, tables, merged.summary, channels)
+
+
+def _maximise(
+    job: Job,
+    folder: RunFolder,
+    channels: pa.Table | None,
+    classes: pa.Table,
+    watch: Watch,
+) -> float:
+    """Make the pictures that are asked for and not there, and return the seconds it took."""
+    if not job.maximised:
+        return 0.0
+    begun = time.perf_counter()
+    means: dict[str, dict[int, float]] = {}
+    columns = ["layer", "channel", "mean"]
+    for row in [] if channels is None else channels.select(columns).to_pylist():
+        means.setdefault(row["layer"], {})[row["channel"]] = row["mean"]
+    counts = zip(*(classes[name].to_pylist() for name in ("index", "predicted")), strict=True)
+    predicted = {index: count for index, count in counts if count}
+    groups = choose(job.maximised, means, predicted)
+    if not predicted and any(asked.strongest and asked.layer == OUTPUT for asked in job.maximised):
+        watch.say("no class is predicted here, so none of the strongest of the output is maximised")
+    missing = folder.missing_maximised(len(groups))
+    maximise_groups(job, groups, missing, folder.write_maximised, watch)
+    return time.perf_counter() - begun
+
+
+def _masks(image_set: ImageSet, watch: Watch) -> Callable[[Row], NDArray[np.bool_] | None]:
+    """Return what reads an image's mask, and says which cannot be read."""
+
+    def read(row: Row) -> NDArray[np.bool_] | None:
+        if row.mask is None:
+            return None
+        try:
+            return image_set.read_mask(row.mask)
+        except ImageError as error:
+            watch.say(f"the mask {row.mask!r} of {row.path!r} is left out: {error}")
+            return None
+
+    return read
+
+
+def sheet(kernels: Kernels) -> KernelSheet:
+    """Draw the kernels of a layer for the run folder."""
+    picture, shown = kernel_sheet(kernels.values)
+    return KernelSheet(kernels.name, kernels.type, kernels.values, encode_png(picture), shown)

@@ -1,0 +1,60 @@
+"""The seam between a run and whoever computes its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from exporter import doors
+from exporter.engines import local
+from exporter.engines.job import Job
+from exporter.engines.rows import Computed
+from exporter.errors import ConfigError, choices
+from exporter.watch import Watch
+
+Store = Callable[[int, list[Computed]], None]
+"""Writes one shard, whole, from its batches in plan order."""
+
+
+class Engine(Protocol):
+    """Has the shards of a run computed: a module, or an object, with this one function."""
+
+    def run(self, job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
+        """Return when every missing shard is in the run folder.
+
+        A shard that is computed in this process (`compute_shard`) is handed to ``store``. Other
+        processes bind ``job.recipe``, which can be pickled, to ``job.plan``, and write their shards
+        into the run folder themselves: ``exporter.work(run, shards)`` is all of that. Of shards
+        that are missing afterwards the run says so, and ``--resume`` computes them.
+
+        Args:
+            job: the recipe and the plan, and what they are bound to in this process.
+            missing: numbers of the shards to compute.
+            store: writes a shard; one call at a time.
+            watch: told of every image done.
+
+        Raises:
+            ExporterError: if it cannot go on; what is written stays.
+        """
+
+
+def find_engine(name: str) -> Engine:
+    """Return an engine by its name: ``local``, or a plug-in's.
+
+    Raises:
+        ConfigError: if there is none, or it cannot be loaded.
+    """
+    if name == "local":
+        return local
+    installed = doors.plugins(doors.ENGINES)
+    if name not in installed:
+        raise ConfigError(
+            f"no engine is called {name!r}; {choices(name, ['local', *sorted(installed)])}"
+        )
+    engine: Engine = doors.load_plugin(installed[name])
+    if not callable(getattr(engine, "run", None)):
+        raise ConfigError(
+            f"the engine {name!r} ({installed[name].value}) has no function run; "
+            "docs/add-an-engine.md says what one needs"
+        )
+    return engine
