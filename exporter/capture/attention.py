@@ -65,13 +65,13 @@ class AttentionPass:
 
     @staticmethod
     def _gradients(score: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        found = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
-        pairs = zip(found, weights, strict=True)
-        return tuple(torch.zeros_like(at) if one is None else one for one, at in pairs)
+        gradients = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
+        pairs = zip(gradients, weights, strict=True)
+        return tuple(torch.zeros_like(at) if g is None else g for g, at in pairs)
 
 
 def attention_pass(
-    model: nn.Module, inputs: Tensor, score: Callable[[Any], Tensor], found: SelfAttention
+    model: nn.Module, inputs: Tensor, score: Callable[[Any], Tensor], attention: SelfAttention
 ) -> AttentionPass:
     """Run a transformer once with its attention weights kept.
 
@@ -83,16 +83,16 @@ def attention_pass(
         model: a guest already: in eval mode, frozen (see `guest`), autograd recording.
         inputs: (N, C, H, W) on its device.
         score: given the model's output for N images, the targets' scores (N, T).
-        found: from `find_attention`.
+        attention: from `find_attention`.
 
     Returns:
         The pass; its graph lives as long as it does.
 
     Raises:
-        LayerError: if a block does not pass on one row of tokens an image.
+        LayerError: if a block does not pass on one row of tokens per image.
     """
     modules = dict(model.named_modules())
-    blocks = [modules[name] for name in found.blocks]
+    blocks = [modules[name] for name in attention.blocks]
     outputs: list[Tensor] = []
     number = len(inputs)
 
@@ -117,7 +117,7 @@ def attention_pass(
         output = model(inputs)
     if len(outputs) != len(blocks) or len(weights) != len(blocks):
         raise LayerError(
-            "the model's blocks do not pass on one row of tokens an image each, so attention maps"
+            "the model's blocks do not pass on one row of tokens per image each, so attention maps"
             " do not fit it; choose a map of activations or gradients"
         )
     steps = tuple(
@@ -184,11 +184,11 @@ class _Explicit(TorchFunctionMode):
             return self._attend(*args, **named)
         if func is F.multi_head_attention_forward:
             return self._multi_head_attention(args, named)
-        made = func(*args, **named)
-        if func in _SOFTMAX and isinstance(made, Tensor) and made.ndim == 4:
+        output = func(*args, **named)
+        if func in _SOFTMAX and isinstance(output, Tensor) and output.ndim == 4:
             dim = named.get("dim", args[1] if len(args) > 1 else None)
-            return self._keep(made) if dim in (-1, 3) else made
-        return made
+            return self._keep(output) if dim in (-1, 3) else output
+        return output
 
     def _multi_head_attention(self, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         asked = named.get("need_weights", True)
@@ -255,10 +255,10 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     class Noting(_Explicit):
         def _keep(self, weights: Tensor) -> Tensor:
             before = len(kept)
-            made = super()._keep(weights)
+            held = super()._keep(weights)
             if len(kept) > before:
                 names.append(running[-1] if running else "")
-            return made
+            return held
 
     def enter(name: str) -> Callable[..., None]:
         return lambda *_: running.append(name)
@@ -280,7 +280,7 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     ):
         raise LayerError(
             "the model attends within windows or at several resolutions, where attention maps are"
-            " defined for one row of tokens an image; choose a map of activations or gradients"
+            " defined for one row of tokens per image; choose a map of activations or gradients"
         )
     blocks = _blocks(model, names)
     return SelfAttention(tuple(names), blocks, sum(weights.numel() for weights in kept))
@@ -292,11 +292,11 @@ def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     paths = [name.split(".") for name in names]
     for depth in range(1, min(len(path) for path in paths)):
         row = ".".join(paths[0][:depth])
-        found = {".".join(path[: depth + 1]) for path in paths}
+        blocks = {".".join(path[: depth + 1]) for path in paths}
         if (
             isinstance(modules.get(row), (nn.Sequential, nn.ModuleList, nn.ModuleDict))
             and all(".".join(path[:depth]) == row for path in paths)
-            and len(found) == len(names)
+            and len(blocks) == len(names)
         ):
             return tuple(".".join(path[: depth + 1]) for path in paths)
     raise LayerError(

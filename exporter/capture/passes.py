@@ -1,4 +1,4 @@
-"""One forward, and one backward a target, for every layer at once."""
+"""One forward, and one backward per target, for every layer at once."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def capture(
             recording.forget(name)
             missing[name] = "it is written to in place after its module returned it"
         named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
-        found = _gradients(recording, named, score(output), missing) if named else {}
+        reached = _gradients(recording, named, score(output), missing) if named else {}
     return Captured(
         output=rebuild(output, lambda _path, tensor: tensor.detach()),
         activations={name: tensor.detach() for name, tensor in recording.tensors.items()},
-        gradients=found,
+        gradients=reached,
         missing=missing,
         asked=recording.asked,
     )
@@ -131,21 +131,21 @@ def _gradients(
             continue
         recording.replay()
         wanted = [tensors[number] for number in free]
-        made = torch.autograd.grad(
+        row_free = torch.autograd.grad(
             target.sum(), wanted, retain_graph=count < len(targets), allow_unused=True
         )
-        for number, gradient in zip(free, made, strict=True):
+        for number, gradient in zip(free, row_free, strict=True):
             row[number] = gradient
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for name, tensor, *column in zip(names, tensors, *rows, strict=True):
         reached = [gradient for gradient in column if gradient is not None]
         if not reached:
             missing[name] = "no gradient reaches it: the explained output does not depend on it"
         elif len(column) == 1:
-            found[name] = reached[0].unsqueeze(0)
+            gradients[name] = reached[0].unsqueeze(0)
         else:
             # A target that does not depend on the layer, beside one that does: gradient zero.
-            found[name] = torch.stack(
+            gradients[name] = torch.stack(
                 [torch.zeros_like(tensor) if g is None else g for g in column]
             )
-    return found
+    return gradients

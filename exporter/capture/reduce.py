@@ -1,4 +1,4 @@
-"""Reduce a layer's activation on the device: statistics a channel, and the strongest channels."""
+"""Reduce a layer's activation on the device: statistics per channel, and the strongest channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BYTE_LEVELS = 255
 
 @dataclass(frozen=True)
 class Statistics:
-    """Reductions of one layer over its places, an image and channel.
+    """Reductions of one layer over its spatial positions, per image and channel.
 
     Attributes:
         mean: float32 (N, C).
@@ -55,10 +55,10 @@ class Strongest:
 
 
 def channel_statistics(activation: Tensor) -> Statistics:
-    """Reduce each channel of each image over its places.
+    """Reduce each channel of each image over its spatial positions.
 
-    The places of the maximum are found by comparing with it, which is twice as fast on the CPU as a
-    maximum that carries positions; elements are looked at in the order in which they lie in memory.
+    The position of the maximum is found by comparing with it, which is twice as fast on the CPU as
+    a maximum that carries positions; elements are read in the order in which they lie in memory.
 
     Args:
         activation: (N, C, H, W), contiguous or channels last, any floating-point type.
@@ -67,18 +67,20 @@ def channel_statistics(activation: Tensor) -> Statistics:
         The statistics, on the same device.
     """
     images, channels, height, width = activation.shape
-    places = height * width
+    positions = height * width
     last = _lies_channels_last(activation)
     if last and channels < _NARROW:
         activation, last = activation.contiguous(), False
-    # (N, places, C) or (N, C, places): a view of the memory as it lies, reduced over ``axis``.
+    # (N, positions, C) or (N, C, positions): a view of memory, reduced over ``axis``.
     flat = activation.movedim(1, -1).flatten(1, 2) if last else activation.flatten(2)
     axis = 1 if last else 2
     device = activation.device
-    # Places count down: of those where the maximum is, the first has the largest number.
-    ramp = torch.arange(places, 0, -1, dtype=torch.float32, device=device)
+    # Positions count down: of those where the maximum is, the first has the largest number.
+    ramp = torch.arange(positions, 0, -1, dtype=torch.float32, device=device)
     ramp = ramp.unsqueeze(1) if last else ramp
-    step = max(1, _CHUNK // max(1, channels * places)) if device.type == "cpu" else max(images, 1)
+    step = (
+        max(1, _CHUNK // max(1, channels * positions)) if device.type == "cpu" else max(images, 1)
+    )
     buffer = torch.empty((min(step, images), *flat.shape[1:]), dtype=torch.float32, device=device)
     mean, maximum, zeros, place = torch.empty(
         (4, images, channels), dtype=torch.float32, device=device
@@ -94,9 +96,9 @@ def channel_statistics(activation: Tensor) -> Statistics:
         zeros[here] = scratch.mean(axis)
         torch.eq(part, largest, out=scratch)
         place[here] = scratch.mul_(ramp).amax(axis)
-    # Nothing equals a maximum that is not a number: keep its place inside the grid.
-    positions = (places - place).clamp_(max=places - 1).to(torch.int32)
-    return Statistics(mean, maximum, zeros, positions, height, width)
+    # Nothing equals a maximum that is not a number: keep its position inside the grid.
+    first = (positions - place).clamp_(max=positions - 1).to(torch.int32)
+    return Statistics(mean, maximum, zeros, first, height, width)
 
 
 def strongest_channels(activation: Tensor, mean: Tensor, count: int) -> Strongest:

@@ -28,7 +28,7 @@ class Call:
     Attributes:
         layer: the module's name and the number of the call.
         module: the module.
-        position: its place among the calls.
+        position: its number among the calls.
         start: how many calls had returned when this one began; those at or after it and before
             this call are inside it.
         shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output

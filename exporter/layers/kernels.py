@@ -67,7 +67,7 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
             weight = child.weight
             assert isinstance(weight, Tensor)
             taken[name] = Kernels(name, type(child).__name__, _array(weight, child))
-    order = {name: place for place, name in enumerate((*modules, *parameters))}
+    order = {name: rank for rank, name in enumerate((*modules, *parameters))}
     return tuple(sorted(taken.values(), key=lambda kernels: order[kernels.name]))
 
 

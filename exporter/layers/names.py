@@ -31,24 +31,24 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     """
     if text.startswith("@"):
         wanted = text[1:]
-        found = tuple(
+        names = tuple(
             name
             for name, module in modules.items()
             if wanted in (base.__name__ for base in type(module).__mro__[:-1])
             and wanted not in ("Module", "object")
         )
         types = dict.fromkeys("@" + type(module).__name__ for module in modules.values())
-        if not found:
+        if not names:
             raise LayerError(f"the model has no layer of type {wanted!r}; {choices(text, types)}")
-        return found
+        return names
     if is_pattern(text):
         rule = re.compile(_regex(text))
-        found = tuple(name for name in modules if rule.fullmatch(name))
+        names = tuple(name for name in modules if rule.fullmatch(name))
     else:
-        found = (text,) if text in modules else ()
-    if not found:
+        names = (text,) if text in modules else ()
+    if not names:
         raise LayerError(f"the model has no layer {text!r}; {choices(text, modules)}")
-    return found
+    return names
 
 
 def join_shapes(shapes: Sequence[tuple[int, ...]]) -> str:

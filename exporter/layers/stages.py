@@ -49,7 +49,7 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
         usable = _unless_none_is_left(usable, lambda c: str(c.name) in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
-    # Among tokens, a plane out of proportion is something else: a row a head of an attention.
+    # Among tokens, a plane out of proportion is something else: one row per head of an attention.
     alike = [c for c in planes if _in_proportion(c, trial)]
     planes = alike if alike or tokens else planes
     planes = [c for c in planes if not _between_tokens(c, tokens)]
@@ -129,7 +129,7 @@ def _settled(planes: Sequence[Plane], trial: Trial) -> Callable[[Plane], bool]:
 
 
 def _outside_of_heads(planes: Sequence[Plane], trial: Trial) -> list[Plane]:
-    """Leave out planes of scores, a channel a class, and the rest of their heads."""
+    """Leave out planes of scores, one channel per class, and the rest of their heads."""
     scores = _score_channels(trial)
     if scores is None:
         return list(planes)
@@ -186,7 +186,7 @@ def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ..
 def _left_out(
     candidate: Plane, kind: type[nn.Module], usable: Sequence[Plane], trial: Trial
 ) -> bool:
-    """Say whether a candidate is one of the same blocks whose places have no gradient."""
+    """Say whether a candidate is one of the same blocks, without a gradient at its positions."""
     same = type(trial.calls[candidate.position].module) is kind
     return same and candidate.layout == usable[-1].layout
 
@@ -232,7 +232,7 @@ def _between_tokens(candidate: Plane, tokens: Sequence[Plane]) -> bool:
     """Say whether a plane has a row and a column for each token: weights of an attention."""
     height, width = candidate.layout.height, candidate.layout.width
     return height == width and any(
-        height in (one.area, one.area + one.layout.prefix) for one in tokens
+        height in (row.area, row.area + row.layout.prefix) for row in tokens
     )
 
 

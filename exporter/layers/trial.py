@@ -20,7 +20,7 @@ class Plane:
 
     Attributes:
         name: the layer's name, as a capture has it.
-        position: place of its call among the trial's calls.
+        position: number of its call among the trial's calls.
         layout: how it lies.
         means: (N, C), over rows and columns; None for tokens, and where it has no floating point.
     """
@@ -52,7 +52,7 @@ class Trial:
         output: what the model gave, detached.
         path: where the explained tensor is asked for inside it; None lets it be found.
         reshape: the user's function from a layer's output to (N, C, H, W).
-        planes: by name, every output or part of one that has a plane an image, in execution order.
+        planes: by name, every output or part of one that has a plane per image, in execution order.
         reached: names of those whose spatial positions the output depends on; None where no
             backward could tell, or none was asked for.
     """
@@ -121,7 +121,7 @@ def _run(
 
     def look(call: Call, part: str, tensor: Tensor) -> Callable[[Tensor], None] | None:
         layout = read_layout(tensor, size, reshape, None if part else call.module)
-        # Windows and regions multiply the batch: such an output is not one plane an image.
+        # Windows and regions multiply the batch: such an output is not one plane per image.
         if layout is None or len(tensor) != len(example):
             return None
         means = None
@@ -144,5 +144,5 @@ def _run(
         return (explained.flatten() * mixture).sum()
 
     seen = trace_forward(module, example, look, explain, graph=graph)
-    found = frozenset(reached) if seen.differentiated and reached else None
-    return Trial(module, seen.example, seen.calls, seen.output, path, reshape, planes, found)
+    dependent = frozenset(reached) if seen.differentiated and reached else None
+    return Trial(module, seen.example, seen.calls, seen.output, path, reshape, planes, dependent)

@@ -44,15 +44,15 @@ def state_digest(module: nn.Module) -> str:
     Names, shapes, types and bytes of the state dict count, so that two models that differ in
     their numbers alone are told apart. Tensors without bytes (meta) count by name.
     """
-    found = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     for name, value in sorted(module.state_dict().items()):
-        found.update(f"{name}\0".encode())
+        hashed.update(f"{name}\0".encode())
         with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
             plain = value.detach().to("cpu").contiguous().flatten()
             content = memoryview(plain.view(torch.uint8).numpy())
-            found.update(f"{tuple(value.shape)} {value.dtype}\0".encode())
-            found.update(content)
-    return found.hexdigest()[:12]
+            hashed.update(f"{tuple(value.shape)} {value.dtype}\0".encode())
+            hashed.update(content)
+    return hashed.hexdigest()[:12]
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
@@ -78,10 +78,10 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             if len(tensors) == len(state) or (holder is not None and tensors):
                 return {_DENSENET_OLD.sub(r"\1\2", key): value for key, value in tensors.items()}
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else ""
-    found = f"it has {keys}" if keys else f"it holds a {type(content).__name__}"
+    holds = f"it has {keys}" if keys else f"it holds a {type(content).__name__}"
     raise ModelError(
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
-        f"{', '.join(_HOLDERS)}; {found}"
+        f"{', '.join(_HOLDERS)}; {holds}"
     )
 
 

@@ -69,7 +69,7 @@ def is_imagenet(classes: Sequence[str]) -> bool:
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
-    """Read class names from a file: one a line, or a JSON list.
+    """Read class names from a file: one per line, or a JSON list.
 
     Raises:
         ModelError: if the file cannot be read, is empty, or holds something other than names.
@@ -83,7 +83,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     else:
         names = [line.strip() for line in text.rstrip().splitlines()]
     if not names:
-        raise ModelError(f"the class names {str(file)!r} hold no name; write one a line")
+        raise ModelError(f"the class names {str(file)!r} hold no name; write one per line")
     for number, name in enumerate(names):
         if not name:
             raise ModelError(
@@ -107,7 +107,7 @@ def check_classes(classes: Sequence[str], outputs: int) -> None:
 
     Args:
         classes: class names by index; empty means that none are known, which always fits.
-        outputs: number of values a row of the output.
+        outputs: number of values per row of the output.
 
     Raises:
         ModelError: if there are names and their number is not ``outputs``.

@@ -57,21 +57,21 @@ def match_labels(labels: Iterable[str], classes: Sequence[str]) -> LabelMatch:
         )
     imagenet = is_imagenet(classes)
     synsets = imagenet_synsets() if imagenet else ()
-    places = {synset: index for index, synset in enumerate(synsets)}
+    by_synset = {synset: index for index, synset in enumerate(synsets)}
     named = _by_name(classes, imagenet)
     index: dict[str, int] = {}
     ways: set[str] = set()
     ambiguous: list[str] = []
     for label in distinct:
-        if label in places:
-            index[label] = places[label]
+        if label in by_synset:
+            index[label] = by_synset[label]
             ways.add("WordNet id")
             continue
-        found = set[int]().union(*(named.get(name, set()) for name in synonyms(label)))
-        if len(found) == 1:
-            index[label] = found.pop()
+        meant = set[int]().union(*(named.get(name, set()) for name in synonyms(label)))
+        if len(meant) == 1:
+            index[label] = meant.pop()
             ways.add("name")
-        elif found:
+        elif meant:
             ambiguous.append(label)
     return LabelMatch(index, _reason(distinct, index, ways, ambiguous, imagenet and not synsets))
 

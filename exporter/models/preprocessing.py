@@ -148,10 +148,10 @@ def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:
     if len(mean) != len(std):
         raise ConfigError(
             f"the preprocessing has {len(mean)} means and {len(std)} standard deviations; "
-            "give mean and std, one value a channel each"
+            "give mean and std, one value per channel each"
         )
     if not mean:
-        raise ConfigError("the preprocessing has no mean; give mean and std, one value a channel")
+        raise ConfigError("the preprocessing has no mean; give mean and std, one value per channel")
     return replace(
         base,
         size=size,

@@ -156,7 +156,7 @@ def with_output(
     Args:
         record: as ``resolve`` gave it.
         path: where the explained tensor is, as ``locate_output`` found it.
-        outputs: number of values a row of it.
+        outputs: number of values per row of it.
         scores: what a prediction's score is.
 
     Raises:

@@ -22,11 +22,13 @@ BEFORE = "before_suppression"
 
 
 def is_detections(output: Any) -> bool:
-    """Say whether an output is a list of an image's ``{"boxes", "scores", "labels"}`` each."""
+    """Say whether an output is a list of ``{"boxes", "scores", "labels"}``, one per image."""
     return (
         isinstance(output, (list, tuple))
         and len(output) > 0
-        and all(isinstance(one, Mapping) and {"boxes", "scores"} <= one.keys() for one in output)
+        and all(
+            isinstance(image, Mapping) and {"boxes", "scores"} <= image.keys() for image in output
+        )
     )
 
 
@@ -43,23 +45,23 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
         TargetError: if the target does not fit boxes.
     """
     target = ask.target
-    for one in target.parts or (target,):
-        misfit = one.reading or one.probability or one.against
-        if misfit or one.kind in ("value", "similar"):
+    for part in target.parts or (target,):
+        misfit = part.reading or part.probability or part.against
+        if misfit or part.kind in ("value", "similar"):
             raise TargetError(
                 "the model gives boxes, whose score is a probability; use predicted, label, top-K, "
                 "a class or box:0 alone"
             )
-    found = [_scored(one) for one in output]
+    images = [_scored(image) for image in output]
     asked = [
         part.index + 1 if part.kind == "box" and part.index is not None else part.k
         for part in target.parts or (target,)
     ]
-    most = max(2, *asked, *(len(scores) for scores, _ in found))
-    device = found[0][0].device
-    values = torch.stack([_padded(scores, most) for scores, _ in found])
-    numbers = torch.stack([_padded(kinds, most, -1) for _, kinds in found])
-    counts = torch.tensor([len(scores) for scores, _ in found], device=device)
+    most = max(2, *asked, *(len(scores) for scores, _ in images))
+    device = images[0][0].device
+    values = torch.stack([_padded(scores, most) for scores, _ in images])
+    numbers = torch.stack([_padded(kinds, most, -1) for _, kinds in images])
+    counts = torch.tensor([len(scores) for scores, _ in images], device=device)
     present = torch.arange(most, device=device) < counts.unsqueeze(1)
     known = values.detach()
 
@@ -89,11 +91,11 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
     )
 
 
-def _scored(one: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    scores: Tensor = one["scores"]
-    kinds: Tensor = one.get("labels", torch.zeros_like(scores, dtype=torch.int64))
-    if len(scores) == 0 and BEFORE in one:
-        scores, kinds = one[BEFORE]
+def _scored(image: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    scores: Tensor = image["scores"]
+    kinds: Tensor = image.get("labels", torch.zeros_like(scores, dtype=torch.int64))
+    if len(scores) == 0 and BEFORE in image:
+        scores, kinds = image[BEFORE]
     return scores, kinds.to(torch.int64)
 
 
@@ -116,7 +118,7 @@ def watching(module: nn.Module) -> Iterator[None]:
     Args:
         module: any model; a detector may lie inside it.
     """
-    detector = next((one for one in module.modules() if _head_of(one) is not None), None)
+    detector = next((part for part in module.modules() if _head_of(part) is not None), None)
     if detector is None:
         yield
         return
@@ -129,19 +131,19 @@ def watching(module: nn.Module) -> Iterator[None]:
         raw.append(output)
 
     def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        proposals.append([len(one) for one in inputs[1]])
+        proposals.append([len(boxes) for boxes in inputs[1]])
 
     def add(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         given, raw[:] = raw[-1:], []
         counts, proposals[:] = proposals[-1:], []
         if not is_detections(output) or not given:
             return None
-        if all(len(one["scores"]) for one in output):
+        if all(len(image["scores"]) for image in output):
             return None
         shares = _SHARES[_kind(detector)](given[0], counts[0] if counts else [])
         return [
-            one if len(one["scores"]) else {**one, BEFORE: _best(share)}
-            for one, share in zip(output, shares, strict=True)
+            image if len(image["scores"]) else {**image, BEFORE: _best(share)}
+            for image, share in zip(output, shares, strict=True)
         ]
 
     rcnn = _kind(detector) == "GeneralizedRCNN"
@@ -196,7 +198,7 @@ _SHARES: dict[str, Callable[[Any, Sequence[int]], list[Tensor]]] = {
 
 
 def _best(shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best score of each class over all places (R, K), surest first, and the classes.
+    """Return the best score of each class over all rows (R, K), surest first, and the classes.
 
     Class 0 is the background for all of torchvision's detectors' labels.
     """

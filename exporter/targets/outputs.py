@@ -39,30 +39,29 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     Raises:
         TargetError: if there is no tensor there; it lists the paths that have one.
     """
-    found = dict(_tensors(output, ""))
+    tensors = dict(_tensors(output, ""))
     if path is not None:
-        if path in found:
-            return found[path], path
-        if not path and found:
+        if path in tensors:
+            return tensors[path], path
+        if not path and tensors:
             raise TargetError(
                 f"the model's output is a {type(output).__name__}, not a tensor; "
-                f"choose a part of it with --output: {', '.join(found)}"
+                f"choose a part of it with --output: {', '.join(tensors)}"
             )
-        if found.keys() == {""}:
+        if tensors.keys() == {""}:
             raise TargetError(
                 f"the model's output is one tensor and has no part {path!r}; leave --output away"
             )
-        raise TargetError(f"the model's output has no tensor at {path!r}; {choices(path, found)}")
-    floating = {place: tensor for place, tensor in found.items() if tensor.is_floating_point()}
-    for name in _USUAL:
-        for place, tensor in floating.items():
-            if place.split(".")[-1] == name:
-                return tensor, place
-    for place, tensor in floating.items():
-        return tensor, place
-    raise TargetError(
-        f"the model's output, a {type(output).__name__}, holds no floating-point tensor to explain"
-    )
+        raise TargetError(f"the model's output has no tensor at {path!r}; {choices(path, tensors)}")
+    floating = [where for where, tensor in tensors.items() if tensor.is_floating_point()]
+    if not floating:
+        raise TargetError(
+            f"the model's output, a {type(output).__name__}, holds no floating-point tensor to "
+            "explain"
+        )
+    usual = (where for name in _USUAL for where in floating if where.split(".")[-1] == name)
+    path = next(usual, floating[0])
+    return tensors[path], path
 
 
 def say_guess(output: Any, path: str) -> str:
@@ -72,10 +71,10 @@ def say_guess(output: Any, path: str) -> str:
         output: what the model returned.
         path: what ``locate_output`` found without being told.
     """
-    places = [place for place, tensor in _tensors(output, "") if tensor.is_floating_point()]
-    if len(places) < 2:
+    paths = [where for where, tensor in _tensors(output, "") if tensor.is_floating_point()]
+    if len(paths) < 2:
         return ""
-    others = ", ".join(place for place in places if place != path)
+    others = ", ".join(where for where in paths if where != path)
     return f"the output {path!r} is explained; --output names another ({others})"
 
 

@@ -87,7 +87,7 @@ def plan_target(
     held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
     with torch.no_grad():
         read = scorer(returned, unknown, held).reading
-    most = max(one.k for one in target.parts or (target,))
+    most = max(part.k for part in target.parts or (target,))
     if read.outputs is not None and most > read.outputs:
         raise TargetError(
             f"the target {text!r} asks for {most} classes and the model has {read.outputs}; "
@@ -131,12 +131,12 @@ def _located(returned: Any, output: str | None, *, whole: bool) -> tuple[str | N
 
 def _function(spec: str) -> Callable[[Any], Any]:
     try:
-        found = load_reference(spec, "function", ModelError)
+        named = load_reference(spec, "function", ModelError)
     except ModelError as error:
         raise TargetError(f"the target {spec!r} is no class and no function: {error}") from None
-    if not callable(found):
+    if not callable(named):
         raise TargetError(
-            f"the target {spec!r} is a {type(found).__name__}; name a function of the output"
+            f"the target {spec!r} is a {type(named).__name__}; name a function of the output"
         )
-    made: Callable[[Any], Any] = found
-    return made
+    function: Callable[[Any], Any] = named
+    return function

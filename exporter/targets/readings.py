@@ -33,10 +33,11 @@ class Reading:
         predict: what a row shows (see `Predict`); an index of -1 is no prediction.
         finite: bool (N,), whether the output holds numbers only.
         named: what a map's target is called: ``class``, ``box``, ``mask`` or ``value``.
-        outputs: values a row of the output, or None where the output does not say it.
+        outputs: values per row of the output, or None where the output does not say it.
         find: from classes (N, T) to indices of ``ranks``, where these are no classes (boxes).
         present: bool (N, K), where not every image has all K.
-        region: from indices (N, T) to the places that count, bool (N, T, H, W), of a segmentation.
+        region: of a segmentation, from indices (N, T) to the positions that count, bool
+            (N, T, H, W).
         note: what the user should know of how the output was read, or ``""``.
         shown: what the scores of ``predict`` are: ``probability``, ``share`` or ``value``.
     """
@@ -64,7 +65,7 @@ class Ask:
         function: the user's own target.
         background: number of the class that a segmentation has where there is nothing, or None.
         masks: uint8 (N, h, w): 1 inside the given mask, 0 outside; 255 where there is none.
-        places: bool (N, T, H, W), the regions of a segmentation where they are known already; the
+        region: bool (N, T, H, W), the regions of a segmentation where they are known already; the
             outputs may be k variants of these N images.
     """
 
@@ -73,7 +74,7 @@ class Ask:
     function: Callable[[Any], Any] | None = None
     background: int | None = None
     masks: Tensor | None = None
-    places: Tensor | None = None
+    region: Tensor | None = None
 
 
 Read = Callable[[Any, Ask], Reading]
@@ -185,7 +186,7 @@ def read_value(values: Tensor, ask: Ask) -> Reading:
     note = ""
     if ask.target.kind != "value":
         note = (
-            "the model gives one value an image, which is explained as it is; "
+            "the model gives one value per image, which is explained as it is; "
             "--target binary reads it as the logit of two classes"
         )
     return quantity(rows, note)
@@ -198,8 +199,8 @@ def read_similar(values: Tensor, ask: Ask) -> Reading:
         raise TargetError("the target 'similar' needs a reference image; write similar:PATH")
     if values.ndim != 2 or values.shape[1] != ask.reference.numel():
         raise TargetError(
-            f"the output has the shape {tuple(values.shape)} and 'similar' compares an embedding "
-            f"an image, (images, {ask.reference.numel()}); choose another part with --output"
+            f"the output has the shape {tuple(values.shape)} and 'similar' compares one embedding "
+            f"per image, (images, {ask.reference.numel()}); choose another part with --output"
         )
     reference = ask.reference.reshape(1, -1).to(values.dtype)
     return quantity(functional.cosine_similarity(values, reference, dim=1).unsqueeze(1), "")
@@ -207,27 +208,22 @@ def read_similar(values: Tensor, ask: Ask) -> Reading:
 
 @reading("function")
 def read_function(output: Any, ask: Ask) -> Reading:
-    """Hand the output to the user's function, which gives a scalar an image, (N,) or (N, 1)."""
+    """Hand the output to the user's function, which gives a scalar per image, (N,) or (N, 1)."""
     if ask.function is None:
         raise TargetError("the target needs a function; write module:function")
-    found = ask.function(output)
-    if not isinstance(found, Tensor) or not found.is_floating_point() or found.ndim not in (1, 2):
-        what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    values = ask.function(output)
+    fits = isinstance(values, Tensor) and values.is_floating_point()
+    if not fits or (values.ndim != 1 and values.shape[1:] != (1,)):
+        what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TargetError(
             f"the target function {ask.target.source!r} returned {what}; return a floating-point "
-            "tensor (images,), one scalar an image"
+            "tensor (images,), one scalar per image"
         )
-    rows = rows_of(found)
-    if rows.shape[1] != 1:
-        raise TargetError(
-            f"the target function {ask.target.source!r} returned {tuple(found.shape)}; "
-            "return one scalar an image, (images,)"
-        )
-    return quantity(rows, "")
+    return quantity(rows_of(values), "")
 
 
 def quantity(rows: Tensor, note: str) -> Reading:
-    """Return the reading of one value an image, (N, 1)."""
+    """Return the reading of one value per image, (N, 1)."""
 
     def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         return ranked(rows.to(torch.float32), k)
@@ -245,7 +241,7 @@ def quantity(rows: Tensor, note: str) -> Reading:
 
 
 def rows_of(output: Tensor) -> Tensor:
-    """Return the explained output as rows (N, K); one value an image is K = 1.
+    """Return the explained output as rows (N, K); one value per image is K = 1.
 
     Raises:
         TargetError: if an image's output is not a row of values.
@@ -254,7 +250,7 @@ def rows_of(output: Tensor) -> Tensor:
         return output.unsqueeze(1)
     if output.ndim != 2:
         raise TargetError(
-            f"the model's output has the shape {tuple(output.shape)}, where a row of values an"
+            f"the model's output has the shape {tuple(output.shape)}, where a row of values per"
             " image, (N, K), is explained; name another with --output, or give a function as the"
             " target (module:function)"
         )

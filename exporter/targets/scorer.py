@@ -55,14 +55,16 @@ class Scorer:
     def is_logit(self) -> bool:
         """Whether what is explained can be one column of the output, as it is."""
         every = self.target.parts or (self.target,)
-        changed = any(one.probability or one.against or one.reading == "binary" for one in every)
+        changed = any(
+            part.probability or part.against or part.reading == "binary" for part in every
+        )
         return not changed and self.target.kind not in ("similar", "function", "box")
 
     @property
     def takes_masks(self) -> bool:
         """Whether each image's given mask is needed."""
         every = (self.target, *self.target.parts)
-        return any(one.reading == "mask" for one in every)
+        return any(part.reading == "mask" for part in every)
 
     def __call__(self, output: Any, labels: Tensor, masks: Tensor | None = None) -> Scored:
         """Score one batch, without waiting for the device (detectors have waited already).
@@ -107,7 +109,7 @@ class Scorer:
                 "model on variants cannot follow one; use methods of one pass, such as gradcam"
             )
         scores = self._at(output, first, first.targets, images, masks)
-        if not any(one.against for one in (self.target, *self.target.parts)):
+        if not any(part.against for part in (self.target, *self.target.parts)):
             return scores
         other = self._at(output, first, first.against.clamp(min=0), images, masks)
         plain = first.against[images].repeat(len(scores) // len(first.against[images]), 1) < 0
@@ -116,27 +118,27 @@ class Scorer:
     def _at(
         self, output: Any, first: Scored, indices: Tensor, images: slice, masks: Tensor | None
     ) -> Tensor:
-        region = first.reading.region
+        region_of = first.reading.region
         here = indices[images]
-        places = None if region is None else region(indices)[images]
+        region = None if region_of is None else region_of(indices)[images]
         own = None if masks is None else masks[images]
-        read = self.read(output, own, places)
+        read = self.read(output, own, region)
         return read.scores(here.repeat(len(read.ranks) // len(here), 1))
 
     def read(
-        self, output: Any, masks: Tensor | None = None, places: Tensor | None = None
+        self, output: Any, masks: Tensor | None = None, region: Tensor | None = None
     ) -> Reading:
         """Read one batch's output as the target and its shape say.
 
         Args:
             output: what the model gave.
             masks: given masks, uint8 (N, h, w).
-            places: bool (N, T, H, W), regions of a segmentation that are known already.
+            region: bool (N, T, H, W), regions of a segmentation that are known already.
 
         Raises:
             TargetError: if the target does not fit the output.
         """
-        ask = Ask(self.target, self.reference, self.function, self.background, masks, places)
+        ask = Ask(self.target, self.reference, self.function, self.background, masks, region)
         if self.target.kind == "function":
             part = output if self.output is None else locate_output(output, self.output)[0]
             return READINGS["function"](part, ask)
@@ -174,8 +176,8 @@ def _kind(values: Tensor, target: Target) -> str:
 def _choose(read: Reading, target: Target, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a target's indices, those it is against (-1 for none) and scores, (N, T) each."""
     if target.parts:
-        made = [_choose(read, part, labels) for part in target.parts]
-        indices, against, scores = (torch.cat(column, 1) for column in zip(*made, strict=True))
+        parts = [_choose(read, part, labels) for part in target.parts]
+        indices, against, scores = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         return indices, against, scores
     if target.kind in ("similar", "function", "value"):
         indices = torch.zeros_like(read.ranks[:, :1], dtype=torch.int64)

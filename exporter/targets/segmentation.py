@@ -1,4 +1,4 @@
-"""Read a plane of scores an image: segmentation by classes, or by masks of a sigmoid each."""
+"""Read one plane of scores per image: segmentation by classes, or by masks of a sigmoid each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from exporter.targets.readings import Ask, Reading, ranked, reading
 
 @reading("segment")
 def read_planes(values: Tensor, ask: Ask) -> Reading:
-    """Read (N, K, H, W) as the logits of K classes at every place; K = 1 is one mask's logit.
+    """Read (N, K, H, W) as the logits of K classes at every position; K = 1 is one mask's logit.
 
     The scalar of a class is the mean of its logit (after ``prob:`` of its probability) over a
-    region: the places predicted as that class, after ``mask:`` those in the image's given mask,
+    region: the positions predicted as that class, after ``mask:`` those in the image's given mask,
     after ``plane:`` all of them. Over an empty region it is 0, and so are its maps. A class is
     predicted where its logit is the largest; where K = 1, or after ``multilabel:``, where it is
     above 0. Classes rank by the area of their region, the background last; predictions show the
@@ -34,16 +34,16 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     alone = classes == 1 or target.reading == "multilabel"
     known = values.detach()
     winner = None if alone else known.argmax(1)
-    masked = target.reading == "mask" and ask.places is None
+    masked = target.reading == "mask" and ask.region is None
     given = _given(ask, height, width) if masked else None
 
     def everywhere() -> Tensor:
         return torch.full((images, 1, height, width), True, device=values.device)
 
     def region(indices: Tensor) -> Tensor:
-        """Say which places count, (N, T, H, W)."""
-        if ask.places is not None:
-            return ask.places.repeat(images // len(ask.places), 1, 1, 1)
+        """Say which spatial positions count, (N, T, H, W)."""
+        if ask.region is not None:
+            return ask.region.repeat(images // len(ask.region), 1, 1, 1)
         if target.reading == "plane":
             return everywhere()
         own = (
@@ -75,7 +75,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
 
     ranks = areas(None if given is None else given != 0)
     if ask.background is not None and not alone and ask.background < classes:
-        # Below any class that has a single place, above those that have none.
+        # Below any class that has a single pixel, above those that have none.
         weights = torch.arange(classes, device=values.device) == ask.background
         ranks = torch.where(weights, ranks * 1e-9, ranks)
 
@@ -112,7 +112,8 @@ def _given(ask: Ask, height: int, width: int) -> Tensor:
     """Return the given masks at the size of the output, uint8 (N, 1, H, W)."""
     if ask.masks is None:
         raise TargetError(
-            "the target 'mask' needs a mask an image; give a list of images with a column mask"
+            "the target 'mask' needs a mask for each image; give a list of images with a column "
+            "mask"
         )
     masks = ask.masks.unsqueeze(1).to(torch.float32)
     return functional.interpolate(masks, (height, width), mode="nearest").to(torch.uint8)

@@ -26,11 +26,11 @@ class Target:
         kind: ``predicted`` (largest logit), ``label`` (the image's own class, the predicted one
             where it is not known), ``second`` (second largest), ``top`` (the k largest), ``class``
             (one index), ``value`` (a regression's output), ``box`` (one detection), ``similar``
-            (likeness to a reference image), ``function`` (the user's own) or ``several``.
+            (similarity to a reference image), ``function`` (the user's own) or ``several``.
         index: the class of ``class``, the column of ``value``, the number of ``box``; or None.
-        k: how many scalars an image has.
+        k: how many scalars per image.
         reading: how the output is read where its shape does not say it: ``binary``,
-            ``multilabel``, ``mask`` (inside the image's given mask), ``plane`` (every place of a
+            ``multilabel``, ``mask`` (inside the image's given mask), ``plane`` (every position of a
             plane of scores), or ``""``.
         probability: whether the probability is explained instead of the logit.
         against: for a contrast, what is subtracted.
@@ -141,14 +141,14 @@ def _atom(wanted: str, classes: Sequence[str]) -> Target | None:
 def _joined(wanted: str, classes: Sequence[str]) -> Target | None:
     """Return what ``A+B`` or ``A-B`` means, or None where some part of it is no target."""
     for sign in "+-":
-        for found in re.finditer(re.escape(sign), wanted):
-            left, right = wanted[: found.start()].strip(), wanted[found.end() :].strip()
+        for match in re.finditer(re.escape(sign), wanted):
+            left, right = wanted[: match.start()].strip(), wanted[match.end() :].strip()
             first = _atom(left, classes) or _joined(left, classes) if left else None
             second = _atom(right, classes) or _joined(right, classes) if right else None
             if first is None or second is None:
                 continue
             if sign == "+":
-                parts = tuple(part for one in (first, second) for part in one.parts or (one,))
+                parts = tuple(part for side in (first, second) for part in side.parts or (side,))
                 return Target("several", k=first.k + second.k, parts=parts)
             if first == second or max(first.k, second.k) > 1 or first.against or second.against:
                 raise TargetError(
@@ -165,13 +165,13 @@ def _indices_of(name: str, classes: Sequence[str]) -> list[int]:
 
 
 def _index_of(name: str, classes: Sequence[str]) -> int:
-    found = _indices_of(name, classes)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    indices = _indices_of(name, classes)
+    if len(indices) == 1:
+        return indices[0]
+    if indices:
         raise TargetError(
-            f"{name!r} is the name of {len(found)} classes; "
-            f"give the index: {', '.join(str(index) for index in found)}"
+            f"{name!r} is the name of {len(indices)} classes; "
+            f"give the index: {', '.join(str(index) for index in indices)}"
         )
     if not classes:
         raise TargetError(

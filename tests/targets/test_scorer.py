@@ -173,7 +173,7 @@ def test_a_given_mask_takes_the_place_of_the_region() -> None:
     scored = score("mask:1", PLANES, masks=masks)
     expected = [PLANES[0, 1, :2, :2].mean(), PLANES[1, 1][region(1)[1]].mean()]
     torch.testing.assert_close(scored.scores[:, 0], torch.stack(expected), rtol=0, atol=1e-14)
-    with pytest.raises(TargetError, match="needs a mask an image"):
+    with pytest.raises(TargetError, match="needs a mask for each image"):
         score("mask:1", PLANES)
 
 
@@ -229,7 +229,7 @@ def test_a_function_of_the_output_is_a_target() -> None:
         "package.module:function", {"a": ROWS}, function=lambda output: output["a"].square().sum(1)
     )
     torch.testing.assert_close(found.scores[:, 0], ROWS.square().sum(1))
-    with pytest.raises(TargetError, match="one scalar an image"):
+    with pytest.raises(TargetError, match="one scalar per image"):
         score("package.module:function", ROWS, function=lambda output: output)
 
 
