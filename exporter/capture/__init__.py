@@ -8,6 +8,7 @@ room registers hooks: they hand `hooked` their functions.
 from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
+from exporter.capture.biases import BiasTerms
 from exporter.capture.guest import guest, refuse_unfit, unwrapped
 from exporter.capture.hooks import hooked, record_layers
 from exporter.capture.names import LayerName, find_layer, first_names, named_layers, parse_name
@@ -20,11 +21,12 @@ from exporter.capture.reduce import (
     strongest_channels,
 )
 from exporter.capture.rerun import follows_alone, run_from
-from exporter.capture.rules import relu_rule
+from exporter.capture.rules import TwiceDifferentiable, relu_rule
 from exporter.capture.trial import Call, Traced, trace_forward
 
 __all__ = [
     "AttentionPass",
+    "BiasTerms",
     "Call",
     "Captured",
     "LayerName",
@@ -32,6 +34,7 @@ __all__ = [
     "Statistics",
     "Strongest",
     "Traced",
+    "TwiceDifferentiable",
     "attention_pass",
     "capture",
     "channel_statistics",

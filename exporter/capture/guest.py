@@ -80,7 +80,7 @@ def refuse_unfit(model: nn.Module) -> None:
                 f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
                 " it can be seen; hand over the module it was made from"
             )
-        if "_orig_mod" in module._modules:
+        if "_orig_mod" in dict(module.named_children()):
             raise ModelError(
                 f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
                 "can be seen; hand over the module it was made from"
@@ -111,12 +111,9 @@ def refuse_unfit(model: nn.Module) -> None:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside a compiled model or a `torch.nn.DataParallel`, which hooks see."""
-    while True:
-        held = getattr(model, "_modules", {})
-        inside = held.get("module" if isinstance(model, nn.DataParallel) else "_orig_mod")
-        if inside is None:
-            return model
-        model = inside
+    wrapper = "module" if isinstance(model, nn.DataParallel) else "_orig_mod"
+    inside = dict(model.named_children()).get(wrapper)
+    return model if inside is None else unwrapped(inside)
 
 
 class _Buffer(NamedTuple):

@@ -1,4 +1,4 @@
-"""Backward rules of ReLUs: guided backpropagation and the deconvnet, for modules and functions.
+"""Other derivatives of a function: ReLUs' in guided backpropagation and the deconvnet, and second.
 
 Backward hooks on modules fail on in-place ReLUs and see none of the functional ones. A
 `TorchFunctionMode` sees every call, whoever makes it, so neither the model nor its hooks change.
@@ -106,3 +106,22 @@ class _Deconvnet(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0].clamp_min(0), None
+
+
+class TwiceDifferentiable(TorchFunctionMode):
+    """A block inside which hardsigmoid has a second derivative, which torch does not give it.
+
+    It is computed as min(max(x + 3, 0), 6) / 6. MobileNetV3's squeeze-and-excitation blocks end in
+    one.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is not functional.hardsigmoid:
+            return func(*args, **given)
+        call = dict(zip(("input", "inplace"), args, strict=False)) | given
+        before: Tensor = call["input"]
+        after = functional.hardtanh(before + 3, 0.0, 6.0) / 6
+        return before.copy_(after) if call.get("inplace") else after

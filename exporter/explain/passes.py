@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture import Captured, follows_alone, relu_rule, run_from
+from exporter.capture import Captured, follows_alone, run_from
 from exporter.errors import MapError
 from exporter.explain.attending import AttentionRunner
 from exporter.explain.planes import Planes
@@ -112,7 +112,6 @@ class Runner:
             count=count,
             scorer=scorer,
             rest=_no_layer,
-            relu_rule=relu_rule,
             reader=reader,
         )
         for method in self._methods:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporter.capture import relu_rule
 from exporter.maps.attended import Attended
 
 ROWS = 32
@@ -37,8 +38,6 @@ class PassContext:
         count: T, targets an image.
         scorer: called as ``scorer(output, images)``: see `score`.
         rest: called as ``rest(activation, images)``: see `run_from`.
-        relu_rule: ``relu_rule("guided")`` or ``relu_rule("deconvnet")``: a context inside which
-            every ReLU, module or function, has that backward rule.
         generator: seeded anew for every method and batch, on the inputs' device; None on ``meta``.
         layer: the layer; for a pixel method that needs activations the last one explained that has
             them; otherwise ``""``.
@@ -56,7 +55,6 @@ class PassContext:
     count: int
     scorer: Callable[[Any, slice], Tensor]
     rest: Callable[[Tensor, slice], Any]
-    relu_rule: Callable[[str], AbstractContextManager[None]]
     generator: torch.Generator | None = None
     layer: str = ""
     activations: Tensor | None = None
@@ -130,7 +128,7 @@ class PassContext:
 
     def rule(self, name: str) -> AbstractContextManager[None]:
         """Return the context of a ReLU rule, or of none for ``""``."""
-        return self.relu_rule(name) if name else nullcontext()
+        return relu_rule(name) if name else nullcontext()
 
     def portions(self, variants: int, rows: int = 1) -> Iterator[slice]:
         """Cut a number of variants of every image into pieces that go through the model together.

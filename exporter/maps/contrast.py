@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
+from exporter.capture import TwiceDifferentiable
 from exporter.errors import MapError
 from exporter.maps.context import PassContext
 from exporter.maps.gradient_weighted import gradcam_maps
@@ -112,7 +109,7 @@ def shapleycam(context: PassContext) -> Tensor:
     activations, start = _start(context)
     rows = []
     # Fused attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), TwiceDifferentiable():
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
             gradient = _gradient(score.sum(), start, create=True)
@@ -128,24 +125,6 @@ def shapleycam(context: PassContext) -> Tensor:
                 ) from None
             rows.append((gradient - curved / 2).detach())
     return gradcam_maps(activations, rows)
-
-
-class _WrittenOut(TorchFunctionMode):
-    """Has hardsigmoid computed as min(max(x + 3, 0), 6) / 6: torch has no second derivative of it.
-
-    MobileNetV3's squeeze-and-excitation blocks end in one.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        if func is not functional.hardsigmoid:
-            return func(*args, **given)
-        call = dict(zip(("input", "inplace"), args, strict=False)) | given
-        before: Tensor = call["input"]
-        after = functional.hardtanh(before + 3, 0.0, 6.0) / 6
-        return before.copy_(after) if call.get("inplace") else after
 
 
 def _start(context: PassContext) -> tuple[Tensor, Tensor]:

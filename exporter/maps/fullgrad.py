@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from exporter.capture import BiasTerms
 from exporter.maps.context import PassContext
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
@@ -93,7 +93,7 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
     start = context.inputs.detach().requires_grad_()
     rows: list[Tensor] = []
     with torch.enable_grad():
-        with _Biases(pass_on):
+        with BiasTerms(pass_on):
             scores = context.score(context.module(start.clone())).sum(0)
         for current, score in enumerate(scores.unbind()):
             if not score.requires_grad:
@@ -103,63 +103,6 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
             (found,) = torch.autograd.grad(score, start, retain_graph=more, allow_unused=True)
             rows.append(torch.zeros_like(start) if found is None else found)
     return torch.stack(rows, 1)
-
-
-class _Biases(TorchFunctionMode):
-    """Sees every call that adds a bias, from a module or not, and listens at its output."""
-
-    def __init__(self, receive: Callable[[Tensor], None]) -> None:
-        super().__init__()
-        self._receive = receive
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        output = func(*args, **given)
-        if func not in _NAMES or not output.requires_grad:
-            return output
-        call = dict(zip(_NAMES[func], args, strict=False)) | given
-        bias = _implicit(call) if func is functional.batch_norm else call.get("bias")
-        if bias is not None:
-            receive = self._receive
-            if func is functional.linear:
-                output.register_hook(
-                    lambda gradient: receive((gradient.detach() * bias).flatten(1))
-                )
-            else:
-                bias = bias.view(-1, *(1 for _ in output.shape[2:]))
-                output.register_hook(lambda gradient: receive(gradient.detach() * bias))
-        return output
-
-
-_NAMES: dict[Any, tuple[str, ...]] = {
-    torch.conv2d: ("input", "weight", "bias"),
-    torch.conv_transpose2d: ("input", "weight", "bias"),
-    functional.linear: ("input", "weight", "bias"),
-    functional.batch_norm: (
-        "input",
-        "running_mean",
-        "running_var",
-        "weight",
-        "bias",
-        "training",
-        "momentum",
-        "eps",
-    ),
-}
-"""By function that adds a bias, the names of its arguments by position."""
-
-
-def _implicit(call: Mapping[str, Any]) -> Tensor | None:
-    """Return β − γ·μ/σ of a batch normalisation; None where it normalises by the batch itself."""
-    mean, variance = call["running_mean"], call["running_var"]
-    if call.get("training") or mean is None or variance is None:
-        return None
-    shift: Tensor = -mean * torch.rsqrt(variance + call.get("eps", 1e-5))
-    if call.get("weight") is not None:
-        shift = shift * call["weight"]
-    return shift if call.get("bias") is None else shift + call["bias"]
 
 
 def _shown(term: Tensor, inputs: Tensor, rescaled: bool, dtype: torch.dtype) -> Tensor:

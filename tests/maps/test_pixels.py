@@ -341,7 +341,6 @@ def test_full_gradients_sum_to_the_target(
         count=2,
         scorer=lambda output, _: output.gather(1, columns),
         rest=lambda *_: None,
-        relu_rule=lambda _: None,  # type: ignore[arg-type, return-value]
     )
     gradients = full_gradients(context, receive)
     found = sums + (small.unsqueeze(1) * gradients).sum((2, 3, 4))
