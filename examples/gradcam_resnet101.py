@@ -40,13 +40,13 @@ def main(
     models: Sequence[str] = (RESNET101,),
     weights: str = "DEFAULT",
 ) -> Path:
-    """Write a row a photograph, a column a model; ``small`` is random weights at 64 pixels."""
+    """Write one row per photograph, one column per model; ``small``: random weights, 64 pixels."""
     resolved = [load_model(spec, weights, small=small) for spec in models]
     rows = []
     for name in ("chelsea",) if small else ("chelsea", "coffee", "rocket", "astronaut"):
         row = [("input", read_photograph(name, resolved[0].record.preprocessing).view)]
-        rows.append(row + [explain(one, name) for one in resolved])
-    caption = f"Grad-CAM at the last stage: {', '.join(described(one) for one in resolved)}"
+        rows.append(row + [explain(model, name) for model in resolved])
+    caption = f"Grad-CAM at the last stage: {', '.join(map(described, resolved))}"
     return save(lay_out(rows, caption), out / "gradcam_resnet101.jpg")
 
 
@@ -56,13 +56,13 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     view, inputs = read_photograph(name, resolved.record.preprocessing)
     trial = run_trial(model, inputs)
     layer = choose_layers(trial, ["auto"]).names[-1]
-    found = compute_maps(model, inputs, maps=["gradcam"], layers=[layer])["gradcam", layer]
+    gradcam = compute_maps(model, inputs, maps=["gradcam"], layers=[layer])["gradcam", layer]
 
     # The same, written out: one pass captures the layer's activation and its gradient.
-    one = capture(model, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))
-    activation, gradient = one.activations[layer], one.gradients[layer][0]
+    captured = capture(model, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))
+    activation, gradient = captured.activations[layer], captured.gradients[layer][0]
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    assert_same(found, (weights * activation).sum(dim=1))
+    assert_same(gradcam, (weights * activation).sum(dim=1))
 
     if resolved.record.spec == RESNET101:
         counts = count_layers(layer_table(trial))
@@ -70,8 +70,8 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
         assert activation.shape == (1, 2048, inputs.shape[2] // 32, inputs.shape[3] // 32)
 
     size = (view.shape[1], view.shape[0])
-    picture = overlay(view, heatmap(found[0].numpy(), size, rectify=True))
-    return prediction(one.output), picture
+    picture = overlay(view, heatmap(gradcam[0].numpy(), size, rectify=True))
+    return prediction(captured.output), picture
 
 
 if __name__ == "__main__":

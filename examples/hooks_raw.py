@@ -35,25 +35,25 @@ def main(
     layer = choose_layers(run_trial(module, inputs), ["auto"]).names[-2]
     activation, of_module, of_tensor = raw(module, layer, inputs)
 
-    got = capture(module, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))
+    captured = capture(module, inputs, [layer], lambda logits: logits.amax(dim=1, keepdim=True))
     # Equal but for the rounding of float64: without a graph a convolution may run another kernel.
-    torch.testing.assert_close(got.activations[layer], activation, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(got.gradients[layer][0], of_tensor, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(captured.activations[layer], activation, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(captured.gradients[layer][0], of_tensor, rtol=1e-12, atol=1e-14)
     assert torch.equal(of_module, of_tensor)
     if model == RESNET18:
         assert layer == "layer3"
         assert activation.shape == (1, 256, inputs.shape[2] // 16, inputs.shape[3] // 16)
-    assert not any(one._forward_hooks or one._backward_hooks for one in module.modules())
+    assert not any(part._forward_hooks or part._backward_hooks for part in module.modules())
 
     size = (view.shape[1], view.shape[0])
     channel = int(activation[0].mean(dim=(1, 2)).argmax())
     rows = []
-    for how, values, slope in (
+    for how, values, gradient in (
         ("raw hooks", activation, of_tensor),
-        ("exporter.capture", got.activations[layer], got.gradients[layer][0]),
+        ("exporter.capture", captured.activations[layer], captured.gradients[layer][0]),
     ):
         forward = heatmap(values[0, channel].numpy(), size, rectify=False)
-        backward = heatmap(slope[0, channel].numpy(), size, rectify=False, colormap="diverging")
+        backward = heatmap(gradient[0, channel].numpy(), size, rectify=False, colormap="diverging")
         titles = (f"{how}: channel {channel}", f"{how}: its gradient")
         rows.append([("input", view), *zip(titles, (forward, backward), strict=True)])
     return save(lay_out(rows, f"{described(resolved)}, {layer}"), out / "hooks_raw.jpg")

@@ -50,7 +50,7 @@ TILE = 196
 
 
 class MaskScore(nn.Module):
-    """The net with one value an image: its mask's logits, summed where they say manipulated."""
+    """The net with one value per image: its mask's logits, summed where they say manipulated."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -78,18 +78,18 @@ def main(out: Path, *, small: bool = False, weights: str = "none") -> Path:
 
     # One forward gives the stages of the edge stream, what the mask is made of, and both planes.
     names = [*STAGES, *GATES, "attention", "mask"]
-    found = capture(net, inputs, names, lambda planes: planes, gradients=False)
+    captured = capture(net, inputs, names, lambda planes: planes, gradients=False)
     for (name, (channels, stride)), gate in zip(STAGES.items(), GATES, strict=True):
-        assert found.activations[name].shape == (1, channels, side // stride, side // stride)
-        assert found.activations[gate].shape == found.activations[name].shape
-    edge, mask = found.output
+        assert captured.activations[name].shape == (1, channels, side // stride, side // stride)
+        assert captured.activations[gate].shape == captured.activations[name].shape
+    edge, mask = captured.output
     assert edge.shape == mask.shape == (1, 1, side, side)
 
     # CAM: the mask's own weights on its features. It is the mask before the sigmoid, less a bias.
     parameters = net.state_dict()
     row, bias = parameters["mask.weight"][0, :, 0, 0], parameters["mask.bias"]
-    cam = torch.einsum("c,chw->hw", row, found.activations["attention"][0])
-    assert_same(cam, found.activations["mask"][0, 0] - bias)
+    cam = torch.einsum("c,chw->hw", row, captured.activations["attention"][0])
+    assert_same(cam, captured.activations["mask"][0, 0] - bias)
     named = ("gradcam", "net.attention")
     gradcam = compute_maps(MaskScore(net), inputs, maps=named[:1], layers=named[1:])[named][0]
     # The region weighs every channel alike, so that here Grad-CAM is CAM but for a factor.
@@ -97,7 +97,7 @@ def main(out: Path, *, small: bool = False, weights: str = "none") -> Path:
 
     kernels = collect_kernels(net, KERNELS)
     assert len(kernels) == 7
-    assert all(one.values.shape[2:] == (3, 3) for one in kernels)
+    assert all(kernel.values.shape[2:] == (3, 3) for kernel in kernels)
     constrained = parameters["constrained.weight"]
     assert (constrained[:, :, 1, 1] == -1).all()
     torch.testing.assert_close(constrained.sum(dim=(2, 3)), torch.zeros(3, 3))
@@ -112,13 +112,13 @@ def main(out: Path, *, small: bool = False, weights: str = "none") -> Path:
     ]
     stages = []
     for n, gate in enumerate(GATES, 1):
-        features = found.activations[gate][0]
+        features = captured.activations[gate][0]
         order = features.mean(dim=(1, 2)).argsort(descending=True)
         shape = " × ".join(map(str, features.shape))
         tile = channel_grid(features[order], across=4, cell=TILE // 4)
         stages.append((f"c{n} gated: 16 of {shape}", tile))
     sheets = [
-        (one.name, kernel_sheet(one.values, limit=4, inputs=6, rgb=False)[0]) for one in kernels
+        (part.name, kernel_sheet(part.values, limit=4, inputs=6, rgb=False)[0]) for part in kernels
     ]
     trained = "random weights" if weights == "none" else Path(weights).name
     picture = lay_out([planes, stages, sheets[:4], sheets[4:]], f"two streams, {trained}")

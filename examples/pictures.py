@@ -67,9 +67,9 @@ def described(resolved: ResolvedModel) -> str:
     return resolved.record.name + (" (random weights)" if random else "")
 
 
-def assert_same(found: Tensor, formula: Tensor) -> None:
+def assert_same(computed: Tensor, formula: Tensor) -> None:
     """Raise if two maps differ by more than float32 rounds: 1e-4 of their largest value."""
-    torch.testing.assert_close(found, formula, rtol=0, atol=1e-4 * float(formula.abs().max()))
+    torch.testing.assert_close(computed, formula, rtol=0, atol=1e-4 * float(formula.abs().max()))
 
 
 def lay_out(rows: Sequence[Sequence[tuple[str, Picture]]], caption: str = "") -> Picture:
@@ -115,6 +115,6 @@ def arguments(
     parser.add_argument("--out", type=Path, required=True, help="folder to write the picture to")
     parser.add_argument("--weights", default=weights, help=f"default: {weights}")
     parser.add_argument("--model", action="append", help=f"default: {', '.join(models)}")
-    found = parser.parse_args()
-    found.model = tuple(found.model or models)
-    return found
+    given = parser.parse_args()
+    given.model = tuple(given.model or models)
+    return given

@@ -28,17 +28,17 @@ def main(
     weights: str = "DEFAULT",
     photograph: str = "chelsea",
 ) -> Path:
-    """Write a sheet of filters and one of feature maps a convolution, and four in one picture."""
+    """Write two sheets per convolution, filters and feature maps, and four in one picture."""
     resolved = load_model(model, weights, small=small)
     module = resolved.module
     view, inputs = read_photograph(photograph, resolved.record.preprocessing)
 
     trial = run_trial(module, inputs)
     counts = count_layers(layer_table(trial))
-    kernels = {one.name: one.values for one in collect_kernels(module, ["all"])}
+    kernels = {kernel.name: kernel.values for kernel in collect_kernels(module, ["all"])}
     if model == RESNET50:
-        found = [counts[key] for key in ("convolutions", "downsample", "linear", "blocks")]
-        assert found == [49, 4, 1, 16]
+        numbers = [counts[key] for key in ("convolutions", "downsample", "linear", "blocks")]
+        assert numbers == [49, 4, 1, 16]
         assert len(kernels) == 49 + 4
         assert kernels["conv1"].shape == (64, 3, 7, 7)
 
@@ -50,7 +50,7 @@ def main(
         save(kernel_sheet(kernels[name])[0], out / "filters" / f"{name}.png")
         save(channel_grid(activation[0], across=8, cell=40), out / "features" / f"{name}.png")
 
-    chosen = [list(features)[int(place * (len(features) - 1))] for place in (0, 0.25, 0.5, 1)]
+    chosen = [list(features)[int(share * (len(features) - 1))] for share in (0, 0.25, 0.5, 1)]
     first = kernel_sheet(kernels[chosen[0]])[0]
     tiles = []
     for name in chosen:

@@ -4,7 +4,7 @@ After Chen, Dong, Ji, Cao and Li, "Image Manipulation Detection by Multi-View Mu
 Supervision" (ICCV 2021), written afresh. One stream sees the edges of pasted regions: a ResNet-50
 whose four stages pass a Sobel gate and are added up, coarse on fine. The other sees the noise: a
 constrained high-pass convolution (Bayar and Stamm, 2018) before a ResNet-50 of its own. Dual
-attention (Fu et al., CVPR 2019) over places and over channels joins them into one mask.
+attention (Fu et al., CVPR 2019) over positions and over channels joins them into one mask.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class EdgeStage(nn.Module):
 
 
 class PositionAttention(nn.Module):
-    """Every place looks at every other: softmax of queries and keys, added to the features."""
+    """Every position attends to every other: softmax of queries and keys, added to the features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class PositionAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Every channel looks at every other, by how alike they are over the places."""
+    """Every channel attends to every other, by how alike they are over all positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class ChannelAttention(nn.Module):
 
 
 class DualAttention(nn.Module):
-    """Attention over places and attention over channels, added."""
+    """Attention over positions and attention over channels, added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

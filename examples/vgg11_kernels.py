@@ -25,14 +25,14 @@ def main(
 ) -> Path:
     """Write the whole sheets as PNG, and the beginning of each in one picture."""
     resolved = [load_model(spec, weights, small=small) for spec in models]
-    rows = [[tile] for one in resolved for tile in sheets(one, out / "kernels")]
-    caption = f"kernels: {', '.join(described(one) for one in resolved)}"
+    rows = [[tile] for model in resolved for tile in sheets(model, out / "kernels")]
+    caption = f"kernels: {', '.join(map(described, resolved))}"
     return save(lay_out(rows, caption), out / "vgg11_kernels.png")
 
 
 def sheets(resolved: ResolvedModel, folder: Path) -> list[tuple[str, Picture]]:
-    """Draw the kernels of the first two convolutions that look at more than one place."""
-    kernels = {one.name: one.values for one in collect_kernels(resolved.module, ["all"])}
+    """Draw the kernels of the first two convolutions with kernels larger than 1 x 1."""
+    kernels = {kernel.name: kernel.values for kernel in collect_kernels(resolved.module, ["all"])}
     chosen = [name for name, values in kernels.items() if values.shape[-1] > 1][:2]
     if resolved.record.spec == VGG11:
         assert len(kernels) == 8

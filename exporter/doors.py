@@ -31,8 +31,8 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     Nothing is imported. Where two distributions declare the same name, the first by its
     distribution's name counts.
     """
-    found = sorted(entry_points(group=group), key=lambda e: e.dist.name if e.dist else "")
-    return {entry.name: entry for entry in reversed(found)}
+    declared = sorted(entry_points(group=group), key=lambda e: e.dist.name if e.dist else "")
+    return {entry.name: entry for entry in reversed(declared)}
 
 
 def writer_names() -> tuple[str, ...]:
@@ -83,17 +83,16 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
     where, _, attribute = spec.rpartition(":")
     if not where or not attribute:
         raise error(f"{spec!r} is no {what}; write package.module:{what} or path/file.py:{what}")
-    found: Any
     if where.endswith(".py"):
-        found = _import_file(Path(where), what, error)
+        holder = _import_file(Path(where), what, error)
     else:
-        found = _import_module(where, what, error)
+        holder = _import_module(where, what, error)
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [name for name in vars(found) if not name.startswith("_")]
+        if not hasattr(holder, part):
+            public = [name for name in vars(holder) if not name.startswith("_")]
             raise error(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
-        found = getattr(found, part)
-    return found
+        holder = getattr(holder, part)
+    return holder
 
 
 def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callable[..., Any]:
@@ -102,10 +101,10 @@ def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callab
     Raises:
         ExporterError: of the given kind, if it is not there or cannot be called.
     """
-    found: Callable[..., Any] = load_reference(spec, "function", error)
-    if not callable(found):
-        raise error(f"{spec!r} is a {type(found).__name__}, not a function")
-    return found
+    function: Callable[..., Any] = load_reference(spec, "function", error)
+    if not callable(function):
+        raise error(f"{spec!r} is a {type(function).__name__}, not a function")
+    return function
 
 
 @contextmanager
@@ -125,7 +124,7 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> Any:
             return importlib.import_module(name)
     except Exception as failure:
         missing = getattr(failure, "name", None)
-        if isinstance(failure, ModuleNotFoundError) and missing and name.startswith(missing):
+        if isinstance(failure, ModuleNotFoundError) and f"{name}.".startswith(f"{missing}."):
             raise error(
                 f"there is no module {missing!r}; give an importable package.module:{what} or "
                 f"path/file.py:{what}"
