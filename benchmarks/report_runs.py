@@ -33,7 +33,7 @@ from exporter.records import (
     Row,
 )
 from exporter.render import encode_jpeg, encode_png, kernel_sheet
-from exporter.store import KernelSheet, create_run, pack_activation, pack_map
+from exporter.store import KernelSheet, create_run
 from exporter.summaries import (
     Scope,
     channel_table,
@@ -41,6 +41,7 @@ from exporter.summaries import (
     merge_set,
     shard_parts,
 )
+from tests.packing import pack_activation, pack_map
 
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 LAYERS = {

@@ -1,6 +1,6 @@
 """Runs to test with, made through the real store and without torch.
 
-``python tests/conftest.py OUT`` makes the sample run in OUT, for whoever wants one to look at.
+``python -m tests.conftest OUT`` makes the sample run in OUT, for whoever wants one to look at.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from exporter.records import (
     Row,
     StoredMap,
 )
-from exporter.store import KernelSheet, RunFolder, create_run, pack_activation, pack_map
+from exporter.store import KernelSheet, RunFolder, create_run
 from exporter.summaries import (
     Scope,
     channel_table,
@@ -42,6 +42,7 @@ from exporter.summaries import (
     merge_set,
     shard_parts,
 )
+from tests.packing import pack_activation, pack_map
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 CLASSES = (
@@ -54,6 +55,7 @@ CLASSES = (
     "space shuttle",
     "wall clock",
 )
+
 METHODS = ("gradcam", "layercam", "eigencam")
 LAYERS = {"layer3": 14, "layer4": 7}
 CHANNELS = {"layer3": 12, "layer4": 20}
@@ -472,5 +474,5 @@ def sampling() -> ModuleType:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python tests/conftest.py OUT")
+        sys.exit("usage: python -m tests.conftest OUT")
     sys.stdout.write(f"{os.fspath(build_run(Path(sys.argv[1])))}\n")

@@ -10,8 +10,10 @@ from exporter.records.channels import (
     ChannelRow,
     KernelRecord,
     MaximisedPicture,
+    Position,
     own_name,
 )
+from exporter.records.columns import Box, Column, Float32, Int32
 from exporter.records.images import (
     Geometry,
     ImageEntry,
@@ -51,6 +53,7 @@ from exporter.records.sets import (
 from exporter.records.written import (
     Totals,
     Written,
+    ratio,
 )
 
 __all__ = [
@@ -58,16 +61,20 @@ __all__ = [
     "MAP_LEVELS",
     "OUTPUT",
     "SCHEMA_VERSION",
+    "Box",
     "CalibrationBin",
     "ChannelBatch",
     "ChannelRow",
     "ClassMap",
     "ClassRow",
+    "Column",
     "ConfusedPair",
     "Faithfulness",
+    "Float32",
     "Geometry",
     "ImageEntry",
     "ImageMeasures",
+    "Int32",
     "KernelRecord",
     "LayerRecord",
     "LayerRedundancy",
@@ -78,6 +85,7 @@ __all__ = [
     "MethodRow",
     "ModelRecord",
     "Plan",
+    "Position",
     "Prediction",
     "Prepared",
     "Preprocessing",
@@ -90,4 +98,5 @@ __all__ = [
     "Totals",
     "Written",
     "own_name",
+    "ratio",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
+
+from exporter.records.columns import Column, Float32, Int32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,62 +73,48 @@ class ChannelBatch:
     width: int
 
 
+class Position(NamedTuple):
+    """A spatial position, as fractions of the model's view in [0, 1]."""
+
+    x: Float32
+    y: Float32
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """What the whole set shows of one channel (a row of ``channels.parquet``).
+    """What images show of one channel: of a shard, or of the whole set."""
 
-    Attributes:
-        layer: qualified layer name.
-        channel: channel number.
-        images: how many images were seen.
-        mean: mean over images of the spatial mean.
-        maximum: largest activation over all images.
-        sparsity: mean share of exact zeros, in [0, 1].
-        dead: whether no image gave a non-zero activation.
-        top: ids of the images with the largest maximum, first is largest.
-        top_values: their maxima.
-        top_places: (x, y) of each maximum as fractions of the model's view, in [0, 1].
-    """
-
-    layer: str
-    channel: int
-    images: int
-    mean: float
-    maximum: float
-    sparsity: float
-    dead: bool
-    top: tuple[str, ...] = ()
-    top_values: tuple[float, ...] = ()
-    top_places: tuple[tuple[float, float], ...] = ()
+    layer: Annotated[str, Column("qualified name of the layer")]
+    channel: Annotated[Int32, Column("channel number")]
+    images: Annotated[int, Column("images that were seen")]
+    mean: Annotated[
+        float, Column("mean over images of the spatial mean; NaN where one was not finite")
+    ]
+    maximum: Annotated[Float32, Column("largest activation over all images")]
+    sparsity: Annotated[float, Column("mean share of exact zeros, 0 to 1")]
+    dead: Annotated[bool, Column("whether no image gave anything but zeros")]
+    top: Annotated[
+        tuple[str, ...],
+        Column("ids of the at most 9 images with the largest maximum, largest first"),
+    ] = ()
+    top_values: Annotated[tuple[Float32, ...], Column("their maxima")] = ()
+    top_places: Annotated[
+        tuple[Position, ...], Column("where each maximum is, as fractions of the model's view")
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MaximisedPicture:
-    """A picture that excites a channel or a class (``maximised/*.parquet``, ``--maximise``).
+    """A picture that excites a channel or a class."""
 
-    Attributes:
-        layer: qualified layer name; ``output`` for a class.
-        channel: number of the channel or class.
-        name: the class's name; ``""`` of a channel.
-        before: the channel's mean over its places, of the noise it began with; NaN where it is not
-            finite.
-        after: the same of the picture.
-        peak: the channel's largest place, of the picture.
-        prior: what kept the picture from being noise: ``fourier``, ``total-variation``, ``none``.
-        settings: the other settings in words, such as ``128 steps of 0.05, …``.
-        height: rows in pixels.
-        width: columns in pixels.
-        picture: PNG.
-    """
-
-    layer: str
-    channel: int
-    name: str
-    before: float
-    after: float
-    peak: float
-    prior: str
-    settings: str
-    height: int
-    width: int
-    picture: bytes
+    layer: Annotated[str, Column("qualified name of the layer; output for a class")]
+    channel: Annotated[Int32, Column("number of the channel or class")]
+    name: Annotated[str, Column("name of the class; empty for a channel")]
+    before: Annotated[float, Column("mean of the channel for the noise it began with")]
+    after: Annotated[float, Column("mean of the channel over its positions for the picture")]
+    peak: Annotated[float, Column("largest value of the channel for the picture")]
+    prior: Annotated[str, Column("fourier, total-variation or none")]
+    settings: Annotated[str, Column("steps, jitter, zoom and seed, in words")]
+    height: Annotated[Int32, Column("rows of the picture", "pixels")]
+    width: Annotated[Int32, Column("columns of the picture", "pixels")]
+    picture: Annotated[bytes, Column("PNG, without loss", picture=True)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+
+from exporter.records.columns import COLUMNS, LAYER, ROWS, Box, Column, Float32, Int32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,38 +27,37 @@ FLAG_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One of the top-k predictions; ``score`` is a probability (softmax) or the raw output."""
+    """One of the top-k predictions."""
 
-    index: int
-    name: str
-    score: float
+    index: Annotated[Int32, Column("number of the output")]
+    name: Annotated[str, Column("name of the class")]
+    score: Annotated[Float32, Column("softmax probability, or the raw value of a single output")]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """One raw, signed map at its layer's own resolution.
+    """One raw, signed map at its layer's own resolution."""
 
-    Attributes:
-        method: registry name.
-        layer: qualified layer name, ``""`` for a pixel method.
-        target: ``class:281``, ``box:3``, ``mask`` or ``value``.
-        height: rows.
-        width: columns.
-        lo: value of level 0.
-        hi: value of level 65535.
-        values: uint16 levels, little-endian, row-major.
-        flags: a key of ``FLAG_REASONS``; ``""`` where nothing is wrong.
-    """
-
-    method: str
-    layer: str
-    target: str
-    height: int
-    width: int
-    lo: float
-    hi: float
-    values: bytes
-    flags: str = ""
+    method: Annotated[str, Column("name of the map method")]
+    layer: Annotated[str, LAYER]
+    target: Annotated[str, Column("what is explained: class:281, box:3, mask or value")]
+    height: Annotated[Int32, ROWS]
+    width: Annotated[Int32, COLUMNS]
+    lo: Annotated[Float32, Column("value of level 0")]
+    hi: Annotated[Float32, Column(f"value of level {MAP_LEVELS}")]
+    values: Annotated[
+        bytes,
+        Column(
+            f"little-endian uint16, row-major; value = lo + level * (hi - lo) / {MAP_LEVELS}",
+            "levels",
+        ),
+    ]
+    flags: Annotated[
+        str,
+        Column(
+            "zero, constant, nan or negative (its ReLU leaves nothing); empty where all is well"
+        ),
+    ] = ""
 
     def array(self) -> NDArray[np.float32]:
         """Return float32 (height, width), within (hi - lo) / 131070 of what was computed."""
@@ -67,25 +68,21 @@ class StoredMap:
 
 @dataclass(frozen=True, slots=True)
 class StoredActivation:
-    """The strongest channels of one layer for one image.
+    """The strongest channels of one layer for one image."""
 
-    Attributes:
-        layer: qualified layer name.
-        channels: channel numbers, strongest (largest spatial mean) first.
-        height: rows of a channel.
-        width: columns of a channel.
-        lo: a channel's smallest value, in the order of ``channels``.
-        hi: a channel's largest value.
-        values: uint8 levels between lo and hi, (channels, height, width) row-major.
-    """
-
-    layer: str
-    channels: tuple[int, ...]
-    height: int
-    width: int
-    lo: tuple[float, ...]
-    hi: tuple[float, ...]
-    values: bytes
+    layer: Annotated[str, Column("qualified name of the layer")]
+    channels: Annotated[tuple[Int32, ...], Column("channel numbers, largest spatial mean first")]
+    height: Annotated[Int32, Column("rows of a channel", "cells")]
+    width: Annotated[Int32, Column("columns of a channel", "cells")]
+    lo: Annotated[tuple[Float32, ...], Column("value of level 0, per channel")]
+    hi: Annotated[tuple[Float32, ...], Column("value of level 255, per channel")]
+    values: Annotated[
+        bytes,
+        Column(
+            "uint8, (channels, height, width) row-major; value = lo + level * (hi - lo) / 255",
+            "levels",
+        ),
+    ]
 
     def array(self) -> NDArray[np.float32]:
         """Return the channels as float32 (K, height, width)."""
@@ -102,23 +99,35 @@ class Row:
     An image that could not be read has ``error`` set, no predictions and no maps.
     """
 
-    id: str
-    key: str
-    path: str
-    label: str | None = None
-    label_index: int | None = None
-    width: int | None = None
-    height: int | None = None
-    crop: tuple[float, float, float, float] | None = None
-    predictions: tuple[Prediction, ...] = ()
-    loss: float | None = None
-    correct: bool | None = None
-    image: bytes | None = None
-    maps: tuple[StoredMap, ...] = ()
-    activations: tuple[StoredActivation, ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] | None = None
-    mask: str | None = None
-    error: str | None = None
+    id: Annotated[str, Column("unique in the run: the key, then key-2, key-3 …", required=True)]
+    key: Annotated[str, Column("hash of the file's bytes, stable across runs", required=True)]
+    path: Annotated[str, Column("relative to the image set", required=True)]
+    label: Annotated[str | None, Column("as given")] = None
+    label_index: Annotated[Int32 | None, Column("class of the model, only where it is known")] = (
+        None
+    )
+    width: Annotated[Int32 | None, Column("of the original, after EXIF rotation", "pixels")] = None
+    height: Annotated[Int32 | None, Column("of the original, after EXIF rotation", "pixels")] = None
+    crop: Annotated[
+        Box | None, Column("left, top, right, bottom of the view in the original", "pixels")
+    ] = None
+    predictions: Annotated[tuple[Prediction, ...], Column("the best of them, best first")] = ()
+    loss: Annotated[Float32 | None, Column("cross-entropy, where the label is a class", "nat")] = (
+        None
+    )
+    correct: Annotated[bool | None, Column("whether the first prediction is the label")] = None
+    image: Annotated[bytes | None, Column("the model's view, JPEG", picture=True)] = None
+    maps: Annotated[
+        tuple[StoredMap, ...], Column("raw and signed, at the layer's own resolution")
+    ] = ()
+    activations: Annotated[
+        tuple[StoredActivation, ...], Column("the strongest channels of recorded layers")
+    ] = ()
+    boxes: Annotated[
+        tuple[Box, ...] | None, Column("given boxes: left, top, right, bottom", "pixels")
+    ] = None
+    mask: Annotated[str | None, Column("given mask, relative to the image set")] = None
+    error: Annotated[str | None, Column("why the image was not read")] = None
 
     @property
     def confidence(self) -> float | None:

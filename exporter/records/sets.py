@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import AliasChoices, Field
+
+from exporter.records.columns import COLUMNS, LAYER, METHOD, ROWS, Column, Float32, Int32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,8 +23,8 @@ class CalibrationBin:
         lower: confidences above this …
         upper: … and up to this are counted.
         images: labelled images of the bin.
-        confidence: their mean confidence, None of nothing.
-        accuracy: their accuracy, None of nothing.
+        confidence: their mean confidence, None where there are none.
+        accuracy: their accuracy, None where there are none.
     """
 
     lower: float
@@ -107,7 +110,10 @@ class SetSummary:
     mapped_classes: int
     confused_pairs: int
     class_map_layer: str
-    image_map: tuple[str, str]
+    image_map: Annotated[
+        # Its name in runs of the first version.
+        tuple[str, str], Field(validation_alias=AliasChoices("image_map", "quality_map"))
+    ]
     redundancy: tuple[LayerRedundancy, ...]
     strips: tuple[Strip, ...]
     rules: Mapping[str, str]
@@ -115,119 +121,88 @@ class SetSummary:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """What the set shows of one class that is a label or a prediction (``set/classes.parquet``).
+    """What the set shows of one class that is a label or a prediction."""
 
-    Attributes:
-        index: number of the output.
-        name: name of the class.
-        support: images with this label, and a prediction.
-        correct: of them, right.
-        predicted: images predicted as it, with or without a label.
-        precision: correct / labelled images predicted as it.
-        recall: correct / support.
-        confidence: mean over the images predicted as it.
-        confidence_spread: standard deviation of that.
-        entropy: mean entropy of the maps that stand for those images, 0 to 1.
-        entropy_spread: standard deviation of that.
-        top_share: mean share of energy in the top 20 % of cells.
-        agreement: mean rank correlation of the methods.
-    """
-
-    index: int
-    name: str
-    support: int
-    correct: int
-    predicted: int
-    precision: float | None
-    recall: float | None
-    confidence: float | None
-    confidence_spread: float | None
-    entropy: float | None
-    entropy_spread: float | None
-    top_share: float | None
-    agreement: float | None
+    index: Annotated[Int32, Column("class")]
+    name: Annotated[str, Column("its name, or its number")]
+    support: Annotated[int, Column("images with this label, and a prediction")]
+    correct: Annotated[int, Column("of them, right")]
+    predicted: Annotated[int, Column("images predicted as this class, with or without a label")]
+    precision: Annotated[float | None, Column("correct / labelled images predicted as it")]
+    recall: Annotated[float | None, Column("correct / support")]
+    confidence: Annotated[float | None, Column("mean over the images predicted as it")]
+    confidence_spread: Annotated[float | None, Column("standard deviation of that")]
+    entropy: Annotated[
+        float | None,
+        Column("mean, first method at the deepest layer, images predicted as it"),
+    ]
+    entropy_spread: Annotated[float | None, Column("standard deviation of that")]
+    top_share: Annotated[
+        float | None, Column("mean share of energy in the top 20 % of cells, same maps")
+    ]
+    agreement: Annotated[
+        float | None, Column("mean rank correlation of the methods, deepest layer")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusedPair:
-    """How often a label was taken for another class (``set/confusion.parquet``)."""
+    """How often a label was taken for another class."""
 
-    label: int
-    predicted: int
-    label_name: str
-    predicted_name: str
-    images: int
+    label: Annotated[Int32, Column("class of the label")]
+    predicted: Annotated[Int32, Column("class predicted instead")]
+    label_name: Annotated[str, Column("name of the label's class")]
+    predicted_name: Annotated[str, Column("name of the predicted class")]
+    images: Annotated[int, Column("images")]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRow:
-    """What the set shows of one method at one layer (``set/methods.parquet``).
+    """What the set shows of one method at one layer."""
 
-    Attributes:
-        method: registry name.
-        layer: qualified layer name, ``""`` for a pixel method.
-        images: images with this map, numbers in every cell.
-        uniform: of them, maps of one value.
-        measured: of them, those somewhere above zero.
-        entropy: mean entropy, 0 (one cell) to 1 (all equal).
-        top_share: mean share of energy in the top 20 % of cells.
-        annotated: images with a box or mask in the view.
-        pointing: share of them whose largest cell is inside.
-        box_energy: mean share of energy inside.
-        box_overlap: mean intersection over union with the map's region.
-        histogram: entropies in 20 equal bins of [0, 1].
-    """
-
-    method: str
-    layer: str
-    images: int
-    uniform: int
-    measured: int
-    entropy: float | None
-    top_share: float | None
-    annotated: int
-    pointing: float | None
-    box_energy: float | None
-    box_overlap: float | None
-    histogram: tuple[int, ...]
+    method: Annotated[str, METHOD]
+    layer: Annotated[str, LAYER]
+    images: Annotated[int, Column("images with this map, numbers in every cell")]
+    uniform: Annotated[int, Column("of them, maps of one value")]
+    measured: Annotated[int, Column("of them, those somewhere above zero")]
+    entropy: Annotated[float | None, Column("mean over the measured, 0 one cell, 1 all equal")]
+    top_share: Annotated[float | None, Column("mean share of energy in the top 20 % of cells")]
+    annotated: Annotated[int, Column("images with a box or mask in the view")]
+    pointing: Annotated[float | None, Column("share of the annotated whose largest cell is inside")]
+    box_energy: Annotated[float | None, Column("mean share of energy inside")]
+    box_overlap: Annotated[
+        float | None,
+        Column("mean intersection over union, region from half the largest value"),
+    ]
+    histogram: Annotated[tuple[int, ...], Column("entropies in 20 equal bins of 0 to 1", size=20)]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodAgreement:
-    """Mean rank correlation of two methods' maps at a layer (``set/agreement.parquet``)."""
+    """Mean rank correlation of two methods' maps at a layer."""
 
-    layer: str
-    first: str
-    second: str
-    images: int
-    correlation: float | None
+    layer: Annotated[str, LAYER]
+    first: Annotated[str, Column("a method")]
+    second: Annotated[str, Column("a later one")]
+    images: Annotated[int, Column("images with both maps")]
+    correlation: Annotated[float | None, Column("mean of their rank correlations, -1 to 1")]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The mean map of the images predicted as a class (``set/class-maps.parquet``).
+    """The mean map of the images predicted as a class."""
 
-    Attributes:
-        index: the class.
-        method: registry name.
-        layer: qualified layer name, ``""`` for a pixel method.
-        images: images in the mean.
-        height: rows.
-        width: columns.
-        values: float32, little-endian, row-major, in [0, 1].
-        entropy: mean entropy of the class's maps, not of their mean.
-        top_share: mean share of energy in the top 20 % of cells of its maps.
-    """
-
-    index: int
-    method: str
-    layer: str
-    images: int
-    height: int
-    width: int
-    values: bytes
-    entropy: float | None
-    top_share: float | None
+    index: Annotated[Int32, Column("predicted class")]
+    method: Annotated[str, METHOD]
+    layer: Annotated[str, LAYER]
+    images: Annotated[int, Column("images in the mean")]
+    height: Annotated[Int32, ROWS]
+    width: Annotated[Int32, COLUMNS]
+    values: Annotated[bytes, Column("float32 little-endian, row-major, mean painted map, 0 to 1")]
+    entropy: Annotated[float | None, Column("mean entropy of the class's maps (not of their mean)")]
+    top_share: Annotated[
+        float | None, Column("mean share of energy in the top 20 % of cells of its maps")
+    ]
 
     def array(self) -> NDArray[np.float32]:
         """Return float32 (height, width), in [0, 1]."""
@@ -236,81 +211,58 @@ class ClassMap:
 
 @dataclass(frozen=True, slots=True)
 class RedundantPair:
-    """Two channels of a layer that say the same (``set/redundant.parquet``)."""
+    """Two channels of a layer that say the same."""
 
-    layer: str
-    first: int
-    second: int
-    correlation: float
+    layer: Annotated[str, Column("qualified name of the layer")]
+    first: Annotated[Int32, Column("a channel")]
+    second: Annotated[Int32, Column("a later one")]
+    correlation: Annotated[float, Column("of their spatial means over the sampled images, -1 to 1")]
+
+
+_DELETION = "area under the probability as the most salient pixels go, 0 to 1, less is better"
+_INSERTION = "area under it as they come back, 0 to 1, more is better"
+_ROAD = "remove and debias, -0.5 to 0.5, more is better"
 
 
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
-    """How faithful one map is to the model (``summaries/*-faithfulness.parquet``).
+    """How faithful one map is to the model; None where there is nothing to measure."""
 
-    Attributes:
-        id: the image.
-        method: registry name.
-        layer: the deepest explained layer.
-        deletion: area under the probability while the most salient pixels go, 0 to 1; less is
-            better. None, as the others, where there is nothing to measure.
-        insertion: area under it while they come back, 0 to 1; more is better.
-        road: remove and debias, -0.5 to 0.5; more is better.
-    """
-
-    id: str
-    method: str
-    layer: str
-    deletion: float | None
-    insertion: float | None
-    road: float | None
+    id: Annotated[str, Column("the image")]
+    method: Annotated[str, METHOD]
+    layer: Annotated[str, Column("the deepest explained layer")]
+    deletion: Annotated[float | None, Column(_DELETION)]
+    insertion: Annotated[float | None, Column(_INSERTION)]
+    road: Annotated[float | None, Column(_ROAD)]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodFaithfulness:
-    """How faithful one method's maps are (``set/faithfulness.parquet``, with ``--faithfulness``).
+    """How faithful one method's maps are, as means over the measured images."""
 
-    Attributes:
-        method: registry name.
-        layer: the deepest explained layer.
-        images: images that were measured.
-        deletion: mean over them; None of none.
-        insertion: mean over them.
-        road: mean over them.
-    """
-
-    method: str
-    layer: str
-    images: int
-    deletion: float | None
-    insertion: float | None
-    road: float | None
+    method: Annotated[str, METHOD]
+    layer: Annotated[str, Column("the deepest explained layer")]
+    images: Annotated[int, Column("images measured")]
+    deletion: Annotated[float | None, Column(f"mean: {_DELETION}")]
+    insertion: Annotated[float | None, Column(f"mean: {_INSERTION}")]
+    road: Annotated[float | None, Column(f"mean: {_ROAD}")]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMeasures:
-    """What is measured of one image and its map (``summaries/*-images.parquet``).
+    """What is measured of one image and of the map that stands for it."""
 
-    Attributes:
-        id: the image.
-        predicted: class of the first prediction, or None.
-        confidence: its probability, or None.
-        correct: whether it is the label, None where that is not known.
-        entropy: of the map that stands for the image, 0 to 1; None where it is nowhere above zero.
-        top_share: share of its energy in the top 20 % of cells.
-        agreement: mean rank correlation of the methods' maps at the deepest layer.
-        pointing: whether its largest cell is in the boxes or the mask; None where not given.
-        box_energy: share of its energy in them.
-        box_overlap: intersection over union of its region with them.
-    """
-
-    id: str
-    predicted: int | None
-    confidence: float | None
-    correct: bool | None
-    entropy: float | None
-    top_share: float | None
-    agreement: float | None
-    pointing: bool | None
-    box_energy: float | None
-    box_overlap: float | None
+    id: Annotated[str, Column("the image")]
+    predicted: Annotated[Int32 | None, Column("class of the first prediction")]
+    confidence: Annotated[Float32 | None, Column("its probability")]
+    correct: Annotated[bool | None, Column("whether it is the label, where that is known")]
+    entropy: Annotated[
+        Float32 | None, Column("of the first method's map at the deepest layer, 0 to 1")
+    ]
+    top_share: Annotated[Float32 | None, Column("share of its energy in the top 20 % of cells")]
+    agreement: Annotated[
+        Float32 | None, Column("mean rank correlation of the methods, deepest layer")
+    ]
+    pointing: Annotated[bool | None, Column("whether its largest cell is in the boxes or the mask")]
+    box_energy: Annotated[Float32 | None, Column("share of its energy in them")]
+    box_overlap: Annotated[Float32 | None, Column("its region's intersection over union with them")]

@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+def ratio(part: float, count: int) -> float | None:
+    """Return part / count, or None where there is nothing to divide by.
+
+    >>> ratio(3, 4), ratio(0, 0)
+    (0.75, None)
+    """
+    return part / count if count else None
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What ``run.json`` says: its presence means the run is complete.
@@ -31,6 +40,11 @@ class Totals:
     checksums: Mapping[str, str]
     finished: str
     seconds: float
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labelled images that were predicted right; None where there are none."""
+        return ratio(self.correct, self.labelled)
 
 
 @dataclass(frozen=True, slots=True)

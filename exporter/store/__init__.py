@@ -3,11 +3,11 @@
 from exporter.store.checking import check
 from exporter.store.folder import RunFolder, create_run, refuse_taken, reopen_run
 from exporter.store.kernels import KernelSheet
-from exporter.store.packing import pack_activation, pack_map
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import forget_recipe, read_recipe, write_recipe
 from exporter.store.resuming import plan_differences
-from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA
+from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, schema_of
+from exporter.store.tables import records_table, table_records
 
 __all__ = [
     "LIGHT_COLUMNS",
@@ -19,11 +19,12 @@ __all__ = [
     "create_run",
     "forget_recipe",
     "open_run",
-    "pack_activation",
-    "pack_map",
     "plan_differences",
     "read_recipe",
+    "records_table",
     "refuse_taken",
     "reopen_run",
+    "schema_of",
+    "table_records",
     "write_recipe",
 ]

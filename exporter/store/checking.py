@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from exporter.errors import RunError
 from exporter.records import Plan
@@ -15,6 +14,7 @@ from exporter.store import layout
 from exporter.store.files import sha256
 from exporter.store.reader import Run, open_run
 from exporter.store.schema import ROW_SCHEMA
+from exporter.store.tables import read_parquet
 
 _RESUME = "go on with --resume"
 
@@ -64,10 +64,9 @@ def _shards(run: Run) -> Iterator[str]:
         file = layout.shard_file(run.path, index)
         name = file.relative_to(run.path).as_posix()
         try:
-            with pq.ParquetFile(file) as parquet:
-                table = parquet.read(use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            yield f"{name} cannot be read ({str(error).splitlines()[0]}); remove it and {_RESUME}"
+            table = read_parquet(file)
+        except RunError as error:
+            yield str(error)
             continue
         if not table.schema.equals(ROW_SCHEMA):
             yield f"{name} does not have the columns of the row schema; remove it and {_RESUME}"

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from exporter.errors import RunError
 from exporter.records import KernelRecord, MaximisedPicture, Plan, Row, Totals
@@ -16,12 +15,11 @@ from exporter.store import kernels, layout
 from exporter.store.checksums import commit, verify
 from exporter.store.files import parquet_bytes, remove, sha256, sync_folder, write_whole
 from exporter.store.lock import RunLock
-from exporter.store.maximised import maximised_files, maximised_table
 from exporter.store.plans import plan_bytes, plan_document, read_document, read_plan
 from exporter.store.reader import open_run
 from exporter.store.resuming import differences
-from exporter.store.rows import rows_to_table
-from exporter.store.schema import parquet_options
+from exporter.store.schema import parquet_options, schema_of
+from exporter.store.tables import read_parquet, records_table, rows_to_table
 from exporter.store.totals import count_totals, read_totals, totals_bytes
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
@@ -172,7 +170,7 @@ def _clear(run: Path) -> None:
 def _is_as_finished(run: Path) -> bool:
     file = run / layout.TOTALS
     try:
-        checksums = read_totals(read_document(file), file).checksums
+        checksums = read_totals(file).checksums
         return all(sha256(run / name) == known for name, known in checksums.items())
     except (OSError, RunError):
         return False
@@ -290,16 +288,8 @@ class RunFolder:
         """
         if not part and not self.plan.recorded:
             return
-        asked = None if columns is None else list(columns)
         for index in range(len(self.plan.shards)):
-            file = layout.summary_file(self.path, index, part)
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    yield parquet.read(columns=asked, use_threads=False)
-            except (OSError, pa.ArrowException):
-                raise RunError(
-                    f"{str(file)!r} is missing or damaged; go on with --resume"
-                ) from None
+            yield read_parquet(layout.summary_file(self.path, index, part), columns)
 
     def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
         """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
@@ -325,9 +315,9 @@ class RunFolder:
             RunError: if it cannot be written.
         """
         _make_folder(self.path / layout.MAXIMISED)
+        table = records_table(pictures, schema_of(MaximisedPicture))
         file = layout.maximised_file(self.path, index)
-        content = parquet_bytes(maximised_table(pictures), compression="NONE")
-        self._checksums[file] = commit(self.path, {file: content})
+        self._checksums[file] = commit(self.path, {file: parquet_bytes(table, compression="NONE")})
 
     def finish(
         self,
@@ -365,7 +355,7 @@ class RunFolder:
             write_whole(file, content)
         shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
         checksums: dict[str, str] = {}
-        for file in (*shards, *maximised_files(self.path)):
+        for file in (*shards, *layout.maximised_files(self.path)):
             checksums |= self._checksums.get(file) or verify(self.path, file) or {}
         for file in (*merged, *(self.path / layout.KERNELS).glob("*")):
             checksums[file.relative_to(self.path).as_posix()] = sha256(file)

@@ -16,6 +16,7 @@ from exporter.errors import RunError
 from exporter.records import KernelRecord
 from exporter.store.files import remove, sync_folder, write_whole, writing
 from exporter.store.layout import KERNEL_LIST, KERNELS, temporary
+from exporter.store.plans import validated
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,9 @@ def read_kernels(run: Path) -> tuple[KernelRecord, ...]:
     path = run / KERNELS / KERNEL_LIST
     if not path.exists():
         return ()
+    remedy = "make the run again with --overwrite"
     try:
-        return tuple(
-            KernelRecord(**values | {"shape": tuple(values["shape"])})
-            for values in json.loads(path.read_bytes())
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(
-            f"{str(path)!r} is damaged ({error}); make the run again with --overwrite"
-        ) from None
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path)!r} is damaged ({error}); {remedy}") from None
+    return validated(tuple[KernelRecord, ...], values, path, remedy)

@@ -62,6 +62,11 @@ def set_table(run: Path, name: str) -> Path:
     return run / SET / f"{name}.parquet"
 
 
+def maximised_files(run: Path) -> list[Path]:
+    """Return the files of pictures that are there, in the order they were asked for."""
+    return sorted((run / MAXIMISED).glob("[0-9]*.parquet"))
+
+
 def as_written(file: Path) -> Path:
     """Return the file, or where it is not there the name that earlier versions gave it."""
     earlier = file.with_name(file.name.replace("faithfulness", "quality"))

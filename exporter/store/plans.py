@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
+from functools import cache
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from exporter.errors import RunError
-from exporter.records import (
-    SCHEMA_VERSION,
-    ImageEntry,
-    LayerRecord,
-    MethodRecord,
-    ModelRecord,
-    Plan,
-    Preprocessing,
-)
+from exporter.records import SCHEMA_VERSION, ImageEntry, Plan
 
 Document = dict[str, Any]
+Record = TypeVar("Record")
+
+_AGAIN = "make the run again with --overwrite"
 
 
 def plan_document(plan: Plan) -> Document:
@@ -30,18 +28,8 @@ def plan_document(plan: Plan) -> Document:
     place in them, and by image number only where they are given: ``id`` (where it is not the
     key), ``mask``, ``boxes``, ``error``.
     """
-    document: Document = {
-        field.name: getattr(plan, field.name) for field in fields(plan) if field.name != "images"
-    }
-    document["model"] = asdict(plan.model)
-    document["layers"] = [asdict(layer) for layer in plan.layers]
-    document["methods"] = [
-        {field.name: getattr(method, field.name) for field in fields(method)}
-        | {"settings": dict(method.settings)}
-        for method in plan.methods
-    ]
-    for name in ("settings", "label_index", "execution", "versions"):
-        document[name] = dict(document[name])
+    document = asdict(replace(plan, images=()))
+    del document["images"]
     document["images"] = _image_columns(plan.images)
     # Once through JSON, so that tuples are lists here as they will be when read back.
     return json.loads(json.dumps(document))  # type: ignore[no-any-return]
@@ -90,7 +78,7 @@ def read_document(path: Path) -> Document:
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{str(path)!r} is damaged; make the run again with --overwrite") from None
+        raise RunError(f"{str(path)!r} is damaged; {_AGAIN}") from None
     if version > SCHEMA_VERSION:
         raise RunError(
             f"{str(path)!r} has schema version {version} and this exporter reads up to "
@@ -118,34 +106,37 @@ def read_plan(document: Document, path: Path) -> Plan:
         RunError: if something is missing or malformed.
     """
     try:
-        return _plan(document)
+        images = _images(document["images"], image_ids(document))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RunError(
-            f"{str(path)!r} is damaged ({error}); make the run again with --overwrite"
-        ) from None
+        raise RunError(f"{str(path)!r} is damaged ({error!r}); {_AGAIN}") from None
+    return validated(Plan, document | {"images": images}, path, _AGAIN)
 
 
-def _plan(document: Document) -> Plan:
-    values = dict(document)
-    model = values["model"]
-    given = model["preprocessing"]
-    preprocessing = Preprocessing(**{name: _tuple(value) for name, value in given.items()})
-    values["model"] = ModelRecord(
-        **model | {"classes": tuple(model["classes"]), "preprocessing": preprocessing}
-    )
-    values["layers"] = tuple(
-        LayerRecord(**layer | {"output": _tuple(layer["output"])}) for layer in values["layers"]
-    )
-    values["methods"] = tuple(MethodRecord(**method) for method in values["methods"])
-    values["images"] = _images(values["images"], image_ids(document))
-    values["shards"] = tuple((start, stop) for start, stop in values["shards"])
-    for name in ("explained", "recorded", "notes"):
-        values[name] = tuple(values[name])
-    return Plan(**values)
+def validated(record: type[Record], values: object, path: Path, remedy: str) -> Record:
+    """Build a record from JSON values.
+
+    Args:
+        record: a dataclass, or a tuple of them.
+        values: what was read.
+        path: where it was read, for the error.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        RunError: if a value is missing or of another type.
+    """
+    try:
+        checked: Record = _adapter(cast(Any, record)).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise RunError(f"{str(path)!r} is damaged ({reason}); {remedy}") from None
+    return checked
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+@cache
+def _adapter(record: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 def _images(columns: Document, ids: list[str]) -> tuple[ImageEntry, ...]:

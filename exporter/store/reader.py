@@ -30,18 +30,14 @@ from exporter.records import (
     RedundantPair,
     Row,
     SetSummary,
-    StoredMap,
     Totals,
 )
 from exporter.store import layout
-from exporter.store.channels import read_channels
 from exporter.store.kernels import read_kernels
-from exporter.store.maximised import read_maximised
 from exporter.store.plans import image_ids, read_document, read_plan
-from exporter.store.rows import table_to_rows
-from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_A_GROUP
-from exporter.store.sets import read_parts, read_records, read_summary
-from exporter.store.totals import read_totals
+from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
+from exporter.store.tables import Record, damaged, read_records, table_to_rows
+from exporter.store.totals import read_summary, read_totals
 
 _GROUPS_AT_ONCE = 8
 _IDENTITY = ("id", "key", "path")
@@ -93,7 +89,7 @@ class Run:
     def totals(self) -> Totals | None:
         """What ``run.json`` says, or None for a partial run."""
         file = self.path / layout.TOTALS
-        return read_totals(read_document(file), file) if file.exists() else None
+        return read_totals(file) if file.exists() else None
 
     @property
     def shards(self) -> tuple[int, ...]:
@@ -102,6 +98,16 @@ class Run:
             index
             for index in range(len(self._document["shards"]))
             if layout.shard_file(self.path, index).exists()
+        )
+
+    def __repr__(self) -> str:
+        images, shards = len(self._document["images"]["key"]), len(self._document["shards"])
+        state = "complete" if self.complete else f"{len(self.shards)} of {shards} shards"
+        explained = ", ".join(name or "input" for name in self.plan.explained)
+        methods = ", ".join(method.name for method in self.plan.methods)
+        return (
+            f"<Run {str(self.path)!r}: {self.plan.model.name}, {images} images, "
+            f"layers {explained}, methods {methods}, {state}>"
         )
 
     # ------------------------------------------------------------ rows
@@ -138,8 +144,7 @@ class Run:
         Raises:
             RunError: if the run has no such image, or its shard is not there.
         """
-        table, place = self._group(id, ROW_SCHEMA.names)
-        return next(table_to_rows(table.slice(place, 1).combine_chunks()))
+        return self._row(id, ROW_SCHEMA.names)
 
     def map(
         self, id: str, method: str, layer: str, target: str | None = None
@@ -158,30 +163,23 @@ class Run:
         Raises:
             RunError: if the run has no such image or map.
         """
-        table, place = self._group(id, ["id", "maps", "error"])
-        row = table.slice(place, 1).to_pylist()[0]
-        if row["error"] is not None:
-            raise RunError(f"the image {id!r} has no maps: {row['error']}")
-        for found in row["maps"]:
-            if (found["method"], found["layer"]) == (method, layer) and target in {
+        row = self._row(id, ["maps", "error"])
+        if row.error is not None:
+            raise RunError(f"the image {id!r} has no maps: {row.error}")
+        for stored in row.maps:
+            if (stored.method, stored.layer) == (method, layer) and target in {
                 None,
-                found["target"],
+                stored.target,
             }:
-                return StoredMap(**found).array()
-        raise self._no_map(id, method, layer, target, row["maps"])
-
-    def _no_map(
-        self, id: str, method: str, layer: str, target: str | None, maps: Sequence[dict[str, Any]]
-    ) -> RunError:
-        layers = list(dict.fromkeys(one["layer"] for one in maps if one["method"] == method))
+                return stored.array()
+        methods = [stored.method for stored in row.maps]
+        layers = [stored.layer for stored in row.maps if stored.method == method]
         if not layers:
-            return RunError(
-                f"the run has no maps of {method!r}; {choices(method, [m['method'] for m in maps])}"
-            )
+            raise RunError(f"the run has no maps of {method!r}; {choices(method, methods)}")
         if layer not in layers:
-            return RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
-        targets = [one["target"] for one in maps if one["layer"] == layer]
-        return RunError(f"no map of {id!r} explains {target!r}; {choices(str(target), targets)}")
+            raise RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
+        targets = [stored.target for stored in row.maps if stored.layer == layer]
+        raise RunError(f"no map of {id!r} explains {target!r}; {choices(str(target), targets)}")
 
     def image(self, id: str) -> bytes:
         """Return the model's view of an image, JPEG.
@@ -189,11 +187,10 @@ class Run:
         Raises:
             RunError: if the run has no such image, or it could not be read.
         """
-        table, place = self._group(id, ["id", "image.bytes", "error"])
-        row = table.slice(place, 1).to_pylist()[0]
-        if row["image"] is None or row["image"]["bytes"] is None:
-            raise RunError(f"the image {id!r} has no picture: {row['error']}")
-        return row["image"]["bytes"]  # type: ignore[no-any-return]
+        row = self._row(id, ["image", "error"])
+        if row.image is None:
+            raise RunError(f"the image {id!r} has no picture: {row.error}")
+        return row.image
 
     def table(self, columns: Sequence[str] = LIGHT_COLUMNS) -> pa.Table:
         """Return columns of all images that are there.
@@ -223,7 +220,7 @@ class Run:
         Raises:
             RunError: if the file is damaged, or has no such layer.
         """
-        rows = read_channels(self.path, layer)
+        rows = tuple(read_records(self.path / layout.CHANNELS, ChannelRow, layer=layer))
         if layer is not None and not rows and layer not in self.plan.recorded:
             raise RunError(
                 f"no channels were recorded at {layer!r}; {choices(layer, self.plan.recorded)}"
@@ -237,7 +234,7 @@ class Run:
 
     def classes(self) -> tuple[ClassRow, ...]:
         """Return the classes that are a label or a prediction, by index; none for a partial run."""
-        return read_records(self.path, "classes", ClassRow)
+        return self._set("classes", ClassRow)
 
     def confusion(self, limit: int | None = None) -> tuple[ConfusedPair, ...]:
         """Return the confused pairs, the most frequent first.
@@ -245,15 +242,15 @@ class Run:
         Args:
             limit: so many at most; a run keeps 10,000.
         """
-        return read_records(self.path, "confusion", ConfusedPair)[:limit]
+        return self._set("confusion", ConfusedPair)[:limit]
 
     def methods(self) -> tuple[MethodRow, ...]:
         """Return each (method, layer): methods in the order asked for, layers shallow to deep."""
-        return read_records(self.path, "methods", MethodRow)
+        return self._set("methods", MethodRow)
 
     def agreement(self) -> tuple[MethodAgreement, ...]:
         """Return how two methods agree at each layer: every pair in the order asked for."""
-        return read_records(self.path, "agreement", MethodAgreement)
+        return self._set("agreement", MethodAgreement)
 
     def class_maps(self, index: int | None = None) -> tuple[ClassMap, ...]:
         """Return mean maps of classes, by class and method.
@@ -261,8 +258,7 @@ class Run:
         Args:
             index: only this class's; nothing where its maps are not kept.
         """
-        filters = None if index is None else [("index", "==", index)]
-        return read_records(self.path, "class-maps", ClassMap, filters)
+        return self._set("class-maps", ClassMap, index=index)
 
     def redundant(self, layer: str | None = None) -> tuple[RedundantPair, ...]:
         """Return pairs of redundant channels, the strongest of each layer first.
@@ -270,22 +266,22 @@ class Run:
         Args:
             layer: only this layer's.
         """
-        filters = None if layer is None else [("layer", "==", layer)]
-        return read_records(self.path, "redundant", RedundantPair, filters)
+        return self._set("redundant", RedundantPair, layer=layer)
 
     def measures(self) -> Iterator[ImageMeasures]:
         """Yield what is measured of each image, in plan order; also of a partial run."""
-        for table in read_parts(self.path, self.shards, "images"):
-            yield from (ImageMeasures(**row) for row in table.to_pylist())
+        for index in self.shards:
+            yield from read_records(layout.summary_file(self.path, index, "images"), ImageMeasures)
 
     def faithfulness(self) -> tuple[MethodFaithfulness, ...]:
         """Return deletion, insertion and ROAD of each method, if they were asked for."""
-        return read_records(self.path, "faithfulness", MethodFaithfulness)
+        return self._set("faithfulness", MethodFaithfulness)
 
     def image_faithfulness(self) -> Iterator[Faithfulness]:
         """Yield the same of each image and method, in plan order; also of a partial run."""
-        for table in read_parts(self.path, self.shards, "faithfulness"):
-            yield from (Faithfulness(**row) for row in table.to_pylist())
+        for index in self.shards:
+            file = layout.summary_file(self.path, index, "faithfulness")
+            yield from read_records(layout.as_written(file), Faithfulness)
 
     def maximised(self, layer: str | None = None) -> Iterator[MaximisedPicture]:
         """Yield the pictures that excite a channel or a class, in the order asked for.
@@ -296,7 +292,8 @@ class Run:
         Raises:
             RunError: if a file is damaged.
         """
-        yield from read_maximised(self.path, layer)
+        for file in layout.maximised_files(self.path):
+            yield from read_records(file, MaximisedPicture, layer=layer)
 
     def kernels(self) -> tuple[KernelRecord, ...]:
         """Return the sheets of kernels, in the order asked for."""
@@ -339,8 +336,8 @@ class Run:
                 raise RunError(f"a run has no column {name!r}; {choices(name, ROW_SCHEMA.names)}")
         return [name for name in ROW_SCHEMA.names if name in asked or name in _IDENTITY]
 
-    def _group(self, id: str, columns: Sequence[str]) -> tuple[pa.Table, int]:
-        """Return the row group that holds an image, and the image's place in it."""
+    def _row(self, id: str, columns: Sequence[str]) -> Row:
+        """Read columns of one image, with its row group alone."""
         place = self._places.get(id)
         if place is None:
             raise RunError(f"the run {str(self.path)!r} has no image {id!r}")
@@ -350,11 +347,16 @@ class Run:
             raise RunError(
                 f"the image {id!r} is in shard {index}, which is not there yet; go on with --resume"
             )
-        group, row = divmod(place - cuts[index][0], ROWS_A_GROUP)
-        table = self._read(index, columns, [group])
-        if row >= len(table) or table.column("id")[row].as_py() != id:
-            raise self._damaged(index)
-        return table, row
+        group, number = divmod(place - cuts[index][0], ROWS_PER_GROUP)
+        table = self._read(index, self._columns(columns), [group])
+        row = next(table_to_rows(table.slice(number, 1).combine_chunks()), None)
+        if row is None or row.id != id:
+            raise self._damaged(index, "its rows are not those of the plan")
+        return row
+
+    def _set(self, name: str, record: type[Record], **where: Any) -> tuple[Record, ...]:
+        file = layout.as_written(layout.set_table(self.path, name))
+        return tuple(read_records(file, record, **where))
 
     def _footer(self, index: int) -> pq.FileMetaData:
         if index not in self._footers:
@@ -372,9 +374,8 @@ class Run:
                 if groups is None:
                     return file.read(columns=list(columns), use_threads=False)
                 return file.read_row_groups(list(groups), list(columns), use_threads=False)
-        except (OSError, pa.ArrowException, IndexError):
-            raise self._damaged(index) from None
+        except (OSError, pa.ArrowException, IndexError) as error:
+            raise self._damaged(index, error) from None
 
-    def _damaged(self, index: int) -> RunError:
-        file = layout.shard_file(self.path, index)
-        return RunError(f"{str(file)!r} is damaged; remove it and go on with --resume")
+    def _damaged(self, index: int, error: object) -> RunError:
+        return damaged(layout.shard_file(self.path, index), error)

@@ -1,124 +1,102 @@
-"""The Arrow schema of a shard: one row an image, the same for every run."""
+"""Arrow schemas, derived from the records: a column is written in ``exporter.records`` alone."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-from exporter.records import MAP_LEVELS, SCHEMA_VERSION
+from exporter.records import SCHEMA_VERSION, Column, Row
 
-ROWS_A_GROUP: Final = 8
-"""Rows a Parquet row group: small, so that one map is read without reading its shard."""
+ROWS_PER_GROUP: Final = 8
+"""Rows per Parquet row group: few, so that one map is read without reading its shard."""
 
+PICTURE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""A picture as Hugging Face's ``datasets`` wants it."""
 
-def column(
-    name: str, kind: pa.DataType, about: str, unit: str = "", nullable: bool = True
-) -> pa.Field:
-    """Return a column that says what it holds, and in which unit."""
-    metadata = {"about": about} | ({"unit": unit} if unit else {})
-    return pa.field(name, kind, nullable=nullable, metadata=metadata)
-
-
-def _list(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.field("element", kind))
-
-
-_BOX = pa.list_(pa.field("element", pa.float32()), 4)
-
-PREDICTION_TYPE: Final = pa.struct(
-    [
-        column("index", pa.int32(), "number of the output"),
-        column("name", pa.string(), "name of the class"),
-        column("score", pa.float32(), "softmax probability, or the raw value of a single output"),
-    ]
-)
-
-IMAGE_TYPE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-
-MAP_TYPE: Final = pa.struct(
-    [
-        column("method", pa.string(), "name of the map method"),
-        column("layer", pa.string(), "qualified name of the layer; empty for a pixel method"),
-        column("target", pa.string(), "what is explained: class:281, box:3, mask or value"),
-        column("height", pa.int32(), "rows of the map", "cells"),
-        column("width", pa.int32(), "columns of the map", "cells"),
-        column("lo", pa.float32(), "value of level 0"),
-        column("hi", pa.float32(), f"value of level {MAP_LEVELS}"),
-        column(
-            "values",
-            pa.binary(),
-            f"little-endian uint16, row-major; value = lo + level * (hi - lo) / {MAP_LEVELS}",
-            "levels",
-        ),
-        column(
-            "flags",
-            pa.string(),
-            "zero, constant, nan or negative (its ReLU leaves nothing); empty where all is well",
-        ),
-    ]
-)
-
-ACTIVATION_TYPE: Final = pa.struct(
-    [
-        column("layer", pa.string(), "qualified name of the layer"),
-        column("channels", _list(pa.int32()), "channel numbers, largest spatial mean first"),
-        column("height", pa.int32(), "rows of a channel", "cells"),
-        column("width", pa.int32(), "columns of a channel", "cells"),
-        column("lo", _list(pa.float32()), "value of level 0, a channel each"),
-        column("hi", _list(pa.float32()), "value of level 255, a channel each"),
-        column(
-            "values",
-            pa.binary(),
-            "uint8, (channels, height, width) row-major; value = lo + level * (hi - lo) / 255",
-            "levels",
-        ),
-    ]
-)
+_PLAIN: Final = {
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+}
 
 
-def hugging_face(name: str) -> str:
-    """Return what tells `datasets` that a column holds pictures; the others it infers."""
-    return json.dumps({"info": {"features": {name: {"_type": "Image"}}}})
+def schema_of(record: type, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """Return the schema of the tables that hold such records.
+
+    Args:
+        record: a dataclass whose fields say their ``Column``.
+        metadata: more of the file's metadata.
+    """
+    fields = _fields(record)
+    pictures = {field.name: {"_type": "Image"} for field in fields if field.type.equals(PICTURE)}
+    told = {"huggingface": json.dumps({"info": {"features": pictures}})} if pictures else {}
+    return pa.schema(fields, metadata={**(metadata or {}), **told} or None)
 
 
-ROW_SCHEMA: Final = pa.schema(
-    [
-        column(
-            "id", pa.string(), "unique in the run: the key, then key-2, key-3 …", nullable=False
-        ),
-        column("key", pa.string(), "hash of the file's bytes, stable across runs", nullable=False),
-        column("path", pa.string(), "relative to the image set", nullable=False),
-        column("label", pa.string(), "as given"),
-        column("label_index", pa.int32(), "class of the model, only where it is known"),
-        column("width", pa.int32(), "of the original, after EXIF rotation", "pixels"),
-        column("height", pa.int32(), "of the original, after EXIF rotation", "pixels"),
-        column("crop", _BOX, "left, top, right, bottom of the view in the original", "pixels"),
-        column("predictions", _list(PREDICTION_TYPE), "the best of them, best first"),
-        column("loss", pa.float32(), "cross-entropy, where the label is a class", "nat"),
-        column("correct", pa.bool_(), "whether the first prediction is the label"),
-        column("image", IMAGE_TYPE, "the model's view, JPEG"),
-        column("maps", _list(MAP_TYPE), "raw and signed, at the layer's own resolution"),
-        column("activations", _list(ACTIVATION_TYPE), "the strongest channels of recorded layers"),
-        column("boxes", _list(_BOX), "given boxes: left, top, right, bottom", "pixels"),
-        column("mask", pa.string(), "given mask, relative to the image set"),
-        column("error", pa.string(), "why the image was not read"),
-    ],
-    metadata={"exporter.schema": str(SCHEMA_VERSION), "huggingface": hugging_face("image")},
-)
-"""Columns of ``shards/*.parquet``, in order; ``docs/run-folder.md`` is held to it by a test."""
+def _fields(record: type) -> list[pa.Field]:
+    fields = []
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        column = column_of(hint)
+        metadata = None
+        if column is not None:
+            metadata = {"about": column.about} | ({"unit": column.unit} if column.unit else {})
+        nullable = column is None or not column.required
+        fields.append(pa.field(name, _type(hint), nullable=nullable, metadata=metadata))
+    return fields
+
+
+def column_of(hint: Any) -> Column | None:
+    """Return what a field says of its column, if anything."""
+    marks = getattr(hint, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Column)), None)
+
+
+def bare(hint: Any) -> tuple[Any, bool]:
+    """Return a field's type without what is written beside it, and whether it may be None."""
+    if get_origin(hint) is Annotated:
+        return bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return bare(next(kind for kind in get_args(hint) if kind is not NoneType))[0], True
+    return hint, False
+
+
+def is_record(kind: Any) -> bool:
+    """Say whether values of a type are stored as structs."""
+    return is_dataclass(kind) or hasattr(kind, "_fields")
+
+
+def _type(hint: Any, column: Column | None = None) -> pa.DataType:
+    if get_origin(hint) is Annotated:
+        kind, *marks = get_args(hint)
+        narrower = [mark for mark in marks if isinstance(mark, str)]
+        return pa.type_for_alias(narrower[0]) if narrower else _type(kind, column_of(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return _type(next(kind for kind in get_args(hint) if kind is not NoneType), column)
+    if column is not None and column.picture:
+        return PICTURE
+    if get_origin(hint) is tuple:
+        first, *rest = get_args(hint)
+        size = column.size if column else None
+        if rest != [Ellipsis]:
+            size = 1 + len(rest)
+        return pa.list_(pa.field("element", _type(first)), size or -1)
+    return pa.struct(_fields(hint)) if is_record(hint) else _PLAIN[hint]
+
+
+ROW_SCHEMA: Final = schema_of(Row, {"exporter.schema": str(SCHEMA_VERSION)})
+"""Columns of ``shards/*.parquet``, in order."""
 
 HEAVY_COLUMNS: Final = frozenset({"image", "maps", "activations"})
 
 LIGHT_COLUMNS: Final = tuple(name for name in ROW_SCHEMA.names if name not in HEAVY_COLUMNS)
 """Every column but pictures, maps and activations: what fits in memory for a whole set."""
-
-_BINARY_LEAVES = (
-    "image.bytes",
-    "maps.list.element.values",
-    "activations.list.element.values",
-)
 
 _REPEATED_TEXT = (
     "label",
@@ -138,7 +116,7 @@ def parquet_options() -> dict[str, Any]:
     than the rest of the writing); repeated names are dictionaries.
     """
     return {
-        "row_group_size": ROWS_A_GROUP,
+        "row_group_size": ROWS_PER_GROUP,
         "compression": "NONE",
         "use_dictionary": list(_REPEATED_TEXT),
         "write_statistics": False,

@@ -1,4 +1,4 @@
-"""``run.json``: what a complete run adds up to."""
+"""``run.json`` and ``set/summary.json``: what a complete run adds up to."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from exporter.errors import RunError
-from exporter.records import SCHEMA_VERSION, Totals
-from exporter.store.plans import Document
+from exporter.records import SCHEMA_VERSION, SetSummary, Totals
+from exporter.store import layout
+from exporter.store.plans import read_document, validated
+from exporter.store.tables import damaged, read_parquet
 
 _COLUMNS = (
     "path",
@@ -43,8 +43,7 @@ def count_totals(
     labelled = correct = 0
     flagged: Counter[str] = Counter()
     for path in shards:
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns=list(_COLUMNS), use_threads=False)
+        table = read_parquet(path, _COLUMNS)
         bad = table.filter(pc.is_valid(table.column("error")))
         skipped.extend(
             zip(bad.column("path").to_pylist(), bad.column("error").to_pylist(), strict=True)
@@ -78,17 +77,26 @@ def totals_bytes(totals: Totals) -> bytes:
     return (json.dumps({"schema": SCHEMA_VERSION} | asdict(totals), indent=1) + "\n").encode()
 
 
-def read_totals(document: Document, path: Path) -> Totals:
-    """Build the totals from JSON values.
+def read_totals(path: Path) -> Totals:
+    """Read ``run.json``.
 
     Raises:
-        RunError: if something is missing or malformed.
+        RunError: if it is damaged, or was written by a newer exporter.
     """
-    values = {name: value for name, value in document.items() if name != "schema"}
+    return validated(Totals, read_document(path), path, "remove it and go on with --resume")
+
+
+def read_summary(run: Path) -> SetSummary | None:
+    """Return the numbers of the set; None where the run is partial or was made without them.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    file = run / layout.SET / layout.SET_SUMMARY
+    if not file.exists():
+        return None
     try:
-        values["skipped"] = tuple((image, reason) for image, reason in values["skipped"])
-        return Totals(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{str(path)!r} is damaged ({error}); remove it and go on with --resume"
-        ) from None
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(file, error) from None
+    return validated(SetSummary, values, file, "remove it and go on with --resume")

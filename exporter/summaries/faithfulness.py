@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from exporter.records import Faithfulness
+from exporter.records import Faithfulness, MethodFaithfulness
+from exporter.store import records_table, schema_of
 from exporter.summaries.scope import Scope
 from exporter.summaries.tally import Tally, share, whole
 
 FAITHFULNESS: Final = "faithfulness"
 """Name of the part of a shard, and of the table of the set."""
 
-_MEASURES: Final = {
-    "deletion": "area under the probability as the most salient pixels go, 0 to 1, less is better",
-    "insertion": "area under it as they come back, 0 to 1, more is better",
-    "road": "remove and debias, -0.5 to 0.5, more is better",
-}
-
-
-def _field(name: str, kind: pa.DataType, about: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"about": about})
-
-
-_METHOD: Final = (
-    _field("method", pa.string(), "name of the method"),
-    _field("layer", pa.string(), "the deepest explained layer"),
-)
-
-FAITHFULNESS_SCHEMA: Final = pa.schema(
-    [
-        _field("id", pa.string(), "the image"),
-        *_METHOD,
-        *(_field(name, pa.float64(), about) for name, about in _MEASURES.items()),
-    ]
-)
+FAITHFULNESS_SCHEMA: Final = schema_of(Faithfulness)
 """Columns of ``summaries/*-faithfulness.parquet``: a row per image and method."""
 
-METHOD_FAITHFULNESS_SCHEMA: Final = pa.schema(
-    [
-        *_METHOD,
-        _field("images", pa.int64(), "images measured"),
-        *(_field(name, pa.float64(), f"mean: {about}") for name, about in _MEASURES.items()),
-    ]
-)
+METHOD_FAITHFULNESS_SCHEMA: Final = schema_of(MethodFaithfulness)
 """Columns of ``set/faithfulness.parquet``: methods in the order asked for."""
+
+_MEASURES: Final = ("deletion", "insertion", "road")
 
 
 def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
     """Return what a shard's maps came to, in plan order."""
-    return pa.Table.from_pylist([asdict(one) for one in measured], schema=FAITHFULNESS_SCHEMA)
+    return records_table(measured, FAITHFULNESS_SCHEMA)
 
 
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:

@@ -7,6 +7,16 @@ from typing import Final
 
 import pyarrow as pa
 
+from exporter.records import (
+    ClassMap,
+    ClassRow,
+    ConfusedPair,
+    ImageMeasures,
+    MethodAgreement,
+    MethodRow,
+    RedundantPair,
+)
+from exporter.store import schema_of
 from exporter.summaries import calibration, concentration
 
 _LAYER = "qualified name of the layer; empty for a pixel method"
@@ -43,21 +53,8 @@ def _mean(name: str, about: str, unit: str = "") -> pa.Field:
 
 _HISTOGRAM = pa.list_(pa.field("element", pa.int64()), concentration.BINS)
 
-IMAGES_SCHEMA: Final = pa.schema(
-    [
-        _text("id", "the image"),
-        _number("predicted", "class of the first prediction"),
-        _field("confidence", pa.float32(), "its probability"),
-        _field("correct", pa.bool_(), "whether it is the label, where that is known"),
-        _field("entropy", pa.float32(), "of the first method's map at the deepest layer, 0 to 1"),
-        _field("top_share", pa.float32(), "share of its energy in the top 20 % of cells"),
-        _field("agreement", pa.float32(), "mean rank correlation of the methods, deepest layer"),
-        _field("pointing", pa.bool_(), "whether its largest cell is in the boxes or the mask"),
-        _field("box_energy", pa.float32(), "share of its energy in them"),
-        _field("box_overlap", pa.float32(), "its region's intersection over union with them"),
-    ]
-)
-"""Columns of ``summaries/*-images.parquet``: a row an image, in plan order; never merged."""
+IMAGES_SCHEMA: Final = schema_of(ImageMeasures)
+"""Columns of ``summaries/*-images.parquet``: a row per image, in plan order; never merged."""
 
 SET_SCHEMA: Final = pa.schema(
     [
@@ -156,96 +153,12 @@ SET_SCHEMA: Final = pa.schema(
 )
 """Columns of ``summaries/*-set.parquet``: one row of lists, so that one list is read alone."""
 
-CLASSES_SCHEMA: Final = pa.schema(
-    [
-        _number("index", "class"),
-        _text("name", "its name, or its number"),
-        _count("support", "images with this label, and a prediction"),
-        _count("correct", "of them, right"),
-        _count("predicted", "images predicted as this class, with or without a label"),
-        _mean("precision", "correct / labelled images predicted as it"),
-        _mean("recall", "correct / support"),
-        _mean("confidence", "mean over the images predicted as it"),
-        _mean("confidence_spread", "standard deviation of that"),
-        _mean("entropy", "mean, first method at the deepest layer, images predicted as it"),
-        _mean("entropy_spread", "standard deviation of that"),
-        _mean("top_share", "mean share of energy in the top 20 % of cells, same maps"),
-        _mean("agreement", "mean rank correlation of the methods, deepest layer"),
-    ]
-)
-"""Columns of ``set/classes.parquet``: classes that are a label or a prediction, by index."""
-
-CONFUSION_SCHEMA: Final = pa.schema(
-    [
-        _number("label", "class of the label"),
-        _number("predicted", "class predicted instead"),
-        _text("label_name", "name of the label's class"),
-        _text("predicted_name", "name of the predicted class"),
-        _count("images", "images"),
-    ]
-)
-"""Columns of ``set/confusion.parquet``: the most frequent pairs first, at most 10,000."""
-
-METHODS_SCHEMA: Final = pa.schema(
-    [
-        _text("method", "name of the method"),
-        _text("layer", _LAYER),
-        _count("images", "images with this map, numbers in every cell"),
-        _count("uniform", "of them, maps of one value"),
-        _count("measured", "of them, those somewhere above zero"),
-        _mean("entropy", "mean over the measured, 0 one cell, 1 all equal"),
-        _mean("top_share", "mean share of energy in the top 20 % of cells"),
-        _count("annotated", "images with a box or mask in the view"),
-        _mean("pointing", "share of the annotated whose largest cell is inside"),
-        _mean("box_energy", "mean share of energy inside"),
-        _mean("box_overlap", "mean intersection over union, region from half the largest value"),
-        _field("histogram", _HISTOGRAM, "entropies in 20 equal bins of 0 to 1"),
-    ]
-)
-"""Columns of ``set/methods.parquet``: methods in the order asked for, layers shallow to deep."""
-
-AGREEMENT_SCHEMA: Final = pa.schema(
-    [
-        _text("layer", _LAYER),
-        _text("first", "a method"),
-        _text("second", "a later one"),
-        _count("images", "images with both maps"),
-        _mean("correlation", "mean of their rank correlations, -1 to 1"),
-    ]
-)
-"""Columns of ``set/agreement.parquet``: layers shallow to deep, pairs in the order asked for."""
-
-CLASS_MAPS_SCHEMA: Final = pa.schema(
-    [
-        _number("index", "predicted class"),
-        _text("method", "name of the method"),
-        _text("layer", _LAYER),
-        _count("images", "images in the mean"),
-        _field("height", pa.int32(), "rows of the map", "cells"),
-        _field("width", pa.int32(), "columns of the map", "cells"),
-        _field("values", pa.binary(), "float32 little-endian, row-major, mean painted map, 0 to 1"),
-        _mean("entropy", "mean entropy of the class's maps (not of their mean)"),
-        _mean("top_share", "mean share of energy in the top 20 % of cells of its maps"),
-    ]
-)
-"""Columns of ``set/class-maps.parquet``: by class, methods in the order asked for."""
-
-REDUNDANT_SCHEMA: Final = pa.schema(
-    [
-        _text("layer", "qualified name of the layer"),
-        _number("first", "a channel"),
-        _number("second", "a later one"),
-        _mean("correlation", "of their spatial means over the sampled images, -1 to 1"),
-    ]
-)
-"""Columns of ``set/redundant.parquet``: a layer's strongest pairs first, at most 200."""
-
 SET_TABLES: Final[Mapping[str, pa.Schema]] = {
-    "classes": CLASSES_SCHEMA,
-    "confusion": CONFUSION_SCHEMA,
-    "methods": METHODS_SCHEMA,
-    "agreement": AGREEMENT_SCHEMA,
-    "class-maps": CLASS_MAPS_SCHEMA,
-    "redundant": REDUNDANT_SCHEMA,
+    "classes": schema_of(ClassRow),
+    "confusion": schema_of(ConfusedPair),
+    "methods": schema_of(MethodRow),
+    "agreement": schema_of(MethodAgreement),
+    "class-maps": schema_of(ClassMap),
+    "redundant": schema_of(RedundantPair),
 }
 """Tables of ``set/`` by the name of their file."""

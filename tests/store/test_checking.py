@@ -14,8 +14,8 @@ import pytest
 from exporter.errors import RunError
 from exporter.store import check
 from exporter.store.files import sha256
-from exporter.store.rows import rows_to_table, table_to_rows
 from exporter.store.schema import parquet_options
+from exporter.store.tables import rows_to_table, table_to_rows
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda r: write(
             r / "shards/00000.parquet", (r / "shards/00000.parquet").read_bytes()[:900]
         ),
-        "shards/00000.parquet cannot be read",
+        "shards/00000.parquet' is damaged",
     ),
     "rows": (lambda r: rewrite(r, lambda t: t.slice(1)), "has 7 rows and the plan has 8"),
     "order": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporter.errors import RunError
-from exporter.records import MaximisedPicture
 from exporter.render import decode_image
 from exporter.store import check, create_run, open_run
-from exporter.store.maximised import MAXIMISED_SCHEMA
 
 
 @pytest.fixture
@@ -30,10 +27,6 @@ def test_they_are_read_as_they_were_written(run: Path, sampling: ModuleType) -> 
     assert [one.channel for one in of_layer] == [17, 2]
     picture = decode_image(of_layer[0].picture)
     assert picture.shape == (of_layer[0].height, of_layer[0].width, 3)
-
-
-def test_the_columns_are_those_of_the_record() -> None:
-    assert MAXIMISED_SCHEMA.names == [field.name for field in fields(MaximisedPicture)]
 
 
 def test_pandas_and_anybody_read_them(run: Path) -> None:
@@ -54,7 +47,7 @@ def test_check_finds_one_that_is_missing_or_changed(run: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"?")
     assert any("maximised/00000.parquet is not as it was written" in one for one in check(run))
-    with pytest.raises(RunError, match="damaged; remove it and go on with --resume"):
+    with pytest.raises(RunError, match=r"damaged \(.*\); remove it and go on with --resume"):
         list(open_run(run).maximised())
     file.unlink()
     assert any("maximised/00000.parquet is missing" in one for one in check(run))

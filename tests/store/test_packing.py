@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from exporter.store import pack_activation, pack_map
+from tests.packing import pack_activation, pack_map
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)
 REAL = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)

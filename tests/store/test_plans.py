@@ -59,6 +59,22 @@ def test_a_damaged_plan_is_told(tmp_path: Path, text: str) -> None:
         read_document(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("shards", [[0, "all"]], r"shards\.0\.1: Input should be a valid integer"),
+        ("methods", [{"name": "gradcam"}], r"methods\.0\.title: Field required"),
+        ("model", None, "model: Input should be"),
+    ],
+)
+def test_a_value_of_another_type_is_named(
+    sampling: ModuleType, tmp_path: Path, name: str, value: object, where: str
+) -> None:
+    document = plan_document(sampling.sample_plan()) | {name: value}
+    with pytest.raises(RunError, match=rf"is damaged \({where}.*\); make the run again"):
+        read_plan(document, tmp_path / "plan.json")
+
+
 def test_a_plan_that_lacks_something_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is damaged"):
         read_plan({"schema": 1}, tmp_path / "plan.json")

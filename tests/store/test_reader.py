@@ -148,7 +148,7 @@ def test_a_damaged_shard_is_named(sample_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run, run)
     (run / "shards" / "00001.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(RunError, match=r"00001\.parquet' is damaged; remove it"):
+    with pytest.raises(RunError, match=r"00001\.parquet' is damaged \(.*\); remove it"):
         list(open_run(run).rows())
 
 
@@ -225,3 +225,15 @@ def test_one_map_of_ten_thousand_images_is_read_in_20_ms(
     # 7 ms on the wall where it was written. The median of the processor's time is asked for: a busy
     # machine must not fail this.
     assert np.median([seconds(images[n]) for n in range(77, 10_000, 999)]) < 0.020
+
+
+def test_a_run_says_what_it_is_in_one_line(sample_run: Path, tmp_path: Path) -> None:
+    run = open_run(sample_run)
+    assert repr(run) == (
+        f"<Run {str(sample_run)!r}: resnet18, 20 images, layers layer3, layer4, "
+        "methods gradcam, layercam, eigencam, complete>"
+    )
+    shutil.copytree(sample_run, tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()
+    (tmp_path / "run/shards/00001.parquet").unlink()
+    assert repr(open_run(tmp_path / "run")).endswith(", 2 of 3 shards>")

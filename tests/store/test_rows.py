@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from exporter.records import Prediction, Row, StoredActivation, StoredMap
 from exporter.store.files import parquet_bytes
-from exporter.store.rows import rows_to_table, table_to_rows
 from exporter.store.schema import ROW_SCHEMA, parquet_options
+from exporter.store.tables import rows_to_table, table_to_rows
 
 text = st.text(st.characters(codec="utf-8"), max_size=12)
 real = st.floats(width=32, allow_nan=False)

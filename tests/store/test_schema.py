@@ -1,35 +1,49 @@
+"""The tables of docs/run-folder.md are those of the records.
+
+``python tests/store/test_schema.py`` writes them again.
+"""
+
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from exporter.records import Prediction, Row, StoredActivation, StoredMap
-from exporter.store.maximised import MAXIMISED_SCHEMA
-from exporter.store.schema import (
-    ACTIVATION_TYPE,
-    HEAVY_COLUMNS,
-    LIGHT_COLUMNS,
-    MAP_TYPE,
-    PREDICTION_TYPE,
-    ROW_SCHEMA,
+from exporter.records import ChannelRow, MaximisedPicture
+from exporter.store.schema import HEAVY_COLUMNS, LIGHT_COLUMNS, ROW_SCHEMA, schema_of
+from exporter.summaries import (
+    FAITHFULNESS_SCHEMA,
+    IMAGES_SCHEMA,
+    METHOD_FAITHFULNESS_SCHEMA,
+    SET_SCHEMA,
+    SET_TABLES,
 )
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-folder.md"
+TABLES = {
+    "shards/*.parquet": ROW_SCHEMA,
+    "channels.parquet": schema_of(ChannelRow),
+    "maximised/*.parquet": schema_of(MaximisedPicture),
+    **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
+    "set/faithfulness.parquet": METHOD_FAITHFULNESS_SCHEMA,
+    "summaries/*-images.parquet": IMAGES_SCHEMA,
+    "summaries/*-faithfulness.parquet": FAITHFULNESS_SCHEMA,
+    "summaries/*-set.parquet": SET_SCHEMA,
+}
 
 
 def leaves(name: str, field: pa.Field) -> list[str]:
-    kind, cell = field.type, f"`{name}`"
+    kind = field.type
     metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    about, unit = metadata.get("about", ""), metadata.get("unit", "")
-    line = f"| {cell} | {spelled(kind)} | {unit} | {about} |"
+    line = f"| `{name}` | {spelled(kind)} | {metadata.get('unit', '')} | "
+    line += f"{metadata.get('about', '')} |"
     inner, suffix = (kind.value_type, "[]") if pa.types.is_list(kind) else (kind, "")
     if not pa.types.is_struct(inner):
         return [line]
-    return [line, *(part for one in inner for part in leaves(f"{name}{suffix}.{one.name}", one))]
+    return [line, *(part for leaf in inner for part in leaves(f"{name}{suffix}.{leaf.name}", leaf))]
 
 
 def spelled(kind: pa.DataType) -> str:
@@ -39,27 +53,31 @@ def spelled(kind: pa.DataType) -> str:
         return f"list<{spelled(kind.value_type)}>"
     if pa.types.is_struct(kind):
         return "struct"
-    return "float32" if kind == pa.float32() else str(kind)
+    return {pa.float32(): "float32", pa.float64(): "float64"}.get(kind, str(kind))
 
 
-@pytest.mark.parametrize(
-    ("files", "schema"), [("shards", ROW_SCHEMA), ("maximised", MAXIMISED_SCHEMA)]
-)
-def test_the_page_shows_the_schema(files: str, schema: pa.Schema) -> None:
-    text = PAGE.read_text(encoding="utf-8").split(f"## Columns of `{files}/*.parquet`")[1]
-    text = text.split("\n## ")[0]
-    table = [line for line in text.splitlines() if line.startswith("| `")]
-    assert table == [line for field in schema for line in leaves(field.name, field)]
+def table(schema: pa.Schema) -> str:
+    lines = [line for field in schema for line in leaves(field.name, field)]
+    return "\n".join(["| column | type | unit | |", "|---|---|---|---|", *lines]) + "\n"
 
 
-def test_columns_are_those_of_the_records() -> None:
-    assert ROW_SCHEMA.names == [field.name for field in fields(Row)]
-    for kind, record in (
-        (MAP_TYPE, StoredMap),
-        (ACTIVATION_TYPE, StoredActivation),
-        (PREDICTION_TYPE, Prediction),
-    ):
-        assert [field.name for field in kind] == [field.name for field in fields(record)]
+def page() -> str:
+    """Return docs/run-folder.md with the tables that it should have."""
+    sections = re.split(r"^(?=## )", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for number, section in enumerate(sections):
+        name = re.match(r"## Columns of `(.+)`", section)
+        if name:
+            before, _, rest = section.partition("| column |")
+            after = rest.split("\n\n", 1)[1]
+            sections[number] = f"{before}{table(TABLES[name[1]])}\n{after}"
+    return "".join(sections)
+
+
+def test_the_page_shows_the_schemas() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(f"## Columns of `{name}`\n" in text for name in TABLES)
+    assert text.count("| column | type |") == len(TABLES)
+    assert text == page(), "run: python tests/store/test_schema.py"
 
 
 def test_every_column_is_light_or_heavy() -> None:
@@ -72,7 +90,13 @@ def test_identity_is_never_null(name: str) -> None:
     assert not ROW_SCHEMA.field(name).nullable
 
 
-@pytest.mark.parametrize(("schema", "name"), [(ROW_SCHEMA, "image"), (MAXIMISED_SCHEMA, "picture")])
+@pytest.mark.parametrize(
+    ("schema", "name"), [(ROW_SCHEMA, "image"), (schema_of(MaximisedPicture), "picture")]
+)
 def test_hugging_face_is_told_which_column_holds_pictures(schema: pa.Schema, name: str) -> None:
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert features == {name: {"_type": "Image"}}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from exporter.records import ImageEntry, Plan, Prediction, Row
-from exporter.store import pack_map
 from exporter.summaries import Scope
+from tests.packing import pack_map
 
 CLASSES = ("cat", "dog", "cup", "fox", "owl", "bee")
 

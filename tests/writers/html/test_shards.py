@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.records import MethodRecord, Prediction, Row
-from exporter.store import pack_activation, pack_map
 from exporter.writers.html.shards import (
     ACTIVATION_BYTES,
     ACTIVATION_CELLS,
@@ -19,6 +18,7 @@ from exporter.writers.html.shards import (
     quantise,
     reduce_cells,
 )
+from tests.packing import pack_activation, pack_map
 
 METHODS = {
     name: (place, MethodRecord(name, name, "", "", "", "", "", "", relu=relu))

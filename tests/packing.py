@@ -1,4 +1,4 @@
-"""Maps and activations as stored levels: the reference on the host for what a device packs."""
+"""Maps and activations as stored levels, in NumPy: the reference for what a device packs."""
 
 from __future__ import annotations
 
