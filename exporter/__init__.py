@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.explain import compute_maps
+    from exporter.maps import method
     from exporter.run import export, finish, plan, work
     from exporter.store import Run, open_run
 
@@ -24,6 +25,7 @@ _HOMES = {
     "compute_maps": "exporter.explain",
     "export": "exporter.run",
     "finish": "exporter.run",
+    "method": "exporter.maps",
     "plan": "exporter.run",
     "work": "exporter.run",
     "Run": "exporter.store",
@@ -36,6 +38,7 @@ __all__ = [
     "compute_maps",
     "export",
     "finish",
+    "method",
     "open_run",
     "plan",
     "work",

@@ -27,6 +27,13 @@ SECTIONS = {
         "exporter.images.is_image_name",
         "exporter.images.natural",
     ),
+    "A map of your own": (
+        "exporter.method",
+        "exporter.maps.Terms",
+        "exporter.maps.Needs",
+        "exporter.maps.Passes",
+        "exporter.maps.PassContext",
+    ),
     "Errors": ("exporter.errors",),
 }
 """What is public, by the heading it stands under: functions, classes, or a module's classes."""

@@ -89,8 +89,8 @@ _RUN = (
         "maps",
         multiple=True,
         metavar="M",
-        help="A map method ('exporter maps' lists them); repeatable.  [default: gradcam layercam "
-        "eigencam]",
+        help="A map method ('exporter maps' lists them), or path/file.py:function for one of your "
+        "own; repeatable.  [default: gradcam layercam eigencam]",
     ),
     click.option(
         "--layer",

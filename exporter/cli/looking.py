@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,34 +73,12 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def maps_command(as_json: bool) -> int:
     """List every map method: what it shows, its cost, formula and paper."""
-    from exporter.maps import METHODS
+    from exporter.maps import all_methods
 
-    records = [method.record for method in METHODS.values()]
+    records = [method.record for method in all_methods().values()]
     if as_json:
-        fields = (
-            "name",
-            "title",
-            "shows",
-            "formula",
-            "paper",
-            "url",
-            "cost",
-            "caveats",
-            "relu",
-            "pixel",
-            "settings",
-        )
-        OUT.out(
-            json.dumps(
-                [
-                    {f: getattr(record, f) for f in fields} | {"settings": dict(record.settings)}
-                    for record in records
-                ],
-                indent=1,
-                ensure_ascii=False,
-            ),
-            highlight=False,
-        )
+        entries = [asdict(record) for record in records]
+        OUT.out(json.dumps(entries, indent=1, ensure_ascii=False), highlight=False)
         return DONE
     for record in records:
         OUT.print(f"[bold]{marked(record.name)}[/]  {marked(record.title)}")
@@ -111,7 +90,7 @@ def maps_command(as_json: bool) -> int:
                 ["settings: " + ", ".join(map("=".join, record.settings.items()))]
                 * bool(record.settings)
             ),
-            f"{record.paper} {record.url}",
+            *[f"{record.paper} {record.url}".strip()] * bool(record.paper or record.url),
         ):
             OUT.print("    " + marked(text))
         OUT.print()

@@ -229,11 +229,11 @@ def all_methods() -> Mapping[str, Method]:
     """Return every method by name, those of installed plug-ins (entry points) included.
 
     Raises:
-        ConfigError: if a plug-in cannot be loaded.
-        MapError: if a plug-in's name is already taken.
+        ConfigError: if a plug-in cannot be loaded, or registers a name that is already taken.
+        MapError: if a plug-in's entry point is not a map.
     """
     for entry in plugins(MAPS).values():
-        load_plugin(entry)
+        _registered(load_plugin(entry), entry.value)
     return METHODS
 
 
@@ -243,7 +243,8 @@ def _look_up(text: str) -> tuple[Method, str]:
     known = _spellings().get(_plain(called))
     reference = re.fullmatch(r"(.+\.py:\w+|[\w.]+:\w+)(?::(.*))?", text)
     if known is None and reference:
-        return _by_reference(reference[1]), reference[2] or ""
+        function = load_reference(reference[1], "map", MapError)
+        return _registered(function, reference[1]), reference[2] or ""
     if known is None:
         all_methods()
         known = _spellings().get(_plain(called))
@@ -252,8 +253,8 @@ def _look_up(text: str) -> tuple[Method, str]:
     return METHODS[known], settings
 
 
-def _by_reference(reference: str) -> Method:
-    function = load_reference(reference, "map", MapError)
+def _registered(function: object, reference: str) -> Method:
+    """Return the method of a function that somebody else's code defines."""
     for entry in METHODS.values():
         if entry.compute is function:
             return entry

@@ -110,6 +110,12 @@ def web(address: str) -> str:
     return quote(plain(address), safe=":/?#[]@!$&'*+,;=%~-._")
 
 
+def cited(paper: str, url: str) -> str:
+    """Return a paper in Markdown, as a link where it has a web address."""
+    address = web(url)
+    return escape_markdown(paper) if address == "#" else f"[{escape_markdown(paper)}]({address})"
+
+
 def images_link(base: str | None, tag_regex: str, run_regex: str = "") -> str:
     """Return a link to TensorBoard's images, filtered.
 

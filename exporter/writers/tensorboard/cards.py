@@ -90,7 +90,7 @@ class Cards:
             f"`{links.code(method.formula)}`",
             "",
         ]
-        ends = [f"[{links.escape_markdown(method.paper)}]({links.web(method.url)})"]
+        ends = [links.cited(method.paper, method.url)] if method.paper else []
         if row.label is not None:
             ends.append(f"label {links.escape_markdown(row.label)}")
         reason = self._options.kept_reason.get(row.id)

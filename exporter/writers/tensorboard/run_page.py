@@ -96,7 +96,7 @@ def run_page(run: Run, options: TensorBoardOptions, shown: Shown) -> str:
                     links.escape_markdown(method.title),
                     f"`{links.code(method.formula)}`",
                     links.escape_markdown(_pairs(method.settings.items())),
-                    f"[{links.escape_markdown(method.paper)}]({links.web(method.url)})",
+                    links.cited(method.paper, method.url),
                 )
                 for method in plan.methods
             ],
