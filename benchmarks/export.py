@@ -2,10 +2,10 @@
 
 The floor is what nobody can avoid: decode, preprocess, one forward, one backward to the shallowest
 layer asked for, in the faster of the two memory formats, and nothing written. The export computes
-20 maps an image (5 gradient methods at 4 layers), and writes the run folder and all three sinks:
+20 maps per image (5 gradient methods at 4 layers), and writes the run folder and its logs:
 
 - ``default``: 64 images go to TensorBoard and W&B, all to the store and the HTML report;
-- ``all``: every image and all of its maps reach all three sinks.
+- ``all``: every image and all of its maps reach all three writers.
 
 Times are wall-clock milliseconds an image, everything between the first and the last line of the
 job included (planning, building the model, the import of W&B, checksums). Compare ratios, not
@@ -125,7 +125,7 @@ def export_once(name: str, images: Path, out: Path, keep: int | str) -> dict[str
         keep: images that TensorBoard and W&B show.
 
     Returns:
-        ``export_ms``, ``images`` and ``bytes`` a sink, ``stages_ms``.
+        ``export_ms``, ``images`` and ``bytes`` per writer, ``stages_ms``.
     """
     config: RunConfig = build_config(
         model=f"torchvision:{name}",
@@ -147,9 +147,9 @@ def export_once(name: str, images: Path, out: Path, keep: int | str) -> dict[str
     count = len(outcome.run.plan.images)
     sizes = {
         "store": _bytes(out / "shards"),
-        **{sink.writer: _bytes(out / sink.writer) for sink in outcome.written},
+        **{folder.writer: _bytes(out / folder.writer) for folder in outcome.written},
     }
-    shown = {"store": count, **{sink.writer: sink.shown for sink in outcome.written}}
+    shown = {"store": count, **{folder.writer: folder.shown for folder in outcome.written}}
     shutil.rmtree(out)
     return {
         "export_ms": 1000 * seconds / count,

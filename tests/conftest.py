@@ -86,7 +86,7 @@ HOSTILE = (
 
 
 def default_images() -> tuple[SampleImage, ...]:
-    """Return about 20 images: bundled photographs, then names that break careless sinks."""
+    """Return about 20 images: bundled photographs, then names that break careless writers."""
     labels = {"chelsea": "Egyptian cat", "coffee": "espresso", "rocket": "missile"}
     names = sorted(file.stem for file in PHOTOS.glob("*.jpg")) if PHOTOS.is_dir() else []
     photos = tuple(

@@ -1,4 +1,4 @@
-"""The demo is real: a trained model that knows a cat and an espresso, all three sinks, offline."""
+"""The demo is real: a trained model that knows a cat and an espresso, and all writers, offline."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_the_maps_of_the_cat_look_at_the_cat(demo: Path) -> None:
     assert middle.mean() > stored.mean()
 
 
-def test_the_run_is_whole_and_has_all_three_sinks(demo: Path) -> None:
+def test_the_run_is_whole_and_all_three_writers_wrote(demo: Path) -> None:
     assert check(demo) == ()
     assert (demo / "html/index.html").exists()
     assert list((demo / "tensorboard").rglob("events.out.tfevents.*"))
     assert list((demo / "wandb").rglob("*.wandb"))
 
 
-def test_it_says_how_to_open_each_sink_and_a_second_demo_replaces_the_first(
+def test_it_says_how_to_open_what_was_written_and_a_second_demo_replaces_the_first(
     demo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "again"

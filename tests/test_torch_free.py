@@ -32,11 +32,11 @@ def test_the_forbidding_works() -> None:
     assert "torch is forbidden here" in without_torch("import torch").stderr
 
 
-def test_every_sink_is_rendered_again_without_torch(sample_run: Path, tmp_path: Path) -> None:
+def test_everything_is_written_again_without_torch(sample_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run, run)
-    for sink in ("tensorboard", "wandb", "html"):
-        shutil.rmtree(run / sink, ignore_errors=True)
+    for writer in ("tensorboard", "wandb", "html"):
+        shutil.rmtree(run / writer, ignore_errors=True)
     code = "from exporter.cli import main; sys.exit(main(sys.argv[1:]))"
     done = without_torch(code, "render", str(run))
     assert done.returncode == 0, done.stderr

@@ -3,8 +3,8 @@
 from exporter.render.captions import caption, target_text, targets_of
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
-from exporter.render.heatmaps import hatch, heatmap, levels, normalise, overlay, place
-from exporter.render.montage import MontageLayout, Tile, layout_of, montage
+from exporter.render.heatmaps import hatch, heatmap, levels, normalise, overlay
+from exporter.render.montage import MontageLayout, layout_of
 from exporter.render.sheets import activation_sheet, kernel_sheet
 from exporter.render.stack import TileStack, scale_stored
 from exporter.render.text import draw_text, fit_text, text_width
@@ -12,7 +12,6 @@ from exporter.render.text import draw_text, fit_text, text_width
 __all__ = [
     "COLORMAPS",
     "MontageLayout",
-    "Tile",
     "TileStack",
     "activation_sheet",
     "caption",
@@ -27,10 +26,8 @@ __all__ = [
     "kernel_sheet",
     "layout_of",
     "levels",
-    "montage",
     "normalise",
     "overlay",
-    "place",
     "scale_stored",
     "target_text",
     "targets_of",

@@ -6,7 +6,7 @@ from exporter.records import Row, StoredMap
 
 
 def targets_of(target: str) -> int:
-    """Return how many maps a (method, layer) has at most: K for ``top-K``, one for other targets.
+    """Return how many maps a method and layer have at most: K for ``top-K``, one for other targets.
 
     >>> targets_of("top-3"), targets_of("prob:predicted"), targets_of("predicted+multilabel:top-2")
     (3, 1, 3)

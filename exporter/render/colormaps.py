@@ -1,4 +1,4 @@
-"""Colour maps as data: 256 RGB triplets each, the same in every sink and in the report's page."""
+"""Colour maps as data: 256 RGB triplets each, the same in all pictures and in the report."""
 
 from __future__ import annotations
 

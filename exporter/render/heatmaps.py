@@ -17,13 +17,51 @@ import numpy as np
 from exporter.render.colormaps import get_colormap
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Geometry
+    from numpy.typing import ArrayLike, NDArray
 
 HATCH_LIGHT = 200
 HATCH_DARK = 150
 HATCH_PERIOD = 8
+
+
+def spread(
+    values: NDArray[np.floating],
+    lo: ArrayLike,
+    hi: ArrayLike,
+    zero: ArrayLike,
+    rectify: ArrayLike,
+    *,
+    centred: bool = False,
+) -> NDArray[np.floating]:
+    """Spread maps over [0, 1] between their own ends: the one place where maps are normalised.
+
+    Args:
+        values: K maps in any unit that is affine in theirs, (K, …) in floating point.
+        lo: the smallest value of each, (K,).
+        hi: the largest value of each, (K,).
+        zero: where zero lies, (K,).
+        rectify: whether values below zero become zero first, (K,).
+        centred: spread a map that is not rectified so that zero is at 0.5.
+
+    Returns:
+        As ``values`` in shape and type; 0 (0.5 where zero is) where a map has one value.
+    """
+    lo, hi, zero = (np.asarray(end, dtype=np.float64) for end in (lo, hi, zero))
+    middle = centred & ~np.asarray(rectify, dtype=bool)
+    reach = np.maximum(zero - lo, hi - zero)
+    first = np.where(rectify, np.maximum(lo, zero), np.where(middle, zero - reach, lo))
+    last = np.where(rectify, np.maximum(hi, zero), np.where(middle, zero + reach, hi))
+    # The span is taken after halving, so that a map of the largest floats does not overflow.
+    half = last / 2 - first / 2
+    alive = half > 0
+
+    def each(numbers: NDArray[np.float64]) -> NDArray[np.floating]:
+        return numbers.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
+
+    scaled: NDArray[np.floating] = (values / 2 - each(first / 2)) / each(np.where(alive, half, 1))
+    # Where there is no span every value is at the one end, and zero is in the middle.
+    scaled += each(np.where(alive | ~middle, 0.0, 0.5))
+    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def normalise(
@@ -43,34 +81,11 @@ def normalise(
     >>> normalise(np.array([[-1.0, 0.0], [1.0, 3.0]]), rectify=True).tolist()
     [[0.0, 0.0], [0.3333333432674408, 1.0]]
     """
-    own = np.asarray(values, dtype=np.float64)
-    broken = ~np.isfinite(own)
-    if rectify:
-        # Minus infinity would become a zero, and a broken map would look whole.
-        own = np.where(broken, np.nan, np.maximum(own, 0.0))
-    lo, hi = _range(own)
-    if centred:
-        reach = max(-lo, hi)
-        lo, hi = -reach, reach
-    # The span is taken after halving, so that a map of the largest floats does not overflow.
-    half = hi / 2 - lo / 2
-    if not half > 0:
-        flat = np.full(own.shape, 0.5 if centred else 0.0, dtype=np.float32)
-        flat[broken] = np.nan
-        return flat
-    scaled = (own / 2 - lo / 2) / half
-    scaled[broken] = np.nan
-    return scaled.astype(np.float32)
-
-
-def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    if values.size == 0:
-        return 0.0, 0.0
-    lo, hi = float(values.min()), float(values.max())
-    if np.isfinite(lo) and np.isfinite(hi):
-        return lo, hi
-    finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    exact = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(exact)
+    lo, hi = (exact[finite].min(), exact[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = spread(np.where(finite, exact, 0)[None], [lo], [hi], [0], [rectify], centred=centred)
+    return np.where(finite, scaled[0], np.nan).astype(np.float32)
 
 
 def levels(
@@ -162,44 +177,3 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.ndim == 3 and image.shape[2] == 3:
         return image
     return np.repeat(image.reshape(image.shape[0], image.shape[1], 1), 3, axis=2)
-
-
-def place(
-    photograph: NDArray[np.uint8],
-    heat: NDArray[np.uint8],
-    geometry: Geometry,
-    opacity: float = 0.5,
-) -> NDArray[np.uint8]:
-    """Blend a heatmap of the model's view over the original photograph, where the view lies in it.
-
-    Args:
-        photograph: uint8 (height, width, 3) RGB, after its EXIF rotation.
-        heat: uint8 (h, w, 3) RGB, the whole view at any size.
-        geometry: where the view lies; its crop may reach beyond the photograph.
-        opacity: share of the heatmap, in [0, 1].
-
-    Returns:
-        uint8 (height, width, 3) RGB: the photograph, blended inside the crop (pixels whose centre
-        lies in it) and untouched outside.
-    """
-    base = as_rgb(photograph)
-    height, width = base.shape[:2]
-    # The photograph may be a smaller copy of the original that the crop is given for.
-    scale_x, scale_y = width / geometry.width, height / geometry.height
-    left, right = geometry.crop[0] * scale_x, geometry.crop[2] * scale_x
-    top, bottom = geometry.crop[1] * scale_y, geometry.crop[3] * scale_y
-    rows, columns = heat.shape[:2]
-    step_x, step_y = (right - left) / columns, (bottom - top) / rows
-    # Pixel centres: x + 0.5 = left + (u + 0.5) step.
-    affine = np.array(
-        [[step_x, 0, left + step_x / 2 - 0.5], [0, step_y, top + step_y / 2 - 0.5]],
-        dtype=np.float64,
-    )
-    spread = cv2.warpAffine(
-        heat, affine, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    inside = np.outer((y >= top) & (y < bottom), (x >= left) & (x < right))
-    return np.where(
-        inside[:, :, None], overlay(base, np.asarray(spread, dtype=np.uint8), opacity), base
-    )

@@ -1,4 +1,4 @@
-"""One picture an image: the input beside every map, with what the model said.
+"""One picture per image: the input beside every map, with what the model said.
 
 Titles are the same for every image of a run, so they are drawn once into a frame; a row then costs
 a copy of it, one colouring of all tiles and a line of text.
@@ -7,7 +7,6 @@ a copy of it, one colouring of all tiles and a line of text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -38,10 +37,10 @@ AREA = 180_000
 
 
 class MontageLayout:
-    """Where everything lies in the montages of a run; one a thread, for its buffers are reused.
+    """Where everything lies in the montages of a run; one per thread, as its buffers are reused.
 
-    A row of tiles a layer and target, a column a method; the first column is the input and, below
-    it, the predictions.
+    A row of tiles for each layer and target, a column for each method; the first column is the
+    input and, below it, the predictions.
 
     Attributes:
         size: (width, height) of the picture in pixels.
@@ -63,7 +62,7 @@ class MontageLayout:
         Args:
             methods: the columns.
             layers: the rows, shallow to deep; ``""`` is the input's own resolution.
-            targets: maps kept a (method, layer); each has a row of its own.
+            targets: maps kept per method and layer; each has a row of its own.
             view: (width, height) of the model's view in pixels.
             colormap: name of the colour map.
             opacity: share of the heatmap in an overlay, in [0, 1].
@@ -208,65 +207,6 @@ class MontageLayout:
         draw_text(canvas, "could not be read", (x, y + 14), size=15, colour=ALARM, width=width)
         draw_text(canvas, reason, (x, y + 36), size=12, colour=FAINT, width=width)
         return canvas
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One map of a `montage`.
-
-    Attributes:
-        title: what is written above it.
-        map: the stored map.
-        relu: whether negative values become zero first.
-    """
-
-    title: str
-    map: StoredMap
-    relu: bool
-
-
-def montage(
-    image: NDArray[np.uint8],
-    tiles: Sequence[Tile],
-    *,
-    columns: int = 5,
-    caption: str = "",
-    tile: tuple[int, int] = (112, 112),
-    colormap: str = "viridis",
-    opacity: float = 0.5,
-) -> NDArray[np.uint8]:
-    """Draw an image and any maps of it in one picture, each under its own title.
-
-    Args:
-        image: uint8 (h, w, 3) RGB, the model's view.
-        tiles: the maps, in reading order after the input.
-        columns: tiles a row.
-        caption: a line above everything.
-        tile: (width, height) of a tile in pixels.
-        colormap: name of the colour map.
-        opacity: share of the heatmap in an overlay, in [0, 1].
-
-    Returns:
-        uint8 (H, W, 3) RGB.
-    """
-    wide, high = tile
-    across = max(1, min(columns, len(tiles) + 1))
-    down = -(-(len(tiles) + 1) // across)
-    shape = (CAPTION + down * (STRIP + high + GAP), GAP + across * (wide + GAP), 3)
-    canvas = np.full(shape, BACKGROUND, dtype=np.uint8)
-    draw_text(canvas, caption, (GAP, 16), size=14, width=shape[1] - 2 * GAP)
-    small = _shrink(image, tile)
-    stack = TileStack(max(1, len(tiles)), tile, colormap)
-    heats = stack.colour([one.map for one in tiles], [one.relu for one in tiles])
-    pictures = [("Input", small)]
-    for one, heat in zip(tiles, heats, strict=True):
-        broken = "nan" in one.map.flags
-        pictures.append((one.title, hatch(tile) if broken else overlay(small, heat, opacity)))
-    for k, (title, picture) in enumerate(pictures):
-        x, y = GAP + k % across * (wide + GAP), CAPTION + k // across * (STRIP + high + GAP)
-        draw_text(canvas, title, (x, y + 11), size=12, colour=FAINT, width=wide)
-        canvas[y + STRIP : y + STRIP + high, x : x + wide] = picture
-    return canvas
 
 
 def layout_of(plan: Plan, *, colormap: str = "viridis", opacity: float = 0.5) -> MontageLayout:

@@ -38,7 +38,7 @@ def activation_sheet(
 
     Args:
         activation: the strongest channels, strongest first.
-        columns: channels a row.
+        columns: channels per row.
         cell: width of a channel in pixels.
         colormap: name of the colour map.
 
@@ -75,13 +75,13 @@ def kernel_sheet(
     Three input channels are drawn as RGB, each filter scaled from its own smallest to its own
     largest weight. Otherwise each (filter, input) slice is drawn in the diverging map, blue below
     zero, white at zero, red above, on one scale for the whole layer: filters of one input in a
-    grid, filters of several as a row each.
+    grid, filters of several inputs in a row each.
 
     Args:
         values: weights (O, I, kh, kw).
         limit: the most filters drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
             many of how many.
-        inputs: the most input channels drawn a filter.
+        inputs: the most input channels drawn per filter.
         rgb: draw as RGB; None does so where there are three input channels.
 
     Returns:

@@ -13,6 +13,7 @@ import numpy as np
 
 from exporter.records import MAP_LEVELS, StoredMap
 from exporter.render.colormaps import get_colormap
+from exporter.render.heatmaps import spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,33 +36,15 @@ def scale_stored(
             0.5 or 1 by its sign).
     """
     shape = (len(maps), maps[0].height, maps[0].width)
-    levels = np.frombuffer(b"".join(one.values for one in maps), dtype="<u2")
-    levels = levels.reshape(len(maps), -1)
-    own = levels.astype(np.float32)
-    lo = own.min(axis=1).astype(np.float64)
-    hi = own.max(axis=1).astype(np.float64)
-    flat = np.full(len(maps), np.float32(0))
-    for k, (one, positive) in enumerate(zip(maps, rectify, strict=True)):
-        span = float(one.hi) - float(one.lo)
-        if span <= 0:
-            lo[k] = hi[k] = 0.0
-        if not positive and not centred:
-            continue
-        # Where zero lies among the levels; beyond them for a map of one sign.
-        zero = -float(one.lo) * MAP_LEVELS / span if span > 0 else 0.0
-        if positive:
-            lo[k] = max(lo[k], zero)
-        else:
-            reach = max(zero - lo[k], hi[k] - zero)
-            lo[k], hi[k] = zero - reach, zero + reach
-            flat[k] = 0.5 + 0.5 * np.sign(one.lo) if span <= 0 else 0.0
-    room = hi - lo
-    alive = room > 0
-    factor = np.where(alive, 1.0 / np.where(alive, room, 1.0), 0.0).astype(np.float32)
-    own -= lo.astype(np.float32)[:, None]
-    own *= factor[:, None]
-    own += np.where(alive, np.float32(0), flat)[:, None]
-    return np.clip(own, 0.0, 1.0, out=own).reshape(shape)
+    levels = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
+    values = levels.reshape(len(maps), -1).astype(np.float32)
+    zero = []
+    for stored in maps:
+        span = float(stored.hi) - float(stored.lo)
+        # A constant map has the level 0 everywhere: zero lies on the side that its sign says.
+        zero.append(-float(stored.lo) * MAP_LEVELS / span if span > 0 else -np.sign(stored.lo))
+    scaled = spread(values, values.min(1), values.max(1), zero, rectify, centred=centred)
+    return scaled.astype(np.float32, copy=False).reshape(shape)
 
 
 class TileStack:
@@ -99,15 +82,15 @@ class TileStack:
             return ()
         height = self.size[1]
         shapes: dict[tuple[int, int], list[int]] = {}
-        for k, one in enumerate(maps):
-            shapes.setdefault((one.height, one.width), []).append(k)
-        for places in shapes.values():
+        for k, stored in enumerate(maps):
+            shapes.setdefault((stored.height, stored.width), []).append(k)
+        for numbers in shapes.values():
             scaled = scale_stored(
-                [maps[k] for k in places], [rectify[k] for k in places], centred=self._centred
+                [maps[k] for k in numbers], [rectify[k] for k in numbers], centred=self._centred
             )
             scaled *= np.float32(255)
             scaled += np.float32(0.5)
-            for k, small in zip(places, scaled, strict=True):
+            for k, small in zip(numbers, scaled, strict=True):
                 cv2.resize(small, self.size, dst=self._smooth, interpolation=cv2.INTER_LINEAR)
                 np.copyto(self._levels, self._smooth, casting="unsafe")
                 tile = self.heat[k * height : (k + 1) * height]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import MAP_LEVELS
+from exporter.render.heatmaps import spread
 from exporter.summaries.grids import Grid
 
 TOP_PERCENT: Final = 20
@@ -65,8 +66,15 @@ def normalised(grid: Grid, block: slice) -> NDArray[np.uint32]:
     That is what ``render.normalise`` gives, in levels: rectified, then scaled by its smallest and
     largest value; all 0 where it has one value.
     """
-    zero = np.maximum(grid.zero[block], 0).astype(np.float64)[..., None]
-    span = MAP_LEVELS - zero
-    values = np.maximum(grid.levels[block] - zero, 0) * (MAP_LEVELS / np.where(span > 0, span, 1))
-    values[grid.flat[block] | ~grid.there[block]] = 0
-    return np.rint(values).astype(np.uint32)
+    values = grid.levels[block].astype(np.float64)
+    zero = grid.zero[block].ravel()
+    scaled = spread(
+        values.reshape(len(zero), -1),
+        np.zeros(len(zero)),
+        np.full(len(zero), MAP_LEVELS),
+        zero,
+        True,
+    ).reshape(values.shape)
+    scaled[grid.flat[block] | ~grid.there[block]] = 0
+    painted: NDArray[np.uint32] = np.rint(scaled * MAP_LEVELS).astype(np.uint32)
+    return painted

@@ -1,7 +1,7 @@
-"""Names in TensorBoard and the links that lead to them: what sinks that link agree on.
+"""Names in TensorBoard and the links that lead to them: what writers that link agree on.
 
 Run: ``model@checkpoint/method``; tag: ``<layer>/<path>@<id>``. The id is there so that a tag is
-unique and a link can find an image by its id alone. Imports no sink.
+unique and a link can find an image by its id alone. Imports no writer.
 """
 
 from __future__ import annotations

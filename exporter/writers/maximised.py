@@ -1,4 +1,4 @@
-"""What the sinks say of a picture that excites a channel or a class."""
+"""What the writers say of a picture that excites a channel or a class."""
 
 from __future__ import annotations
 

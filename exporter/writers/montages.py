@@ -1,4 +1,4 @@
-"""The montages of a run, each drawn and encoded once for every sink in this process.
+"""The montages of a run, each drawn and encoded once for every writer in this process.
 
 TensorBoard and W&B show the same picture of an image. The first that asks for it has it drawn; its
 bytes are kept in an unnamed temporary file (of 100,000 images they would not fit in memory), which
@@ -100,7 +100,7 @@ def own_layout(run: Run) -> MontageLayout:
 
 
 def forget(run: Run) -> None:
-    """Drop the montages kept of a run, after its last sink."""
+    """Drop the montages kept of a run, after its last writer."""
     with _lock:
         dropped = _kept.pop(_key(run), None)
     if dropped is not None:

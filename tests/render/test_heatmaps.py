@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from exporter.records import Geometry
-from exporter.render import COLORMAPS, heatmap, normalise, overlay, place
+from exporter.render import COLORMAPS, heatmap, normalise, overlay
 
 
 def naive_bilinear(values: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -111,30 +110,6 @@ def test_a_grey_view_is_overlaid_as_rgb() -> None:
     grey = np.full((4, 4, 1), 100, np.uint8)
     heat = np.full((4, 4, 3), 200, np.uint8)
     assert np.array_equal(overlay(grey, heat, 0.5), np.full((4, 4, 3), 150))
-
-
-def test_placing_covers_exactly_the_crop_and_leaves_the_rest() -> None:
-    photograph = np.zeros((40, 60, 3), np.uint8)
-    heat = np.full((8, 8, 3), 200, np.uint8)
-    placed = place(photograph, heat, Geometry(60, 40, (10.0, 5.0, 40.0, 35.0)), 1.0)
-    covered = placed[..., 0] > 0
-    assert covered[5:35, 10:40].all()
-    assert covered.sum() == 30 * 30
-
-
-def test_placing_follows_the_geometry_of_the_pixel_centres() -> None:
-    """With a step of one pixel the heatmap lands unchanged, also where the crop reaches outside."""
-    heat = np.random.default_rng(0).integers(1, 255, (12, 10, 3)).astype(np.uint8)
-    photograph = np.zeros((20, 20, 3), np.uint8)
-    placed = place(photograph, heat, Geometry(20, 20, (-3.0, 15.0, 7.0, 27.0)), 1.0)
-    assert np.array_equal(placed[15:20, 0:7], heat[:5, 3:])
-    assert placed[:15].max() == 0
-
-
-def test_placing_on_a_smaller_copy_scales_the_crop() -> None:
-    heat = np.full((8, 8, 3), 200, np.uint8)
-    small = place(np.zeros((20, 30, 3), np.uint8), heat, Geometry(60, 40, (10, 6, 40, 36)), 1.0)
-    assert (small[..., 0] > 0).sum() == 15 * 15
 
 
 def test_the_upsampling_is_opencv_linear() -> None:

@@ -9,12 +9,9 @@ import pytest
 from exporter.records import Prediction, Row
 from exporter.render import (
     MontageLayout,
-    Tile,
     captions,
-    decode_image,
     heatmap,
     layout_of,
-    montage,
     overlay,
     targets_of,
 )
@@ -122,16 +119,6 @@ def test_each_target_has_a_row_of_its_own(run: Run, row: Row) -> None:
         tile = picture[y : y + layout.tile[1], x : x + layout.tile[0]]
         assert not np.all(tile == 236), line
     assert targets_of("top-x") == 1
-
-
-def test_a_free_montage_has_a_tile_a_map_in_columns(row: Row) -> None:
-    image = decode_image(row.image or b"")
-    tiles = [Tile(f"{one.method} {one.layer}", one, relu=True) for one in row.maps]
-    picture = montage(image, tiles, columns=4, caption="a 猫", tile=(60, 60))
-    assert picture.shape == (22 + 2 * (15 + 60 + 4), 4 + 4 * 64, 3)
-    other = montage(image, tiles, columns=4, caption="a 犬", tile=(60, 60))
-    assert not np.array_equal(picture, other)
-    assert montage(image, []).shape[2] == 3
 
 
 def test_the_target_is_named_as_people_do(row: Row) -> None:

@@ -18,7 +18,7 @@ TENSORBOARD = "http://localhost:6006"
 
 @pytest.fixture(scope="session")
 def run(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The sample run in a folder with spaces and other letters, with other sinks beside it."""
+    """The sample run in a folder with spaces and other letters, beside what others wrote."""
     place = tmp_path_factory.mktemp("report") / "with spaces & ünï 报告 #1" / "run"
     shutil.copytree(sample_run, place)
     (place / "tensorboard").mkdir()

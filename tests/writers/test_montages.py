@@ -16,7 +16,7 @@ def run(sample_run: Path, tmp_path: Path) -> Run:
     return open_run(shutil.copytree(sample_run, tmp_path / "run"))
 
 
-def test_every_sink_gets_the_same_bytes_and_they_are_drawn_once(
+def test_every_writer_gets_the_same_bytes_and_they_are_drawn_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []

@@ -123,7 +123,7 @@ def test_a_missing_package_says_what_to_install(run: Run, monkeypatch: pytest.Mo
 def test_a_swap_that_was_cut_between_its_renames_is_mended(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after the old sink was moved away: it comes back if the next writer fails."""
+    """Killed after the old folder was moved away: it comes back if the next writer fails."""
     (run.path / ".mine.old").mkdir()
     (run.path / ".mine.old" / "file.txt").write_text("old")
 

@@ -50,7 +50,7 @@ class Shown:
         """What was left out and why, a line each."""
         lines = []
         if not self.complete:
-            lines.append("the run is partial: it can be resumed, and this sink written again")
+            lines.append("the run is partial: it can be resumed, and this log written again")
         if self.images < self.total:
             lines.append(f"{self.images} of {self.total} images are shown; --keep N shows more")
         if self.images and not self.cards:

@@ -25,15 +25,15 @@ from exporter.writers.tensorboard.events import (
 
 @given(record=st.binary(max_size=300))
 def test_the_framing_is_tensorboards_own(record: bytes) -> None:
-    class Sink:
+    class Memory:
         content = b""
 
         def write(self, part: bytes) -> None:
             self.content += part
 
-    sink = Sink()
-    RecordWriter(sink).write(record)
-    assert frame(record) == sink.content
+    memory = Memory()
+    RecordWriter(memory).write(record)
+    assert frame(record) == memory.content
 
 
 def test_the_frame_of_an_empty_record_in_numbers() -> None:
