@@ -126,5 +126,5 @@ exporter.paint = (() => {
     channel(canvas, levels, 1, 256, colour);
   };
   const release = (canvas) => { canvas.width = 0; canvas.height = 0; };
-  return { bytes, floats, resize, normalise, range, heat, draw, channel, ramp, release };
+  return { bytes, floats, resize, range, draw, channel, ramp, release };
 })();

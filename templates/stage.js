@@ -156,5 +156,5 @@ window.exporter = window.exporter || {};
     handle(changed);
   };
   exporter.now = now;
-  exporter.stage = { begin, show, wipe, reflect, frame, shape, point, nudge, comparing, settings, describe, rangeText, layerName };
+  exporter.stage = { begin, show, wipe, reflect, frame, shape, point, nudge, comparing, settings, describe, rangeText };
 })();

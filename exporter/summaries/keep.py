@@ -14,7 +14,7 @@ from exporter.summaries.rules import (
     LEAST_SURE,
     MOST_DISAGREEING,
     MOST_WRONG,
-    ONE_A_CLASS,
+    ONE_PER_CLASS,
     SAMPLE,
 )
 
@@ -77,7 +77,7 @@ def keep_images(
         take(_ranked(images, lambda i: i.confidence), quota, LEAST_SURE)
     take(_ranked(compared, lambda i: told[i.id]), quota, MOST_DISAGREEING)
     if classifies:
-        take(_one_a_class(images, taken), quota, ONE_A_CLASS)
+        take(_one_per_class(images, taken), quota, ONE_PER_CLASS)
     take(_ranked(images, lambda i: _lot(i.id, seed)), keep, SAMPLE)
     return tuple((image.id, taken[image]) for image in sorted(taken))
 
@@ -86,7 +86,7 @@ def _ranked(images: Sequence[_Image], by: Callable[[_Image], float | bytes]) -> 
     return sorted(images, key=lambda image: (by(image), image.id))
 
 
-def _one_a_class(images: Sequence[_Image], taken: dict[_Image, str]) -> list[_Image]:
+def _one_per_class(images: Sequence[_Image], taken: dict[_Image, str]) -> list[_Image]:
     """Return the most confident fresh image of each predicted class, frequent classes first."""
     frequency = Counter(image.predicted for image in images)
     best: dict[int, _Image] = {}

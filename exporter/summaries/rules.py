@@ -14,7 +14,7 @@ MOST_TYPICAL: Final = (
     "most typical: of each frequent class of three images or more, the image nearest to the "
     "class's mean confidence and mean entropy"
 )
-ONE_A_CLASS: Final = "one a class: the most confident image of each predicted class"
+ONE_PER_CLASS: Final = "one per class: the most confident image of each predicted class"
 SAMPLE: Final = "a seeded sample of the rest"
 
 

@@ -15,7 +15,7 @@ from exporter.summaries.rules import (
     MOST_DISAGREEING,
     MOST_TYPICAL,
     MOST_WRONG,
-    ONE_A_CLASS,
+    ONE_PER_CLASS,
     name_of,
 )
 
@@ -100,7 +100,7 @@ class Strips:
         """Return the strips that have images: name, rule, ids, and of how many they are chosen."""
         chosen = {rule: [id for _, id in best] for rule, best in self._best.items()}
         counts = dict(self._counts)
-        for rule, best in ((MOST_TYPICAL, self._typical), (ONE_A_CLASS, self._sure)):
+        for rule, best in ((MOST_TYPICAL, self._typical), (ONE_PER_CLASS, self._sure)):
             chosen[rule] = [best[index][1] for index in self._frequent(best)[:LENGTH]]
             counts[rule] = len(best)
         return [

@@ -11,7 +11,7 @@ from exporter.summaries.rules import (
     LEAST_SURE,
     MOST_DISAGREEING,
     MOST_WRONG,
-    ONE_A_CLASS,
+    ONE_PER_CLASS,
     SAMPLE,
 )
 
@@ -32,17 +32,17 @@ ROWS = [
 
 def test_the_rules_and_their_quotas() -> None:
     kept = dict(keep_images(ROWS, 16, 0))
-    assert Counter(kept.values()) == dict.fromkeys((MOST_WRONG, LEAST_SURE, ONE_A_CLASS, SAMPLE), 4)
+    assert Counter(kept.values()) == dict.fromkeys((MOST_WRONG, LEAST_SURE, ONE_PER_CLASS, SAMPLE), 4)
     by_rule = {rule: [id for id, one in kept.items() if one == rule] for rule in kept.values()}
     assert by_rule[MOST_WRONG] == ["wrong6", "wrong7", "wrong8", "wrong9"]
     assert by_rule[LEAST_SURE] == ["unsure0", "unsure1", "unsure2", "unsure3"]
 
 
-def test_one_a_class_is_the_most_confident_of_the_most_frequent() -> None:
+def test_one_per_class_is_the_most_confident_of_the_most_frequent() -> None:
     rows = [row(f"a{n}", 0, 0.2 + n / 100) for n in range(20)]
     rows += [row("c", 2, 0.99), row("b", 1, 0.7), row("best", 1, 0.9)]
     kept = dict(keep_images(rows, 8, 0))
-    assert {id for id, rule in kept.items() if rule == ONE_A_CLASS} == {"a19", "best"}
+    assert {id for id, rule in kept.items() if rule == ONE_PER_CLASS} == {"a19", "best"}
 
 
 def test_they_come_in_plan_order() -> None:
@@ -85,14 +85,14 @@ def test_a_model_that_predicts_only_class_0_has_errors_too() -> None:
     kept = dict(keep_images(rows, 8, 0))
     assert [id for id, rule in kept.items() if rule == MOST_WRONG] == ["17", "19"]
     assert [id for id, rule in kept.items() if rule == LEAST_SURE] == ["00", "01"]
-    assert [id for id, rule in kept.items() if rule == ONE_A_CLASS] == ["18"]
+    assert [id for id, rule in kept.items() if rule == ONE_PER_CLASS] == ["18"]
 
 
 def test_disagreement_is_a_rule_where_it_is_known() -> None:
     agreement = {f"right{n}": 0.9 - n / 100 for n in range(50)}
     kept = dict(keep_images(ROWS, 20, 0, agreement))
     assert Counter(kept.values()) == dict.fromkeys(
-        (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING, ONE_A_CLASS, SAMPLE), 4
+        (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING, ONE_PER_CLASS, SAMPLE), 4
     )
     assert [id for id, rule in kept.items() if rule == MOST_DISAGREEING] == [
         f"right{n}" for n in (46, 47, 48, 49)

@@ -60,7 +60,7 @@ def test_by_hand() -> None:
         # Class 4 is more frequent. Of class 1, b and c are one deviation from the mean confidence,
         # d is two from the mean entropy; class 5 has one image only.
         "most typical": ["y", "b"],
-        "one a class": ["x", "c", "v"],
+        "one per class": ["x", "c", "v"],
     }
 
 
@@ -79,7 +79,7 @@ def test_a_strip_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
         ("least sure", 2, 8),
         ("most disagreeing", 2, 3),
         ("most typical", 2, 2),
-        ("one a class", 2, 3),
+        ("one per class", 2, 3),
     ]
 
 

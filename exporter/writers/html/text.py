@@ -219,7 +219,7 @@ def target_text(target: str) -> str:
     if target == "value":
         return "the output’s value"
     if target.startswith("similar:"):
-        return f"the likeness to the image {target.removeprefix('similar:')}"
+        return f"the similarity to the image {target.removeprefix('similar:')}"
     if re.fullmatch(r"top-\d+", target):
         return f"{several} of the {target.removeprefix('top-')} most likely classes"
     return f"{one} of {target}"
