@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +14,7 @@ from exporter.render import encode_jpeg, heatmap
 from exporter.writers.html import text as words
 from exporter.writers.html.index import SetIndex, photograph
 from exporter.writers.html.maximised import OF_CLASSES, by_settings
-from exporter.writers.html.report import Report
+from exporter.writers.html.report import Report, neighbours
 
 EXAMPLES = 8
 SIDE = 96
@@ -51,67 +51,60 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the page of each class."""
     plan, rows = report.plan, report.classes
-    members = Members(report.index, plan)
+    members = _members(report.index, plan)
     maps: dict[int, list[ClassMap]] = defaultdict(list)
     for record in report.run.class_maps():
         maps[record.index].append(record)
+    files = [(f"classes/{row.index}.html", row.name) for row in rows]
     for at, row in enumerate(rows):
-        neighbours = [
-            (rel, f"classes/{rows[to].index}.html", rows[to].name)
-            for rel, to in (("prev", at - 1), ("next", at + 1))
-            if 0 <= to < len(rows)
-        ]
         pictures = report.pictures.get(OF_CLASSES, [])
         yield (
-            f"classes/{row.index}.html",
+            files[at][0],
             {
                 "row": row,
                 "maps": list(_drawn(maps[row.index], plan)),
                 "lists": {
-                    kind: members.of(kind, row.index) for kind in ("examples", "errors", "missed")
+                    kind: _best(report.index, plan, members[kind, row.index])
+                    for kind in ("examples", "errors", "missed")
                 },
-                "neighbours": neighbours,
+                "neighbours": neighbours(files, at),
                 "pictures": [one for one in pictures if one.record.channel == row.index],
             },
         )
 
 
-class Members:
-    """Which images a class has, by what happened to them: one pass over the index."""
+def _members(index: SetIndex, plan: Plan) -> dict[tuple[str, int], list[int]]:
+    """Return the positions of the images of each class, by what happened to them."""
+    members: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for position, predicted in enumerate(index.predicted):
+        if predicted is None:
+            continue
+        wrong = index.correct[position] is False
+        members["errors" if wrong else "examples", predicted].append(position)
+        label = plan.label_index.get(index.labels[position] or "")
+        if wrong and label is not None:
+            members["missed", label].append(position)
+    return members
 
-    def __init__(self, index: SetIndex, plan: Plan) -> None:
-        """Sort the images into lists."""
-        height, width = plan.model.preprocessing.size
-        self._index = index
-        self._height = round(224 * height / width)
-        self._lists: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for position, predicted in enumerate(index.predicted):
-            if predicted is None:
-                continue
-            correct, label = index.correct[position], index.labels[position]
-            self._lists["errors" if correct is False else "examples", predicted].append(position)
-            if correct is False and label is not None and label in plan.label_index:
-                self._lists["missed", plan.label_index[label]].append(position)
 
-    def of(self, kind: str, number: int) -> dict[str, Any]:
-        """Return the most confident images of a kind, and how many there are."""
-        positions = self._lists.get((kind, number), [])
-        scores = self._index.scores
-        best = heapq.nsmallest(EXAMPLES, positions, key=lambda at: (-(scores[at] or 0), at))
-        return {"total": len(positions), "shown": [self._item(at) for at in best]}
-
-    def _item(self, position: int) -> dict[str, Any]:
-        index = self._index
-        return {
+def _best(index: SetIndex, plan: Plan, positions: Sequence[int]) -> dict[str, Any]:
+    """Return the most confident of some images, and how many these are."""
+    height, width = plan.model.preprocessing.size
+    best = heapq.nsmallest(EXAMPLES, positions, key=lambda at: (-(index.scores[at] or 0), at))
+    shown = [
+        {
             "id": index.ids[position],
             "src": photograph(position, index.ids[position]),
             "width": 224,
-            "height": self._height,
+            "height": round(224 * height / width),
             "alt": f"Photograph {index.describe(position)}",
             "name": index.class_name(position),
             "score": words.score(index.scores[position], probability=index.probability),
             "label": index.labels[position],
         }
+        for position in best
+    ]
+    return {"total": len(positions), "shown": shown}
 
 
 def confused_pairs(report: Report, most: int) -> dict[str, Any] | None:

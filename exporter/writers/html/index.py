@@ -145,12 +145,7 @@ def index_script(
         "probability": shows_probability(plan),
         "scoreUnit": score_words(plan)["unit"],
         "methods": [
-            {
-                "name": method.name,
-                "title": method.title,
-                "relu": method.relu,
-                "pixel": method.pixel,
-            }
+            {name: getattr(method, name) for name in ("name", "title", "relu", "pixel")}
             for method in plan.methods
         ],
         "layers": explained_layers(plan),
@@ -172,27 +167,15 @@ def index_script(
         "classPages": list(class_pages),
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
     }
+    text = json.dumps(contents, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # JSON.parse of one string is faster than the same as an object literal, for megabytes.
-    return f"exporterIndex({_literal(contents)});\n"
+    return f"exporterIndex({json.dumps(text)});\n".replace("<", "\\u003c")
 
 
 def _places(values: Sequence[Any]) -> dict[Any, int]:
     """Return the distinct values, None left out, each with its place in the order met."""
     distinct = dict.fromkeys(value for value in values if value is not None)
     return {value: place for place, value in enumerate(distinct)}
-
-
-def _literal(contents: dict[str, Any]) -> str:
-    text = json.dumps(contents, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for raw, escaped in (
-        ("\\", "\\\\"),
-        ("'", "\\'"),
-        ("<", "\\u003c"),
-        ("\u2028", "\\u2028"),
-        ("\u2029", "\\u2029"),
-    ):
-        text = text.replace(raw, escaped)
-    return f"'{text}'"
 
 
 def parts(total: int, size: int) -> Sequence[tuple[int, int]]:

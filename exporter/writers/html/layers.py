@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord
+from exporter.records import ChannelRow
 from exporter.render import decode_image
-from exporter.writers.html import text as words
 from exporter.writers.html.index import CHANNELS_A_PAGE, SetIndex, parts, photograph
 from exporter.writers.html.maximised import Picture, by_settings
-from exporter.writers.html.report import Report, layer_file
+from exporter.writers.html.report import Report, layer_file, neighbours
 
 
 def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,34 +30,18 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     ):
         for name in names:
             roles[name].append(role)
-    files = report.layer_files
-    rows = [
-        {
-            "name": layer.name,
-            "type": layer.type,
-            "output": layer.output,
-            "parameters": layer.parameters,
-            "depth": layer.depth,
-            "fired": layer.fired,
-            "page": files.get(layer.name),
-            "roles": roles.pop(layer.name, []),
-        }
-        for layer in plan.layers
-    ]
+    known = {layer.name for layer in plan.layers}
     # Elements of an output (``layer[0]``), later calls (``relu#2``) and parameters are no modules.
-    rows += [
-        {
-            "name": name,
-            "type": types.get(name, "part of a layer"),
-            "output": None,
-            "parameters": None,
-            "depth": 0,
-            "fired": True,
-            "page": files.get(name),
-            "roles": names,
-        }
-        for name, names in roles.items()
+    others: list[dict[str, Any]] = [
+        {"name": name, "type": types.get(name, "part of a layer"), "depth": 0, "fired": True}
+        for name in roles
+        if name not in known
     ]
+    files = report.layer_files
+    rows: list[tuple[Any, str | None, list[str]]] = [
+        (layer, files.get(layer.name), roles[layer.name]) for layer in plan.layers
+    ]
+    rows += [(part, files.get(part["name"]), roles[part["name"]]) for part in others]
     most = Counter(layer.type for layer in plan.layers).most_common(8)
     yield "layers.html", {"table": rows, "types": most}
 
@@ -67,7 +50,7 @@ def kernels(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write the sheets of kernels and yield the page that shows them."""
     sheets = kernel_sheets(report)
     for sheet in sheets:
-        report.write(sheet.src, report.run.kernel_sheet(sheet.record))
+        report.write(sheet["src"], report.run.kernel_sheet(sheet["record"]))
     yield "kernels.html", {"sheets": sheets}
 
 
@@ -81,21 +64,16 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         for channel, other in ((pair.first, pair.second), (pair.second, pair.first)):
             page = layer_file(number, other // CHANNELS_A_PAGE)
             redundant[pair.layer].setdefault(channel, (other, pair.correlation, page))
-    names = list(report.layer_numbers)
+    files = [(file, name) for name, file in report.layer_files.items()]
     for at, (name, number) in enumerate(report.layer_numbers.items()):
-        neighbours = [
-            (rel, layer_file(report.layer_numbers[names[other]]), names[other])
-            for rel, other in (("prev", at - 1), ("next", at + 1))
-            if 0 <= other < len(names)
-        ]
         channels = report.channels.get(name, [])
         pictures = report.pictures.get(name, [])
         shared = {
             "name": name,
             "number": number,
             "record": records.get(name),
-            "neighbours": neighbours,
-            "kernels": [sheet for sheet in sheets if sheet.record.name == name],
+            "neighbours": neighbours(files, at),
+            "kernels": [sheet for sheet in sheets if sheet["record"].name == name],
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
             "redundant": redundant[name],
             "stats": _stats(channels, redundant[name]),
@@ -218,37 +196,18 @@ def _galleries(
     return by_settings(items)
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A picture of kernels, with its file, its size and what its caption says."""
-
-    record: KernelRecord
-    src: str
-    page: str | None
-    width: int
-    height: int
-
-    @property
-    def alt(self) -> str:
-        """What it shows, for readers who do not see it."""
-        return f"Kernels of {self.record.name}, {self.record.shown} of {self.record.total}"
-
-    @property
-    def caption(self) -> str:
-        """Name, type, shape, number and range of the kernels."""
-        record = self.record
-        return (
-            f"{record.name}, {record.type}, {words.shape(record.shape)}: "
-            f"{words.number(record.shown)} of {words.count(record.total, 'kernel')}, weights from "
-            f"{words.figure(record.lo)} to {words.figure(record.hi)}."
-        )
-
-
-def kernel_sheets(report: Report) -> list[Sheet]:
-    """Return the pictures of the kernels that are drawn."""
+def kernel_sheets(report: Report) -> list[dict[str, Any]]:
+    """Return each drawn layer's kernels: record, file, size in pixels and the layer's page."""
     sheets = []
     for number, record in enumerate(report.kernels):
         height, width = decode_image(report.run.kernel_sheet(record)).shape[:2]
-        page = report.layer_files.get(record.name)
-        sheets.append(Sheet(record, f"kernels/{number}.png", page, width, height))
+        sheets.append(
+            {
+                "record": record,
+                "src": f"kernels/{number}.png",
+                "width": width,
+                "height": height,
+                "page": report.layer_files.get(record.name),
+            }
+        )
     return sheets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,16 @@ class Report:
         if isinstance(content, str):
             content = content.encode("utf-8", "backslashreplace")
         path.write_bytes(content)
+
+
+def neighbours(pages: Sequence[tuple[str, str]], at: int) -> list[tuple[str, str, str]]:
+    """Return (``rel``, file, name) of the page before and of the page after one, if any.
+
+    >>> neighbours([("a.html", "a"), ("b.html", "b")], 0)
+    [('next', 'b.html', 'b')]
+    """
+    places = (("prev", at - 1), ("next", at + 1))
+    return [(rel, *pages[place]) for rel, place in places if 0 <= place < len(pages)]
 
 
 def layer_file(number: int, part: int = 0) -> str:

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from markupsafe import Markup
 
@@ -16,50 +16,35 @@ from exporter.writers.html import text as words
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
-class Place(Protocol):
-    """Where a page stands. Templates reach everything outside of their page through it.
-
-    Attributes:
-        single: whether the page is a section of the single file.
-    """
-
-    single: bool
-
-    def link(self, file: str, at: str = "") -> str | None:
-        """Return the address of a page of the report, None where it is not there.
-
-        Args:
-            file: the page, relative to the report.
-            at: what stands after ``#``: an id, or the state of the images page (``name=value``).
-        """
-
-    def id(self, name: str) -> str:
-        """Return an id that no other element of the document has."""
-
-    def source(self, file: str) -> Markup | None:
-        """Return the attribute of an ``img`` that shows a file, None where it is not there."""
-
-
 @dataclass(frozen=True, slots=True)
 class InFolder:
-    """A page that is a file: addresses are relative to it."""
+    """A page that is a file: addresses are relative to it.
+
+    Attributes:
+        file: the page, relative to the report.
+    """
 
     file: str
     single = False
 
     def link(self, file: str, at: str = "") -> str:
-        """Return a relative address."""
+        """Return the address of a page.
+
+        Args:
+            file: the page, relative to the report.
+            at: what stands after ``#``: an id, or the state of the images page (``name=value``).
+        """
         folder = self.file.rpartition("/")[0] + "/"
         beside = folder != "/" and file.startswith(folder)
         address = file.removeprefix(folder) if beside else "../" * self.file.count("/") + file
         return f"{address}#{at}" if at else address
 
     def id(self, name: str) -> str:
-        """Return the name: it is unique in its file."""
+        """Return an id that no other element of the document has."""
         return name
 
     def source(self, file: str) -> Markup:
-        """Return ``src`` with a relative address."""
+        """Return the attribute of an ``img`` that shows a file of the report."""
         return Markup('src="{}"').format(self.link(file))
 
 
@@ -112,6 +97,10 @@ class InOneFile:
         if not self.file.startswith("list/"):
             return name
         return _inline(self.photographs[id], "image/jpeg") + Markup(" ") + name
+
+
+Place = InFolder | InOneFile
+"""Where a page stands: templates reach what is outside of their page through it only."""
 
 
 def anchor(file: str) -> str:
