@@ -32,7 +32,9 @@ ROWS = [
 
 def test_the_rules_and_their_quotas() -> None:
     kept = dict(keep_images(ROWS, 16, 0))
-    assert Counter(kept.values()) == dict.fromkeys((MOST_WRONG, LEAST_SURE, ONE_PER_CLASS, SAMPLE), 4)
+    assert Counter(kept.values()) == dict.fromkeys(
+        (MOST_WRONG, LEAST_SURE, ONE_PER_CLASS, SAMPLE), 4
+    )
     by_rule = {rule: [id for id, one in kept.items() if one == rule] for rule in kept.values()}
     assert by_rule[MOST_WRONG] == ["wrong6", "wrong7", "wrong8", "wrong9"]
     assert by_rule[LEAST_SURE] == ["unsure0", "unsure1", "unsure2", "unsure3"]
