@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,10 +129,15 @@ def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[st
         )
 
 
+FIRST, EVERY = 5.0, 30.0
+"""Seconds until the first line of progress, and between lines, where there is no terminal."""
+
+
 class Bar:
-    """A progress bar with the time left; plain lines where nobody watches."""
+    """A progress bar with the time left; without a terminal, a plain line now and then."""
 
     def __init__(self) -> None:
+        self._next = time.monotonic() + FIRST
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -158,11 +164,26 @@ class Bar:
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(shown(stage), total=total)
+        self._tell()
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar."""
         if self._task is not None:
             self._progress.advance(self._task, steps)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Print where the work is, if nobody sees the bar and the last line is long ago."""
+        if ERR.is_terminal or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + EVERY
+        task = self._progress.tasks[-1]
+        line = marked(task.description)
+        if task.total:
+            line += f": {task.completed:,.0f} of {task.total:,.0f}"
+            left = task.time_remaining
+            line += "" if left is None else f", about {duration(left)} left"
+        ERR.print(line)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -21,7 +21,7 @@ SOURCES = "exporter.sources"
 METRICS = "exporter.metrics"
 ENGINES = "exporter.engines"
 
-RUN_FOLDERS = frozenset({"shards", "summaries", "set", "maximised", "kernels"})
+RUN_FOLDERS = frozenset({"shards", "summaries", "checksums", "set", "maximised", "kernels"})
 """Folders of a run that are no writer's."""
 
 

@@ -30,7 +30,7 @@ from exporter.errors import (
     TargetError,
 )
 from exporter.explain import FUSED, Explainer, choose_or_offer, classifiers_at, fitting_methods
-from exporter.images import ImageSet, open_images
+from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.maximise import Request, parse_request, settle
@@ -82,12 +82,11 @@ def bind(
             stack.enter_context(contextlib.chdir(recipe.folder))
         methods = get_methods(config.maps)
         watch.begin("reading the image set")
-        image_set = open_images(
-            config.images if recipe.source is None else recipe.source,
-            limit=config.limit,
-            workers=config.workers,
-            known=planned.images if planned else (),
-        )
+        where = config.images if recipe.source is None else recipe.source
+        if planned is None:
+            image_set = open_images(where, limit=config.limit, workers=config.workers)
+        else:
+            image_set = reopen_images(where, planned.images, limit=config.limit)
         watch.begin("loading the model")
         resolved = _resolve(config, recipe.module)
         methods, without = fitting_methods(resolved.module, methods)

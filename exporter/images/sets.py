@@ -124,13 +124,7 @@ class ImageSet:
         return np.asarray(to_pixels(contents).any(axis=2))
 
 
-def open_images(
-    where: Any,
-    *,
-    limit: int | None = None,
-    workers: int = 0,
-    known: Sequence[ImageEntry] = (),
-) -> ImageSet:
+def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> ImageSet:
     """Open an image set and hash every image.
 
     Args:
@@ -140,7 +134,6 @@ def open_images(
             sequence of paths, an object with ``__len__`` and ``__getitem__``, or a ``Source``.
         limit: the first so many images, or None for all.
         workers: threads that hash; 0 chooses.
-        known: entries of a plan; their images are not hashed until they are loaded.
 
     Returns:
         The images: a folder's or glob's in natural order, others as given.
@@ -155,13 +148,6 @@ def open_images(
         said = f" ({'; '.join(notes)})" if notes else ""
         raise ImageSetError(f"the image set {shown!r} has no images{said}")
     paths, names = _shown_paths([entry.path for entry in listed])
-    planned = {entry.path: entry for entry in known}
-    listed = [
-        replace(entry, key=planned[path].key, error=planned[path].error)
-        if path in planned and entry.key is None
-        else entry
-        for path, entry in zip(paths, listed, strict=True)
-    ]
     hashed = _hash(source, listed, workers)
     keys = [entry.key or hash_path(path) for path, entry in zip(paths, hashed, strict=True)]
     entries = tuple(
