@@ -47,20 +47,22 @@ def spread(
         As ``values`` in shape and type; 0 (0.5 where zero is) where a map has one value.
     """
     lo, hi, zero = (np.asarray(end, dtype=np.float64) for end in (lo, hi, zero))
-    middle = centred & ~np.asarray(rectify, dtype=bool)
-    reach = np.maximum(zero - lo, hi - zero)
-    first = np.where(rectify, np.maximum(lo, zero), np.where(middle, zero - reach, lo))
-    last = np.where(rectify, np.maximum(hi, zero), np.where(middle, zero + reach, hi))
+    positive = np.asarray(rectify, dtype=bool)
+    first, last = np.where(positive, np.maximum((lo, hi), zero), (lo, hi))
+    flat = np.zeros_like(first)
+    if centred:
+        reach = np.maximum(zero - lo, hi - zero)
+        first, last = np.where(positive, (first, last), (zero - reach, zero + reach))
+        flat = np.where(positive, 0.0, 0.5)
     # The span is taken after halving, so that a map of the largest floats does not overflow.
     half = last / 2 - first / 2
     alive = half > 0
-
-    def each(numbers: NDArray[np.float64]) -> NDArray[np.floating]:
-        return numbers.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
-
-    scaled: NDArray[np.floating] = (values / 2 - each(first / 2)) / each(np.where(alive, half, 1))
+    shape = (-1, *(1,) * (values.ndim - 1))
+    scaled: NDArray[np.floating] = values / 2
+    scaled -= (first / 2).astype(values.dtype).reshape(shape)
+    scaled /= np.where(alive, half, 1).astype(values.dtype).reshape(shape)
     # Where there is no span every value is at the one end, and zero is in the middle.
-    scaled += each(np.where(alive | ~middle, 0.0, 0.5))
+    scaled += np.where(alive, 0, flat).astype(values.dtype).reshape(shape)
     return np.clip(scaled, 0, 1, out=scaled)
 
 

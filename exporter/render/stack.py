@@ -38,11 +38,10 @@ def scale_stored(
     shape = (len(maps), maps[0].height, maps[0].width)
     levels = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
     values = levels.reshape(len(maps), -1).astype(np.float32)
-    zero = []
-    for stored in maps:
-        span = float(stored.hi) - float(stored.lo)
-        # A constant map has the level 0 everywhere: zero lies on the side that its sign says.
-        zero.append(-float(stored.lo) * MAP_LEVELS / span if span > 0 else -np.sign(stored.lo))
+    lo, hi = np.array([(stored.lo, stored.hi) for stored in maps], dtype=np.float64).T
+    # A constant map has the level 0 everywhere: zero lies on the side that its sign says.
+    span = hi - lo
+    zero = np.where(span > 0, -lo * MAP_LEVELS / np.where(span > 0, span, 1), -np.sign(lo))
     scaled = spread(values, values.min(1), values.max(1), zero, rectify, centred=centred)
     return scaled.astype(np.float32, copy=False).reshape(shape)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from exporter.records import MaximisedPicture
 
 
-def channel_name(one: MaximisedPicture) -> str:
+def channel_name(picture: MaximisedPicture) -> str:
     """Return what names the channel within its layer: ``channel 12``, ``281 tabby``."""
-    if one.layer != "output":
-        return f"channel {one.channel}"
-    return f"{one.channel} {one.name}".strip()
+    if picture.layer != "output":
+        return f"channel {picture.channel}"
+    return f"{picture.channel} {picture.name}".strip()
 
 
-def how(one: MaximisedPicture) -> str:
+def how(picture: MaximisedPicture) -> str:
     """Return prior and settings in words."""
-    return f"{'no' if one.prior == 'none' else one.prior} prior, {one.settings}"
+    return f"{'no' if picture.prior == 'none' else picture.prior} prior, {picture.settings}"

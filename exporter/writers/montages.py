@@ -7,16 +7,14 @@ the system removes with the process, however that ends.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from exporter.render import MontageLayout, layout_of
+from exporter.writers.reading import in_order
 
 if TYPE_CHECKING:
     from exporter.records import Row
@@ -61,33 +59,24 @@ def montage_jpeg(run: Run, row: Row, layout: MontageLayout | None = None) -> byt
     key = _key(run)
     # A row read without its maps must not stand for one with them.
     place = (row.id, f"{len(row.maps)}{row.image is not None}")
-    found = _recall(key, place)
-    if found is None:
-        found = own_layout(run).jpeg(row)
-        _keep(key, place, found)
-    return found
+    encoded = _recall(key, place)
+    if encoded is None:
+        encoded = own_layout(run).jpeg(row)
+        _keep(key, place, encoded)
+    return encoded
 
 
 def montage_jpegs(
     run: Run, rows: Iterable[Row], *, threads: int | None = None
 ) -> Iterator[tuple[Row, bytes]]:
-    """Yield each row with its montage, in order, drawn a few at a time in threads.
+    """Return each row with its montage, in order, drawn a few at a time in threads.
 
     Args:
         run: the run the rows are of.
         rows: images with their pictures and maps; read from the calling thread only.
         threads: how many; the machine's processors (at most 8) where None.
     """
-    count = threads or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count, thread_name_prefix="montage") as pool:
-        waiting: deque[tuple[Row, Future[bytes]]] = deque()
-        for row in rows:
-            waiting.append((row, pool.submit(montage_jpeg, run, row)))
-            if len(waiting) > 4 * count:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
+    return in_order(lambda row: montage_jpeg(run, row), rows, threads)
 
 
 def own_layout(run: Run) -> MontageLayout:

@@ -26,10 +26,10 @@ QUALITY = 88
 
 
 class Cards:
-    """Draws the cards of one image after another; its buffers are reused, so one a thread."""
+    """Draws the cards of one image after another; one per thread, as its buffers are reused."""
 
     def __init__(self, plan: Plan, options: TensorBoardOptions) -> None:
-        self._methods: Mapping[str, MethodRecord] = {one.name: one for one in plan.methods}
+        self._methods: Mapping[str, MethodRecord] = {method.name: method for method in plan.methods}
         self._options = options
         self._stack: TileStack | None = None
         self._room = 0
@@ -46,21 +46,21 @@ class Cards:
             view = decode_image(row.image)
         except ImageError:
             return
-        maps = [one for one in row.maps if one.method in self._methods]
+        maps = [stored for stored in row.maps if stored.method in self._methods]
         size = (view.shape[1], view.shape[0])
-        relu = [self._methods[one.method].relu for one in maps]
+        relu = [self._methods[stored.method].relu for stored in maps]
         heats = self._colouring(len(maps), size).colour(maps, relu)
         samples: dict[tuple[str, str], list[bytes]] = {}
         grouped: dict[tuple[str, str], list[StoredMap]] = {}
-        for one, heat in zip(maps, heats, strict=True):
-            spot = (one.method, one.layer)
-            drawn = hatch(size) if "nan" in one.flags else heat
+        for stored, heat in zip(maps, heats, strict=True):
+            spot = (stored.method, stored.layer)
+            drawn = hatch(size) if "nan" in stored.flags else heat
             both = (
                 encode_jpeg(drawn, QUALITY),
                 encode_jpeg(overlay(view, drawn, OPACITY), QUALITY),
             )
             samples.setdefault(spot, [row.image]).extend(both)
-            grouped.setdefault(spot, []).append(one)
+            grouped.setdefault(spot, []).append(stored)
         for spot, pictures in samples.items():
             method, layer = spot
             yield (
@@ -85,7 +85,7 @@ class Cards:
         lines = [
             f"**{links.escape_markdown(method.title)}** at `{links.code(first.layer or 'input')}`, "
             f"{first.width} x {first.height} values: input, then heatmap and overlay",
-            *(f"- {links.escape_markdown(_range(one, row, method))}" for one in maps),
+            *(f"- {links.escape_markdown(_range(stored, row, method))}" for stored in maps),
             "",
             f"`{links.code(method.formula)}`",
             "",
@@ -103,9 +103,11 @@ class Cards:
         return "\n".join([*lines, " · ".join(ends)])
 
 
-def _range(one: StoredMap, row: Row, method: MethodRecord) -> str:
-    text = f"{target_text(one.target, row)}: raw values {one.lo:.4g} … {one.hi:.4g}"
-    low = max(one.lo, 0.0) if method.relu else one.lo
-    high = max(one.hi, 0.0) if method.relu else one.hi
-    text += f", coloured {low:.4g} … {high:.4g}" + (" after ReLU" if method.relu else "")
-    return text + (f" ({one.flags})" if one.flags else "")
+def _range(stored: StoredMap, row: Row, method: MethodRecord) -> str:
+    low = max(stored.lo, 0.0) if method.relu else stored.lo
+    high = max(stored.hi, 0.0) if method.relu else stored.hi
+    return (
+        f"{target_text(stored.target, row)}: raw values {stored.lo:.4g} … {stored.hi:.4g}, "
+        f"coloured {low:.4g} … {high:.4g}{' after ReLU' if method.relu else ''}"
+        f"{f' ({stored.flags})' if stored.flags else ''}"
+    )

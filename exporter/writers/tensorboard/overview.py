@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporter.records import ChannelRow
 from exporter.writers import links
 from exporter.writers.maximised import channel_name, how
+from exporter.writers.reading import set_numbers
 from exporter.writers.tensorboard.events import histogram_value, image_value, scalar_value
 
 if TYPE_CHECKING:
@@ -20,48 +19,44 @@ if TYPE_CHECKING:
 
 _SCORES = {"probability": "probability", "share": "share of the area", "value": "output"}
 
-COLUMNS = ("error", "correct", "loss", "predictions", "maps.list.element.flags")
-
 
 def set_values(run: Run) -> Iterator[Any]:
     """Yield the scalars and histograms of the set and of each recorded layer."""
-    table = run.table(COLUMNS)
-    error = table.column("error")
-    skipped = len(table) - error.null_count
+    numbers = set_numbers(run)
     partial = "" if run.complete else " The run is partial: these are the images so far."
-    yield scalar_value("set/images", len(table) - skipped, description="Images read." + partial)
-    yield scalar_value("set/skipped", skipped, description="Images that could not be read.")
-    correct = table.column("correct").drop_null()
-    if len(correct):
+    yield scalar_value("set/images", numbers.read, description="Images read." + partial)
+    yield scalar_value("set/skipped", numbers.skipped, description="Images that could not be read.")
+    if numbers.judged:
         yield scalar_value(
             "set/accuracy",
-            float(pc.mean(correct).as_py()),
-            description=f"Share of the {len(correct)} images whose label is a class of the model "
+            numbers.correct / numbers.judged,
+            description=f"Share of the {numbers.judged} images whose label is a class of the model "
             f"that the first prediction gets right.{partial}",
         )
-    loss = table.column("loss").drop_null()
-    if len(loss):
+    if numbers.losses.size:
         yield scalar_value(
             "set/mean loss",
-            float(pc.mean(loss).as_py()),
-            description=f"Mean cross-entropy (nats) of {len(loss)} labelled images.{partial}",
+            float(numbers.losses.mean()),
+            description=f"Mean cross-entropy (nats) of {numbers.losses.size} labelled images."
+            f"{partial}",
         )
-    scores = _scores(table)
-    if scores.size:
+    if numbers.scores.size:
         kind = run.plan.model.scores
         what = _SCORES["value" if kind == "probability" and run.plan.model.outputs == 1 else kind]
         yield scalar_value(
             "set/mean confidence",
-            float(scores.mean()),
-            description=f"Mean {what} of the first prediction, {scores.size} images.{partial}",
+            float(numbers.scores.mean()),
+            description=f"Mean {what} of the first prediction, {numbers.scores.size} images."
+            f"{partial}",
         )
         yield histogram_value(
-            "set/confidence", scores, description=f"The {what} of the first prediction."
+            "set/confidence", numbers.scores, description=f"The {what} of the first prediction."
         )
     yield scalar_value(
         "set/flagged maps",
-        _flagged(table),
-        description="Maps that are zero, constant, not a number, or left with nothing by a ReLU.",
+        numbers.flagged,
+        description="Maps that are zero, constant, not a number, or without a positive value "
+        "where a ReLU follows.",
     )
     yield from _layer_values(run.channels())
 
@@ -88,16 +83,17 @@ def kernel_values(run: Run) -> Iterator[Any]:
 
 def maximised_values(run: Run) -> Iterator[Any]:
     """Yield the picture of each maximised channel and class; what it says is the description."""
-    for one in run.maximised():
-        name = f"{links.MAXIMISED}/{one.layer}/{channel_name(one)}"
+    for picture in run.maximised():
+        channel = channel_name(picture)
         yield image_value(
-            links.tag_text(name),
-            [one.picture],
-            (one.width, one.height),
-            title=links.plain(channel_name(one)),
-            description=f"Made from noise to excite {links.escape_markdown(channel_name(one))} of "
-            f"`{links.code(one.layer)}`: mean {one.after:.4g} (of the noise {one.before:.4g}), at "
-            f"most {one.peak:.4g}. {links.escape_markdown(how(one))}.",
+            links.tag_text(f"{links.MAXIMISED}/{picture.layer}/{channel}"),
+            [picture.picture],
+            (picture.width, picture.height),
+            title=links.plain(channel),
+            description=f"Optimised from noise to excite {links.escape_markdown(channel)} of "
+            f"`{links.code(picture.layer)}`: mean {picture.after:.4g} (of the noise "
+            f"{picture.before:.4g}), at most {picture.peak:.4g}. "
+            f"{links.escape_markdown(how(picture))}.",
         )
 
 
@@ -129,22 +125,5 @@ def _layer_values(rows: tuple[ChannelRow, ...]) -> Iterator[Any]:
         yield histogram_value(
             f"mean activation/{name}",
             np.array([row.mean for row in channels]),
-            description="A channel's mean activation over places and images.",
+            description="Mean activation of each channel over positions and images.",
         )
-
-
-def _scores(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-    parts = []
-    for chunk in table.column("predictions").chunks:
-        first = pc.list_flatten(pc.list_slice(chunk, 0, 1))
-        parts.append(pc.struct_field(first, "score").to_numpy(zero_copy_only=False))
-    scores = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
-    return scores[np.isfinite(scores)]
-
-
-def _flagged(table: pa.Table) -> int:
-    count = 0
-    for chunk in table.column("maps").chunks:
-        flags = pc.struct_field(pc.list_flatten(chunk), "flags")
-        count += int(pc.sum(pc.not_equal(flags, "")).as_py() or 0)
-    return count

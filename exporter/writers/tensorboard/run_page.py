@@ -55,8 +55,8 @@ class Shown:
             lines.append(f"{self.images} of {self.total} images are shown; --keep N shows more")
         if self.images and not self.cards:
             lines.append(
-                f"a montage an image instead of a card for each map: {self.card_count:,} cards are "
-                f"more than {self.card_limit:,}"
+                f"one montage per image instead of a card for each map: {self.card_count:,} cards "
+                f"are more than {self.card_limit:,}"
             )
         if self.activations and self.activations < self.images:
             lines.append(f"activations are shown of {self.activations} of these images")

@@ -12,21 +12,18 @@ a card of its own only up to `CARD_LIMIT` cards; the page says how many of how m
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from exporter.errors import RunError
 from exporter.records import Plan, Row, Written
 from exporter.render import activation_sheet, encode_jpeg, targets_of
 from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, own_layout
+from exporter.writers.reading import in_order, kept_rows
 from exporter.writers.tensorboard.cards import Cards
 from exporter.writers.tensorboard.events import EventFile, image_value, text_value
 from exporter.writers.tensorboard.overview import kernel_values, maximised_values, set_values
@@ -45,8 +42,6 @@ Where kept images x methods x layers are more, each image has its montage only.
 ACTIVATION_IMAGES = 16
 """Kept images whose recorded activations are shown, the first of them."""
 
-Made = TypeVar("Made")
-
 
 def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     """Write the event files of a run.
@@ -57,7 +52,7 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
         options: which images are kept, the step and the links.
 
     Returns:
-        What was made: how many of how many images are shown, and what was left out.
+        How many of how many images are shown, and what was left out.
 
     Raises:
         RunError: if the run is damaged.
@@ -80,10 +75,10 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
         shown = _write_images(run, options, open_run, montages, by_method)
         for value in (*set_values(run), *kernel_values(run)):
             whole.add(value)
-        made: EventFile | None = None
+        maximised: EventFile | None = None
         for value in maximised_values(run):
-            made = made or open_run(links.MAXIMISED)
-            made.add(value)
+            maximised = maximised or open_run(links.MAXIMISED)
+            maximised.add(value)
         whole.add(text_value("run/about", run_page(run, options, shown)))
     return Written(
         writer="tensorboard",
@@ -109,9 +104,8 @@ def _write_images(
     by_method: dict[str, EventFile],
 ) -> Shown:
     unread: list[tuple[str, str]] = []
-    absent: list[str] = []
     sheets: list[Row] = []
-    images = 0
+    images = present = 0
     local = threading.local()
 
     def cards_of(row: Row) -> list[tuple[str, bytes]]:
@@ -120,10 +114,11 @@ def _write_images(
         cards: Cards = local.cards
         return [(method, by_method[method].event(value)) for method, value in cards.values(row)]
 
-    rows = _readable(_kept_rows(run, options.kept, absent), unread)
+    rows = _readable(kept_rows(run, options.kept), unread)
     for part in _parts(rows, 64):
         if montages is None:
             break
+        present += len(part)
         size = own_layout(run).size
         for row, encoded in montage_jpegs(run, part):
             montages.add(
@@ -136,7 +131,7 @@ def _write_images(
                 )
             )
             images += 1
-        for _, events in _in_threads(cards_of, part if by_method else ()):
+        for _, events in in_order(cards_of, part if by_method else ()):
             for method, event in events:
                 by_method[method].write(event)
         sheets += [row for row in part if row.activations][: ACTIVATION_IMAGES - len(sheets)]
@@ -151,7 +146,7 @@ def _write_images(
         card_limit=CARD_LIMIT,
         activations=len(sheets),
         unread=tuple(unread),
-        absent=len(absent),
+        absent=len(options.kept) - present,
         complete=run.complete,
     )
 
@@ -173,30 +168,6 @@ def _write_activations(file: EventFile, rows: list[Row], options: TensorBoardOpt
             )
 
 
-def _kept_rows(run: Run, kept: tuple[str, ...], absent: list[str]) -> Iterator[Row]:
-    """Yield the kept images; of a good part of a set by reading it through, else one by one."""
-    chosen = set(kept)
-    # Reading one image costs what reading eight in passing does: its row group is unpacked.
-    if 8 * len(kept) >= len(run.plan.images):
-        present = set()
-        for row in run.rows():
-            present.add(row.id)
-            if row.id in chosen:
-                yield row
-        absent += [id for id in kept if id not in present]
-        return
-    for id in kept:
-        try:
-            row = run.row(id)
-        except RunError:
-            # The shard of a partial run is not there yet; a damaged one must not pass.
-            if run.complete:
-                raise
-            absent.append(id)
-            continue
-        yield row
-
-
 def _readable(rows: Iterable[Row], unread: list[tuple[str, str]]) -> Iterator[Row]:
     for row in rows:
         if row.error is not None or row.image is None:
@@ -215,25 +186,13 @@ def _parts(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield part
 
 
-def _in_threads(make: Callable[[Row], Made], rows: Iterable[Row]) -> Iterator[tuple[Row, Made]]:
-    """Yield what ``make`` gives for each row, in order; OpenCV releases the GIL while it works."""
-    count = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count, thread_name_prefix="cards") as pool:
-        waiting: deque[tuple[Row, Future[Made]]] = deque()
-        for row in rows:
-            waiting.append((row, pool.submit(make, row)))
-            if len(waiting) > 2 * count:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-
-
 def _about(row: Row, options: TensorBoardOptions) -> str:
     parts = []
     if row.label is not None:
         parts.append(f"label **{links.escape_markdown(row.label)}**")
-    parts += [f"{links.escape_markdown(one.name)} {one.score:.3g}" for one in row.predictions[:3]]
+    parts += [
+        f"{links.escape_markdown(said.name)} {said.score:.3g}" for said in row.predictions[:3]
+    ]
     reason = options.kept_reason.get(row.id)
     if reason:
         parts.append(f"shown because: {links.escape_markdown(reason)}")

@@ -16,6 +16,7 @@ import numpy as np
 from exporter.records import ChannelRow, KernelRecord, MaximisedPicture, Row
 from exporter.writers.links import image_link, plain, report_image_link, run_name
 from exporter.writers.maximised import channel_name, how
+from exporter.writers.reading import set_numbers
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -194,19 +195,16 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
 
 def summary_values(run: Run, shown: int) -> dict[str, Any]:
     """Return the run's scalars: images, accuracy in [0, 1], mean confidence; None is left out."""
-    light = run.table(["predictions", "correct", "error"])
-    scores = [row[0]["score"] for row in light.column("predictions").to_pylist() if row]
-    judged = [value for value in light.column("correct").to_pylist() if value is not None]
-    skipped = len(light) - light.column("error").null_count
+    numbers = set_numbers(run)
     values = {
         "images": len(run.plan.images),
-        "read": len(light) - skipped,
-        "skipped": skipped,
+        "read": numbers.read,
+        "skipped": numbers.skipped,
         "shown": shown,
-        "labelled": len(judged),
-        "correct": sum(judged),
-        "accuracy": sum(judged) / len(judged) if judged else None,
-        "mean_confidence": _number(float(np.mean(scores))) if scores else None,
+        "labelled": numbers.judged,
+        "correct": numbers.correct,
+        "accuracy": numbers.correct / numbers.judged if numbers.judged else None,
+        "mean_confidence": float(numbers.scores.mean()) if numbers.scores.size else None,
         "complete": run.complete,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import RunError, WriterError
-from exporter.records import Row, Written
+from exporter.errors import WriterError
+from exporter.records import Written
 from exporter.writers.montages import montage_jpegs
+from exporter.writers.reading import kept_rows
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.listing import write_listing
 from exporter.writers.wandb.process import WORK, environment, run_python
@@ -143,7 +144,8 @@ def _log(folder: Path, job: dict[str, Any]) -> None:
 
 def _image_rows(run: Run, folder: Path, options: WandbOptions) -> list[list[Any]]:
     cells = []
-    for row, montage in montage_jpegs(run, _kept(run, options.kept)):
+    readable = (row for row in kept_rows(run, options.kept) if row.image is not None)
+    for row, montage in montage_jpegs(run, readable):
         assert row.image is not None
         photograph = _picture(folder, "photographs", row.id, row.image)
         drawn = _picture(folder, "montages", row.id, montage)
@@ -159,22 +161,6 @@ def _picture(folder: Path, kind: str, name: str, encoded: bytes) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encoded)
     return file.relative_to(folder).as_posix()
-
-
-def _kept(run: Run, kept: tuple[str, ...]) -> Iterator[Row]:
-    """Yield the kept images that are there and were read, in plan order."""
-    wanted = set(kept)
-    if 4 * len(wanted) >= len(run.plan.images):
-        yield from (row for row in run.rows() if row.id in wanted and row.image is not None)
-        return
-    for id in kept:
-        try:
-            row = run.row(id)
-        except RunError:
-            # Its shard is not there yet: the run is partial, and its summary says so.
-            continue
-        if row.image is not None:
-            yield row
 
 
 def _online(synced: Synced, command: str, shown: int, total: int, notes: Iterable[str]) -> Written:

@@ -1,0 +1,116 @@
+"""What several writers read of a run: its kept images, in threads, and the numbers of the set."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+
+from exporter.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from exporter.records import Row
+    from exporter.store import Run
+
+_T = TypeVar("_T")
+
+
+def kept_rows(run: Run, kept: Iterable[str]) -> Iterator[Row]:
+    """Yield the kept images whose shards are there, in plan order.
+
+    Raises:
+        RunError: if the run is complete and damaged.
+    """
+    chosen = tuple(kept)
+    # Reading one image costs what reading eight in passing does: its row group is unpacked.
+    if 8 * len(chosen) >= len(run.plan.images):
+        wanted = set(chosen)
+        yield from (row for row in run.rows() if row.id in wanted)
+        return
+    for id in chosen:
+        try:
+            row = run.row(id)
+        except RunError:
+            if run.complete:
+                raise
+            continue
+        yield row
+
+
+def in_order(
+    make: Callable[[Row], _T], rows: Iterable[Row], threads: int | None = None
+) -> Iterator[tuple[Row, _T]]:
+    """Yield each row with what ``make`` gives for it, in order, a few at a time in threads.
+
+    OpenCV releases the GIL while it works.
+
+    Args:
+        make: called in several threads.
+        rows: read from the calling thread only.
+        threads: how many; the machine's processors (at most 8) where None.
+    """
+    count = threads or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count, thread_name_prefix="writer") as pool:
+        waiting: deque[tuple[Row, Future[_T]]] = deque()
+        for row in rows:
+            waiting.append((row, pool.submit(make, row)))
+            if len(waiting) > 4 * count:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class SetNumbers:
+    """The numbers of the images so far; also of a partial run, which has no summary yet.
+
+    Attributes:
+        read: images that could be read.
+        skipped: images that could not.
+        judged: images whose label is a class of the model.
+        correct: those of them whose first prediction is right.
+        losses: cross-entropy of each labelled image, in nats.
+        scores: finite score of the first prediction of each image.
+        flagged: maps with a flag.
+    """
+
+    read: int
+    skipped: int
+    judged: int
+    correct: int
+    losses: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    flagged: int
+
+
+def set_numbers(run: Run) -> SetNumbers:
+    """Count and collect the numbers of a run's images."""
+    table = run.table(("error", "correct", "loss", "predictions", "maps.list.element.flags"))
+    skipped = len(table) - table.column("error").null_count
+    correct = table.column("correct").drop_null()
+    scores, flagged = [np.zeros(0)], 0
+    for chunk in table.column("predictions").chunks:
+        first: Any = pc.list_flatten(pc.list_slice(chunk, 0, 1))
+        scores.append(pc.struct_field(first, "score").to_numpy(zero_copy_only=False))
+    for chunk in table.column("maps").chunks:
+        flags: Any = pc.struct_field(pc.list_flatten(chunk), "flags")
+        flagged += int(pc.sum(pc.not_equal(flags, "")).as_py() or 0)
+    all_scores = np.concatenate(scores).astype(np.float64)
+    return SetNumbers(
+        read=len(table) - skipped,
+        skipped=skipped,
+        judged=len(correct),
+        correct=int(pc.sum(correct).as_py() or 0),
+        losses=table.column("loss").drop_null().to_numpy().astype(np.float64),
+        scores=all_scores[np.isfinite(all_scores)],
+        flagged=flagged,
+    )
