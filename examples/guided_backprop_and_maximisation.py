@@ -30,7 +30,7 @@ from torch import Tensor
 from exporter import compute_maps
 from exporter.capture import capture, guest, relu_rule
 from exporter.demo import photographs
-from exporter.maximise import Recipe, maximise
+from exporter.maximise import AscentSettings, maximise
 from exporter.models import ResolvedModel
 from exporter.render import heatmap
 
@@ -91,8 +91,8 @@ def excite(
     model, steps = resolved.module, resolved.record.preprocessing
     how = {"view": steps.size, "mean": steps.mean, "std": steps.std}
     # A net of random weights answers to nothing that survives a shift or a zoom.
-    recipe = Recipe() if trained else Recipe(steps=16, jitter=0, zoom=0)
-    made = maximise(model, layer, channels, recipe=recipe, **how)
+    settings = AscentSettings() if trained else AscentSettings(steps=16, jitter=0, zoom=0)
+    made = maximise(model, layer, channels, settings=settings, **how)
     least = torch.from_numpy(made.before)
     if trained:
         names = sorted(path.stem for path in photographs().glob("*.jpg"))

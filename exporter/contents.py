@@ -41,7 +41,7 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
         parts = shard_parts(rows, channels, scope, masks)
         if job.plan.recorded:
             parts = {"": channel_table(channels), **parts}
-        if job.faithfulness:
+        if job.metrics:
             measured = [scores for batch in batches for scores in batch.faithfulness]
             parts[FAITHFULNESS] = faithfulness_table(measured)
         folder.write_shard(index, rows, parts)
@@ -95,7 +95,7 @@ def _maximise(
     if not predicted and any(asked.strongest and asked.layer == OUTPUT for asked in job.maximised):
         watch.say("no class is predicted here, so none of the strongest of the output is maximised")
     missing = folder.missing_maximised(len(groups))
-    maximise_groups(job, groups, missing, folder.write_maximised, watch)
+    maximise_groups(job.make_pictures, groups, missing, folder.write_maximised, watch)
     return time.perf_counter() - begun
 
 

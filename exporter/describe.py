@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from exporter.engines import Job
-from exporter.engines.rows import compute, load
 from exporter.errors import LayerError
+from exporter.explain import compute, load
 from exporter.layers import choose_layers, count_layers, layer_table, run_trial
 from exporter.maximise import estimate_maximised
 from exporter.models import resolve
@@ -63,7 +63,7 @@ def estimate(job: Job) -> Estimate:
         batch=len(entries),
         seconds=seconds * share,
         store_bytes=int(size * share),
-        maximise_seconds=estimate_maximised(job),
+        maximise_seconds=estimate_maximised(job.make_pictures, job.maximised),
     )
 
 

@@ -20,7 +20,6 @@ from exporter.config import RunConfig
 from exporter.doors import load_function
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.engines.rows import inputs
 from exporter.errors import (
     ConfigError,
     ImageError,
@@ -29,7 +28,15 @@ from exporter.errors import (
     RunError,
     TargetError,
 )
-from exporter.explain import FUSED, Explainer, choose_or_offer, classifiers_at, fitting_methods
+from exporter.explain import (
+    FUSED,
+    Explainer,
+    choose_or_offer,
+    classifiers_at,
+    fitting_methods,
+    inputs,
+)
+from exporter.faithfulness import load_metrics
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
@@ -138,6 +145,7 @@ def _settle(
     example = lay(_first_readable(image_set, preprocessing))
     reshape = load_function(config.reshape) if config.reshape else None
     requests = [parse_request(text, config.seed) for text in config.maximise]
+    metrics = load_metrics() if config.faithfulness else ()
     trial = run_trial(
         model,
         example,
@@ -211,6 +219,7 @@ def _settle(
                 "dtype": str(example.dtype).removeprefix("torch."),
                 "memory format": "channels last" if channels_last else "contiguous",
                 **target.execution,
+                **({"metrics": ", ".join(m.name for m in metrics)} if metrics else {}),
             },
             before=resolved.notes,
             after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
@@ -224,6 +233,7 @@ def _settle(
         workers=config.workers or default_workers(device),
         masks=target.scorer.takes_masks,
         dtype=dtype,
+        metrics=metrics,
         maximised=maximised,
         reshape=reshape,
     )

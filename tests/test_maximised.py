@@ -203,7 +203,7 @@ def test_the_estimate_counts_every_picture_and_every_step(
     with bind(Recipe(config)) as job:
         monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
         # Each request takes a second: that of 4 of 40 steps for 8 of 12 channels, and of all.
-        assert estimate_maximised(job) == 10 * 12 / 8 + 1
+        assert estimate_maximised(job.make_pictures, job.maximised) == 10 * 12 / 8 + 1
     assert not (work / "run").exists()
 
 

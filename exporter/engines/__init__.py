@@ -6,7 +6,7 @@ from exporter.engines.engine import Engine, Store, find_engine
 from exporter.engines.job import Job
 from exporter.engines.local import compute_shard
 from exporter.engines.recipe import Recipe
-from exporter.engines.rows import Computed
+from exporter.explain import Computed
 
 __all__ = [
     "Computed",

@@ -8,8 +8,8 @@ from typing import Protocol
 from exporter import doors
 from exporter.engines import local
 from exporter.engines.job import Job
-from exporter.engines.rows import Computed
 from exporter.errors import ConfigError, choices
+from exporter.explain import Computed
 from exporter.watch import Watch
 
 Store = Callable[[int, list[Computed]], None]

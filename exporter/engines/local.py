@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,7 @@ from torch import nn
 
 from exporter.capture import guest
 from exporter.engines.job import Job
-from exporter.engines.rows import Computed, Loaded, compute, inputs, load
-from exporter.explain import Explainer
+from exporter.explain import Computed, Explainer, Loaded, compute, launch, load, rows
 from exporter.records import ImageEntry
 from exporter.watch import Watch
 
@@ -57,7 +57,7 @@ def run(
         if job.device.type == "cpu":
             _on_cpu(job, batches, storing)
         else:
-            _in_turn(job, batches, storing, job.explainer(job.module))
+            _overlapped(job, batches, storing, job.explainer(job.module))
 
 
 def compute_shard(job: Job, shard: int) -> list[Computed]:
@@ -165,6 +165,24 @@ def _in_turn(job: Job, batches: Sequence[_Batch], storing: _Storing, explainer: 
         storing.take(batch, compute(job, explainer, loaded))
 
 
+def _overlapped(
+    job: Job, batches: Sequence[_Batch], storing: _Storing, explainer: Explainer
+) -> None:
+    """Launch a batch while a thread makes the rows of the one before: the device stays busy."""
+    if job.metrics:  # they run the model themselves
+        _in_turn(job, batches, storing, explainer)
+        return
+    ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
+        for batch, loaded in _loaded(job, batches):
+            ahead.append((batch, pool.submit(rows, job, launch(job, explainer, loaded))))
+            if len(ahead) > 1:
+                first, future = ahead.popleft()
+                storing.take(first, future.result())
+        for first, future in ahead:
+            storing.take(first, future.result())
+
+
 def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loaded]]:
     """Yield batches with their images; with workers, at most four batches ahead of the model."""
     if job.workers == 0:
@@ -196,6 +214,8 @@ class _Replicas:
 
     def __init__(self, job: Job, copies: Sequence[nn.Module]) -> None:
         self._job = job
+        self._copies = copies
+        self._held = ExitStack()
         self._threads = torch.get_num_threads()
         self._explainers = [job.explainer(module) for module in copies]
         self._free = deque(self._explainers)
@@ -208,10 +228,13 @@ class _Replicas:
         )
 
     def __enter__(self) -> _Replicas:
+        for module in self._copies:
+            self._held.enter_context(guest(module))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._held.close()
         torch.set_num_threads(self._threads)
 
     def run(self, batches: Sequence[_Batch], storing: _Storing) -> None:
@@ -251,12 +274,11 @@ def _keeps_state(job: Job, batches: Sequence[_Batch]) -> bool:
 
     One more forward on the first image that can be read tells it; without one, it is taken to.
     """
-    steps = job.plan.model.preprocessing
     seen = (one for batch in batches for one in load(job, batch.entries[:1]).prepared if one)
     prepared = next(seen, None)
     if prepared is None:
         return True
-    example = inputs([prepared], steps, job.device, job.channels_last, job.dtype)
+    example = job.inputs([prepared])
     with guest(job.module), torch.no_grad():
         random = torch.get_rng_state()
         versions = [buffer._version for buffer in job.module.buffers()]

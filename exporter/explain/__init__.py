@@ -8,19 +8,28 @@ from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.planner import Pass, plan_passes
+from exporter.explain.rows import BatchWork, Computed, Loaded, compute, inputs, launch, load, rows
 
 __all__ = [
     "FUSED",
+    "BatchWork",
+    "Computed",
     "DeviceBatch",
     "Explainer",
     "HostActivation",
     "HostBatch",
     "HostChannels",
     "HostMap",
+    "Loaded",
     "Pass",
     "choose_or_offer",
     "classifiers_at",
+    "compute",
     "compute_maps",
     "fitting_methods",
+    "inputs",
+    "launch",
+    "load",
     "plan_passes",
+    "rows",
 ]

@@ -13,9 +13,9 @@ from exporter.capture import Captured, capture, channel_statistics, guest, stron
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
 from exporter.explain.layers import classifiers_at, maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner, stored_pixels
-from exporter.explain.planes import Planes
 from exporter.explain.planner import Pass, plan_passes
 from exporter.layers import Layout, Reshape, run_trial
+from exporter.layers.planes import Planes
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
 

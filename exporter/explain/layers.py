@@ -10,8 +10,8 @@ from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse
 from exporter.explain.passes import LayerMaps, Passes, in_map_type
-from exporter.explain.planes import Planes
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
+from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.targets import Scorer
 

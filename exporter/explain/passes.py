@@ -13,7 +13,7 @@ from torch.nn import functional
 from exporter.capture import Captured, follows_alone, run_from
 from exporter.errors import MapError
 from exporter.explain.attending import AttentionRunner
-from exporter.explain.planes import Planes
+from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, Method, PassContext
 
 LayerMaps = dict[str, tuple[Tensor, ...]]

@@ -1,8 +1,8 @@
 """Noisy linear imputation: removed pixels from their neighbours, so that a hole cannot be seen.
 
 Each removed pixel is the weighted mean of its eight neighbours (1/6 beside, 1/12 across a corner;
-fewer at the border), known or removed: one sparse linear system a channel, solved for all variants
-of an image by conjugate gradients on the device (Rong et al., A Consistent and Efficient
+fewer at the border), known or removed: one sparse linear system per channel, solved for all
+variants of an image by conjugate gradients on the device (Rong et al., A Consistent and Efficient
 Evaluation Strategy for Attribution Methods, ICML 2022).
 """
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exporter.memory import in_halves
+
 NOISE: Final = 0.01
 """Standard deviation of what is added to an imputed pixel, in the model's normalised input."""
 
@@ -21,14 +23,14 @@ TOLERANCE: Final = 1e-4
 """Norm of what is left of a system, as a share of its right side's, at which it is solved."""
 
 _MOST_STEPS = 2000
-_STEPS_A_LOOK = 20  # a look at the residual waits for the device
+_STEPS_PER_LOOK = 20  # a look at the residual waits for the device
 
 
 def impute(image: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
     """Fill removed pixels in.
 
     Args:
-        image: (C, H, W).
+        image: (C, H, W), float32 or float64: sums over an image overflow in half precision.
         removed: bool (V, H, W), True where a variant lacks a pixel; one pixel at least is left.
         noise: (C, H, W), added to the pixels that are filled in.
 
@@ -36,9 +38,14 @@ def impute(image: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
         The variants, (V, C, H, W).
     """
     holes = removed[:, None].to(image.dtype)
-    # One variant stays in a processor's cache; a GPU is only busy with several.
-    parts = torch.split(holes, 1 if image.device.type == "cpu" else len(holes))
-    return torch.cat([_solve(image * (1 - hole), hole) + hole * noise for hole in parts])
+
+    def filled(some: slice) -> Tensor:
+        hole = holes[some]
+        return _solve(image * (1 - hole), hole) + hole * noise
+
+    if image.device.type == "cpu":  # One variant stays in a processor's cache.
+        return torch.cat([filled(slice(v, v + 1)) for v in range(len(holes))])
+    return torch.cat(in_halves(filled, len(holes)))
 
 
 def _solve(kept: Tensor, hole: Tensor) -> Tensor:
@@ -51,7 +58,7 @@ def _solve(kept: Tensor, hole: Tensor) -> Tensor:
     energy = _dot(rest, direction)
     enough = TOLERANCE**2 * _dot(wanted, wanted)
     for step in range(_MOST_STEPS):
-        if step % _STEPS_A_LOOK == 0 and bool((_dot(rest, rest) <= enough).all()):
+        if step % _STEPS_PER_LOOK == 0 and bool((_dot(rest, rest) <= enough).all()):
             break
         pushed = hole * (degree * direction - _around(direction))
         length = _ratio(energy, _dot(direction, pushed))

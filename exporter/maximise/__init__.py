@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from exporter.maximise.ascent import TOGETHER, Maximised, Recipe, maximise
-from exporter.maximise.groups import describe_wanted, estimate_maximised, maximise_groups
-from exporter.maximise.requests import Group, Request, Wanted, choose, parse_request, settle
+from exporter.maximise.ascent import TOGETHER, AscentSettings, Maximised, maximise
+from exporter.maximise.groups import (
+    describe_wanted,
+    estimate_maximised,
+    make_pictures,
+    maximise_groups,
+)
+from exporter.maximise.objectives import Group, Request, Wanted, choose, parse_request, settle
 
 __all__ = [
     "TOGETHER",
+    "AscentSettings",
     "Group",
     "Maximised",
-    "Recipe",
     "Request",
     "Wanted",
     "choose",
     "describe_wanted",
     "estimate_maximised",
+    "make_pictures",
     "maximise",
     "maximise_groups",
     "parse_request",

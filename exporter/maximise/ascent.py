@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from exporter.capture import guest, relu_rule
 from exporter.errors import ConfigError, LayerError, choices
 from exporter.layers.layout import Reshape
-from exporter.maximise.canvas import PRIORS, Canvas, Size
-from exporter.maximise.listener import Listener
+from exporter.maximise.parametrisation import PRIORS, Parametrisation, Size
+from exporter.maximise.recorder import ActivationRecorder
+from exporter.memory import in_halves
 
 TOGETHER = 8
 """Most pictures that are made at the same time, and that are stored in one file."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AscentSettings:
     """How pictures are made.
 
     Attributes:
-        prior: ``fourier``, ``total-variation`` or ``none``, see `exporter.maximise.canvas.Canvas`.
+        prior: ``fourier``, ``total-variation`` or ``none`` (see `Parametrisation`).
         steps: steps of Adam.
         size: rows and columns in pixels; None takes those of the model's view.
         jitter: most pixels a picture is shifted by before a step, around its edges; None shifts by
@@ -63,9 +64,9 @@ class Maximised:
         layer: the layer, or ``output``.
         channels: the channels or classes, K of them.
         pictures: uint8 (K, H, W, C), RGB for three channels.
-        before: float64 (K,), the channel's mean over its places, of the noise it began with.
+        before: float64 (K,), the channel's mean over its positions, of the noise it began with.
         after: float64 (K,), the same of the picture.
-        peak: float64 (K,), the channel's largest place, of the picture.
+        peak: float64 (K,), the channel's largest value, of the picture.
     """
 
     layer: str
@@ -81,7 +82,7 @@ def maximise(
     layer: str,
     channels: Sequence[int],
     *,
-    recipe: Recipe | None = None,
+    settings: AscentSettings | None = None,
     together: int = TOGETHER,
     view: tuple[int, int] = (224, 224),
     mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -89,29 +90,29 @@ def maximise(
     output: str | None = None,
     reshape: Reshape | None = None,
 ) -> Maximised:
-    """Make a picture for each channel that maximises its mean activation over the layer's places.
+    """Make a picture for each channel that maximises its mean activation over its positions.
 
-    What is learnt, and how it is kept from being noise, is the prior's: see `Canvas`. Before each
-    step the picture is shifted and zoomed at random, so that no detail counts which only one place
-    of the model's grid sees. A step goes up the gradient of the activation at the picture, divided
-    by its own root mean square (a model whose activations are a thousandth as large gives the same
-    pictures), less that of the prior's cost. While a channel says nothing at all and no gradient
-    reaches its picture, closed ReLUs let positive gradients through (the deconvnet rule), so that a
-    channel is found that noise leaves silent. Source: Olah, Mordvintsev, Schubert: Feature
-    Visualization, Distill 2017.
+    What is learnt, and how it is kept from being noise, is the prior's: see `Parametrisation`.
+    Before each step the picture is shifted and zoomed at random, so that no detail counts which
+    only one position of the model's grid sees. A step goes up the gradient of the activation at the
+    picture, divided by its own root mean square (a model whose activations are a thousandth as
+    large gives the same pictures), less that of the prior's cost. While a channel says nothing at
+    all and no gradient reaches its picture, closed ReLUs let positive gradients through (the
+    deconvnet rule), so that a channel is found that noise leaves silent. Source: Olah, Mordvintsev,
+    Schubert: Feature Visualization, Distill 2017.
 
     Every channel's picture is made by itself, whichever others are made with it, up to the rounding
-    of a batch. On one machine the same channels and recipe give the same bytes on the CPU.
+    of a batch. On one machine the same channels and settings give the same bytes on the CPU.
 
     Args:
         module: the model, on its device; it is left as it was.
-        layer: a layer with planes of channels, or with a row of values an image; ``output`` is the
+        layer: a layer with planes of channels, or with a row of values per image; ``output`` is the
             model's own output, and its channels are classes.
         channels: numbers of channels or classes.
-        recipe: how; None is the usual.
+        settings: how; None takes the defaults.
         together: most pictures that are made at the same time.
-        view: rows and columns of the pictures where the recipe has no size.
-        mean: a value a channel of the input, in [0, 1] units, that the model's input is less.
+        view: rows and columns of the pictures where the settings have no size.
+        mean: of each channel of the input, in [0, 1] units, which is subtracted from it.
         std: what it is then divided by.
         output: path of the logits inside the model's output, for ``output``.
         reshape: from the layer's output to (N, C, H, W), where its shape does not tell.
@@ -122,49 +123,53 @@ def maximise(
     Raises:
         LayerError: if the layer is unknown or never runs, has no channels, or not these.
     """
-    recipe = recipe or Recipe()
+    settings = settings or AscentSettings()
     channels = [int(channel) for channel in channels]
     if not channels or together < 1:
         raise LayerError(
             f"{len(channels)} channels of {layer!r}, {together} at a time, are no pictures; name "
             "at least one channel, and make at least one at a time"
         )
-    height, width = (recipe.size, recipe.size) if recipe.size else view
-    parts = []
+    height, width = (settings.size, settings.size) if settings.size else view
     with guest(module):
-        maker = _Maker(
-            Listener(module, layer, output=output, reshape=reshape),
-            recipe,
+        ascent = _Ascent(
+            ActivationRecorder(module, layer, output=output, reshape=reshape),
+            settings,
             Size(len(mean), height, width),
             _like(module),
             (mean, std),
         )
-        for start in range(0, len(channels), together):
-            parts.append(maker.make(channels[start : start + together]))
+        parts = [
+            part
+            for start in range(0, len(channels), together)
+            for part in in_halves(
+                lambda some: ascent.run(channels[some]), min(together, len(channels) - start), start
+            )
+        ]
     pictures, before, after, peak = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Maximised(layer, tuple(channels), pictures, before, after, peak)
 
 
 def _like(module: nn.Module) -> Tensor:
     """Return an empty tensor of the type and on the device of the model's inputs."""
-    found = (one for one in module.parameters() if one.is_floating_point())
-    parameter = next(found, torch.empty(0))
+    floating = (p for p in module.parameters() if p.is_floating_point())
+    parameter = next(floating, torch.empty(0))
     return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
 
 
-class _Maker:
+class _Ascent:
     """Makes a few pictures together."""
 
     def __init__(
         self,
-        listener: Listener,
-        recipe: Recipe,
+        recorder: ActivationRecorder,
+        settings: AscentSettings,
         size: Size,
         like: Tensor,
         normalising: tuple[Sequence[float], Sequence[float]],
     ) -> None:
-        self._listener = listener
-        self._recipe = recipe
+        self._recorder = recorder
+        self._settings = settings
         self._size = size
         self._like = like
         # Half precision has too few digits for small steps, and no Fourier transform.
@@ -173,30 +178,33 @@ class _Maker:
         self._mean = torch.tensor(mean).to(self._fine)[:, None, None]
         self._std = torch.tensor(std).to(self._fine)[:, None, None]
 
-    def make(self, channels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def run(self, channels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return pictures uint8 (K, H, W, C), and before, after and peak (K,), on the host."""
-        recipe = self._recipe
-        seeds = [(recipe.seed * 1_000_003 + channel) % 2**63 for channel in channels]
-        canvas = Canvas(recipe.prior, self._size, seeds, self._fine, weight=recipe.weight)
-        optimiser = torch.optim.Adam([canvas.numbers], lr=recipe.rate)
+        settings = self._settings
+        seeds = [(settings.seed * 1_000_003 + channel) % 2**63 for channel in channels]
+        parametrisation = Parametrisation(
+            settings.prior, self._size, seeds, self._fine, weight=settings.weight
+        )
+        optimiser = torch.optim.Adam([parametrisation.parameters], lr=settings.rate)
         with torch.no_grad():
-            noise = canvas.pictures()
-        self._listener.check(channels, self._listener.channels(self._normalised(noise[:1])))
+            noise = parametrisation.pictures()
+        self._recorder.check(channels, self._recorder.channels(self._normalised(noise[:1])))
         with torch.no_grad():
             before = self._says(noise, channels).mean(1)
-        draw = torch.Generator().manual_seed(recipe.seed)
-        for _ in range(recipe.steps):
-            pictures = canvas.pictures()
-            gain = self._uphill(pictures.detach(), channels, draw)
-            uphill = gain - canvas.cost(pictures.detach())
-            (slope,) = torch.autograd.grad(pictures, [canvas.numbers], [uphill])
-            canvas.numbers.grad = -slope
+        draw = torch.Generator().manual_seed(settings.seed)
+        for _ in range(settings.steps):
+            pictures = parametrisation.pictures()
+            ascent = self._gradient(pictures.detach(), channels, draw)
+            ascent = ascent - parametrisation.cost(pictures.detach())
+            (gradient,) = torch.autograd.grad(pictures, [parametrisation.parameters], [ascent])
+            parametrisation.parameters.grad = -gradient
             optimiser.step()
         with torch.no_grad():
-            shown = (canvas.pictures() * 255).round()
+            shown = (parametrisation.pictures() * 255).round()
             said = self._says(shown / 255, channels)
         pixels = shown.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        before, after, peak = (one.double().cpu() for one in (before, said.mean(1), said.amax(1)))
+        # float64 on the host: not every device has it.
+        before, after, peak = (v.cpu().double() for v in (before, said.mean(1), said.amax(1)))
         return pixels.cpu(), before, after, peak
 
     def _normalised(self, pictures: Tensor) -> Tensor:
@@ -204,37 +212,36 @@ class _Maker:
 
     def _says(self, pictures: Tensor, channels: Sequence[int]) -> Tensor:
         """Return what picture k's own channel says at each place, (K, P)."""
-        values = self._listener.values(self._normalised(pictures))
+        values = self._recorder.values(self._normalised(pictures))
         own = [row[channel] for row, channel in zip(values, channels, strict=True)]
         return torch.stack(own).to(self._fine.dtype)
 
-    def _uphill(self, pictures: Tensor, channels: Sequence[int], draw: torch.Generator) -> Tensor:
+    def _gradient(self, pictures: Tensor, channels: Sequence[int], draw: torch.Generator) -> Tensor:
         """Return the gradient at each picture, its root mean square 1; 0 where there is none."""
-        moves = _moves(self._size, self._recipe, draw)
-        rows, columns = (move.to(self._fine) for move in moves)
+        moves = _moves(self._size, self._settings, draw)
+        rows, columns = (move.to(self._fine.dtype).to(self._fine.device) for move in moves)
         free = pictures.requires_grad_()
 
         def gradient() -> tuple[Tensor, Tensor]:
-            said = self._says(rows @ free @ columns.T, channels).mean(1)
-            (found,) = torch.autograd.grad(said.sum(), [free])
-            return found, said.detach()
+            values = self._says(rows @ free @ columns.T, channels).mean(1)
+            return torch.autograd.grad(values.sum(), [free])[0], values.detach()
 
-        uphill, said = gradient()
+        ascent, said = gradient()
         # Not where it is loud: a ReLU6 that is at 6 everywhere has no gradient either.
-        silent = ((uphill == 0).flatten(1).all(1) & (said <= 0))[:, None, None, None]
+        silent = ((ascent == 0).flatten(1).all(1) & (said <= 0))[:, None, None, None]
         if silent.any():
             with relu_rule("deconvnet"):
-                uphill = torch.where(silent, gradient()[0], uphill)
-        size = uphill.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        return torch.where(size > 0, uphill / size, 0.0).nan_to_num(0.0, 0.0, 0.0)
+                ascent = torch.where(silent, gradient()[0], ascent)
+        size = ascent.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return torch.where(size > 0, ascent / size, 0.0).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _moves(size: Size, recipe: Recipe, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def _moves(size: Size, settings: AscentSettings, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return what a picture's rows and columns are multiplied with to shift and zoom it."""
-    zoom = 1 + recipe.zoom * (2 * torch.rand((), generator=draw, dtype=torch.float64).item() - 1)
+    zoom = 1 + settings.zoom * (2 * torch.rand((), generator=draw, dtype=torch.float64).item() - 1)
 
     def move(side: int) -> Tensor:
-        most = side // 2 if recipe.jitter is None else recipe.jitter
+        most = side // 2 if settings.jitter is None else settings.jitter
         shift = int(torch.randint(-most, most + 1, (), generator=draw))
         return _resampling(side, zoom, shift)
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from exporter.maximise.ascent import TOGETHER, Recipe, maximise
-from exporter.maximise.requests import Group, Wanted
-from exporter.records import OUTPUT, MaximisedPicture
+import torch
+from torch import nn
+
+from exporter.errors import ModelError, one_line
+from exporter.layers.layout import Reshape
+from exporter.maximise.ascent import TOGETHER, AscentSettings, maximise
+from exporter.maximise.objectives import Group, Wanted
+from exporter.records import OUTPUT, MaximisedPicture, ModelRecord
 from exporter.render import encode_png
 from exporter.watch import Watch
-
-if TYPE_CHECKING:
-    from exporter.engines.job import Job
 
 _TRIED_STEPS = 4
 """Steps that are made to say how long all would take."""
 
 
+Make = Callable[[Group], list[MaximisedPicture]]
+"""Makes the pictures of one group: `make_pictures` with everything but the group."""
+
+
 def maximise_groups(
-    job: Job,
+    make: Make,
     groups: Sequence[Group],
     missing: Sequence[int],
     write: Callable[[int, list[MaximisedPicture]], None],
@@ -30,7 +35,7 @@ def maximise_groups(
     """Make the pictures of the groups that are missing and hand each group, whole, to ``write``.
 
     Args:
-        job: the work.
+        make: makes the pictures of one group.
         groups: channels whose pictures are stored together.
         missing: numbers of the groups to make.
         write: stores one group.
@@ -38,82 +43,114 @@ def maximise_groups(
     """
     watch.begin("maximising channels", sum(len(groups[index].channels) for index in missing))
     for index in missing:
-        write(index, _pictures(job, groups[index]))
+        write(index, make(groups[index]))
         watch.advance(len(groups[index].channels))
 
 
-def estimate_maximised(job: Job) -> float:
+def estimate_maximised(make: Make, wanted: Sequence[Wanted]) -> float:
     """Return the seconds that all pictures asked for would take, from a few steps of each request.
 
     Which channels are the strongest is not known before the pass; the first ones are timed.
     """
     seconds = 0.0
-    for wanted in dict.fromkeys(job.maximised):
-        count = wanted.strongest or len(wanted.channels)
-        tried = (wanted.channels or tuple(range(count)))[: min(job.batch_size, TOGETHER)]
-        recipe = replace(wanted.recipe, steps=min(_TRIED_STEPS, wanted.recipe.steps))
+    for objective in dict.fromkeys(wanted):
+        count = objective.strongest or len(objective.channels)
+        tried = (objective.channels or tuple(range(count)))[:TOGETHER]
+        steps = min(_TRIED_STEPS, objective.settings.steps)
         start = time.perf_counter()
-        _pictures(job, Group(wanted.layer, tried, recipe))
+        make(Group(objective.layer, tried, replace(objective.settings, steps=steps)))
         taken = time.perf_counter() - start
-        seconds += taken * wanted.recipe.steps / recipe.steps * count / len(tried)
+        seconds += taken * objective.settings.steps / steps * count / len(tried)
     return seconds
 
 
-def _pictures(job: Job, group: Group) -> list[MaximisedPicture]:
-    preprocessing, classes = job.plan.model.preprocessing, job.plan.model.classes
-    made = maximise(
-        job.module,
-        group.layer,
-        group.channels,
-        recipe=group.recipe,
-        together=min(job.batch_size, TOGETHER),
-        view=preprocessing.size,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        output=job.output,
-        reshape=job.reshape,
-    )
-    height, width = made.pictures.shape[1:3]
+def make_pictures(
+    module: nn.Module,
+    model: ModelRecord,
+    group: Group,
+    *,
+    together: int = TOGETHER,
+    output: str | None = None,
+    reshape: Reshape | None = None,
+) -> list[MaximisedPicture]:
+    """Make the pictures of one group, as they are stored.
+
+    Args:
+        module: the model.
+        model: what is known of it.
+        group: the channels, and how their pictures are made.
+        together: most pictures that are made at the same time.
+        output: path of the logits inside the model's output.
+        reshape: from the layer's output to (N, C, H, W).
+
+    Raises:
+        ModelError: if the model fails on the pictures.
+    """
+    preprocessing, classes = model.preprocessing, model.classes
+    try:
+        maximised = maximise(
+            module,
+            group.layer,
+            group.channels,
+            settings=group.settings,
+            together=min(together, TOGETHER),
+            view=preprocessing.size,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            output=output,
+            reshape=reshape,
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"not even one picture for {group.layer!r} fits into the device's memory; give a "
+            "smaller size to --maximise, or take another device"
+        ) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model failed on the pictures made for {group.layer!r}: {one_line(error)}; mend "
+            "it and go on with --resume"
+        ) from error
+    height, width = maximised.pictures.shape[1:3]
     return [
         MaximisedPicture(
             layer=group.layer,
             channel=channel,
             name=classes[channel] if group.layer == OUTPUT and channel < len(classes) else "",
-            before=float(made.before[place]),
-            after=float(made.after[place]),
-            peak=float(made.peak[place]),
-            prior=group.recipe.prior,
-            settings=describe(group.recipe),
+            before=float(maximised.before[n]),
+            after=float(maximised.after[n]),
+            peak=float(maximised.peak[n]),
+            prior=group.settings.prior,
+            settings=describe(group.settings),
             height=height,
             width=width,
-            picture=encode_png(made.pictures[place]),
+            picture=encode_png(maximised.pictures[n]),
         )
-        for place, channel in enumerate(group.channels)
+        for n, channel in enumerate(group.channels)
     ]
 
 
 def describe_wanted(wanted: Wanted) -> str:
     """Say what is wanted of one layer.
 
-    >>> describe_wanted(Wanted("layer4", (), 8, Recipe()))
+    >>> describe_wanted(Wanted("layer4", (), 8, AscentSettings()))
     'layer4: 8 strongest channels, fourier prior, 128 steps of 0.05, shifted anywhere, zoomed up \
 to 15 %, seed 0'
     """
     count = wanted.strongest or len(wanted.channels)
     channels = f"{count}{' strongest' if wanted.strongest else ''} channel{'s' * (count != 1)}"
-    prior = "no" if wanted.recipe.prior == "none" else wanted.recipe.prior
-    return f"{wanted.layer}: {channels}, {prior} prior, {describe(wanted.recipe)}"
+    prior = "no" if wanted.settings.prior == "none" else wanted.settings.prior
+    return f"{wanted.layer}: {channels}, {prior} prior, {describe(wanted.settings)}"
 
 
-def describe(recipe: Recipe) -> str:
+def describe(settings: AscentSettings) -> str:
     """Say how pictures are made, besides their prior.
 
-    >>> describe(Recipe())
+    >>> describe(AscentSettings())
     '128 steps of 0.05, shifted anywhere, zoomed up to 15 %, seed 0'
     """
-    shift = "anywhere" if recipe.jitter is None else f"up to {recipe.jitter} pixels"
-    parts = [f"{recipe.steps} steps of {recipe.rate:g}", f"shifted {shift}"]
-    parts.append(f"zoomed up to {100 * recipe.zoom:g} %")
-    if recipe.prior == "total-variation":
-        parts.append(f"weight {recipe.weight:g}")
-    return ", ".join([*parts, f"seed {recipe.seed}"])
+    shift = "anywhere" if settings.jitter is None else f"up to {settings.jitter} pixels"
+    parts = [f"{settings.steps} steps of {settings.rate:g}", f"shifted {shift}"]
+    parts.append(f"zoomed up to {100 * settings.zoom:g} %")
+    if settings.prior == "total-variation":
+        parts.append(f"weight {settings.weight:g}")
+    return ", ".join([*parts, f"seed {settings.seed}"])

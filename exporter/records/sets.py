@@ -225,6 +225,15 @@ _ROAD = "remove and debias, -0.5 to 0.5, more is better"
 
 
 @dataclass(frozen=True, slots=True)
+class OtherMetric:
+    """What a plug-in's metric came to, for one image or as the mean over the measured images."""
+
+    name: Annotated[str, Column("name of the metric")]
+    about: Annotated[str, Column("what it is, its range and which values are better")]
+    value: Annotated[float | None, Column("value, or mean over the images that have one")]
+
+
+@dataclass(frozen=True, slots=True)
 class Faithfulness:
     """How faithful one map is to the model; None where there is nothing to measure."""
 
@@ -234,6 +243,7 @@ class Faithfulness:
     deletion: Annotated[float | None, Column(_DELETION)]
     insertion: Annotated[float | None, Column(_INSERTION)]
     road: Annotated[float | None, Column(_ROAD)]
+    others: Annotated[tuple[OtherMetric, ...], Column("metrics of plug-ins")] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +256,7 @@ class MethodFaithfulness:
     deletion: Annotated[float | None, Column(f"mean: {_DELETION}")]
     insertion: Annotated[float | None, Column(f"mean: {_INSERTION}")]
     road: Annotated[float | None, Column(f"mean: {_ROAD}")]
+    others: Annotated[tuple[OtherMetric, ...], Column("metrics of plug-ins")] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from exporter.records import Faithfulness, MethodFaithfulness
-from exporter.store import records_table, schema_of
+from exporter.records import Faithfulness, MethodFaithfulness, OtherMetric
+from exporter.store import records_table, schema_of, table_records
 from exporter.summaries.scope import Scope
 from exporter.summaries.tally import Tally, share, whole
 
@@ -22,7 +22,7 @@ FAITHFULNESS_SCHEMA: Final = schema_of(Faithfulness)
 METHOD_FAITHFULNESS_SCHEMA: Final = schema_of(MethodFaithfulness)
 """Columns of ``set/faithfulness.parquet``: methods in the order asked for."""
 
-_MEASURES: Final = ("deletion", "insertion", "road")
+_BUILT_IN: Final = ("deletion", "insertion", "road")
 
 
 def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
@@ -32,16 +32,26 @@ def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
 
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
     """Return the means of each method over all shards; the same for every cut of the images."""
-    tally = Tally(1 + len(_MEASURES))
+    images, tally = Tally(1), Tally(2)
+    abouts: dict[str, str] = {}
     for table in tables:
-        known = table.drop_null().to_pydict()
-        sums = [whole(np.asarray(known[name], dtype=np.float64)) for name in _MEASURES]
-        values = np.stack([np.ones(len(known["id"]), dtype=np.int64), *sums], axis=1)
-        tally.add(list(zip(known["method"], known["layer"], strict=True)), values)
+        for row in table_records(table, Faithfulness):
+            values = {name: getattr(row, name) for name in _BUILT_IN}
+            values |= {metric.name: metric.value for metric in row.others}
+            abouts |= {metric.name: metric.about for metric in row.others}
+            known = {name: value for name, value in values.items() if value is not None}
+            images.add([row.method], np.asarray([[1 if known else 0]]))
+            for name, value in known.items():
+                tally.add([(row.method, name)], np.asarray([[1, whole(np.asarray(value))]]))
     rows = []
     for method in scope.methods:
-        images, *totals = tally.of((method, scope.deepest))
-        means = {n: share(total, images) for n, total in zip(_MEASURES, totals, strict=True)}
-        if method not in scope.pixel:
-            rows.append({"method": method, "layer": scope.deepest, "images": images} | means)
-    return pa.Table.from_pylist(rows, schema=METHOD_FAITHFULNESS_SCHEMA)
+        if method in scope.pixel:
+            continue
+        means = {}
+        for name in (*_BUILT_IN, *abouts):
+            count, total = tally.of((method, name))
+            means[name] = share(total, count)
+        others = tuple(OtherMetric(name, about, means.pop(name)) for name, about in abouts.items())
+        (number,) = images.of(method)
+        rows.append(MethodFaithfulness(method, scope.deepest, number, **means, others=others))
+    return records_table(rows, METHOD_FAITHFULNESS_SCHEMA)

@@ -15,8 +15,8 @@ from torch import nn
 
 from exporter.config import build_config
 from exporter.engines import Computed, Job, Recipe, local
-from exporter.engines.rows import compute, load
 from exporter.errors import ModelError
+from exporter.explain.rows import compute, load
 from exporter.planning import bind
 from exporter.records import Row
 from exporter.watch import Silence

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,8 +18,11 @@ from torch import nn
 
 import exporter
 from exporter.cli import group
+from exporter.faithfulness import METRICS, RankedImage
 from exporter.faithfulness.imputation import impute
-from exporter.faithfulness.measure import ROAD_SHARES, STEPS, blur, enlarge, rank, score
+from exporter.faithfulness.measure import enlarge, ranks
+from exporter.faithfulness.measure import rank as ranked_by
+from exporter.faithfulness.metrics import ROAD_SHARES, STEPS, blur
 
 SIDE = 16
 
@@ -33,6 +37,19 @@ def linear(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def probability(weights: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the softmax of (w·x, 0), which is the sigmoid of w·x."""
     return lambda inputs: (inputs * weights).sum((1, 2, 3)).sigmoid()
+
+
+def score(
+    of_variants: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    values: NDArray[np.float32],
+    noise: torch.Tensor,
+) -> SimpleNamespace:
+    """Return the built-in metrics of one map of one image."""
+    plane = torch.zeros(image.shape[1:])
+    unranked = RankedImage(image, plane, plane.long(), noise, lambda v: of_variants(v).double())
+    ranked = ranked_by(unranked, values)
+    return SimpleNamespace(**{name: metric.compute(ranked) for name, metric in METRICS.items()})
 
 
 def by_hand(
@@ -88,7 +105,7 @@ def test_enlarging_is_that_of_torch_and_keeps_equal_values_equal() -> None:
     )[0, 0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
     assert len(np.unique(found[:3, :1])) == 1
-    assert rank(torch.tensor([[1.0, 3.0], [3.0, 0.0]])).tolist() == [[2, 0], [1, 3]]
+    assert ranks(torch.tensor([[1.0, 3.0], [3.0, 0.0]])).tolist() == [[2, 0], [1, 3]]
 
 
 def test_the_blur_is_that_of_opencv() -> None:
@@ -105,7 +122,7 @@ def test_imputed_pixels_are_those_of_another_library(share: float) -> None:
     noise = np.random.default_rng(4)
     image = torch.from_numpy(noise.standard_normal((3, 24, 20)).astype(np.float32))
     values = enlarge(noise.random((4, 4)).astype(np.float32), 24, 20)
-    removed = rank(torch.from_numpy(values)) < int(share * values.size)
+    removed = ranks(torch.from_numpy(values)) < int(share * values.size)
     expected = road.NoisyLinearImputer(noise=0)(image.clone(), (~removed).float())
     found = impute(image, torch.stack((removed, ~removed)), torch.zeros_like(image))
     np.testing.assert_allclose(found[0].numpy(), expected.numpy(), atol=2e-3)
@@ -174,7 +191,15 @@ def test_a_run_has_the_table_and_the_report_shows_it(photos: Path, tmp_path: Pat
     assert f"<td>{first.deletion:.3f}</td>" in page
     assert exporter.store.check(tmp_path / "run") == ()
     stored = pq.read_table(tmp_path / "run/summaries/00000-faithfulness.parquet")
-    assert stored.column_names == ["id", "method", "layer", "deletion", "insertion", "road"]
+    assert stored.column_names == [
+        "id",
+        "method",
+        "layer",
+        "deletion",
+        "insertion",
+        "road",
+        "others",
+    ]
 
 
 def test_any_cut_into_shards_and_batches_gives_the_same_values(

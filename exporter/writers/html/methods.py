@@ -112,14 +112,18 @@ def _faithfulness(report: Report) -> dict[str, Any] | None:
     if not rows:
         return None
     titles = {method.name: method.title for method in report.plan.methods}
+    others = [{"title": metric.name, "about": metric.about} for metric in rows[0].others]
     return {
         "layer": rows[0].layer,
-        "metrics": METRICS,
+        "metrics": [*METRICS, *others],
         "rows": [
             {
                 "title": titles[row.method],
                 "images": row.images,
-                "means": [getattr(row, metric["name"]) for metric in METRICS],
+                "means": [
+                    *(getattr(row, metric["name"]) for metric in METRICS),
+                    *(metric.value for metric in row.others),
+                ],
             }
             for row in rows
         ],

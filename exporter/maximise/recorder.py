@@ -1,4 +1,4 @@
-"""What the channels of a layer, or the classes, say to pictures."""
+"""The activations that are maximised: those of a layer's channels, or of the classes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from exporter.capture import find_layer, record_layers
 from exporter.errors import LayerError
-from exporter.explain.planes import Planes
 from exporter.layers.layout import Reshape
+from exporter.layers.planes import Planes
 from exporter.records import OUTPUT
 from exporter.targets import locate_output
 
 
-class Listener:
-    """Runs a model and gives the values of a layer, or of its output, a channel each."""
+class ActivationRecorder:
+    """Runs a model and gives the activations of a layer, or of its output, channel by channel."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Listener:
             find_layer(module, layer)
 
     def values(self, inputs: Tensor) -> Tensor:
-        """Return what every channel says, (N, K, P): P places, one for a row of values.
+        """Return every channel's activations, (N, K, P): P positions, one for a row of values.
 
         Raises:
-            LayerError: if the layer does not run, or gives no channels an image.
+            LayerError: if the layer does not run, or gives no channels per image.
             TargetError: if the model's output is not where it should be.
         """
         raw = self._raw(inputs)
@@ -81,10 +81,10 @@ class Listener:
         """
         free = inputs.detach().clone().requires_grad_()
         values = self.values(free)
-        slope = None
+        gradient = None
         if values.requires_grad:
-            (slope,) = torch.autograd.grad(values.sum(), [free], allow_unused=True)
-        if slope is None:
+            (gradient,) = torch.autograd.grad(values.sum(), [free], allow_unused=True)
+        if gradient is None:
             raise LayerError(
                 f"no gradient flows from {self._layer!r} to the pixels (the model is quantised, or "
                 "cuts it off), so none of its channels can be maximised"

@@ -20,9 +20,9 @@ from exporter.errors import (
     choices,
 )
 from exporter.layers.layout import Reshape
-from exporter.maximise.ascent import TOGETHER, Recipe
-from exporter.maximise.canvas import PRIORS
-from exporter.maximise.listener import Listener
+from exporter.maximise.ascent import TOGETHER, AscentSettings
+from exporter.maximise.parametrisation import PRIORS
+from exporter.maximise.recorder import ActivationRecorder
 from exporter.records import OUTPUT, own_name
 from exporter.targets import Target, parse_target
 
@@ -50,13 +50,13 @@ class Request:
         layer: its name; ``auto`` for every explained layer, ``output`` for classes.
         chosen: numbers, ranges and names, as they were written; empty for ``strongest``.
         strongest: how many of the strongest; 0 where channels are named.
-        recipe: how the pictures are made.
+        settings: how the pictures are made.
     """
 
     layer: str
     chosen: tuple[str, ...]
     strongest: int
-    recipe: Recipe
+    settings: AscentSettings
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Wanted:
         layer: its name, or ``output``.
         channels: those named, each once.
         strongest: how many of the strongest, known after the pass.
-        recipe: how the pictures are made.
+        settings: how the pictures are made.
     """
 
     layer: str
     channels: tuple[int, ...]
     strongest: int
-    recipe: Recipe
+    settings: AscentSettings
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class Group:
     Attributes:
         layer: name of the layer, or ``output``.
         channels: at most `TOGETHER`.
-        recipe: how the pictures are made.
+        settings: how the pictures are made.
     """
 
     layer: str
     channels: tuple[int, ...]
-    recipe: Recipe
+    settings: AscentSettings
 
 
 def parse_request(text: str, seed: int) -> Request:
@@ -97,7 +97,7 @@ def parse_request(text: str, seed: int) -> Request:
     Args:
         text: such as ``layer4:0,3,10-14``, ``layer4:strongest=8:prior=none,steps=128`` or
             ``output:281,tiger cat``.
-        seed: of the recipe, where the request has none of its own.
+        seed: of the settings, where the request has none of its own.
 
     Raises:
         ConfigError: if it is not written like that, or a setting is unknown or wrong.
@@ -108,7 +108,7 @@ def parse_request(text: str, seed: int) -> Request:
     8
     """
     layer, _, rest = text.partition(":")
-    written, _, settings = rest.partition(":")
+    written, _, text_of_settings = rest.partition(":")
     chosen = tuple(part.strip() for part in written.split(","))
     if not layer.strip() or not all(chosen):
         raise ConfigError(
@@ -119,8 +119,7 @@ def parse_request(text: str, seed: int) -> Request:
     if chosen[0].partition("=")[0].strip() == STRONGEST:
         strongest = _strongest(text, chosen)
         chosen = ()
-    recipe = _recipe(text, settings, seed)
-    return Request(layer.strip(), chosen, strongest, recipe)
+    return Request(layer.strip(), chosen, strongest, _settings(text, text_of_settings, seed))
 
 
 def _strongest(text: str, chosen: Sequence[str]) -> int:
@@ -135,8 +134,8 @@ def _strongest(text: str, chosen: Sequence[str]) -> int:
     return int(number) if sign else USUAL_STRONGEST
 
 
-def _recipe(text: str, settings: str, seed: int) -> Recipe:
-    known = [field.name for field in fields(Recipe)]
+def _settings(text: str, settings: str, seed: int) -> AscentSettings:
+    known = [field.name for field in fields(AscentSettings)]
     values: dict[str, Any] = {"seed": seed}
     for part in settings.split(",") if settings else ():
         name, _, value = (piece.strip() for piece in part.partition("="))
@@ -144,7 +143,7 @@ def _recipe(text: str, settings: str, seed: int) -> Recipe:
             there = choices(name, known)
             raise ConfigError(f"--maximise {text!r} has no setting {name!r}; {there}")
         values[name] = _value(text, name, value)
-    return Recipe(**values)
+    return AscentSettings(**values)
 
 
 def _value(text: str, name: str, value: str) -> str | int | float:
@@ -204,29 +203,29 @@ def settle(
         layers = [_first_name(module, request.layer)]
     if not layers:
         raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
-    if request.recipe.size:
-        side = request.recipe.size
+    if request.settings.size:
+        side = request.settings.size
         example = example[:1, :, :1, :1].expand(1, -1, side, side)
-    found = []
+    settled = []
     for layer in layers:
         with guest(module):
-            listener = Listener(module, layer, output=output, reshape=reshape)
-            count = _count(listener, example, request)
+            recorder = ActivationRecorder(module, layer, output=output, reshape=reshape)
+            count = _count(recorder, example, request)
         if request.strongest and layer != OUTPUT and own_name(layer) not in recorded:
             raise LayerError(
                 f"the strongest channels of {layer!r} will not be known, because it has no plane "
-                f"of places that is recorded; name channels from 0 to {count - 1}"
+                f"that is recorded; name channels from 0 to {count - 1}"
             )
         names = classes if layer == OUTPUT else ()
         numbers = [
-            one
+            number
             for part in request.chosen
-            for one in _numbers(part, layer, names, listener=listener, count=count)
+            for number in _numbers(part, layer, names, recorder=recorder, count=count)
         ]
         channels = tuple(dict.fromkeys(numbers))
-        listener.check(channels, count)
-        found.append(Wanted(layer, channels, min(request.strongest, count), request.recipe))
-    return tuple(found)
+        recorder.check(channels, count)
+        settled.append(Wanted(layer, channels, min(request.strongest, count), request.settings))
+    return tuple(settled)
 
 
 def _told_apart(layer: str) -> str:
@@ -248,23 +247,24 @@ def _first_name(module: nn.Module, layer: str) -> str:
     return _told_apart(name)
 
 
-def _count(listener: Listener, example: Tensor, request: Request) -> int:
+def _count(recorder: ActivationRecorder, example: Tensor, request: Request) -> int:
     try:
-        return listener.channels(example)
+        return recorder.channels(example)
     except ExporterError:
         raise
     except Exception as error:  # Whatever a model says to pictures of a size that is not its own.
-        if not request.recipe.size:
+        size = request.settings.size
+        if not size:
             raise
         said = str(error).strip().split("\n", 1)[0]
         raise ModelError(
-            f"the model takes no pictures of {request.recipe.size} × {request.recipe.size} pixels "
+            f"the model takes no pictures of {size} × {size} pixels "
             f"({said}); leave size away from --maximise"
         ) from error
 
 
 def _numbers(
-    part: str, layer: str, classes: Sequence[str], *, listener: Listener, count: int
+    part: str, layer: str, classes: Sequence[str], *, recorder: ActivationRecorder, count: int
 ) -> range | tuple[int, ...]:
     if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
         if max(len(number) for number in numbers.groups("")) > _DIGITS:
@@ -274,7 +274,7 @@ def _numbers(
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first > last:
             raise LayerError(f"the channels {part!r} of {layer!r} end before they begin")
-        listener.check((last,), count)
+        recorder.check((last,), count)
         return range(first, last + 1)
     if layer != OUTPUT:
         raise LayerError(
@@ -300,30 +300,29 @@ def choose(
         predicted: by class that is predicted, of how many images.
 
     Returns:
-        Groups by layer and recipe, in the order in which these are first asked for, the same
+        Groups by layer and settings, in the order in which these are first asked for, the same
         whatever the batches of the run: each is a file of the run folder, and a run may be resumed
         with smaller batches. The strongest channels of a layer have the largest mean over the set,
         the strongest classes the most predictions; of equals the lower number.
     """
-    made: dict[tuple[str, int, Recipe], None] = {}
-    for one in wanted:
-        numbers = one.channels
-        if one.strongest and one.layer == OUTPUT:
-            numbers = _largest(predicted, one.strongest)
-        elif one.strongest:
-            numbers = _largest(means[own_name(one.layer)], one.strongest)
-        made.update(dict.fromkeys((one.layer, number, one.recipe) for number in numbers))
-    alike: dict[tuple[str, Recipe], list[int]] = {}
-    for layer, number, recipe in made:
-        alike.setdefault((layer, recipe), []).append(number)
+    alike: dict[tuple[str, AscentSettings], dict[int, None]] = {}
+    for objective in wanted:
+        numbers = objective.channels
+        if objective.strongest and objective.layer == OUTPUT:
+            numbers = _largest(predicted, objective.strongest)
+        elif objective.strongest:
+            numbers = _largest(means[own_name(objective.layer)], objective.strongest)
+        if numbers:
+            key = (objective.layer, objective.settings)
+            alike.setdefault(key, {}).update(dict.fromkeys(numbers))
     return tuple(
-        Group(layer, tuple(numbers[start : start + TOGETHER]), recipe)
-        for (layer, recipe), numbers in alike.items()
-        for start in range(0, len(numbers), TOGETHER)
+        Group(layer, tuple(channels)[start : start + TOGETHER], settings)
+        for (layer, settings), channels in alike.items()
+        for start in range(0, len(channels), TOGETHER)
     )
 
 
 def _largest(values: Mapping[int, float], count: int) -> tuple[int, ...]:
     # A mean that is not a number comes last.
-    order = sorted(values, key=lambda one: (isnan(values[one]), -values[one], one))
+    order = sorted(values, key=lambda channel: (isnan(values[channel]), -values[channel], channel))
     return tuple(order[:count])

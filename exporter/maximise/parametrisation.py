@@ -1,4 +1,4 @@
-"""What activation maximisation learns: pictures, and the prior that keeps them from being noise."""
+"""Image parametrisations: what activation maximisation learns, and the prior that tames noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 PRIORS = ("fourier", "total-variation", "none")
-"""Names of the priors, see `Canvas`."""
+"""Names of the priors, see `Parametrisation`."""
 
 _STARTS_AT = 0.01
 """Standard deviation of the noise that everything begins with."""
@@ -32,20 +32,20 @@ class Size:
     width: int
 
 
-class Canvas:
-    """Pictures as sigmoids of numbers that are learnt, in one of three ways.
+class Parametrisation:
+    """Pictures as sigmoids of parameters that are learnt, in one of three ways.
 
-    - ``fourier``: the numbers are a spectrum, divided by the frequency, so that all frequencies are
-      learnt alike; colours are learnt along axes that photographs hardly correlate. Source: Olah,
-      Mordvintsev, Schubert: Feature Visualization, Distill 2017, "Preconditioning".
-    - ``total-variation``: the numbers are pixels; the squared differences of neighbours cost.
+    - ``fourier``: the parameters are a spectrum, divided by the frequency, so that all frequencies
+      are learnt alike; colours are learnt along axes that photographs hardly correlate. Source:
+      Olah, Mordvintsev, Schubert: Feature Visualization, Distill 2017, "Preconditioning".
+    - ``total-variation``: the parameters are pixels; the squared differences of neighbours cost.
       Source: Mahendran, Vedaldi: Understanding Deep Image Representations by Inverting Them, CVPR
       2015, eq. 5 with β = 2.
-    - ``none``: the numbers are pixels, nothing costs. Source: Simonyan, Vedaldi, Zisserman: Deep
+    - ``none``: the parameters are pixels, nothing costs. Source: Simonyan, Vedaldi, Zisserman: Deep
       Inside Convolutional Networks, ICLR workshop 2014, section 2, without its L2 term.
 
     Attributes:
-        numbers: what is learnt, a leaf; a row a picture.
+        parameters: what is learnt, a leaf; a row per picture.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Canvas:
         Args:
             prior: one of `PRIORS`.
             size: of the pictures.
-            seeds: of the noise, a picture each; so a picture does not depend on the others.
+            seeds: of the noise, one per picture; so a picture does not depend on the others.
             like: a tensor of the type and on the device of the pictures.
             weight: of the total variation.
         """
@@ -66,24 +66,24 @@ class Canvas:
         shape: tuple[int, ...] = (size.channels, size.height, size.width)
         if self._spectral:
             shape = (size.channels, size.height, size.width // 2 + 1, 2)
-            self._share = _one_over_frequency(size).to(like)
-        self._colours = _colours().to(like) if self._spectral and size.channels == 3 else None
+            self._share = _on(_one_over_frequency(size), like)
+        self._colours = _on(_colours(), like) if self._spectral and size.channels == 3 else None
         rows = [
             torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
             for seed in seeds
         ]
-        self.numbers = (torch.stack(rows) * _STARTS_AT).to(like).requires_grad_()
+        self.parameters = _on(torch.stack(rows) * _STARTS_AT, like).requires_grad_()
 
     def pictures(self) -> Tensor:
-        """Return the pictures, (K, C, H, W) in [0, 1], a function of the numbers."""
-        made = self.numbers
+        """Return the pictures, (K, C, H, W) in [0, 1], a function of the parameters."""
+        logits = self.parameters
         if self._spectral:
-            waves = torch.view_as_complex(made * self._share)
+            waves = torch.view_as_complex(logits * self._share)
             plane = (self._size.height, self._size.width)
-            made = torch.fft.irfft2(waves, s=plane, norm="ortho")
+            logits = torch.fft.irfft2(waves, s=plane, norm="ortho")
         if self._colours is not None:
-            made = torch.einsum("ij,kjhw->kihw", self._colours, made)
-        return made.sigmoid()
+            logits = torch.einsum("ij,kjhw->kihw", self._colours, logits)
+        return logits.sigmoid()
 
     def cost(self, pictures: Tensor) -> Tensor:
         """Return the gradient of what the prior costs at the pictures, (K, C, H, W).
@@ -95,6 +95,11 @@ class Canvas:
             return torch.zeros_like(pictures)
         beside = sum(pictures.roll(step, axis) for step in (1, -1) for axis in (2, 3)) / 4
         return self._weight * (pictures - beside)
+
+
+def _on(values: Tensor, like: Tensor) -> Tensor:
+    """Return values in another tensor's type, taken on the host, and then on its device."""
+    return values.to(like.dtype).to(like.device)
 
 
 def _one_over_frequency(size: Size) -> Tensor:

@@ -7,27 +7,32 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import ConfigError, ExporterError, LayerError
-from exporter.maximise.ascent import Recipe
-from exporter.maximise.requests import Wanted, choose, parse_request, settle
+from exporter.maximise.ascent import AscentSettings
+from exporter.maximise.objectives import Wanted, choose, parse_request, settle
 
 CLASSES = ("tench", "tiger cat", "great grey owl", "half-track", "tench")
 
 
 @pytest.mark.parametrize(
-    ("text", "chosen", "strongest", "recipe"),
+    ("text", "chosen", "strongest", "settings"),
     [
-        ("layer4:0,3,10-14", ("0", "3", "10-14"), 0, Recipe(seed=5)),
-        ("a.b[0]:strongest", (), 8, Recipe(seed=5)),
-        ("a:strongest=3:steps=9,prior=none", (), 3, Recipe("none", 9, seed=5)),
-        ("output:tiger cat, 3:zoom=0,seed=1", ("tiger cat", "3"), 0, Recipe(zoom=0, seed=1)),
+        ("layer4:0,3,10-14", ("0", "3", "10-14"), 0, AscentSettings(seed=5)),
+        ("a.b[0]:strongest", (), 8, AscentSettings(seed=5)),
+        ("a:strongest=3:steps=9,prior=none", (), 3, AscentSettings("none", 9, seed=5)),
+        (
+            "output:tiger cat, 3:zoom=0,seed=1",
+            ("tiger cat", "3"),
+            0,
+            AscentSettings(zoom=0, seed=1),
+        ),
     ],
 )
 def test_a_request_is_read(
-    text: str, chosen: tuple[str, ...], strongest: int, recipe: Recipe
+    text: str, chosen: tuple[str, ...], strongest: int, settings: AscentSettings
 ) -> None:
     found = parse_request(text, 5)
     assert (found.layer, found.chosen) == (text.partition(":")[0], chosen)
-    assert (found.strongest, found.recipe) == (strongest, recipe)
+    assert (found.strongest, found.settings) == (strongest, settings)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def settled(text: str) -> tuple[Wanted, ...]:
 def test_a_request_is_settled(
     text: str, layer: str, channels: tuple[int, ...], strongest: int
 ) -> None:
-    assert settled(text) == (Wanted(layer, channels, strongest, Recipe()),)
+    assert settled(text) == (Wanted(layer, channels, strongest, AscentSettings()),)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +164,9 @@ def test_a_layer_called_output_is_not_the_models_output() -> None:
             recorded=("output",),
         )
 
-    layer = Wanted("output#1", (11,), 0, Recipe())
+    layer = Wanted("output#1", (11,), 0, AscentSettings())
     assert found("auto:11") == found("output#1:11") == (layer,)
-    assert found("output:4") == (Wanted("output", (4,), 0, Recipe()),)
+    assert found("output:4") == (Wanted("output", (4,), 0, AscentSettings()),)
     with pytest.raises(LayerError, match="the model has no class 11"):
         found("output:11")
     (strongest,) = found("auto:strongest=2")
@@ -180,16 +185,16 @@ def test_auto_means_something_only_where_a_layer_is_explained() -> None:
 
 
 def test_the_strongest_are_chosen_after_the_pass() -> None:
-    recipe = Recipe(steps=3)
+    settings = AscentSettings(steps=3)
     wanted = (
-        Wanted("a", (), 2, recipe),
-        Wanted("output", (), 3, recipe),
-        Wanted("a", (4, 1), 0, recipe),
-        Wanted("a", (4,), 0, Recipe(steps=4)),
+        Wanted("a", (), 2, settings),
+        Wanted("output", (), 3, settings),
+        Wanted("a", (4, 1), 0, settings),
+        Wanted("a", (4,), 0, AscentSettings(steps=4)),
     )
     means = {"a": {0: 0.5, 1: float("nan"), 2: 0.75, 3: 0.75, 4: -1.0}}
     groups = choose(wanted, means, {7: 2, 3: 5, 9: 2, 1: 1})
-    assert [(one.layer, one.channels, one.recipe.steps) for one in groups] == [
+    assert [(one.layer, one.channels, one.settings.steps) for one in groups] == [
         ("a", (2, 3, 4, 1), 3),
         ("output", (3, 7, 9), 3),
         ("a", (4,), 4),
@@ -197,7 +202,7 @@ def test_the_strongest_are_chosen_after_the_pass() -> None:
 
 
 def test_groups_are_made_of_at_most_eight() -> None:
-    wanted = (Wanted("a", tuple(range(19)), 0, Recipe()),)
+    wanted = (Wanted("a", tuple(range(19)), 0, AscentSettings()),)
     assert [len(one.channels) for one in choose(wanted, {}, {})] == [8, 8, 3]
     groups = choose(wanted, {}, {})
     assert [channel for one in groups for channel in one.channels] == list(range(19))

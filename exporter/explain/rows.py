@@ -1,23 +1,30 @@
-"""From one batch of images to its rows: read, explain, quantise, encode."""
+"""From one batch of images to its rows: read, explain, quantise, encode.
+
+`launch` starts a batch on the device and waits for nothing; `rows` waits for that batch alone and
+makes its rows, on any thread. `compute` is both, with the metrics that run the model once more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporter.engines.job import Job
-from exporter.errors import ImageError, ModelError
-from exporter.explain import Explainer, HostBatch
-from exporter.faithfulness.measure import measure
-from exporter.images import normalise
+from exporter.errors import ImageError, ModelError, one_line
+from exporter.explain.batches import DeviceBatch, HostBatch
+from exporter.explain.explainer import Explainer
+from exporter.faithfulness import Metric, measure
+from exporter.images import ImageSet, normalise
+from exporter.memory import in_halves
 from exporter.records import (
     ChannelBatch,
     Faithfulness,
     ImageEntry,
+    Plan,
     Prediction,
     Prepared,
     Preprocessing,
@@ -35,9 +42,37 @@ _FLAGS = tuple(
 _NO_MASK = 255
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchWork:
+    """What every batch of a run has in common, besides its explainer.
+
+    Attributes:
+        plan: the run's plan.
+        image_set: where the images are read from.
+        device: where the model is.
+        channels_last: whether inputs are laid out channels last.
+        dtype: type of the model's numbers, which its inputs take.
+        masks: whether the target needs each image's given mask.
+        metrics: how the maps' faithfulness is measured; empty for not at all.
+    """
+
+    plan: Plan
+    image_set: ImageSet
+    device: torch.device
+    channels_last: bool
+    dtype: torch.dtype = torch.float32
+    masks: bool = False
+    metrics: tuple[Metric, ...] = ()
+
+    def inputs(self, prepared: Sequence[Prepared]) -> torch.Tensor:
+        """Lay prepared images out as the model's input, (N, C, H, W), on its device."""
+        preprocessing = self.plan.model.preprocessing
+        return inputs(prepared, preprocessing, self.device, self.channels_last, self.dtype)
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """The images of one batch as they were read: one of ``prepared`` and ``errors`` an entry.
+    """The images of one batch as they were read: one of ``prepared`` and ``errors`` per entry.
 
     Attributes:
         entries: the images.
@@ -51,6 +86,19 @@ class Loaded:
     errors: tuple[str | None, ...]
     masks: tuple[NDArray[np.uint8] | None, ...]
 
+    @property
+    def seen(self) -> list[tuple[ImageEntry, Prepared]]:
+        """The images that could be read."""
+        return [(e, p) for e, p in zip(self.entries, self.prepared, strict=True) if p]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A batch on the device; more than one part where its memory was short."""
+
+    loaded: Loaded
+    parts: tuple[DeviceBatch, ...]
+
 
 @dataclass(frozen=True)
 class Computed:
@@ -61,17 +109,17 @@ class Computed:
     faithfulness: tuple[Faithfulness, ...] = ()
 
 
-def load(job: Job, entries: Sequence[ImageEntry]) -> Loaded:
+def load(work: BatchWork, entries: Sequence[ImageEntry]) -> Loaded:
     """Read and preprocess the images of one batch; one that cannot be read keeps its reason."""
     prepared: list[Prepared | None] = []
     errors: list[str | None] = []
     masks: list[NDArray[np.uint8] | None] = []
-    steps = job.plan.model.preprocessing
+    steps = work.plan.model.preprocessing
     for entry in entries:
         image, mask, error = None, None, None
         try:
-            image = job.image_set.load(entry, steps)
-            mask = job.image_set.load_mask(entry, steps) if job.masks else None
+            image = work.image_set.load(entry, steps)
+            mask = work.image_set.load_mask(entry, steps) if work.masks else None
         except ImageError as failure:
             image, error = None, str(failure)
         prepared.append(image)
@@ -80,80 +128,104 @@ def load(job: Job, entries: Sequence[ImageEntry]) -> Loaded:
     return Loaded(tuple(entries), tuple(prepared), tuple(errors), tuple(masks))
 
 
-def compute(job: Job, explainer: Explainer, loaded: Loaded) -> Computed:
-    """Explain one batch and make its rows.
+def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
+    """Explain one batch, make its rows and measure its maps.
 
     Args:
-        job: the work.
+        work: what the run's batches have in common.
         explainer: built around the model or a replica of it.
         loaded: the batch.
 
     Returns:
-        A row an image, in order, and the channel reductions of those that were explained.
+        A row for each image, in order, and the channel reductions of those that were explained.
 
     Raises:
         ModelError: if the model fails on the batch, with what it said.
     """
-    seen = [
-        (entry, item) for entry, item in zip(loaded.entries, loaded.prepared, strict=True) if item
-    ]
-    if not seen:
-        return Computed(tuple(_unread(e, r) for e, r in _pairs(loaded)), ())
-    labels = [job.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
-    masks = None
-    if job.masks:
-        masks = [m for m, item in zip(loaded.masks, loaded.prepared, strict=True) if item]
+    computed = rows(work, launch(work, explainer, loaded))
+    if not work.metrics:
+        return computed
+    prepared = {entry.id: image for entry, image in loaded.seen}
+    explained = [row for row in computed.rows if row.maps]
+    measured = measure(
+        work.plan,
+        explained,
+        lambda n: work.inputs([prepared[explained[n].id]]),
+        explainer.probability,
+        work.metrics,
+    )
     try:
-        host = _explain(job, explainer, [item for _, item in seen], labels, masks)
+        return replace(computed, faithfulness=tuple(measured))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(_failed([entry for entry, _ in seen], error, job)) from error
-    made = tuple(_rows(job, seen, labels, host))
-    explained = iter(made)
-    rows = tuple(
-        next(explained) if item is not None else _unread(entry, error)
-        for (entry, error), item in zip(_pairs(loaded), loaded.prepared, strict=True)
+        raise ModelError(_failed([entry for entry, _ in loaded.seen], error, work)) from error
+
+
+def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
+    """Start one batch on the device; where its memory runs out, in halves.
+
+    Raises:
+        ModelError: if the model fails on the batch, with what it said.
+    """
+    seen = loaded.seen
+    labels = _labels(work, seen)
+    masks = [m for m, p in zip(loaded.masks, loaded.prepared, strict=True) if p]
+
+    def explain(some: slice) -> DeviceBatch:
+        batch = work.inputs([image for _, image in seen[some]])
+        known = torch.tensor(labels[some], dtype=torch.int64)
+        given = (_masks(masks[some], work),) if work.masks else ()
+        return explainer(batch, known.to(work.device, non_blocking=True), *given)
+
+    if not seen:
+        return Pending(loaded, ())
+    try:
+        return Pending(loaded, tuple(in_halves(explain, len(seen))))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(_failed([entry for entry, _ in seen], error, work)) from error
+
+
+def rows(work: BatchWork, pending: Pending) -> Computed:
+    """Wait for one batch, and for nothing else on the device, and make its rows.
+
+    Raises:
+        ModelError: if the device failed on the batch meanwhile.
+    """
+    loaded, seen = pending.loaded, pending.loaded.seen
+    made: Iterator[Row] = iter(())
+    channels: tuple[ChannelBatch, ...] = ()
+    if pending.parts:
+        try:
+            host = reduce(HostBatch.joined, [part.to_host() for part in pending.parts])
+        except RuntimeError as error:
+            raise ModelError(_failed([entry for entry, _ in seen], error, work)) from error
+        made = _rows(work, seen, host)
+        channels = tuple(_channels(seen, host))
+    every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
+    return Computed(
+        tuple(next(made) if image else _unread(entry, error) for entry, error, image in every),
+        channels,
     )
-    measured = _faithfulness(job, explainer, seen, made, host) if job.faithfulness else ()
-    return Computed(rows, tuple(_channels(seen, host)), tuple(measured))
 
 
-def _faithfulness(
-    job: Job,
-    explainer: Explainer,
-    seen: Sequence[tuple[ImageEntry, Prepared]],
-    rows: Sequence[Row],
-    host: HostBatch,
-) -> Iterable[Faithfulness]:
-    steps = job.plan.model.preprocessing
-    return measure(
-        job,
-        explainer,
-        rows,
-        host,
-        lambda n: inputs([seen[n][1]], steps, job.device, job.channels_last, job.dtype),
-    )
+def _labels(work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]]) -> list[int]:
+    """Return the class of each image's label, -1 where it is not known."""
+    return [work.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
 
 
-def _failed(entries: Sequence[ImageEntry], error: Exception, job: Job) -> str:
+def _failed(entries: Sequence[ImageEntry], error: Exception, work: BatchWork) -> str:
     """Say on which images the model failed, with what, and what helps."""
     which = repr(entries[0].path)
     if len(entries) > 1:
         which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            f"not even one image of {which} fits into the memory of {str(job.device)!r}; take "
+            f"not even one image of {which} fits into the memory of {str(work.device)!r}; take "
             "fewer layers or methods or another device"
         )
-    said = (str(error).strip().splitlines() or [""])[0]
     smaller = "give a lower --batch-size, or " if len(entries) > 1 else ""
     return (
-        f"the model failed on {which}: {type(error).__name__}: {said}; {smaller}mend it and go on "
-        "with --resume"
+        f"the model failed on {which}: {one_line(error)}; {smaller}mend it and go on with --resume"
     )
-
-
-def _pairs(loaded: Loaded) -> Iterable[tuple[ImageEntry, str | None]]:
-    return zip(loaded.entries, loaded.errors, strict=True)
 
 
 def _unread(entry: ImageEntry, error: str | None) -> Row:
@@ -168,39 +240,10 @@ def _unread(entry: ImageEntry, error: str | None) -> Row:
     )
 
 
-def _explain(
-    job: Job,
-    explainer: Explainer,
-    prepared: Sequence[Prepared],
-    labels: Sequence[int],
-    masks: Sequence[NDArray[np.uint8] | None] | None,
-) -> HostBatch:
-    """Explain a batch; where the device runs out of memory, halve it and try again."""
-    try:
-        batch = inputs(
-            prepared, job.plan.model.preprocessing, job.device, job.channels_last, job.dtype
-        )
-        given = () if masks is None else (_masks(masks, job),)
-        return explainer(batch, _on_device(labels, job.device), *given).to_host()
-    except torch.OutOfMemoryError:
-        if len(prepared) == 1:
-            raise
-    torch.cuda.empty_cache()
-    middle = len(prepared) // 2
-    return HostBatch.joined(
-        _explain(job, explainer, prepared[:middle], labels[:middle], masks and masks[:middle]),
-        _explain(job, explainer, prepared[middle:], labels[middle:], masks and masks[middle:]),
-    )
-
-
-def _masks(masks: Sequence[NDArray[np.uint8] | None], job: Job) -> torch.Tensor:
+def _masks(masks: Sequence[NDArray[np.uint8] | None], work: BatchWork) -> torch.Tensor:
     """Lay given masks on the device, uint8 (N, h, w); 255 everywhere where none is given."""
-    none = np.full(job.plan.model.preprocessing.size, _NO_MASK, np.uint8)
-    return _move(torch.from_numpy(np.stack([none if m is None else m for m in masks])), job.device)
-
-
-def _on_device(labels: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(labels, dtype=torch.int64).to(device, non_blocking=True)
+    none = np.full(work.plan.model.preprocessing.size, _NO_MASK, np.uint8)
+    return _move(torch.from_numpy(np.stack([none if m is None else m for m in masks])), work.device)
 
 
 def inputs(
@@ -234,28 +277,21 @@ def _move(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _rows(
-    job: Job, seen: Sequence[tuple[ImageEntry, Prepared]], labels: Sequence[int], host: HostBatch
-) -> Iterable[Row]:
-    names = job.plan.model.classes
-    for n, (entry, item) in enumerate(seen):
-        jpeg = encode_jpeg(item.view)
-        label = labels[n] if labels[n] >= 0 else None
-        base = Row(
-            id=entry.id,
-            key=entry.key,
-            path=entry.path,
-            label=entry.label,
+    work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]], host: HostBatch
+) -> Iterator[Row]:
+    names = work.plan.model.classes
+    for n, ((entry, image), known) in enumerate(zip(seen, _labels(work, seen), strict=True)):
+        label = known if known >= 0 else None
+        row = replace(
+            _unread(entry, None),
             label_index=label,
-            width=item.geometry.width,
-            height=item.geometry.height,
-            crop=item.geometry.crop,
-            image=jpeg,
-            boxes=entry.boxes,
-            mask=entry.mask,
-            error="the model's output is not a number for this image",
+            width=image.geometry.width,
+            height=image.geometry.height,
+            crop=image.geometry.crop,
+            image=encode_jpeg(image.view),
         )
         if host.nan_output[n]:
-            yield base
+            yield replace(row, error="the model's output is not a number for this image")
             continue
         predictions = tuple(
             Prediction(int(index), names[index] if index < len(names) else str(index), float(score))
@@ -264,28 +300,18 @@ def _rows(
         )
         # Only where one class is right is there a loss, and something to be correct about.
         judged = label is not None and not np.isnan(host.loss[n])
-        yield Row(
-            id=base.id,
-            key=base.key,
-            path=base.path,
-            label=base.label,
-            label_index=label,
-            width=base.width,
-            height=base.height,
-            crop=base.crop,
+        yield replace(
+            row,
             predictions=predictions,
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
-            image=jpeg,
-            maps=tuple(_maps(job, host, n)),
+            maps=tuple(_maps(work, host, n)),
             activations=tuple(_activations(host, n)),
-            boxes=entry.boxes,
-            mask=entry.mask,
         )
 
 
-def _maps(job: Job, host: HostBatch, n: int) -> Iterable[StoredMap]:
-    rectified = {record.name for record in job.plan.methods if record.relu}
+def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
+    rectified = {record.name for record in work.plan.methods if record.relu}
     stored: set[tuple[str, str, str]] = set()
     for method, layer, t, levels, lo, hi, flags in host.maps:
         target = _target(host, n, t)
