@@ -8,8 +8,7 @@ nothing to switch back.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,51 +110,40 @@ def attention_pass(
 
     with (
         hooked((block, keep) for block in blocks),
-        explicit_attention(graph=True) as weights,
+        _Explicit(graph=True) as mode,
         torch.enable_grad(),
     ):
         output = model(inputs)
+    weights = mode.kept
     if len(outputs) != len(blocks) or len(weights) != len(blocks):
         raise LayerError(
             "the model's blocks do not pass on one row of tokens per image each, so attention maps"
             " do not fit it; choose a map of activations or gradients"
         )
     steps = tuple(
-        score(rebuild(output, _rows(index * number, number))).unbind(1)
+        score(_rows(output, index * number, (index + 1) * number)).unbind(1)
         for index in range(len(blocks))
     )
     return AttentionPass(tuple(weights), steps[-1], steps)
 
 
-def _rows(start: int, number: int) -> Callable[[str, Tensor], Tensor]:
-    def change(_path: str, tensor: Tensor) -> Tensor:
-        return tensor[start : start + number] if tensor.ndim else tensor
-
-    return change
-
-
-@contextmanager
-def explicit_attention(*, graph: bool) -> Iterator[list[Tensor]]:
-    """Compute attention step by step in this thread, and keep the weights of self-attention.
-
-    Covers ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` with its fast path, and
-    attention that is written out, by its softmax over (…, L, L).
-
-    Args:
-        graph: whether the kept weights take part in a graph, which begins at the first of them.
-
-    Yields:
-        The weights, (…, heads, L, L) each, added as the model runs.
-    """
-    kept: list[Tensor] = []
-    with _Explicit(kept, graph):
-        yield kept
+def _rows(output: Any, start: int, stop: int) -> Any:
+    return rebuild(output, lambda _path, tensor: tensor[start:stop] if tensor.ndim else tensor)
 
 
 class _Explicit(TorchFunctionMode):
-    def __init__(self, kept: list[Tensor], graph: bool) -> None:
+    """Computes attention step by step in this thread, and keeps the weights of self-attention.
+
+    Covers ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` with its fast path, and
+    attention that is written out, by its softmax over (…, L, L). With a graph, the kept weights,
+    (…, heads, L, L) each, take part in it, and it begins at the first of them.
+    """
+
+    def __init__(self, *, graph: bool, running: Sequence[str] = ()) -> None:
         super().__init__()
-        self._kept = kept
+        self.kept: list[Tensor] = []
+        self.names: list[str] = []
+        self._running = running
         self._graph = graph
         # The same function, line by line, with this attention in the place of the fused one. A
         # mode is off inside its own handler, so the fused one could not be caught there.
@@ -192,11 +180,11 @@ class _Explicit(TorchFunctionMode):
 
     def _multi_head_attention(self, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         asked = named.get("need_weights", True)
-        before = len(self._kept)
+        before = len(self.kept)
         attended, _ = self._multi_head(*args, **{**named, "need_weights": False})
-        if not asked or len(self._kept) == before:
+        if not asked or len(self.kept) == before:
             return attended, None
-        weights = self._kept[-1]
+        weights = self.kept[-1]
         return attended, weights.mean(1) if named.get("average_attn_weights", True) else weights
 
     def _attend(  # noqa: PLR0917  (the order is the fused function's)
@@ -229,11 +217,12 @@ class _Explicit(TorchFunctionMode):
     def _keep(self, weights: Tensor) -> Tensor:
         if weights.shape[-1] != weights.shape[-2] or weights.shape[-1] < 4:
             return weights  # attention to other tokens: a pooling head's, a decoder's
+        self.names.extend(self._running[-1:])
         if not self._graph:
-            self._kept.append(weights.detach())
+            self.kept.append(weights.detach())
             return weights
         held = weights if weights.requires_grad else weights.detach().requires_grad_()
-        self._kept.append(held)
+        self.kept.append(held)
         return held
 
 
@@ -249,16 +238,6 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
             sizes, or outside of a row of blocks.
     """
     running: list[str] = []
-    names: list[str] = []
-    kept: list[Tensor] = []
-
-    class Noting(_Explicit):
-        def _keep(self, weights: Tensor) -> Tensor:
-            before = len(kept)
-            held = super()._keep(weights)
-            if len(kept) > before:
-                names.append(running[-1] if running else "")
-            return held
 
     def enter(name: str) -> Callable[..., None]:
         return lambda *_: running.append(name)
@@ -268,8 +247,9 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
 
     after = [(module, leave) for module in model.modules()]
     before = [(module, enter(name)) for name, module in model.named_modules()]
-    with hooked(after, before), torch.no_grad(), Noting(kept, False):
+    with hooked(after, before), torch.no_grad(), _Explicit(graph=False, running=running) as mode:
         model(inputs[:1])
+    names, kept = mode.names, mode.kept
     if not kept:
         raise LayerError(
             "the model has no self-attention, which attention maps are made of; choose a map of"
@@ -291,14 +271,15 @@ def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     paths = [name.split(".") for name in names]
     for depth in range(1, min(len(path) for path in paths)):
-        row = ".".join(paths[0][:depth])
-        blocks = {".".join(path[: depth + 1]) for path in paths}
+        rows = {".".join(path[:depth]) for path in paths}
+        blocks = tuple(".".join(path[: depth + 1]) for path in paths)
+        row = modules.get(rows.pop())
         if (
-            isinstance(modules.get(row), (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-            and all(".".join(path[:depth]) == row for path in paths)
-            and len(blocks) == len(names)
+            not rows
+            and isinstance(row, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+            and len(set(blocks)) == len(names)
         ):
-            return tuple(".".join(path[: depth + 1]) for path in paths)
+            return blocks
     raise LayerError(
         f"the model's attention ({', '.join(names[:3])} …) does not lie in one row of blocks, one"
         " each, so attention maps do not fit it; choose a map of activations or gradients"

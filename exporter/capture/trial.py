@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ class Call:
             this call are inside it.
         shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output
             itself, ``[0]`` or ``[key]`` for a part of a container.
-        traced: paths of those that a gradient flows back from to the pixels.
     """
 
     layer: LayerName
@@ -41,7 +40,6 @@ class Call:
     position: int
     start: int
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    traced: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -49,29 +47,22 @@ class Call:
         return self.layer.numbered
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
+class Traced(NamedTuple):
     """What one forward did.
 
     Attributes:
-        module: the model.
-        example: (N, C, H, W), what it was given.
         calls: every call, in the order in which they returned.
         output: what the model gave, detached.
-        traced: whether autograd recorded it.
-        differentiated: whether the backward ran through.
+        differentiated: whether a backward ran through.
     """
 
-    module: nn.Module
-    example: Tensor
     calls: tuple[Call, ...]
     output: Any
-    traced: bool
     differentiated: bool
 
 
 def trace_forward(
-    model: nn.Module, example: Tensor, look: Look, explain: Explain | None, *, graph: bool
+    model: nn.Module, example: Tensor, look: Look, explain: Explain, *, graph: bool
 ) -> Traced:
     """Run one forward and note every call of every submodule; after it, one backward.
 
@@ -128,10 +119,10 @@ def trace_forward(
                 f"{one_line(error)}"
             ) from error
         running = False
-        if graph and explain is not None:
+        if graph:
             differentiated = _differentiated(explain, output, leaf)
     held = rebuild(output, lambda _path, tensor: tensor.detach())
-    return Traced(model, leaf.detach(), tuple(calls), held, graph, differentiated)
+    return Traced(tuple(calls), held, differentiated)
 
 
 def _looked_at(call: Call, path: str, tensor: Tensor, look: Look) -> Tensor:
@@ -139,7 +130,6 @@ def _looked_at(call: Call, path: str, tensor: Tensor, look: Look) -> Tensor:
     receive = look(call, path, tensor)
     if not tensor.requires_grad:
         return tensor
-    call.traced.add(path)
     own = tensor.clone()
     if receive is not None:
         # A hook, not a kept gradient: those of all layers together would not fit.

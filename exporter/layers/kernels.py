@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from exporter.capture import named_layers
 from exporter.errors import LayerError, choices
 from exporter.layers.names import expand, is_pattern
 
@@ -46,41 +48,34 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
     Raises:
         LayerError: if a name is unknown, or what it means holds no kernels.
     """
-    modules = {name: child for name, child in module.named_modules() if name}
+    modules = named_layers(module)
     if isinstance(module, _CONVOLUTIONS):
         modules = {"weight": module}
-    convolutions = [name for name, child in modules.items() if _holds_kernels(child)]
+    convolutions = [name for name, child in modules.items() if isinstance(child, _CONVOLUTIONS)]
     parameters = dict(module.named_parameters())
     taken: dict[str, Kernels] = {}
     for text in wanted:
+        if text in parameters and text not in modules:
+            holder = modules.get(text.rpartition(".")[0], module)
+            taken[text] = _kernels(text, holder, parameters[text])
+            continue
         if text == "auto":
-            names: Sequence[str] = convolutions[:1]
+            names = convolutions[:1]
         elif text == "all":
             names = convolutions
-        elif text in parameters and text not in modules:
-            taken[text] = _of_parameter(text, parameters[text], modules, module)
-            continue
         else:
             names = _named(text, modules, convolutions, parameters)
-        for name in names:
-            child = modules[name]
-            weight = child.weight
-            assert isinstance(weight, Tensor)
-            taken[name] = Kernels(name, type(child).__name__, _array(weight, child))
-    order = {name: rank for rank, name in enumerate((*modules, *parameters))}
-    return tuple(sorted(taken.values(), key=lambda kernels: order[kernels.name]))
-
-
-def _holds_kernels(module: nn.Module) -> bool:
-    return isinstance(module, _CONVOLUTIONS)
+        taken |= {name: _kernels(name, modules[name], modules[name].weight) for name in names}
+    order = dict.fromkeys((*modules, *parameters))
+    return tuple(taken[name] for name in order if name in taken)
 
 
 def _named(
     text: str,
-    modules: dict[str, nn.Module],
+    modules: Mapping[str, nn.Module],
     convolutions: Sequence[str],
-    parameters: dict[str, nn.Parameter],
-) -> Sequence[str]:
+    parameters: Mapping[str, nn.Parameter],
+) -> list[str]:
     if not is_pattern(text) and text not in modules:
         raise LayerError(
             f"the model has no layer or parameter {text!r}; "
@@ -95,22 +90,14 @@ def _named(
     return names
 
 
-def _of_parameter(
-    name: str, parameter: nn.Parameter, modules: dict[str, nn.Module], root: nn.Module
-) -> Kernels:
-    holder = modules.get(name.rpartition(".")[0], root)
-    if parameter.dim() != 4:
+def _kernels(name: str, holder: nn.Module, weight: Any) -> Kernels:
+    if weight.dim() != 4:
         raise LayerError(
-            f"the parameter {name!r} has shape {tuple(parameter.shape)}, and kernels have four "
+            f"the parameter {name!r} has shape {tuple(weight.shape)}, and kernels have four "
             "dimensions (outputs, inputs, rows, columns)"
         )
-    return Kernels(name, type(holder).__name__, _array(parameter, holder))
-
-
-def _array(weight: Tensor, holder: nn.Module) -> NDArray[np.float32]:
-    with torch.no_grad():
-        values = weight.detach()
-        if isinstance(holder, nn.ConvTranspose2d) and holder.groups == 1:
-            values = values.transpose(0, 1)
-        array: NDArray[np.float32] = values.to("cpu", torch.float32, copy=True).contiguous().numpy()
-    return array
+    values = weight.detach()
+    if isinstance(holder, nn.ConvTranspose2d) and holder.groups == 1:
+        values = values.transpose(0, 1)
+    array = values.to("cpu", torch.float32, copy=True).contiguous().numpy()
+    return Kernels(name, type(holder).__name__, array)

@@ -145,4 +145,4 @@ def _run(
 
     seen = trace_forward(module, example, look, explain, graph=graph)
     dependent = frozenset(reached) if seen.differentiated and reached else None
-    return Trial(module, seen.example, seen.calls, seen.output, path, reshape, planes, dependent)
+    return Trial(module, example, seen.calls, seen.output, path, reshape, planes, dependent)

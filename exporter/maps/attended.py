@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
+from exporter.capture import AttentionPass
+
 ATTENTION = "attention"
 """The layer's name under which these maps are kept: they belong to all blocks together."""
-
-
-class Attending(Protocol):
-    """One forward with the attention weights kept (see `exporter.capture.AttentionPass`)."""
-
-    @property
-    def weights(self) -> Sequence[Tensor]:
-        """By block, (N, heads, L, L): row i says what token i takes from every token."""
-
-    @property
-    def scores(self) -> Sequence[Tensor]:
-        """Each target's score, T tensors (N,)."""
-
-    def gradients(self, target: int) -> Sequence[Tensor]:
-        """Return ∂S/∂A of one target, by block, (N, heads, L, L)."""
-
-    def step_gradient(self, target: int, step: int) -> Tensor:
-        """Return ∂S_l/∂A_l of one block's own score, (N, heads, L, L)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +23,7 @@ class Attended:
         prefix: tokens before the patches: class, registers, distillation.
     """
 
-    attention: Attending
+    attention: AttentionPass
     height: int
     width: int
     prefix: int
@@ -56,5 +38,5 @@ class Attended:
         return self.patches(row)
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patches' part (N, H, W) of a value a token (N, L)."""
+        """Return the patches' part (N, H, W) of one value per token (N, L)."""
         return tokens[:, self.prefix :].reshape(len(tokens), self.height, self.width)
