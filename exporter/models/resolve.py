@@ -86,7 +86,7 @@ def resolve(
             if size is not None:
                 module, own_classes = source.build(True, size), ()
             load_state(module, fitted, checkpoint)
-    module = unwrapped(module)
+    built, module = module, unwrapped(module)
     refuse_unfit(module)
     said = NONE if weights == NONE else source.weights
     if checkpoint is not None:
@@ -102,7 +102,7 @@ def resolve(
         preprocessing=override(source.preprocessing(module), preprocessing),
         parameters=_count(module),
     )
-    return ResolvedModel(module.eval(), record)
+    return ResolvedModel(module.eval(), record, _notes(built, module))
 
 
 def adopt(
@@ -144,8 +144,7 @@ def adopt(
         preprocessing=override(preset, preprocessing),
         parameters=_count(module),
     )
-    inside = f"what runs is the {kind} inside the {type(given).__name__} that was handed over"
-    return ResolvedModel(module, record, (inside,) if module is not given else ())
+    return ResolvedModel(module, record, _notes(given, module))
 
 
 def with_output(
@@ -189,6 +188,12 @@ def find_source(spec: str, weights: str) -> Source:
     if spec.endswith(".py"):
         raise ModelError(f"the model {spec!r} names no factory; write {spec}:FACTORY")
     return from_torchvision_name(spec, weights)
+
+
+def _notes(wrapper: nn.Module, module: nn.Module) -> tuple[str, ...]:
+    if module is wrapper:
+        return ()
+    return (f"what runs is the {type(module).__name__} inside the {type(wrapper).__name__}",)
 
 
 def _count(module: nn.Module) -> int:
