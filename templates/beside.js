@@ -96,12 +96,12 @@
     room.replaceChildren();
     const { sheets, ids, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
     $("v-acts-section").hidden = !found.length && !without;
-    if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + ids.length.toLocaleString("en") + " images that --keep selects; the run folder has them for every image."));
+    if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + exporter.images(ids.length) + " that --keep selects; the run folder has them for every image."));
     for (const layer of found) {
       const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
       head.append(element("code", "", layer.layer));
       const small = layer.height !== layer.fullHeight || layer.width !== layer.fullWidth;
-      head.append(element("span", "muted", " " + layer.fullHeight + " × " + layer.fullWidth + " cells" + (small ? ", drawn from " + layer.height + " × " + layer.width : "")));
+      head.append(element("span", "muted", " " + layer.fullHeight + " × " + layer.fullWidth + " cells" + (small ? ", averaged to " + layer.height + " × " + layer.width : "")));
       for (const one of layer.channels.filter((channel) => channel.levels)) strip.append(figure(layer, one));
       box.append(head, strip);
       const rest = layer.channels.filter((channel) => !channel.levels);

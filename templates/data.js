@@ -157,6 +157,7 @@ window.exporter = window.exporter || {};
     return made;
   };
 
+  exporter.images = (count) => count.toLocaleString("en") + (count === 1 ? " image" : " images");
   // To four significant digits; a true minus sign.
   exporter.number = (value, digits = 4) => {
     if (!Number.isFinite(value)) return "not a number";

@@ -142,7 +142,7 @@
     for (const entry of [...live.values()]) drop(entry);
     $("none").hidden = order.length > 0;
     const all = index.ids.length;
-    $("count").textContent = order.length === all ? all.toLocaleString("en") + " images" : order.length.toLocaleString("en") + " of " + all.toLocaleString("en") + " images";
+    $("count").textContent = (order.length === all ? "" : order.length.toLocaleString("en") + " of ") + exporter.images(all);
     const method = chosen();
     const layer = index.layers[Number(state.layer)];
     $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :

@@ -20,7 +20,7 @@ window.exporter = window.exporter || {};
   const words = (map) => {
     const capped = map.height !== map.fullHeight || map.width !== map.fullWidth;
     return describe(map) + ". Raw values " + rangeText(map) + ", " +
-      map.fullHeight + " × " + map.fullWidth + " cells" + (capped ? " (drawn from " + map.height + " × " + map.width + ")" : "") +
+      map.fullHeight + " × " + map.fullWidth + " cells" + (capped ? " (averaged to " + map.height + " × " + map.width + ")" : "") +
       (exporter.index.methods[map.method].relu && map.lo < 0 && state.colour !== "diverging" ? "; negative values are drawn as 0" : "") +
       (map.flags.length ? ". Flagged: " + map.flags.join(", ") : "") + ".";
   };

@@ -182,22 +182,16 @@ def preprocessing_text(steps: Preprocessing) -> str:
     """Say in one sentence how a photograph becomes the model's input."""
     parts = []
     if steps.resize is not None:
-        to = (
-            f"shorter side resized to {steps.resize} pixels"
-            if isinstance(steps.resize, int)
-            else f"resized to {shape(steps.resize)} pixels"
-        )
+        if isinstance(steps.resize, int):
+            to = f"shorter side resized to {steps.resize} pixels"
+        else:
+            to = f"resized to {shape(steps.resize)} pixels"
         parts.append(f"{to} ({steps.interpolation}{', antialiased' if steps.antialias else ''})")
     if steps.crop == "center":
-        parts.append(f"the middle {shape(steps.size)} pixels cut out")
-    parts.append(f"{steps.channels} channel{'' if steps.channels == 1 else 's'}")
-    parts.append(
-        "mean "
-        + ", ".join(figure(value) for value in steps.mean)
-        + " and standard deviation "
-        + ", ".join(figure(value) for value in steps.std)
-        + " of values in [0, 1]"
-    )
+        parts.append(f"centre crop of {shape(steps.size)} pixels")
+    mean, std = (", ".join(map(figure, values)) for values in (steps.mean, steps.std))
+    parts.append(count(steps.channels, "channel"))
+    parts.append(f"values in [0, 1] normalised with mean {mean} and standard deviation {std}")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:]
 
@@ -227,7 +221,7 @@ def target_text(target: str) -> str:
 
 @cache
 def colour_bars() -> dict[str, str]:
-    """Return each colour map as a picture one level a pixel, as a data: address."""
+    """Return each colour map as a picture with one level per pixel, as a data: address."""
     return {
         name: _data_address(encode_png(np.ascontiguousarray(table[None])))
         for name, table in COLORMAPS.items()
