@@ -78,32 +78,24 @@ def _agreement(report: Report) -> list[dict[str, Any]]:
     return tables
 
 
-METRICS: tuple[dict[str, Any], ...] = (
-    {
-        "name": "deletion",
-        "title": "Deletion AUC",
-        "range": "0 to 1",
-        "more_is_better": False,
-        "about": "the area under the class's probability while the most salient pixels are "
+METRICS = {
+    "deletion": (
+        "Deletion AUC, 0 to 1, less is better",
+        "Deletion: the area under the class's probability while the most salient pixels are "
         "replaced by the mean.",
-    },
-    {
-        "name": "insertion",
-        "title": "Insertion AUC",
-        "range": "0 to 1",
-        "more_is_better": True,
-        "about": "the area under it while they come back into the blurred image.",
-    },
-    {
-        "name": "road",
-        "title": "ROAD",
-        "range": "−0.5 to 0.5",
-        "more_is_better": True,
-        "about": "half of how much more probability is lost by imputing the most relevant pixels "
+    ),
+    "insertion": (
+        "Insertion AUC, 0 to 1, more is better",
+        "Insertion: the area under it while they come back into the blurred image.",
+    ),
+    "road": (
+        "ROAD, −0.5 to 0.5, more is better",
+        "ROAD: half of how much more probability is lost by imputing the most relevant pixels "
         "than by imputing the least relevant ones, averaged over 20, 40, 60 and 80 % of the "
         "pixels.",
-    },
-)
+    ),
+}
+"""Heading and explanation of the metrics that every run measures; plug-ins say their own."""
 
 
 def _faithfulness(report: Report) -> dict[str, Any] | None:
@@ -112,19 +104,15 @@ def _faithfulness(report: Report) -> dict[str, Any] | None:
     if not rows:
         return None
     titles = {method.name: method.title for method in report.plan.methods}
-    others = [{"title": metric.name, "about": metric.about} for metric in rows[0].others]
+    others = {metric.name: metric.about or metric.name for row in rows for metric in row.others}
+    table = []
+    for row in rows:
+        added = {metric.name: metric.value for metric in row.others}
+        means = [getattr(row, name) for name in METRICS] + [added.get(name) for name in others]
+        table.append({"title": titles[row.method], "images": row.images, "means": means})
     return {
         "layer": rows[0].layer,
-        "metrics": [*METRICS, *others],
-        "rows": [
-            {
-                "title": titles[row.method],
-                "images": row.images,
-                "means": [
-                    *(getattr(row, metric["name"]) for metric in METRICS),
-                    *(metric.value for metric in row.others),
-                ],
-            }
-            for row in rows
-        ],
+        "headings": [heading for heading, _ in METRICS.values()] + list(others.values()),
+        "explanations": [explanation for _, explanation in METRICS.values()],
+        "rows": table,
     }

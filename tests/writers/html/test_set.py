@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from exporter.store import Run, open_run
+from exporter.records import MethodFaithfulness, OtherMetric
+from exporter.store import Run, open_run, records_table
+from exporter.summaries.faithfulness import METHOD_FAITHFULNESS_SCHEMA
 from exporter.writers import write
 from exporter.writers.html import HtmlOptions
 
@@ -106,3 +109,37 @@ def test_a_confused_pair_leads_to_its_images(page: Any, run: Run, report: Path) 
     page.locator("[data-control=viewer-class]").first.click()
     page.wait_for_selector("h1")
     assert "/classes/" in page.url
+
+
+def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_run(tmp_path / "run")
+    flipping = "Pixel flipping, 0 to 1, less is better"
+    rows = [
+        MethodFaithfulness(
+            "gradcam", "layer4", 19, 0.25, 0.75, None, (OtherMetric("flipping", flipping, 0.125),)
+        ),
+        MethodFaithfulness(
+            "layercam", "layer4", 18, 0.5, 0.625, -0.25, (OtherMetric("flipping", flipping, None),)
+        ),
+    ]
+    table = records_table(rows, METHOD_FAITHFULNESS_SCHEMA)
+    pq.write_table(table, path / "set" / "faithfulness.parquet")
+    run = open_run(path)
+    write(run, "html", HtmlOptions())
+    text = text_of(path / "html", "methods.html")
+    section = text[text.index('aria-labelledby="faithful"') :].partition("</section>")[0]
+    assert "<code>layer4</code>, means over the images measured" in section
+    assert re.findall(r"<th scope=\"col\"[^>]*>([^<]+)</th>", section) == [
+        "Method",
+        "Images",
+        "Deletion AUC, 0 to 1, less is better",
+        "Insertion AUC, 0 to 1, more is better",
+        "ROAD, −0.5 to 0.5, more is better",
+        flipping,
+    ]
+    assert re.findall(r"<td>([^<]+)</td>", section) == [
+        *("19", "0.250", "0.750", "—", "0.125"),
+        *("18", "0.500", "0.625", "−0.250", "—"),
+    ]
