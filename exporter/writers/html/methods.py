@@ -105,6 +105,7 @@ def _faithfulness(report: Report) -> dict[str, Any] | None:
         return None
     titles = {method.name: method.title for method in report.plan.methods}
     others = {metric.name: metric.about or metric.name for row in rows for metric in row.others}
+    headings = {name: heading for name, (heading, _) in METRICS.items()} | others
     table = []
     for row in rows:
         added = {metric.name: metric.value for metric in row.others}
@@ -112,7 +113,7 @@ def _faithfulness(report: Report) -> dict[str, Any] | None:
         table.append({"title": titles[row.method], "images": row.images, "means": means})
     return {
         "layer": rows[0].layer,
-        "headings": [heading for heading, _ in METRICS.values()] + list(others.values()),
+        "headings": headings,
         "explanations": [explanation for _, explanation in METRICS.values()],
         "rows": table,
     }

@@ -139,6 +139,9 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
         "ROAD, −0.5 to 0.5, more is better",
         flipping,
     ]
+    assert re.findall(r'data-metric="(\w+)"', section) == [
+        *("deletion", "insertion", "road", "flipping")
+    ]
     assert re.findall(r"<td>([^<]+)</td>", section) == [
         *("19", "0.250", "0.750", "—", "0.125"),
         *("18", "0.500", "0.625", "−0.250", "—"),
