@@ -19,6 +19,7 @@ PAGE = ROOT / "docs" / "api.md"
 
 SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
+    "A run in parts": ("exporter.plan", "exporter.work", "exporter.finish"),
     "Maps of a batch": ("exporter.compute_maps",),
     "Image sources": (
         "exporter.images.Source",

@@ -37,17 +37,19 @@ class DataSet:
         """Say whether an object has a length and items, and they are not paths."""
         return is_dataset(where) and not is_path(where) and not Paths.matches(where)
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield the items in the order of their index; each is read, for its label and its key."""
+    def paths(self) -> list[str]:
+        """Return the items' names, without reading one."""
         try:
-            count = len(self._dataset)
+            return [f"item-{index:06d}" for index in range(len(self._dataset))]
         except Exception as error:  # the user's own code, or a length that is not known
             raise ImageSetError(
                 f"the data set {self.name!r} has no length ({one_line(error)}); give one with "
                 "__len__ and __getitem__"
             ) from error
-        for index in range(count):
-            path = f"item-{index:06d}"
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the items in the order of their index; each is read, for its label and its key."""
+        for index, path in enumerate(self.paths()):
             try:
                 image, label = self._item(index)
                 yield Entry(path, self._label(label), key=hash_contents(image))

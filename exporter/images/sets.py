@@ -14,6 +14,7 @@ import numpy as np
 
 from exporter.errors import ExporterError, ImageError, ImageSetError, one_line
 from exporter.images.contents import prepare_contents, to_pixels
+from exporter.images.datasets import DataSet
 from exporter.images.files import as_text, reason
 from exporter.images.keys import hash_contents, hash_path, unique_ids
 from exporter.images.preprocess import prepare
@@ -172,18 +173,28 @@ def reopen_images(
 
     Args:
         where: as for ``open_images``.
-        planned: the images of the plan. One that is no longer the same is an error of its row.
+        planned: the images of the plan. One whose contents changed is an error of its row.
         limit: as for ``open_images``.
 
     Raises:
-        ImageSetError: if there is no such set.
+        ImageSetError: if there is no such set, or it does not have the paths that were planned.
     """
     kind, shown, source = open_source(where)
-    # Only a path that cannot be shown has another name, and only a listing tells it.
-    odd = any("�" in entry.path for entry in planned)
-    listed = _list(kind, shown, source, limit) if odd else []
-    _, names = _shown_paths([entry.path for entry in listed])
-    return ImageSet(shown, kind, tuple(planned), (), source, names)
+    if isinstance(source, DataSet):  # its entries are known only by reading every item
+        listed = source.paths()[:limit]
+    else:
+        listed = [entry.path for entry in _list(kind, shown, source, limit)]
+    paths, names = _shown_paths(listed)
+    if paths != [entry.path for entry in planned]:
+        present = set(paths)
+        missing = [entry.path for entry in planned if entry.path not in present]
+        what = f"{missing[0]!r} is not there" if missing else f"it has {len(paths):,} images"
+        raise ImageSetError(
+            f"the image set {shown!r} is not the one of the {len(planned):,} images that were "
+            f"planned: {what}; plan the run again, or give back what was planned"
+        )
+    notes = tuple(getattr(source, "notes", ()))
+    return ImageSet(shown, kind, tuple(planned), notes, source, names)
 
 
 def _list(kind: str, shown: str, source: Source, limit: int | None) -> list[Entry]:

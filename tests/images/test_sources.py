@@ -299,6 +299,32 @@ def test_a_planned_set_is_opened_again_without_reading_an_image(
     assert source.read == []
     assert np.array_equal(again.load(entries[0], SMALL).view, PIXELS)
 
+    class Counted(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            read.append(index)
+            return super().__getitem__(index)
+
+    read: list[int] = []
+    entries = open_images(Counted([PIXELS, PIXELS.T.copy()])).entries
+    read.clear()
+    again = reopen_images(Counted([PIXELS, PIXELS.T.copy()]), entries)
+    assert read == []
+    again.load(entries[1], SMALL)
+    assert read == [1]
+
+
+def test_another_set_than_the_planned_one_is_refused(tmp_path: Path, photos: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes((photos / "clock.jpg").read_bytes() + name.encode())
+    planned = open_images(tmp_path).entries
+    (tmp_path / "c.jpg").touch()
+    with pytest.raises(ImageSetError, match=r"the 2 images that were planned: it has 3 images"):
+        reopen_images(tmp_path, planned)
+    assert reopen_images(tmp_path, planned, limit=2).entries == planned
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(ImageSetError, match=r"planned: 'b.jpg' is not there"):
+        reopen_images(tmp_path, planned, limit=2)
+
 
 def test_a_planned_set_with_names_that_cannot_be_shown(tmp_path: Path, photos: Path) -> None:
     try:
