@@ -35,6 +35,12 @@ SECTIONS = {
         "exporter.maps.Passes",
         "exporter.maps.PassContext",
     ),
+    "A writer of your own": (
+        "exporter.writers.Writer",
+        "exporter.writers.WriterOptions",
+        "exporter.records.Written",
+        "exporter.writers.montages.montage_jpegs",
+    ),
     "Errors": ("exporter.errors",),
 }
 """What is public, by the heading it stands under: functions, classes, or a module's classes."""

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from exporter.store import Run
     from exporter.writers.wandb.options import WandbOptions
 
-# At the beginning or after one of = : , and a quote, but not the slashes of a web address.
+_ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
+# A path that a text is, or ends with after = or : or a comma; else one in quotes or brackets.
+# The slashes of a web address are none.
 _ABSOLUTE = re.compile(
-    r"""(?:^|(?<=[=:,'"(]))(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)(?:[^'"]*[\\/])?"""
+    rf"""(?:^|(?<=[=:,])){_ROOT}(?:.*[\\/])?|(?<=['"(]){_ROOT}(?:[^'")]*[\\/])?"""
 )
 
 MAX_TABLE_ROWS = 10_000
@@ -157,7 +159,8 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
     """Return what ``wandb.init`` is told: names, tags, and the run's settings as its config."""
     plan = run.plan
     name = run_name(plan.model)[:128]
-    tags = [plan.model.name, *(method.name for method in plan.methods), f"target:{plan.target}"]
+    tags = [plan.model.name, *(method.name for method in plan.methods)]
+    tags.append(f"target:{without_folders(plan.target)}")
     config = {
         **plan.settings,
         "model": {

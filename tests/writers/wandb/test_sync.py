@@ -303,7 +303,9 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
     assert "wandb sync offline-run-" in written.open
-    assert any("kept offline" in note and "refused" in note for note in written.notes), "\n".join(written.notes)
+    assert any("kept offline" in note and "refused" in note for note in written.notes), "\n".join(
+        written.notes
+    )
     assert list(verify_offline(run / "wandb")) == []
 
 

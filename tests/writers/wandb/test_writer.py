@@ -309,6 +309,8 @@ def test_the_log_tells_no_path_that_was_typed(made: Made) -> None:
         ("--images=/data/my photos", "--images=my photos"),
         ("similar:/data/cat.jpg", "similar:cat.jpg"),
         ("~/models/net.pt", "net.pt"),
+        ("/data/it's mine/photos", "photos"),
+        ("('/data/a.jpg'", "('a.jpg'"),
         ("photos/cats", "photos/cats"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("layer4.0/relu", "layer4.0/relu"),
@@ -489,9 +491,7 @@ def test_an_interrupted_writer_leaves_no_process(
         assert list(check(open_run(run))) == []
 
 
-def test_a_wandb_that_does_not_finish_is_ended(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wandb_that_does_not_finish_is_ended(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(made.folder.rglob("*"))
     monkeypatch.setattr(wandb_writer, "SECONDS", 0.05)
     monkeypatch.setattr(wandb_writer, "SECONDS_PER_ROW", 0.0)
