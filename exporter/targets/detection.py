@@ -6,7 +6,7 @@ do so too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -172,29 +172,16 @@ def _kind(module: nn.Module) -> str:
     return ""
 
 
-def _of_rcnn(output: tuple[Tensor, Tensor], counts: Sequence[int]) -> list[Tensor]:
-    return list(torch.split(output[0].softmax(-1), list(counts)))
-
-
-def _of_ssd(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
-    return list(output["cls_logits"].softmax(-1))
-
-
-def _of_retinanet(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
-    return list(output["cls_logits"].sigmoid())
-
-
-def _of_fcos(output: Mapping[str, Tensor], _counts: Sequence[int]) -> list[Tensor]:
+_SHARES: dict[str, Callable[[Any, Sequence[int]], Iterable[Tensor]]] = {
+    "GeneralizedRCNN": lambda output, counts: torch.split(output[0].softmax(-1), list(counts)),
+    "SSD": lambda output, _: output["cls_logits"].softmax(-1),
+    "RetinaNet": lambda output, _: output["cls_logits"].sigmoid(),
     # As the model scores a box: the geometric mean of its class and how central it is.
-    return list((output["cls_logits"].sigmoid() * output["bbox_ctrness"].sigmoid()).sqrt())
-
-
-_SHARES: dict[str, Callable[[Any, Sequence[int]], list[Tensor]]] = {
-    "GeneralizedRCNN": _of_rcnn,
-    "SSD": _of_ssd,
-    "RetinaNet": _of_retinanet,
-    "FCOS": _of_fcos,
+    "FCOS": lambda output, _: (
+        output["cls_logits"].sigmoid() * output["bbox_ctrness"].sigmoid()
+    ).sqrt(),
 }
+"""By family, from its head's output and the proposals per image, each image's scores (R, K)."""
 
 
 def _best(shares: Tensor) -> tuple[Tensor, Tensor]:
