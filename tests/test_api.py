@@ -41,6 +41,12 @@ SECTIONS = {
         "exporter.records.Written",
         "exporter.writers.montages.montage_jpegs",
     ),
+    "An engine of your own": (
+        "exporter.engines.Engine",
+        "exporter.engines.Job",
+        "exporter.engines.Recipe",
+        "exporter.engines.compute_shard",
+    ),
     "Errors": ("exporter.errors",),
 }
 """What is public, by the heading it stands under: functions, classes, or a module's classes."""

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from exporter.console import ERR, OUT, marked, shown
+from exporter.console import ERR, OUT, Bar, marked, shown
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,33 @@ from exporter.console import ERR, OUT, marked, shown
 )
 def test_control_characters_are_not_printed(text: str, safe: str) -> None:
     assert shown(text) == safe
+
+
+def test_progress_is_told_in_plain_lines_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.console.FIRST", 0.0)
+    with Bar() as bar:
+        bar.begin("reading\x1b[2J")
+        # The next line is due in half a minute, however often the work goes on.
+        for _ in range(50):
+            bar.advance()
+    assert capsys.readouterr().err == "reading\ufffd[2J\n"
+    monkeypatch.setattr("exporter.console.EVERY", 0.0)
+    with Bar() as bar:
+        bar.begin("computing maps", 2000)
+        bar.advance(1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "computing maps: 0 of 2,000",
+        "computing maps: 1,000 of 2,000",
+    ]
+
+
+def test_a_short_command_tells_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar() as bar:
+        bar.begin("reading", 2)
+        bar.advance(2)
+    assert capsys.readouterr().err == ""
 
 
 def test_names_are_no_markup_and_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from exporter.config import build_config
-from exporter.engines import Computed, Job, Recipe, local
+from exporter.engines import Computed, Job, Recipe, compute_shard, local
 from exporter.errors import ModelError
 from exporter.explain.rows import compute, load
 from exporter.planning import bind
@@ -191,6 +192,34 @@ def test_the_classifier_is_found_once_with_the_first_image(job: Job) -> None:
     explainer = job.explainer(job.module)
     nothing = torch.full((1, 3, 32, 32), torch.nan)
     assert explainer.prepare(nothing) is job.explainer(job.module).prepare(nothing)
+
+
+def test_shards_that_are_computed_are_stored_when_the_user_interrupts(job: Job) -> None:
+    """The first three shards are done when the fourth is interrupted; storing takes its time."""
+
+    class Interrupting(Silence):
+        done = 0
+
+        def advance(self, steps: int = 1) -> None:
+            self.done += steps
+            if self.done > 3 * 7:
+                raise KeyboardInterrupt
+
+    stored: list[int] = []
+
+    def store(index: int, batches: list[Computed]) -> None:
+        time.sleep(0.5)
+        stored.append(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        local.run(job, [0, 1, 2, 3, 4], store, Interrupting())
+    assert stored == [0, 1, 2]
+
+
+def test_one_shard_is_what_the_engine_gives(job: Job) -> None:
+    start, stop = job.plan.shards[3]
+    found = [row for computed in compute_shard(job, 3) for row in computed.rows]
+    assert found == rows(job)[start:stop]
 
 
 def test_a_failing_store_stops_the_run(job: Job) -> None:

@@ -191,6 +191,31 @@ def test_moved_images_are_the_same_images(
     create_run(run, moved, resume=True).close()
 
 
+def test_another_spelling_of_the_same_model_and_classes_goes_on(
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    """What a model is, its hashes say; --model, --checkpoint and --classes say where it lies."""
+    run = make_run(tmp_path / "run", shards=1)
+    plan = sampling.sample_plan()
+    spelled = {"model": "./m.py:f", "checkpoint": "/b/last.pt", "classes": "c.txt", "batch_size": 2}
+    model = replace(plan.model, spec="./m.py:f", checkpoint="last.pt")
+    again = replace(plan, model=model, settings={**plan.settings, **spelled})
+    create_run(run, again, resume=True).close()
+
+
+def test_a_setting_under_its_former_name_is_the_same_setting(
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", shards=1)
+    plan = sampling.sample_plan()
+    text = (run / "plan.json").read_text()
+    (run / "plan.json").write_text(text.replace('"seed":0', '"seed":0,"quality":true'))
+    now = replace(plan, settings={**plan.settings, "faithfulness": True})
+    create_run(run, now, resume=True).close()
+    with pytest.raises(RunError, match="faithfulness was True and is now False"):
+        create_run(run, replace(now, settings={**now.settings, "faithfulness": False}), resume=True)
+
+
 def test_one_writer_at_a_time(sampling: ModuleType, tmp_path: Path) -> None:
     plan = sampling.sample_plan()
     with create_run(tmp_path / "run", plan):

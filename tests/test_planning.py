@@ -1,0 +1,69 @@
+"""What planning costs: a few forwards, each for a stated purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exporter.config import build_config
+from exporter.engines import Recipe, compute_shard
+from exporter.planning import bind
+
+
+class Counted(nn.Module):
+    """A model that notes the batch of every forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())
+        self.head = nn.Linear(6, 4)
+        self.batches: list[int] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(inputs))
+        return self.head(self.features(inputs).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "forwards"),
+    [
+        # The trial that shows layers and output, and the first image explained as a batch will be.
+        ({}, 2),
+        ({"layers": ("features",), "maps": ("cam",)}, 2),
+        # The reference image.
+        ({"target": "similar:{photo}"}, 3),
+        # The size of the picture that is made.
+        ({"maximise": ("features:0:steps=1",)}, 3),
+    ],
+)
+def test_planning_runs_a_few_forwards(
+    tmp_path: Path, settings: dict[str, object], forwards: int
+) -> None:
+    noise = np.random.default_rng(0)
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"{index}.jpg"), noise.integers(0, 255, (40, 40, 3)))
+    asked = {
+        name: value.format(photo=tmp_path / "0.jpg") if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    config = build_config(
+        **{
+            "model": "m",
+            "images": str(tmp_path),
+            "out": tmp_path / "run",
+            "maps": ("gradcam",),
+            "preprocessing": {"size": 32},
+            **asked,
+        }
+    )
+    model = Counted()
+    with bind(Recipe(config, module=model)) as job:
+        assert model.batches == [1] * forwards
+        compute_shard(job, 0)
+        assert model.batches == [1] * forwards + [4]
