@@ -40,18 +40,18 @@ def target_text(target: str, row: Row) -> str:
 
 
 def _class_name(number: str, row: Row) -> str:
-    for one in row.predictions:
-        if one.index == int(number):
-            return one.name
+    for prediction in row.predictions:
+        if prediction.index == int(number):
+            return prediction.name
     if row.label is not None and row.label_index == int(number):
         return row.label
     return f"class {number}"
 
 
-def flag_text(one: StoredMap) -> str:
+def flag_text(stored: StoredMap) -> str:
     """Say what a flagged map is, in two words."""
-    if "zero" in one.flags:
+    if "zero" in stored.flags:
         return "all zero"
-    if "constant" in one.flags:
+    if "constant" in stored.flags:
         return "constant"
     return "no positive value"

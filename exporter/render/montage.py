@@ -83,7 +83,7 @@ class MontageLayout:
         self._stack = TileStack(max(1, len(methods) * len(self._rows)), self.tile, colormap)
         self._legend = 0
         self._frame = self._draw_frame(colormap)
-        self._canvas = self._frame.copy()
+        self._drawing = self._frame.copy()
 
     def draw(self, row: Row) -> NDArray[np.uint8]:
         """Draw the montage of a row.
@@ -94,9 +94,9 @@ class MontageLayout:
         Returns:
             uint8 (H, W, 3) RGB; the same buffer each time, so encode or copy it before the next.
         """
-        canvas = self._canvas
-        np.copyto(canvas, self._frame)
-        draw_text(canvas, caption(row), (GAP, 16), size=14, width=self._legend - 3 * GAP)
+        drawing = self._drawing
+        np.copyto(drawing, self._frame)
+        draw_text(drawing, caption(row), (GAP, 16), size=14, width=self._legend - 3 * GAP)
         if row.image is None or row.error is not None:
             return self._refuse(row.error or "the run holds no image for it")
         try:
@@ -108,7 +108,7 @@ class MontageLayout:
             self._paste(image, 0, 0)
         self._write_predictions(row)
         self._draw_maps(row, image)
-        return canvas
+        return drawing
 
     def jpeg(self, row: Row, quality: int = 85) -> bytes:
         """Draw the montage of a row and encode it."""
@@ -120,7 +120,7 @@ class MontageLayout:
 
     def _paste(self, picture: NDArray[np.uint8], column: int, line: int) -> None:
         x, y = self._corner(column, line)
-        self._canvas[y : y + self.tile[1], x : x + self.tile[0]] = picture
+        self._drawing[y : y + self.tile[1], x : x + self.tile[0]] = picture
 
     def _draw_frame(self, colormap: str) -> NDArray[np.uint8]:
         width, height = self.size
@@ -143,41 +143,41 @@ class MontageLayout:
         seen: dict[tuple[str, str], int] = {}
         chosen: list[tuple[StoredMap, int, int]] = []
         named: set[int] = set()
-        for one in row.maps:
-            slot = seen.get((one.method, one.layer), 0)
-            seen[one.method, one.layer] = slot + 1
-            line, column = spots.get((one.layer, slot)), self._column.get(one.method)
+        for stored in row.maps:
+            slot = seen.get((stored.method, stored.layer), 0)
+            seen[stored.method, stored.layer] = slot + 1
+            line, column = spots.get((stored.layer, slot)), self._column.get(stored.method)
             if line is None or column is None:
                 continue
             if line not in named:
                 named.add(line)
-                self._name_target(one, line, row)
-            if "nan" in one.flags:
+                self._name_target(stored, line, row)
+            if "nan" in stored.flags:
                 self._paste(hatch(self.tile), column, line)
                 self._note("not a number", column, line)
             else:
-                chosen.append((one, column, line))
-        relu = [self._relu[one.method] for one, _, _ in chosen]
-        tiles = self._stack.colour([one for one, _, _ in chosen], relu)
-        for (one, column, line), heat, positive in zip(chosen, tiles, relu, strict=True):
+                chosen.append((stored, column, line))
+        relu = [self._relu[stored.method] for stored, _, _ in chosen]
+        tiles = self._stack.colour([stored for stored, _, _ in chosen], relu)
+        for (stored, column, line), heat, positive in zip(chosen, tiles, relu, strict=True):
             self._paste(overlay(image, heat, self._opacity), column, line)
-            if one.flags or (positive and one.hi <= 0):
-                self._note(flag_text(one), column, line)
+            if stored.flags or (positive and stored.hi <= 0):
+                self._note(flag_text(stored), column, line)
 
-    def _name_target(self, one: StoredMap, line: int, row: Row) -> None:
+    def _name_target(self, stored: StoredMap, line: int, row: Row) -> None:
         x, y = self._corner(1, line)
         left = x + (self.size[0] - x) * 2 // 3 + GAP
         room = self.size[0] - left - GAP
-        text = target_text(one.target, row)
+        text = target_text(stored.target, row)
         right = self.size[0] - GAP - min(room, text_width(text, 12))
-        draw_text(self._canvas, text, (right, y - 4), size=12, colour=FAINT, width=room)
+        draw_text(self._drawing, text, (right, y - 4), size=12, colour=FAINT, width=room)
 
     def _note(self, text: str, column: int, line: int) -> None:
         x, y = self._corner(column, line)
         bottom = y + self.tile[1]
-        self._canvas[bottom - STRIP : bottom, x : x + self.tile[0]] = BACKGROUND
+        self._drawing[bottom - STRIP : bottom, x : x + self.tile[0]] = BACKGROUND
         draw_text(
-            self._canvas, text, (x + 2, bottom - 4), size=12, colour=ALARM, width=self.tile[0] - 4
+            self._drawing, text, (x + 2, bottom - 4), size=12, colour=ALARM, width=self.tile[0] - 4
         )
 
     def _write_predictions(self, row: Row) -> None:
@@ -187,11 +187,11 @@ class MontageLayout:
         lines = [] if row.label is None else [(f"label {row.label}", FAINT)]
         if row.correct is not None:
             lines.append(("right", FAINT) if row.correct else ("wrong", ALARM))
-        lines += [(f"{one.score:.3g} {one.name}", FAINT) for one in row.predictions]
+        lines += [(f"{said.score:.3g} {said.name}", FAINT) for said in row.predictions]
         room = (self.size[1] - y) // STRIP
         for k, (text, colour) in enumerate(lines[:room]):
             draw_text(
-                self._canvas,
+                self._drawing,
                 text,
                 (x, y + k * STRIP + 11),
                 size=12,
@@ -201,12 +201,12 @@ class MontageLayout:
 
     def _refuse(self, reason: str) -> NDArray[np.uint8]:
         x, y = self._corner(0, 0)
-        canvas = self._canvas
-        canvas[CAPTION:] = BACKGROUND
+        drawing = self._drawing
+        drawing[CAPTION:] = BACKGROUND
         width = self.size[0] - 2 * GAP
-        draw_text(canvas, "could not be read", (x, y + 14), size=15, colour=ALARM, width=width)
-        draw_text(canvas, reason, (x, y + 36), size=12, colour=FAINT, width=width)
-        return canvas
+        draw_text(drawing, "could not be read", (x, y + 14), size=15, colour=ALARM, width=width)
+        draw_text(drawing, reason, (x, y + 36), size=12, colour=FAINT, width=width)
+        return drawing
 
 
 def layout_of(plan: Plan, *, colormap: str = "viridis", opacity: float = 0.5) -> MontageLayout:

@@ -51,16 +51,16 @@ def activation_sheet(
     across = min(columns, count)
     down = -(-count // across)
     high = max(1, round(cell * activation.height / max(1, activation.width)))
-    canvas = _canvas(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
-    for k, (channel, one) in enumerate(zip(activation.channels, values, strict=True)):
+    drawing = _drawing(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
+    for k, (channel, plane) in enumerate(zip(activation.channels, values, strict=True)):
         x, y = GAP + k % across * (cell + GAP), GAP + k // across * (high + STRIP + GAP)
         title = f"#{channel}  {activation.lo[k]:.3g} … {activation.hi[k]:.3g}"
-        draw_text(canvas, title, (x, y + 11), size=11, width=cell)
-        scaled = np.nan_to_num(normalise(one, rectify=False))
+        draw_text(drawing, title, (x, y + 11), size=11, width=cell)
+        scaled = np.nan_to_num(normalise(plane, rectify=False))
         levels = np.floor(scaled * 255 + 0.5).astype(np.uint8)
         enlarged = cv2.resize(levels, (cell, high), interpolation=cv2.INTER_NEAREST)
-        canvas[y + STRIP : y + STRIP + high, x : x + cell] = table[enlarged]
-    return canvas
+        drawing[y + STRIP : y + STRIP + high, x : x + cell] = table[enlarged]
+    return drawing
 
 
 def kernel_sheet(
@@ -135,15 +135,15 @@ def _grid(cells: NDArray[np.uint8], across: int, text: str) -> NDArray[np.uint8]
     across = max(1, min(across, count))
     down = -(-count // across)
     width = max(across * (wide + GAP) + GAP, 320)
-    canvas = _canvas(down * (high + GAP) + GAP + STRIP + 3, width)
-    draw_text(canvas, text, (GAP + 2, 13), size=12, width=width - 2 * GAP - 2)
+    drawing = _drawing(down * (high + GAP) + GAP + STRIP + 3, width)
+    draw_text(drawing, text, (GAP + 2, 13), size=12, width=width - 2 * GAP - 2)
     for k, cell in enumerate(cells):
         x = GAP + k % across * (wide + GAP)
         y = STRIP + 3 + GAP + k // across * (high + GAP)
         enlarged = np.repeat(np.repeat(cell, scale, axis=0), scale, axis=1)
-        canvas[y : y + high, x : x + wide] = enlarged
-    return canvas
+        drawing[y : y + high, x : x + wide] = enlarged
+    return drawing
 
 
-def _canvas(height: int, width: int) -> NDArray[np.uint8]:
+def _drawing(height: int, width: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 228, dtype=np.uint8)

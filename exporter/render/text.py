@@ -32,7 +32,7 @@ _local = threading.local()
 
 
 def draw_text(
-    canvas: NDArray[np.uint8],
+    drawing: NDArray[np.uint8],
     text: str,
     origin: tuple[int, int],
     *,
@@ -40,28 +40,28 @@ def draw_text(
     colour: tuple[int, int, int] = (32, 32, 32),
     width: int | None = None,
 ) -> int:
-    """Write one line on a canvas, shortened with an ellipsis where it would not fit.
+    """Write one line on a drawing, shortened with an ellipsis where it would not fit.
 
     Args:
-        canvas: uint8 (H, W, 3) RGB, contiguous; written in place.
+        drawing: uint8 (H, W, 3) RGB, contiguous; written in place.
         text: any text; control characters and line breaks become spaces.
         origin: (x, y) of the line's left end on its baseline, in pixels.
         size: height of the font in pixels.
         colour: RGB.
-        width: the most pixels it may take; None reaches to the canvas's right edge.
+        width: the most pixels it may take; None reaches to the drawing's right edge.
 
     Returns:
         Width drawn, in pixels.
     """
-    room = canvas.shape[1] - origin[0] if width is None else width
+    room = drawing.shape[1] - origin[0] if width is None else width
     line = fit_text(text, size, room)
     if not line:
         return 0
     face = _face()
     if face is None:
-        _draw_with_pillow(canvas, line, origin, size, colour)
+        _draw_with_pillow(drawing, line, origin, size, colour)
         return text_width(line, size)
-    end, _ = cv2.putText(canvas, line, origin, colour, face, size)
+    end, _ = cv2.putText(drawing, line, origin, colour, face, size)
     return int(end[0]) - origin[0]
 
 
@@ -128,7 +128,7 @@ def _pillow_font(size: int) -> Any:
 
 
 def _draw_with_pillow(
-    canvas: NDArray[np.uint8],
+    drawing: NDArray[np.uint8],
     line: str,
     origin: tuple[int, int],
     size: int,
@@ -136,6 +136,6 @@ def _draw_with_pillow(
 ) -> None:
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(canvas)
+    picture = Image.fromarray(drawing)
     ImageDraw.Draw(picture).text(origin, line, fill=colour, font=_pillow_font(size), anchor="ls")
-    canvas[...] = np.asarray(picture)
+    drawing[...] = np.asarray(picture)

@@ -93,9 +93,7 @@ def escape_markdown(text: str) -> str:
     >>> escape_markdown("a_b <i>")
     'a\\_b &lt;i&gt;'
     """
-    return _MARKDOWN.sub(
-        lambda found: _ENTITIES.get(found.group(), "\\" + found.group()), plain(text)
-    )
+    return _MARKDOWN.sub(lambda sign: _ENTITIES.get(sign.group(), "\\" + sign.group()), plain(text))
 
 
 def code(text: str) -> str:

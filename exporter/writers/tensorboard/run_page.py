@@ -158,8 +158,8 @@ def _views(plan: Plan, options: TensorBoardOptions, shown: Shown) -> list[str]:
     kernels = links.images_link(base, "^kernels/", f"^{run}$")
     lines.append(f"[kernels]({kernels})")
     if plan.settings.get("maximise"):
-        made = links.images_link(base, f"^{links.MAXIMISED}/", f"^{run}/{links.MAXIMISED}$")
-        lines.append(f"[pictures made to excite channels]({made})")
+        maximised = links.images_link(base, f"^{links.MAXIMISED}/", f"^{run}/{links.MAXIMISED}$")
+        lines.append(f"[pictures made to excite channels]({maximised})")
     if options.report_url:
         report = links.web(links.report_page(options.report_url))
         lines.append(f"[the HTML report, with every image]({report})")
