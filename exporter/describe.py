@@ -14,8 +14,7 @@ from exporter.errors import LayerError
 from exporter.explain import compute, load
 from exporter.layers import choose_layers, count_layers, layer_table, run_trial
 from exporter.maximise import estimate_maximised
-from exporter.models import resolve
-from exporter.planning import float_type
+from exporter.models import float_type, resolve
 
 
 @dataclass(frozen=True)

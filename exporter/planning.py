@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +17,6 @@ from exporter.doors import load_function
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
 from exporter.errors import (
-    ConfigError,
     ImageError,
     ImageSetError,
     LayerError,
@@ -31,6 +26,7 @@ from exporter.errors import (
 from exporter.explain import (
     FUSED,
     Explainer,
+    HostBatch,
     choose_or_offer,
     classifiers_at,
     fitting_methods,
@@ -44,24 +40,17 @@ from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
     ResolvedModel,
     adopt,
-    match_labels,
+    choose_device,
+    float_type,
+    has_convolutions,
     read_classes,
     resolve,
 )
-from exporter.records import OUTPUT, SCHEMA_VERSION, Plan, Prepared, Preprocessing
+from exporter.plans import make_plan
+from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import plan_differences
-from exporter.targets import PlannedTarget, Target, plan_target
+from exporter.targets import plan_target
 from exporter.watch import Silence, Watch
-
-_PACKAGES = (
-    "exporter",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-)
 
 
 @contextmanager
@@ -100,10 +89,10 @@ def bind(
         wanted = config.device
         if planned is not None and wanted == "auto":
             wanted = planned.execution["device"]
-        device = _device(wanted, resolved.module, handed_over=recipe.module is not None)
+        device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)
         model = resolved.module if recipe.module is not None else resolved.module.to(device)
         stack.enter_context(guest(model))
-        channels_last = _has_convolutions(model)
+        channels_last = has_convolutions(model)
         if channels_last and recipe.module is None:
             model = model.to(memory_format=torch.channels_last)
         resolved = replace(resolved, module=model)
@@ -197,15 +186,11 @@ def _settle(
             classifiers=classifiers,
         )
 
-    unknown = torch.full((1,), -1, device=device)
-    masks = None
-    if target.scorer.takes_masks:
-        masks = torch.full(example[:, 0].shape, 255, dtype=torch.uint8, device=device)
-    first = explainer(model)(example, unknown, masks).to_host()
+    first = _explain_first(explainer(model), example, masks=target.scorer.takes_masks)
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return Job(
         recipe=recipe,
-        plan=_plan(
+        plan=make_plan(
             recipe,
             image_set,
             target,
@@ -239,45 +224,6 @@ def _settle(
     )
 
 
-def _plan(
-    recipe: Recipe,
-    image_set: ImageSet,
-    target: PlannedTarget,
-    *,
-    before: tuple[str, ...],
-    after: tuple[str, ...],
-    **settled: Any,
-) -> Plan:
-    config, images = recipe.config, image_set.entries
-    names = {entry.label for entry in images if entry.label is not None}
-    labels = match_labels(names, target.record.classes)
-    return Plan(
-        schema=SCHEMA_VERSION,
-        settings=config.settings(),
-        model=target.record,
-        target=config.target,
-        image_set=image_set.where,
-        images=images,
-        shards=tuple(
-            (start, min(start + config.shard_size, len(images)))
-            for start in range(0, len(images), config.shard_size)
-        ),
-        label_match=labels.reason,
-        label_index=labels.index,
-        versions=_versions(),
-        command=recipe.command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(
-            *before,
-            *image_set.notes,
-            *target.notes,
-            *_unlabelled(target.scorer.target, image_set, labels.index),
-            *after,
-        ),
-        **settled,
-    )
-
-
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
     if module is not None:
         return adopt(
@@ -296,49 +242,11 @@ def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
     )
 
 
-def _device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.device:
-    here = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    if handed_over:
-        if wanted not in ("auto", here.type, str(here)):
-            raise ConfigError(
-                f"the model is on {str(here)!r} and the device asked for is {wanted!r}; "
-                "move the model there first, or leave the device at 'auto'"
-            )
-        return here
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device).cpu()  # a device without memory (meta) refuses
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ConfigError(
-            f"there is no device {wanted!r} here; choose auto or one of {', '.join(there)}"
-        ) from None
-    return device
-
-
-def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:
-    """Say of how many images the label is asked for and is not known."""
-    if not any(part.kind == "label" for part in (target, *target.parts)):
-        return ()
-    count = sum(entry.label not in known for entry in image_set.entries)
-    if not count:
-        return ()
-    return (
-        f"{count} of {len(image_set.entries)} images have no known label; the predicted class is "
-        "explained for them",
-    )
-
-
-def _has_convolutions(module: nn.Module) -> bool:
-    return any(isinstance(part, nn.Conv2d) for part in module.modules())
-
-
-def float_type(module: nn.Module) -> torch.dtype:
-    """Return the type of a model's numbers: its first floating parameter's, or float32."""
-    types = (parameter.dtype for parameter in module.parameters())
-    return next((kind for kind in types if kind.is_floating_point), torch.float32)
+def _explain_first(explainer: Explainer, example: torch.Tensor, *, masks: bool) -> HostBatch:
+    """Explain one image as a batch will be, its label and its mask not known."""
+    unknown = torch.full((1,), -1, device=example.device)
+    given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
+    return explainer(example, unknown, given).to_host()
 
 
 def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepared:
@@ -387,11 +295,3 @@ def _recorded(
                 maximised += planes((request.layer,))
     asked = explained if wanted == ("auto",) else planes(wanted)
     return asked if set(maximised) <= set(asked) else planes((*asked, *maximised))
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporter.models.classes import check_classes, read_classes
 from exporter.models.labels import LabelMatch, match_labels
+from exporter.models.placement import choose_device, float_type, has_convolutions
 from exporter.models.resolve import ResolvedModel, adopt, resolve, with_output
 
 __all__ = [
@@ -11,6 +12,9 @@ __all__ = [
     "ResolvedModel",
     "adopt",
     "check_classes",
+    "choose_device",
+    "float_type",
+    "has_convolutions",
     "match_labels",
     "read_classes",
     "resolve",

@@ -1,7 +1,8 @@
 """The run folder: made by ``create_run``, read by ``open_run``, verified by ``check``."""
 
+from exporter.store.beginning import create_run, refuse_taken, reopen_run
 from exporter.store.checking import check
-from exporter.store.folder import RunFolder, create_run, refuse_taken, reopen_run
+from exporter.store.folder import RunFolder
 from exporter.store.kernels import KernelSheet
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import forget_recipe, read_recipe, write_recipe

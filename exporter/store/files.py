@@ -78,6 +78,20 @@ def parquet_bytes(table: pa.Table, **options: Any) -> memoryview:
     return memoryview(sink.getvalue())
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of a run, and those above it; one that is there stays.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the run folder {str(folder)!r} cannot be made: {error.strerror or error}"
+        ) from error
+
+
 def remove(path: Path, *, quiet: bool = False) -> None:
     """Remove a file, a link or a whole folder, if it is there.
 

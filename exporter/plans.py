@@ -1,0 +1,96 @@
+"""The plan of a run, from what was settled."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from exporter.engines import Recipe
+from exporter.images import ImageSet
+from exporter.models import match_labels
+from exporter.records import SCHEMA_VERSION, Plan
+from exporter.targets import PlannedTarget, Target
+
+_PACKAGES = (
+    "exporter",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+def make_plan(
+    recipe: Recipe,
+    image_set: ImageSet,
+    target: PlannedTarget,
+    *,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    **settled: Any,
+) -> Plan:
+    """Return the plan, with what the recipe, the images and the target say.
+
+    Args:
+        recipe: the settings and the command.
+        image_set: every image, in order.
+        target: what is explained, and the model's record.
+        before: notes on the model.
+        after: notes on what cannot be explained.
+        **settled: the other fields of `Plan`.
+    """
+    config, images = recipe.config, image_set.entries
+    names = {entry.label for entry in images if entry.label is not None}
+    labels = match_labels(names, target.record.classes)
+    return Plan(
+        schema=SCHEMA_VERSION,
+        settings=config.settings(),
+        model=target.record,
+        target=config.target,
+        image_set=image_set.where,
+        images=images,
+        shards=tuple(
+            (start, min(start + config.shard_size, len(images)))
+            for start in range(0, len(images), config.shard_size)
+        ),
+        label_match=labels.reason,
+        label_index=labels.index,
+        versions=_versions(),
+        command=recipe.command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(
+            *before,
+            *image_set.notes,
+            *target.notes,
+            *_unlabelled(target.scorer.target, image_set, labels.index),
+            *after,
+        ),
+        **settled,
+    )
+
+
+def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:
+    """Say of how many images the label is asked for and is not known."""
+    if not any(part.kind == "label" for part in (target, *target.parts)):
+        return ()
+    count = sum(entry.label not in known for entry in image_set.entries)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(image_set.entries)} images have no known label; the predicted class is "
+        "explained for them",
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
