@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
+OUT ?= gpu-out
 BIN := $(VENV)/bin
 # Tests of small models gain nothing from more threads than workers.
 WORKERS ?= 2
@@ -49,9 +50,9 @@ bench: $(VENV)/.test ## Measure the export against its floor (prints JSON)
 parity: $(VENV)/.test ## Compare every map with its paper's formula (prints JSON)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --json
 
-gpu: ## Run the CUDA tests and measure on a card, with the Python of the machine (prints JSON)
+gpu: ## Run the CUDA tests and measure on a card, with this machine's own Python (JSON to OUT)
 	$(PYTHON) -m pytest -m gpu -p no:cacheprovider tests
-	$(PYTHON) -m benchmarks.gpu
+	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(if $(DEVICE),--device $(DEVICE))
 
 screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
 	$(BIN)/python -m benchmarks.screenshots

@@ -7,10 +7,13 @@ Four parts, all in one process:
 - ``host``: images per second that decoding, resizing and JPEG encoding allow, by threads;
 - ``model``: images per second of a forward, and of a forward and a backward to the shallowest
   layer, in float32, TF32, bfloat16 and float16 (autocast);
-- ``export``: images per second of the whole job, its computing alone, and the limit that the
-  other figures set: the slowest of feeding, computing and encoding.
+- ``export``: images per second of the whole job and of its computing alone, five methods at every
+  layer and one method at one layer, with the card's busy share and peak memory;
+- ``peers``: images per second of Grad-CAM by pytorch-grad-cam, torch-cam and captum, and ours.
 
-    python -m benchmarks.gpu --json gpu.json
+A table comes last, and JSON goes to the folder ``--out``. On a CPU, sizes are small: a dry run.
+
+    python -m benchmarks.gpu --out gpu-out
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,31 +179,118 @@ def _device_rate(
     return steps * batch / (time.perf_counter() - start)
 
 
-def export_rates(name: str, images: Path, out: Path, device: str, batch: int) -> dict[str, float]:
-    """Return images per second of a whole run, and of its computing alone."""
+def export_rates(
+    name: str, images: Path, out: Path, device: torch.device, batch: int, *, few: bool
+) -> dict[str, float]:
+    """Return images per second of a whole run and of its computing, and how the card was used.
+
+    Args:
+        name: torchvision model name.
+        images: folder of photographs.
+        out: the run folder.
+        device: where the model runs.
+        batch: images per forward pass.
+        few: one method at the deepest layer, instead of five at every layer.
+    """
+    on_card = device.type == "cuda"
+    if on_card:
+        torch.cuda.reset_peak_memory_stats(device)
+    shares: list[float] = []
     start = time.perf_counter()
-    run = exporter.export(
-        f"torchvision:{name}",
-        images,
-        out=out,
-        weights="none",
-        maps=MAPS,
-        layers=LAYERS[name],
-        batch_size=batch,
-        writers=("html", "tensorboard"),
-        device=device,
-    )
+    with _sampled(device, shares):
+        run = exporter.export(
+            f"torchvision:{name}",
+            images,
+            out=out,
+            weights="none",
+            maps=MAPS[:1] if few else MAPS,
+            layers=LAYERS[name][-1:] if few else LAYERS[name],
+            batch_size=batch,
+            writers=("html", "tensorboard"),
+            device=str(device),
+        )
     wall = time.perf_counter() - start
     count = len(run.plan.images)
     assert run.totals is not None
-    return {"whole": count / wall, "computing": count / run.totals.seconds}
+    what = "1 × 1" if few else "5 × 4"
+    rates = {
+        f"export {what}": count / wall,
+        f"export {what}, computing": count / run.totals.seconds,
+    }
+    if shares:
+        rates[f"export {what}, card busy (%)"] = sum(shares) / len(shares)
+    if on_card:
+        rates[f"export {what}, peak memory (GiB)"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return rates
 
 
-def measure(device: str, images: int, batch: int) -> dict[str, Any]:
+@contextmanager
+def _sampled(device: torch.device, shares: list[float]) -> Iterator[None]:
+    """Collect the card's utilisation in percent, ten times per second, where NVML is there."""
+    stop = threading.Event()
+
+    def sample() -> None:
+        with suppress(Exception):  # NVML is not installed, or not allowed
+            while not stop.wait(0.1):
+                shares.append(float(torch.cuda.utilization(device)))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    if device.type == "cuda":
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join()
+
+
+def peer_rates(name: str, device: torch.device, batch: int) -> dict[str, float]:
+    """Return images per second of Grad-CAM at the deepest layer, by library.
+
+    Libraries that are not installed are left out.
+    """
+    model = torchvision.models.get_model(name, weights=None).eval().to(device)
+    layer = LAYERS[name][-1]
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    classes = [3] * batch
+    rates = {}
+
+    def ours() -> object:
+        return exporter.compute_maps(
+            model, images, maps=["gradcam"], layers=[layer], targets=classes
+        )
+
+    rates["ours"] = _device_rate(ours, batch, device)
+    with suppress(ImportError):
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        targets = [ClassifierOutputTarget(index) for index in classes]
+        with GradCAM(model=model, target_layers=[model.get_submodule(layer)]) as peer:
+            rates["pytorch-grad-cam"] = _device_rate(
+                lambda: peer(input_tensor=images, targets=targets), batch, device
+            )
+    with suppress(ImportError):
+        from torchcam.methods import GradCAM as TorchCam
+
+        extractor = TorchCam(model, layer)
+        rates["torch-cam"] = _device_rate(lambda: extractor(classes, model(images)), batch, device)
+        extractor.remove_hooks()
+    with suppress(ImportError):
+        from captum.attr import LayerGradCam
+
+        captum = LayerGradCam(model, model.get_submodule(layer))
+        rates["captum"] = _device_rate(
+            lambda: captum.attribute(images, target=classes), batch, device
+        )
+    return {f"Grad-CAM, {library}": rate for library, rate in rates.items()}
+
+
+def measure(device: torch.device, images: int, batch: int) -> dict[str, Any]:
     """Run every part and return the figures, with the card and the versions."""
-    chosen = torch.device(device)
     figures: dict[str, Any] = {
-        "card": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none (CPU)",
+        "card": torch.cuda.get_device_name(device) if device.type == "cuda" else "none (CPU)",
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "cores": os.cpu_count(),
         "images": images,
@@ -208,30 +300,66 @@ def measure(device: str, images: int, batch: int) -> dict[str, Any]:
         folder = Path(name)
         make_photographs(folder / "images", images)
         files = [file.read_bytes() for file in sorted((folder / "images").rglob("*.jpg"))]
-        figures["agreement"] = agreement(chosen)
-        print("agreement", max(figures["agreement"].values()), file=sys.stderr)
+        figures["agreement"] = agreement(device)
         figures["host"] = host(files)
         for model in LAYERS:
-            rates = model_rates(model, chosen, batch)
-            rates |= export_rates(model, folder / "images", folder / model, device, batch)
+            rates: dict[str, float] = {}
+            runs = (folder / "images", folder / model, device, batch)
+            single = (folder / "images", folder / f"{model}-1", device, batch)
+            for part in (
+                partial(model_rates, model, device, batch),
+                partial(export_rates, model, *runs, few=False),
+                partial(export_rates, model, *single, few=True),
+                partial(peer_rates, model, device, min(batch, 64)),
+            ):
+                try:
+                    rates |= part()
+                except Exception as error:
+                    # One part that fails leaves the others' figures.
+                    rates[f"failed: {type(error).__name__}: {str(error)[:200]}"] = float("nan")
             figures[model] = {part: round(rate, 1) for part, rate in rates.items()}
-            print(model, figures[model], file=sys.stderr)
+            print(model, "measured", file=sys.stderr, flush=True)
     return figures
 
 
+def table(figures: dict[str, Any]) -> str:
+    """Lay the figures out for people: a row per part, a column per model."""
+    worst = max(figures["agreement"], key=lambda name: _agreed(figures["agreement"], name))
+    lines = [
+        f"{figures['card']}, {figures['cores']} cores, torch {figures['versions']['torch']}, "
+        f"{figures['images']} images, batches of {figures['batch']}; images per second",
+        f"largest difference from the CPU in float64: {figures['agreement'][worst]:.1e} ({worst})",
+        *(f"{part:50}{rate:12,.0f}" for part, rate in figures["host"].items()),
+        f"{'':50}" + "".join(f"{model:>20}" for model in LAYERS),
+    ]
+    parts = dict.fromkeys(part for model in LAYERS for part in figures[model])
+    for part in parts:
+        cells = (figures[model].get(part) for model in LAYERS)
+        lines.append(f"{part:50}" + "".join("" * 20 if c is None else f"{c:20,.1f}" for c in cells))
+    return "\n".join(lines)
+
+
+def _agreed(differences: dict[str, float], name: str) -> float:
+    return 0.0 if name == "smoothgrad" else differences[name]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print or write JSON."""
+    """Measure, write JSON and print the table."""
+    on_card = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, default=2048 if torch.cuda.is_available() else 32)
-    parser.add_argument("--batch", type=int, default=128 if torch.cuda.is_available() else 8)
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("gpu-out"))
+    parser.add_argument("--device", default="cuda" if on_card else "cpu")
+    parser.add_argument("--images", type=int, help="photographs per run  [2048 on a card, else 16]")
+    parser.add_argument("--batch", type=int, help="images per forward  [128 on a card, else 4]")
     given = parser.parse_args(arguments)
-    text = json.dumps(measure(given.device, given.images, given.batch), indent=1)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    device = torch.device(given.device)
+    large = device.type == "cuda"
+    images = given.images or (2048 if large else 16)
+    figures = measure(device, images, given.batch or (128 if large else 4))
+    given.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, indent=1) + "\n"
+    (given.out / "gpu.json").write_text(text, encoding="utf-8")
+    print(table(figures))
 
 
 if __name__ == "__main__":

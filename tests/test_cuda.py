@@ -1,0 +1,143 @@
+"""The whole job on a CUDA card: the same maps and rows as on the CPU, whatever happens there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+import exporter
+from exporter.errors import ExporterError
+from exporter.maps import METHODS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+DRAWS_ON_THE_DEVICE = {"smoothgrad"}
+"""One seed gives other numbers on a card than on the CPU."""
+
+
+class Convolutions(nn.Sequential):
+    """Two convolutions, average pooling and one linear layer: every method but attention fits."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.BatchNorm2d(16), nn.Conv2d(16, 24, 3, 2),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 7),
+        )  # fmt: skip
+
+
+def transformer() -> nn.Module:
+    torch.manual_seed(0)
+    model = VisionTransformer(64, 16, 3, 4, 32, 64, num_classes=7)
+    nn.init.normal_(model.heads.head.weight)  # torchvision begins with a head of zeros
+    return model
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    """Compute in full float32: TF32 is a format of its own, with its own rounding."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+def images(count: int = 3) -> Tensor:
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in DRAWS_ON_THE_DEVICE])
+def test_every_method_gives_the_cpus_maps(name: str) -> None:
+    compared = 0
+    for model, layers in ((Convolutions(), ["4"]), (transformer(), ["encoder.layers.*_1"])):
+        try:
+            expected = exporter.compute_maps(model, images(), maps=[name], layers=layers)
+        except ExporterError:
+            continue  # attention needs a transformer, cam a pooled plane
+        found = exporter.compute_maps(model.cuda(), images(), maps=[name], layers=layers)
+        assert found.keys() == expected.keys()
+        for key, maps in expected.items():
+            assert found[key].is_cuda
+            spread = float(maps.max() - maps.min())
+            assert float((found[key].cpu() - maps).abs().max()) <= 1e-4 * spread
+            compared += 1
+    assert compared
+
+
+def test_a_run_on_the_card_equals_one_on_the_cpu(tmp_path: Path) -> None:
+    runs = {
+        device: exporter.export(
+            Convolutions(),
+            PHOTOS,
+            out=tmp_path / device,
+            maps=("gradcam", "layercam", "eigencam"),
+            layers=("1", "4"),
+            device=device,
+            batch_size=4,
+            writers=(),
+            preprocessing={"size": 64},
+        )
+        for device in ("cpu", "cuda")
+    }
+    rows = zip(runs["cpu"].rows(), runs["cuda"].rows(), strict=True)
+    for here, there in rows:
+        assert (here.id, len(here.maps)) == (there.id, len(there.maps))
+        assert [p.index for p in here.predictions] == [p.index for p in there.predictions]
+        for left, right in zip(here.maps, there.maps, strict=True):
+            assert (left.method, left.layer, left.target) == (
+                right.method,
+                right.layer,
+                right.target,
+            )
+            spread = max(left.hi - left.lo, 1e-12)
+            assert np.abs(left.array() - right.array()).max() <= 2e-4 * spread
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
+    """A few hundred MB are left of the card: 13 images of 512 pixels do not fit at once."""
+    wide = nn.Sequential(
+        nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 8, 3, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    )  # fmt: skip
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2.5e9 / total)
+    try:
+        run = exporter.export(
+            wide, PHOTOS, out=tmp_path / "run", maps=("gradcam",), layers=("1", "3"), device="cuda",
+            batch_size=13, writers=(), preprocessing={"size": 512},
+        )  # fmt: skip
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert all(row.maps and row.error is None for row in run.rows())
+
+
+def test_two_models_share_a_card() -> None:
+    models = [Convolutions().cuda(), transformer().cuda()]
+    layers = [["4"], ["encoder.layers.encoder_layer_1"]]
+
+    def explain(which: int) -> Tensor:
+        torch.cuda.synchronize()
+        (maps,) = exporter.compute_maps(
+            models[which], images(), maps=["gradcam"], layers=layers[which]
+        ).values()
+        return maps.cpu()
+
+    alone = [explain(which) for which in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(explain, [0, 1] * 8))
+    for place, maps in enumerate(together):
+        torch.testing.assert_close(maps, alone[place % 2], rtol=1e-4, atol=1e-6)
