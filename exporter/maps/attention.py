@@ -1,4 +1,4 @@
-"""Methods of a transformer's attention: one map an image, from the weights of every block."""
+"""Methods of a transformer's attention: one map per image, from the weights of every block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.maps.registry import method
     formula="M = row of the class token in Ã_L ··· Ã_2 · Ã_1, Ã_l = ½ (mean_h A_l + I)",
     paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
     url="https://arxiv.org/abs/2005.00928",
-    cost="one forward without fused attention, no backward",
+    cost="one forward pass without fused attention, no backward pass",
     caveats="It does not depend on the target, and takes attention for contribution: values,"
     " MLPs and the signs of both are left out.",
     needs=Needs(activations=False, attention=True, passes=Passes()),
@@ -56,7 +56,8 @@ def rollout(context: PassContext) -> Tensor:
     paper="Bousselham, Boggust, Chaybouti, Strobelt, Kuehne: LeGrad: An Explainability Method"
     " for Vision Transformers via Feature Formation Sensitivity, ICCV 2025",
     url="https://arxiv.org/abs/2404.03214",
-    cost="one forward without fused attention; a block's backward a block and target",
+    cost="one forward pass without fused attention; one backward pass per block and target, from"
+    " that block on",
     caveats="The head is read at blocks that it was not trained on; at early ones its score may"
     " mean little. Never negative: what speaks against the target is left out.",
     needs=Needs(
@@ -73,7 +74,7 @@ def legrad(context: PassContext) -> Tensor:
     gradient with respect to A_l, negative entries dropped, is averaged over heads and rows (the
     tokens that look), which leaves a value for every token looked at; the maps of the blocks are
     averaged. The paper then scales to [0, 1], which is left to whoever draws it. No epsilon.
-    Source: Bousselham et al. 2024, equations 5 to 8.
+    Source: Bousselham et al. 2025, equations 5 to 8.
 
     Args:
         context: with ``attended``: the gradients of every block's score.
@@ -103,7 +104,7 @@ def legrad(context: PassContext) -> Tensor:
     paper="Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal"
     " and Encoder-Decoder Transformers, ICCV 2021",
     url="https://arxiv.org/abs/2103.15679",
-    cost="one forward without fused attention and one backward a target",
+    cost="one forward pass without fused attention and one backward pass per target",
     caveats="Only attention that raises the target is followed; MLPs and values are left out."
     " The products of small gradients of many blocks vanish beside the first one, so the map"
     " depends on the scale of the logits.",

@@ -21,9 +21,10 @@ from exporter.maps.registry import method
     paper="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad: removing noise by adding"
     " noise, arXiv 2017",
     url="https://arxiv.org/abs/1706.03825",
-    cost="n forwards and backwards to the input (n = 16)",
+    cost="n forward and backward passes to the input (n = 16)",
     caveats="It smooths away noise of the gradient and fine evidence alike; two runs agree only"
-    " because they draw the same noise, from the run's seed.",
+    " because they draw the same noise, from the run's seed. The noise is drawn on the model's"
+    " device: one seed gives other noise, and so another map, on a GPU than on the CPU.",
     pixel="max-abs",
     needs=Needs(
         activations=False, passes=Passes(forwards="samples", backwards=1, of="noisy images")
@@ -36,8 +37,8 @@ def smoothgrad(context: PassContext, samples: int = 16, noise: float = 0.15) -> 
     M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
     image by itself. All images have the same ε_k, drawn from the generator one after the other, so
     that it does not matter how images are put into batches; in float32, so that it does not matter
-    which type the model has. No epsilon. Source: Smilkov et al.
-    2017, section 3.
+    which type the model has. The generator is the device's: a GPU draws other numbers than the CPU.
+    No epsilon. Source: Smilkov et al. 2017, section 3.
 
     Args:
         context: the batch.
@@ -80,7 +81,7 @@ def _noise(context: PassContext) -> Tensor:
     " baseline is the mean colour; Gauss–Legendre; stored: Σ_c M_c",
     paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
     url="https://arxiv.org/abs/1703.01365",
-    cost="n forwards and backwards to the input (n = 50)",
+    cost="n forward and backward passes to the input (n = 50)",
     caveats="It depends on the baseline: what has the mean colour gets nothing; the sum is the"
     " target's gain only as far as n steps resolve the path.",
     pixel="sum",

@@ -17,7 +17,7 @@ from exporter.maps.terms import Terms
     paper="Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for Discriminative"
     " Localization, CVPR 2016",
     url="https://arxiv.org/abs/1512.04150",
-    cost="no backward; the map is one product",
+    cost="no backward pass; the map is one product",
     caveats="It exists only at a layer that global average pooling and one linear layer follow;"
     " the classifier's bias is not in it.",
     needs=Needs(classifier=True),

@@ -35,7 +35,7 @@ class PassContext:
         module: in eval mode, parameters frozen, grad recording on; restored afterwards by others.
         inputs: (N, C, H, W), without a graph.
         targets: class indices, int64 (N, T); None where the targets are functions of the output.
-        count: T, targets an image.
+        count: T, targets per image.
         scorer: called as ``scorer(output, images)``: see `score`.
         rest: called as ``rest(activation, images)``: see `run_from`.
         generator: seeded anew for every method and batch, on the inputs' device; None on ``meta``.

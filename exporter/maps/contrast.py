@@ -24,7 +24,7 @@ from exporter.maps.registry import method
     paper="Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su, Chao: Finer-CAM: Spotting the"
     " Difference Reveals Finer Details for Visual Explanation, CVPR 2025",
     url="https://arxiv.org/abs/2501.11309",
-    cost="what follows the layer, forward and backward, once more",
+    cost="what follows the layer once more: one forward pass, one backward pass per target",
     caveats="It explains a difference: what the target shares with its neighbours is gone, and"
     " where they share everything so is the map. Which classes are near follows from the"
     " logits, and may be none that a person would confuse.",
@@ -81,7 +81,7 @@ def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> T
     " ℋ = ∂²S/∂A²; then ReLU",
     paper="Cai: CAMs as Shapley Value-based Explainers, The Visual Computer 2025",
     url="https://arxiv.org/abs/2501.06261",
-    cost="what follows the layer, forward and twice backward, once more",
+    cost="what follows the layer once more: one forward pass, two backward passes per target",
     caveats="Where what follows the layer is piecewise linear (ReLU networks with logits as the"
     " target) the second derivative is zero and this is Grad-CAM. The target is the one asked"
     " for; the paper also proposes its own, of logit and probability together.",

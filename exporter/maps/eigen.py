@@ -20,8 +20,8 @@ from exporter.maps.terms import Terms
     paper="Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components,"
     " IJCNN 2020",
     url="https://arxiv.org/abs/2008.00299",
-    cost="no backward; one C×C or HW×HW product an image, about a tenth of a forward where four"
-    " stages are taken, next to nothing at the last layer",
+    cost="no backward pass; one C×C or HW×HW product per image and layer: about a tenth of a"
+    " forward pass for four stages, next to nothing at the last layer",
     caveats="It does not depend on the target: it shows what stands out, not why the model"
     " decided; its sign is a convention, so the object is negative where the background excites"
     " most channels.",
@@ -59,7 +59,7 @@ def eigencam(terms: Terms) -> Tensor:
     paper="Gildenblat and contributors: pytorch-grad-cam (EigenGradCAM), 2021, after Muhammad,"
     " Yeasin: Eigen-CAM, IJCNN 2020",
     url="https://github.com/jacobgil/pytorch-grad-cam",
-    cost="one backward, shared; then as Eigen-CAM",
+    cost="one backward pass, shared; then as Eigen-CAM",
     caveats="The strongest pattern may speak against the target, its size is not that of the"
     " evidence, and its sign is a convention; it has no paper of its own.",
     needs=Needs(gradients=True),
@@ -92,10 +92,21 @@ def _first_component(values: Tensor) -> Tensor:
     centred /= scale.masked_fill(scale == 0, 1)
     channels, positions = centred.shape[1:]
     if positions <= channels:
-        first = first_eigenvector(torch.bmm(centred.mT, centred))
+        first = first_eigenvector(_gram(centred.mT))
         first = unit(torch.bmm(centred, first[..., None]).squeeze(2))
     else:
-        first = first_eigenvector(torch.bmm(centred, centred.mT))
+        first = first_eigenvector(_gram(centred))
     # The sign is the one for which the entries sum to no negative number.
     first = torch.where(first.sum(1, keepdim=True) < 0, -first, first)
     return (torch.bmm(first[:, None], centred) * scale).view(len(values), *values.shape[2:])
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """Return X Xᵀ (N, n, n) of (N, n, m), by strips of its lower triangle: 5/8 of the products."""
+    size = matrix.shape[1]
+    gram = matrix.new_zeros(len(matrix), size, size)
+    strip = max(1, -(-size // 4))
+    for start in range(0, size, strip):
+        stop = min(start + strip, size)
+        gram[:, start:stop, :stop] = torch.bmm(matrix[:, start:stop], matrix[:, :stop].mT)
+    return gram.tril() + gram.tril(-1).mT

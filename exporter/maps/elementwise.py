@@ -50,7 +50,7 @@ def layercam(terms: Terms) -> Tensor:
     url="https://arxiv.org/abs/2011.08891",
     caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
     " activation, noisy where gradients are, and without the effect of biases. Where only a"
-    " layer normalisation over the channels reads a place, as it does the patches before a"
+    " layer normalisation over the channels reads a position, as it does the patches before a"
     " ViT's last block, it is zero but for that layer's epsilon, and shows rounding.",
     needs=Needs(gradients=True),
     kind="map",
@@ -76,8 +76,8 @@ def hirescam(terms: Terms) -> Tensor:
     formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
     paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
     url="https://hdl.handle.net/11603/21053",
-    caveats="Never negative: contributions that would cancel within a place are not set off"
-    " against one another, so a place where evidence is mixed looks like support.",
+    caveats="Never negative: contributions that would cancel at a position are not set off"
+    " against one another, so a position where evidence is mixed looks like support.",
     needs=Needs(gradients=True),
     kind="map",
     aliases=("elementwise",),

@@ -28,7 +28,7 @@ Receive = Callable[[int, Tensor], None]
     paper="Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization,"
     " NeurIPS 2019",
     url="https://arxiv.org/abs/1905.00780",
-    cost="one forward and one backward to the input",
+    cost="one forward pass and one backward pass per target, to the input",
     caveats="Absolute values say where, not for or against; each channel counts the same after"
     " its rescaling, so a wide layer outweighs the input. The parts make up the target exactly"
     " only in networks of ReLUs; biases of linear layers have no place and are left out.",
@@ -40,12 +40,11 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
     """Return the full gradients of each target, one map.
 
     M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc). ψ takes the absolute value, rescales it
-    to [0, 1] between its smallest and largest value over the places of each image and channel (the
-    paper's; 0 where they are equal), and up-samples it bilinearly with align_corners=False. With
-    the setting ``rescale=none`` ψ only up-samples, signed, and divides by how many more pixels than
-    places there are, so that a layer's sum stays what it is (exactly at whole factors). No epsilon.
-    Source: Srinivas and Fleuret 2019, equations 4 and 6; batch normalisation's implicit bias:
-    section 3.1.
+    to [0, 1] between its smallest and largest value in each image and channel (the paper's; 0 where
+    they are equal), and up-samples it bilinearly with align_corners=False. With the setting
+    ``rescale=none`` ψ only up-samples, signed, and divides by the number of pixels per position, so
+    that a layer's sum stays what it is (exactly at whole factors). No epsilon. Source: Srinivas and
+    Fleuret 2019, equations 4 and 6; batch normalisation's implicit bias: section 3.1.
 
     Args:
         context: the batch.

@@ -20,8 +20,8 @@ from exporter.maps.terms import Terms
     paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
     " from Deep Networks via Gradient-based Localization, ICCV 2017",
     url="https://arxiv.org/abs/1610.02391",
-    caveats="Averaging the gradient can light up places that the model did not use; at early"
-    " layers, where gradients change sign from place to place, little is left of them.",
+    caveats="Averaging the gradient can light up positions that the model did not use; at early"
+    " layers, where gradients change sign from one position to the next, little is left of them.",
     relu=True,
     needs=Needs(gradients=True),
     kind="weights",
@@ -65,7 +65,7 @@ def gradcampp(terms: Terms) -> Tensor:
 
     w_c = Σ_xy α_c max(g_c, 0), α_c = g_c² / (2 g_c² + g_c³ Σ_ab A_c(a, b)), computed as
     1 / (2 + g_c Σ_ab A_c(a, b)), which is the same where g_c ≠ 0 and neither under- nor overflows;
-    the places where g_c ≤ 0 add nothing. No epsilon: α is 0 where its denominator is exactly 0. The
+    positions where g_c ≤ 0 add nothing. No epsilon: α is 0 where its denominator is exactly 0. The
     paper's factor exp(S), the same for the whole map, is left out. M = Σ_c w_c A_c, and its
     definition ends in a ReLU. With Y = exp(S), α compares g_c Σ A_c with 2, so the map is not
     independent of the scale of the logits; that is the method. Source: Chattopadhay et al. 2018,

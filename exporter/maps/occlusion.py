@@ -27,7 +27,7 @@ def _forwards(settings: Mapping[str, Value], sizes: Sizes) -> int:
     " I the normalised input, so windows have the mean colour",
     paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
     url="https://arxiv.org/abs/1311.2901",
-    cost="a forward a window (49 at the default size), no backward",
+    cost="one forward pass per window (49 at the default size), no backward pass",
     caveats="It sees only what a window of this size can hide, evidence that is there twice is"
     " missed, and a covered image is none that the model was trained on.",
     pixel="sum",

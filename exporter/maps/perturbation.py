@@ -29,8 +29,8 @@ def _tried(settings: Mapping[str, Value], sizes: Sizes) -> int:
     paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM: Score-Weighted Visual"
     " Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
     url="https://arxiv.org/abs/1910.01279",
-    cost="no backward; one forward of the whole model a channel and image, at most 32 images"
-    " or one batch at once",
+    cost="no backward pass; one forward pass of the whole model per channel and image, at most 32"
+    " images or one batch at once",
     caveats="The softmax is taken of logits, so the map depends on their scale: nearly the mean"
     " of the channels where logits are small, one channel alone where they are large. Masked"
     " images are unlike any that the model was trained on.",
@@ -75,13 +75,13 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     shows="Where the channels are active without which the model would say less of the target.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = (y − y_c) / y, y_c = the score with channel c"
     " set to 0; then ReLU",
-    paper="Ramaswamy, Desai: Ablation-CAM: Visual Explanations for Deep Convolutional Network"
+    paper="Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network"
     " via Gradient-free Localization, WACV 2020",
     url="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_"
     "Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_"
     "paper.html",
-    cost="no backward; what follows the layer runs once a channel and image, the layers before"
-    " it only where something leads around it; at most 32 images or one batch at once",
+    cost="no backward pass; what follows the layer runs once per channel and image, the layers"
+    " before it only where something leads around it; at most 32 images or one batch at once",
     caveats="The division turns the map's sign where the score is negative; a channel that"
     " another can stand in for weighs nothing. Where activations can be negative, zero is not"
     " the absence of a channel.",
@@ -98,7 +98,7 @@ def ablationcam(context: PassContext, channels: int = 0) -> Tensor:
 
     M = Σ_c w_c A_c with w_c = (y − y_c) / y: y is the target's score, y_c the score after channel c
     is set to zero everywhere, whatever its sign. Where y is exactly 0 the plain drop y − y_c is the
-    weight. No epsilon. Definition ends in a ReLU. Source: Ramaswamy and Desai 2020, equation 4.
+    weight. No epsilon. Definition ends in a ReLU. Source: Desai and Ramaswamy 2020, equation 4.
 
     Args:
         context: with activations A (N, C, h, w).

@@ -27,7 +27,7 @@ _NO_RELU = (
     paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks: Visualising Image"
     " Classification Models and Saliency Maps, ICLR workshop 2014",
     url="https://arxiv.org/abs/1312.6034",
-    cost="one forward and one backward to the input, shared with Input × gradient",
+    cost="one forward pass and one backward pass per target, shared with Input × gradient",
     caveats="It says where the target is sensitive, not what it is made of; gradients of deep"
     " networks are noisy, and strided layers print a pattern on them.",
     pixel="max-abs",
@@ -38,8 +38,8 @@ _NO_RELU = (
 def saliency(context: PassContext) -> Tensor:
     """Return the gradient of each target with respect to the input.
 
-    M = ∂S/∂I, signed, a value a channel; no epsilon. `captum.attr.Saliency(abs=False)` is the same.
-    Source: Simonyan et al. 2014, section 3.
+    M = ∂S/∂I, signed, one value per channel; no epsilon. `captum.attr.Saliency(abs=False)` is the
+    same. Source: Simonyan et al. 2014, section 3.
 
     Args:
         context: the batch.
@@ -59,7 +59,7 @@ def saliency(context: PassContext) -> Tensor:
     paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box: Learning Important"
     " Features Through Propagating Activation Differences, arXiv 2016",
     url="https://arxiv.org/abs/1605.01713",
-    cost="one forward and one backward to the input, shared with Saliency",
+    cost="one forward pass and one backward pass per target, shared with Saliency",
     caveats="Pixels of the mean colour, which are 0 after normalisation, get nothing whatever"
     " they mean; it is as noisy as the gradient.",
     pixel="sum",
@@ -89,7 +89,8 @@ def inputxgradient(context: PassContext) -> Tensor:
     paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity: The All"
     " Convolutional Net, ICLR workshop 2015",
     url="https://arxiv.org/abs/1412.6806",
-    cost="one forward and one backward to the input with its own rule, shared with Guided Grad-CAM",
+    cost="one forward pass and one backward pass per target with its own rule, shared with Guided"
+    " Grad-CAM",
     caveats="It mostly reconstructs edges of the image and hardly depends on the class or the"
     " last layers' weights (Adebayo et al. 2018)." + _NO_RELU,
     pixel="max-abs",
@@ -119,7 +120,7 @@ def guidedbackprop(context: PassContext) -> Tensor:
     formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[g > 0]; stored: max_c |M_c|",
     paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
     url="https://arxiv.org/abs/1311.2901",
-    cost="one forward and one backward to the input with a rule of its own",
+    cost="one forward pass and one backward pass per target with a rule of its own",
     caveats="Without the switches of max pooling it would not depend on the image at all; it"
     " shows edges rather than evidence." + _NO_RELU,
     pixel="max-abs",
@@ -151,9 +152,9 @@ def deconvnet(context: PassContext) -> Tensor:
     paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
     " from Deep Networks via Gradient-based Localization, ICCV 2017",
     url="https://arxiv.org/abs/1610.02391",
-    cost="Grad-CAM's backward and guided backpropagation's, both shared",
+    cost="the passes of Grad-CAM and of guided backpropagation, both shared",
     caveats="The fine structure is guided backpropagation's, so edges; only the choice of"
-    " places belongs to the class.",
+    " positions belongs to the class.",
     pixel="max-abs",
     needs=Needs(gradients=True, passes=_GUIDED),
     kind="pass",

@@ -1,4 +1,7 @@
-"""docs/maps.md says what the registry says; ``python tests/maps/test_docs.py`` writes it again."""
+"""docs/maps.md and docs/papers.md say what the registry says.
+
+``python tests/maps/test_docs.py`` writes them again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from exporter.maps import METHODS
 
 PAGE = Path(__file__).parents[2] / "docs" / "maps.md"
+PAPERS = PAGE.with_name("papers.md")
 BEGIN, END = "<!-- written from the registry -->\n", "<!-- end -->"
 
 
@@ -40,6 +44,26 @@ def _settings(settings: Mapping[str, str]) -> list[str]:
     return [f"- Settings: {', '.join(f'`{name}={value}`' for name, value in settings.items())}\n"]
 
 
+def papers() -> str:
+    """Return the bibliography: each paper once, with the methods that are taken from it."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for method in METHODS.values():
+        names.setdefault((method.record.paper, method.record.url), []).append(f"`{method.name}`")
+    entries = sorted(
+        f"- {paper}. <{url}> ({', '.join(of)})\n" for (paper, url), of in names.items()
+    )
+    return (
+        "# Papers\n\nThe papers of the map methods, with the names that `--map` understands."
+        " Written from the registry by\n`python tests/maps/test_docs.py`.\n\n" + "".join(entries)
+    )
+
+
+def test_the_bibliography_names_every_method() -> None:
+    assert PAPERS.read_text(encoding="utf-8") == papers(), "run: python tests/maps/test_docs.py"
+    for name in METHODS:
+        assert f"`{name}`" in papers()
+
+
 def test_the_page_says_what_the_registry_says() -> None:
     text = PAGE.read_text(encoding="utf-8")
     found = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
@@ -50,3 +74,4 @@ if __name__ == "__main__":
     old = PAGE.read_text(encoding="utf-8")
     before, after = old[: old.index(BEGIN) + len(BEGIN)], old[old.index(END) :]
     PAGE.write_text(before + sections() + after, encoding="utf-8")
+    PAPERS.write_text(papers(), encoding="utf-8")

@@ -5,49 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
+import torch
 from torch import Tensor
 
 from exporter.errors import MapError
 from exporter.maps import METHODS, Terms, get_methods, method
-
-NAMES = [
-    "cam",
-    "gradcam",
-    "gradcam++",
-    "xgradcam",
-    "layercam",
-    "hirescam",
-    "gradcam-elementwise",
-    "eigencam",
-    "eigengradcam",
-    "refinecam",
-    "finercam",
-    "shapleycam",
-    "scorecam",
-    "ablationcam",
-    "rollout",
-    "legrad",
-    "chefer",
-    "saliency",
-    "inputxgradient",
-    "guidedbackprop",
-    "deconvnet",
-    "guidedgradcam",
-    "smoothgrad",
-    "integratedgradients",
-    "fullgrad",
-    "occlusion",
-]
+from exporter.maps.needs import Sizes
 
 
-def test_methods_are_listed_in_this_order() -> None:
-    assert list(METHODS) == NAMES
-    # Whichever module of the package is imported first.
+def test_methods_are_listed_in_the_same_order_whichever_module_comes_first() -> None:
     code = "import exporter.maps.eigen; from exporter.maps import METHODS; print(*METHODS)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert found.stdout.split() == NAMES
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert said.stdout.split() == list(METHODS)
+    assert list(METHODS)[:3] == ["cam", "gradcam", "gradcam++"]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +74,65 @@ def test_a_taken_name_is_refused(name: str, aliases: tuple[str, ...]) -> None:
     assert list(METHODS) == before
 
 
+@pytest.mark.usefixtures("registry_kept")
+def test_a_function_that_is_defined_again_replaces_itself() -> None:
+    """As when a notebook's cell is run twice."""
+    for value in (1.0, 2.0):
+
+        @method("again", shows="s", formula="f", kind="map")
+        def again(terms: Terms, factor: float = value) -> Tensor:
+            return factor * terms.A.sum(1)
+
+    assert METHODS["again"].settings == {"factor": 2.0}
+
+
+@pytest.mark.usefixtures("registry_kept")
+def test_settings_are_the_functions_parameters_typed_as_their_defaults() -> None:
+    @method("typed", shows="s", formula="f", kind="map")
+    def typed(
+        terms: Terms, times: int = 2, factor: float = 1, sign: Literal["+", "-"] = "+"
+    ) -> Tensor:
+        return times * factor * terms.A.sum(1) * (1 if sign == "+" else -1)
+
+    (plain,), (changed,) = get_methods("typed"), get_methods("typed:factor=0.50,sign=-")
+    assert plain.settings == {"times": 2, "factor": 1.0, "sign": "+"}
+    assert changed.record.settings == {"times": "2", "factor": "0.5", "sign": "-"}
+    terms = Terms(torch.ones(1, 3, 2, 2))
+    assert plain(terms).unique().tolist() == [6]
+    assert changed(terms).unique().tolist() == [-3]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes", "counts"),
+    [
+        ("gradcam", Sizes(channels=8), (0, 0)),
+        ("finercam", Sizes(channels=8), (1, 2)),
+        ("shapleycam", Sizes(channels=8), (1, 4)),
+        ("scorecam", Sizes(channels=8), (8, 0)),
+        ("ablationcam:channels=3", Sizes(channels=8), (3, 0)),
+        ("ablationcam:channels=30", Sizes(channels=8), (8, 0)),
+        ("legrad", Sizes(blocks=12), (1, 24)),
+        ("guidedgradcam", Sizes(), (1, 2)),
+        ("integratedgradients:steps=5", Sizes(), (5, 10)),
+        ("occlusion", Sizes(height=224, width=224), (50, 0)),
+        ("occlusion:window=20,stride=12", Sizes(height=48, width=48), (17, 0)),
+    ],
+)
+def test_what_a_method_costs_is_counted(asked: str, sizes: Sizes, counts: tuple[int, int]) -> None:
+    (wanted,) = get_methods(asked)
+    assert wanted.counts(sizes, targets=2) == counts
+
+
+def test_methods_of_forward_passes_alone() -> None:
+    alone = {name for name, entry in METHODS.items() if entry.only_forward}
+    assert alone == {"eigencam", "scorecam", "ablationcam", "occlusion"}
+
+
+def test_a_term_that_was_not_captured_is_asked_for_in_one_sentence() -> None:
+    with pytest.raises(MapError, match=r"declare it .* needs=Needs\(gradients=True\)"):
+        METHODS["gradcam"](Terms(torch.ones(1, 2, 3, 3)))
+
+
 def test_the_registry_is_read_only() -> None:
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["cam"]  # type: ignore[index]
@@ -126,6 +158,7 @@ def test_every_record_says_everything(name: str) -> None:
 
 
 def test_only_methods_of_the_definition_end_in_a_relu() -> None:
-    ends = {name for name, found in METHODS.items() if found.record.relu}
-    shared = {"gradcam", "gradcam++", "xgradcam", "layercam"}
-    assert ends == shared | {"finercam", "shapleycam", "scorecam", "ablationcam"}
+    for name in ("gradcam", "gradcam++", "xgradcam", "layercam", "finercam", "ablationcam"):
+        assert METHODS[name].record.relu
+    for name in ("cam", "hirescam", "gradcam-elementwise", "eigencam", "saliency", "refinecam"):
+        assert not METHODS[name].record.relu

@@ -45,6 +45,23 @@ def test_tiles_are_naive_to_rounding(
             assert (found[name] - one).abs().amax() <= tolerance * scale, (layer.name, name)
 
 
+@pytest.mark.usefixtures("registry_kept")
+@pytest.mark.parametrize(("device", "calls"), [("cpu", 4), ("meta", 1)])
+def test_only_the_cpu_is_given_tiles(
+    device: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    @method("counting", shows="s", formula="f", kind="map")
+    def counting(terms: Terms) -> Tensor:
+        shapes.append(tuple(terms.A.shape))
+        return terms.A.sum(1)
+
+    monkeypatch.setattr(tiles, "TILE_ELEMENTS", 3 * 4 * 5)
+    channel_maps(get_methods("counting"), torch.zeros(2, 6, 4, 5, device=device))
+    assert len(shapes) == calls
+
+
 def test_inputs_are_left_as_they_were(taken: Any) -> None:
     for layer in taken[:3]:
         kept = [layer.activations.clone(), layer.gradients.clone(), layer.classifier.clone()]
