@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -42,7 +43,7 @@ def schema_of(record: type, metadata: Mapping[str, str] | None = None) -> pa.Sch
 
 def _fields(record: type) -> list[pa.Field]:
     fields = []
-    for name, hint in get_type_hints(record, include_extras=True).items():
+    for name, hint in hints_of(record).items():
         column = column_of(hint)
         metadata = None
         if column is not None:
@@ -50,6 +51,13 @@ def _fields(record: type) -> list[pa.Field]:
         nullable = column is None or not column.required
         fields.append(pa.field(name, _type(hint), nullable=nullable, metadata=metadata))
     return fields
+
+
+@cache
+def hints_of(record: type) -> dict[str, Any]:
+    """Return the types of a record's fields, in order, with what is written beside them."""
+    hints = get_type_hints(record, include_extras=True)
+    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
 
 
 def column_of(hint: Any) -> Column | None:

@@ -6,10 +6,10 @@ Both go a column at a time: dictionaries per row took ten times as long.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from exporter.errors import RunError
 from exporter.records import Row
-from exporter.store.schema import PICTURE, ROW_SCHEMA, bare, is_record, schema_of
+from exporter.store.schema import PICTURE, ROW_SCHEMA, bare, hints_of, is_record, schema_of
 
 Record = TypeVar("Record")
 
@@ -111,17 +111,22 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
     Raises:
         TypeError: if a column is missing or of another type.
     """
-    hints = get_type_hints(record, include_extras=True)
-    schema = schema_of(record)
-    names = [field.name for field in fields(cast(Any, record)) if field.name in table.column_names]
+    hints = hints_of(cast(Any, record))
+    types = _types(cast(Any, record))
+    names = [name for name in hints if name in table.column_names]
     columns = []
     for name in names:
         column = table.column(name)
-        if column.type != schema.field(name).type:
+        if column.type != types[name]:
             raise TypeError(f"the column {name!r} is of type {column.type}")
         columns.append(_values(column.combine_chunks(), hints[name]))
     for values in zip(*columns, strict=True):
         yield record(**dict(zip(names, values, strict=True)))
+
+
+@cache
+def _types(record: type) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in schema_of(record)}
 
 
 def table_to_rows(table: pa.Table) -> Iterator[Row]:
@@ -135,7 +140,7 @@ def _values(array: pa.Array, hint: Any) -> Iterable[Any]:
     if array.type.equals(PICTURE):
         return pc.struct_field(array, "bytes").to_pylist()  # type: ignore[no-any-return]
     if is_record(kind):
-        hints = get_type_hints(kind, include_extras=True)
+        hints = hints_of(kind)
         children = [_values(pc.struct_field(array, name), hints[name]) for name in hints]
         return map(kind, *children)
     if not pa.types.is_nested(array.type):

@@ -2,7 +2,6 @@
 
 from exporter.summaries.channels import (
     CHANNEL_SCHEMA,
-    SUMMARY_SCHEMA,
     channel_table,
     merge_channels,
 )
@@ -14,10 +13,10 @@ from exporter.summaries.faithfulness import (
     merge_faithfulness,
 )
 from exporter.summaries.keep import keep_images
-from exporter.summaries.schema import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 from exporter.summaries.scope import Scope
-from exporter.summaries.sets import SetTables, merge_set
-from exporter.summaries.shards import PARTS, map_measures, shard_parts
+from exporter.summaries.sets import SET_TABLES, SetTables, merge_set
+from exporter.summaries.shards import IMAGES_SCHEMA, PARTS, shard_parts
+from exporter.summaries.sums import SET_SCHEMA
 
 __all__ = [
     "CHANNEL_SCHEMA",
@@ -28,13 +27,11 @@ __all__ = [
     "PARTS",
     "SET_SCHEMA",
     "SET_TABLES",
-    "SUMMARY_SCHEMA",
     "Scope",
     "SetTables",
     "channel_table",
     "faithfulness_table",
     "keep_images",
-    "map_measures",
     "merge_channels",
     "merge_faithfulness",
     "merge_set",

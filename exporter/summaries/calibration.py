@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from exporter.records import CalibrationBin, ratio
 from exporter.summaries.predictions import Outcomes
-from exporter.summaries.tally import UNIT_BITS, share, whole
+from exporter.summaries.sums import BinSums
 
 BINS: Final = 15
 """Bins of equal width that confidences are counted in."""
 
 
-def reliability(seen: Outcomes) -> NDArray[np.int64]:
+def bin_sums(seen: Outcomes) -> list[BinSums]:
     """Count a shard's labelled images by confidence.
 
     Returns:
-        int64 (15, 3): images, those that are right, and the sum of confidences in units of 2**-32.
-        Bin b holds confidences in (b / 15, (b + 1) / 15].
+        Sums of each bin that has images; bin b holds confidences in (b / 15, (b + 1) / 15].
     """
     known = seen.labelled & ~np.isnan(seen.confidence)
-    confidence = seen.confidence[known]
+    confidence, right = seen.confidence[known], seen.right[known]
     bins = np.clip(np.ceil(confidence * BINS).astype(np.intp) - 1, 0, BINS - 1)
-    counts = np.zeros((BINS, 3), dtype=np.int64)
-    values = np.stack(
-        [np.ones(len(bins), np.int64), seen.right[known].astype(np.int64), whole(confidence)], 1
-    )
-    np.add.at(counts, bins, values)
-    return counts
-
-
-def diagram(counts: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return the reliability diagram: a bin's bounds, images, mean confidence and accuracy."""
     return [
-        {
-            "lower": number / BINS,
-            "upper": (number + 1) / BINS,
-            "images": images,
-            "confidence": share(total, images),
-            "accuracy": right / images if images else None,
-        }
-        for number, (images, right, total) in enumerate(counts.tolist())
+        BinSums(
+            number,
+            int((bins == number).sum()),
+            int(right[bins == number].sum()),
+            float(confidence[bins == number].sum()),
+        )
+        for number in np.unique(bins).tolist()
     ]
 
 
-def calibration_error(counts: NDArray[np.int64]) -> float | None:
+def diagram(sums: Mapping[tuple[int], BinSums]) -> tuple[CalibrationBin, ...]:
+    """Return the reliability diagram: bounds, images, mean confidence and accuracy per bin."""
+    counts = [sums.get((number,), BinSums(number)) for number in range(BINS)]
+    return tuple(
+        CalibrationBin(
+            lower=part.bin / BINS,
+            upper=(part.bin + 1) / BINS,
+            images=part.images,
+            confidence=ratio(part.confidence, part.images),
+            accuracy=ratio(part.correct, part.images),
+        )
+        for part in counts
+    )
+
+
+def calibration_error(sums: Mapping[tuple[int], BinSums]) -> float | None:
     """Return the expected calibration error; None without labelled images.
 
     ECE = Σ_b n_b / n · |accuracy_b - confidence_b| (Guo et al., On Calibration of Modern Neural
     Networks, ICML 2017), with 15 bins of equal width.
     """
-    rows: Sequence[Sequence[int]] = counts.tolist()
-    images = sum(row[0] for row in rows)
-    # |n_b accuracy_b - n_b confidence_b| is a whole number of units, so that the sum is exact.
-    gaps = sum(abs((right << UNIT_BITS) - total) for _, right, total in rows)
-    return share(gaps, images)
+    gaps = sum(abs(part.correct - part.confidence) for part in sums.values())
+    return ratio(gaps, sum(part.images for part in sums.values()))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.records import MAP_LEVELS
+from exporter.records import MAP_LEVELS, ClassMap, ratio
 from exporter.summaries.concentration import normalised
 from exporter.summaries.grids import Grid
 from exporter.summaries.scope import Scope
-from exporter.summaries.tally import share, whole
+from exporter.summaries.sums import MapSums
 
 CELLS: Final = 4_000_000
 """Cells of all mean maps together at most (16 MB): 1,000 classes of 5 methods at 28 × 28 fit."""
@@ -21,59 +21,46 @@ Size = tuple[str, str, int, int]
 """Method, layer, height, width."""
 
 
-def map_entries(
+def map_sums(
     grid: Grid,
     predicted: NDArray[np.int64],
     entropy: NDArray[np.float64],
     top: NDArray[np.float64],
-) -> list[dict[str, Any]]:
-    """Add up a grid's painted maps by predicted class.
+) -> list[MapSums]:
+    """Add up a grid's painted maps by predicted class and method.
 
     Args:
         grid: the maps of n images.
         predicted: class of each (n,), -1 for none.
         entropy: (n, M), NaN where undefined.
         top: top share (n, M).
-
-    Returns:
-        A dict a class and method of the ``maps`` of ``SET_SCHEMA``.
     """
-    order = np.argsort(predicted, kind="stable")
-    order = order[predicted[order] >= 0]
-    if not len(order):
-        return []
-    classes, starts = np.unique(predicted[order], return_index=True)
     painted = np.concatenate([normalised(grid, block) for block in grid.blocks()])
-    sums = np.add.reduceat(painted[order].astype(np.int64), starts, axis=0)
-    counts = [
-        np.add.reduceat(values[order], starts, axis=0).tolist()
-        for values in (
-            grid.there.astype(np.int64),
-            (~np.isnan(entropy)).astype(np.int64),
-            whole(entropy),
-            whole(top),
-        )
-    ]
-    entries = []
-    for c, index in enumerate(classes.tolist()):
+    measured = ~np.isnan(entropy)
+    numbers = np.stack([grid.there, measured, np.nan_to_num(entropy), np.nan_to_num(top)], axis=-1)
+    sums = []
+    for index in np.unique(predicted[predicted >= 0]).tolist():
+        rows = np.flatnonzero(predicted == index)
+        levels = painted[rows].sum(axis=0, dtype=np.int64)
+        totals = numbers[rows].sum(axis=0).tolist()
         for m, method in enumerate(grid.methods):
-            images, measured, total_entropy, total_top = (part[c][m] for part in counts)
+            images, with_entropy, entropies, shares = totals[m]
             if images:
-                entries.append(
-                    {
-                        "index": index,
-                        "method": method,
-                        "layer": grid.layer,
-                        "height": grid.height,
-                        "width": grid.width,
-                        "images": images,
-                        "measured": measured,
-                        "entropy": total_entropy,
-                        "top_share": total_top,
-                        "sums": sums[c, m].astype("<i8").tobytes(),
-                    }
+                sums.append(
+                    MapSums(
+                        index=index,
+                        method=method,
+                        layer=grid.layer,
+                        height=grid.height,
+                        width=grid.width,
+                        images=int(images),
+                        measured=int(with_entropy),
+                        entropy=entropies,
+                        top_share=shares,
+                        sums=levels[m].astype("<i8").tobytes(),
+                    )
                 )
-    return entries
+    return sums
 
 
 def choose_classes(predicted: Mapping[int, int], sizes: Iterable[Size]) -> tuple[int, ...]:
@@ -96,43 +83,41 @@ class MeanMaps:
 
     def __init__(self, chosen: Iterable[int]) -> None:
         self._chosen = frozenset(chosen)
-        self._sums: dict[tuple[int, Size], NDArray[np.int64]] = {}
-        self._counts: dict[tuple[int, Size], list[int]] = {}
+        self._levels: dict[tuple[int, Size], NDArray[np.int64]] = {}
+        self._totals: dict[tuple[int, Size], MapSums] = {}
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add a shard's entries; those of other classes are passed over."""
-        for one in entries:
-            if one["index"] not in self._chosen:
+    def add(self, parts: Iterable[MapSums]) -> None:
+        """Add a shard's sums; those of other classes are passed over."""
+        for part in parts:
+            if part.index not in self._chosen:
                 continue
-            key = (one["index"], (one["method"], one["layer"], one["height"], one["width"]))
-            more = [one[name] for name in ("images", "measured", "entropy", "top_share")]
-            sums = np.frombuffer(one["sums"], dtype="<i8")
-            if key in self._sums:
-                self._sums[key] += sums
-                self._counts[key] = [a + b for a, b in zip(self._counts[key], more, strict=True)]
-            else:
-                self._sums[key], self._counts[key] = sums.astype(np.int64), more
+            key = (part.index, (part.method, part.layer, part.height, part.width))
+            levels = np.frombuffer(part.sums, dtype="<i8")
+            if key not in self._totals:
+                self._totals[key], self._levels[key] = part, levels.astype(np.int64)
+                continue
+            self._levels[key] += levels
+            total = self._totals[key]
+            total.images += part.images
+            total.measured += part.measured
+            total.entropy += part.entropy
+            total.top_share += part.top_share
 
-    def rows(self, scope: Scope) -> list[dict[str, Any]]:
-        """Return a row a class, method and size: by class, methods in the order asked for."""
+    def rows(self, scope: Scope) -> list[ClassMap]:
+        """Return a row per class, method and size: by class, methods in the order asked for."""
         order = {name: place for place, name in enumerate(scope.methods)}
-        rows = []
-        for index, size in sorted(
-            self._sums, key=lambda key: (key[0], order[key[1][0]], key[1][1:])
-        ):
-            images, measured, entropy, top = self._counts[index, size]
-            mean = self._sums[index, size] / (images * MAP_LEVELS)
-            rows.append(
-                {
-                    "index": index,
-                    "method": size[0],
-                    "layer": size[1],
-                    "images": images,
-                    "height": size[2],
-                    "width": size[3],
-                    "values": mean.astype("<f4").tobytes(),
-                    "entropy": share(entropy, measured),
-                    "top_share": share(top, measured),
-                }
+        keys = sorted(self._totals, key=lambda key: (key[0], order[key[1][0]], key[1][1:]))
+        return [
+            ClassMap(
+                index=total.index,
+                method=total.method,
+                layer=total.layer,
+                images=total.images,
+                height=total.height,
+                width=total.width,
+                values=(levels / (total.images * MAP_LEVELS)).astype("<f4").tobytes(),
+                entropy=ratio(total.entropy, total.measured),
+                top_share=ratio(total.top_share, total.measured),
             )
-        return rows
+            for total, levels in ((self._totals[key], self._levels[key]) for key in keys)
+        ]

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from exporter.records import MAP_LEVELS
 from exporter.render.heatmaps import spread
 from exporter.summaries.grids import Grid
+from exporter.summaries.sums import BINS
 
 TOP_PERCENT: Final = 20
 """Percent of a map's cells, rounded up, that the top share is taken of."""
-
-BINS: Final = 20
-"""Equal bins of [0, 1] that entropies are counted in."""
 
 
 def concentration(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

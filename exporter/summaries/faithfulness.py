@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
-from exporter.records import Faithfulness, MethodFaithfulness, OtherMetric
+from exporter.records import Faithfulness, MethodFaithfulness, OtherMetric, ratio
 from exporter.store import records_table, schema_of, table_records
 from exporter.summaries.scope import Scope
-from exporter.summaries.tally import Tally, share, whole
 
 FAITHFULNESS: Final = "faithfulness"
 """Name of the part of a shard, and of the table of the set."""
@@ -26,13 +25,15 @@ _BUILT_IN: Final = ("deletion", "insertion", "road")
 
 
 def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
-    """Return what a shard's maps came to, in plan order."""
+    """Return what was measured of a shard's maps, in plan order."""
     return records_table(measured, FAITHFULNESS_SCHEMA)
 
 
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
-    """Return the means of each method over all shards; the same for every cut of the images."""
-    images, tally = Tally(1), Tally(2)
+    """Return the means of each method over all shards."""
+    images: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    totals: defaultdict[tuple[str, str], float] = defaultdict(float)
     abouts: dict[str, str] = {}
     for table in tables:
         for row in table_records(table, Faithfulness):
@@ -40,18 +41,20 @@ def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
             values |= {metric.name: metric.value for metric in row.others}
             abouts |= {metric.name: metric.about for metric in row.others}
             known = {name: value for name, value in values.items() if value is not None}
-            images.add([row.method], np.asarray([[1 if known else 0]]))
+            images[row.method] += bool(known)
             for name, value in known.items():
-                tally.add([(row.method, name)], np.asarray([[1, whole(np.asarray(value))]]))
+                counts[row.method, name] += 1
+                totals[row.method, name] += value
     rows = []
     for method in scope.methods:
         if method in scope.pixel:
             continue
-        means = {}
-        for name in (*_BUILT_IN, *abouts):
-            count, total = tally.of((method, name))
-            means[name] = share(total, count)
+        means = {
+            name: ratio(totals[method, name], counts[method, name])
+            for name in (*_BUILT_IN, *abouts)
+        }
         others = tuple(OtherMetric(name, about, means.pop(name)) for name, about in abouts.items())
-        (number,) = images.of(method)
-        rows.append(MethodFaithfulness(method, scope.deepest, number, **means, others=others))
+        rows.append(
+            MethodFaithfulness(method, scope.deepest, images[method], **means, others=others)
+        )
     return records_table(rows, METHOD_FAITHFULNESS_SCHEMA)

@@ -2,112 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.records import MethodAgreement, MethodRow, ratio
 from exporter.summaries.agreement import pairs
 from exporter.summaries.annotations import Hits
-from exporter.summaries.concentration import BINS, histogram
+from exporter.summaries.concentration import histogram
 from exporter.summaries.grids import Grid
 from exporter.summaries.scope import Scope
-from exporter.summaries.tally import Tally, share, whole
-
-COUNTS: Final = (
-    "images",
-    "uniform",
-    "measured",
-    "entropy",
-    "top_share",
-    "annotated",
-    "pointed",
-    "box_energy",
-    "box_overlap",
-    "histogram",
-)
-"""Whole numbers of a (method, layer); shares in units of 2**-32, ``histogram`` of ``BINS``."""
-
-WIDTH: Final = len(COUNTS) - 1 + BINS
+from exporter.summaries.sums import AgreementSums, MethodSums
 
 
-def add_methods(
-    tally: Tally, grid: Grid, entropy: NDArray[np.float64], top: NDArray[np.float64], inside: Hits
-) -> None:
-    """Add a grid's maps to their methods.
+def method_sums(
+    grid: Grid, entropy: NDArray[np.float64], top: NDArray[np.float64], inside: Hits
+) -> list[MethodSums]:
+    """Add up a grid's maps by method.
 
     Args:
-        tally: rows of ``COUNTS`` by (method, layer).
         grid: the maps of n images.
         entropy: (n, M), NaN where undefined.
         top: top share (n, M).
         inside: measures against the annotations, (n, M) each, NaN where there is none.
     """
-    values = np.zeros((len(grid.methods), WIDTH), dtype=np.int64)
-    annotated = ~np.isnan(inside.pointing)
-    values[:, 0] = grid.there.sum(axis=0)
-    values[:, 1] = (grid.there & grid.flat).sum(axis=0)
-    values[:, 2] = (~np.isnan(entropy)).sum(axis=0)
-    values[:, 3] = whole(entropy).sum(axis=0)
-    values[:, 4] = whole(top).sum(axis=0)
-    values[:, 5] = annotated.sum(axis=0)
-    values[:, 6] = np.where(annotated, inside.pointing, 0).sum(axis=0)
-    values[:, 7] = whole(inside.energy).sum(axis=0)
-    values[:, 8] = whole(inside.overlap).sum(axis=0)
-    values[:, 9:] = [histogram(column) for column in entropy.T]
-    tally.add([(method, grid.layer) for method in grid.methods], values)
+    return [
+        MethodSums(
+            method=method,
+            layer=grid.layer,
+            images=int(grid.there[:, m].sum()),
+            uniform=int((grid.there & grid.flat)[:, m].sum()),
+            measured=int((~np.isnan(entropy[:, m])).sum()),
+            entropy=float(np.nansum(entropy[:, m])),
+            top_share=float(np.nansum(top[:, m])),
+            annotated=int((~np.isnan(inside.pointing[:, m])).sum()),
+            pointed=int(np.nansum(inside.pointing[:, m])),
+            box_energy=float(np.nansum(inside.energy[:, m])),
+            box_overlap=float(np.nansum(inside.overlap[:, m])),
+            histogram=tuple(histogram(entropy[:, m]).tolist()),
+        )
+        for m, method in enumerate(grid.methods)
+    ]
 
 
-def method_rows(tally: Tally, scope: Scope) -> list[dict[str, Any]]:
-    """Return a row a (method, layer), in the order asked for, layers shallow to deep."""
+def method_rows(sums: Mapping[tuple[str, str], MethodSums], scope: Scope) -> list[MethodRow]:
+    """Return a row per (method, layer), in the order asked for, layers shallow to deep."""
     rows = []
     for method in scope.methods:
         for layer in ("",) if method in scope.pixel else scope.explained:
-            counts = tally.of((method, layer))
-            n = dict(zip(COUNTS[:-1], counts, strict=False))
+            n = sums.get((method, layer), MethodSums(method, layer))
             rows.append(
-                {
-                    "method": method,
-                    "layer": layer,
-                    "images": n["images"],
-                    "uniform": n["uniform"],
-                    "measured": n["measured"],
-                    "entropy": share(n["entropy"], n["measured"]),
-                    "top_share": share(n["top_share"], n["measured"]),
-                    "annotated": n["annotated"],
-                    "pointing": n["pointed"] / n["annotated"] if n["annotated"] else None,
-                    "box_energy": share(n["box_energy"], n["annotated"]),
-                    "box_overlap": share(n["box_overlap"], n["annotated"]),
-                    "histogram": counts[len(COUNTS) - 1 :],
-                }
+                MethodRow(
+                    method=method,
+                    layer=layer,
+                    images=n.images,
+                    uniform=n.uniform,
+                    measured=n.measured,
+                    entropy=ratio(n.entropy, n.measured),
+                    top_share=ratio(n.top_share, n.measured),
+                    annotated=n.annotated,
+                    pointing=ratio(n.pointed, n.annotated),
+                    box_energy=ratio(n.box_energy, n.annotated),
+                    box_overlap=ratio(n.box_overlap, n.annotated),
+                    histogram=n.histogram,
+                )
             )
     return rows
 
 
-def add_agreement(tally: Tally, grid: Grid, correlations: NDArray[np.float64]) -> None:
-    """Add a grid's rank correlations (n, P) to their pairs of methods at the layer."""
-    keys = [
-        (grid.layer, grid.methods[first], grid.methods[second])
-        for first, second in pairs(len(grid.methods))
+def agreement_sums(grid: Grid, correlations: NDArray[np.float64]) -> list[AgreementSums]:
+    """Add up a grid's rank correlations (n, P) by pair of methods."""
+    return [
+        AgreementSums(
+            grid.layer,
+            grid.methods[first],
+            grid.methods[second],
+            int((~np.isnan(correlations[:, pair])).sum()),
+            float(np.nansum(correlations[:, pair])),
+        )
+        for pair, (first, second) in enumerate(pairs(len(grid.methods)))
     ]
-    counts = (~np.isnan(correlations)).sum(axis=0)
-    tally.add(keys, np.stack([counts, whole(correlations).sum(axis=0)], axis=1))
 
 
-def agreement_rows(tally: Tally, scope: Scope) -> list[dict[str, Any]]:
-    """Return a row a layer and pair of methods, in the order asked for."""
+def agreement_rows(
+    sums: Mapping[tuple[str, str, str], AgreementSums], scope: Scope
+) -> list[MethodAgreement]:
+    """Return a row per layer and pair of methods, in the order asked for."""
     rows = []
     for layer in scope.layers:
         methods = scope.methods_at(layer)
         for first, second in pairs(len(methods)):
-            images, total = tally.of((layer, methods[first], methods[second]))
-            rows.append(
-                {
-                    "layer": layer,
-                    "first": methods[first],
-                    "second": methods[second],
-                    "images": images,
-                    "correlation": share(total, images),
-                }
-            )
+            key = (layer, methods[first], methods[second])
+            n = sums.get(key, AgreementSums(*key))
+            rows.append(MethodAgreement(*key, n.images, ratio(n.correlation, n.images)))
     return rows

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import Row
-from exporter.summaries.exact import exact_sums
 from exporter.summaries.scope import Scope
-from exporter.summaries.tally import whole
+from exporter.summaries.sums import NumberSums
 
 TOP: Final = 5
 """Predictions among which the label counts as found for the top-5 accuracy."""
-
-COUNTS: Final = (
-    "images",
-    "read",
-    "labelled",
-    "correct",
-    "top5_images",
-    "top5_correct",
-    "losses",
-    "confident",
-    "confidence",
-)
-"""Whole numbers a shard adds to the set's; ``confidence`` in units of 2**-32."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +73,20 @@ def outcomes(rows: Sequence[Row], scope: Scope) -> Outcomes:
     )
 
 
-def numbers(seen: Outcomes) -> dict[str, Any]:
-    """Return what a shard's images add: the fields of ``COUNTS``, and the exact sum of losses."""
+def number_sums(seen: Outcomes) -> NumberSums:
+    """Return what a shard's images add to the numbers of the set."""
     ranked = seen.labelled & seen.ranked
-    known = np.isfinite(seen.loss)
-    return {
-        "images": len(seen.read),
-        "read": int(seen.read.sum()),
-        "labelled": int(seen.labelled.sum()),
-        "correct": int(seen.right.sum()),
-        "top5_images": int(ranked.sum()),
-        "top5_correct": int((ranked & seen.found).sum()),
-        "losses": int(known.sum()),
-        "confident": int((~np.isnan(seen.confidence)).sum()),
-        "confidence": int(whole(seen.confidence).sum()),
-        "loss": exact_sums(seen.loss[:, None])[0],
-    }
+    losses = seen.loss[np.isfinite(seen.loss)]
+    confidence = seen.confidence[~np.isnan(seen.confidence)]
+    return NumberSums(
+        images=len(seen.read),
+        read=int(seen.read.sum()),
+        labelled=int(seen.labelled.sum()),
+        correct=int(seen.right.sum()),
+        top5_images=int(ranked.sum()),
+        top5_correct=int((ranked & seen.found).sum()),
+        losses=len(losses),
+        confident=len(confidence),
+        confidence=float(confidence.sum()),
+        loss=float(losses.sum(dtype=np.float64)),
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.records import ChannelBatch
+from exporter.records import ChannelBatch, LayerRedundancy, RedundantPair
 from exporter.summaries.scope import Scope
+from exporter.summaries.sums import PooledMeans
 
 THRESHOLD: Final = 0.98
 """Magnitude of the correlation from which on two channels count as redundant."""
@@ -23,49 +24,41 @@ PAIRS: Final = 200
 _AT_ONCE = 256  # channels whose correlations with all the others are held
 
 
-def pooled_entries(channels: Sequence[ChannelBatch], scope: Scope) -> list[dict[str, Any]]:
-    """Return the pooled activations of a shard's sampled images, a dict an image and layer."""
+def pooled_means(channels: Sequence[ChannelBatch], scope: Scope) -> list[PooledMeans]:
+    """Return the pooled activations of a shard's sampled images."""
     return [
-        {"layer": batch.layer, "id": id, "means": batch.mean[place].astype("<f4").tobytes()}
+        PooledMeans(batch.layer, id, batch.mean[number].astype("<f4").tobytes())
         for batch in channels
-        for place, id in enumerate(batch.ids)
+        for number, id in enumerate(batch.ids)
         if id in scope.sample
     ]
 
 
 class Pooled:
-    """Pooled activations of the sampled images, at most ``SAMPLE`` vectors a layer."""
+    """Pooled activations of the sampled images, at most ``SAMPLE`` vectors per layer."""
 
     def __init__(self) -> None:
         self._vectors: dict[str, list[NDArray[np.float32]]] = {}
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add a shard's entries, in plan order."""
-        for one in entries:
-            vector = np.frombuffer(one["means"], dtype="<f4")
-            self._vectors.setdefault(one["layer"], []).append(vector)
+    def add(self, parts: Iterable[PooledMeans]) -> None:
+        """Add a shard's pooled activations, in plan order."""
+        for part in parts:
+            vector = np.frombuffer(part.means, dtype="<f4")
+            self._vectors.setdefault(part.layer, []).append(vector)
 
-    def rows(self, scope: Scope) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the strongest pairs of every layer, and what was found a layer."""
-        rows: list[dict[str, Any]] = []
-        told: list[dict[str, Any]] = []
+    def rows(self, scope: Scope) -> tuple[list[RedundantPair], tuple[LayerRedundancy, ...]]:
+        """Return the strongest pairs of every layer, and how many there are per layer."""
+        rows: list[RedundantPair] = []
+        layers = []
         for layer in scope.recorded:
             vectors = self._vectors.get(layer, [])
             channels = len(vectors[0]) if vectors else 0
-            found = redundant(np.stack(vectors)) if len(vectors) >= FEWEST else ([], 0, 0)
-            rows += [
-                {"layer": layer, "first": a, "second": b, "correlation": r} for a, b, r in found[0]
-            ]
-            told.append(
-                {
-                    "layer": layer,
-                    "images": len(vectors),
-                    "channels": channels,
-                    "pairs": found[1],
-                    "redundant": found[2],
-                }
+            pairs, count, paired = (
+                redundant(np.stack(vectors)) if len(vectors) >= FEWEST else ([], 0, 0)
             )
-        return rows, told
+            rows += [RedundantPair(layer, *pair) for pair in pairs]
+            layers.append(LayerRedundancy(layer, len(vectors), channels, count, paired))
+        return rows, tuple(layers)
 
 
 def redundant(vectors: NDArray[np.float32]) -> tuple[list[tuple[int, int, float]], int, int]:

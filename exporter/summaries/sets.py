@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
+from exporter.errors import RunError
+from exporter.records import (
+    ClassMap,
+    ClassRow,
+    ConfusedPair,
+    MethodAgreement,
+    MethodRow,
+    RedundantPair,
+    SetSummary,
+    ratio,
+)
+from exporter.store import records_table, schema_of, table_records
 from exporter.summaries import classes, methods, redundancy
 from exporter.summaries.agreement import SIDE
 from exporter.summaries.annotations import THRESHOLD
 from exporter.summaries.calibration import BINS, calibration_error, diagram
 from exporter.summaries.class_maps import MeanMaps, Size, choose_classes
-from exporter.summaries.exact import from_bytes, mean_of
-from exporter.summaries.nested import fields_of, stacked
-from exporter.summaries.predictions import COUNTS
 from exporter.summaries.redundancy import Pooled
-from exporter.summaries.schema import SET_TABLES
 from exporter.summaries.scope import SAMPLE, Scope
 from exporter.summaries.strips import Strips
-from exporter.summaries.tally import Tally, share
+from exporter.summaries.sums import NumberSums, ShardSums, add_up
+
+SET_TABLES: Final[Mapping[str, pa.Schema]] = {
+    "classes": schema_of(ClassRow),
+    "confusion": schema_of(ConfusedPair),
+    "methods": schema_of(MethodRow),
+    "agreement": schema_of(MethodAgreement),
+    "class-maps": schema_of(ClassMap),
+    "redundant": schema_of(RedundantPair),
+}
+"""Tables of ``set/`` by the name of their file."""
 
 Parts = Callable[[str, Sequence[str]], Iterator[pa.Table]]
 """Yields columns of a part (``set`` or ``images``) of every shard, in shard order."""
@@ -79,55 +96,13 @@ class SetTables:
     tables: dict[str, pa.Table]
 
 
-class _Sums:
-    """All that is added up but maps and pooled activations."""
+SUMMED: Final = ("numbers", "bins", "classes", "confusions", "methods", "agreement")
+"""What of ``ShardSums`` is added up by key; the others are large, and read a shard at a time."""
 
-    def __init__(self) -> None:
-        self.numbers = dict.fromkeys(COUNTS, 0)
-        self.loss = 0
-        self.bins = np.zeros((BINS, 3), dtype=np.int64)
-        self.classes = Tally(len(classes.COUNTS))
-        self.confusions = Tally(1)
-        self.methods = Tally(methods.WIDTH)
-        self.agreement = Tally(2)
-        self.sizes: set[Size] = set()
-
-    def add(self, table: pa.Table) -> None:
-        numbers = fields_of(table, "numbers")
-        self.loss += sum(map(from_bytes, numbers["loss"]))
-        for name in COUNTS:
-            self.numbers[name] += int(numbers[name].sum())
-        self.bins += stacked(fields_of(table, "bins"), ("images", "correct", "confidence"))
-        for column, tally, keys, names in (
-            ("classes", self.classes, ("index",), classes.COUNTS),
-            ("confusions", self.confusions, ("label", "predicted"), ("images",)),
-            ("methods", self.methods, ("method", "layer"), methods.COUNTS),
-            ("agreement", self.agreement, ("layer", "first", "second"), ("images", "correlation")),
-        ):
-            fields = fields_of(table, column)
-            tally.add(_keys(fields, keys), stacked(fields, names))
-        maps = fields_of(table, "maps")
-        self.sizes.update(
-            zip(maps["method"], maps["layer"], *_ints(maps, ("height", "width")), strict=True)
-        )
-
-
-def _ints(fields: dict[str, Any], names: tuple[str, ...]) -> list[list[int]]:
-    return [np.asarray(fields[name]).tolist() for name in names]
-
-
-def _keys(fields: dict[str, Any], names: tuple[str, ...]) -> list[Any]:
-    columns = [
-        column.tolist() if isinstance(column, np.ndarray) else column
-        for column in (fields[name] for name in names)
-    ]
-    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-
-
-_COUNTED = (
-    *("numbers", "bins", "classes", "confusions", "methods", "agreement"),
-    *(f"maps.list.element.{name}" for name in ("method", "layer", "height", "width")),
+_SIZES: Final = tuple(
+    f"maps.list.element.{name}" for name in ("method", "layer", "height", "width")
 )
+_RANKED: Final = ("id", "predicted", "confidence", "correct", "entropy", "agreement")
 
 
 def merge_set(parts: Parts, scope: Scope) -> SetTables:
@@ -138,71 +113,67 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
         scope: of the run's plan.
 
     Returns:
-        Identical for every cut of the same images into shards.
+        The same to 1e-12 for every cut of the same images into shards.
     """
-    sums = _Sums()
-    for table in parts("set", _COUNTED):
-        sums.add(table)
-    predicted = {
-        index: sums.classes.of(index)[classes.COUNTS.index("predicted")]
-        for index in sums.classes.sorted()[0]
-    }
-    chosen = choose_classes(predicted, sums.sizes)
+    sums: dict[str, dict[Any, Any]] = {name: {} for name in SUMMED}
+    sizes: set[Size] = set()
+    for table in parts("set", (*SUMMED, *_SIZES)):
+        for shard in _shards(table.select(SUMMED)):
+            for name, totals in sums.items():
+                add_up(totals, getattr(shard, name))
+        for size in table.column("maps").combine_chunks().flatten().to_pylist():
+            sizes.add((size["method"], size["layer"], size["height"], size["width"]))
+    predicted = {part.index: part.predicted for part in sums["classes"].values()}
+    chosen = choose_classes(predicted, sizes)
     means, pooled = MeanMaps(chosen), Pooled()
     for table in parts("set", ("maps", "pooled")):
-        means.add(_entries(table, "maps"))
-        pooled.add(_entries(table, "pooled"))
-    class_rows = classes.class_rows(sums.classes, scope)
+        for shard in _shards(table):
+            means.add(shard.maps)
+            pooled.add(shard.pooled)
+    class_rows = classes.class_rows(sums["classes"], scope)
     strips = Strips(class_rows)
-    for table in parts("images", ("id", *_RANKED)):
+    for table in parts("images", _RANKED):
         strips.add(table)
     pairs, layers = pooled.rows(scope)
-    rows = {
+    rows: dict[str, Sequence[Any]] = {
         "classes": class_rows,
-        "confusion": classes.confusion_rows(sums.confusions, scope),
-        "methods": methods.method_rows(sums.methods, scope),
-        "agreement": methods.agreement_rows(sums.agreement, scope),
+        "confusion": classes.confusion_rows(sums["confusions"], scope),
+        "methods": methods.method_rows(sums["methods"], scope),
+        "agreement": methods.agreement_rows(sums["agreement"], scope),
         "class-maps": means.rows(scope),
         "redundant": pairs,
     }
+    n = sums["numbers"].get((), NumberSums())
     counted = sum(images > 0 for images in predicted.values())
-    return SetTables(
-        summary=_numbers(sums)
-        | {
-            "predicted_classes": counted,
-            "mapped_classes": min(len(chosen), counted),
-            "confused_pairs": len(sums.confusions),
-            "class_map_layer": scope.deepest,
-            "image_map": list(scope.first),
-            "redundancy": layers,
-            "strips": strips.rows(),
-            "rules": RULES,
-        },
-        tables={
-            name: pa.Table.from_pylist(rows[name], schema=schema)
-            for name, schema in SET_TABLES.items()
-        },
+    summary = SetSummary(
+        images=n.images,
+        read=n.read,
+        labelled=n.labelled,
+        correct=n.correct,
+        accuracy=ratio(n.correct, n.labelled),
+        top5_accuracy=ratio(n.top5_correct, n.top5_images),
+        confidence=ratio(n.confidence, n.confident),
+        loss=ratio(n.loss, n.losses),
+        calibration_error=calibration_error(sums["bins"]),
+        bins=diagram(sums["bins"]),
+        predicted_classes=counted,
+        mapped_classes=min(len(chosen), counted),
+        confused_pairs=len(sums["confusions"]),
+        class_map_layer=scope.deepest,
+        image_map=scope.first,
+        redundancy=layers,
+        strips=strips.rows(),
+        rules=RULES,
     )
+    tables = {name: records_table(rows[name], schema) for name, schema in SET_TABLES.items()}
+    return SetTables(asdict(summary), tables)
 
 
-_RANKED = ("predicted", "confidence", "correct", "entropy", "agreement")
-
-
-def _entries(table: pa.Table, column: str) -> list[dict[str, Any]]:
-    return table.column(column).combine_chunks().flatten().to_pylist()  # type: ignore[no-any-return]
-
-
-def _numbers(sums: _Sums) -> dict[str, Any]:
-    n = sums.numbers
-    return {
-        "images": n["images"],
-        "read": n["read"],
-        "labelled": n["labelled"],
-        "correct": n["correct"],
-        "accuracy": n["correct"] / n["labelled"] if n["labelled"] else None,
-        "top5_accuracy": n["top5_correct"] / n["top5_images"] if n["top5_images"] else None,
-        "confidence": share(n["confidence"], n["confident"]),
-        "loss": mean_of(sums.loss, n["losses"]) if n["losses"] else None,
-        "calibration_error": calibration_error(sums.bins),
-        "bins": diagram(sums.bins),
-    }
+def _shards(table: pa.Table) -> list[ShardSums]:
+    try:
+        return list(table_records(table, ShardSums))
+    except TypeError as error:
+        raise RunError(
+            f"the shards' summaries were written by another version ({error}); "
+            "make the run again with --overwrite"
+        ) from None

@@ -10,23 +10,30 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from exporter.records import ChannelBatch, Row
+from exporter.records import ChannelBatch, ImageMeasures, Row
+from exporter.store import records_table, schema_of
 from exporter.summaries.agreement import agreement
 from exporter.summaries.annotations import Hits, Mask, coverage, hits
-from exporter.summaries.calibration import reliability
-from exporter.summaries.class_maps import map_entries
-from exporter.summaries.classes import COUNTS, add_classes, add_confusions
+from exporter.summaries.calibration import bin_sums
+from exporter.summaries.class_maps import map_sums
+from exporter.summaries.classes import class_sums, confusion_sums
 from exporter.summaries.concentration import concentration
-from exporter.summaries.exact import to_bytes
 from exporter.summaries.grids import Grid, grids
-from exporter.summaries.methods import COUNTS as METHOD_COUNTS
-from exporter.summaries.methods import WIDTH, add_agreement, add_methods
-from exporter.summaries.nested import one_row
-from exporter.summaries.predictions import Outcomes, numbers, outcomes
-from exporter.summaries.redundancy import pooled_entries
-from exporter.summaries.schema import IMAGES_SCHEMA, SET_SCHEMA
+from exporter.summaries.methods import agreement_sums, method_sums
+from exporter.summaries.predictions import Outcomes, number_sums, outcomes
+from exporter.summaries.redundancy import pooled_means
 from exporter.summaries.scope import Scope
-from exporter.summaries.tally import Tally
+from exporter.summaries.sums import (
+    SET_SCHEMA,
+    AgreementSums,
+    MapSums,
+    MethodSums,
+    ShardSums,
+    add_up,
+)
+
+IMAGES_SCHEMA: Final = schema_of(ImageMeasures)
+"""Columns of ``summaries/*-images.parquet``: a row per image, in plan order; never merged."""
 
 PARTS: Final = ("set", "images")
 """Files a shard adds besides its channels': ``summaries/00000-set.parquet`` and ``…-images``."""
@@ -73,32 +80,34 @@ def shard_parts(
         masks: reads the mask of an image.
     """
     seen = outcomes(rows, scope)
-    methods, pairs, maps = Tally(WIDTH), Tally(2), []
-    measures = _nothing(len(rows))
+    measures = Measures(*(np.full(len(rows), np.nan) for _ in range(6)))
+    methods: dict[Any, MethodSums] = {}
+    pairs: dict[Any, AgreementSums] = {}
+    maps: list[MapSums] = []
     laid_out = grids(rows, scope)
     covered = _cover(laid_out, rows, masks)
     for grid in laid_out:
-        found = _measure(grid, covered)
-        add_methods(methods, grid, found.entropy, found.top_share, found.inside)
-        add_agreement(pairs, grid, found.correlations)
+        measured = _measure(grid, covered)
+        add_up(methods, method_sums(grid, measured.entropy, measured.top_share, measured.inside))
+        add_up(pairs, agreement_sums(grid, measured.correlations))
         if grid.layer in (scope.deepest, ""):
             predicted = seen.predicted[grid.rows]
-            maps += map_entries(grid, predicted, found.entropy, found.top_share)
-        _note(measures, grid, scope, found)
+            maps += map_sums(grid, predicted, measured.entropy, measured.top_share)
+        _note(measures, grid, scope, measured)
+    sums = ShardSums(
+        numbers=(number_sums(seen),),
+        bins=tuple(bin_sums(seen)),
+        classes=tuple(class_sums(seen, measures)),
+        confusions=tuple(confusion_sums(seen)),
+        methods=tuple(methods.values()),
+        agreement=tuple(pairs.values()),
+        maps=tuple(maps),
+        pooled=tuple(pooled_means(channels, scope)),
+    )
     return {
-        "set": _set_table(seen, measures, (methods, pairs), maps, pooled_entries(channels, scope)),
-        "images": _images_table(rows, seen, measures),
+        "set": records_table([sums], SET_SCHEMA),
+        "images": records_table(_image_measures(rows, seen, measures), IMAGES_SCHEMA),
     }
-
-
-def map_measures(rows: Sequence[Row], scope: Scope, masks: Masks | None = None) -> Measures:
-    """Measure the maps of images, such as ``[run.row(id)]`` with ``Scope.of(run.plan)``."""
-    measures = _nothing(len(rows))
-    laid_out = [g for g in grids(rows, scope) if g.layer in (scope.deepest, scope.first[1])]
-    covered = _cover(laid_out, rows, masks)
-    for grid in laid_out:
-        _note(measures, grid, scope, _measure(grid, covered))
-    return measures
 
 
 class _Measured(NamedTuple):
@@ -112,10 +121,6 @@ class _Measured(NamedTuple):
 
 def _measure(grid: Grid, covered: _Covered) -> _Measured:
     return _Measured(*concentration(grid), agreement(grid), _inside(grid, covered))
-
-
-def _nothing(count: int) -> Measures:
-    return Measures(*(np.full(count, np.nan) for _ in range(6)))
 
 
 _Covered = dict[tuple[int, int, int], tuple[NDArray[np.float32], NDArray[np.bool_]]]
@@ -168,69 +173,27 @@ def _note(measures: Measures, grid: Grid, scope: Scope, found: _Measured) -> Non
         measures.box_overlap[grid.rows] = found.inside.overlap[:, place]
 
 
-def _set_table(
-    seen: Outcomes,
-    measures: Measures,
-    tallies: tuple[Tally, Tally],
-    maps: list[dict[str, Any]],
-    pooled: list[dict[str, Any]],
-) -> pa.Table:
-    told = numbers(seen)
-    classes, confusions = Tally(len(COUNTS)), Tally(1)
-    add_classes(classes, seen, measures.entropy, measures.top_share, measures.agreement)
-    add_confusions(confusions, seen)
-    bins = reliability(seen)
-    methods, pairs = tallies
-    return one_row(
-        SET_SCHEMA,
-        {
-            "numbers": {name: [value] for name, value in told.items()}
-            | {"loss": [to_bytes(told["loss"])]},
-            "bins": dict(zip(("images", "correct", "confidence"), bins.T, strict=True)),
-            "classes": _keyed(classes, ("index",), COUNTS),
-            "confusions": _keyed(confusions, ("label", "predicted"), ("images",)),
-            "methods": _keyed(methods, ("method", "layer"), METHOD_COUNTS),
-            "agreement": _keyed(pairs, ("layer", "first", "second"), ("images", "correlation")),
-            "maps": _across("maps", maps),
-            "pooled": _across("pooled", pooled),
-        },
-    )
+def _image_measures(rows: Sequence[Row], seen: Outcomes, measures: Measures) -> list[ImageMeasures]:
+    def known(values: NDArray[np.float64]) -> list[float | None]:
+        return [None if np.isnan(value) else value for value in values.tolist()]
 
-
-def _keyed(tally: Tally, keys: tuple[str, ...], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return a tally as columns; the last name takes all the numbers that are left."""
-    found, sums = tally.sorted()
-    columns: dict[str, Any] = {
-        name: [key[place] if isinstance(key, tuple) else key for key in found]
-        for place, name in enumerate(keys)
-    }
-    last = len(names) - 1
-    columns |= {name: sums[:, place] for place, name in enumerate(names[:last])}
-    rest = sums[:, last:]
-    return columns | {names[last]: rest[:, 0] if rest.shape[1] == 1 else rest}
-
-
-def _across(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    fields = SET_SCHEMA.field(name).type.value_type
-    return {field.name: [entry[field.name] for entry in entries] for field in fields}
-
-
-def _images_table(rows: Sequence[Row], seen: Outcomes, measures: Measures) -> pa.Table:
-    def floats(values: NDArray[np.float64]) -> pa.Array:
-        return pa.array(values.astype(np.float32), pa.float32(), mask=np.isnan(values))
-
-    return pa.Table.from_pydict(
-        {
-            "id": [row.id for row in rows],
-            "predicted": pa.array(seen.predicted, pa.int32(), mask=seen.predicted < 0),
-            "confidence": floats(seen.confidence),
-            "correct": pa.array(seen.right, mask=~seen.labelled),
-            "entropy": floats(measures.entropy),
-            "top_share": floats(measures.top_share),
-            "agreement": floats(measures.agreement),
-            "pointing": pa.array(measures.pointing == 1, mask=np.isnan(measures.pointing)),
-            "box_energy": floats(measures.box_energy),
-            "box_overlap": floats(measures.box_overlap),
-        },
-        schema=IMAGES_SCHEMA,
-    )
+    pointing = known(measures.pointing)
+    return [
+        ImageMeasures(*values)
+        for values in zip(
+            [row.id for row in rows],
+            [None if index < 0 else index for index in seen.predicted.tolist()],
+            known(seen.confidence),
+            [
+                right if labelled else None
+                for right, labelled in zip(seen.right.tolist(), seen.labelled.tolist(), strict=True)
+            ],
+            known(measures.entropy),
+            known(measures.top_share),
+            known(measures.agreement),
+            [None if value is None else value == 1 for value in pointing],
+            known(measures.box_energy),
+            known(measures.box_overlap),
+            strict=True,
+        )
+    ]

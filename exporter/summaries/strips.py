@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from exporter.records import ClassRow, Strip
 from exporter.summaries.rules import (
     LEAST_SURE,
     MOST_DISAGREEING,
@@ -34,11 +35,11 @@ class Strips:
     Of equals the smallest id goes first: the choice depends on nothing but the images.
 
     Args:
-        classes: rows of ``set/classes.parquet``, for what is typical of a class.
+        classes: what the set shows of each class, for what is typical of it.
     """
 
-    def __init__(self, classes: list[dict[str, Any]]) -> None:
-        self._classes: dict[int, dict[str, Any]] = {row["index"]: row for row in classes}
+    def __init__(self, classes: Sequence[ClassRow]) -> None:
+        self._classes = {row.index: row for row in classes}
         self._best: dict[str, list[Ranked]] = {
             MOST_WRONG: [],
             LEAST_SURE: [],
@@ -67,7 +68,7 @@ class Strips:
         for place in np.flatnonzero(sure).tolist():
             index = int(predicted[place])
             _least(self._sure, index, (-float(confidence[place]), ids[place]))
-            if self._classes[index]["predicted"] >= _TYPICAL_OF:
+            if self._classes[index].predicted >= _TYPICAL_OF:
                 _least(self._typical, index, (float(distance[place]), ids[place]))
 
     def _rank(
@@ -87,30 +88,31 @@ class Strips:
         """Return how far each image is from its class's means, in standard deviations (N,)."""
         total = np.zeros(len(predicted))
         for name, values in (("confidence", confidence), ("entropy", entropy)):
-            known = [self._classes.get(index, {}) for index in predicted.tolist()]
+            known = [self._classes.get(index) for index in predicted.tolist()]
             mean, wide = (
-                np.array([row.get(f"{name}{suffix}") for row in known], dtype=np.float64)
+                np.array([getattr(row, f"{name}{suffix}", None) for row in known], np.float64)
                 for suffix in ("", "_spread")
             )
             away = ((values - mean) / np.maximum(wide, _NARROW)) ** 2
             total += np.where(np.isnan(away), 0, away)
-        return total
+        # Equal distances stay equal whatever the last bits of a mean are.
+        return np.round(total, 9)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> tuple[Strip, ...]:
         """Return the strips that have images: name, rule, ids, and of how many they are chosen."""
         chosen = {rule: [id for _, id in best] for rule, best in self._best.items()}
         counts = dict(self._counts)
         for rule, best in ((MOST_TYPICAL, self._typical), (ONE_PER_CLASS, self._sure)):
             chosen[rule] = [best[index][1] for index in self._frequent(best)[:LENGTH]]
             counts[rule] = len(best)
-        return [
-            {"name": name_of(rule), "rule": rule, "ids": ids, "of": counts[rule]}
+        return tuple(
+            Strip(name=name_of(rule), rule=rule, ids=tuple(ids), of=counts[rule])
             for rule, ids in chosen.items()
             if ids
-        ]
+        )
 
     def _frequent(self, classes: Mapping[int, Ranked]) -> list[int]:
-        return sorted(classes, key=lambda index: (-self._classes[index]["predicted"], index))
+        return sorted(classes, key=lambda index: (-self._classes[index].predicted, index))
 
 
 def _least(best: dict[int, Ranked], index: int, one: Ranked) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from exporter.records import ChannelBatch
-from exporter.summaries import CHANNEL_SCHEMA, SUMMARY_SCHEMA, channel_table, merge_channels
+from exporter.summaries import CHANNEL_SCHEMA, channel_table, merge_channels
 
 
 def batch(values: NDArray[np.float32], first: int = 0, layer: str = "layer4") -> ChannelBatch:
@@ -35,6 +35,16 @@ def cut(values: NDArray[np.float32], cuts: list[int]) -> pa.Table:
         channel_table([batch(values[a:b], a), batch(values[a:b], a, "layer3")] if b > a else [])
         for a, b in pairwise(places)
     )
+
+
+def same(table: pa.Table, other: pa.Table) -> bool:
+    """Say whether two tables are equal, their means to 1e-12 of the largest."""
+    means = ["mean", "sparsity"]
+    for name in means:
+        first, second = table[name].to_numpy(), other[name].to_numpy()
+        scale = max(1, np.abs(first, where=~np.isnan(first), out=np.zeros(len(first))).max())
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-12 * scale)
+    return bool(table.drop_columns(means).equals(other.drop_columns(means)))
 
 
 def random_values(images: int, channels: int = 5) -> NDArray[np.float32]:
@@ -70,7 +80,7 @@ def test_any_cut_gives_the_same(shards: int) -> None:
     values = random_values(40)
     whole = cut(values, [])
     cuts = np.linspace(0, 40, shards + 1)[1:-1].astype(int).tolist()
-    assert cut(values, cuts).equals(whole)
+    assert same(cut(values, cuts), whole)
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,7 +97,7 @@ def test_any_cut_gives_the_same_for_awkward_values(
     values: NDArray[np.float32], data: st.DataObject
 ) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(values)), max_size=5))
-    assert cut(values, cuts).equals(cut(values, []))
+    assert same(cut(values, cuts), cut(values, []))
 
 
 def test_the_strongest_images_are_those_of_a_full_sort() -> None:
@@ -121,7 +131,7 @@ def test_one_nan_is_not_hidden() -> None:
 
 def test_a_shard_without_images_adds_nothing() -> None:
     empty = channel_table([])
-    assert empty.schema.equals(SUMMARY_SCHEMA) and len(empty) == 0
+    assert empty.schema.equals(CHANNEL_SCHEMA) and len(empty) == 0
     assert len(merge_channels([empty])) == 0
     values = random_values(4)
     assert merge_channels([empty, channel_table([batch(values)]), empty]).equals(

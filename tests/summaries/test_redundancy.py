@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.records import ChannelBatch
+from exporter.records import ChannelBatch, LayerRedundancy
 from exporter.summaries import redundancy
-from exporter.summaries.redundancy import Pooled, pooled_entries, redundant
+from exporter.summaries.redundancy import Pooled, pooled_means, redundant
 from exporter.summaries.scope import SAMPLE
 
 
@@ -51,10 +51,10 @@ def test_nothing_is_said_of_few_images(making: Any) -> None:
     pooled = Pooled()
     scope = making.scope(ids)
     batch = ChannelBatch("deep", tuple(ids), values, values, values, values.astype("i4"), 1, 1)
-    pooled.add(pooled_entries([batch], scope))
+    pooled.add(pooled_means([batch], scope))
     rows, told = pooled.rows(scope)
     assert rows == []
-    assert told == [{"layer": "deep", "images": 15, "channels": 2, "pairs": 0, "redundant": 0}]
+    assert told == (LayerRedundancy("deep", images=15, channels=2, pairs=0, redundant=0),)
 
 
 def test_the_sample_does_not_depend_on_the_cut_or_the_order(making: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from exporter.records import ClassRow
 from exporter.summaries import IMAGES_SCHEMA, strips
 from exporter.summaries.strips import Strips
 
@@ -18,17 +19,15 @@ def image(id: str, predicted: int, confidence: float, **rest: Any) -> dict[str, 
     return {"id": id, "predicted": predicted, "confidence": confidence, **rest}
 
 
+def seen(index: int, predicted: int, *means: float | None) -> ClassRow:
+    """Return a class with its confidence and entropy, each with its spread."""
+    return ClassRow(index, "", 0, 0, predicted, None, None, *means, None, None)
+
+
 CLASSES = [
-    {
-        "index": 1,
-        "predicted": 3,
-        "confidence": 0.5,
-        "confidence_spread": 0.1,
-        "entropy": 0.8,
-        "entropy_spread": 0.05,
-    },
-    {"index": 4, "predicted": 4, "confidence": 0.5, "confidence_spread": 0.0, "entropy": None},
-    {"index": 5, "predicted": 1, "confidence": 0.3, "confidence_spread": 0.0, "entropy": None},
+    seen(1, 3, 0.5, 0.1, 0.8, 0.05),
+    seen(4, 4, 0.5, 0.0, None, None),
+    seen(5, 1, 0.3, 0.0, None, None),
 ]
 IMAGES = [
     image("d", 1, 0.5, correct=False, entropy=0.9, agreement=0.9),
@@ -47,8 +46,8 @@ def chosen(*tables: pa.Table) -> dict[str, list[str]]:
     found = Strips(CLASSES)
     for one in tables:
         found.add(one)
-    assert all(row["rule"].startswith(f"{row['name']}: ") for row in found.rows())
-    return {row["name"]: row["ids"] for row in found.rows()}
+    assert all(strip.rule.startswith(f"{strip.name}: ") for strip in found.rows())
+    return {strip.name: list(strip.ids) for strip in found.rows()}
 
 
 def test_by_hand() -> None:
@@ -74,7 +73,7 @@ def test_a_strip_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strips, "LENGTH", 2)
     found = Strips(CLASSES)
     found.add(table(*IMAGES))
-    assert [(row["name"], len(row["ids"]), row["of"]) for row in found.rows()] == [
+    assert [(strip.name, len(strip.ids), strip.of) for strip in found.rows()] == [
         ("most wrong", 2, 3),
         ("least sure", 2, 8),
         ("most disagreeing", 2, 3),
