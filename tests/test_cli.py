@@ -242,6 +242,13 @@ def test_every_flag_of_the_design_is_there() -> None:
     assert set(wanted.split()) <= flags
 
 
+def test_the_former_flag_of_faithfulness_works_and_is_not_shown(work: Path) -> None:
+    assert main(arguments(work, "--quality")) == 0
+    assert open_run(work / "run").settings["faithfulness"] is True
+    (former,) = [flag for flag in group.commands["run"].params if "--quality" in flag.opts]
+    assert former.hidden  # type: ignore[attr-defined]
+
+
 @pytest.mark.slow
 def test_interrupted_is_130_and_resumable(work: Path) -> None:
     for index in range(400):

@@ -120,6 +120,17 @@ def test_overwrite_removes_only_the_run(
     ]
 
 
+def test_a_report_that_was_moved_aside_is_seen_and_removed(
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    """A kill between a writer's two renames leaves the former report under a hidden name."""
+    run = make_run(tmp_path / "run")
+    (run / ".html.old").mkdir()
+    assert any(".html.old" in problem for problem in check(run))
+    create_run(run, sampling.sample_plan(), overwrite=True).close()
+    assert not (run / ".html.old").exists()
+
+
 def test_a_file_in_the_way_is_told(sampling: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="cannot be made"):
