@@ -1,4 +1,4 @@
-// The viewer: opens an image, moves within the filter, and connects the controls to the stage.
+// The viewer: opens an image, moves among the images that match, and connects the controls to the stage.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);

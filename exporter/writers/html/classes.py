@@ -13,7 +13,7 @@ from exporter.records import ClassMap, Plan
 from exporter.render import encode_jpeg, heatmap
 from exporter.writers.html import text as words
 from exporter.writers.html.index import SetIndex, photograph
-from exporter.writers.html.maximised import OF_CLASSES, by_settings
+from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, neighbours
 
 EXAMPLES = 8
@@ -56,8 +56,10 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     for record in report.run.class_maps():
         maps[record.index].append(record)
     files = [(f"classes/{row.index}.html", row.name) for row in rows]
+    by_class: dict[int, list[Picture]] = defaultdict(list)
+    for picture in report.pictures.get(OF_CLASSES, []):
+        by_class[picture.record.channel].append(picture)
     for at, row in enumerate(rows):
-        pictures = report.pictures.get(OF_CLASSES, [])
         yield (
             files[at][0],
             {
@@ -68,7 +70,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
                     for kind in ("examples", "errors", "missed")
                 },
                 "neighbours": neighbours(files, at),
-                "pictures": [one for one in pictures if one.record.channel == row.index],
+                "pictures": by_class[row.index],
             },
         )
 

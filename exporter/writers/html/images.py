@@ -13,7 +13,7 @@ from exporter.records import Plan, Row
 from exporter.render import decode_image, encode_jpeg, heatmap, overlay
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
-    IMAGES_A_SHARD,
+    IMAGES_PER_SHARD,
     SetIndex,
     explained_layers,
     index_script,
@@ -31,7 +31,7 @@ _ID = re.compile(r"[0-9A-Za-z_-]{1,120}")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """At most `IMAGES_A_SHARD` images: the script of their maps and the page that lists them.
+    """At most `IMAGES_PER_SHARD` images: the script of their maps and the page that lists them.
 
     Attributes:
         rows: the images.
@@ -60,7 +60,7 @@ def batches(
     methods = {record.name: (place, record) for place, record in enumerate(plan.methods)}
     layers = {name: place for place, name in enumerate(explained_layers(plan))}
     remaining = iter(rows)
-    for number, (start, stop) in enumerate(parts(total, IMAGES_A_SHARD)):
+    for number, (start, stop) in enumerate(parts(total, IMAGES_PER_SHARD)):
         batch = list(islice(remaining, stop - start))
         lines = []
         for position, row in enumerate(batch, start):
@@ -155,11 +155,11 @@ def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "scripts": words.IMAGE_SCRIPTS,
             "first": report.first,
             "total": total,
-            "per_list": IMAGES_A_SHARD,
+            "per_list": IMAGES_PER_SHARD,
             "still": round(160 * height / width),
             "lists": [
                 (list_file(number), f"{start + 1}–{stop}")
-                for number, (start, stop) in enumerate(parts(total, IMAGES_A_SHARD))
+                for number, (start, stop) in enumerate(parts(total, IMAGES_PER_SHARD))
             ],
         },
     )
@@ -185,7 +185,7 @@ def _figure(report: Report, row: Row, encoded: bytes, line: dict[str, Any]) -> d
     maps = [stored for stored in row.maps if record and stored.method == record.name]
     if record is None or not maps:
         return figure
-    stored = next((one for one in reversed(maps) if one.layer == deepest), maps[-1])
+    stored = next((last for last in reversed(maps) if last.layer == deepest), maps[-1])
     heat = heatmap(stored.array(), (width, height), rectify=record.relu)
     what = f"{record.title} at {stored.layer or 'input'}"
     report.write(f"figures/{row.id}.jpg", encode_jpeg(overlay(pixels, heat, 0.5)))

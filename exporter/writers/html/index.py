@@ -16,9 +16,9 @@ from exporter.writers.html.shards import FLAGS, base64, finite, flag_bits
 from exporter.writers.html.text import score as score_text
 from exporter.writers.html.text import score_words
 
-IMAGES_A_SHARD = 256
-PHOTOGRAPHS_A_FOLDER = 1000
-CHANNELS_A_PAGE = 256
+IMAGES_PER_SHARD = 256
+PHOTOGRAPHS_PER_FOLDER = 1000
+CHANNELS_PER_PAGE = 256
 UNREAD, KEPT = 16, 32
 
 
@@ -106,7 +106,7 @@ def photograph(position: int, id: str) -> str:
     >>> photograph(12_345, "9f")
     'photos/12/9f.jpg'
     """
-    return f"photos/{position // PHOTOGRAPHS_A_FOLDER:02d}/{id}.jpg"
+    return f"photos/{position // PHOTOGRAPHS_PER_FOLDER:02d}/{id}.jpg"
 
 
 def shows_probability(plan: Plan) -> bool:
@@ -140,7 +140,7 @@ def index_script(
     label_places = _places(index.labels)
     class_places = _places(index.predicted)
     contents: dict[str, Any] = {
-        "perShard": IMAGES_A_SHARD,
+        "perShard": IMAGES_PER_SHARD,
         "view": list(plan.model.preprocessing.size),
         "probability": shows_probability(plan),
         "scoreUnit": score_words(plan)["unit"],
@@ -163,7 +163,7 @@ def index_script(
         "tensorboard": options.tensorboard_url,
         "sheets": len(options.kept) if plan.recorded else None,
         "channelPages": channel_pages or {},
-        "channelsPerPage": CHANNELS_A_PAGE,
+        "channelsPerPage": CHANNELS_PER_PAGE,
         "classPages": list(class_pages),
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.records import ChannelRow
 from exporter.render import decode_image
-from exporter.writers.html.index import CHANNELS_A_PAGE, SetIndex, parts, photograph
+from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex, parts, photograph
 from exporter.writers.html.maximised import Picture, by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
 
@@ -55,14 +55,14 @@ def kernels(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the pages of every layer that has one; a page holds at most `CHANNELS_A_PAGE` rows."""
+    """Yield the pages of every layer that has one; at most `CHANNELS_PER_PAGE` per page."""
     records = {layer.name: layer for layer in report.plan.layers}
     sheets = kernel_sheets(report)
     redundant: dict[str, dict[int, tuple[int, float, str]]] = defaultdict(dict)
     for pair in report.run.redundant():
         number = report.layer_numbers[pair.layer]
         for channel, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            page = layer_file(number, other // CHANNELS_A_PAGE)
+            page = layer_file(number, other // CHANNELS_PER_PAGE)
             redundant[pair.layer].setdefault(channel, (other, pair.correlation, page))
     files = [(file, name) for name, file in report.layer_files.items()]
     for at, (name, number) in enumerate(report.layer_numbers.items()):
@@ -77,7 +77,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
             "redundant": redundant[name],
             "stats": _stats(channels, redundant[name]),
-            "per_page": CHANNELS_A_PAGE,
+            "per_page": CHANNELS_PER_PAGE,
         }
         for part, context in enumerate(_parts(report, channels, number)):
             # All pictures are on the first page of a layer; each is in its channel's row, too.
@@ -105,7 +105,7 @@ def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Itera
     if not channels:
         yield {"channels": [], "parts": [], "script": None, "first": 0, "last": 0}
         return
-    cuts = parts(len(channels), CHANNELS_A_PAGE)
+    cuts = parts(len(channels), CHANNELS_PER_PAGE)
     ranges = [(channels[start].channel, channels[stop - 1].channel) for start, stop in cuts]
     for part, (start, stop) in enumerate(cuts):
         rows = channels[start:stop]
@@ -143,7 +143,7 @@ class Top:
 
 
 def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
-    found = zip(row.top, row.top_values, row.top_places, strict=True)
+    images = zip(row.top, row.top_values, row.top_places, strict=True)
     return [
         Top(
             id,
@@ -153,7 +153,7 @@ def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
             round(100 * x),
             round(100 * y),
         )
-        for id, value, (x, y) in found
+        for id, value, (x, y) in images
         if id in index.positions and not row.dead
     ]
 
@@ -191,7 +191,7 @@ def _galleries(
     items = []
     for picture in pictures:
         channel = picture.record.channel
-        page = layer_file(number, channel // CHANNELS_A_PAGE) if channel in rows else None
+        page = layer_file(number, channel // CHANNELS_PER_PAGE) if channel in rows else None
         items.append((picture, page, f"c{channel}", rows.get(channel)))
     return by_settings(items)
 

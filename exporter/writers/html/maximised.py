@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.records import OUTPUT, MaximisedPicture, own_name
 from exporter.render import decode_image, encode_jpeg
-from exporter.writers.html.index import PHOTOGRAPHS_A_FOLDER
+from exporter.writers.html.index import PHOTOGRAPHS_PER_FOLDER
 from exporter.writers.html.text import figure
 from exporter.writers.maximised import how
 
@@ -54,7 +54,7 @@ def write_pictures(run: Run, folder: Path) -> dict[str, list[Picture]]:
     """
     pictures: dict[str, list[Picture]] = {}
     for number, record in enumerate(run.maximised()):
-        src = f"maximised/{number // PHOTOGRAPHS_A_FOLDER:02d}/{number}.jpg"
+        src = f"maximised/{number // PHOTOGRAPHS_PER_FOLDER:02d}/{number}.jpg"
         (folder / src).parent.mkdir(parents=True, exist_ok=True)
         (folder / src).write_bytes(encode_jpeg(decode_image(record.picture), _JPEG_QUALITY))
         # A layer that bears the name of the model's output is asked for as ``output#1``.

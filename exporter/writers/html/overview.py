@@ -96,5 +96,9 @@ def _calibration(report: Report) -> dict[str, Any] | None:
     summary = report.run.summary
     if summary is None or summary.calibration_error is None:
         return None
-    bins = [one for one in summary.bins if one.images]
-    return {"summary": summary, "bins": bins, "most": max((b.images for b in bins), default=0)}
+    bins = [interval for interval in summary.bins if interval.images]
+    return {
+        "summary": summary,
+        "bins": bins,
+        "most": max((interval.images for interval in bins), default=0),
+    }

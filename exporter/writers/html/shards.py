@@ -26,7 +26,7 @@ CELLS = 28
 
 ACTIVATION_CELLS = 14
 ACTIVATION_BYTES = 2600
-"""Bytes of channels an image may bring before base64: what fits beside 20 maps in 30 kB."""
+"""Bytes of channels per image, before Base64: what fits beside 20 maps in 30 kB."""
 
 ZERO = 63
 FLAGS = ("zero", "constant", "nan", "negative")
@@ -124,7 +124,7 @@ def _maps(
     layers: Mapping[str, int],
     targets: dict[str, int],
 ) -> list[dict[str, Any]]:
-    # Maps of the same method, layer, place of the target and size are one block of bytes.
+    # Maps of the same method, layer, place of the target and size share a block of bytes.
     groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = {}
     for at, row in enumerate(rows):
         seen: Counter[tuple[str, str]] = Counter()
@@ -199,7 +199,7 @@ def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, 
 
 
 def _predictions(row: Row) -> list[float | None]:
-    return [part for one in row.predictions for part in (one.index, finite(one.score))]
+    return [part for top in row.predictions for part in (top.index, finite(top.score))]
 
 
 def finite(value: float | None, digits: int = 5) -> float | None:

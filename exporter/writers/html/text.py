@@ -120,7 +120,7 @@ def score(value: float | None, *, probability: bool) -> str:
 def score_words(plan: Plan) -> dict[str, str]:
     """Return what the scores of a run's predictions are: ``unit``, and the ``title`` of their mean.
 
-    A run that does not say it (made before ``scores`` was kept) has raw values where it has one.
+    A run from before ``scores`` was kept has raw values if it has a single output.
     """
     kind = plan.model.scores
     if kind == "probability" and plan.model.outputs == 1:
@@ -202,21 +202,21 @@ def target_text(target: str) -> str:
     >>> target_text("predicted"), target_text("prob:top-2")
     ('the score of the predicted class', 'the probabilities of the 2 most likely classes')
     """
-    one, several = "the score", "the scores"
+    score, scores = "the score", "the scores"
     if target.startswith("prob:"):
         target = target.removeprefix("prob:")
-        one, several = "the probability", "the probabilities"
+        score, scores = "the probability", "the probabilities"
     if target == "predicted":
-        return f"{one} of the predicted class"
+        return f"{score} of the predicted class"
     if target == "label":
-        return f"{one} of the image's label; of the predicted class where the label is unknown"
+        return f"{score} of the image's label; of the predicted class where the label is unknown"
     if target == "value":
         return "the output’s value"
     if target.startswith("similar:"):
         return f"the similarity to the image {target.removeprefix('similar:')}"
     if re.fullmatch(r"top-\d+", target):
-        return f"{several} of the {target.removeprefix('top-')} most likely classes"
-    return f"{one} of {target}"
+        return f"{scores} of the {target.removeprefix('top-')} most likely classes"
+    return f"{score} of {target}"
 
 
 @cache

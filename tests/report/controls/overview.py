@@ -200,10 +200,10 @@ def kept(desk: Desk) -> None:
     assert said == f"All {partial.text('#count')}" == "All 16 images"
 
 
-@control("shards-folder", "sink-folder")
+@control("shards-folder", "writer-folder")
 def folders(desk: Desk) -> None:
     partial = desk.at("partial")
-    for name, folder in (("shards-folder", "shards"), ("sink-folder", "tensorboard")):
+    for name, folder in (("shards-folder", "shards"), ("writer-folder", "tensorboard")):
         partial.open("index.html")
         address = partial.control(name).evaluate("a => a.href")
         assert Path(unquote(urlsplit(address).path)) == partial.run.path / folder
