@@ -32,7 +32,7 @@ from torch import nn
 from benchmarks.photographs import make_photographs
 from exporter.config import RunConfig, build_config
 from exporter.engines import Recipe
-from exporter.explain.rows import inputs
+from exporter.explain import inputs
 from exporter.images import open_images
 from exporter.models import resolve
 from exporter.run import run

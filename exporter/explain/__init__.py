@@ -8,7 +8,8 @@ from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.planner import Pass, plan_passes
-from exporter.explain.rows import BatchWork, Computed, Loaded, compute, inputs, launch, load, rows
+from exporter.explain.rows import Computed, compute, launch, rows
+from exporter.explain.work import BatchWork, Loaded, inputs, load
 
 __all__ = [
     "FUSED",

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from exporter.config import build_config
 from exporter.engines import Computed, Job, Recipe, compute_shard, local
 from exporter.errors import ModelError
-from exporter.explain.rows import compute, load
+from exporter.explain import compute, load
 from exporter.planning import bind
 from exporter.records import Row
 from exporter.watch import Silence
@@ -97,6 +98,25 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
     assert rows(job) == in_turn
     assert len(used) == 3
+
+
+def test_rows_made_beside_the_model_are_those_made_in_turn(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_turn = rows(job)
+    threads: set[str] = set()
+    rows_of = local.rows
+
+    def noting(*given: Any) -> Computed:
+        threads.add(threading.current_thread().name)
+        return rows_of(*given)
+
+    monkeypatch.setattr(local, "rows", noting)
+    monkeypatch.setattr(local, "_on_cpu", lambda job, batches, storing: local._overlapped(
+        job, batches, storing, job.explainer(job.module)
+    ))  # fmt: skip
+    assert rows(job) == in_turn
+    assert threads == {"rows_0"}
 
 
 class Locked(nn.Sequential):

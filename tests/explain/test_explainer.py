@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import capture
+from exporter.capture import capture, guest
 from exporter.errors import LayerError
 from exporter.explain import Explainer, HostBatch, compute_maps
 from exporter.maps import get_methods
-from exporter.targets import Target
+from exporter.targets import Scorer, Target
 
 LAYERS = ("stem", "stage1", "stage2")
 NAMES = ("gradcam", "layercam", "eigencam")
@@ -209,6 +210,45 @@ def test_one_buffer_carries_everything(model: nn.Module, images: Tensor) -> None
     arrays += [array for one in host.activations for array in one[1:]]
     arrays += [array for one in host.channels for array in one[1:5]]
     assert all(np.shares_memory(array, memory) for array in arrays)
+
+
+@pytest.mark.parametrize("maps", [NAMES, ("eigencam",)])
+def test_a_batch_is_scored_once(
+    maps: tuple[str, ...], model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    score = Scorer.__call__
+
+    def noting(self: Scorer, *given: Any) -> Any:
+        calls.append(1)
+        return score(self, *given)
+
+    monkeypatch.setattr(Scorer, "__call__", noting)
+    host = explain(model, images, maps=maps)
+    assert len(calls) == 1
+    assert host.targets[:, 0].tolist() == model(images).argmax(1).tolist()
+
+
+def test_a_batch_that_lies_otherwise_than_the_first_is_refused(
+    model: nn.Module, images: Tensor
+) -> None:
+    explainer = Explainer(model, get_methods(NAMES), LAYERS, target=Target("predicted"))
+    unknown = torch.full((3,), -1)
+    explainer(images, unknown)
+    with pytest.raises(LayerError, match=r"'stem' gives \(3, 4, 4, 4\) .* it gave \(4, 6, 8\) per"):
+        explainer(images[:, :, :8, :8], unknown)
+    explainer(images, unknown)
+
+
+def test_a_run_that_holds_the_model_takes_no_other_snapshot_per_batch(
+    model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("exporter.capture.guest")
+    explainer = Explainer(model, get_methods(NAMES), LAYERS, target=Target("predicted"))
+    with guest(model):
+        monkeypatch.setattr(module, "_snapshot", None)  # calling it would raise
+        for _ in range(2):
+            explainer(images, torch.full((3,), -1))
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,14 @@ from torch import nn
 
 import exporter
 from exporter.cli import group
-from exporter.faithfulness import METRICS, RankedImage
+from exporter.errors import ModelError
+from exporter.faithfulness import METRICS, Metric, RankedImage, measure
 from exporter.faithfulness.imputation import impute
 from exporter.faithfulness.measure import enlarge, ranks
 from exporter.faithfulness.measure import rank as ranked_by
 from exporter.faithfulness.metrics import ROAD_SHARES, STEPS, blur
+from exporter.records import Faithfulness, Row, StoredMap
+from exporter.summaries import faithfulness_table, merge_faithfulness
 
 SIDE = 16
 
@@ -241,3 +245,83 @@ def test_the_flag_wins_over_the_file_only_where_it_is_given(tmp_path: Path) -> N
     assert not build_config(None, {}, **given).faithfulness
     flag = next(flag for flag in group.commands["run"].params if flag.name == "faithfulness")
     assert flag.default is None
+
+
+def measured(
+    image: torch.Tensor, of_variants: Callable[[torch.Tensor], torch.Tensor], *own: Metric
+) -> Faithfulness:
+    """Measure one map, of one image (C, H, W), with the built-in metrics and others."""
+    levels = np.random.default_rng(0).integers(0, 65535, (8, 8)).astype("<u2")
+    stored = StoredMap("gradcam", "3", "class:0", 8, 8, 0.0, 1.0, levels.tobytes())
+    plan = SimpleNamespace(methods=(), explained=("3",), settings={"seed": 0})
+    row = Row(id="a", key="a", path="a.png", label=None, maps=(stored,))
+    metrics = (*(METRICS[name] for name in ("deletion", "insertion", "road")), *own)
+    (found,) = measure(
+        plan,  # type: ignore[arg-type]
+        [row],
+        lambda _n: image[None],
+        lambda inputs, _index: of_variants(inputs),
+        metrics,
+    )
+    return found
+
+
+def brightness(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs.float().mean((1, 2, 3)).sigmoid()
+
+
+def test_half_precision_measures_what_single_precision_does() -> None:
+    """In half precision the sums of conjugate gradients overflowed, and NaN counted as 0."""
+    image = 4 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) + 4
+    exact, half = measured(image, brightness), measured(image.half(), brightness)
+    for name in ("deletion", "insertion", "road"):
+        assert getattr(half, name) == pytest.approx(getattr(exact, name), abs=2e-3), name
+
+
+def test_what_is_not_finite_is_not_measured_rather_than_zero() -> None:
+    image = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    nothing = Metric("nothing", "", lambda _ranked: math.nan)
+    found = measured(image, brightness, nothing)
+    assert found.road is not None
+    assert [(other.name, other.value) for other in found.others] == [("nothing", None)]
+    # The one whose value is missing does not take the others with it.
+    spoiled = replace(found, id="b", road=None)
+    scope = SimpleNamespace(methods=("gradcam",), pixel=(), deepest="3")
+    table = merge_faithfulness([faithfulness_table([found, spoiled])], scope)  # type: ignore[arg-type]
+    (mean,) = table.to_pylist()
+    assert (mean["images"], mean["road"]) == (2, pytest.approx(found.road, abs=1e-9))
+    assert mean["others"] == [{"name": "nothing", "about": "", "value": None}]
+
+
+def test_out_of_memory_halves_the_variants_and_changes_nothing() -> None:
+    image = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+
+    def tight(inputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(inputs))
+        if len(inputs) > 5:
+            raise torch.OutOfMemoryError
+        return brightness(inputs)
+
+    assert measured(image, tight) == measured(image, brightness)
+    assert max(sizes) == STEPS + 1
+
+    asked: list[int] = []
+
+    def full(inputs: torch.Tensor) -> torch.Tensor:
+        asked.append(len(inputs))
+        if len(asked) > 1:  # the image itself fitted
+            raise torch.OutOfMemoryError
+        return brightness(inputs)
+
+    with pytest.raises(ModelError, match=r"not even one variant of 'a\.png' fits"):
+        measured(image, full)
+    assert asked == [1, 17, 8, 4, 2, 1]
+
+
+def test_a_metric_that_fails_is_an_error_of_one_line() -> None:
+    image = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    broken = Metric("broken", "", lambda ranked: float(ranked.image))
+    with pytest.raises(ModelError, match=r"metric 'broken' failed on 'a\.png'") as caught:
+        measured(image, brightness, broken)
+    assert "\n" not in str(caught.value)
