@@ -74,11 +74,8 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
         f"in {duration(seconds)}; "
         f"layers: {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})"
     )
-    if totals and totals.labelled:
-        OUT.print(
-            f"accuracy {100 * totals.correct / totals.labelled:.1f} % "
-            f"of {totals.labelled} labelled images"
-        )
+    if totals and totals.accuracy is not None:
+        OUT.print(f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images")
     elif plan.label_match:
         OUT.print(marked(plan.label_match))
     say_written(out, outcome.written, outcome.failed)

@@ -128,9 +128,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
     if totals is not None:
         pairs.append(("finished", f"{totals.finished}, {totals.seconds:.1f} s"))
-        if totals.labelled:
-            share = totals.correct / totals.labelled
-            pairs.append(("accuracy", f"{share:.4f} ({totals.correct} of {totals.labelled})"))
+        if totals.accuracy is not None:
+            share = f"{totals.accuracy:.4f} ({totals.correct} of {totals.labelled})"
+            pairs.append(("accuracy", share))
     facts = [(name, links.escape_markdown(text)) for name, text in pairs if text]
     return [*facts, ("command", f"`{links.code(plan.command)}`")]
 

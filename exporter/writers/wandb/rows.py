@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord, MaximisedPicture, Row
+from exporter.records import ChannelRow, KernelRecord, MaximisedPicture, Row, ratio
 from exporter.writers.links import image_link, plain, report_image_link, run_name
 from exporter.writers.maximised import channel_name, how
 from exporter.writers.reading import set_numbers
@@ -206,7 +206,7 @@ def summary_values(run: Run, shown: int) -> dict[str, Any]:
         "shown": shown,
         "labelled": numbers.judged,
         "correct": numbers.correct,
-        "accuracy": numbers.correct / numbers.judged if numbers.judged else None,
+        "accuracy": ratio(numbers.correct, numbers.judged),
         "mean_confidence": float(numbers.scores.mean()) if numbers.scores.size else None,
         "complete": run.complete,
     }
