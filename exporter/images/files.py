@@ -89,7 +89,7 @@ class Photograph(Files):
     @staticmethod
     def matches(where: Any) -> bool:
         """Say whether this is a file with an image's extension."""
-        return is_path(where) and is_image_name(os.fspath(where)) and exists(where)
+        return is_path(where) and is_image_name(os.fspath(where)) and is_file(where)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the one image."""
@@ -140,6 +140,11 @@ def is_path(where: object) -> bool:
 def exists(where: Any) -> bool:
     """Say whether there is such a file or folder; a name that cannot be one is no error."""
     return os.path.exists(where)  # noqa: PTH110
+
+
+def is_file(where: Any) -> bool:
+    """Say whether there is something of this name that is not a folder."""
+    return exists(where) and not Folder.matches(where)
 
 
 def is_image_name(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from exporter.images.contents import as_array
+from exporter.images.pixels import as_array
 
 
 def hash_contents(contents: Any) -> str:

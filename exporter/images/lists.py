@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan, Strict, TypeAdapter
 
 from exporter.errors import ImageSetError, choices
-from exporter.images.files import Files, exists, is_path
+from exporter.images.files import Files, is_file, is_path
 from exporter.images.sources import Box, Entry
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -34,7 +34,7 @@ class ImageList(Files):
     @staticmethod
     def matches(where: Any) -> bool:
         """Say whether this is a file with a list's extension."""
-        return is_path(where) and os.fspath(where).lower().endswith(FORMATS) and exists(where)
+        return is_path(where) and os.fspath(where).lower().endswith(FORMATS) and is_file(where)
 
     def entries(self) -> list[Entry]:
         """Return the images in the order of the list."""

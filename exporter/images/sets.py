@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import ExporterError, ImageError, ImageSetError, one_line
-from exporter.images.contents import prepare_contents, to_pixels
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text, reason
 from exporter.images.keys import hash_contents, hash_path, unique_ids
+from exporter.images.pixels import prepare_contents, to_pixels
 from exporter.images.preprocess import prepare
 from exporter.images.registry import open_source
 from exporter.images.sources import Entry, Source

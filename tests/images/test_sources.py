@@ -225,10 +225,13 @@ def test_no_image_is_read_more_than_twice(photos: Path) -> None:
 def test_one_built_in_source_takes_each_place(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "list.CSV").write_text("path\na.jpg\n")
     (tmp_path / "[a]*.jpg").touch()
-    (tmp_path / "a:b").mkdir()
+    for folder in ("a:b", "folder.jpg", "folder.csv"):
+        (tmp_path / folder).mkdir()
     places: list[tuple[Any, str]] = [
         (photos, "folder"),
         (str(tmp_path / "a:b"), "folder"),
+        (tmp_path / "folder.jpg", "folder"),
+        (tmp_path / "folder.csv", "folder"),
         (tmp_path / "list.CSV", "list"),
         (f"{photos}/*.jpg", "glob"),
         (f"{photos}/clock.jpg", "image"),
