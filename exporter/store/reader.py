@@ -1,4 +1,7 @@
-"""Reading a run folder, whole or partial."""
+"""Reading a run folder, whole or partial.
+
+The module is long because ``Run`` is the one public way in: a method per thing that is stored.
+"""
 
 from __future__ import annotations
 
