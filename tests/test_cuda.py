@@ -72,7 +72,8 @@ def test_every_method_gives_the_cpus_maps(name: str) -> None:
         for key, maps in expected.items():
             assert found[key].is_cuda
             spread = float(maps.max() - maps.min())
-            assert float((found[key].cpu() - maps).abs().max()) <= 1e-4 * spread
+            # HiResCAM of a transformer's block adds up to rounding alone: 1e-7.
+            assert float((found[key].cpu() - maps).abs().max()) <= 1e-4 * spread + 1e-6
             compared += 1
     assert compared
 
@@ -80,7 +81,7 @@ def test_every_method_gives_the_cpus_maps(name: str) -> None:
 def test_a_run_on_the_card_equals_one_on_the_cpu(tmp_path: Path) -> None:
     runs = {
         device: exporter.export(
-            Convolutions(),
+            Convolutions().to(device),
             PHOTOS,
             out=tmp_path / device,
             maps=("gradcam", "layercam", "eigencam"),
@@ -112,6 +113,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
         nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 8, 3, 2), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
     )  # fmt: skip
+    wide.cuda()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(2.5e9 / total)
@@ -127,17 +129,16 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
 
 def test_two_models_share_a_card() -> None:
     models = [Convolutions().cuda(), transformer().cuda()]
-    layers = [["4"], ["encoder.layers.encoder_layer_1"]]
+    layers = [["4"], ["encoder.layers.encoder_layer_0"]]
 
-    def explain(which: int) -> Tensor:
-        torch.cuda.synchronize()
-        (maps,) = exporter.compute_maps(
-            models[which], images(), maps=["gradcam"], layers=layers[which]
-        ).values()
-        return maps.cpu()
+    def explain(which: int, times: int) -> list[Tensor]:
+        wanted = {"maps": ["gradcam"], "layers": layers[which]}
+        maps = [exporter.compute_maps(models[which], images(), **wanted) for _ in range(times)]
+        return [next(iter(of_a_call.values())).cpu() for of_a_call in maps]
 
-    alone = [explain(which) for which in (0, 1)]
+    alone = [explain(which, 1)[0] for which in (0, 1)]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(explain, [0, 1] * 8))
-    for place, maps in enumerate(together):
-        torch.testing.assert_close(maps, alone[place % 2], rtol=1e-4, atol=1e-6)
+        together = list(pool.map(explain, (0, 1), (8, 8)))
+    for expected, maps_of_calls in zip(alone, together, strict=True):
+        for maps in maps_of_calls:
+            torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
