@@ -102,7 +102,10 @@ def run_trial(
     with guest(module), watching(module):
         try:
             return _run(module, example, output, reshape, backward, graph=True)
-        except ModelError:
+        except ModelError as error:
+            # What autograd refuses is a RuntimeError; anything else is the model's own failure.
+            if not isinstance(error.__cause__, RuntimeError):
+                raise
             return _run(module, example, output, reshape, backward, graph=False)
 
 

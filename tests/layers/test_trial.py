@@ -45,6 +45,22 @@ def test_trial_leaves_the_model_as_it_was_after_a_failure(example: Tensor) -> No
     assert_same(before, state_of(module))
 
 
+def test_a_failure_of_the_models_own_is_not_hidden_by_a_second_forward(example: Tensor) -> None:
+    """Only what autograd refuses is tried again, without a graph."""
+
+    class FailsOnce(nn.Conv2d):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls == 1:
+                raise ValueError("the camera is busy")
+            return super().forward(x)
+
+    with pytest.raises(ModelError, match="ValueError: the camera is busy"):
+        run_trial(nn.Sequential(FailsOnce(3, 4, 3)), example)
+
+
 def test_trial_numbers_calls_and_parts(small: Any, example: Tensor) -> None:
     class Pair(nn.Module):
         def forward(self, x: Any) -> Any:
