@@ -95,6 +95,18 @@ def export(
     Raises:
         ExporterError: if something asked for cannot be had; one sentence.
         WriterError: if a writer failed; the run itself is whole.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import photographs
+        >>> model = nn.Sequential(
+        ...     nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        ...     nn.Linear(4, 10),
+        ... )
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> run = export(model, photographs(), out=out, maps=["gradcam"], limit=2, writers=())
+        >>> [(row.path, len(row.maps)) for row in run.rows()]
+        [('astronaut.jpg', 1), ('brick.jpg', 1)]
     """
     recipe = _recipe("export", model, images, config, out=Path(out), **settings)
     return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=watch))
@@ -121,6 +133,20 @@ def plan(
 
     Raises:
         ExporterError: if something asked for cannot be had; one sentence.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import photographs
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> planned = plan(
+        ...     "torchvision:squeezenet1_1", photographs(), out=out, weights="none", limit=2,
+        ...     shard_size=1, maps=["gradcam"], writers=(),
+        ... )
+        >>> planned.complete, planned.shards
+        (False, ())
+        >>> _ = work(out, part=(0, 2)), work(out, part=(1, 2))  # in a process each, at any time
+        >>> finish(out).complete
+        True
     """
     recipe = _recipe("plan", model, images, config, out=Path(out), **settings)
     return plan_run(recipe, resume=resume, overwrite=overwrite, watch=watch)

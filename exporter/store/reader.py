@@ -51,6 +51,23 @@ def open_run(path: Path | str) -> Run:
 
     Raises:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
+
+    Examples:
+        >>> import tempfile, torch, exporter
+        >>> from exporter.demo import photographs
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Flatten(),
+        ...     torch.nn.LazyLinear(3))
+        >>> _ = model(torch.zeros(1, 3, 224, 224))
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> _ = exporter.export(model, photographs(), out=out, maps=["gradcam"], limit=2,
+        ...     writers=())
+        >>> run = open_run(out)
+        >>> first = next(iter(run.rows(["predictions", "maps"])))
+        >>> stored = first.maps[0]
+        >>> run.map(first.id, stored.method, stored.layer).shape == (stored.height, stored.width)
+        True
+        >>> run.totals.images
+        2
     """
     run = Path(path)
     file = run / layout.PLAN
