@@ -15,20 +15,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from exporter.capture import guest
+from exporter.capture import guest, hooked
 from exporter.engines.job import Job
-from exporter.explain import Computed, Explainer, Loaded, compute, launch, load, rows
+from exporter.errors import ExporterError
+from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load, rows
 from exporter.records import ImageEntry
 from exporter.watch import Watch
 
 _TRIAL = 3
 """Batches each way of running is timed on, after one that warms up."""
+
+_PATIENCE = 10.0
+"""Seconds after which two replicas do not do the same."""
 
 _SMALL = 40_000_000
 """Parameters above which replicas are not tried: memory traffic would decide against them."""
@@ -136,20 +140,21 @@ def _on_cpu(job: Job, batches: Sequence[_Batch], storing: _Storing) -> None:
         _in_turn(job, batches, storing, whole)
         return
     _in_turn(job, batches[:1], storing, whole)
-    copies = [] if _keeps_state(job, batches) else _copies(job.module, threads)
-    if not copies:
-        _in_turn(job, batches[1:], storing, whole)
-        return
-    one = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole)) / _TRIAL
-    with _Replicas(job, copies) as replicas:
-        # The first round of a replica warms it up (thread pools, primitive caches).
-        replicas.run(batches[trial : trial + threads], storing)
-        start = trial + threads
-        stop = start + _TRIAL * threads
-        several = _timed(lambda: replicas.run(batches[start:stop], storing)) / (stop - start)
-        if several < one:
-            replicas.run(batches[stop:], storing)
-            return
+    examples = _examples(job, batches)
+    copies = _copies(job.module, threads) if len(examples) == 2 else []
+    stop = 1
+    if copies:
+        with _Replicas(job, copies) as replicas:
+            if replicas.agree(whole, examples):
+                in_turn = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole))
+                # The first round of a replica warms it up (thread pools, primitive caches).
+                replicas.run(batches[trial : trial + threads], storing)
+                start = trial + threads
+                stop = start + _TRIAL * threads
+                several = _timed(lambda: replicas.run(batches[start:stop], storing))
+                if several / threads < in_turn:
+                    replicas.run(batches[stop:], storing)
+                    return
     _in_turn(job, batches[stop:], storing, whole)
 
 
@@ -174,13 +179,16 @@ def _overlapped(
         return
     ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
-        for batch, loaded in _loaded(job, batches):
-            ahead.append((batch, pool.submit(rows, job, launch(job, explainer, loaded))))
-            if len(ahead) > 1:
-                first, future = ahead.popleft()
+        try:
+            for batch, loaded in _loaded(job, batches):
+                ahead.append((batch, pool.submit(rows, job, launch(job, explainer, loaded))))
+                if len(ahead) > 1:
+                    first, future = ahead.popleft()
+                    storing.take(first, future.result())
+        finally:
+            # Also when the model fails on the batch after it: this one may complete a shard.
+            for first, future in ahead:
                 storing.take(first, future.result())
-        for first, future in ahead:
-            storing.take(first, future.result())
 
 
 def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loaded]]:
@@ -219,7 +227,6 @@ class _Replicas:
         self._threads = torch.get_num_threads()
         self._explainers = [job.explainer(module) for module in copies]
         self._free = deque(self._explainers)
-        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(
             len(copies),
             thread_name_prefix="replica",
@@ -249,42 +256,68 @@ class _Replicas:
             first, future = ahead.popleft()
             storing.take(first, future.result())
 
+    def agree(self, whole: Explainer, examples: Sequence[Loaded]) -> bool:
+        """Say whether replicas that work at the same time give the bits that the model gives alone.
+
+        Two replicas explain an image each and wait for one another at every module. Whatever a
+        copy still shares with the model (a closure, a dictionary that a hook writes into, a global,
+        a buffer, the random state) is then overwritten by the other before it is read.
+
+        Args:
+            whole: the explainer of the model itself.
+            examples: two images, one in each.
+        """
+        alone = [self._pool.submit(launch, self._job, whole, one).result() for one in examples]
+        together = threading.Barrier(2, timeout=_PATIENCE)
+
+        def wait(*_: object) -> None:
+            together.wait()
+
+        modules = [(module, wait) for copied in self._copies for module in copied.modules()]
+        with hooked(modules, modules):
+            futures = [self._pool.submit(self._launch, one) for one in examples]
+            try:
+                beside = [future.result() for future in futures]
+            except (ExporterError, RuntimeError):  # what one of them does, the other does not
+                return False
+        return all(one.equals(other) for one, other in zip(alone, beside, strict=True))
+
+    def _launch(self, loaded: Loaded) -> Pending:
+        with self._explainer() as explainer:
+            return launch(self._job, explainer, loaded)
+
     def _compute(self, batch: _Batch) -> Computed:
-        with self._lock:
-            explainer = self._free.popleft()
-        try:
+        with self._explainer() as explainer:
             return compute(self._job, explainer, load(self._job, batch.entries))
+
+    @contextmanager
+    def _explainer(self) -> Iterator[Explainer]:
+        explainer = self._free.popleft()  # a deque's own operations need no lock
+        try:
+            yield explainer
         finally:
-            with self._lock:
-                self._free.append(explainer)
+            self._free.append(explainer)
 
 
 def _copies(module: nn.Module, count: int) -> list[nn.Module]:
     """Copy the modules around the same tensors, ``count`` times; none if they cannot be copied."""
     tensors = (*module.parameters(), *module.buffers())
     try:
-        return [copy.deepcopy(module, {id(one): one for one in tensors}) for _ in range(count)]
+        return [copy.deepcopy(module, {id(own): own for own in tensors}) for _ in range(count)]
     except Exception:
         # A model may hold anything: a lock, an open file, an activation with its graph.
         return []
 
 
-def _keeps_state(job: Job, batches: Sequence[_Batch]) -> bool:
-    """Say whether a forward draws random numbers or writes a buffer: replicas share both.
-
-    One more forward on the first image that can be read tells it; without one, it is taken to.
-    """
-    seen = (one for batch in batches for one in load(job, batch.entries[:1]).prepared if one)
-    prepared = next(seen, None)
-    if prepared is None:
-        return True
-    example = job.inputs([prepared])
-    with guest(job.module), torch.no_grad():
-        random = torch.get_rng_state()
-        versions = [buffer._version for buffer in job.module.buffers()]
-        job.module(example)
-        drawn = not torch.equal(torch.get_rng_state(), random)
-        return drawn or [buffer._version for buffer in job.module.buffers()] != versions
+def _examples(job: Job, batches: Sequence[_Batch]) -> list[Loaded]:
+    """Load the first two images that can be read and are not the same one; fewer if there are."""
+    examples: dict[str, Loaded] = {}
+    for entry in (entry for batch in batches for entry in batch.entries):
+        if entry.key not in examples and (loaded := load(job, (entry,))).seen:
+            examples[entry.key] = loaded
+        if len(examples) == 2:
+            break
+    return list(examples.values())
 
 
 def default_workers(device: torch.device) -> int:

@@ -8,7 +8,7 @@ from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.planner import Pass, plan_passes
-from exporter.explain.rows import Computed, compute, launch, rows
+from exporter.explain.rows import Computed, Pending, compute, launch, rows
 from exporter.explain.work import BatchWork, Loaded, inputs, load
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "HostMap",
     "Loaded",
     "Pass",
+    "Pending",
     "choose_or_offer",
     "classifiers_at",
     "compute",

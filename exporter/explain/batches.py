@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporter.capture import Statistics, Strongest, quantise
-from exporter.explain.packing import Slot, pack, unpack
+from exporter.containers import rebuild
+from exporter.explain.packing import pack, unpack
 from exporter.records import MAP_LEVELS
 
 ZERO, CONSTANT, NAN = 1, 2, 4
@@ -52,7 +53,7 @@ class HostActivation(NamedTuple):
 
 
 class HostChannels(NamedTuple):
-    """Reductions of one layer's channels over its places: (N, C) each (see `Statistics`)."""
+    """Reductions of one layer's channels over spatial positions: (N, C) each (see `Statistics`)."""
 
     layer: str
     mean: NDArray[np.float32]
@@ -160,24 +161,28 @@ class DeviceBatch:
     """One batch on its way: everything is in one buffer, whose copy to the host has begun on CUDA.
 
     Attributes:
-        contents: the batch's parts; what `to_host` gives arrays in place of.
-        slots: where each part lies in the buffer.
+        contents: the batch's parts, of which only names, shapes and types are held.
         packed: uint8 buffer on the device, or in pinned memory while the copy is under way.
         ready: CUDA event after the copy, or None where there is nothing to wait for.
         missing: see `HostBatch`.
     """
 
     contents: Contents
-    slots: dict[str, Slot]
     packed: Tensor
     ready: torch.cuda.Event | None
     missing: Mapping[str, str]
+
+    def equals(self, other: DeviceBatch) -> bool:
+        """Say whether another batch holds the same, bit for bit."""
+        mine, its = (rebuild(b.contents, lambda _p, t: tuple(t.shape)) for b in (self, other))
+        same = mine == its and self.missing == other.missing
+        return same and torch.equal(self.packed, other.packed)
 
     def to_host(self) -> HostBatch:
         """Wait for the one copy of the batch, and give its parts as numpy arrays."""
         if self.ready is not None:
             self.ready.synchronize()
-        held = unpack(self.contents, self.slots, self.packed.cpu().numpy())
+        held = unpack(self.contents, self.packed.cpu().numpy())
         return HostBatch(
             top_index=held.top_index,
             top_score=held.top_score,
@@ -200,14 +205,13 @@ class DeviceBatch:
                 for m, (method, target) in enumerate(block.names)
             ),
             activations=tuple(
-                HostActivation(one.layer, top.channels, top.lo, top.hi, top.levels)
-                for one in held.recorded
-                if (top := one.strongest) is not None
+                HostActivation(layer, top.channels, top.lo, top.hi, top.levels)
+                for layer, _, top in held.recorded
+                if top is not None
             ),
             channels=tuple(
-                HostChannels(one.layer, s.mean, s.maximum, s.zeros, s.place, s.height, s.width)
-                for one in held.recorded
-                for s in (one.statistics,)
+                HostChannels(layer, s.mean, s.maximum, s.zeros, s.place, s.height, s.width)
+                for layer, s, _ in held.recorded
             ),
             missing=self.missing,
         )
@@ -215,14 +219,14 @@ class DeviceBatch:
 
 def send(contents: Contents, missing: Mapping[str, str]) -> DeviceBatch:
     """Pack a batch and, on CUDA, begin its copy into pinned memory without waiting for it."""
-    slots, packed = pack(contents)
+    outline, packed = pack(contents)
     if not packed.is_cuda:
-        return DeviceBatch(contents, slots, packed, None, missing)
+        return DeviceBatch(outline, packed, None, missing)
     pinned = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
     pinned.copy_(packed, non_blocking=True)
     ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
     ready.record(torch.cuda.current_stream(packed.device))
-    return DeviceBatch(contents, slots, pinned, ready, missing)
+    return DeviceBatch(outline, pinned, ready, missing)
 
 
 def block_of(layer: str, maps: Mapping[str, tuple[Tensor, ...]]) -> Block:
@@ -230,12 +234,12 @@ def block_of(layer: str, maps: Mapping[str, tuple[Tensor, ...]]) -> Block:
 
     Args:
         layer: its name.
-        maps: by method, a map (N, H, W) a target.
+        maps: by method, a map (N, H, W) per target.
 
     Returns:
         The block; levels are 0 where a map is constant or not finite, and flagged.
     """
-    targets = range(max((len(made) for made in maps.values()), default=0))
+    targets = range(max((len(each) for each in maps.values()), default=0))
     names = tuple((method, target) for target in targets for method in maps)
     values = torch.stack([maps[method][target] for method, target in names]).to(torch.float32)
     lo, hi, levels = quantise(values, MAP_LEVELS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.containers import rebuild
+from exporter.containers import rebuild, tensors
 
 _READ_AS: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),
@@ -23,36 +21,27 @@ _READ_AS: dict[torch.dtype, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where one tensor lies in the buffer."""
-
-    offset: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-
-def pack(contents: Any) -> tuple[dict[str, Slot], Tensor]:
+def pack(contents: Any) -> tuple[Any, Tensor]:
     """Lay every tensor inside a value into one uint8 buffer on their device.
 
     Args:
         contents: containers of tensors of float32, int32, int16 (read back as uint16), uint8, bool.
 
     Returns:
-        The slots by path, and the buffer. The widest types come first, so that every array is
-        aligned.
+        The value with tensors of the same shapes and types that hold nothing, and the buffer.
     """
-    tensors: dict[str, Tensor] = {}
-    rebuild(contents, tensors.setdefault)
-    order = sorted(tensors, key=lambda path: -tensors[path].element_size())
-    slots: dict[str, Slot] = {}
-    offset = 0
-    for path in order:
-        tensor = tensors[path]
-        slots[path] = Slot(offset, _READ_AS[tensor.dtype], tuple(tensor.shape))
-        offset += tensor.numel() * tensor.element_size()
-    parts = [_bytes_of(tensors[path]) for path in order]
-    return slots, torch.cat(parts)
+    held = tensors(contents)
+    parts = [_bytes_of(held[path]) for path in _order(held)]
+    return rebuild(contents, lambda _path, tensor: _outline(tensor)), torch.cat(parts)
+
+
+def _order(held: dict[str, Tensor]) -> list[str]:
+    """Return the paths, the widest types first, so that every array is aligned."""
+    return sorted(held, key=lambda path: -held[path].element_size())
+
+
+def _outline(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
@@ -63,18 +52,19 @@ def _bytes_of(tensor: Tensor) -> Tensor:
     return flat.view(torch.uint8)
 
 
-def unpack(contents: Any, slots: dict[str, Slot], buffer: NDArray[np.uint8]) -> Any:
-    """Return the packed value with an array, a view of the buffer, in the place of every tensor.
+def unpack(outline: Any, buffer: NDArray[np.uint8]) -> Any:
+    """Return a packed value with an array, a view of the buffer, in the place of every tensor.
 
     Args:
-        contents: what `pack` was given.
-        slots: what it returned.
+        outline: what `pack` returned.
         buffer: its buffer, on the host.
     """
-
-    def array(path: str, _tensor: Tensor) -> NDArray[Any]:
-        slot = slots[path]
-        count = math.prod(slot.shape)
-        return np.frombuffer(buffer, slot.dtype, count, slot.offset).reshape(slot.shape)
-
-    return rebuild(contents, array)
+    held = tensors(outline)
+    arrays: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for path in _order(held):
+        tensor = held[path]
+        flat = np.frombuffer(buffer, _READ_AS[tensor.dtype], tensor.numel(), offset)
+        arrays[path] = flat.reshape(tensor.shape)
+        offset += flat.nbytes
+    return rebuild(outline, lambda path, _tensor: arrays[path])

@@ -44,6 +44,11 @@ class Pending:
     loaded: Loaded
     parts: tuple[DeviceBatch, ...]
 
+    def equals(self, other: Pending) -> bool:
+        """Say whether another batch came out the same, bit for bit."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return all(part.equals(its) for part, its in pairs)
+
 
 @dataclass(frozen=True)
 class Computed:

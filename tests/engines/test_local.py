@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def small() -> nn.Module:
     )
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
+@contextmanager
+def bound(
+    tmp_path: Path, module: nn.Module, layers: tuple[str, ...], maps: tuple[str, ...]
+) -> Iterator[Job]:
     """Yield a job of 60 images, one broken, in shards of 7 and batches of 2."""
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(0)
@@ -49,13 +52,19 @@ def job(tmp_path: Path) -> Iterator[Job]:
         model="small",
         images=str(tmp_path / "photos"),
         out=tmp_path / "run",
-        maps=("gradcam", "eigencam", "cam"),
-        layers=("1", "3"),
+        maps=maps,
+        layers=layers,
         batch_size=2,
         shard_size=7,
         preprocessing={"size": 32},
     )
-    with bind(Recipe(config, module=small())) as planned:
+    with bind(Recipe(config, module=module)) as planned:
+        yield planned
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    with bound(tmp_path, small(), ("1", "3"), maps=("gradcam", "eigencam", "cam")) as planned:
         yield planned
 
 
@@ -146,18 +155,96 @@ class Counting(nn.Sequential):
         return super().forward(inputs) * self.seen
 
 
-@pytest.mark.parametrize("kind", [Locked, Noisy, Counting])
-def test_models_that_cannot_be_copied_or_keep_a_state_have_no_replicas(
-    job: Job, kind: type[nn.Sequential], monkeypatch: pytest.MonkeyPatch
+class Rebound(nn.Sequential):
+    """A model with a block whose forward is a closure over the block itself."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(nn.Sequential(*parts))
+        block = self[0]
+        original = block.forward
+        block.forward = lambda inputs: original(inputs) + 0  # type: ignore[method-assign]
+
+
+class Remembering(nn.Sequential):
+    """A model that reads what a forward hook wrote into a dictionary."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        held: dict[str, torch.Tensor] = {}
+        self[0].register_forward_hook(lambda _module, _inputs, output: held.update(first=output))
+        self[-1].register_forward_hook(
+            lambda _module, _inputs, output: output + held["first"].mean((2, 3))[:, :4]
+        )
+
+
+LAST: list[torch.Tensor] = []
+
+
+class Global(nn.Module):
+    """A layer that keeps its input in a global, for another to read."""
+
+    def __init__(self, *, reads: bool) -> None:
+        super().__init__()
+        self.reads = reads
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.reads:
+            return inputs + LAST[0].mean()
+        LAST[:] = [inputs]
+        return inputs
+
+
+def globally(*parts: nn.Module) -> nn.Module:
+    return nn.Sequential(*parts[:1], Global(reads=False), *parts[1:], Global(reads=True))
+
+
+class Loop(nn.Sequential):
+    """A model that calls a layer as often as the image says."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        for _ in range(int(inputs[0, 0, 0, 0] * 1000) % 50):
+            inputs = self[-1](inputs)
+        return super().forward(inputs)
+
+
+def looping(*parts: nn.Module) -> nn.Module:
+    return Loop(*parts, nn.Identity())
+
+
+@pytest.mark.parametrize("kind", [Locked, Noisy, Counting, Rebound, Remembering, globally, looping])
+def test_models_whose_copies_are_not_apart_have_no_replicas(
+    tmp_path: Path, kind: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(job.module, nn.Sequential)
-    odd = dataclasses.replace(job, module=kind(*job.module).eval())
-    torch.manual_seed(0)
-    in_turn = rows(odd)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(local, "_Replicas", None)  # calling it would raise
-    torch.manual_seed(0)
-    assert rows(odd) == in_turn
+    layers = ("0.0",) if kind is Rebound else ("0",)
+    monkeypatch.setattr(local, "_PATIENCE", 0.5)
+    with bound(tmp_path, kind(*small()), layers, maps=("gradcam",)) as odd:
+        torch.manual_seed(0)
+        in_turn = rows(odd)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+        monkeypatch.setattr(local._Replicas, "run", None)  # calling it would raise
+        torch.manual_seed(0)
+        assert rows(odd) == in_turn
+
+
+def test_a_batch_before_the_one_that_fails_is_still_stored(job: Job) -> None:
+    explainer = job.explainer(job.module)
+    calls: list[int] = []
+
+    class Failing:
+        def __call__(self, batch: torch.Tensor, labels: torch.Tensor) -> object:
+            calls.append(1)
+            if len(calls) > 4:  # the first of the second shard
+                raise ValueError("no more")
+            return explainer(batch, labels)
+
+    stored: list[int] = []
+    batches = [batch for shard in range(2) for batch in local._cut(job, shard)]
+    with (
+        pytest.raises(ModelError, match="no more"),
+        local._Storing(lambda index, _parts: stored.append(index), Silence()) as storing,
+    ):
+        local._overlapped(job, batches, storing, Failing())  # type: ignore[arg-type]
+    assert stored == [0]
 
 
 def test_decoding_threads_change_nothing(job: Job) -> None:

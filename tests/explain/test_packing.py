@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from exporter.containers import tensors
 from exporter.explain.packing import pack, unpack
 
 
@@ -17,10 +18,11 @@ def test_every_type_and_shape_comes_back_aligned_from_one_buffer() -> None:
         torch.arange(6.0).reshape(2, 3).t(),
         "text",
     )
-    slots, buffer = pack(contents)
+    outline, buffer = pack(contents)
     assert buffer.dtype == torch.uint8
     assert buffer.ndim == 1
-    flags, named, small, floats, wide, empty, turned, text = unpack(contents, slots, buffer.numpy())
+    assert {tensor.device.type for tensor in tensors(outline).values()} == {"meta"}
+    flags, named, small, floats, wide, empty, turned, text = unpack(outline, buffer.numpy())
     assert flags.tolist() == [True, False, True]
     assert named["levels"].dtype == np.uint16
     assert named["levels"].tolist() == [[0, 32767, 65535]]
@@ -37,6 +39,6 @@ def test_every_type_and_shape_comes_back_aligned_from_one_buffer() -> None:
 
 def test_one_value_cut_out_of_a_row_is_packed_like_any_other() -> None:
     one = torch.arange(4.0).reshape(1, 4)[:, 2]
-    slots, buffer = pack({"one": torch.full_like(one, 7.0)})
-    found = unpack({"one": one}, slots, buffer.numpy())
+    outline, buffer = pack({"one": torch.full_like(one, 7.0)})
+    found = unpack(outline, buffer.numpy())
     assert found["one"].tolist() == [7.0]
