@@ -7,7 +7,7 @@ layer asked for, in the faster of the two memory formats, and nothing written. T
 - ``default``: 64 images go to TensorBoard and W&B, all to the store and the HTML report;
 - ``all``: every image and all of its maps reach all three writers.
 
-Times are wall-clock milliseconds an image, everything between the first and the last line of the
+Times are wall-clock milliseconds per image, everything between the first and the last line of the
 job included (planning, building the model, the import of W&B, checksums). Compare ratios, not
 times: machines are noisy, so the floor is measured before and after the exports and averaged.
 
@@ -71,7 +71,7 @@ class Stages:
 
 
 def floor_ms(name: str, images: Path, *, channels_last: bool, limit: int | None = None) -> float:
-    """Return milliseconds an image for reading, one forward and one backward, nothing written.
+    """Return milliseconds per image for reading, one forward and one backward, nothing written.
 
     Args:
         name: torchvision model name.

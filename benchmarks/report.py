@@ -11,7 +11,7 @@ median of 5 fresh tabs:
 - on the images page: filter, search and sort (until the new tiles are there), the key End until the
   last tile is painted, and the memory of JavaScript after a collection.
 
-The exit code is 1 where a goal is missed: under 30 kB an image, and every page at no more than
+The exit code is 1 where a goal is missed: under 30 kB per image, and every page at no more than
 twice its blank page.
 
     python -m benchmarks.report --json
@@ -272,7 +272,7 @@ def _bytes(folder: Path) -> int:
 def missed(entry: dict[str, Any]) -> list[str]:
     """Say which goals an entry misses."""
     count, size = entry["images"], entry["bytes_an_image"]["all"]
-    said = [] if size < GOAL_BYTES else [f"{count} images: {size:.0f} bytes an image"]
+    said = [] if size < GOAL_BYTES else [f"{count} images: {size:.0f} bytes per image"]
     said += [
         f"{count} images: {page['page']} takes {page['ratio']:.2f} × its blank page"
         for page in entry["pages"]
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({"goals": goals, "sets": entries, "missed": problems}, indent=1))
     else:
         for entry in entries:
-            print(f"{entry['images']} images: {entry['bytes_an_image']['all']:.0f} bytes an image")
+            print(f"{entry['images']} images: {entry['bytes_an_image']['all']:.0f} bytes per image")
             for page in entry["pages"]:
                 print(f"  {page['page']}: {page['ready_ms']} ms, {page['ratio']} × blank")
             print(f"  {entry['images_page']}")

@@ -1,7 +1,7 @@
 """Run folders of any size for the report's benchmark, written through the real store.
 
 A row is computed once for each of the bundled photographs: the JPEG bytes, 20 maps of 5 methods at
-4 layers of 56, 28, 14 and 7 cells a side, and the strongest 8 channels of each layer. Every image
+4 layers of 56, 28, 14 and 7 cells per side, and the strongest 8 channels of each layer. Every image
 of the set reuses the bytes of one of them; its id, path, label, predictions, loss and verdict are
 its own. What the set shows (channels, classes, confused pairs, agreement, strips) is summed up by
 the real summaries, for 1,000 classes, and the model has as many modules and channels as
@@ -50,7 +50,7 @@ LAYERS = {
     "features.8": (48, 14),
     "features.12": (576, 7),
 }
-"""Channels and cells a side of each explained layer, as in MobileNetV3-Small at 224 pixels."""
+"""Channels and cells per side of each explained layer, as in MobileNetV3-Small at 224 pixels."""
 
 MODULES = 156
 """Modules of the table of layers."""

@@ -91,7 +91,7 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
 
 
 def flagged_lines(flagged: Mapping[str, int]) -> list[str]:
-    """Say how many maps show nothing and why, a line a reason.
+    """Say how many maps show nothing and why, one line per reason.
 
     Args:
         flagged: number of maps by ``method layer flag``.

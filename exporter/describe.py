@@ -77,7 +77,7 @@ def describe_layers(
         checkpoint: weights to lay over it.
 
     Returns:
-        JSON values: ``model``, ``layers`` (a dict a layer, in the model's order), ``counts``,
+        JSON values: ``model``, ``layers`` (a dict per layer, in the model's order), ``counts``,
         ``explained`` (the layers explained by default) and ``reason``.
 
     Raises:

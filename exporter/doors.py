@@ -62,7 +62,7 @@ def load_plugin(entry: EntryPoint) -> Any:
         whose = entry.dist.name if entry.dist else "an installed package"
         raise ConfigError(
             f"the plug-in {entry.name!r} of {whose} ({entry.value}) cannot be loaded: "
-            f"{one_line(error)}; mend or uninstall {whose}"
+            f"{one_line(error)}; fix or uninstall {whose}"
         ) from error
 
 

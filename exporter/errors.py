@@ -23,7 +23,7 @@ class LayerError(ExporterError):
 
 
 class NoLayerError(LayerError):
-    """A model none of whose layers has a plane of places: only pixel methods fit."""
+    """A model without a layer of spatial positions: only pixel methods fit."""
 
 
 class TargetError(ExporterError):
@@ -43,7 +43,7 @@ class ImageError(ExporterError):
 
 
 class RunError(ExporterError):
-    """A run folder that is absent, damaged, already taken, or belongs to other settings."""
+    """A run folder that is absent, damaged, already taken, or belongs to different settings."""
 
 
 class WriterError(ExporterError):

@@ -69,7 +69,7 @@ def bind(
         The job: its plan is complete, nothing has been written.
 
     Raises:
-        ExporterError: if something asked for cannot be had, or is not what was planned.
+        ExporterError: if something asked for is not available, or is not what was planned.
     """
     config = recipe.config
     watch = watch or Silence()

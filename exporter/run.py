@@ -93,7 +93,7 @@ def export(
         The run, open for reading.
 
     Raises:
-        ExporterError: if something asked for cannot be had; one sentence.
+        ExporterError: if something asked for is not available; one sentence.
         WriterError: if a writer failed; the run itself is whole.
 
     Examples:
@@ -132,7 +132,7 @@ def plan(
         The run, open for reading; it has no shards yet.
 
     Raises:
-        ExporterError: if something asked for cannot be had; one sentence.
+        ExporterError: if something asked for is not available; one sentence.
 
     Examples:
         >>> import tempfile
@@ -208,7 +208,7 @@ def run(
         watch: told how the work goes on.
 
     Raises:
-        ExporterError: if something asked for cannot be had.
+        ExporterError: if something asked for is not available.
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
     config, watch = recipe.config, watch or Silence()

@@ -293,7 +293,7 @@ def _activation(plan: Plan, entry: ImageEntry, layer: str) -> NDArray[np.float32
 
 
 def sample_batches(plan: Plan, images: Sequence[SampleImage], index: int) -> list[ChannelBatch]:
-    """Return the shard's reductions, a batch a layer."""
+    """Return the shard's reductions, one batch per layer."""
     start, stop = plan.shards[index]
     entries = [
         entry for n, entry in enumerate(plan.images[start:stop]) if images[start + n].error is None
@@ -398,12 +398,12 @@ def build_run(
     Args:
         path: the run folder.
         images: what it runs over.
-        shard_size: images a shard.
+        shard_size: images per shard.
         methods: names of map methods.
         layers: layer to side of its square maps; ``layer3`` 14 and ``layer4`` 7 where None.
         channels: layer to number of channels; 8 where it is not told. The last one of a layer of
             more than 64 is three times channel 1.
-        target: ``predicted``, or ``top-2`` for maps of two classes an image.
+        target: ``predicted``, or ``top-2`` for maps of two classes per image.
         model: name of the model.
         shards: write only the first so many, leaving the run partial; None finishes it.
     """

@@ -53,7 +53,7 @@ def regressor():
     return Head(1)
 
 class Detector(nn.Module):
-    '''A box a class whose score is above one half; an image that is dark has none.'''
+    '''A box per class whose score is above one half; an image that is dark has none.'''
     def __init__(self):
         super().__init__()
         self.net = Head(3)

@@ -38,7 +38,7 @@ ALLOWED = 3.0
 """Largest error, in units of the noise."""
 
 References = dict[tuple[str, str], list[Array]]
-"""By method and layer, a map an image."""
+"""By method and layer, a map per image."""
 
 
 @dataclass

@@ -38,7 +38,7 @@ def part(context: click.Context, option: click.Parameter, value: str) -> tuple[i
     """
     match = re.fullmatch(r"(\d+)/(\d+)", value)
     if match is None or int(match[1]) >= int(match[2]):
-        raise click.BadParameter(f"{value!r} is no part; write i/n with i from 0 to n - 1")
+        raise click.BadParameter(f"{value!r} is not a part; write i/n with i from 0 to n - 1")
     return int(match[1]), int(match[2])
 
 
@@ -81,7 +81,7 @@ _RUN = (
         "--images",
         metavar="WHERE",
         help="A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory, "
-        "file.py:factory, or a plug-in's place.",
+        "file.py:factory, or what an installed image source takes.",
     ),
     click.option("--out", metavar="RUN", type=click.Path(path_type=Path), help="The run folder."),
     click.option(

@@ -267,7 +267,9 @@ class _Replicas:
             whole: the explainer of the model itself.
             examples: two images, one in each.
         """
-        alone = [self._pool.submit(launch, self._job, whole, one).result() for one in examples]
+        alone = [
+            self._pool.submit(launch, self._job, whole, example).result() for example in examples
+        ]
         together = threading.Barrier(2, timeout=_PATIENCE)
 
         def wait(*_: object) -> None:
@@ -275,12 +277,12 @@ class _Replicas:
 
         modules = [(module, wait) for copied in self._copies for module in copied.modules()]
         with hooked(modules, modules):
-            futures = [self._pool.submit(self._launch, one) for one in examples]
+            futures = [self._pool.submit(self._launch, example) for example in examples]
             try:
                 beside = [future.result() for future in futures]
             except (ExporterError, RuntimeError):  # what one of them does, the other does not
                 return False
-        return all(one.equals(other) for one, other in zip(alone, beside, strict=True))
+        return all(batch.equals(other) for batch, other in zip(alone, beside, strict=True))
 
     def _launch(self, loaded: Loaded) -> Pending:
         with self._explainer() as explainer:

@@ -65,7 +65,7 @@ class AttentionRunner:
         layout = layout_of((number, tokens, 1), (height, width))
         if layout is None or len(passed.weights[0]) != number:
             raise LayerError(
-                f"the model attends among {tokens} tokens, which are no grid of patches with"
+                f"the model attends among {tokens} tokens, which are not a grid of patches with"
                 " tokens before it; choose a map of activations or gradients"
             )
         return Attended(passed, layout.height, layout.width, layout.prefix)

@@ -17,7 +17,7 @@ from exporter.explain.packing import pack, unpack
 from exporter.records import MAP_LEVELS
 
 ZERO, CONSTANT, NAN = 1, 2, 4
-"""Bits of a map's flags: all values 0; all equal, but not 0; a value that is no finite number."""
+"""Bits of a map's flags: all values 0; all equal, but not 0; a value that is not finite."""
 
 
 class HostMap(NamedTuple):
@@ -72,7 +72,7 @@ class HostBatch:
         top_index: int32 (N, k), most probable classes first; -1 where an image has fewer.
         top_score: float32 (N, k), softmax probability, or the value itself of a single output.
         loss: float32 (N,), cross-entropy; not a number where there is no label.
-        targets: int32 (N, T), the class (or box) explained; -1 where an image has none such.
+        targets: int32 (N, T), the class (or box) explained; -1 where an image has none.
         against: int32 (N, T), of a contrast the class it is against; -1 for other targets.
         nan_output: bool (N,), whether the model's output is not finite.
         named: what the targets are: ``class``, ``box``, ``mask`` or ``value``.
@@ -109,7 +109,7 @@ def _joined(first: Any, second: Any) -> Any:
     if isinstance(first, np.ndarray):
         return np.concatenate((first, second))
     if isinstance(first, tuple):
-        parts = [_joined(one, other) for one, other in zip(first, second, strict=True)]
+        parts = [_joined(before, after) for before, after in zip(first, second, strict=True)]
         return first._make(parts) if hasattr(first, "_make") else tuple(parts)
     return {**first, **second} if isinstance(first, Mapping) else first
 

@@ -74,10 +74,10 @@ def compute_maps(
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
-        >>> found = compute_maps(
+        >>> maps = compute_maps(
         ...     model, torch.rand(2, 3, 4, 4), maps=["gradcam"], layers=["1"], targets=[7, 2]
         ... )
-        >>> {key: tuple(value.shape) for key, value in found.items()}
+        >>> {key: tuple(value.shape) for key, value in maps.items()}
         {('gradcam', '1'): (2, 2, 2)}
     """
     model = unwrapped(model)
@@ -125,9 +125,9 @@ def compute_maps(
             for method in methods:
                 if method.name not in here:
                     continue
-                made = torch.stack(here[method.name], 1) if several else here[method.name][0]
+                stacked = torch.stack(here[method.name], 1) if several else here[method.name][0]
                 relu = rectify and method.record.relu
-                finished[method.name, layer] = made.relu() if relu else made
+                finished[method.name, layer] = stacked.relu() if relu else stacked
         return finished
 
 

@@ -48,15 +48,15 @@ def fuse(maps: Sequence[Tensor], how: str, *, relu: bool) -> Tensor:
     """
     if how not in FUSIONS:
         raise MapError(f"maps cannot be fused by {how!r}; {choices(how, FUSIONS)}")
-    size = [max(one.shape[axis] for one in maps) for axis in (-2, -1)]
+    size = [max(values.shape[axis] for values in maps) for axis in (-2, -1)]
     grown = [
         functional.interpolate(
-            _scaled(one.relu() if relu else one).unsqueeze(1),
+            _scaled(values.relu() if relu else values).unsqueeze(1),
             size=size,
             mode="bilinear",
             align_corners=False,
         ).squeeze(1)
-        for one in maps
+        for values in maps
     ]
     return FUSIONS[how](torch.stack(grown))
 

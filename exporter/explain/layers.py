@@ -38,7 +38,7 @@ def choose_or_offer(trial: Trial, wanted: Sequence[str], methods: Sequence[Metho
             if method.record.pixel and not method.reads_layers
         ]
         raise NoLayerError(
-            f"{error}; pixel methods need no layer, such as {', '.join(free[:4])}"
+            f"{error}; methods of pixels need no layer: {', '.join(free[:4])}"
         ) from None
 
 

@@ -122,18 +122,18 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
         ModelError: if the device failed on the batch meanwhile.
     """
     loaded, seen = pending.loaded, pending.loaded.seen
-    made: Iterator[Row] = iter(())
+    readable: Iterator[Row] = iter(())
     channels: tuple[ChannelBatch, ...] = ()
     if pending.parts:
         try:
             host = reduce(HostBatch.joined, [part.to_host() for part in pending.parts])
         except RuntimeError as error:
             raise ModelError(_failed([entry for entry, _ in seen], error, work)) from error
-        made = _rows(work, seen, host)
+        readable = _rows(work, seen, host)
         channels = tuple(_channels(seen, host))
     every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
     return Computed(
-        tuple(next(made) if image else _unread(entry, error) for entry, error, image in every),
+        tuple(next(readable) if image else _unread(entry, error) for entry, error, image in every),
         channels,
     )
 
@@ -155,7 +155,7 @@ def _failed(entries: Sequence[ImageEntry], error: Exception, work: BatchWork) ->
         )
     smaller = "give a lower --batch-size, or " if len(entries) > 1 else ""
     return (
-        f"the model failed on {which}: {one_line(error)}; {smaller}mend it and go on with --resume"
+        f"the model failed on {which}: {one_line(error)}; {smaller}fix it and go on with --resume"
     )
 
 

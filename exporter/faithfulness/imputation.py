@@ -82,7 +82,7 @@ def _spread(kept: Tensor, known: Tensor) -> Tensor:
     if max(kept.shape[-2:]) == 1:
         return kept / known.clamp(min=1e-12)
     size = kept.shape[-2:]
-    pooled = [functional.avg_pool2d(one, 2, ceil_mode=True) for one in (kept, known)]
+    pooled = [functional.avg_pool2d(plane, 2, ceil_mode=True) for plane in (kept, known)]
     wide = functional.interpolate(_spread(*pooled), scale_factor=2.0, mode="bilinear")
     own = kept / known.clamp(min=1e-12)
     return torch.where(known > 0, own, wide[..., : size[0], : size[1]])

@@ -125,12 +125,12 @@ def _value(metric: Metric, ranked: RankedImage, row: Row) -> float | None:
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"not even one variant of {row.path!r} fits into the device's memory, which the metric "
-            f"{metric.name!r} needs; leave --faithfulness away or take another device"
+            f"{metric.name!r} needs; leave out --faithfulness or take another device"
         ) from error
     except Exception as error:  # the model's code, or a plug-in's
         raise ModelError(
-            f"the metric {metric.name!r} failed on {row.path!r}: {one_line(error)}; mend it, or "
-            "leave --faithfulness away"
+            f"the metric {metric.name!r} failed on {row.path!r}: {one_line(error)}; fix it, or "
+            "leave out --faithfulness"
         ) from error
     return value if math.isfinite(value) else None
 

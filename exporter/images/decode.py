@@ -1,8 +1,9 @@
 """From a file's bytes to upright 8-bit RGB pixels, or one sentence that says why not.
 
-OpenCV decodes faster than Pillow (docs/decisions/014), but some versions return a truncated JPEG as
-a half grey picture, and it has its own ideas of transparency and CMYK. Only what its header proves
-ordinary goes to OpenCV; Pillow decodes everything else and says what is wrong.
+OpenCV decodes faster than Pillow (docs/decisions/013-decoding-and-resizing.md), but some versions
+return a truncated JPEG as a half grey picture, and it has its own ideas of transparency and CMYK.
+Only what its header proves ordinary goes to OpenCV; Pillow decodes everything else and says what is
+wrong.
 """
 
 from __future__ import annotations

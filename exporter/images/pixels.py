@@ -37,7 +37,7 @@ def prepare_contents(contents: Any, preprocessing: Preprocessing) -> Prepared:
         The view, where it lies in the original, and the tensor if the image was model-ready.
 
     Raises:
-        ImageError: if it is no image, or its bytes cannot be decoded.
+        ImageError: if it is not an image, or its bytes cannot be decoded.
     """
     expected = (preprocessing.channels, *preprocessing.size)
     if not isinstance(contents, bytes | Image.Image):
@@ -55,7 +55,7 @@ def to_pixels(contents: Any, expected: tuple[int, ...] = ()) -> NDArray[np.uint8
         expected: shape of a model-ready tensor, for the message.
 
     Raises:
-        ImageError: if it is no image, or its bytes cannot be decoded.
+        ImageError: if it is not an image, or its bytes cannot be decoded.
     """
     if isinstance(contents, bytes):
         return decode(contents)

@@ -1,4 +1,4 @@
-"""Which image source takes a place: those of the package, and what plug-ins add."""
+"""Which image source takes a location: those of the package, and what plug-ins add."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ BUILT_IN: dict[str, Any] = {
 
 
 def open_source(where: Any) -> tuple[str, str, Source]:
-    """Open the one source that takes a place.
+    """Open the one source that takes a location.
 
     A plug-in that is named before a colon comes first, then the package's own sources, then the
-    plug-ins that say that the place is theirs.
+    plug-ins that say that the location is theirs.
 
     Args:
         where: as for ``open_images``.
 
     Returns:
-        Which source it is, the place as text, and the source.
+        Which source it is, the location as text, and the source.
 
     Raises:
         ImageSetError: if no source takes it, more than one plug-in does, or it cannot be opened.
@@ -71,7 +71,7 @@ def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
             if source.matches(where):
                 matching[name] = source
         except Exception as error:  # somebody else's code, perhaps for another place
-            broken.append(f"the plug-in {name!r} could not say: {error}")
+            broken.append(f"the plug-in {name!r} failed: {error}")
     if not matching:
         raise ImageSetError("; ".join([_nothing(where), *broken]))
     if len(matching) > 1:
@@ -82,7 +82,7 @@ def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
 
 
 def _nothing(where: Any) -> str:
-    """Say why a place is no image set."""
+    """Say why this is not an image set."""
     if not is_path(where):
         return (
             f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "

@@ -131,7 +131,7 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
     Args:
         where: a folder (searched at every depth; the first folder's name is the label), a glob, one
             image, a CSV, TSV, JSON-lines or Parquet list, ``package.module:factory`` or
-            ``path/file.py:factory`` giving a torch Dataset, a place that a plug-in takes, a
+            ``path/file.py:factory`` giving a torch Dataset, a location that a plug-in takes, a
             sequence of paths, an object with ``__len__`` and ``__getitem__``, or a ``Source``.
         limit: the first so many images, or None for all.
         workers: threads that hash; 0 chooses.

@@ -32,16 +32,16 @@ class Entry:
 
 
 class Source(Protocol):
-    """Images from somewhere: a class that says which places it takes, made from one of them.
+    """Images from somewhere: a class that says which locations it takes, made from one of them.
 
-    ``__init__`` is given the place as it was given to ``--images`` or in Python. An object with
+    ``__init__`` is given the location as it was given to ``--images`` or in Python. An object with
     ``entries`` and ``load`` can also be handed over itself. Sentences for the user go into an
     attribute ``notes``, which is read after the entries.
     """
 
     @staticmethod
     def matches(where: Any) -> bool:
-        """Say whether a place is one of this source's."""
+        """Say whether a location is one of this source's."""
 
     def entries(self) -> Iterable[Entry]:
         """Yield every image, in the order that the run keeps.

@@ -122,6 +122,6 @@ def _exact(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> str:
     shape = shapes.get(name.path)
     said = "no tensor" if shape is None else f"shape {shape}"
     raise LayerError(
-        f"the layer {str(name)!r} gives {said}, which is no plane of rows and columns for each "
+        f"the layer {str(name)!r} gives {said}, which is not a plane of rows and columns for each "
         "image; choose a layer before the pooling, or auto"
     )

@@ -58,7 +58,7 @@ class Planes:
         if layout is None or len(output) != len(inputs):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
-                "is no plane of spatial positions with channels for each; choose a layer that "
+                "is not a plane of spatial positions with channels for each; choose a layer that "
                 "gives (C, H, W), (H, W, C) or tokens, or give a reshape function"
             )
         self._layouts[layer] = layout

@@ -83,15 +83,15 @@ def legrad(context: PassContext) -> Tensor:
         Raw maps (N, T, H, W), none below 0.
     """
     attended = _attended(context)
-    made = []
+    targets = []
     steps = len(attended.attention.weights)
     for target in range(len(attended.attention.scores)):
         rows = [
             attended.attention.step_gradient(target, step).clamp_min(0).mean((1, 2))
             for step in range(steps)
         ]
-        made.append(attended.patches(torch.stack(rows).mean(0)))
-    return torch.stack(made, 1)
+        targets.append(attended.patches(torch.stack(rows).mean(0)))
+    return torch.stack(targets, 1)
 
 
 @method(
@@ -128,7 +128,7 @@ def chefer(context: PassContext) -> Tensor:
         Raw maps (N, T, H, W), none below 0.
     """
     attended = _attended(context)
-    made = []
+    targets = []
     for target in range(len(attended.attention.scores)):
         gradients = attended.attention.gradients(target)
         relevance: Tensor | None = None  # R less the identity
@@ -136,8 +136,8 @@ def chefer(context: PassContext) -> Tensor:
             kept = (gradient * weights.detach()).clamp_min(0).mean(1)
             relevance = kept if relevance is None else relevance + kept + torch.bmm(kept, relevance)
         assert relevance is not None, "a pass has at least one block"
-        made.append(attended.read_out(relevance))
-    return torch.stack(made, 1)
+        targets.append(attended.read_out(relevance))
+    return torch.stack(targets, 1)
 
 
 def _with_skip(matrix: Tensor, share: float) -> Tensor:

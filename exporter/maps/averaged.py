@@ -56,9 +56,9 @@ def smoothgrad(context: PassContext, samples: int = 16, noise: float = 0.15) -> 
     total: Tensor | None = None
     for part in context.portions(samples):
         noisy = [inputs + sigma * _noise(context) for _ in range(part.start, part.stop)]
-        found = context.input_gradients(torch.cat(noisy))
-        for one in torch.split(found, len(inputs)):
-            total = one.to(wide, copy=True) if total is None else total.add_(one)
+        gradients = context.input_gradients(torch.cat(noisy))
+        for gradient in torch.split(gradients, len(inputs)):
+            total = gradient.to(wide, copy=True) if total is None else total.add_(gradient)
     assert total is not None
     return total.div_(samples)
 
@@ -118,8 +118,12 @@ def integratedgradients(context: PassContext, steps: int = 50) -> Tensor:
     wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
     total: Tensor | None = None
     for part in context.portions(len(path)):
-        found = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
-        for (_, weight), one in zip(path[part], torch.split(found, len(inputs)), strict=True):
-            total = one.to(wide) * weight if total is None else total.add_(one, alpha=weight)
+        gradients = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
+        for (_, weight), gradient in zip(
+            path[part], torch.split(gradients, len(inputs)), strict=True
+        ):
+            total = (
+                gradient.to(wide) * weight if total is None else total.add_(gradient, alpha=weight)
+            )
     assert total is not None
     return total.mul_(inputs.unsqueeze(1))

@@ -89,11 +89,11 @@ class PassContext:
         At most `ROWS` rows, or N where that is more, go through the model together.
         """
         with torch.no_grad():
-            made = [
+            scores = [
                 self.score(self.module(inputs[part.start : part.stop].clone()))
                 for part in self.portions(len(inputs) // len(self.inputs), len(self.inputs))
             ]
-        return torch.cat(made)
+        return torch.cat(scores)
 
     def input_gradients(self, inputs: Tensor | None = None, rule: str = "") -> Tensor:
         """Return the gradient of every target with respect to the inputs.
@@ -120,10 +120,10 @@ class PassContext:
                 if not score.requires_grad:
                     rows.append(torch.zeros_like(start))
                     continue
-                (found,) = torch.autograd.grad(
+                (gradient,) = torch.autograd.grad(
                     score, start, retain_graph=target + 1 < len(scores), allow_unused=True
                 )
-                rows.append(torch.zeros_like(start) if found is None else found)
+                rows.append(torch.zeros_like(start) if gradient is None else gradient)
         return torch.stack(rows, 1)
 
     def rule(self, name: str) -> AbstractContextManager[None]:

@@ -137,7 +137,7 @@ def _gradient(score: Tensor, start: Tensor, *, create: bool) -> Tensor:
     """Return ∂score/∂start; zeros where it does not depend on it."""
     if not score.requires_grad:
         return torch.zeros_like(start)
-    (found,) = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         score, start, retain_graph=True, create_graph=create, allow_unused=True
     )
-    return torch.zeros_like(start) if found is None else found
+    return torch.zeros_like(start) if gradient is None else gradient

@@ -12,7 +12,7 @@ from exporter.maps.terms import Terms
 @method(
     "layercam",
     title="LayerCAM",
-    shows="Where activations lie whose increase, at that very place, raises the target; sharp"
+    shows="Where activations lie whose increase, at that very position, raises the target; sharp"
     " at early layers too.",
     formula="M(x,y) = Σ_c max(g_c(x,y), 0) · A_c(x,y), g = ∂S/∂A; then ReLU",
     paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM: Exploring Hierarchical Class Activation"
@@ -42,7 +42,7 @@ def layercam(terms: Terms) -> Tensor:
 @method(
     "hirescam",
     title="HiResCAM",
-    shows="What each place adds to the target or takes from it, to first order; for a network"
+    shows="What each position adds to the target or takes from it, to first order; for a network"
     " that ends in one linear layer, exactly.",
     formula="M(x,y) = Σ_c g_c(x,y) · A_c(x,y), g = ∂S/∂A",
     paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of"
@@ -72,7 +72,7 @@ def hirescam(terms: Terms) -> Tensor:
 @method(
     "gradcam-elementwise",
     title="Grad-CAM element-wise",
-    shows="What each place adds to the target, counting only the channels that add something.",
+    shows="What each position adds to the target, counting only the channels that add something.",
     formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
     paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
     url="https://hdl.handle.net/11603/21053",

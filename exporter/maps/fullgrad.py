@@ -31,7 +31,7 @@ Receive = Callable[[int, Tensor], None]
     cost="one forward pass and one backward pass per target, to the input",
     caveats="Absolute values say where, not for or against; each channel counts the same after"
     " its rescaling, so a wide layer outweighs the input. The parts make up the target exactly"
-    " only in networks of ReLUs; biases of linear layers have no place and are left out.",
+    " only in networks of ReLUs; biases of linear layers have no position and are left out.",
     pixel="sum",
     needs=Needs(activations=False, passes=Passes(backwards=1)),
     kind="pass",
@@ -99,8 +99,8 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
                 rows.append(torch.zeros_like(start))
                 continue
             more = current + 1 < len(scores)
-            (found,) = torch.autograd.grad(score, start, retain_graph=more, allow_unused=True)
-            rows.append(torch.zeros_like(start) if found is None else found)
+            (gradient,) = torch.autograd.grad(score, start, retain_graph=more, allow_unused=True)
+            rows.append(torch.zeros_like(start) if gradient is None else gradient)
     return torch.stack(rows, 1)
 
 

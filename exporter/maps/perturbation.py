@@ -64,8 +64,8 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
         masks = image_masks(taken(activations, chosen[:, part]), context.inputs)
         variants = (masks.transpose(0, 1).unsqueeze(2) * context.inputs).flatten(0, 1)
         with torch.no_grad():
-            found = context.score(context.module(variants))
-        scores.append(found.view(-1, number, found.shape[1]).to(activations.dtype))
+            score = context.score(context.module(variants))
+        scores.append(score.view(-1, number, score.shape[1]).to(activations.dtype))
     return _weighted(torch.cat(scores).softmax(0), chosen, activations)
 
 
@@ -118,8 +118,8 @@ def ablationcam(context: PassContext, channels: int = 0) -> Tensor:
         for part in context.portions(chosen.shape[1]):
             gone = chosen[:, part].T.unsqueeze(2) == numbers  # (k, N, C)
             variants = activations.masked_fill(gone[..., None, None], 0).flatten(0, 1)
-            found = context.score(context.run_from(variants)).to(activations.dtype)
-            drops.append(whole - found.view(-1, number, whole.shape[1]))
+            score = context.score(context.run_from(variants)).to(activations.dtype)
+            drops.append(whole - score.view(-1, number, whole.shape[1]))
     weights = torch.cat(drops) / whole.masked_fill(whole == 0, 1)
     return _weighted(weights, chosen, activations)
 
@@ -158,9 +158,9 @@ def image_masks(channels: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _activations(context: PassContext) -> Tensor:
-    found = context.activations
-    assert found is not None, "the method's needs say activations"
-    return found
+    activations = context.activations
+    assert activations is not None, "the method's needs say activations"
+    return activations
 
 
 def _weighted(weights: Tensor, chosen: Tensor, activations: Tensor) -> Tensor:

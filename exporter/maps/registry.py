@@ -2,7 +2,8 @@
 
 A method is a function of the `Terms` of a layer; one that has to run the model itself is given a
 `PassContext` instead. It gives a raw, signed map; what it shows, its formula and whether its
-definition ends in a ReLU are data on the method, applied by whoever draws it.
+definition ends in a ReLU are data on the method, applied by whoever draws it. The module is longer
+than 300 lines for the documentation of the decorator.
 """
 
 from __future__ import annotations
@@ -296,8 +297,8 @@ def _check_name(new: Method) -> None:
             )
 
 
-def _same_function(one: Compute, other: Compute) -> bool:
-    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+def _same_function(first: Compute, second: Compute) -> bool:
+    return (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)
 
 
 def _plain(name: str) -> str:

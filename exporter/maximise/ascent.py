@@ -127,8 +127,8 @@ def maximise(
     channels = [int(channel) for channel in channels]
     if not channels or together < 1:
         raise LayerError(
-            f"{len(channels)} channels of {layer!r}, {together} at a time, are no pictures; name "
-            "at least one channel, and make at least one at a time"
+            f"{len(channels)} channels of {layer!r}, {together} at a time, make no picture; name "
+            "at least one channel, and make at least one picture at a time"
         )
     height, width = (settings.size, settings.size) if settings.size else view
     with guest(module):

@@ -107,7 +107,7 @@ def make_pictures(
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"the model failed on the pictures made for {group.layer!r}: {one_line(error)}; mend "
+            f"the model failed on the pictures made for {group.layer!r}: {one_line(error)}; fix "
             "it and go on with --resume"
         ) from error
     height, width = maximised.pictures.shape[1:3]

@@ -1,4 +1,7 @@
-"""What is asked of activation maximisation: ``LAYER:CHANNELS[:SETTING=VALUE,…]``."""
+"""What is asked of activation maximisation: ``LAYER:CHANNELS[:SETTING=VALUE,…]``.
+
+The module is longer than 300 lines because every part of such a text can be wrong in its own way.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +205,9 @@ def settle(
     else:
         layers = [_first_name(module, request.layer)]
     if not layers:
-        raise LayerError("--maximise auto means the explained layers, and none is; name a layer")
+        raise LayerError(
+            "--maximise auto means the explained layers, and there are none; name a layer"
+        )
     if request.settings.size:
         side = request.settings.size
         example = example[:1, :, :1, :1].expand(1, -1, side, side)
@@ -259,7 +264,7 @@ def _count(recorder: ActivationRecorder, example: Tensor, request: Request) -> i
         said = str(error).strip().split("\n", 1)[0]
         raise ModelError(
             f"the model takes no pictures of {size} × {size} pixels "
-            f"({said}); leave size away from --maximise"
+            f"({said}); leave size out of --maximise"
         ) from error
 
 
@@ -273,7 +278,7 @@ def _numbers(
             )
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first > last:
-            raise LayerError(f"the channels {part!r} of {layer!r} end before they begin")
+            raise LayerError(f"the channels {part!r} of {layer!r} end before they start")
         recorder.check((last,), count)
         return range(first, last + 1)
     if layer != OUTPUT:

@@ -28,8 +28,8 @@ def from_factory(spec: str, weights: str) -> Source:
     if weights not in (DEFAULT, NONE):
         if isinstance(factory, nn.Module) or "weights" not in _parameters(factory):
             raise ModelError(
-                f"the factory {spec!r} takes no weights, so {weights!r} cannot be had from it; "
-                "leave --weights away or give --checkpoint FILE"
+                f"the factory {spec!r} takes no weights, so it cannot give {weights!r}; "
+                "leave out --weights or give --checkpoint FILE"
             )
         options["weights"] = weights
 

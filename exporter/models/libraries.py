@@ -159,7 +159,7 @@ def from_demo(weights: str) -> Source:
 
 def _not_had(model: str, weights: str, error: Exception) -> str:
     return (
-        f"the weights {weights} of {model} could not be had ({one_line(error)}); "
+        f"the weights {weights} of {model} could not be loaded ({one_line(error)}); "
         "use --weights none or --checkpoint FILE"
     )
 

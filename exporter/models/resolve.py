@@ -71,7 +71,7 @@ def resolve(
         classes: file of class names.
 
     Raises:
-        ModelError: if the model, its weights, its checkpoint or its class names cannot be had.
+        ModelError: if the model, its weights, its checkpoint or its class names cannot be loaded.
         ConfigError: if the overrides contradict one another.
     """
     source = find_source(spec, weights)

@@ -61,8 +61,8 @@ class Preprocessing:
             or ``none`` (the resized image is the view).
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
         antialias: whether downsampling is low-pass filtered, as PIL does.
-        mean: a value a channel, in [0, 1] units.
-        std: a value a channel, in [0, 1] units.
+        mean: one value per channel, in [0, 1] units.
+        std: one value per channel, in [0, 1] units.
         channels: 1 (grey), 3 (RGB), or another number for data sets that give tensors.
         source: where the values come from, in words, for the report.
     """

@@ -124,7 +124,7 @@ def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
         clauses = differences(begun, document)
         if clauses:
             raise RunError(
-                f"the run {str(run)!r} was begun with other settings: {'; '.join(clauses)}; "
+                f"the run {str(run)!r} was begun with different settings: {'; '.join(clauses)}; "
                 "give it the same settings, --overwrite, or another --out"
             )
         _clear(run)

@@ -13,7 +13,7 @@ _ATTRIBUTES = frozenset({"href", "src", "poster", "data"})
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.found: dict[str, None] = {}
+        self.links: dict[str, None] = {}
 
     def handle_starttag(
         self,
@@ -22,7 +22,7 @@ class _Links(HTMLParser):
     ) -> None:
         # ``data`` is <object>'s; everything else that pages keep in data-* has another name.
         links = [value for name, value in attrs if name in _ATTRIBUTES and value]
-        self.found.update(dict.fromkeys(links))
+        self.links.update(dict.fromkeys(links))
 
 
 def broken_links(folder: Path, root: Path) -> Iterator[str]:
@@ -41,7 +41,7 @@ def broken_links(folder: Path, root: Path) -> Iterator[str]:
         except (OSError, UnicodeDecodeError) as error:
             yield f"{name} cannot be read: {error}"
             continue
-        for link in parser.found:
+        for link in parser.links:
             problem = _problem(link, page, real)
             if problem:
                 yield f"{name} links to {link!r}, {problem}"

@@ -58,7 +58,7 @@ def _distinct(images: Sequence[ImageEntry]) -> list[str]:
 
 
 def plan_bytes(document: Document) -> bytes:
-    """Return the text of ``plan.json``: a setting a line, the images compact."""
+    """Return the text of ``plan.json``: one setting per line, the images compact."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}"
         for name, value in document.items()

@@ -50,12 +50,12 @@ def differences(old: Document, new: Document) -> list[str]:
     clauses += _changed(_model(old), _model(new), "model's ")
     for name in ("layers", "methods"):
         if old[name] != new[name]:
-            clauses.append(f"the table of {name} is another")
+            clauses.append(f"the table of {name} has changed")
     rest = old.keys() - {*_COMPARED_APART, *_TOLD}
     clauses += _changed({n: old[n] for n in rest}, {n: new.get(n) for n in rest})
     clauses += _images(old, new)
     if old["shards"] != new["shards"] and len(old["images"]["key"]) == len(new["images"]["key"]):
-        clauses.append("the images are cut into other shards")
+        clauses.append("the images are cut into different shards")
     return list(dict.fromkeys(clauses))
 
 
@@ -98,4 +98,4 @@ def _images(old: Document, new: Document) -> list[str]:
         return [", ".join(told)]
     if image_ids(old) != image_ids(new):
         return ["the images are in another order"]
-    return ["labels, masks or boxes of the images are others"]
+    return ["labels, masks or boxes of the images have changed"]

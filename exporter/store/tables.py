@@ -195,6 +195,6 @@ def read_records(file: Path, record: type[Record], **where: Any) -> Iterator[Rec
 
 
 def damaged(file: Path, error: object) -> RunError:
-    """Return the error that says that a file is damaged, and what mends it."""
+    """Return the error that says that a file is damaged, and what repairs it."""
     reason = str(error).split("\n", 1)[0]
     return RunError(f"{str(file)!r} is damaged ({reason}); remove it and go on with --resume")

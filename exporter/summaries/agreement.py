@@ -24,9 +24,9 @@ def agreement(grid: Grid) -> NDArray[np.float64]:
         value.
     """
     count = len(grid.methods)
-    found = np.full((len(grid.rows), count * (count - 1) // 2), np.nan)
+    correlations = np.full((len(grid.rows), count * (count - 1) // 2), np.nan)
     if count < 2 or grid.cells < 2:
-        return found
+        return correlations
     first, second = np.array(pairs(count)).T
     step = -(-max(grid.height, grid.width) // SIDE)
     for block in grid.blocks():
@@ -43,8 +43,8 @@ def agreement(grid: Grid) -> NDArray[np.float64]:
         # The root of the product, not the product of roots: 1 is then 1.
         size = np.sqrt(own[:, first] * own[:, second])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found[block] = np.where(size > 0, products[:, first, second] / size, np.nan)
-    return found
+            correlations[block] = np.where(size > 0, products[:, first, second] / size, np.nan)
+    return correlations
 
 
 def pairs(methods: int) -> list[tuple[int, int]]:

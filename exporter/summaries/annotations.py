@@ -16,7 +16,7 @@ from exporter.summaries.grids import Grid
 THRESHOLD: Final = 0.5
 """Share of a map's largest value from which on a cell belongs to the map's region."""
 
-_POINTS = 112  # a view is looked at in about so many points a side
+_POINTS = 112  # a view is looked at in about this many points per side
 
 Mask = NDArray[np.bool_]
 """bool (height, width) of the original photograph: where the object is."""
@@ -79,10 +79,10 @@ def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.
         i = np.floor(y * (height / (row.height or height))).astype(np.intp)
         j = np.floor(x * (width / (row.width or width))).astype(np.intp)
         known = ((i >= 0) & (i < height))[:, None] & ((j >= 0) & (j < width))
-        found: NDArray[np.bool_] = (
+        covered: NDArray[np.bool_] = (
             mask[np.clip(i, 0, height - 1)[:, None], np.clip(j, 0, width - 1)] & known
         )
-        return found
+        return covered
     inside = np.zeros((rows, columns), dtype=np.bool_)
     for box in row.boxes or ():
         inside |= ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))

@@ -74,21 +74,21 @@ def grids(rows: Sequence[Row], scope: Scope) -> list[Grid]:
         scope: the run's methods and layers.
 
     Returns:
-        A grid a layer and size, in the order of the layers; none for layers without maps.
+        A grid per layer and size, in the order of the layers; none for layers without maps.
     """
     slots = {
         (method, layer): place
         for layer in scope.layers
         for place, method in enumerate(scope.methods_at(layer))
     }
-    found: dict[tuple[str, int, int], dict[int, list[StoredMap | None]]] = {}
+    sizes: dict[tuple[str, int, int], dict[int, list[StoredMap | None]]] = {}
     for number, row in enumerate(rows):
         for stored in row.maps:
             layer = stored.layer
             place = slots.get((stored.method, layer))
             if place is None:
                 continue
-            images = found.setdefault((layer, stored.height, stored.width), {})
+            images = sizes.setdefault((layer, stored.height, stored.width), {})
             maps = images.get(number)
             if maps is None:
                 maps = images[number] = [None] * len(scope.methods_at(layer))
@@ -96,8 +96,8 @@ def grids(rows: Sequence[Row], scope: Scope) -> list[Grid]:
                 maps[place] = stored
     order = {layer: place for place, layer in enumerate(scope.layers)}
     return [
-        _grid(*key, found[key], scope)
-        for key in sorted(found, key=lambda key: (order[key[0]], key[1:]))
+        _grid(*key, sizes[key], scope)
+        for key in sorted(sizes, key=lambda key: (order[key[0]], key[1:]))
     ]
 
 
@@ -105,17 +105,19 @@ def _grid(
     layer: str, height: int, width: int, images: dict[int, list[StoredMap | None]], scope: Scope
 ) -> Grid:
     methods = scope.methods_at(layer)
-    maps = [one for part in images.values() for one in part]
+    maps = [stored for part in images.values() for stored in part]
     shape = (len(images), len(methods))
     nothing = bytes(2 * height * width)
     levels = np.frombuffer(
-        b"".join([nothing if one is None else one.values for one in maps]), dtype="<u2"
+        b"".join([nothing if stored is None else stored.values for stored in maps]), dtype="<u2"
     ).reshape(*shape, height * width)
     lo, hi = (
-        np.array([np.nan if one is None else getattr(one, end) for one in maps]).reshape(shape)
+        np.array([np.nan if stored is None else getattr(stored, end) for stored in maps]).reshape(
+            shape
+        )
         for end in ("lo", "hi")
     )
-    numbers = np.array([one is not None and "nan" not in one.flags for one in maps])
+    numbers = np.array([stored is not None and "nan" not in stored.flags for stored in maps])
     there = np.isfinite(lo) & np.isfinite(hi) & numbers.reshape(shape)
     lo, hi = np.where(there, lo, 0), np.where(there, hi, 0)
     rectified = np.array([name in scope.rectified for name in methods])

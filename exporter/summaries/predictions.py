@@ -36,7 +36,7 @@ class Outcomes:
     label: NDArray[np.int64]
     right: NDArray[np.bool_]
     ranked: NDArray[np.bool_]
-    found: NDArray[np.bool_]
+    in_first: NDArray[np.bool_]
     confidence: NDArray[np.float64]
     loss: NDArray[np.float32]
     read: NDArray[np.bool_]
@@ -60,7 +60,7 @@ def outcomes(rows: Sequence[Row], scope: Scope) -> Outcomes:
         label=label,
         right=(label >= 0) & (label == predicted),
         ranked=np.array([r is not None and len(r.predictions) >= enough for r in told], np.bool_),
-        found=np.array(
+        in_first=np.array(
             [
                 r is not None and r.label_index in [p.index for p in r.predictions[:TOP]]
                 for r in told
@@ -84,7 +84,7 @@ def number_sums(seen: Outcomes) -> NumberSums:
         labelled=int(seen.labelled.sum()),
         correct=int(seen.right.sum()),
         top5_images=int(ranked.sum()),
-        top5_correct=int((ranked & seen.found).sum()),
+        top5_correct=int((ranked & seen.in_first).sum()),
         losses=len(losses),
         confident=len(confidence),
         confidence=float(confidence.sum()),

@@ -60,7 +60,7 @@ RULES: Final = {
     "top_share": "share of the map's energy in the largest 20 % of its cells, from 0.2 to 1",
     "agreement": (
         "Spearman's rank correlation of two methods' raw maps, -1 to 1; of maps with more than "
-        f"{SIDE} cells a side every second, third … cell is taken"
+        f"{SIDE} cells per side every second, third … cell is taken"
     ),
     "pointing": (
         "whether the centre of a map's largest cell is inside the boxes or the mask (Zhang et al. "

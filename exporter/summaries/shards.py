@@ -127,10 +127,10 @@ _Covered = dict[tuple[int, int, int], tuple[NDArray[np.float32], NDArray[np.bool
 """What ``coverage`` gave, by the image's place, the map's height and its width."""
 
 
-def _cover(found: Sequence[Grid], rows: Sequence[Row], masks: Masks | None) -> _Covered:
+def _cover(laid_out: Sequence[Grid], rows: Sequence[Row], masks: Masks | None) -> _Covered:
     """Lay the annotations on every grid; a mask is read once and not kept."""
     sizes: dict[int, set[tuple[int, int]]] = {}
-    for grid in found:
+    for grid in laid_out:
         for number in grid.rows.tolist():
             if rows[number].boxes or (masks is not None and rows[number].mask is not None):
                 sizes.setdefault(number, set()).add((grid.height, grid.width))
@@ -146,31 +146,31 @@ def _cover(found: Sequence[Grid], rows: Sequence[Row], masks: Masks | None) -> _
 
 
 def _inside(grid: Grid, covered: _Covered) -> Hits:
-    found = Hits(*(np.full(grid.there.shape, np.nan) for _ in Hits._fields))
+    every = Hits(*(np.full(grid.there.shape, np.nan) for _ in Hits._fields))
     for place, number in enumerate(grid.rows.tolist() if covered else ()):
         laid = covered.get((number, grid.height, grid.width))
         if laid is not None:
-            for all_images, one in zip(found, hits(grid, place, *laid), strict=True):
-                all_images[place] = one
-    return found
+            for all_images, hit in zip(every, hits(grid, place, *laid), strict=True):
+                all_images[place] = hit
+    return every
 
 
-def _note(measures: Measures, grid: Grid, scope: Scope, found: _Measured) -> None:
+def _note(measures: Measures, grid: Grid, scope: Scope, measured: _Measured) -> None:
     """Keep what stands for an image of what was measured of a grid."""
     if grid.layer == scope.deepest:
-        known = ~np.isnan(found.correlations)
+        known = ~np.isnan(measured.correlations)
         count = known.sum(axis=1)
-        total = np.where(known, found.correlations, 0).sum(axis=1)
+        total = np.where(known, measured.correlations, 0).sum(axis=1)
         mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         measures.agreement[grid.rows] = mean
     method, layer = scope.first
     if grid.layer == layer and method in grid.methods:
         place = grid.methods.index(method)
-        measures.entropy[grid.rows] = found.entropy[:, place]
-        measures.top_share[grid.rows] = found.top_share[:, place]
-        measures.pointing[grid.rows] = found.inside.pointing[:, place]
-        measures.box_energy[grid.rows] = found.inside.energy[:, place]
-        measures.box_overlap[grid.rows] = found.inside.overlap[:, place]
+        measures.entropy[grid.rows] = measured.entropy[:, place]
+        measures.top_share[grid.rows] = measured.top_share[:, place]
+        measures.pointing[grid.rows] = measured.inside.pointing[:, place]
+        measures.box_energy[grid.rows] = measured.inside.energy[:, place]
+        measures.box_overlap[grid.rows] = measured.inside.overlap[:, place]
 
 
 def _image_measures(rows: Sequence[Row], seen: Outcomes, measures: Measures) -> list[ImageMeasures]:

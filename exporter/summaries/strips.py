@@ -115,6 +115,6 @@ class Strips:
         return sorted(classes, key=lambda index: (-self._classes[index].predicted, index))
 
 
-def _least(best: dict[int, Ranked], index: int, one: Ranked) -> None:
-    if index not in best or one < best[index]:
-        best[index] = one
+def _least(best: dict[int, Ranked], index: int, ranked: Ranked) -> None:
+    if index not in best or ranked < best[index]:
+        best[index] = ranked

@@ -1,7 +1,7 @@
 """What a shard adds to the set: sums in float64, in plan order.
 
 A sum depends on the cut into shards only in its last bits; means are equal to 1e-12 for any cut
-(docs/decisions/010-sums.md).
+(docs/decisions/012-sums.md).
 """
 
 from __future__ import annotations
@@ -178,8 +178,12 @@ def add_up(totals: dict[Any, Sums], parts: Iterable[Sums]) -> dict[Any, Sums]:
         if total is part:
             continue
         for name in (column.name for column in fields(part) if column.name not in part.KEY):
-            one, other = getattr(total, name), getattr(part, name)
-            both = tuple(map(int.__add__, one, other)) if isinstance(one, tuple) else one + other
+            before, after = getattr(total, name), getattr(part, name)
+            both = (
+                tuple(map(int.__add__, before, after))
+                if isinstance(before, tuple)
+                else before + after
+            )
             setattr(total, name, both)
     return totals
 

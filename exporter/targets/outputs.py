@@ -50,7 +50,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
             )
         if tensors.keys() == {""}:
             raise TargetError(
-                f"the model's output is one tensor and has no part {path!r}; leave --output away"
+                f"the model's output is one tensor and has no part {path!r}; leave out --output"
             )
         raise TargetError(f"the model's output has no tensor at {path!r}; {choices(path, tensors)}")
     floating = [where for where, tensor in tensors.items() if tensor.is_floating_point()]

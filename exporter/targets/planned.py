@@ -133,7 +133,9 @@ def _function(spec: str) -> Callable[[Any], Any]:
     try:
         named = load_reference(spec, "function", ModelError)
     except ModelError as error:
-        raise TargetError(f"the target {spec!r} is no class and no function: {error}") from None
+        raise TargetError(
+            f"the target {spec!r} is neither a class nor a function: {error}"
+        ) from None
     if not callable(named):
         raise TargetError(
             f"the target {spec!r} is a {type(named).__name__}; name a function of the output"

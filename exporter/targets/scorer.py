@@ -21,7 +21,7 @@ class Scored(NamedTuple):
     """What is explained of one batch.
 
     Attributes:
-        targets: int64 (N, T), the class or number of each; -1 where an image has none such.
+        targets: int64 (N, T), the class or number of each; -1 where an image has none.
         against: int64 (N, T), of a contrast the class it is against; -1 for other targets.
         scores: (N, T), the scalars, with their graph.
         reading: the output, for predictions.

@@ -22,7 +22,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     share of the plane.
 
     Raises:
-        TargetError: if the output is no plane of scores.
+        TargetError: if the output is not a plane of scores.
     """
     if values.ndim != 4:
         raise TargetError(

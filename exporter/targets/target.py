@@ -152,8 +152,8 @@ def _joined(wanted: str, classes: Sequence[str]) -> Target | None:
                 return Target("several", k=first.k + second.k, parts=parts)
             if first == second or max(first.k, second.k) > 1 or first.against or second.against:
                 raise TargetError(
-                    f"the target {wanted!r} is no contrast; write two different classes, such as "
-                    "predicted-label, predicted-second or 281-285"
+                    f"the target {wanted!r} is not a contrast; write two different classes, such "
+                    "as predicted-label, predicted-second or 281-285"
                 )
             return replace(first, against=second)
     return None

@@ -74,7 +74,7 @@ class HtmlSettings(BaseModel):
             return value
         parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G)?B?", value.strip())
         if parts is None:
-            raise ValueError(f"{value!r} is no size; write it like 500kB, 20MB or 1.5GB")
+            raise ValueError(f"{value!r} is not a size; write it like 500kB, 20MB or 1.5GB")
         return round(float(parts[1]) * _UNITS[parts[2]])
 
 

@@ -223,7 +223,7 @@ def test_of_a_container_the_elements_that_matter_are_explained(images: Tensor) -
             LayerError,
             "'idle' cannot be explained: its module is never",
         ),
-        ({"layers": ["stage1", "head"]}, LayerError, "'head' gives .* no plane"),
+        ({"layers": ["stage1", "head"]}, LayerError, "'head' gives .* not a plane"),
         ({"maps": ["gradcat"]}, MapError, "gradcat"),
         ({"output": "logits"}, TargetError, "logits"),
     ],

@@ -139,7 +139,7 @@ def test_a_plug_in_that_cannot_be_loaded_hinders_only_who_names_it(
 ) -> None:
     install("import no_such_thing", "plugged_broken", broken="Source")
     assert open_images(photos).kind == "folder"
-    with pytest.raises(ImageSetError, match=r"did you mean 'photos'.*'broken' could not say"):
+    with pytest.raises(ImageSetError, match=r"did you mean 'photos'.*'broken' failed"):
         open_images(photos.parent / "photo")
     with pytest.raises(ConfigError, match="uninstall plugged_broken"):
         open_images("broken:x")
@@ -275,10 +275,10 @@ def test_a_data_set_that_gives_other_pixels_each_time_is_an_error() -> None:
 def test_a_factory_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "my pictures.py").write_text(
         "import numpy as np\n"
-        "import neighbour\n"
-        "def factory(): return [np.full((8, 8, 3), neighbour.level, np.uint8)]\n"
+        "import beside_images\n"
+        "def factory(): return [np.full((8, 8, 3), beside_images.level, np.uint8)]\n"
     )
-    (tmp_path / "neighbour.py").write_text("level = 7\n")
+    (tmp_path / "beside_images.py").write_text("level = 7\n")
     images = open_images(f"{tmp_path}/my pictures.py:factory")
     assert (images.load(images.entries[0], SMALL).view == 7).all()
     with pytest.raises(ImageSetError, match="did you mean 'factory'"):

@@ -118,7 +118,7 @@ def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
         ("laxer?", r"no layer 'laxer\?'"),
         ("@Conv3d", r"no layer of type 'Conv3d'; did you mean '@Conv2d'"),
         ("@Linear", r"none of the 1 layers that '@Linear' means"),
-        ("fc", r"'fc' gives shape \(1, 1000\), which is no plane"),
+        ("fc", r"'fc' gives shape \(1, 1000\), which is not a plane"),
         ("relu#2", r"'relu' is called once per forward pass"),
         ("layer4[0]", r"'layer4' is one tensor and has no part '\[0\]'"),
         ("layer4]", r"is not a layer's name"),

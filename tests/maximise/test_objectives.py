@@ -122,7 +122,7 @@ def test_a_request_is_settled(
     [
         ("conf:1", "no layer 'conf'; did you mean 'conv'"),
         ("conv:12", "'conv' has no channel 12; it has 12, 0 to 11"),
-        ("conv:5-3", "'5-3' of 'conv' end before they begin"),
+        ("conv:5-3", "'5-3' of 'conv' end before they start"),
         ("conv:0-999999999", "'conv' has no channel 999999999; it has 12, 0 to 11"),
         ("conv:" + "1" * 5000, "'conv' has 12 channels, 0 to 11; '1111"),
         ("conv:0-" + "1" * 5000, "'conv' has 12 channels, 0 to 11; '0-1111"),
@@ -133,7 +133,7 @@ def test_a_request_is_settled(
         ("output:tench", "the name of 2 classes; give the index: 0, 4"),
         ("output:tiger", "no target or class 'tiger'"),
         ("output:predicted", "'predicted' is no class"),
-        ("conv:1:size=32", "takes no pictures of 32 × 32 pixels .*leave size away"),
+        ("conv:1:size=32", "takes no pictures of 32 × 32 pixels .*leave size out"),
     ],
 )
 def test_what_the_model_has_not_is_said(text: str, says: str) -> None:
@@ -180,7 +180,7 @@ def test_whatever_a_model_says_to_another_size_is_one_sentence() -> None:
 
 
 def test_auto_means_something_only_where_a_layer_is_explained() -> None:
-    with pytest.raises(LayerError, match="means the explained layers, and none is"):
+    with pytest.raises(LayerError, match="means the explained layers, and there are none"):
         settle(parse_request("auto:1", 0), Fixed(), torch.rand(1, 3, 16, 16))
 
 

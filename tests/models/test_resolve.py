@@ -90,7 +90,7 @@ def test_segmentation_without_weights_needs_no_network(no_network: None) -> None
 
 @pytest.mark.parametrize("spec", ["resnet18", "timm:resnet18"])
 def test_weights_that_cannot_be_had_say_what_to_do(spec: str, no_network: None) -> None:
-    with pytest.raises(ModelError, match=r"could not be had") as caught:
+    with pytest.raises(ModelError, match=r"could not be loaded") as caught:
         resolve(spec)
     assert "use --weights none or --checkpoint FILE" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -157,7 +157,7 @@ def test_factories_come_from_modules_also_of_the_working_folder(
         ("torchvision.models:resnet51", {}, "has no factory 'resnet51'; did you mean"),
         ("FILE:broken", {}, "failed: RuntimeError: no such file:$"),
         ("FILE:not_a_model", {}, "gave a int, not a torch.nn.Module"),
-        ("FILE:build", {"weights": "V1"}, "takes no weights, so 'V1' cannot be had"),
+        ("FILE:build", {"weights": "V1"}, "takes no weights, so it cannot give 'V1'"),
     ],
 )
 def test_what_cannot_be_resolved_is_one_sentence(

@@ -54,7 +54,7 @@ def other_runs(
 ) -> dict[str, Path]:
     """Runs that have what the sample lacks, with their reports.
 
-    ``wide`` explains two classes an image and has a layer of more channels than a page shows;
+    ``wide`` explains two classes per image and has a layer of more channels than a page shows;
     ``partial`` was interrupted, so that what only the whole set shows is not there yet.
     """
     place = tmp_path_factory.mktemp("others") / PLACE

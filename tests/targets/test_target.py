@@ -48,8 +48,8 @@ def test_targets_are_read_as_they_are_written(text: str, target: Target) -> None
     ("text", "classes", "message"),
     [
         ("6", CLASSES, "no class 6; it has those from 0 to 5"),
-        ("3-3", CLASSES, "is no contrast"),
-        ("top-2-3", CLASSES, "is no contrast"),
+        ("3-3", CLASSES, "is not a contrast"),
+        ("top-2-3", CLASSES, "is not a contrast"),
         ("box:last", CLASSES, "needs a number"),
         ("prob:value:1", CLASSES, "does not fit together"),
         ("mask:binary:1", CLASSES, "does not fit together"),

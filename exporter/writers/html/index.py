@@ -37,7 +37,7 @@ class SetIndex:
         correct: whether it was right, or None where that is not known.
         flags: bits: those of the maps (`flag_bits`), 16 not read, 32 kept.
         names: class name by index, of every class that is predicted or explained.
-        ends: lo, hi, lo, hi … of every map by (method, layer, height, width); 16 bytes a map.
+        ends: lo, hi, lo, hi … of every map by (method, layer, height, width); 16 bytes per map.
         flagged: maps by (method, layer, flag).
         skipped: (path, reason).
         maps: how many maps there are.
