@@ -93,9 +93,6 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
 def flagged_lines(flagged: Mapping[str, int]) -> list[str]:
     """Say how many maps show nothing and why, one line per reason.
 
-    Args:
-        flagged: number of maps by ``method layer flag``.
-
     Examples:
         >>> flagged_lines({"gradcam layer4 zero": 2, "layercam layer4 zero": 1})
         ['gradcam layer4: 2, layercam layer4: 1 (every value is zero: no activation there, or no \
@@ -105,7 +102,7 @@ gradient)']
     for name, count in flagged.items():
         where, _, flag = name.rpartition(" ")
         by_flag.setdefault(flag, []).append(f"{where}: {count}")
-    return [f"{', '.join(places)} ({FLAG_REASONS[flag]})" for flag, places in by_flag.items()]
+    return [f"{', '.join(maps)} ({FLAG_REASONS[flag]})" for flag, maps in by_flag.items()]
 
 
 def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:

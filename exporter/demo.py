@@ -25,11 +25,7 @@ def photographs() -> Path:
 
 
 def demo_config(out: Path) -> RunConfig:
-    """Return the demo's settings.
-
-    Args:
-        out: the run folder.
-    """
+    """Return the demo's settings."""
     return build_config(
         model=_SPEC,
         images=str(photographs() / "*.jpg"),

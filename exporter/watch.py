@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """A listener; every method may be called from any thread."""
+    """What is told how the work goes on; every method may be called from any thread."""
 
     def begin(self, stage: str, total: int | None = None) -> None:
         """Say that a stage of ``total`` steps begins (None: nobody knows how many)."""

@@ -30,9 +30,6 @@ class AttentionRunner:
     def __call__(self, context: PassContext) -> tuple[dict[str, tuple[Tensor, ...]], str]:
         """Run every method on one batch.
 
-        Args:
-            context: the batch, with no layer.
-
         Returns:
             By method a map (N, H, W) per target; or nothing, and why there is none.
         """

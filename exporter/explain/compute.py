@@ -67,7 +67,7 @@ def compute_maps(
 
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
-        LayerError: if a layer is unknown, never runs, or has no gradient or no grid of places.
+        LayerError: if a layer is unknown, never runs, or has no gradient or no spatial positions.
         MapError: if a method is unknown, or fits none of the layers, or the model is quantised
             and no method of activations is asked for (others are left out).
         ModelError: if the model cannot carry gradients.

@@ -169,11 +169,6 @@ class Explainer:
     def explain(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> BatchMaps:
         """Compute one batch's raw maps: one forward, one backward per target, and its own passes.
 
-        Args:
-            inputs: as for a call.
-            labels: as for a call.
-            masks: as for a call.
-
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
         """

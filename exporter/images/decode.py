@@ -36,16 +36,13 @@ _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PNG_SPECIAL = (b"tRNS", b"acTL", b"eXIf", b"tiff:Orientation")
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode(content: bytes) -> NDArray[np.uint8]:
     """Decode an image file.
 
     EXIF rotation is applied; transparent pixels are laid on white; 16-bit channels keep their high
     byte (``>> 8``); of an animation or a file of several pages the first picture is taken; grey,
     palette, one-bit and CMYK pictures become RGB; colour profiles are not applied, as in
     torchvision's loaders.
-
-    Args:
-        data: the file's bytes.
 
     Returns:
         uint8 (H, W, 3) RGB.
@@ -54,18 +51,18 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         ImageError: if the bytes are not an image, are truncated or damaged, or hold more than
             ``MAX_PIXELS`` pixels.
     """
-    if not data:
+    if not content:
         raise ImageError("the file is empty (0 bytes)")
-    header = read_header(data)
+    header = read_header(content)
     if header is not None:
         _refuse_bomb(*header[:2])
-        pixels = _decode_ordinary(data, *header)
+        pixels = _decode_ordinary(content, *header)
         if pixels is not None:
             return pixels
-    return _decode_any(data)
+    return _decode_any(content)
 
 
-def read_header(data: bytes) -> tuple[int, int, int] | None:
+def read_header(content: bytes) -> tuple[int, int, int] | None:
     """Read the header of an ordinary JPEG, PNG or WebP file: whole, 8 bits, opaque, unanimated.
 
     Returns:
@@ -74,19 +71,21 @@ def read_header(data: bytes) -> tuple[int, int, int] | None:
     """
     try:
         # Only a file that ends in the end-of-image marker is surely whole.
-        if data.startswith(_JPEG) and data.endswith(_JPEG_END):
-            with JpegImageFile(BytesIO(data)) as image:
+        if content.startswith(_JPEG) and content.endswith(_JPEG_END):
+            with JpegImageFile(BytesIO(content)) as image:
                 ordinary = image.mode in ("L", "RGB")
                 return (*image.size, _orientation(image)) if ordinary else None
-        if data.startswith(_PNG) and data.endswith(_PNG_END):
-            width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+        if content.startswith(_PNG) and content.endswith(_PNG_END):
+            width, height, bits, colour, _, _, interlaced = struct.unpack_from(
+                ">IIBBBBB", content, 16
+            )
             ordinary = bits == 8 and colour in (0, 2) and not interlaced
-            ordinary = ordinary and not any(chunk in data for chunk in _PNG_SPECIAL)
+            ordinary = ordinary and not any(chunk in content for chunk in _PNG_SPECIAL)
             return (width, height, 1) if ordinary else None
-        if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8 ":
-            (size,) = struct.unpack_from("<I", data, 4)
-            width, height = struct.unpack_from("<HH", data, 26)
-            ordinary = len(data) >= size + 8 and data[23:26] == b"\x9d\x01\x2a"
+        if content.startswith(b"RIFF") and content[8:16] == b"WEBPVP8 ":
+            (size,) = struct.unpack_from("<I", content, 4)
+            width, height = struct.unpack_from("<HH", content, 26)
+            ordinary = len(content) >= size + 8 and content[23:26] == b"\x9d\x01\x2a"
             return (width & 0x3FFF, height & 0x3FFF, 1) if ordinary else None
     except Exception:  # Pillow's plugins raise anything on damaged bytes
         pass
@@ -122,10 +121,10 @@ def flatten(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _decode_ordinary(
-    data: bytes, width: int, height: int, orientation: int
+    content: bytes, width: int, height: int, orientation: int
 ) -> NDArray[np.uint8] | None:
     try:
-        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), _READ)
+        pixels: Any = cv2.imdecode(np.frombuffer(content, np.uint8), _READ)
     except cv2.error:
         return None
     if pixels is None or pixels.shape != (height, width, 3):
@@ -135,14 +134,16 @@ def _decode_ordinary(
     return _upright(pixels, orientation)
 
 
-def _decode_any(data: bytes) -> NDArray[np.uint8]:
+def _decode_any(content: bytes) -> NDArray[np.uint8]:
     # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
-    jpeg = data.startswith(_JPEG)
+    jpeg = content.startswith(_JPEG)
     try:
-        with Image.open(BytesIO(data.rstrip(b"\0") if jpeg else data)) as image:
+        with Image.open(BytesIO(content.rstrip(b"\0") if jpeg else content)) as image:
             _refuse_bomb(*image.size)
             # The one format that Pillow reads as black where the tile's pixels are missing.
-            if image.format == "JPEG2000" and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x93"):
+            if image.format == "JPEG2000" and content.rfind(b"\xff\xd9") <= content.rfind(
+                b"\xff\x93"
+            ):
                 raise OSError("the JPEG 2000 code stream has no end")
             image.load()
             return _upright(flatten(image), _orientation(image))
@@ -150,14 +151,14 @@ def _decode_any(data: bytes) -> NDArray[np.uint8]:
         raise
     except UnidentifiedImageError:
         raise ImageError(
-            f"the file is not an image that can be read; it begins with {data[:16]!r}"
+            f"the file is not an image that can be read; it begins with {content[:16]!r}"
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
     except Exception as error:  # Pillow's plugins raise anything on damaged bytes
         said = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            f"the image of {len(data):,} bytes is damaged or truncated: "
+            f"the image of {len(content):,} bytes is damaged or truncated: "
             f"{said[:1].lower()}{said[1:].rstrip('.')}"
         ) from None
 

@@ -43,9 +43,6 @@ def hash_contents(contents: Any) -> str:
 def hash_path(path: str) -> str:
     """Return the key of an image that cannot be read: a hash of its path.
 
-    Args:
-        path: the path as the run shows it.
-
     Returns:
         32 hexadecimal digits.
     """
@@ -54,9 +51,6 @@ def hash_path(path: str) -> str:
 
 def unique_ids(keys: Iterable[str]) -> list[str]:
     """Number repeated keys in order.
-
-    Args:
-        keys: the images' keys, in plan order.
 
     Returns:
         The key itself the first time, then ``key-2``, ``key-3`` …

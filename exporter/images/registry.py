@@ -32,9 +32,6 @@ def open_source(where: Any) -> tuple[str, str, Source]:
     A plug-in that is named before a colon comes first, then the package's own sources, then the
     plug-ins that say that the location is theirs.
 
-    Args:
-        where: as for ``open_images``.
-
     Returns:
         Which source it is, the location as text, and the source.
 

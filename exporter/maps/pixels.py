@@ -41,9 +41,6 @@ def saliency(context: PassContext) -> Tensor:
     M = ∂S/∂I, signed, one value per channel; no epsilon. `captum.attr.Saliency(abs=False)` is the
     same. Source: Simonyan et al. 2014, section 3.
 
-    Args:
-        context: the batch.
-
     Returns:
         (N, T, C, H, W).
     """
@@ -71,9 +68,6 @@ def inputxgradient(context: PassContext) -> Tensor:
     """Return the input times the gradient of each target with respect to it.
 
     M = I ⊙ ∂S/∂I; no epsilon. Source: Shrikumar et al. 2016.
-
-    Args:
-        context: the batch.
 
     Returns:
         (N, T, C, H, W).
@@ -103,9 +97,6 @@ def guidedbackprop(context: PassContext) -> Tensor:
 
     A ReLU's backward is g · (x > 0) · (g > 0), for modules, functions, in-place and reused ReLUs
     alike; a ReLU6 passes where 0 < x < 6. No epsilon. Source: Springenberg et al. 2015, 3.4.
-
-    Args:
-        context: the batch.
 
     Returns:
         (N, T, C, H, W).

@@ -254,9 +254,9 @@ def _resampling(side: int, zoom: float, shift: int) -> Tensor:
     at = (torch.arange(side, dtype=torch.float64) - middle) * zoom + middle + shift
     low = at.floor()
     share = at - low
-    places = low.long()
+    cells = low.long()
     matrix = torch.zeros(side, side, dtype=torch.float64)
     own = torch.arange(side)
-    matrix[own, places % side] += 1 - share
-    matrix[own, (places + 1) % side] += share
+    matrix[own, cells % side] += 1 - share
+    matrix[own, (cells + 1) % side] += share
     return matrix

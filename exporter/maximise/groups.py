@@ -32,15 +32,7 @@ def maximise_groups(
     write: Callable[[int, list[MaximisedPicture]], None],
     watch: Watch,
 ) -> None:
-    """Make the pictures of the groups that are missing and hand each group, whole, to ``write``.
-
-    Args:
-        make: makes the pictures of one group.
-        groups: channels whose pictures are stored together.
-        missing: numbers of the groups to make.
-        write: stores one group.
-        watch: told of every picture made.
-    """
+    """Make the pictures of the groups that are missing and hand each group, whole, to ``write``."""
     watch.begin("maximising channels", sum(len(groups[index].channels) for index in missing))
     for index in missing:
         write(index, make(groups[index]))

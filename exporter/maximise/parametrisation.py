@@ -116,7 +116,7 @@ def _one_over_frequency(size: Size) -> Tensor:
 
 
 def _colours() -> Tensor:
-    """Return what turns places along the axes into red, green and blue, float64 (3, 3)."""
+    """Return what turns positions along the axes into red, green and blue, float64 (3, 3)."""
     axes = torch.tensor(_AXES, dtype=torch.float64)
     axes = axes / axes.norm(dim=1, keepdim=True)
     scaled: Tensor = axes.T * torch.tensor(_SPREADS, dtype=torch.float64)

@@ -47,10 +47,10 @@ def imagenet_classes() -> tuple[str, ...]:
 def imagenet_synsets() -> tuple[str, ...]:
     """Return the WordNet ids of ImageNet's 1000 classes by index, or () where timm is not there."""
     try:
-        data: Any = importlib.import_module("timm.data")
+        timm_data: Any = importlib.import_module("timm.data")
     except ImportError:
         return ()
-    return tuple(data.ImageNetInfo("imagenet-1k").label_names())
+    return tuple(timm_data.ImageNetInfo("imagenet-1k").label_names())
 
 
 def is_imagenet(classes: Sequence[str]) -> bool:

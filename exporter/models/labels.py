@@ -38,10 +38,6 @@ def match_labels(labels: Iterable[str], classes: Sequence[str]) -> LabelMatch:
     id (``n02123045``) matches where the classes are ImageNet's 1000, which needs timm. A number is
     a name like any other: it matches only a class that is called so.
 
-    Args:
-        labels: labels as given; repeats are fine.
-        classes: class names by index, or empty.
-
     Returns:
         The indices that are known, and the reason.
 

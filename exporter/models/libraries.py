@@ -123,13 +123,13 @@ def from_timm_name(name: str, weights: str) -> Source:
         return module
 
     def classes(module: nn.Module) -> tuple[str, ...]:
-        data: Any = importlib.import_module("timm.data")
-        subset = data.infer_imagenet_subset(module)
+        timm_data: Any = importlib.import_module("timm.data")
+        subset = timm_data.infer_imagenet_subset(module)
         if subset is None:
             return ()
         if subset == "imagenet-1k":
             return imagenet_classes()
-        info = data.ImageNetInfo(subset)
+        info = timm_data.ImageNetInfo(subset)
         return tuple(
             info.index_to_description(i, detailed=False) for i in range(info.num_classes())
         )

@@ -73,8 +73,8 @@ def from_timm(module: nn.Module) -> Preprocessing:
     timm scales by ``crop_pct`` and cuts the middle out. Its mode ``border`` (longer side fits, the
     rest padded) is not offered here: the centre is cut instead, and ``source`` says so.
     """
-    data: Any = importlib.import_module("timm.data")
-    config: Mapping[str, Any] = data.resolve_data_config({}, model=module)
+    timm_data: Any = importlib.import_module("timm.data")
+    config: Mapping[str, Any] = timm_data.resolve_data_config({}, model=module)
     channels, height, width = config["input_size"]
     mode = config.get("crop_mode") or "center"
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))

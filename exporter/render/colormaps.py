@@ -56,9 +56,6 @@ COLORMAPS: Mapping[str, NDArray[np.uint8]] = MappingProxyType(
 def get_colormap(name: str) -> NDArray[np.uint8]:
     """Return the (256, 3) uint8 RGB table of a colour map.
 
-    Args:
-        name: one of `COLORMAPS`.
-
     Raises:
         ConfigError: if there is no such colour map.
     """

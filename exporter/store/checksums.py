@@ -21,10 +21,6 @@ _LINE = re.compile(r"([0-9a-f]{64})  ((?:shards|summaries|maximised)/[0-9a-z-]+\
 def commit(run: Path, files: Mapping[Path, memoryview]) -> dict[str, str]:
     """Write files and their checksums; the last file commits the others.
 
-    Args:
-        run: the run folder.
-        files: contents by path, under the run.
-
     Returns:
         SHA-256 by path relative to the run.
 

@@ -21,10 +21,6 @@ from exporter.store.layout import temporary
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file under a temporary name, wait for the disk, and rename it into place.
 
-    Args:
-        path: the final name; its folder must exist.
-        content: all of it.
-
     Raises:
         RunError: if the disk is full, or the place cannot be written.
     """
@@ -73,9 +69,9 @@ def sync_folder(folder: Path) -> None:
 
 def parquet_bytes(table: pa.Table, **options: Any) -> memoryview:
     """Return the table as the bytes of a Parquet file: the same for the same table."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **options)
-    return memoryview(sink.getvalue())
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, **options)
+    return memoryview(buffer.getvalue())
 
 
 def make_folder(folder: Path) -> None:

@@ -41,10 +41,6 @@ class KernelSheet:
 def write_kernels(run: Path, sheets: Sequence[KernelSheet]) -> tuple[KernelRecord, ...]:
     """Write ``kernels/`` anew, swapped in as a whole.
 
-    Args:
-        run: the run folder.
-        sheets: in the order they will be listed.
-
     Raises:
         RunError: if the folder cannot be written.
     """

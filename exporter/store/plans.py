@@ -98,10 +98,6 @@ def image_ids(document: Document) -> list[str]:
 def read_plan(document: Document, path: Path) -> Plan:
     """Build the plan from JSON values.
 
-    Args:
-        document: what ``read_document`` gave.
-        path: where it was read, for the error.
-
     Raises:
         RunError: if something is missing or malformed.
     """

@@ -345,7 +345,7 @@ class Run:
     # ------------------------------------------------------------ files
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _positions(self) -> dict[str, int]:
         ids = image_ids(self._document)
         return dict(zip(ids, range(len(ids)), strict=True))
 
@@ -358,7 +358,7 @@ class Run:
 
     def _row(self, id: str, columns: Sequence[str]) -> Row:
         """Read columns of one image, with its row group alone."""
-        place = self._places.get(id)
+        place = self._positions.get(id)
         if place is None:
             raise RunError(f"the run {str(self.path)!r} has no image {id!r}")
         cuts: list[list[int]] = self._document["shards"]

@@ -26,12 +26,7 @@ _LISTS = ("predictions", "maps", "activations")
 
 
 def records_table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    """Return records as a table, in their order.
-
-    Args:
-        records: dataclasses with the schema's columns for fields.
-        schema: what ``schema_of`` gives for them.
-    """
+    """Return records as a table, in their order."""
     columns = [
         _array([getattr(record, field.name) for record in records], field.type) for field in schema
     ]

@@ -65,7 +65,7 @@ def _ranks(levels: NDArray[np.uint16]) -> NDArray[np.float64]:
     lengths = np.diff(starts, append=keys.size)
     doubled = np.repeat(2.0 * (starts % cells) + lengths - cells, lengths)
     ranks = np.empty(keys.shape)
-    places = (keys & 0xFFFF).astype(np.intp)
-    places += np.arange(len(keys))[:, None] * cells
-    ranks.reshape(-1)[places.reshape(-1)] = doubled
+    positions = (keys & 0xFFFF).astype(np.intp)
+    positions += np.arange(len(keys))[:, None] * cells
+    ranks.reshape(-1)[positions.reshape(-1)] = doubled
     return ranks

@@ -62,9 +62,6 @@ def channel_table(batches: Sequence[ChannelBatch]) -> pa.Table:
 def merge_channels(tables: Iterable[pa.Table]) -> pa.Table:
     """Merge the tables of all shards, in shard order, one in memory at a time.
 
-    Args:
-        tables: what ``channel_table`` gave for each shard.
-
     Returns:
         A table of ``CHANNEL_SCHEMA``: the same to 1e-12 for every cut of the images into shards.
 

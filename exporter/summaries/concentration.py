@@ -54,8 +54,8 @@ def concentration(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 def histogram(entropy: NDArray[np.float64]) -> NDArray[np.int64]:
     """Count entropies (n,) in ``BINS`` equal bins of [0, 1], the last one closed; (BINS,)."""
     known = entropy[~np.isnan(entropy)]
-    places = np.minimum((known * BINS).astype(np.intp), BINS - 1)
-    return np.bincount(places, minlength=BINS).astype(np.int64)
+    bins = np.minimum((known * BINS).astype(np.intp), BINS - 1)
+    return np.bincount(bins, minlength=BINS).astype(np.int64)
 
 
 def normalised(grid: Grid, block: slice) -> NDArray[np.uint32]:

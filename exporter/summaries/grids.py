@@ -25,7 +25,7 @@ class Grid:
         height: rows of a map.
         width: columns of a map.
         methods: names of the M methods.
-        rows: places of the n images in the shard.
+        rows: positions of the n images in the shard.
         levels: uint16 (n, M, cells), the stored levels.
         there: bool (n, M), whether the image has this map and it holds numbers.
         zero: float32 (n, M), the level at which the shown map is 0, which may lie below level 0.
@@ -68,10 +68,6 @@ def grids(rows: Sequence[Row], scope: Scope) -> list[Grid]:
     """Lay out the maps of a shard.
 
     Of a (method, layer) with several targets, the first counts.
-
-    Args:
-        rows: the shard's images.
-        scope: the run's methods and layers.
 
     Returns:
         A grid per layer and size, in the order of the layers; none for layers without maps.

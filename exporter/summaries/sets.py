@@ -108,10 +108,6 @@ _RANKED: Final = ("id", "predicted", "confidence", "correct", "entropy", "agreem
 def merge_set(parts: Parts, scope: Scope) -> SetTables:
     """Merge the parts of all shards, in shard order, one in memory at a time.
 
-    Args:
-        parts: reads what ``shard_parts`` gave for each shard.
-        scope: of the run's plan.
-
     Returns:
         The same to 1e-12 for every cut of the same images into shards.
     """

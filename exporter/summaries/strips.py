@@ -74,9 +74,9 @@ class Strips:
     def _rank(
         self, rule: str, ids: list[str], by: NDArray[np.float64], chosen: NDArray[np.bool_]
     ) -> None:
-        places = np.flatnonzero(chosen).tolist()
-        self._counts[rule] += len(places)
-        ranked = [(float(by[place]), ids[place]) for place in places]
+        positions = np.flatnonzero(chosen).tolist()
+        self._counts[rule] += len(positions)
+        ranked = [(float(by[position]), ids[position]) for position in positions]
         self._best[rule] = heapq.nsmallest(LENGTH, self._best[rule] + ranked)
 
     def _distance(

@@ -65,12 +65,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
 
 
 def say_guess(output: Any, path: str) -> str:
-    """Say which part of an output was taken, where there was a choice; else return ``""``.
-
-    Args:
-        output: what the model returned.
-        path: what ``locate_output`` found without being told.
-    """
+    """Say which part of an output was taken, where there was a choice; else return ``""``."""
     paths = [where for where, tensor in _tensors(output, "") if tensor.is_floating_point()]
     if len(paths) < 2:
         return ""

@@ -30,7 +30,7 @@ class _Kept:
     """Encoded montages of one run: where each lies in the file."""
 
     file: IO[bytes] = field(default_factory=_unnamed_file)
-    places: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    positions: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     end: int = 0
 
 
@@ -103,9 +103,9 @@ def _key(run: Run) -> tuple[str, str]:
 def _recall(key: tuple[str, str], place: tuple[str, str]) -> bytes | None:
     with _lock:
         kept = _kept.get(key)
-        if kept is None or place not in kept.places:
+        if kept is None or place not in kept.positions:
             return None
-        start, length = kept.places[place]
+        start, length = kept.positions[place]
         kept.file.seek(start)
         return kept.file.read(length)
 
@@ -118,9 +118,9 @@ def _keep(key: tuple[str, str], place: tuple[str, str], encoded: bytes) -> None:
                 _kept.pop(next(iter(_kept))).file.close()
             _kept[key] = _Kept()
         kept = _kept[key]
-        if place in kept.places:
+        if place in kept.positions:
             return
         kept.file.seek(kept.end)
         kept.file.write(encoded)
-        kept.places[place] = (kept.end, len(encoded))
+        kept.positions[place] = (kept.end, len(encoded))
         kept.end += len(encoded)

@@ -26,11 +26,6 @@ def write_all(
 ) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
     """Run the writers a configuration asks for, the report last so that it can link to the others.
 
-    Args:
-        run: the run, complete or not.
-        config: the settings.
-        watch: told how the work goes on.
-
     Returns:
         What was written, and (writer, reason) of each that failed.
 

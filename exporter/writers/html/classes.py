@@ -110,12 +110,7 @@ def _best(index: SetIndex, plan: Plan, positions: Sequence[int]) -> dict[str, An
 
 
 def confused_pairs(report: Report, most: int) -> dict[str, Any] | None:
-    """Return the most frequent confused pairs, each with the state that shows its images.
-
-    Args:
-        report: the run.
-        most: pairs at most.
-    """
+    """Return the most frequent confused pairs, each with the state that shows its images."""
     pairs, plan = report.run.confusion(), report.plan
     if not pairs:
         return None

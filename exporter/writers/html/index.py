@@ -137,8 +137,8 @@ def index_script(
         channel_pages: page number and channels of each layer whose channels have pages.
         class_pages: classes that have a page.
     """
-    label_places = _places(index.labels)
-    class_places = _places(index.predicted)
+    label_positions = _positions(index.labels)
+    class_positions = _positions(index.predicted)
     contents: dict[str, Any] = {
         "perShard": IMAGES_PER_SHARD,
         "view": list(plan.model.preprocessing.size),
@@ -150,12 +150,12 @@ def index_script(
         ],
         "layers": explained_layers(plan),
         "names": index.names,
-        "classes": list(class_places),
-        "labels": list(label_places),
+        "classes": list(class_positions),
+        "labels": list(label_positions),
         "ids": " ".join(index.ids),
         "paths": index.paths,
-        "label": [label_places.get(label, -1) for label in index.labels],
-        "predicted": [class_places.get(number, -1) for number in index.predicted],
+        "label": [label_positions.get(label, -1) for label in index.labels],
+        "predicted": [class_positions.get(number, -1) for number in index.predicted],
         "score": index.scores,
         "loss": index.losses if any(loss is not None for loss in index.losses) else None,
         "correct": "".join("-" if right is None else str(int(right)) for right in index.correct),
@@ -172,7 +172,7 @@ def index_script(
     return f"exporterIndex({json.dumps(text)});\n".replace("<", "\\u003c")
 
 
-def _places(values: Sequence[Any]) -> dict[Any, int]:
+def _positions(values: Sequence[Any]) -> dict[Any, int]:
     """Return the distinct values, None left out, each with its place in the order met."""
     distinct = dict.fromkeys(value for value in values if value is not None)
     return {value: place for place, value in enumerate(distinct)}

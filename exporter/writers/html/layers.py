@@ -161,10 +161,6 @@ def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
 def tops_script(channels: Sequence[ChannelRow], tops: Sequence[Sequence[Top]]) -> str:
     """Return the script of a page's strongest images: a call of ``exporterTops``.
 
-    Args:
-        channels: the page's channels, in order.
-        tops: the images of each.
-
     Returns:
         For each channel: image, activation, and its place in percent of the model's view, in turn.
     """

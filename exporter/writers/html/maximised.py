@@ -45,10 +45,6 @@ class Picture:
 def write_pictures(run: Run, folder: Path) -> dict[str, list[Picture]]:
     """Write every picture into the report, ``maximised/00/0.jpg``, one in memory at a time.
 
-    Args:
-        run: the run.
-        folder: of the report.
-
     Returns:
         By layer, `OF_CLASSES` for classes, its pictures in the order asked for.
     """

@@ -99,8 +99,8 @@ def neighbours(pages: Sequence[tuple[str, str]], at: int) -> list[tuple[str, str
     >>> neighbours([("a.html", "a"), ("b.html", "b")], 0)
     [('next', 'b.html', 'b')]
     """
-    places = (("prev", at - 1), ("next", at + 1))
-    return [(rel, *pages[place]) for rel, place in places if 0 <= place < len(pages)]
+    neighbouring = (("prev", at - 1), ("next", at + 1))
+    return [(rel, *pages[place]) for rel, place in neighbouring if 0 <= place < len(pages)]
 
 
 def layer_file(number: int, part: int = 0) -> str:

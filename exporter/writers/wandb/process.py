@@ -43,10 +43,6 @@ def environment(folder: Path, *, online: bool) -> dict[str, str]:
     The caller's own W&B settings (a run's id, a sweep, a service) are left out, so that they are
     not taken for this run's. Online, who and where the user is stays: key, server, and the settings
     of ``wandb login``.
-
-    Args:
-        folder: ``RUN/wandb``.
-        online: whether a server is spoken to.
     """
     work = (folder / WORK).resolve()
     kept = {f"WANDB_{name}" for name in _IDENTITY} if online else set()

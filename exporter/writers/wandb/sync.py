@@ -37,10 +37,6 @@ class Synced:
 def sync(folder: Path, place: Path) -> Synced:
     """Send an offline run.
 
-    Args:
-        folder: ``RUN/wandb``.
-        place: the offline run's folder in it.
-
     Raises:
         WriterError: if there is no key.
     """
