@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,13 +17,7 @@ from exporter.config import RunConfig
 from exporter.doors import load_function
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import (
-    ImageError,
-    ImageSetError,
-    LayerError,
-    RunError,
-    TargetError,
-)
+from exporter.errors import ImageError, LayerError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
@@ -32,7 +27,7 @@ from exporter.explain import (
     fitting_methods,
     inputs,
 )
-from exporter.faithfulness import load_metrics
+from exporter.faithfulness import Metric, load_metrics
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
@@ -49,7 +44,7 @@ from exporter.models import (
 from exporter.plans import make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import plan_differences
-from exporter.targets import plan_target
+from exporter.targets import Scorer, plan_target
 from exporter.watch import Silence, Watch
 
 
@@ -131,17 +126,12 @@ def _settle(
     def lay(prepared: Prepared) -> torch.Tensor:
         return inputs([prepared], preprocessing, device, channels_last, dtype)
 
-    example = lay(_first_readable(image_set, preprocessing))
+    example = lay(image_set.load_first(preprocessing))
     reshape = load_function(config.reshape) if config.reshape else None
     requests = [parse_request(text, config.seed) for text in config.maximise]
     metrics = load_metrics() if config.faithfulness else ()
-    trial = run_trial(
-        model,
-        example,
-        output=config.output,
-        reshape=reshape,
-        backward="auto" in (*config.layers, *config.activations),
-    )
+    auto = "auto" in (*config.layers, *config.activations)
+    trial = run_trial(model, example, output=config.output, reshape=reshape, backward=auto)
     layers = choose_or_offer(trial, config.layers, methods)
     recorded = _recorded(trial, config.activations, layers.names, requests)
     target = plan_target(
@@ -154,38 +144,18 @@ def _settle(
         load=lambda path: _reference(path, preprocessing, lay),
         masks=any(entry.mask for entry in image_set.entries),
     )
-    maximised = tuple(
-        wanted
-        for request in requests
-        for wanted in settle(
-            request,
-            model,
-            example,
-            explained=layers.names,
-            recorded=recorded,
-            classes=target.record.classes,
-            output=config.output,
-            reshape=reshape,
-        )
+    hold = partial(
+        settle,
+        explained=layers.names,
+        recorded=recorded,
+        classes=target.record.classes,
+        output=config.output,
+        reshape=reshape,
     )
-    classifiers = classifiers_at(methods, layers.names, target.scorer, lambda: trial)
-
-    def explainer(replica: nn.Module) -> Explainer:
-        return Explainer(
-            replica,
-            methods,
-            layers.names,
-            recorded=recorded,
-            channels=config.activation_channels,
-            target=target.scorer,
-            top_k=config.top_k,
-            layouts={name: plane.layout for name, plane in trial.planes.items()},
-            reshape=reshape,
-            seed=config.seed,
-            fuse=config.fuse,
-            classifiers=classifiers,
-        )
-
+    maximised = tuple(channels for asked in requests for channels in hold(asked, model, example))
+    explainer = _explainers(
+        config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
+    )
     first = _explain_first(explainer(model), example, masks=target.scorer.takes_masks)
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return Job(
@@ -199,13 +169,7 @@ def _settle(
             layer_reason=layers.reason,
             recorded=recorded,
             methods=tuple(method.record for method in methods),
-            execution={
-                "device": device.type,
-                "dtype": str(example.dtype).removeprefix("torch."),
-                "memory format": "channels last" if channels_last else "contiguous",
-                **target.execution,
-                **({"metrics": ", ".join(m.name for m in metrics)} if metrics else {}),
-            },
+            execution=_execution(example, channels_last, metrics) | target.execution,
             before=resolved.notes,
             after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
         ),
@@ -242,24 +206,55 @@ def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
     )
 
 
+def _execution(
+    example: torch.Tensor, channels_last: bool, metrics: Sequence[Metric]
+) -> dict[str, str]:
+    execution = {
+        "device": example.device.type,
+        "dtype": str(example.dtype).removeprefix("torch."),
+        "memory format": "channels last" if channels_last else "contiguous",
+    }
+    return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})
+
+
+def _explainers(
+    config: RunConfig,
+    methods: Sequence[Method],
+    trial: Trial,
+    *,
+    layers: tuple[str, ...],
+    recorded: tuple[str, ...],
+    scorer: Scorer,
+) -> Callable[[nn.Module], Explainer]:
+    """Return what builds an explainer around the model or a replica of it, once for each."""
+    classifiers = classifiers_at(methods, layers, scorer, lambda: trial)
+    layouts = {name: plane.layout for name, plane in trial.planes.items()}
+
+    @cache
+    def explainer(replica: nn.Module) -> Explainer:
+        return Explainer(
+            replica,
+            methods,
+            layers,
+            recorded=recorded,
+            channels=config.activation_channels,
+            target=scorer,
+            top_k=config.top_k,
+            layouts=layouts,
+            reshape=trial.reshape,
+            seed=config.seed,
+            fuse=config.fuse,
+            classifiers=classifiers,
+        )
+
+    return explainer
+
+
 def _explain_first(explainer: Explainer, example: torch.Tensor, *, masks: bool) -> HostBatch:
     """Explain one image as a batch will be, its label and its mask not known."""
     unknown = torch.full((1,), -1, device=example.device)
     given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
     return explainer(example, unknown, given).to_host()
-
-
-def _first_readable(image_set: ImageSet, preprocessing: Preprocessing) -> Prepared:
-    first = ""
-    for entry in image_set.entries:
-        try:
-            return image_set.load(entry, preprocessing)
-        except ImageError as error:
-            first = first or f"{entry.path!r}: {error}"
-    raise ImageSetError(
-        f"none of the {len(image_set.entries)} images of {image_set.where!r} can be read; "
-        f"the first is {first}"
-    )
 
 
 def _reference(

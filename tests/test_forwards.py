@@ -34,7 +34,6 @@ def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
         preprocessing={"size": 32},
     )
     before = images[: images.index(4)]
-    # The trial that planning reads; the first image explained, to see what is missing. Then, for
-    # replicas of the model, whether a forward changes what they would share.
+    # The trial that planning reads; the first image explained, to see what is missing.
     assert 1 <= len(before) <= 4
     assert set(before) == {1}

@@ -191,8 +191,8 @@ def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
         f"model    {marked(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
     )
     OUT.print(f"layers   {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})")
-    for index, step in enumerate(passes, 1):
-        OUT.print(f"pass {index}   {marked(step.sentence)}")
+    for index, sentence in enumerate(passes, 1):
+        OUT.print(f"pass {index}   {marked(sentence)}")
     for wanted in job.maximised:
         OUT.print(f"maximise {marked(describe_wanted(wanted))}")
     OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")

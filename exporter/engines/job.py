@@ -23,7 +23,7 @@ class Job(BatchWork):
     Attributes:
         recipe: how the model and the images were built.
         module: the model, on ``device``, in eval, its parameters frozen for the whole run.
-        explainer: builds an explainer around the model or around a replica of it.
+        explainer: gives the explainer of the model or of a replica of it, the same each time.
         kernels: the kernels to draw.
         workers: decoding threads; 0 decodes where the model runs.
         maximised: channels that pictures are made for, after the pass.

@@ -7,7 +7,7 @@ from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
-from exporter.explain.planner import Pass, plan_passes
+from exporter.explain.planner import describe_passes
 from exporter.explain.rows import Computed, Pending, compute, launch, rows
 from exporter.explain.work import BatchWork, Loaded, inputs, load
 
@@ -22,16 +22,15 @@ __all__ = [
     "HostChannels",
     "HostMap",
     "Loaded",
-    "Pass",
     "Pending",
     "choose_or_offer",
     "classifiers_at",
     "compute",
     "compute_maps",
+    "describe_passes",
     "fitting_methods",
     "inputs",
     "launch",
     "load",
-    "plan_passes",
     "rows",
 ]

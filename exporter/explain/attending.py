@@ -31,17 +31,23 @@ class AttentionRunner:
         """Run every method on one batch.
 
         Returns:
-            By method a map (N, H, W) per target; or nothing, and why there is none.
+            By method a map (N, H, W) per target; or nothing, and why the model has none.
+
+        Raises:
+            LayerError: if this batch has none, where earlier ones had.
         """
         if not self._methods or self._why_not:
             return {}, self._why_not
-        try:
-            if self._attention is None:
-                self._attention = find_attention(self._module, context.inputs)
+        if self._attention is not None:
             return self._run(context, self._attention), ""
+        try:
+            attention = find_attention(self._module, context.inputs)
+            maps = self._run(context, attention)
         except LayerError as error:
             self._why_not = str(error)
             return {}, self._why_not
+        self._attention = attention
+        return maps, ""
 
     def _run(self, context: PassContext, attention: SelfAttention) -> dict[str, tuple[Tensor, ...]]:
         images = len(context.inputs)

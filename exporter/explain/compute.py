@@ -117,7 +117,7 @@ def compute_maps(
         )
         explained = explainer.explain(images, torch.full((len(images),), -1, device=images.device))
     at_layers = chosen.names if any(method.at_layers for method in methods) else ()
-    _refuse_missing(explained, at_layers)
+    _refuse_missing(explained, at_layers, methods)
     with torch.inference_mode(False), torch.no_grad():
         pixels = {name: whole.unbind(1) for name, whole in explained.pixels.items()}
         finished = {}
@@ -131,7 +131,7 @@ def compute_maps(
         return finished
 
 
-def _refuse_missing(explained: BatchMaps, layers: Sequence[str]) -> None:
+def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequence[Method]) -> None:
     """Raise where a layer or an attention method that was asked for has no map."""
     asked, missing = explained.captured.asked, explained.missing
     for layer in layers:
@@ -139,11 +139,11 @@ def _refuse_missing(explained: BatchMaps, layers: Sequence[str]) -> None:
         if any(layer in asked.get(n, ()) and n not in missing for n in explained.maps):
             continue
         for name, why in missing.items():
-            if name == layer or name.startswith(f"{layer}["):
+            if layer in (name, *asked.get(name, ())):
                 raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
-    for name, why in missing.items():
-        if name.endswith(f" at {ATTENTION}"):
-            raise LayerError(f"{name.split()[0]} cannot be computed: {why}")
+    for method in methods:
+        if (name := f"{method.name} at {ATTENTION}") in missing:
+            raise LayerError(f"{method.name} cannot be computed: {missing[name]}")
 
 
 def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:

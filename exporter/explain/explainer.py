@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from exporter.capture import Captured, capture, channel_statistics, guest, strongest_channels
 from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
-from exporter.explain.layers import classifiers_at, maps_at_layers
+from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner, stored_pixels
-from exporter.explain.planner import Pass, plan_passes
-from exporter.layers import Layout, Reshape, run_trial
+from exporter.explain.planner import describe_passes
+from exporter.layers import Layout, Reshape
 from exporter.layers.planes import Planes
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
@@ -46,7 +46,7 @@ class Explainer:
     (`exporter.capture.guest`), and that costs next to nothing per batch.
 
     Attributes:
-        passes: what a batch runs, for people.
+        passes: what a batch runs, a sentence per pass.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Explainer:
             reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
             seed: of methods that draw random numbers.
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
-            classifiers: by layer, what `prepare` of another explainer of the run found.
+            classifiers: by layer, the linear layer (K, C) behind it, for methods that need one.
         """
         self._module = module
         self._methods = tuple(methods)
@@ -94,34 +94,11 @@ class Explainer:
         self._channels = channels
         self._scorer = Scorer(target, output) if isinstance(target, Target) else target
         self._top_k = top_k
-        self._classifiers = classifiers
-        self.passes: tuple[Pass, ...] = plan_passes(
+        self._classifiers = dict(classifiers or {})
+        self._gradients = any(method.needs.gradients for method in methods)
+        self.passes: tuple[str, ...] = describe_passes(
             self._methods, self._layers, targets=self._scorer.target.k
         )
-
-    def prepare(self, inputs: Tensor) -> Mapping[str, Tensor]:
-        """Find the classifier that CAM reads, by trying the model on one image; done once.
-
-        The first call does it if nobody has.
-
-        Args:
-            inputs: (N, C, H, W), of which the first image is taken.
-
-        Returns:
-            By layer, the classifier's weights (K, C); empty where no method needs them.
-
-        Raises:
-            MapError: if a method needs a classifier and no layer has one behind it.
-        """
-        if self._classifiers is None:
-            path = self._scorer.output
-            self._classifiers = classifiers_at(
-                self._methods,
-                self._layers,
-                self._scorer,
-                lambda: run_trial(self._module, inputs[:1], output=path, backward=False),
-            )
-        return self._classifiers
 
     def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
         """Explain one batch, and quantise what is stored of it.
@@ -172,7 +149,6 @@ class Explainer:
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
         """
-        classifiers = self.prepare(inputs)
         inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
         scored: list[Scored] = []
 
@@ -187,7 +163,7 @@ class Explainer:
                     inputs,
                     tuple(dict.fromkeys((*self._layers, *self._recorded))),
                     score,
-                    gradients=self._layers if self.passes[0].backwards else False,
+                    gradients=self._layers if self._gradients else False,
                 )
             with torch.no_grad():
                 if not scored:  # without gradients, or with none that reaches a layer
@@ -210,7 +186,7 @@ class Explainer:
                     self._layers,
                     inputs=inputs,
                     planes=self._planes,
-                    classifiers=classifiers,
+                    classifiers=self._classifiers,
                     targets=first.targets,
                     passes=passes,
                     fusion=self._fuse,

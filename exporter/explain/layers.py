@@ -100,7 +100,7 @@ def maps_at_layers(
     missing = {
         name: why
         for name, why in captured.missing.items()
-        if name.split("[")[0] in asked or name in asked
+        if not asked.isdisjoint((name, *captured.asked.get(name, ())))
     }
     maps: dict[str, LayerMaps] = {}
     for name, output in captured.activations.items():

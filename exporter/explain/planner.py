@@ -1,50 +1,17 @@
-"""Group map methods into as few passes through the model as possible."""
+"""Say in words which passes through the model a batch takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from exporter.maps import Method
 from exporter.maps.needs import counted
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One trip through the model.
-
-    Attributes:
-        methods: the map methods that it serves; empty where only predictions and activations are
-            wanted.
-        layers: the layers that are captured for them.
-        forwards: forward passes.
-        backwards: backward passes over that forward's graph, one per target; 0 where no method
-            needs a gradient, and the forward then records no graph.
-        own: for methods that run the model themselves, what they run, in words; the counts are then
-            those of the shared pass that they begin with, none.
-    """
-
-    methods: tuple[str, ...]
-    layers: tuple[str, ...]
-    forwards: int = 1
-    backwards: int = 0
-    own: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """Say what the pass does, in words."""
-        if self.own:
-            return f"{self.own} for {', '.join(self.methods)}"
-        back = "no backward" if self.backwards == 0 else counted(self.backwards, "backward")
-        what = ", ".join(self.methods) or "predictions and activations"
-        where = f" at {', '.join(self.layers)}" if self.methods and self.layers else ""
-        return f"{counted(self.forwards, 'forward')} and {back} for {what}{where}"
-
-
-def plan_passes(
+def describe_passes(
     methods: Sequence[Method], layers: Sequence[str] = (), *, targets: int = 1
-) -> tuple[Pass, ...]:
-    """Plan the passes of one batch.
+) -> tuple[str, ...]:
+    """Say which passes a batch takes, in the order in which they are run.
 
     Every method that reads activations and gradients of the plain model shares one pass, at all
     layers: one forward, and one backward per target if any of them needs a gradient. There is this
@@ -56,29 +23,27 @@ def plan_passes(
         layers: in execution order.
         targets: targets explained per image.
 
-    Returns:
-        The passes, in the order in which they are run.
-
     Examples:
         >>> from exporter.maps import get_methods
-        >>> plan_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0].sentence
+        >>> describe_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0]
         'one forward and one backward for gradcam, layercam at layer3, layer4'
-        >>> plan_passes(get_methods(["eigencam"]), ["layer4"])[0].sentence
+        >>> describe_passes(get_methods(["eigencam"]), ["layer4"])[0]
         'one forward and no backward for eigencam at layer4'
     """
+    shared = ", ".join(method.name for method in methods if not method.needs.passes)
+    read = layers if any(method.reads_layers for method in methods) else ()
     gradients = any(method.needs.gradients for method in methods)
+    back = counted(targets, "backward") if gradients else "no backward"
+    where = f" at {', '.join(read)}" if shared and read else ""
     own: dict[object, list[Method]] = {}
     for method in methods:
         if method.needs.passes:
             alike = method.needs.passes if method.needs.passes.shared else method.name
             own.setdefault(alike, []).append(method)
-    shared = Pass(
-        methods=tuple(method.name for method in methods if not method.needs.passes),
-        layers=tuple(layers) if any(method.reads_layers for method in methods) else (),
-        backwards=targets if gradients else 0,
+    return (
+        f"one forward and {back} for {shared or 'predictions and activations'}{where}",
+        *(
+            f"{group[0].sentence(targets)} for {', '.join(method.name for method in group)}"
+            for group in own.values()
+        ),
     )
-    later = (
-        Pass(tuple(m.name for m in group), (), forwards=0, own=group[0].sentence(targets))
-        for group in own.values()
-    )
-    return (shared, *later)

@@ -91,6 +91,23 @@ class ImageSet:
             self._first[entry.id, preprocessing] = prepared
         return prepared
 
+    def load_first(self, preprocessing: Preprocessing) -> Prepared:
+        """Return the first image that can be read.
+
+        Raises:
+            ImageSetError: if none can.
+        """
+        first = ""
+        for entry in self.entries:
+            try:
+                return self.load(entry, preprocessing)
+            except ImageError as error:
+                first = first or f"{entry.path!r}: {error}"
+        raise ImageSetError(
+            f"none of the {len(self.entries)} images of {self.where!r} can be read; the first is "
+            f"{first}"
+        )
+
     def load_mask(
         self, entry: ImageEntry, preprocessing: Preprocessing
     ) -> NDArray[np.uint8] | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.parity.attention import MAPS, by_hand
 from exporter.errors import LayerError
-from exporter.explain import attending, compute_maps
+from exporter.explain import Explainer, attending, compute_maps
 
 DOUBLE = torch.float64
 NAMES = ["rollout", "legrad", "chefer"]
@@ -173,3 +173,17 @@ def test_windows_and_convolutions_have_no_attention_map() -> None:
     plain(torch.zeros(1, 3, 8, 8))
     with pytest.raises(LayerError, match="no self-attention"):
         compute_maps(plain, torch.randn(1, 3, 8, 8), maps=["rollout", "gradcam"], layers=["0"])
+
+
+def test_a_later_batch_without_attention_is_an_error_and_not_silence(pictures: Tensor) -> None:
+    from exporter.maps import get_methods
+    from exporter.targets import Target
+
+    net = ready(torchvision_vit).eval()
+    explainer = Explainer(net, get_methods(["rollout"]), [], target=Target("predicted"))
+    unknown = torch.full((2,), -1)
+    assert [block.layer for block in explainer(pictures, unknown).contents.blocks] == ["attention"]
+    for block in net.encoder.layers:
+        block.self_attention.forward = lambda query, *_, **__: (query, None)
+    with pytest.raises(LayerError, match="do not pass on one row of tokens"):
+        explainer(pictures, unknown)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from exporter.capture import capture, guest
 from exporter.errors import LayerError
-from exporter.explain import Explainer, HostBatch, compute_maps
+from exporter.explain import Explainer, HostBatch, classifiers_at, compute_maps
+from exporter.layers import run_trial
 from exporter.maps import get_methods
 from exporter.targets import Scorer, Target
 
@@ -27,6 +28,12 @@ def explain(
         "target": Target("predicted"),
         **options,
     }
+    asked["classifiers"] = classifiers_at(
+        asked["methods"],
+        asked["layers"],
+        Scorer(asked["target"]),
+        lambda: run_trial(model, images[:1], backward=False),
+    )
     known = torch.tensor([-1] * len(images) if labels is None else labels)
     return Explainer(model, **asked)(images, known).to_host()
 

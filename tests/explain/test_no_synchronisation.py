@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from exporter.errors import MapError
-from exporter.explain import Explainer, layers
+from exporter.explain import Explainer
 from exporter.maps import METHODS
 from exporter.targets import Target
 
@@ -67,16 +66,8 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_meta(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def on_meta(model: nn.Module) -> Iterator[Callable[..., Any]]:
     model = model.to("meta")
-    # Finding CAM's classifier compares numbers: it is done once a run, before any batch.
-
-    def find_classifier(_module: nn.Module, layer: str, *_: Any, **__: Any) -> Tensor:
-        if layer != "stage2":
-            raise MapError(f"cam does not fit {layer!r}")
-        return model.head.weight.detach()
-
-    monkeypatch.setattr(layers, "find_classifier", find_classifier)
     images = torch.empty(3, 3, 12, 16, device="meta")
     labels = torch.empty(3, dtype=torch.int64, device="meta")
 
@@ -87,9 +78,9 @@ def on_meta(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
             ["stem", "stage1", "stage2"],
             target=target,
             recorded=["relu", "stage2"],
+            classifiers={"stage2": model.head.weight.detach()},
             **options,
         )
-        explainer.prepare(images)
         with NoWaiting():
             return explainer(images, labels)
 

@@ -151,7 +151,7 @@ def test_a_layer_method_takes_its_place_among_the_others(model: nn.Module, image
         ["stage1", "stage2"],
         target=Target("top", k=2),
     )
-    assert [step.sentence for step in explainer.passes[1:]] == [
+    assert list(explainer.passes[1:]) == [
         "one forward and 2 backwards to the input for mine",
         "one forward and 2 backwards to the input for saliency",
     ]
