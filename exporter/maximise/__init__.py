@@ -9,7 +9,8 @@ from exporter.maximise.groups import (
     make_pictures,
     maximise_groups,
 )
-from exporter.maximise.objectives import Group, Request, Wanted, choose, parse_request, settle
+from exporter.maximise.objectives import Group, Wanted, choose, settle
+from exporter.maximise.requests import Request, parse_request
 
 __all__ = [
     "TOGETHER",

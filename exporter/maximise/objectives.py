@@ -1,65 +1,22 @@
-"""What is asked of activation maximisation: ``LAYER:CHANNELS[:SETTING=VALUE,…]``.
-
-The module is longer than 300 lines because every part of such a text can be wrong in its own way.
-"""
+"""Which channels pictures are made for: requests held against the model, and against the run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from math import isnan, nan
-from typing import Any
+from dataclasses import dataclass
+from math import isnan
 
 from torch import Tensor, nn
 
-from exporter.capture import guest
-from exporter.errors import (
-    ConfigError,
-    ExporterError,
-    LayerError,
-    ModelError,
-    TargetError,
-    choices,
-)
+from exporter.capture import first_names, guest
+from exporter.errors import ExporterError, LayerError, ModelError, TargetError
 from exporter.layers.layout import Reshape
 from exporter.maximise.ascent import TOGETHER, AscentSettings
-from exporter.maximise.parametrisation import PRIORS
 from exporter.maximise.recorder import ActivationRecorder
+from exporter.maximise.requests import DIGITS, Request
 from exporter.records import OUTPUT, own_name
 from exporter.targets import Target, parse_target
-
-STRONGEST = "strongest"
-USUAL_STRONGEST = 8
-_LEAST: Mapping[str, float] = {"steps": 1, "size": 8}
-_MOST: Mapping[str, float] = {
-    "steps": 1_000_000,
-    "size": 8192,
-    "jitter": 8192,
-    "zoom": 0.5,
-    "weight": 1_000_000,
-    "rate": 1_000,
-    "seed": 2**63 - 1,
-}
-_DIGITS = 9
-"""Most digits of a channel's number."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Channels of one layer that pictures are asked for.
-
-    Attributes:
-        layer: its name; ``auto`` for every explained layer, ``output`` for classes.
-        chosen: numbers, ranges and names, as they were written; empty for ``strongest``.
-        strongest: how many of the strongest; 0 where channels are named.
-        settings: how the pictures are made.
-    """
-
-    layer: str
-    chosen: tuple[str, ...]
-    strongest: int
-    settings: AscentSettings
 
 
 @dataclass(frozen=True)
@@ -92,81 +49,6 @@ class Group:
     layer: str
     channels: tuple[int, ...]
     settings: AscentSettings
-
-
-def parse_request(text: str, seed: int) -> Request:
-    """Read a request as the command line writes it.
-
-    Args:
-        text: such as ``layer4:0,3,10-14``, ``layer4:strongest=8:prior=none,steps=128`` or
-            ``output:281,tiger cat``.
-        seed: of the settings, where the request has none of its own.
-
-    Raises:
-        ConfigError: if it is not written like that, or a setting is unknown or wrong.
-
-    >>> parse_request("layer4:0,3,10-14", 0).chosen
-    ('0', '3', '10-14')
-    >>> parse_request("layer4:strongest", 0).strongest
-    8
-    """
-    layer, _, rest = text.partition(":")
-    written, _, text_of_settings = rest.partition(":")
-    chosen = tuple(part.strip() for part in written.split(","))
-    if not layer.strip() or not all(chosen):
-        raise ConfigError(
-            f"--maximise {text!r} names no layer or no channels; write LAYER:CHANNELS, such as "
-            "layer4:0,3,10-14, layer4:strongest=8 or output:281"
-        )
-    strongest = 0
-    if chosen[0].partition("=")[0].strip() == STRONGEST:
-        strongest = _strongest(text, chosen)
-        chosen = ()
-    return Request(layer.strip(), chosen, strongest, _settings(text, text_of_settings, seed))
-
-
-def _strongest(text: str, chosen: Sequence[str]) -> int:
-    _, sign, number = chosen[0].partition("=")
-    number = number.strip()
-    fits = number.isdecimal() and len(number) <= _DIGITS and int(number) > 0
-    if len(chosen) > 1 or (sign and not fits):
-        raise ConfigError(
-            f"--maximise {text!r} does not say how many of the strongest; write strongest, or "
-            "strongest=4, alone"
-        )
-    return int(number) if sign else USUAL_STRONGEST
-
-
-def _settings(text: str, settings: str, seed: int) -> AscentSettings:
-    known = [field.name for field in fields(AscentSettings)]
-    values: dict[str, Any] = {"seed": seed}
-    for part in settings.split(",") if settings else ():
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in known:
-            there = choices(name, known)
-            raise ConfigError(f"--maximise {text!r} has no setting {name!r}; {there}")
-        values[name] = _value(text, name, value)
-    return AscentSettings(**values)
-
-
-def _value(text: str, name: str, value: str) -> str | int | float:
-    if name == "prior":
-        if value in PRIORS:
-            return value
-        there = choices(value, PRIORS)
-        raise ConfigError(f"--maximise {text!r}: no prior is called {value!r}; {there}")
-    whole = name in ("steps", "size", "jitter", "seed")
-    least, most = _LEAST.get(name, 0), _MOST[name]
-    try:
-        number = int(value) if whole else float(value)
-    except ValueError:
-        number = nan
-    if not least <= number <= most:
-        kind = "whole number" if whole else "number"
-        raise ConfigError(
-            f"--maximise {text!r}: {name} is {value!r}; give a {kind} from {least:,} to {most:,}"
-        )
-    return number
 
 
 def settle(
@@ -246,10 +128,7 @@ def _first_name(module: nn.Module, layer: str) -> str:
     if layer in (OUTPUT, f"{OUTPUT}#1"):
         return layer
     plain = layer.removesuffix("#1")
-    every = dict(module.named_modules(remove_duplicate=False))
-    first = {id(child): name for name, child in module.named_modules()}
-    name = first.get(id(every.get(plain)), plain) if plain else plain
-    return _told_apart(name)
+    return _told_apart(first_names(module).get(plain, plain))
 
 
 def _count(recorder: ActivationRecorder, example: Tensor, request: Request) -> int:
@@ -272,7 +151,7 @@ def _numbers(
     part: str, layer: str, classes: Sequence[str], *, recorder: ActivationRecorder, count: int
 ) -> range | tuple[int, ...]:
     if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
-        if max(len(number) for number in numbers.groups("")) > _DIGITS:
+        if max(len(number) for number in numbers.groups("")) > DIGITS:
             raise LayerError(
                 f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
             )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from exporter.errors import ConfigError, ExporterError, LayerError
 from exporter.maximise.ascent import AscentSettings
-from exporter.maximise.objectives import Wanted, choose, parse_request, settle
+from exporter.maximise.objectives import Wanted, choose, settle
+from exporter.maximise.requests import parse_request
 
 CLASSES = ("tench", "tiger cat", "great grey owl", "half-track", "tench")
 
