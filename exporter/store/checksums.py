@@ -40,6 +40,23 @@ def commit(run: Path, files: Mapping[Path, memoryview]) -> dict[str, str]:
     return checksums
 
 
+def recorded(run: Path, last: Path) -> dict[str, str] | None:
+    """Return the checksums that were kept with the files that a file commits; None if unreadable.
+
+    Args:
+        run: the run folder.
+        last: the file that commits the others.
+    """
+    try:
+        lines = checksum_file(run, last).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    matches = [_LINE.fullmatch(line) for line in lines]
+    checksums = {match[2]: match[1] for match in matches if match}
+    whole = len(checksums) == len(lines) and last.relative_to(run).as_posix() in checksums
+    return checksums if whole else None
+
+
 def verify(run: Path, last: Path) -> dict[str, str] | None:
     """Hold what a file commits against the checksums that were kept with it.
 
@@ -50,13 +67,10 @@ def verify(run: Path, last: Path) -> dict[str, str] | None:
     Returns:
         SHA-256 by path relative to the run; None if a file or its checksum is missing or differs.
     """
+    checksums = recorded(run, last)
     try:
-        lines = checksum_file(run, last).read_text(encoding="utf-8").splitlines()
-        matches = [_LINE.fullmatch(line) for line in lines]
-        checksums = {match[2]: match[1] for match in matches if match}
-        whole = len(checksums) == len(lines) and last.relative_to(run).as_posix() in checksums
-        if whole and all(sha256(run / name) == known for name, known in checksums.items()):
+        if checksums and all(sha256(run / name) == known for name, known in checksums.items()):
             return checksums
-    except (OSError, ValueError):
+    except OSError:
         return None
     return None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from exporter.errors import RunError
 from exporter.records import KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
-from exporter.store.checksums import commit, verify
+from exporter.store.checksums import commit, recorded, verify
 from exporter.store.files import (
     make_folder,
     parquet_bytes,
@@ -64,6 +64,9 @@ class RunFolder:
             RunError: if a worker is still writing.
         """
         self._lock.claim()
+        # A worker may have written a shard of ours once more, and its bytes may differ.
+        ours = self._checksums.items()
+        self._checksums = {f: known for f, known in ours if recorded(self.path, f) == known}
 
     def close(self) -> None:
         """Unlock the folder; what is there stays and can be gone on with."""

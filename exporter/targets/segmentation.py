@@ -61,26 +61,14 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         total = (planes.gather(1, _at(indices, height, width)) * here).sum((2, 3))
         return total / here.sum((2, 3)).clamp(min=1)
 
-    def areas(inside: Tensor | None) -> Tensor:
-        """Return the share of the plane of each class, (N, K)."""
-        if winner is None:
-            held = (known > 0) if inside is None else (known > 0) & inside
-            return held.to(torch.float32).mean((2, 3))
-        counted = torch.ones_like(known[:, 0], dtype=torch.float32)
-        if inside is not None:
-            counted = counted * inside[:, 0]
-        counts = torch.zeros((images, classes), dtype=torch.float32, device=values.device)
-        counts = counts.scatter_add(1, winner.flatten(1), counted.flatten(1))
-        return counts / (height * width)
-
-    ranks = areas(None if given is None else given != 0)
+    ranks = _areas(known, winner, None if given is None else given != 0)
     if ask.background is not None and not alone and ask.background < classes:
         # Below any class that has a single pixel, above those that have none.
         weights = torch.arange(classes, device=values.device) == ask.background
         ranks = torch.where(weights, ranks * 1e-9, ranks)
 
     def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        return ranked(areas(None), k)
+        return ranked(_areas(known, winner, None), k)
 
     where = {
         "mask": "inside the given mask (where there is none, inside the predicted region)",
@@ -102,6 +90,25 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
             "predictions are shares of the area"
         ),
     )
+
+
+def _areas(values: Tensor, winner: Tensor | None, inside: Tensor | None) -> Tensor:
+    """Return the share of the plane, or of its inside, that each class has, (N, K).
+
+    Args:
+        values: (N, K, H, W).
+        winner: the class at each position, (N, H, W); None where a class is what is above 0.
+        inside: (N, 1, H, W), which positions count; None for all.
+    """
+    if winner is None:
+        held = (values > 0) if inside is None else (values > 0) & inside
+        return held.to(torch.float32).mean((2, 3))
+    counted = torch.ones_like(values[:, 0], dtype=torch.float32)
+    if inside is not None:
+        counted = counted * inside[:, 0]
+    counts = torch.zeros(values.shape[:2], dtype=torch.float32, device=values.device)
+    counts = counts.scatter_add(1, winner.flatten(1), counted.flatten(1))
+    return counts / winner[0].numel()
 
 
 def _at(indices: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 
 from exporter.errors import RunError
 from exporter.records import Plan
-from exporter.store import check, create_run, open_run
+from exporter.store import check, create_run, open_run, reopen_run
 from exporter.summaries import channel_table
 
 
@@ -311,3 +311,20 @@ def test_a_full_disk_is_one_sentence(
 def test_row_groups_are_small(sample_run: Path) -> None:
     metadata = pq.ParquetFile(sample_run / "shards" / "00000.parquet").metadata
     assert metadata.row_group(0).num_rows <= 8
+
+
+def test_a_shard_that_another_worker_wrote_again_keeps_that_workers_checksum(
+    sampling: ModuleType, tmp_path: Path
+) -> None:
+    plan, run = sampling.sample_plan(), tmp_path / "run"
+    with create_run(run, plan) as folder:
+        folder.write_kernels(sampling.sample_kernels())
+        folder.share()
+        sampling.write_shards(folder, sampling.SAMPLE_IMAGES, folder.missing())
+        with reopen_run(run, shared=True) as other:
+            rows = sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, 0)
+            rows = [replace(row, loss=0.25) for row in rows]
+            other.write_shard(0, rows, {"": next(other.summaries())})
+        folder.claim()
+        sampling.finish_run(folder, 1.5)
+    assert check(run) == ()
