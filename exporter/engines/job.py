@@ -11,7 +11,7 @@ from exporter.engines.recipe import Recipe
 from exporter.explain import BatchWork, Explainer
 from exporter.layers import Kernels, Reshape
 from exporter.maximise import Group, Wanted, make_pictures
-from exporter.records import MaximisedPicture
+from exporter.records import ImageEntry, MaximisedPicture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +58,18 @@ class Job(BatchWork):
             output=self.output,
             reshape=self.reshape,
         )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one shard that go through the model together.
+
+    Attributes:
+        shard: number of the shard.
+        last: whether the shard ends with this batch.
+        entries: the images.
+    """
+
+    shard: int
+    last: bool
+    entries: tuple[ImageEntry, ...]

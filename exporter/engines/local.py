@@ -8,41 +8,24 @@ no trace in the run.
 
 from __future__ import annotations
 
-import copy
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from exporter.capture import guest, hooked
-from exporter.engines.job import Job
-from exporter.errors import ExporterError
-from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load, rows
-from exporter.records import ImageEntry
+from exporter.engines.job import Batch, Job
+from exporter.engines.replicas import Replicas, copies_of, two_images
+from exporter.explain import Computed, Explainer, Loaded, compute, launch, load, rows
 from exporter.watch import Watch
 
 _TRIAL = 3
 """Batches each way of running is timed on, after one that warms up."""
 
-_PATIENCE = 10.0
-"""Seconds after which two replicas do not do the same."""
-
 _SMALL = 40_000_000
 """Parameters above which replicas are not tried: memory traffic would decide against them."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    shard: int
-    last: bool
-    entries: tuple[ImageEntry, ...]
 
 
 def run(
@@ -81,11 +64,11 @@ def compute_shard(job: Job, shard: int) -> list[Computed]:
     return [compute(job, explainer, load(job, batch.entries)) for batch in _cut(job, shard)]
 
 
-def _cut(job: Job, shard: int) -> Iterator[_Batch]:
+def _cut(job: Job, shard: int) -> Iterator[Batch]:
     start, stop = job.plan.shards[shard]
     for first in range(start, stop, job.batch_size):
         end = min(first + job.batch_size, stop)
-        yield _Batch(shard, end == stop, job.plan.images[first:end])
+        yield Batch(shard, end == stop, job.plan.images[first:end])
 
 
 class _Storing:
@@ -109,7 +92,7 @@ class _Storing:
             for future in self._pending:
                 future.result()
 
-    def take(self, batch: _Batch, computed: Computed) -> None:
+    def take(self, batch: Batch, computed: Computed) -> None:
         """Take the next batch, in order; a shard whose last batch this is gets stored."""
         self._parts.append(computed)
         self._watch.advance(len(batch.entries))
@@ -130,7 +113,7 @@ class _Storing:
             raise
 
 
-def _on_cpu(job: Job, batches: Sequence[_Batch], storing: _Storing) -> None:
+def _on_cpu(job: Job, batches: Sequence[Batch], storing: _Storing) -> None:
     """Run on the CPU, first both ways, then the faster one."""
     threads = torch.get_num_threads()
     whole = job.explainer(job.module)
@@ -140,20 +123,20 @@ def _on_cpu(job: Job, batches: Sequence[_Batch], storing: _Storing) -> None:
         _in_turn(job, batches, storing, whole)
         return
     _in_turn(job, batches[:1], storing, whole)
-    examples = _examples(job, batches)
-    copies = _copies(job.module, threads) if len(examples) == 2 else []
+    examples = two_images(job, batches)
+    copies = copies_of(job.module, threads) if len(examples) == 2 else []
     stop = 1
     if copies:
-        with _Replicas(job, copies) as replicas:
+        with Replicas(job, copies) as replicas:
             if replicas.agree(whole, examples):
                 in_turn = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole))
                 # The first round of a replica warms it up (thread pools, primitive caches).
-                replicas.run(batches[trial : trial + threads], storing)
+                replicas.run(batches[trial : trial + threads], storing.take)
                 start = trial + threads
                 stop = start + _TRIAL * threads
-                several = _timed(lambda: replicas.run(batches[start:stop], storing))
+                several = _timed(lambda: replicas.run(batches[start:stop], storing.take))
                 if several / threads < in_turn:
-                    replicas.run(batches[stop:], storing)
+                    replicas.run(batches[stop:], storing.take)
                     return
     _in_turn(job, batches[stop:], storing, whole)
 
@@ -164,20 +147,20 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _in_turn(job: Job, batches: Sequence[_Batch], storing: _Storing, explainer: Explainer) -> None:
+def _in_turn(job: Job, batches: Sequence[Batch], storing: _Storing, explainer: Explainer) -> None:
     """Run batches one after the other, the next ones being decoded meanwhile."""
     for batch, loaded in _loaded(job, batches):
         storing.take(batch, compute(job, explainer, loaded))
 
 
 def _overlapped(
-    job: Job, batches: Sequence[_Batch], storing: _Storing, explainer: Explainer
+    job: Job, batches: Sequence[Batch], storing: _Storing, explainer: Explainer
 ) -> None:
     """Launch a batch while a thread makes the rows of the one before: the device stays busy."""
     if job.metrics:  # they run the model themselves
         _in_turn(job, batches, storing, explainer)
         return
-    ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
+    ahead: deque[tuple[Batch, Future[Computed]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
         try:
             for batch, loaded in _loaded(job, batches):
@@ -191,14 +174,14 @@ def _overlapped(
                 storing.take(first, future.result())
 
 
-def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loaded]]:
+def _loaded(job: Job, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Loaded]]:
     """Yield batches with their images; with workers, at most four batches ahead of the model."""
     if job.workers == 0:
         for batch in batches:
             yield batch, load(job, batch.entries)
         return
     with ThreadPoolExecutor(job.workers, thread_name_prefix="decode") as pool:
-        ahead: deque[tuple[_Batch, Future[Loaded]]] = deque()
+        ahead: deque[tuple[Batch, Future[Loaded]]] = deque()
         rest = iter(batches)
         try:
             for batch in rest:
@@ -212,114 +195,6 @@ def _loaded(job: Job, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Loade
         finally:
             for _, future in ahead:
                 future.cancel()
-
-
-class _Replicas:
-    """Several replicas of the model, one torch thread each, that take batches in turn.
-
-    Replicas share parameters and buffers; only the modules are copied, for their hooks.
-    """
-
-    def __init__(self, job: Job, copies: Sequence[nn.Module]) -> None:
-        self._job = job
-        self._copies = copies
-        self._held = ExitStack()
-        self._threads = torch.get_num_threads()
-        self._explainers = [job.explainer(module) for module in copies]
-        self._free = deque(self._explainers)
-        self._pool = ThreadPoolExecutor(
-            len(copies),
-            thread_name_prefix="replica",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
-
-    def __enter__(self) -> _Replicas:
-        for module in self._copies:
-            self._held.enter_context(guest(module))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._held.close()
-        torch.set_num_threads(self._threads)
-
-    def run(self, batches: Sequence[_Batch], storing: _Storing) -> None:
-        """Compute batches on all replicas and hand them on in their order."""
-        ahead: deque[tuple[_Batch, Future[Computed]]] = deque()
-        for batch in batches:
-            ahead.append((batch, self._pool.submit(self._compute, batch)))
-            if len(ahead) > 2 * len(self._explainers):
-                first, future = ahead.popleft()
-                storing.take(first, future.result())
-        while ahead:
-            first, future = ahead.popleft()
-            storing.take(first, future.result())
-
-    def agree(self, whole: Explainer, examples: Sequence[Loaded]) -> bool:
-        """Say whether replicas that work at the same time give the bits that the model gives alone.
-
-        Two replicas explain an image each and wait for one another at every module. Whatever a
-        copy still shares with the model (a closure, a dictionary that a hook writes into, a global,
-        a buffer, the random state) is then overwritten by the other before it is read.
-
-        Args:
-            whole: the explainer of the model itself.
-            examples: two images, one in each.
-        """
-        alone = [
-            self._pool.submit(launch, self._job, whole, example).result() for example in examples
-        ]
-        together = threading.Barrier(2, timeout=_PATIENCE)
-
-        def wait(*_: object) -> None:
-            together.wait()
-
-        modules = [(module, wait) for copied in self._copies for module in copied.modules()]
-        with hooked(modules, modules):
-            futures = [self._pool.submit(self._launch, example) for example in examples]
-            try:
-                beside = [future.result() for future in futures]
-            except (ExporterError, RuntimeError):  # what one of them does, the other does not
-                return False
-        return all(batch.equals(other) for batch, other in zip(alone, beside, strict=True))
-
-    def _launch(self, loaded: Loaded) -> Pending:
-        with self._explainer() as explainer:
-            return launch(self._job, explainer, loaded)
-
-    def _compute(self, batch: _Batch) -> Computed:
-        with self._explainer() as explainer:
-            return compute(self._job, explainer, load(self._job, batch.entries))
-
-    @contextmanager
-    def _explainer(self) -> Iterator[Explainer]:
-        explainer = self._free.popleft()  # a deque's own operations need no lock
-        try:
-            yield explainer
-        finally:
-            self._free.append(explainer)
-
-
-def _copies(module: nn.Module, count: int) -> list[nn.Module]:
-    """Copy the modules around the same tensors, ``count`` times; none if they cannot be copied."""
-    tensors = (*module.parameters(), *module.buffers())
-    try:
-        return [copy.deepcopy(module, {id(own): own for own in tensors}) for _ in range(count)]
-    except Exception:
-        # A model may hold anything: a lock, an open file, an activation with its graph.
-        return []
-
-
-def _examples(job: Job, batches: Sequence[_Batch]) -> list[Loaded]:
-    """Load the first two images that can be read and are not the same one; fewer if there are."""
-    examples: dict[str, Loaded] = {}
-    for entry in (entry for batch in batches for entry in batch.entries):
-        if entry.key not in examples and (loaded := load(job, (entry,))).seen:
-            examples[entry.key] = loaded
-        if len(examples) == 2:
-            break
-    return list(examples.values())
 
 
 def default_workers(device: torch.device) -> int:

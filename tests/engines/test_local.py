@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from exporter.config import build_config
-from exporter.engines import Computed, Job, Recipe, compute_shard, local
+from exporter.engines import Computed, Job, Recipe, compute_shard, local, replicas
 from exporter.errors import ModelError
 from exporter.explain import compute, load
 from exporter.planning import bind
@@ -97,11 +97,11 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     in_turn = rows(job)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     used: list[int] = []
-    run = local._Replicas.run
+    run = local.Replicas.run
     monkeypatch.setattr(
-        local._Replicas,
+        local.Replicas,
         "run",
-        lambda self, batches, storing: (used.append(1), run(self, batches, storing)),
+        lambda self, batches, take: (used.append(1), run(self, batches, take)),
     )
     # The trial is decided by the clock; here replicas always win.
     monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
@@ -216,12 +216,12 @@ def test_models_whose_copies_are_not_apart_have_no_replicas(
     tmp_path: Path, kind: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = ("0.0",) if kind is Rebound else ("0",)
-    monkeypatch.setattr(local, "_PATIENCE", 0.5)
+    monkeypatch.setattr(replicas, "_PATIENCE", 0.5)
     with bound(tmp_path, kind(*small()), layers, maps=("gradcam",)) as odd:
         torch.manual_seed(0)
         in_turn = rows(odd)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-        monkeypatch.setattr(local._Replicas, "run", None)  # calling it would raise
+        monkeypatch.setattr(local.Replicas, "run", None)  # calling it would raise
         torch.manual_seed(0)
         assert rows(odd) == in_turn
 

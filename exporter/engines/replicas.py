@@ -1,0 +1,129 @@
+"""Replicas of a small model, one torch thread each (docs/decisions/003-replicas.md)."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from exporter.capture import guest, hooked
+from exporter.engines.job import Batch, Job
+from exporter.errors import ExporterError
+from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
+
+_PATIENCE = 10.0
+"""Seconds after which two replicas do not do the same."""
+
+
+class Replicas:
+    """Several replicas of the model, one torch thread each, that take batches in turn.
+
+    Replicas share parameters and buffers; only the modules are copied, for their hooks.
+    """
+
+    def __init__(self, job: Job, copies: Sequence[nn.Module]) -> None:
+        self._job = job
+        self._copies = copies
+        self._held = ExitStack()
+        self._threads = torch.get_num_threads()
+        self._explainers = [job.explainer(module) for module in copies]
+        self._free = deque(self._explainers)
+        self._pool = ThreadPoolExecutor(
+            len(copies),
+            thread_name_prefix="replica",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+
+    def __enter__(self) -> Replicas:
+        for module in self._copies:
+            self._held.enter_context(guest(module))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._held.close()
+        torch.set_num_threads(self._threads)
+
+    def run(self, batches: Sequence[Batch], take: Callable[[Batch, Computed], None]) -> None:
+        """Compute batches on all replicas and hand them on in their order."""
+        ahead: deque[tuple[Batch, Future[Computed]]] = deque()
+        for batch in batches:
+            ahead.append((batch, self._pool.submit(self._compute, batch)))
+            if len(ahead) > 2 * len(self._explainers):
+                first, future = ahead.popleft()
+                take(first, future.result())
+        while ahead:
+            first, future = ahead.popleft()
+            take(first, future.result())
+
+    def agree(self, whole: Explainer, examples: Sequence[Loaded]) -> bool:
+        """Say whether replicas that work at the same time give the bits that the model gives alone.
+
+        Two replicas explain an image each and wait for one another at every module. Whatever a
+        copy still shares with the model (a closure, a dictionary that a hook writes into, a global,
+        a buffer, the random state) is then overwritten by the other before it is read.
+
+        Args:
+            whole: the explainer of the model itself.
+            examples: two images, one in each.
+        """
+        alone = [
+            self._pool.submit(launch, self._job, whole, example).result() for example in examples
+        ]
+        together = threading.Barrier(2, timeout=_PATIENCE)
+
+        def wait(*_: object) -> None:
+            together.wait()
+
+        modules = [(module, wait) for copied in self._copies for module in copied.modules()]
+        with hooked(modules, modules):
+            futures = [self._pool.submit(self._launch, example) for example in examples]
+            try:
+                beside = [future.result() for future in futures]
+            except (ExporterError, RuntimeError):  # what one of them does, the other does not
+                return False
+        return all(batch.equals(other) for batch, other in zip(alone, beside, strict=True))
+
+    def _launch(self, loaded: Loaded) -> Pending:
+        with self._explainer() as explainer:
+            return launch(self._job, explainer, loaded)
+
+    def _compute(self, batch: Batch) -> Computed:
+        with self._explainer() as explainer:
+            return compute(self._job, explainer, load(self._job, batch.entries))
+
+    @contextmanager
+    def _explainer(self) -> Iterator[Explainer]:
+        explainer = self._free.popleft()  # a deque's own operations need no lock
+        try:
+            yield explainer
+        finally:
+            self._free.append(explainer)
+
+
+def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
+    """Copy the modules around the same tensors, ``count`` times; none if they cannot be copied."""
+    tensors = (*module.parameters(), *module.buffers())
+    try:
+        return [copy.deepcopy(module, {id(own): own for own in tensors}) for _ in range(count)]
+    except Exception:
+        # A model may hold anything: a lock, an open file, an activation with its graph.
+        return []
+
+
+def two_images(job: Job, batches: Sequence[Batch]) -> list[Loaded]:
+    """Load the first two images that can be read and are not the same one; fewer if there are."""
+    examples: dict[str, Loaded] = {}
+    for entry in (entry for batch in batches for entry in batch.entries):
+        if entry.key not in examples and (loaded := load(job, (entry,))).seen:
+            examples[entry.key] = loaded
+        if len(examples) == 2:
+            break
+    return list(examples.values())
