@@ -14,7 +14,6 @@ from torch import nn
 
 from exporter.capture import guest, hooked
 from exporter.engines.job import Batch, Job
-from exporter.errors import ExporterError
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
 
 _PATIENCE = 10.0
@@ -74,21 +73,22 @@ class Replicas:
             whole: the explainer of the model itself.
             examples: two images, one in each.
         """
-        alone = [
-            self._pool.submit(launch, self._job, whole, example).result() for example in examples
-        ]
         together = threading.Barrier(2, timeout=_PATIENCE)
 
         def wait(*_: object) -> None:
             together.wait()
 
         modules = [(module, wait) for copied in self._copies for module in copied.modules()]
-        with hooked(modules, modules):
-            futures = [self._pool.submit(self._launch, example) for example in examples]
-            try:
+        try:
+            alone = [
+                self._pool.submit(launch, self._job, whole, each).result() for each in examples
+            ]
+            with hooked(modules, modules):
+                futures = [self._pool.submit(self._launch, example) for example in examples]
                 beside = [future.result() for future in futures]
-            except (ExporterError, RuntimeError):  # what one of them does, the other does not
-                return False
+        except Exception:  # a copy may fail in any way, or take another way through the model
+            together.abort()
+            return False
         return all(batch.equals(other) for batch, other in zip(alone, beside, strict=True))
 
     def _launch(self, loaded: Loaded) -> Pending:

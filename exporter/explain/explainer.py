@@ -58,7 +58,6 @@ class Explainer:
         target: Target | Scorer,
         recorded: Sequence[str] = (),
         channels: int = 8,
-        output: str | None = None,
         top_k: int = 5,
         layouts: Mapping[str, Layout] | None = None,
         reshape: Reshape | None = None,
@@ -76,7 +75,6 @@ class Explainer:
                 image, a function).
             recorded: layers whose channels are reduced and whose strongest channels are kept.
             channels: strongest channels kept per recorded layer and image; 0 keeps statistics only.
-            output: path of the explained tensor inside the model's output (see `locate_output`).
             top_k: predictions kept per image.
             layouts: how layers lie in the plane; that of another one is read off its first batch.
             reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
@@ -92,7 +90,7 @@ class Explainer:
         self._fuse = fuse or ""
         self._recorded = tuple(recorded)
         self._channels = channels
-        self._scorer = Scorer(target, output) if isinstance(target, Target) else target
+        self._scorer = Scorer(target) if isinstance(target, Target) else target
         self._top_k = top_k
         self._classifiers = dict(classifiers or {})
         self._gradients = any(method.needs.gradients for method in methods)

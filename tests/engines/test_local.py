@@ -211,7 +211,25 @@ def looping(*parts: nn.Module) -> nn.Module:
     return Loop(*parts, nn.Identity())
 
 
-@pytest.mark.parametrize("kind", [Locked, Noisy, Counting, Rebound, Remembering, globally, looping])
+class Forgetful(nn.Sequential):
+    """A model whose copies lack something that they need."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.gain = 1.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        twin = Forgetful(*self)
+        del twin.gain
+        return twin
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs * self.gain)
+
+
+@pytest.mark.parametrize(
+    "kind", [Locked, Noisy, Counting, Rebound, Remembering, globally, looping, Forgetful]
+)
 def test_models_whose_copies_are_not_apart_have_no_replicas(
     tmp_path: Path, kind: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
