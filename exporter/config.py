@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.errors import ConfigError, ExporterError, choices
+from exporter.errors import ConfigError, ExporterError, choices, reason
 from exporter.writers import Writer, find_writer
 from exporter.writers.options import (
     HtmlSettings,
@@ -238,7 +238,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration {str(file)!r} cannot be read: {error}") from None
+        raise ConfigError(
+            f"the configuration {str(file)!r} cannot be read: {reason(error)}"
+        ) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -67,7 +67,7 @@ def marked(text: str) -> str:
 def say_outcome(out: Path, outcome: Outcome) -> None:
     """Print what a run came to: images, accuracy, reports, what was flagged and skipped."""
     plan, totals = outcome.run.plan, outcome.run.totals
-    seconds = outcome.seconds.get("compute", 0.0)
+    seconds = totals.seconds if totals else 0.0
     OUT.print(
         f"[green]✓[/] {totals.read if totals else 0} of {len(plan.images)} images, "
         f"{explained(plan)} "

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from exporter.errors import ConfigError, ExporterError, choices, one_line
+from exporter.errors import ConfigError, ExporterError, choices, kind_of, one_line
 
 MAPS = "exporter.maps"
 WRITERS = "exporter.writers"
@@ -89,10 +90,23 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
         holder = _import_module(where, what, error)
     for part in attribute.split("."):
         if not hasattr(holder, part):
-            public = [name for name in vars(holder) if not name.startswith("_")]
+            public = [
+                name
+                for name, value in vars(holder).items()
+                if not name.startswith("_")
+                # What a file imports is not what it offers.
+                and not (where.endswith(".py") and _is_imported(value, holder))
+            ]
             raise error(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
         holder = getattr(holder, part)
     return holder
+
+
+def _is_imported(value: object, holder: object) -> bool:
+    if isinstance(value, ModuleType):
+        return True
+    home = getattr(value, "__module__", None)
+    return home is not None and home != getattr(holder, "__module__", vars(holder).get("__name__"))
 
 
 def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callable[..., Any]:
@@ -103,7 +117,7 @@ def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callab
     """
     function: Callable[..., Any] = load_reference(spec, "function", error)
     if not callable(function):
-        raise error(f"{spec!r} is a {type(function).__name__}, not a function")
+        raise error(f"{spec!r} is {kind_of(function)}, not a function")
     return function
 
 

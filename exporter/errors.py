@@ -57,6 +57,25 @@ def one_line(error: BaseException) -> str:
     return f"{kind}: {said[0]}" if said else kind
 
 
+def reason(error: OSError | ValueError) -> str:
+    """Say why a file or folder cannot be read, without its path: ``permission denied``."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def kind_of(value: object) -> str:
+    """Say what a value is.
+
+    Examples:
+        >>> kind_of(5), kind_of([]), kind_of(None)
+        ('an int', 'a list', 'None')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def choices(wrong: str, valid: Iterable[str], *, limit: int = 8) -> str:
     """Say which valid names are closest to a wrong one.
 

@@ -28,14 +28,19 @@
   const stretch = () => Math.max(1, Math.ceil(order.length / columns) * tall / MOST_HIGH);
 
   const chosen = () => index.methods.findIndex((method) => method.name === state.map);
+  // The chosen layer, or the deepest that the method has maps at where it has none there.
+  const layerOf = (method) => {
+    const layers = index.methods[method].layers, layer = Number(state.layer);
+    return layers.includes(layer) || !layers.length ? layer : layers[layers.length - 1];
+  };
   const paint = (entry) => {
-    const method = chosen(), layer = Number(state.layer), { position, canvas } = entry;
+    const method = chosen(), { position, canvas } = entry;
     exporter.paint.release(canvas);
     if (method < 0 || exporter.data.unread(position)) return;
     exporter.data.load(exporter.data.shardOf(position)).then((shard) => {
       if (live.get(entry.place) !== entry || method !== chosen()) return;
       const maps = exporter.data.mapsOf(shard, exporter.data.rowOf(position)).filter((map) => map.method === method);
-      const map = maps.find((one) => one.layer === layer) || maps.find((one) => index.layers[one.layer] === "");
+      const map = maps.find((one) => one.layer === layerOf(method));
       if (!map) return;
       const height = Math.round(PAINTED * index.view[0] / index.view[1]);
       exporter.paint.draw(canvas, map, height, PAINTED, { rectify: index.methods[method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
@@ -144,9 +149,8 @@
     const all = index.ids.length;
     $("count").textContent = (order.length === all ? "" : order.length.toLocaleString("en") + " of ") + exporter.images(all);
     const method = chosen();
-    const layer = index.layers[Number(state.layer)];
     $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :
-      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + layer) + ", each map scaled between its own smallest and largest value.";
+      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + index.layers[layerOf(method)]) + ", each map scaled between its own smallest and largest value.";
     measure();
     show();
     write();

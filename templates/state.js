@@ -8,9 +8,12 @@ window.exporter = window.exporter || {};
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
+    // The deepest layer that the first method has maps at; "" is the input's, which is no layer.
+    const named = (places) => places.filter((at) => layers[at] !== "");
+    const deepest = [...named([...layers.keys()]), ...named(methods.length ? methods[0].layers : [])].pop() ?? 0;
     return {
       colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", wipe: "50",
-      map: methods.length ? methods[0].name : "", layer: String(Math.max(0, layers.length - 1)),
+      map: methods.length ? methods[0].name : "", layer: String(deepest),
     };
   };
   const within = (low, high) => (text) => /^\d+$/.test(text) && Number(text) >= low && Number(text) <= high;

@@ -20,6 +20,7 @@ from torch import nn
 import exporter
 from exporter.cli import main
 from exporter.config import build_config
+from exporter.console import duration
 from exporter.engines import Recipe
 from exporter.errors import ConfigError, RunError
 from exporter.store import Run, check, open_run, reopen_run
@@ -211,8 +212,18 @@ def test_plan_work_and_finish_on_the_command_line(
     assert f"go on with exporter work {run}" in said
     for share in ("2/2", "x", "1"):
         assert main(["work", run, "--shards", share]) == 2
+    assert main(["check", run]) == 2
+    assert f"go on with exporter work {run}" in capfd.readouterr().out.replace("\n", " ")
     assert main(["work", run]) == 0
+    said = capfd.readouterr().out
+    assert "7 of 7 shards are there" in said
+    assert f"then     exporter finish {run}" in said
+    assert main(["check", run]) == 2
+    assert f"go on with exporter finish {run}" in capfd.readouterr().out.replace("\n", " ")
     assert main(["finish", run]) == 0
+    totals = open_run(run).totals
+    assert totals is not None
+    assert f" in {duration(totals.seconds)}; " in capfd.readouterr().out
     assert main(["check", run]) == 0
     assert main(["finish", run]) == 0
     assert main(["run", *asked, "--out", str(work / "b"), "--engine", "lokal"]) == 2

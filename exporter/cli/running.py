@@ -108,9 +108,10 @@ def work_command(run_folder: Path, share: tuple[int, int]) -> int:
     except KeyboardInterrupt:
         ERR.print("interrupted; what is done is kept: the same command goes on from it")
         return INTERRUPTED
-    OUT.print(
-        f"[green]✓[/] {len(run.shards)} of {counted(len(run.plan.shards), 'shard')} are there"
-    )
+    there, shards = len(run.shards), len(run.plan.shards)
+    OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
+    if there == shards and not run.complete:
+        OUT.print(f"then     exporter finish {marked(shlex.quote(str(run_folder)))}")
     return DONE
 
 

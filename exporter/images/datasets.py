@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.doors import load_reference
-from exporter.errors import ImageError, ImageSetError, one_line
+from exporter.errors import ImageError, ImageSetError, kind_of, one_line
 from exporter.images.files import Paths, exists, is_path
 from exporter.images.keys import hash_contents
 from exporter.images.sources import Entry
@@ -116,9 +116,7 @@ def _call_factory(spec: str) -> Any:
     if is_dataset(factory) and not isinstance(factory, type):
         return factory
     if not callable(factory):
-        raise ImageSetError(
-            f"{spec!r} is a {type(factory).__name__}; name a function or a data set"
-        )
+        raise ImageSetError(f"{spec!r} is {kind_of(factory)}; name a function or a data set")
     try:
         dataset = factory()
     except Exception as error:  # the user's own function
@@ -126,7 +124,7 @@ def _call_factory(spec: str) -> Any:
         raise ImageSetError(f"{spec!r} failed with {type(error).__name__}: {said}") from error
     if not is_dataset(dataset):
         raise ImageSetError(
-            f"{spec!r} gave a {type(dataset).__name__}; it has to give a data set with "
+            f"{spec!r} gave {kind_of(dataset)}; it has to give a data set with "
             "__len__ and __getitem__"
         )
     return dataset

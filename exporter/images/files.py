@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path, PurePath
 from typing import Any
 
-from exporter.errors import ImageSetError
+from exporter.errors import ImageSetError, reason
 from exporter.images.sources import Entry
 
 EXTENSIONS = frozenset(
@@ -178,12 +178,6 @@ def as_text(path: str) -> str:
     'caf�.jpg'
     """
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def reason(error: OSError | ValueError) -> str:
-    """Say why a file or folder cannot be read, without its path: ``permission denied``."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text[:1].lower() + text[1:]
 
 
 def _open_regular(path: str, flags: int) -> int:

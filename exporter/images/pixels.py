@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from exporter.errors import ImageError
+from exporter.errors import ImageError, kind_of
 from exporter.images.decode import decode, flatten
 from exporter.images.preprocess import prepare
 from exporter.records import Geometry, Prepared
@@ -85,7 +85,7 @@ def as_array(image: Any) -> NDArray[Any]:
         values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     else:
         raise ImageError(
-            f"the item's image is a {type(image).__name__}; give a PIL image, an array or a tensor"
+            f"the item's image is {kind_of(image)}; give a PIL image, an array or a tensor"
         )
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ImageError(

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.doors import SOURCES, load_plugin, plugins
-from exporter.errors import ExporterError, ImageSetError, choices, one_line
+from exporter.errors import ExporterError, ImageSetError, choices, kind_of, one_line, reason
 from exporter.images.datasets import DataSet, Factory
-from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path, reason
+from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path
 from exporter.images.lists import FORMATS, ImageList
 from exporter.images.sources import Source
 
@@ -82,7 +82,7 @@ def _nothing(where: Any) -> str:
     """Say why this is not an image set."""
     if not is_path(where):
         return (
-            f"the images are a {type(where).__name__}; give a folder, a glob, a list, paths or a "
+            f"the images are {kind_of(where)}; give a folder, a glob, a list, paths or a "
             "data set with __len__ and __getitem__"
         )
     path, shown = Path(where), as_text(os.fspath(where))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ExporterError, ImageError, ImageSetError, one_line
+from exporter.errors import ExporterError, ImageError, ImageSetError, one_line, reason
 from exporter.images.datasets import DataSet
-from exporter.images.files import as_text, reason
+from exporter.images.files import as_text
 from exporter.images.keys import hash_contents, hash_path, unique_ids
 from exporter.images.pixels import prepare_contents, to_pixels
 from exporter.images.preprocess import prepare
@@ -103,10 +103,7 @@ class ImageSet:
                 return self.load(entry, preprocessing)
             except ImageError as error:
                 first = first or f"{entry.path!r}: {error}"
-        raise ImageSetError(
-            f"none of the {len(self.entries)} images of {self.where!r} can be read; the first is "
-            f"{first}"
-        )
+        raise ImageSetError(f"no image of {self.where!r} can be read; the first is {first}")
 
     def load_mask(
         self, entry: ImageEntry, preprocessing: Preprocessing

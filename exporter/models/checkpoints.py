@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.errors import ModelError, one_line
+from exporter.errors import ModelError, kind_of, one_line
 
 _HOLDERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -78,7 +78,7 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             if len(tensors) == len(state) or (holder is not None and tensors):
                 return {_DENSENET_OLD.sub(r"\1\2", key): value for key, value in tensors.items()}
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else ""
-    holds = f"it has {keys}" if keys else f"it holds a {type(content).__name__}"
+    holds = f"it has {keys}" if keys else f"it holds {kind_of(content)}"
     raise ModelError(
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
         f"{', '.join(_HOLDERS)}; {holds}"

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, reason
 
 IMAGENET_HOMONYMS = frozenset({"cardigan", "crane", "maillot"})
 """Names that two of ImageNet's classes bear: dog and jacket, bird and machine, two swimsuits."""
@@ -77,7 +77,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"the class names {str(file)!r} cannot be read: {error}") from None
+        raise ModelError(f"the class names {str(file)!r} cannot be read: {reason(error)}") from None
     if file.suffix.lower() == ".json" or text.lstrip().startswith("["):
         names = _from_json(file, text)
     else:

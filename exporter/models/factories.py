@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from exporter.doors import load_reference
-from exporter.errors import ModelError, one_line
+from exporter.errors import ModelError, kind_of, one_line
 from exporter.models.preprocessing import default_for
 from exporter.models.source import DEFAULT, NONE, Source
 
@@ -43,9 +43,7 @@ def from_factory(spec: str, weights: str) -> Source:
             except Exception as error:
                 raise ModelError(f"the factory {spec!r} failed: {one_line(error)}") from error
         if not isinstance(module, nn.Module):
-            raise ModelError(
-                f"the factory {spec!r} gave a {type(module).__name__}, not a torch.nn.Module"
-            )
+            raise ModelError(f"the factory {spec!r} gave {kind_of(module)}, not a torch.nn.Module")
         return module
 
     named = {DEFAULT: "as the factory gives them", NONE: NONE}.get(weights, weights)

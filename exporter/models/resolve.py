@@ -10,7 +10,7 @@ from torch import nn
 
 from exporter.capture import refuse_unfit, unwrapped
 from exporter.config import PreprocessingConfig
-from exporter.errors import ModelError
+from exporter.errors import ModelError, kind_of
 from exporter.models.checkpoints import (
     digest,
     fit_keys,
@@ -127,9 +127,7 @@ def adopt(
         ConfigError: if the overrides contradict one another.
     """
     if not isinstance(module, nn.Module):
-        raise ModelError(
-            f"the model is a {type(module).__name__}; give a torch.nn.Module or a spec"
-        )
+        raise ModelError(f"the model is {kind_of(module)}; give a torch.nn.Module or a spec")
     given, module = module, unwrapped(module)
     refuse_unfit(module)
     weights = f"as handed over {state_digest(module)}"

@@ -13,6 +13,7 @@ from exporter.records import Plan
 from exporter.store import layout
 from exporter.store.files import sha256
 from exporter.store.reader import Run, open_run
+from exporter.store.recipes import way_on
 from exporter.store.schema import ROW_SCHEMA
 from exporter.store.tables import read_parquet
 
@@ -46,7 +47,8 @@ def check(path: Path | str) -> tuple[str, ...]:
 def _completeness(run: Run) -> Iterator[str]:
     there, all_ = len(run.shards), len(run.plan.shards)
     if not run.complete:
-        yield f"the run is not complete: {there} of {all_} shards are there; {_RESUME}"
+        go_on = f"go on with {way_on(run.path, missing=there < all_)}"
+        yield f"the run is not complete: {there} of {all_} shards are there; {go_on}"
         return
     for index in sorted(set(range(all_)) - set(run.shards)):
         yield f"shards/{index:05d}.parquet is missing; {_RESUME}"

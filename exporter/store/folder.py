@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from exporter.store.files import (
     write_whole,
 )
 from exporter.store.lock import RunLock
+from exporter.store.recipes import way_on
 from exporter.store.schema import parquet_options, schema_of
 from exporter.store.tables import read_parquet, records_table, rows_to_table
 from exporter.store.totals import count_totals, totals_bytes
@@ -229,10 +229,7 @@ class RunFolder:
         if not missing:
             return
         named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
-        # Without a recipe only whoever handed over the model or the images can go on.
-        here = (self.path / layout.RECIPE).exists()
-        command = shlex.join(["exporter", "work", str(self.path)]) if here else "--resume"
         raise RunError(
             f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} shards "
-            f"({named}); go on with {command}"
+            f"({named}); go on with {way_on(self.path, missing=True)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,22 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
         raise RunError(
             f"{str(file)!r} is damaged ({error}); plan the run again with --resume"
         ) from None
+
+
+def way_on(run: Path, *, missing: bool) -> str:
+    """Say how an unfinished run is completed.
+
+    Args:
+        run: the run folder.
+        missing: whether shards are missing.
+
+    Returns:
+        The command for a planned run. Without a recipe only whoever handed over the model or the
+        images can go on: ``--resume``.
+    """
+    if not (run / RECIPE).exists():
+        return "--resume"
+    return shlex.join(["exporter", "work" if missing else "finish", str(run)])
 
 
 def forget_recipe(run: Path) -> None:

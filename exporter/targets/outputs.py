@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from exporter.containers import parts
-from exporter.errors import TargetError, choices
+from exporter.errors import TargetError, choices, kind_of
 
 _USUAL = (
     "logits",
@@ -45,7 +45,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
             return tensors[path], path
         if not path and tensors:
             raise TargetError(
-                f"the model's output is a {type(output).__name__}, not a tensor; "
+                f"the model's output is {kind_of(output)}, not a tensor; "
                 f"choose a part of it with --output: {', '.join(tensors)}"
             )
         if tensors.keys() == {""}:
@@ -56,8 +56,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     floating = [where for where, tensor in tensors.items() if tensor.is_floating_point()]
     if not floating:
         raise TargetError(
-            f"the model's output, a {type(output).__name__}, holds no floating-point tensor to "
-            "explain"
+            f"the model's output is {kind_of(output)} and holds no floating-point tensor to explain"
         )
     usual = (where for name in _USUAL for where in floating if where.split(".")[-1] == name)
     path = next(usual, floating[0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.doors import load_reference
-from exporter.errors import ModelError, TargetError
+from exporter.errors import ModelError, TargetError, kind_of
 from exporter.models import with_output
 from exporter.records import ModelRecord
 from exporter.targets.detection import is_detections
@@ -137,8 +137,6 @@ def _function(spec: str) -> Callable[[Any], Any]:
             f"the target {spec!r} is neither a class nor a function: {error}"
         ) from None
     if not callable(named):
-        raise TargetError(
-            f"the target {spec!r} is a {type(named).__name__}; name a function of the output"
-        )
+        raise TargetError(f"the target {spec!r} is {kind_of(named)}; name a function of the output")
     function: Callable[[Any], Any] = named
     return function

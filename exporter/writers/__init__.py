@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.doors import WRITERS, load_plugin, plugins, writer_names
-from exporter.errors import ExporterError, WriterError, choices, one_line
+from exporter.errors import ExporterError, WriterError, choices, kind_of, one_line
 from exporter.writers.options import WriterOptions
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def find_writer(name: str) -> Writer:
         writer = load_plugin(plugins(WRITERS)[name])
     if not isinstance(writer, Writer):
         raise WriterError(
-            f"the plug-in {name!r} is a {type(writer).__name__}, not an exporter.writers.Writer; "
+            f"the plug-in {name!r} is {kind_of(writer)}, not an exporter.writers.Writer; "
             "see docs/add-a-writer.md"
         )
     return writer

@@ -84,7 +84,7 @@ def test_five_channels_are_model_ready_and_the_first_three_are_shown() -> None:
     ("item", "message"),
     [
         ("text" * 3, "failed|is a str"),
-        (None, "is a NoneType"),
+        (None, "is None;"),
         (np.zeros((5, 6, 7), np.uint8), "1, 3 or 4 channels"),
         (np.zeros((2, 3, 4, 5), np.uint8), "has the shape"),
         (np.zeros((0, 3), np.uint8), "has the shape"),
@@ -169,7 +169,7 @@ def test_module_and_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pho
     for spec, message in (
         ("our_pictures:factry", "did you mean 'factory'"),
         ("our_pictures:fails", "RuntimeError: no disk"),
-        ("our_pictures:nothing", "gave a NoneType"),
+        ("our_pictures:nothing", "gave None"),
         ("our_pictures:np", "is a module"),
         ("no_such_module:x", "there is no module 'no_such_module'"),
     ):

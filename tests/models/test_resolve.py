@@ -155,8 +155,9 @@ def test_factories_come_from_modules_also_of_the_working_folder(
         ("nowhere/nets.py:build", {}, "there is no file 'nowhere/nets.py'"),
         ("no_such_package.nets:build", {}, "there is no module 'no_such_package'"),
         ("torchvision.models:resnet51", {}, "has no factory 'resnet51'; did you mean"),
+        ("FILE:zzzzz", {}, "has no factory 'zzzzz'; choose one of (?!.*(torch|nn,))"),
         ("FILE:broken", {}, "failed: RuntimeError: no such file:$"),
-        ("FILE:not_a_model", {}, "gave a int, not a torch.nn.Module"),
+        ("FILE:not_a_model", {}, "gave an int, not a torch.nn.Module"),
         ("FILE:build", {"weights": "V1"}, "takes no weights, so it cannot give 'V1'"),
     ],
 )

@@ -139,16 +139,23 @@ def index_script(
     """
     label_positions = _positions(index.labels)
     class_positions = _positions(index.predicted)
+    layers = explained_layers(plan)
+    present = {(method, layer) for method, layer, _, _ in index.ends}
     contents: dict[str, Any] = {
         "perShard": IMAGES_PER_SHARD,
         "view": list(plan.model.preprocessing.size),
         "probability": shows_probability(plan),
         "scoreUnit": score_words(plan)["unit"],
         "methods": [
-            {name: getattr(method, name) for name in ("name", "title", "relu", "pixel")}
+            {
+                **{name: getattr(method, name) for name in ("name", "title", "relu", "pixel")},
+                "layers": [
+                    place for place, layer in enumerate(layers) if (method.name, layer) in present
+                ],
+            }
             for method in plan.methods
         ],
-        "layers": explained_layers(plan),
+        "layers": layers,
         "names": index.names,
         "classes": list(class_positions),
         "labels": list(label_positions),

@@ -24,6 +24,7 @@ class Shown:
     Attributes:
         images: images with cards.
         total: images planned.
+        readable: of these, images that could be read; all of them where the run is partial.
         kept: images chosen to be shown.
         cards: whether each method and layer of an image has a card of its own.
         card_count: how many cards that would be.
@@ -36,6 +37,7 @@ class Shown:
 
     images: int
     total: int
+    readable: int
     kept: int
     cards: bool
     card_count: int
@@ -51,7 +53,7 @@ class Shown:
         lines = []
         if not self.complete:
             lines.append("the run is partial: it can be resumed, and this log written again")
-        if self.images < self.total:
+        if self.kept < self.readable:
             lines.append(f"{self.images} of {self.total} images are shown; --keep N shows more")
         if self.images and not self.cards:
             lines.append(

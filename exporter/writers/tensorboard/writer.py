@@ -140,6 +140,7 @@ def _write_images(
     return Shown(
         images=images,
         total=len(run.plan.images),
+        readable=run.totals.read if run.totals else len(run.plan.images),
         kept=len(options.kept),
         cards=bool(by_method),
         card_count=_card_count(run.plan, options.kept),

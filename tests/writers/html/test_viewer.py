@@ -11,7 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from torch import nn
 
+import exporter
 from exporter.render import heatmap
 from exporter.store import Run
 
@@ -339,3 +341,30 @@ def test_a_channel_is_found_by_its_number_and_the_dead_are_marked(page: Any, rep
         for text in page.locator(".channels td:nth-child(3)").all_inner_texts()
     ]
     assert values == sorted(values, reverse=True)
+
+
+def test_the_grid_shows_a_map_of_every_method_wherever_it_has_them(
+    page: Any, tmp_path: Path
+) -> None:
+    """Of a method that is not at the deepest of all layers, and beside pixel methods."""
+    photos = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:1]
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+    maps = ["gradcam", "saliency", "refinecam"]
+    out = tmp_path / "run"
+    exporter.export(model, photos, out=out, maps=maps, layers=["1", "3"], writers=["html"])
+    open_images(page, out / "html")
+    for method, caption in (
+        ("gradcam", "Grad-CAM at 3, each"),
+        ("saliency", "Saliency (gradient), each"),
+        ("refinecam", "RefineCAM at fused, each"),
+    ):
+        page.evaluate("document.querySelector('details.look').open = true")
+        page.select_option("#map", method)
+        assert page.locator("#grid-caption").inner_text().startswith(caption)
+        until(page, "document.querySelector('.tile canvas').width > 0")
+    page.goto((out / "html" / "index.html").as_uri())
+    said = " ".join(page.locator(".intro").inner_text().split())
+    assert said == "2 map methods at 2 layers and 1 pixel method, over 1 image."

@@ -213,6 +213,16 @@ def test_only_the_kept_images_are_shown_and_it_says_so(sample_run: Path, tmp_pat
     assert f"[pictures made to excite channels]({view})" in page
 
 
+def test_a_larger_keep_is_not_offered_for_what_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    kept = tuple(row.id for row in run.index if row.error is None)
+    shutil.copytree(run.path, tmp_path / "run")
+    for number, offered in ((len(kept), False), (len(kept) - 1, True)):
+        options = TensorBoardOptions(kept=kept[:number])
+        written = write(open_run(tmp_path / "run"), "tensorboard", options)
+        assert written.shown == number < written.total
+        assert any("--keep N shows more" in note for note in written.notes) == offered
+
+
 def test_none_kept_still_gives_the_numbers(sample_run: Path, tmp_path: Path) -> None:
     own = open_run(shutil.copytree(sample_run, tmp_path / "run"))
     made = write(own, "tensorboard", kept_options(own, kept=()))
