@@ -172,6 +172,9 @@ def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "resnet18"]) == 0
     said = capfd.readouterr().out
     assert re.search(r"layer4 .*512×7×7", said)
+    assert "17 convolutions (and 3 in shortcuts), 1 linear layer" in said
+    assert "8 blocks of type BasicBlock" in said
+    assert "never called" not in said
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])

@@ -225,7 +225,9 @@ def test_plan_work_and_finish_on_the_command_line(
     assert totals is not None
     assert f" in {duration(totals.seconds)}; " in capfd.readouterr().out
     assert main(["check", run]) == 0
+    before = sorted(path.name for path in (work / "run").iterdir())
     assert main(["finish", run]) == 0
+    assert sorted(path.name for path in (work / "run").iterdir()) == before, "the writers planned"
     assert main(["run", *asked, "--out", str(work / "b"), "--engine", "lokal"]) == 2
     assert "'lokal'; did you mean 'local'?" in capfd.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
         )
     OUT.print(table)
     OUT.print()
-    for name, count in described["counts"].items():
-        OUT.print(f"{marked(str(name))}: {marked(str(count))}")
+    for line in _counted(described["counts"]):
+        OUT.print(marked(line))
     OUT.print(
         marked(
             f"explained by default: {', '.join(described['explained']) or 'none'} "
@@ -67,6 +68,21 @@ def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bo
         )
     )
     return DONE
+
+
+def _counted(counts: dict[str, Any]) -> Iterator[str]:
+    """Say what `count_layers` counted, in words."""
+    types = ", ".join(f"{number} {name}" for name, number in counts["types"].items())
+    yield f"{counted(counts['modules'], 'module')}: {types}"
+    downsample = counts["downsample"]
+    besides = f" (and {downsample} in shortcuts)" if downsample else ""
+    convolutions = counted(counts["convolutions"], "convolution")
+    yield f"{convolutions}{besides}, {counted(counts['linear'], 'linear layer')}"
+    if counts["blocks"]:
+        yield f"{counted(counts['blocks'], 'block')} of type {counts['block_type']}"
+    yield counted(counts["parameters"], "parameter")
+    if counts["never_fired"]:
+        yield f"never called in a forward pass: {counted(counts['never_fired'], 'module')}"
 
 
 @click.command("maps")
@@ -106,7 +122,9 @@ def render_command(run_folder: Path, **flags: Any) -> int:
     from exporter.writers.writing import remembered, write_all
 
     opened = open_run(run_folder)
-    config = build_writer_config({**remembered(run_folder), **given(flags)})
+    # All writers run unless some are named, whichever the run had.
+    told = {name: value for name, value in remembered(run_folder).items() if name != "writers"}
+    config = build_writer_config({**told, **given(flags)})
     if not opened.complete:
         ERR.print(
             f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} shards "

@@ -116,6 +116,6 @@ def remembered(path: Path) -> dict[str, Any]:
 
 
 def _remember(path: Path, config: WriterConfig) -> None:
-    """Note what the writers are told, so that ``exporter render`` repeats it."""
-    values = config.model_dump(mode="json", include=set(WriterConfig.model_fields) - {"writers"})
+    """Note what the writers are told, so that ``render`` and ``finish`` repeat it."""
+    values = config.model_dump(mode="json", include=set(WriterConfig.model_fields))
     write_whole(path / WRITER_NOTE, json.dumps(values, indent=1).encode())

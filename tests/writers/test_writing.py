@@ -49,6 +49,7 @@ def test_nothing_is_not_written_while_another_writes(run: Path) -> None:
 def test_what_the_writers_were_told_is_repeated(run: Path) -> None:
     write_all(open_run(run), NONE)
     assert remembered(run)["keep"] == 7
+    assert remembered(run)["writers"] == []
 
 
 def test_a_run_that_cannot_be_noted_is_rendered_and_it_is_said(run: Path) -> None:
