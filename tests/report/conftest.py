@@ -124,10 +124,14 @@ def until() -> Callable[[Any, str], None]:
     """Wait for a condition; playwright's own waiting uses eval, which the page's policy forbids."""
 
     def wait(page: Any, condition: str) -> None:
+        said = ""
         for _ in range(400):
-            if page.evaluate(condition):
-                return
+            try:
+                if page.evaluate(condition):
+                    return
+            except Exception as error:  # a page on its way has no such element, or no context yet
+                said = f"; it said {error}"
             time.sleep(0.025)
-        pytest.fail(f"it never came to {condition}")
+        pytest.fail(f"it never came to {condition}{said}")
 
     return wait

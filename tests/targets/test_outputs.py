@@ -56,7 +56,7 @@ def test_the_tensor_is_found(output: Any, path: str | None, found: Any) -> None:
         (LOGITS, "0", "is one tensor and has no part '0'"),
         ({"logits": LOGITS}, "", "is a dict, not a tensor; choose a part of it .*: logits"),
         ({"logits": LOGITS}, "logit", "no tensor at 'logit'; did you mean 'logits'"),
-        ("text", None, "a str, holds no floating-point tensor"),
+        ("text", None, "a str and holds no floating-point tensor"),
         ([COUNTS], None, "holds no floating-point tensor"),
     ],
 )
