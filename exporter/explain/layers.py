@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse
-from exporter.explain.passes import LayerMaps, Passes, in_map_type
+from exporter.explain.passes import LayerMaps, PassMaps, in_map_type
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
 from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
@@ -73,7 +73,7 @@ def maps_at_layers(
     planes: Planes,
     classifiers: Mapping[str, Tensor],
     targets: Tensor,
-    passes: Passes,
+    passes: PassMaps,
     fusion: str = "",
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.

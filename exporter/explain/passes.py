@@ -28,8 +28,8 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What the methods of one batch gave.
+class PassMaps:
+    """The maps of one batch by the methods that run the model themselves.
 
     Attributes:
         layers: by layer, then by method, a map (N, h, w) per target.
@@ -81,7 +81,7 @@ class Runner:
         targets: Tensor | None,
         count: int,
         reader: Callable[[Any], Tensor],
-    ) -> Passes:
+    ) -> PassMaps:
         """Run every method on one batch.
 
         Args:
@@ -140,7 +140,7 @@ class Runner:
                 name: tuple(map(in_map_type, maps)) for name, maps in attention.items()
             }
         missing |= {f"{m.name} at {ATTENTION}": why_not for m in self._attending if why_not}
-        return Passes(at_layers, pixels, missing)
+        return PassMaps(at_layers, pixels, missing)
 
     def _at(
         self, context: PassContext, method: Method, captured: Captured, layer: str
