@@ -14,14 +14,13 @@ from exporter.errors import ImageError
 from exporter.images import ImageSet
 from exporter.layers import Kernels
 from exporter.maximise import choose, maximise_groups
-from exporter.records import OUTPUT, Row
+from exporter.records import OUTPUT, Faithfulness, Row
 from exporter.render import encode_png, kernel_sheet
-from exporter.store import KernelSheet, RunFolder
+from exporter.store import KernelSheet, RunFolder, records_table, schema_of
 from exporter.summaries import (
     FAITHFULNESS,
     Scope,
     channel_table,
-    faithfulness_table,
     merge_channels,
     merge_faithfulness,
     merge_set,
@@ -43,7 +42,7 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
             parts = {"": channel_table(channels), **parts}
         if job.metrics:
             measured = [scores for batch in batches for scores in batch.faithfulness]
-            parts[FAITHFULNESS] = faithfulness_table(measured)
+            parts[FAITHFULNESS] = records_table(measured, schema_of(Faithfulness))
         folder.write_shard(index, rows, parts)
 
     return store

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 # isort: off
 # The order of these is the order in which the methods are listed to people.
-from exporter.maps import cam as _cam  # noqa: F401
 from exporter.maps import gradient_weighted as _gradient_weighted  # noqa: F401
 from exporter.maps import elementwise as _elementwise  # noqa: F401
 from exporter.maps import eigen as _eigen  # noqa: F401
-from exporter.maps import refined as _refined  # noqa: F401
 from exporter.maps import contrast as _contrast  # noqa: F401
 from exporter.maps import perturbation as _perturbation  # noqa: F401
 from exporter.maps import attention as _attention  # noqa: F401
@@ -22,8 +20,7 @@ from exporter.maps import fullgrad as _fullgrad  # noqa: F401
 from exporter.maps import occlusion as _occlusion  # noqa: F401
 # isort: on
 
-from exporter.maps.attended import ATTENTION, Attended
-from exporter.maps.context import PassContext
+from exporter.maps.context import ATTENTION, Attended, PassContext
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import METHODS, Method, all_methods, get_methods, method
 from exporter.maps.terms import Terms

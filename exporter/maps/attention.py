@@ -1,14 +1,17 @@
-"""Methods of a transformer's attention: one map per image, from the weights of every block."""
+"""Methods of a transformer's attention: one map per image, from the weights of every block.
+
+Weights A_l and their gradients are (N, heads, L, L).
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from exporter.maps.attended import Attended
 from exporter.maps.context import PassContext
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
+from exporter.maps.terms import needed
 
 
 @method(
@@ -26,22 +29,17 @@ from exporter.maps.registry import method
     kind="pass",
 )
 def rollout(context: PassContext) -> Tensor:
-    """Return the product of all blocks' attention, each half attention and half the skip.
+    """Return the product of every block's attention, half of it the skip, (N, 1, H, W).
 
     Ã_l = ½ mean over heads of A_l + ½ I, whose rows sum to 1; the map is the class token's row of
-    Ã_L ··· Ã_1 over the patches (the mean of all rows where there is no class token). No ReLU, no
-    epsilon. Source: Abnar and Zuidema 2020, section 3.
-
-    Args:
-        context: with ``attended``: weights (N, heads, L, L) of every block.
-
-    Returns:
-        Raw maps (N, 1, H, W); the same for every target.
+    Ã_L ··· Ã_1 over the patches (the mean of all rows where there is no class token), the same for
+    every target. No ReLU, no epsilon. Source: Abnar and Zuidema 2020, section 3.
     """
-    attended = _attended(context)
+    attended = needed(context.attended, "the attention", "attention")
     rolled: Tensor | None = None
     for weights in attended.attention.weights:
-        mixed = _with_skip(weights.detach().mean(1) / 2, 0.5)
+        mixed = weights.detach().mean(1) / 2
+        mixed.diagonal(dim1=1, dim2=2).add_(0.5)
         rolled = mixed if rolled is None else torch.bmm(mixed, rolled)
     assert rolled is not None, "a pass has at least one block"
     return attended.read_out(rolled).unsqueeze(1)
@@ -68,21 +66,15 @@ def rollout(context: PassContext) -> Tensor:
     kind="pass",
 )
 def legrad(context: PassContext) -> Tensor:
-    """Return the positive gradients of every block's own score with respect to its attention.
+    """Return the positive gradients of each block's own score at its attention, (N, T, H, W).
 
     S_l is the target's score when the final norm, pooling and head read what block l returns. Its
     gradient with respect to A_l, negative entries dropped, is averaged over heads and rows (the
     tokens that look), which leaves a value for every token looked at; the maps of the blocks are
     averaged. The paper then scales to [0, 1], which is left to whoever draws it. No epsilon.
     Source: Bousselham et al. 2025, equations 5 to 8.
-
-    Args:
-        context: with ``attended``: the gradients of every block's score.
-
-    Returns:
-        Raw maps (N, T, H, W), none below 0.
     """
-    attended = _attended(context)
+    attended = needed(context.attended, "the attention", "attention")
     targets = []
     steps = len(attended.attention.weights)
     for target in range(len(attended.attention.scores)):
@@ -113,21 +105,15 @@ def legrad(context: PassContext) -> Tensor:
     aliases=("generic-attention", "attention-relevance"),
 )
 def chefer(context: PassContext) -> Tensor:
-    """Return the relevance of the patches that gradient-weighted attention passes on.
+    """Return the relevance that gradient-weighted attention passes on, (N, T, H, W).
 
     Ā_l = mean over heads of max(∂S/∂A_l ⊙ A_l, 0) and R ← R + Ā_l R from R = I, block by block; the
     map is the class token's row of R over the patches (the mean of all rows where there is no class
     token, less the identity's part, which would add the same to every patch). No epsilon. As R
     is not normalised the map depends on the scale of the logits where several blocks multiply.
     Source: Chefer et al. 2021, equations 5 and 6.
-
-    Args:
-        context: with ``attended``: weights and gradients (N, heads, L, L) of every block.
-
-    Returns:
-        Raw maps (N, T, H, W), none below 0.
     """
-    attended = _attended(context)
+    attended = needed(context.attended, "the attention", "attention")
     targets = []
     for target in range(len(attended.attention.scores)):
         gradients = attended.attention.gradients(target)
@@ -138,14 +124,3 @@ def chefer(context: PassContext) -> Tensor:
         assert relevance is not None, "a pass has at least one block"
         targets.append(attended.read_out(relevance))
     return torch.stack(targets, 1)
-
-
-def _with_skip(matrix: Tensor, share: float) -> Tensor:
-    """Add a share of the identity to every matrix (N, L, L)."""
-    size = matrix.shape[-1]
-    return matrix + share * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
-
-
-def _attended(context: PassContext) -> Attended:
-    assert context.attended is not None, "the method's needs say attention"
-    return context.attended

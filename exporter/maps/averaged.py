@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ from exporter.maps.registry import method
     kind="pass",
 )
 def smoothgrad(context: PassContext, samples: int = 16, noise: float = 0.15) -> Tensor:
-    """Return the gradient of each target, averaged over noisy copies of each image.
+    """Return each target's gradient, averaged over noisy copies of each image, (N, T, C, H, W).
 
     M = 1/n Σ_k ∂S/∂I at I + σ ε_k, with ε_k standard normal and σ = noise · (max I − min I) of each
     image by itself. All images have the same ε_k, drawn from the generator one after the other, so
@@ -44,32 +46,29 @@ def smoothgrad(context: PassContext, samples: int = 16, noise: float = 0.15) -> 
         context: the batch.
         samples: noisy copies of each image, at least 1.
         noise: σ as a fraction of the image's range.
-
-    Returns:
-        (N, T, C, H, W).
     """
     inputs = context.inputs
     span = inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
     sigma = span * noise
+    # Drawn in float32 whatever the model's type is: each type would draw other numbers.
+    draw = partial(torch.randn, inputs.shape[1:], dtype=torch.float32, device=inputs.device)
     samples = max(1, samples)
-    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
-    total: Tensor | None = None
+    total = _nothing(context)
     for part in context.portions(samples):
-        noisy = [inputs + sigma * _noise(context) for _ in range(part.start, part.stop)]
-        gradients = context.input_gradients(torch.cat(noisy))
-        for gradient in torch.split(gradients, len(inputs)):
-            total = gradient.to(wide, copy=True) if total is None else total.add_(gradient)
-    assert total is not None
+        noisy = [
+            inputs + sigma * draw(generator=context.generator).to(inputs.dtype)
+            for _ in range(part.start, part.stop)
+        ]
+        for gradient in torch.split(context.input_gradients(torch.cat(noisy)), len(inputs)):
+            total += gradient
     return total.div_(samples)
 
 
-def _noise(context: PassContext) -> Tensor:
-    # Drawn in float32 whatever the model's type is: each type would draw other numbers.
+def _nothing(context: PassContext) -> Tensor:
+    """Return zeros (N, T, C, H, W) to add to; half precision would lose small terms."""
     inputs = context.inputs
-    drawn = torch.randn(
-        inputs.shape[1:], generator=context.generator, dtype=torch.float32, device=inputs.device
-    )
-    return drawn.to(inputs.dtype)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    return inputs.new_zeros((len(inputs), context.count, *inputs.shape[1:]), dtype=wide)
 
 
 @method(
@@ -95,7 +94,7 @@ def _noise(context: PassContext) -> Tensor:
     aliases=("ig",),
 )
 def integratedgradients(context: PassContext, steps: int = 50) -> Tensor:
-    """Return the input times the gradient averaged along the straight path from zero to it.
+    """Return the input times its gradient averaged on the path from zero to it, (N, T, C, H, W).
 
     M = I ⊙ Σ_k w_k ∂S/∂I at α_k I, with the nodes and weights of Gauss–Legendre on [0, 1]. The
     baseline is 0 in normalised space. ΣM = S(I) − S(0) but for the rule's error. No epsilon.
@@ -104,26 +103,16 @@ def integratedgradients(context: PassContext, steps: int = 50) -> Tensor:
     Args:
         context: the batch.
         steps: nodes on the path, at least 1.
-
-    Returns:
-        (N, T, C, H, W).
     """
     inputs = context.inputs
     nodes, weights = np.polynomial.legendre.leggauss(max(1, steps))
     # Python numbers: a tensor made here would have to be carried to the device.
-    path = [
-        (float(node + 1) / 2, float(weight) / 2)
-        for node, weight in zip(nodes, weights, strict=True)
-    ]
-    wide = torch.promote_types(inputs.dtype, torch.float32)  # half precision loses small terms
-    total: Tensor | None = None
-    for part in context.portions(len(path)):
-        gradients = context.input_gradients(torch.cat([inputs * at for at, _ in path[part]]))
-        for (_, weight), gradient in zip(
-            path[part], torch.split(gradients, len(inputs)), strict=True
+    path = ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    total = _nothing(context)
+    for part in context.portions(len(nodes)):
+        gradients = context.input_gradients(torch.cat([inputs * at for at in path[0][part]]))
+        for weight, gradient in zip(
+            path[1][part], torch.split(gradients, len(inputs)), strict=True
         ):
-            total = (
-                gradient.to(wide) * weight if total is None else total.add_(gradient, alpha=weight)
-            )
-    assert total is not None
+            total.add_(gradient, alpha=weight)
     return total.mul_(inputs.unsqueeze(1))

@@ -16,12 +16,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import relu_rule
-from exporter.maps.attended import Attended
+from exporter.capture import AttentionPass, relu_rule
+from exporter.maps.terms import needed
 
 ROWS = 32
 """Inputs that go through the model together where variants of the images are stacked: so many, or
 one variant of every image where the batch is larger."""
+
+ATTENTION = "attention"
+"""The layer's name under which these maps are kept: they belong to all blocks together."""
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Some images' attention, with what it takes to read a map out of it.
+
+    Attributes:
+        attention: the weights, and their gradients on demand.
+        height: rows of patches.
+        width: columns of patches.
+        prefix: tokens before the patches: class, registers, distillation.
+    """
+
+    attention: AttentionPass
+    height: int
+    width: int
+    prefix: int
+
+    def read_out(self, relevance: Tensor) -> Tensor:
+        """Return the patches' part (N, H, W) of a matrix (N, L, L) of what tokens owe to tokens.
+
+        The row of the class token; where there is none (no token before the patches), the mean of
+        the patches' rows, which is what average pooling reads.
+        """
+        row = relevance[:, 0] if self.prefix else relevance.mean(1)
+        return self.patches(row)
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Return the patches' part (N, H, W) of one value per token (N, L)."""
+        return tokens[:, self.prefix :].reshape(len(tokens), self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -112,19 +145,24 @@ class PassContext:
                 self.memo[key] = self.input_gradients(self.inputs, rule)
             return self.memo[key]
         start = inputs.detach().requires_grad_()
-        rows = []
-        with torch.enable_grad(), self.rule(rule):
-            # A clone, because a model may begin with an operation in place.
-            scores = self.score(self.module(start.clone())).sum(0)
-            for target, score in enumerate(scores.unbind()):
-                if not score.requires_grad:
-                    rows.append(torch.zeros_like(start))
-                    continue
-                (gradient,) = torch.autograd.grad(
-                    score, start, retain_graph=target + 1 < len(scores), allow_unused=True
-                )
-                rows.append(torch.zeros_like(start) if gradient is None else gradient)
+        with self.rule(rule):
+            scores = self.summed_scores(start)
+            rows = [gradient_of(score, start, keep=score is not scores[-1]) for score in scores]
         return torch.stack(rows, 1)
+
+    def summed_scores(self, start: Tensor) -> tuple[Tensor, ...]:
+        """Return each target's score, summed over all images of (k·N, C, H, W), with its graph."""
+        with torch.enable_grad():
+            # A clone, because a model may begin with an operation in place.
+            return self.score(self.module(start.clone())).sum(0).unbind()
+
+    def layer_output(self) -> Tensor:
+        """Return the activations (N, C, h, w).
+
+        Raises:
+            MapError: if the method's needs do not say them.
+        """
+        return needed(self.activations, "the activations", "activations")
 
     def rule(self, name: str) -> AbstractContextManager[None]:
         """Return the context of a ReLU rule, or of none for ``""``."""
@@ -155,3 +193,22 @@ class PassContext:
             images=slice(first + start, first + min(stop, len(self.inputs))),
             memo={},
         )
+
+
+def gradient_of(
+    score: Tensor, start: Tensor, *, keep: bool = False, create: bool = False
+) -> Tensor:
+    """Return ∂score/∂start; zeros where the score does not depend on it.
+
+    Args:
+        score: a scalar.
+        start: a leaf.
+        keep: whether the graph is needed again.
+        create: whether the gradient is differentiated in its turn; keeps the graph too.
+    """
+    if not score.requires_grad:
+        return torch.zeros_like(start)
+    (gradient,) = torch.autograd.grad(
+        score, start, retain_graph=keep or create, create_graph=create, allow_unused=True
+    )
+    return torch.zeros_like(start) if gradient is None else gradient

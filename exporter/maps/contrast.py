@@ -1,4 +1,7 @@
-"""Grad-CAM with another gradient: of a difference of classes, or corrected to the second order."""
+"""Grad-CAM refined: of several layers, of a difference of classes, corrected to the second order.
+
+A and g = ∂S/∂A are (N, C, h, w).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,38 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from exporter.capture import TwiceDifferentiable
 from exporter.errors import MapError
-from exporter.maps.context import PassContext
-from exporter.maps.gradient_weighted import gradcam_maps
+from exporter.maps.context import PassContext, gradient_of
+from exporter.maps.gradient_weighted import gradcam_maps, gradcampp
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
+from exporter.maps.terms import Terms
+
+
+@method(
+    "refinecam",
+    title="RefineCAM",
+    shows="What every explained layer lights up at once: the fine detail of early layers, where"
+    " late ones confirm it.",
+    formula="M(x,y) = Π_l up-sampled min-max(max(M_l, 0)), M_l the Grad-CAM++ of layer l",
+    paper="Domeniconi, Stramiglio, Lombardi, Salti: How to Evaluate and Refine your CAM, arXiv"
+    " 2026; product and base method as in pytorch-grad-cam (RefineCAM)",
+    url="https://arxiv.org/abs/2605.14641",
+    cost="one backward pass, shared; then next to nothing",
+    caveats="One layer that is wrong, or zero, puts the map out; with one explained layer it is"
+    " Grad-CAM++. It has Grad-CAM++'s dependence on the scale of the logits.",
+    needs=Needs(gradients=True),
+    kind="weights",
+    fuse="product",
+)
+def refinecam(terms: Terms) -> Tensor:
+    """Return Grad-CAM++'s channel weights (N, C), whose maps are then multiplied over the layers.
+
+    Each layer's map Σ_c w_c A_c passes a ReLU, is scaled to [0, 1] per image (min-max) and then
+    up-sampled bilinearly to the largest layer's size; the product over the layers is the map, kept
+    under the layer ``fused``. No epsilon beyond Grad-CAM++'s definition. Source: Domeniconi et al.
+    2026, and RefineCAM of pytorch-grad-cam, which up-samples to the image's size.
+    """
+    return gradcampp(terms)
 
 
 @method(
@@ -33,7 +64,7 @@ from exporter.maps.registry import method
     kind="pass",
 )
 def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> Tensor:
-    """Return the Grad-CAM of the difference between a target and the classes next to it.
+    """Return the Grad-CAM of the target less the classes next to it, (N, T, h, w).
 
     w_c is the spatial mean of ∂D/∂A_c with D = y_t − γ · mean_d y_d, and d the classes, t left out,
     whose logits are nearest to the target's: smallest |y_d − y_t|. The paper explains y_t − γ y_d
@@ -42,17 +73,15 @@ def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> T
     two agree. No epsilon. Definition ends in a ReLU. Source: Zhang et al. 2025.
 
     Args:
-        context: with activations A (N, C, h, w) and class targets.
+        context: with activations A and class targets.
         classes: how many neighbours; fewer where there are not so many.
         strength: γ.
-
-    Returns:
-        Raw maps (N, T, h, w).
 
     Raises:
         MapError: if the targets are no classes, or there is only one.
     """
-    activations, start = _start(context)
+    activations = context.layer_output()
+    start = activations.detach().requires_grad_()
     with torch.enable_grad():
         logits = context.logits(context.run_from(start))
         if context.targets is None or logits.shape[1] < 2:
@@ -68,7 +97,7 @@ def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> T
             distance = distance.scatter(1, target.unsqueeze(1), torch.inf)
             near = distance.topk(others, dim=1, largest=False).indices
             away = logits.gather(1, near).mean(1) * strength
-            rows.append(_gradient((own.squeeze(1) - away).sum(), start, create=False))
+            rows.append(gradient_of((own.squeeze(1) - away).sum(), start, keep=True))
     return gradcam_maps(activations, rows)
 
 
@@ -90,32 +119,27 @@ def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> T
     kind="pass",
 )
 def shapleycam(context: PassContext) -> Tensor:
-    """Return the Grad-CAM of the gradient less half of Hessian times activation.
+    """Return the Grad-CAM of the gradient less half of Hessian times activation, (N, T, h, w).
 
     w_c is the spatial mean of g_c − ½ (ℋA)_c: the Shapley value of the activations to the second
     order, as the paper derives it. The product of Hessian and activation is the derivative of
     g · A with A held constant in it; no Hessian is formed. No epsilon. Definition ends in a ReLU.
     Source: Cai 2025, and ShapleyCAM of pytorch-grad-cam.
 
-    Args:
-        context: with activations A (N, C, h, w).
-
-    Returns:
-        Raw maps (N, T, h, w).
-
     Raises:
         MapError: if a step of the model can be differentiated only once.
     """
-    activations, start = _start(context)
+    activations = context.layer_output()
+    start = activations.detach().requires_grad_()
     rows = []
     # Fused attention has no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), TwiceDifferentiable():
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
-            gradient = _gradient(score.sum(), start, create=True)
+            gradient = gradient_of(score.sum(), start, create=True)
             along = (gradient * start.detach()).sum()
             try:
-                curved = _gradient(along, start, create=False)
+                curved = gradient_of(along, start, keep=True)
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise
@@ -125,19 +149,3 @@ def shapleycam(context: PassContext) -> Tensor:
                 ) from None
             rows.append((gradient - curved / 2).detach())
     return gradcam_maps(activations, rows)
-
-
-def _start(context: PassContext) -> tuple[Tensor, Tensor]:
-    activations = context.activations
-    assert activations is not None, "the method's needs say activations"
-    return activations, activations.detach().requires_grad_()
-
-
-def _gradient(score: Tensor, start: Tensor, *, create: bool) -> Tensor:
-    """Return ∂score/∂start; zeros where it does not depend on it."""
-    if not score.requires_grad:
-        return torch.zeros_like(start)
-    (gradient,) = torch.autograd.grad(
-        score, start, retain_graph=True, create_graph=create, allow_unused=True
-    )
-    return torch.zeros_like(start) if gradient is None else gradient

@@ -1,4 +1,7 @@
-"""Methods that weight every position of every channel by its own gradient: a sum of channels."""
+"""Methods that weight every position of every channel by its own gradient: a sum of channels.
+
+A and g = ∂S/∂A are (N, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,10 @@ from exporter.maps.terms import Terms
     kind="map",
 )
 def layercam(terms: Terms) -> Tensor:
-    """Return the activations weighted by their own positive gradients.
+    """Return the activations weighted by their own positive gradients, (N, H, W).
 
     M = Σ_c max(g_c, 0) A_c, and its definition ends in a ReLU (which matters only where activations
     can be negative). No epsilon. Source: Jiang et al. 2021.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Raw maps (N, H, W).
     """
     return (terms.positive * terms.A).sum(1)
 
@@ -56,15 +53,9 @@ def layercam(terms: Terms) -> Tensor:
     kind="map",
 )
 def hirescam(terms: Terms) -> Tensor:
-    """Return gradient times activation, summed over the channels.
+    """Return gradient times activation, summed over the channels, (N, H, W).
 
     M = Σ_c g_c A_c. No ReLU in the definition, no epsilon. Source: Draelos and Carin 2020.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Raw maps (N, H, W).
     """
     return terms.Ag.sum(1)
 
@@ -83,15 +74,9 @@ def hirescam(terms: Terms) -> Tensor:
     aliases=("elementwise",),
 )
 def gradcam_elementwise(terms: Terms) -> Tensor:
-    """Return the positive part of gradient times activation, summed over the channels.
+    """Return the positive part of gradient times activation, summed over channels, (N, H, W).
 
     M = Σ_c max(g_c A_c, 0): the ReLU stands inside the sum, so the map is never negative. No
     epsilon. Source: Pillai and Pirsiavash 2021.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Raw maps (N, H, W), none below 0.
     """
     return terms.Ag.clamp_min(0).sum(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.capture import BiasTerms
-from exporter.maps.context import PassContext
+from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
 
@@ -37,7 +37,7 @@ Receive = Callable[[int, Tensor], None]
     kind="pass",
 )
 def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channel") -> Tensor:
-    """Return the full gradients of each target, one map.
+    """Return the full gradients of each target, one map, (N, T, 1, H, W).
 
     M = Σ_c ψ(I_c ⊙ ∂S/∂I_c) + Σ_l Σ_c ψ(b_lc · ∂S/∂z_lc). ψ takes the absolute value, rescales it
     to [0, 1] between its smallest and largest value in each image and channel (the paper's; 0 where
@@ -49,9 +49,6 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
     Args:
         context: the batch.
         rescale: ``channel`` for the paper's ψ, or ``none``.
-
-    Returns:
-        (N, T, 1, H, W).
     """
     inputs = context.inputs
     rescaled = rescale != "none"
@@ -85,22 +82,12 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
         The gradients at the input, (N, T, C, H, W).
     """
     current = 0
-
-    def pass_on(term: Tensor) -> None:
-        receive(current, term)
-
     start = context.inputs.detach().requires_grad_()
-    rows: list[Tensor] = []
-    with torch.enable_grad():
-        with BiasTerms(pass_on):
-            scores = context.score(context.module(start.clone())).sum(0)
-        for current, score in enumerate(scores.unbind()):
-            if not score.requires_grad:
-                rows.append(torch.zeros_like(start))
-                continue
-            more = current + 1 < len(scores)
-            (gradient,) = torch.autograd.grad(score, start, retain_graph=more, allow_unused=True)
-            rows.append(torch.zeros_like(start) if gradient is None else gradient)
+    with BiasTerms(lambda term: receive(current, term)):
+        scores = context.summed_scores(start)
+    rows = []
+    for current, score in enumerate(scores):  # noqa: B007 - read by what BiasTerms calls
+        rows.append(gradient_of(score, start, keep=score is not scores[-1]))
     return torch.stack(rows, 1)
 
 

@@ -1,4 +1,7 @@
-"""Methods that weight each channel by one number drawn from its gradient: M = Σ_c w_c A_c."""
+"""Methods that weight each channel by one number, the classifier's or one drawn from its gradient.
+
+M = Σ_c w_c A_c; the functions give the weights. A and g = ∂S/∂A are (N, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,29 @@ from torch import Tensor
 from exporter.maps.needs import Needs
 from exporter.maps.registry import method
 from exporter.maps.terms import Terms
+
+
+@method(
+    "cam",
+    title="CAM",
+    shows="Where the last convolution found what the class's row of the linear layer rewards.",
+    formula="M(x,y) = Σ_c w_c · A_c(x,y), with w the target's row of the linear classifier",
+    paper="Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for Discriminative"
+    " Localization, CVPR 2016",
+    url="https://arxiv.org/abs/1512.04150",
+    cost="no backward pass; the map is one product",
+    caveats="It exists only at a layer that global average pooling and one linear layer follow;"
+    " the classifier's bias is not in it.",
+    needs=Needs(classifier=True),
+    kind="weights",
+)
+def cam(terms: Terms) -> Tensor:
+    """Return the classifier's row of each image's target as channel weights, (N, C).
+
+    M = Σ_c w_c A_c; the mean of M over (H, W) is the target's logit less its bias. No ReLU, no
+    epsilon. A is what global average pooling is given. Source: Zhou et al. 2016, equation 2.
+    """
+    return terms.classifier
 
 
 @method(
@@ -28,16 +54,10 @@ from exporter.maps.terms import Terms
     aliases=("grad-cam",),
 )
 def gradcam(terms: Terms) -> Tensor:
-    """Return the spatial mean of each channel's gradient.
+    """Return the spatial mean of each channel's gradient, (N, C).
 
     w_c = mean over (x, y) of ∂S/∂A_c; M = Σ_c w_c A_c, and its definition ends in a ReLU. No
     epsilon. Source: Selvaraju et al. 2017, equations 1 and 2.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Channel weights (N, C).
     """
     return terms.g.mean((2, 3))
 
@@ -61,7 +81,7 @@ def gradcam(terms: Terms) -> Tensor:
     aliases=("gradcamplusplus",),
 )
 def gradcampp(terms: Terms) -> Tensor:
-    """Return the positive gradients of each channel, summed with Grad-CAM++'s coefficients.
+    """Return the positive gradients of each channel, summed with Grad-CAM++'s coefficients, (N, C).
 
     w_c = Σ_xy α_c max(g_c, 0), α_c = g_c² / (2 g_c² + g_c³ Σ_ab A_c(a, b)), computed as
     1 / (2 + g_c Σ_ab A_c(a, b)), which is the same where g_c ≠ 0 and neither under- nor overflows;
@@ -70,12 +90,6 @@ def gradcampp(terms: Terms) -> Tensor:
     definition ends in a ReLU. With Y = exp(S), α compares g_c Σ A_c with 2, so the map is not
     independent of the scale of the logits; that is the method. Source: Chattopadhay et al. 2018,
     equations 7 and 19.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Channel weights (N, C).
     """
     denominator = (terms.g * terms.total[..., None, None]).add_(2)
     return finite_reciprocal(denominator).mul_(terms.positive).sum((2, 3))
@@ -96,17 +110,11 @@ def gradcampp(terms: Terms) -> Tensor:
     kind="weights",
 )
 def xgradcam(terms: Terms) -> Tensor:
-    """Return each channel's gradient averaged with the activation as the weight.
+    """Return each channel's gradient averaged with the activation as the weight, (N, C).
 
     w_c = Σ_xy g_c A_c / Σ_xy A_c. No epsilon: w_c is 0 where Σ_xy A_c is exactly 0, as it is for a
     channel that a ReLU silenced. M = Σ_c w_c A_c; the sum of M over (x, y) is Σ g A. The ReLU at
     the end is in the authors' code (github.com/Fu0511/XGrad-CAM). Source: Fu et al. 2020.
-
-    Args:
-        terms: of A and g = ∂S/∂A, (N, C, H, W).
-
-    Returns:
-        Channel weights (N, C).
     """
     silent = terms.total == 0
     weights = terms.Ag.sum((2, 3)) / terms.total.masked_fill(silent, 1)
@@ -114,14 +122,11 @@ def xgradcam(terms: Terms) -> Tensor:
 
 
 def gradcam_maps(activations: Tensor, gradients: Iterable[Tensor]) -> Tensor:
-    """Return the Grad-CAM of one layer for several gradients.
+    """Return the Grad-CAM of one layer for several gradients, (N, T, H, W).
 
     Args:
         activations: A (N, C, H, W).
         gradients: T gradients (N, C, H, W), of whatever scores.
-
-    Returns:
-        Raw maps (N, T, H, W).
     """
     layers = [Terms(activations, gradient) for gradient in gradients]
     return torch.stack([terms.weigh(gradcam(terms)) for terms in layers], 1)

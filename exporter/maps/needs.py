@@ -1,10 +1,15 @@
-"""What a map method is computed from: captured tensors, and the passes that it runs by itself."""
+"""What a map method is computed from: tensors, passes that it runs by itself, and its settings."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from exporter.errors import MapError
 
 Value = int | float | str
 """A setting's value."""
@@ -135,3 +140,83 @@ def _evaluated(number: Number, settings: Mapping[str, Value], sizes: Sizes) -> i
     if callable(number):
         return number(settings, sizes)
     return number if isinstance(number, int) else int(settings[number])
+
+
+SIZE = 56
+"""Spatial positions of a stored pixel map along the input's longer side, averaged by area."""
+
+REDUCTIONS = ("sum", "sum-abs", "max-abs")
+"""How the channels of a pixel map become the one that is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: a default, whose type is the setting's, and the words it may be.
+
+    One of the store is not given to the function.
+    """
+
+    default: Value
+    words: tuple[str, ...] = ()
+    of_store: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """Say which values are right."""
+        if self.words:
+            return f"one of {', '.join(self.words)}"
+        kind = "whole number" if isinstance(self.default, int) else "number"
+        return f"a {kind} that is not negative, such as {self.default}"
+
+    def parse(self, text: str) -> Value:
+        """Return the value that a text says.
+
+        Raises:
+            ValueError: if it says none that is right.
+        """
+        if self.words:
+            return self.words[self.words.index(text)]  # ValueError where it is none of them
+        value = type(self.default)(text)
+        if isinstance(value, str) or not math.isfinite(value) or value < 0:
+            raise ValueError(text)
+        return value
+
+
+def settings_of(compute: Callable[..., Any], name: str) -> dict[str, Setting]:
+    """Read a method's settings off its function: all parameters but the first.
+
+    Raises:
+        MapError: if one has no default, or is neither a number nor a word of a ``Literal``.
+    """
+    _, *parameters = inspect.signature(compute).parameters.values()
+    declared = {}
+    for parameter in parameters:
+        default, words = parameter.default, ()
+        if isinstance(default, str):
+            # Evaluated alone: other annotations may name what is imported for type checkers only.
+            alone = SimpleNamespace(__annotations__={"it": parameter.annotation})
+            hint = get_type_hints(alone, getattr(compute, "__globals__", {})).get("it")
+            words = get_args(hint) if get_origin(hint) is Literal else ()
+        elif parameter.annotation in (float, "float") and isinstance(default, int):
+            default = float(default)
+        if isinstance(default, bool) or not (isinstance(default, int | float) or words):
+            raise MapError(
+                f"the map {name!r} cannot be registered: its setting {parameter.name!r} needs a "
+                "default that is a number, or a word of a Literal"
+            )
+        declared[parameter.name] = Setting(default, words)
+    return declared
+
+
+def store_settings(reduce: str) -> dict[str, Setting]:
+    """Return the settings of a map at the input's resolution: how it is stored.
+
+    Raises:
+        MapError: if there is no such reduction.
+    """
+    if reduce not in REDUCTIONS:
+        raise MapError(f"pixel is {reduce!r}; choose one of {', '.join(REDUCTIONS)}")
+    return {
+        "reduce": Setting(reduce, REDUCTIONS, of_store=True),
+        "size": Setting(SIZE, of_store=True),
+    }

@@ -42,7 +42,7 @@ def _forwards(settings: Mapping[str, Value], sizes: Sizes) -> int:
     kind="pass",
 )
 def occlusion(context: PassContext, window: float = 0.25, stride: float = 0.125) -> Tensor:
-    """Return the mean fall of each target over the windows that cover a pixel.
+    """Return the mean fall of each target over the windows that cover a pixel, (N, T, 1, H, W).
 
     Windows begin at multiples of the stride, from the top left until one reaches the edge, where
     they are cut. They are set to 0 in normalised space, in all channels. A pixel that no window
@@ -53,9 +53,6 @@ def occlusion(context: PassContext, window: float = 0.25, stride: float = 0.125)
         context: the batch.
         window: side of a window, in pixels, or if below 1 a share of the shorter side.
         stride: pixels, or a share of the shorter side, from one window to the next.
-
-    Returns:
-        (N, T, 1, H, W).
     """
     inputs = context.inputs
     height, width = inputs.shape[-2:]

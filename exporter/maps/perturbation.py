@@ -39,7 +39,7 @@ def _tried(settings: Mapping[str, Value], sizes: Sizes) -> int:
     kind="pass",
 )
 def scorecam(context: PassContext, channels: int = 0) -> Tensor:
-    """Return the channels weighted by the scores of the images seen through them.
+    """Return the channels weighted by the scores of the images seen through them, (N, T, h, w).
 
     M = Σ_c w_c A_c with w = softmax_c(S(X ⊙ H_c)): S is the target's score itself (the logit, for a
     class; algorithm 1 of the paper takes logits), H_c = (U_c − min U_c) / (max U_c − min U_c), and
@@ -49,14 +49,11 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     mask: zeros take its place. No epsilon. Definition ends in a ReLU. Source: Wang et al. 2020.
 
     Args:
-        context: with activations A (N, C, h, w).
+        context: with activations A.
         channels: how many are tried per image, those of the largest mean |A_c|; 0 tries all. The
             others have weight 0 and no part in the softmax.
-
-    Returns:
-        Raw maps (N, T, h, w).
     """
-    activations = _activations(context)
+    activations = context.layer_output()
     chosen = strongest(activations, channels)
     number = len(activations)
     scores = []
@@ -94,21 +91,18 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     kind="pass",
 )
 def ablationcam(context: PassContext, channels: int = 0) -> Tensor:
-    """Return the channels weighted by the share of the score that goes with each.
+    """Return the channels weighted by the share of the score that goes with each, (N, T, h, w).
 
     M = Σ_c w_c A_c with w_c = (y − y_c) / y: y is the target's score, y_c the score after channel c
     is set to zero everywhere, whatever its sign. Where y is exactly 0 the plain drop y − y_c is the
     weight. No epsilon. Definition ends in a ReLU. Source: Desai and Ramaswamy 2020, equation 4.
 
     Args:
-        context: with activations A (N, C, h, w).
+        context: with activations A.
         channels: how many are taken away per image, one at a time, those of the largest mean |A_c|;
             0 tries all. The others have weight 0.
-
-    Returns:
-        Raw maps (N, T, h, w).
     """
-    activations = _activations(context)
+    activations = context.layer_output()
     chosen = strongest(activations, channels)
     number, channels = activations.shape[:2]
     numbers = torch.arange(channels, device=activations.device)
@@ -155,12 +149,6 @@ def image_masks(channels: Tensor, inputs: Tensor) -> Tensor:
     lowest = grown.amin((2, 3), keepdim=True)
     span = grown.amax((2, 3), keepdim=True) - lowest
     return ((grown - lowest) / span.masked_fill(span == 0, 1)).to(inputs.dtype)
-
-
-def _activations(context: PassContext) -> Tensor:
-    activations = context.activations
-    assert activations is not None, "the method's needs say activations"
-    return activations
 
 
 def _weighted(weights: Tensor, chosen: Tensor, activations: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from exporter.maps.context import PassContext
 from exporter.maps.gradient_weighted import gradcam_maps
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
+from exporter.maps.terms import needed
 
 _OWN = Passes(backwards=1, shared=True)
 _GUIDED = Passes(backwards=1, relu_rule="guided", shared=True)
@@ -36,13 +37,10 @@ _NO_RELU = (
     aliases=("gradient", "vanillagradient"),
 )
 def saliency(context: PassContext) -> Tensor:
-    """Return the gradient of each target with respect to the input.
+    """Return the gradient of each target with respect to the input, (N, T, C, H, W).
 
     M = ∂S/∂I, signed, one value per channel; no epsilon. `captum.attr.Saliency(abs=False)` is the
     same. Source: Simonyan et al. 2014, section 3.
-
-    Returns:
-        (N, T, C, H, W).
     """
     return context.input_gradients()
 
@@ -65,12 +63,9 @@ def saliency(context: PassContext) -> Tensor:
     aliases=("gradientxinput", "gradxinput", "inputxgrad"),
 )
 def inputxgradient(context: PassContext) -> Tensor:
-    """Return the input times the gradient of each target with respect to it.
+    """Return the input times the gradient of each target with respect to it, (N, T, C, H, W).
 
     M = I ⊙ ∂S/∂I; no epsilon. Source: Shrikumar et al. 2016.
-
-    Returns:
-        (N, T, C, H, W).
     """
     return context.inputs.unsqueeze(1) * context.input_gradients()
 
@@ -93,13 +88,10 @@ def inputxgradient(context: PassContext) -> Tensor:
     aliases=("guidedbackpropagation", "guidedbp"),
 )
 def guidedbackprop(context: PassContext) -> Tensor:
-    """Return the gradient at the input with negative gradients stopped at every ReLU.
+    """Return the input's gradient, negative ones stopped at every ReLU, (N, T, C, H, W).
 
     A ReLU's backward is g · (x > 0) · (g > 0), for modules, functions, in-place and reused ReLUs
     alike; a ReLU6 passes where 0 < x < 6. No epsilon. Source: Springenberg et al. 2015, 3.4.
-
-    Returns:
-        (N, T, C, H, W).
     """
     return context.input_gradients(rule="guided")
 
@@ -120,16 +112,10 @@ def guidedbackprop(context: PassContext) -> Tensor:
     aliases=("deconvolution", "deconv"),
 )
 def deconvnet(context: PassContext) -> Tensor:
-    """Return the gradient at the input where every ReLU's backward is a ReLU of the gradient.
+    """Return the input's gradient, every ReLU's backward a ReLU of it, (N, T, C, H, W).
 
     A ReLU's (and ReLU6's) backward is g · (g > 0), whatever its input was; no epsilon. Source:
     Zeiler and Fergus 2014, section 2.1, in the words of Springenberg et al. 2015, section 3.4.
-
-    Args:
-        context: the batch.
-
-    Returns:
-        (N, T, C, H, W).
     """
     return context.input_gradients(rule="deconvnet")
 
@@ -151,19 +137,12 @@ def deconvnet(context: PassContext) -> Tensor:
     kind="pass",
 )
 def guidedgradcam(context: PassContext) -> Tensor:
-    """Return guided backpropagation times the rectified Grad-CAM, up-sampled to the input.
+    """Return guided backpropagation times rectified, up-sampled Grad-CAM, (N, T, C, H, W).
 
-    M = G ⊙ up(ReLU(Σ_c w_c A_c)), w_c the spatial mean of ∂S/∂A_c, ``up`` bilinear with
-    align_corners=False; no epsilon. Source: Selvaraju et al. 2017, section 3.2.
-
-    Args:
-        context: the batch, with activations and gradients of the last explained layer.
-
-    Returns:
-        (N, T, C, H, W).
+    M = G ⊙ up(ReLU(Σ_c w_c A_c)), w_c the spatial mean of ∂S/∂A_c at the last explained layer,
+    ``up`` bilinear with align_corners=False; no epsilon. Source: Selvaraju et al. 2017, 3.2.
     """
-    assert context.activations is not None
-    assert context.gradients is not None
-    maps = gradcam_maps(context.activations, context.gradients).relu()
+    gradients = needed(context.gradients, "the gradient", "gradients")
+    maps = gradcam_maps(context.layer_output(), gradients).relu()
     large = functional.interpolate(maps, size=context.inputs.shape[-2:], mode="bilinear")
     return large.unsqueeze(2) * context.input_gradients(rule="guided")

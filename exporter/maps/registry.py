@@ -2,8 +2,7 @@
 
 A method is a function of the `Terms` of a layer; one that has to run the model itself is given a
 `PassContext` instead. It gives a raw, signed map; what it shows, its formula and whether its
-definition ends in a ReLU are data on the method, applied by whoever draws it. The module is longer
-than 300 lines for the documentation of the decorator.
+definition ends in a ReLU are data on the method, applied by whoever draws it.
 """
 
 from __future__ import annotations
@@ -18,8 +17,15 @@ from torch import Tensor
 
 from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
-from exporter.maps.needs import Counts, Needs, Sizes, Value
-from exporter.maps.settings import Setting, settings_of, store_settings
+from exporter.maps.needs import (
+    Counts,
+    Needs,
+    Setting,
+    Sizes,
+    Value,
+    settings_of,
+    store_settings,
+)
 from exporter.records import MethodRecord
 
 Kind = Literal["weights", "map", "pass"]
@@ -31,18 +37,11 @@ ComputeT = TypeVar("ComputeT", bound=Compute)
 class Method:
     """One registered map method, called as ``method(terms)`` or ``method(context)``.
 
+    What is not described here is as `method` was told.
+
     Attributes:
-        name: registry name, such as ``gradcam++``.
         record: what a report says of it; its settings are text.
-        needs: what it is computed from.
-        kind: ``weights``: it gives channel weights (N, C) and the map is Σ_c w_c A_c, done for
-            several methods in one product; ``map``: it gives the map (N, H, W); ``pass``: it is
-            given a `PassContext` and gives (N, T, h, w), or (N, T, C, H, W) where ``record.pixel``.
         compute: the function. Each image is computed by itself.
-        channelwise: whether the channels do not see one another: the weight of a channel depends on
-            that channel alone, or the map is a sum over channels of maps of one channel each.
-        aliases: other names that are understood.
-        fuse: how the maps of the layers become its one map; ``""`` where each layer has its own.
         declared: its settings, those of the function first.
         settings: their values.
     """
@@ -131,15 +130,18 @@ def method(
         title: name as a paper writes it; the registry name if left out.
         shows: what the map shows, one sentence.
         formula: the formula, in Unicode text.
-        kind: ``weights`` if the function gives (N, C) channel weights, ``map`` if (N, H, W),
-            ``pass`` if it runs the model itself.
+        kind: ``weights`` if the function gives channel weights (N, C), whose sum Σ_c w_c A_c is
+            done for several methods in one product; ``map`` if it gives the map (N, H, W); ``pass``
+            if it runs the model itself: it is given a `PassContext` and gives (N, T, h, w), or
+            (N, T, C, H, W) with ``pixel``.
         needs: what the function is computed from; the activations alone if left out.
         relu: whether the definition ends in a ReLU, which the function leaves out.
         paper: authors, title, venue, year.
         url: where to find the paper.
         cost: what it costs, in words; said of the needs if left out.
         caveats: how it misleads, in a sentence or two.
-        channelwise: whether the channels do not see one another (see `Method`).
+        channelwise: whether the channels do not see one another: the weight of a channel depends on
+            that channel alone, or the map is a sum over channels of maps of one channel each.
         aliases: other names that are understood, besides those that differ in case or punctuation.
         fuse: ``mean``, ``max`` or ``product`` for a method whose one map is that of all layers
             fused; ``""`` for one with a map at each.
@@ -177,20 +179,11 @@ def method(
             pixel=bool(pixel),
             settings=_text(values),
         )
-        new = Method(
-            name=name,
-            record=record,
-            needs=needs,
-            kind=kind,
-            compute=compute,
-            channelwise=channelwise,
-            aliases=tuple(aliases),
-            fuse=fuse,
-            declared=declared,
-            settings=values,
+        known = tuple(aliases)
+        _refuse_taken((name, *known), compute)
+        _REGISTERED[name] = Method(
+            name, record, needs, kind, compute, channelwise, known, fuse, declared, values
         )
-        _check_name(new)
-        _REGISTERED[name] = new
         return compute
 
     return register
@@ -241,17 +234,16 @@ def all_methods() -> Mapping[str, Method]:
 def _look_up(text: str) -> tuple[Method, str]:
     """Return the method that a text names, and what it says of the settings."""
     called, _, settings = text.partition(":")
-    known = _spellings().get(_plain(called))
     reference = re.fullmatch(r"(.+\.py:\w+|[\w.]+:\w+)(?::(.*))?", text)
-    if known is None and reference:
-        function = load_reference(reference[1], "map", MapError)
-        return _registered(function, reference[1]), reference[2] or ""
-    if known is None:
+    if _plain(called) not in _spellings():
+        if reference:
+            function = load_reference(reference[1], "map", MapError)
+            return _registered(function, reference[1]), reference[2] or ""
         all_methods()
-        known = _spellings().get(_plain(called))
+    known = _spellings().get(_plain(called))
     if known is None:
         raise MapError(f"no map is called {called!r}; {choices(called, METHODS, limit=20)}")
-    return METHODS[known], settings
+    return known, settings
 
 
 def _registered(function: object, reference: str) -> Method:
@@ -285,20 +277,20 @@ def _text(settings: Mapping[str, Value]) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items()}
 
 
-def _check_name(new: Method) -> None:
-    """Refuse a name that is taken; the same function defined again replaces itself."""
-    taken = _spellings()
-    for name in (new.name, *new.aliases):
-        other = taken.get(_plain(name))
-        if other is not None and not _same_function(METHODS[other].compute, new.compute):
+def _refuse_taken(names: Iterable[str], compute: Compute) -> None:
+    """Refuse names that are taken; the same function defined again replaces itself."""
+    new, *_ = names
+    for name in names:
+        other = _spellings().get(_plain(name))
+        if other and _whose(other.compute) != _whose(compute):
             raise MapError(
-                f"the map {new.name!r} cannot be registered: {name!r} already means {other!r};"
+                f"the map {new!r} cannot be registered: {name!r} already means {other.name!r};"
                 " choose another name"
             )
 
 
-def _same_function(first: Compute, second: Compute) -> bool:
-    return (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)
+def _whose(function: Compute) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 def _plain(name: str) -> str:
@@ -306,9 +298,9 @@ def _plain(name: str) -> str:
     return lowered.translate({ord(mark): None for mark in "-_ "})
 
 
-def _spellings() -> dict[str, str]:
+def _spellings() -> dict[str, Method]:
     return {
-        _plain(spelling): entry.name
-        for entry in _REGISTERED.values()
+        _plain(spelling): entry
+        for entry in METHODS.values()
         for spelling in (entry.name, *entry.aliases)
     }

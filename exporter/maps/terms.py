@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from exporter.errors import MapError
+
+T = TypeVar("T")
 
 
 class Terms:
@@ -43,12 +46,12 @@ class Terms:
     @property
     def g(self) -> Tensor:
         """The gradient ∂S/∂A of the target's score, (N, C, H, W)."""
-        return self._needed(self._gradient, "the gradient", "gradients")
+        return needed(self._gradient, "the gradient", "gradients")
 
     @property
     def classifier(self) -> Tensor:
         """The target's rows of the linear layer that global average pooling feeds, (N, C)."""
-        return self._needed(self._classifier, "the classifier's rows", "classifier")
+        return needed(self._classifier, "the classifier's rows", "classifier")
 
     @cached_property
     def Ag(self) -> Tensor:  # noqa: N802 - as the papers write it
@@ -78,11 +81,16 @@ class Terms:
         sums = torch.bmm(rows, self.A.flatten(2))
         return sums.view(*weights.shape[:-1], *self.A.shape[2:])
 
-    @staticmethod
-    def _needed(term: Tensor | None, what: str, need: str) -> Tensor:
-        if term is None:
-            raise MapError(
-                f"a map reads {what} of a layer, which was not captured; "
-                f"declare it in the map's decorator: needs=Needs({need}=True)"
-            )
-        return term
+
+def needed(term: T | None, what: str, need: str) -> T:
+    """Return what a map reads.
+
+    Raises:
+        MapError: if it was not captured, with the need that the map has to declare.
+    """
+    if term is None:
+        raise MapError(
+            f"a map reads {what} of a layer, which was not captured; "
+            f"declare it in the map's decorator: needs=Needs({need}=True)"
+        )
+    return term

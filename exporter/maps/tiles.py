@@ -52,10 +52,11 @@ def channel_maps(
     device = activations.device.type
     known = torch.amp.is_autocast_available(device)
     with torch.no_grad(), torch.autocast(device if known else "cpu", enabled=False):
-        separate = [method for method in methods if method.channelwise]
-        joint = [method for method in methods if not method.channelwise]
         layer = (activations, gradients, classifier)
-        maps = _compute(separate, *layer, whole=False) | _compute(joint, *layer, whole=True)
+        maps: dict[str, Tensor] = {}
+        for whole in (False, True):
+            alike = [method for method in methods if method.channelwise != whole]
+            maps |= _compute(alike, *layer, whole=whole) if alike else {}
     return {method.name: maps[method.name] for method in methods}
 
 
@@ -97,7 +98,7 @@ def _compute(
     weighted = [method for method in methods if method.kind == "weights"]
     totals = activations.new_zeros((len(summed), number, height, width), dtype=dtype)
     products = activations.new_zeros((number, len(weighted), height * width), dtype=dtype)
-    for images, channels in _tiles(activations, whole) if methods else ():
+    for images, channels in _tiles(activations, whole):
         here = (images, channels)
         terms = Terms(
             activations[here].to(dtype),

@@ -261,7 +261,7 @@ class MethodFaithfulness:
 
 @dataclass(frozen=True, slots=True)
 class ImageMeasures:
-    """What is measured of one image and of the map that stands for it."""
+    """What is known of one image's prediction, and measured of the map that stands for it."""
 
     id: Annotated[str, Column("the image")]
     predicted: Annotated[Int32 | None, Column("class of the first prediction")]
@@ -277,3 +277,10 @@ class ImageMeasures:
     pointing: Annotated[bool | None, Column("whether its largest cell is in the boxes or the mask")]
     box_energy: Annotated[Float32 | None, Column("share of its energy in them")]
     box_overlap: Annotated[Float32 | None, Column("its region's intersection over union with them")]
+    # Runs of the first version do not have these.
+    read: Annotated[bool | None, Column("whether the image was read")] = None
+    label: Annotated[Int32 | None, Column("class of the label, where it is known")] = None
+    in_first: Annotated[
+        bool | None, Column("whether the label is among the first five predictions")
+    ] = None
+    loss: Annotated[Float32 | None, Column("cross-entropy of the label", "nat")] = None

@@ -1,18 +1,8 @@
 """What only the whole set shows: channels, numbers, classes, methods, images that matter."""
 
-from exporter.summaries.channels import (
-    CHANNEL_SCHEMA,
-    channel_table,
-    merge_channels,
-)
-from exporter.summaries.faithfulness import (
-    FAITHFULNESS,
-    FAITHFULNESS_SCHEMA,
-    METHOD_FAITHFULNESS_SCHEMA,
-    faithfulness_table,
-    merge_faithfulness,
-)
-from exporter.summaries.keep import keep_images
+from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
+from exporter.summaries.choices import keep_images
+from exporter.summaries.faithfulness import FAITHFULNESS, merge_faithfulness
 from exporter.summaries.scope import Scope
 from exporter.summaries.sets import SET_TABLES, SetTables, merge_set
 from exporter.summaries.shards import IMAGES_SCHEMA, PARTS, shard_parts
@@ -21,16 +11,13 @@ from exporter.summaries.sums import SET_SCHEMA
 __all__ = [
     "CHANNEL_SCHEMA",
     "FAITHFULNESS",
-    "FAITHFULNESS_SCHEMA",
     "IMAGES_SCHEMA",
-    "METHOD_FAITHFULNESS_SCHEMA",
     "PARTS",
     "SET_SCHEMA",
     "SET_TABLES",
     "Scope",
     "SetTables",
     "channel_table",
-    "faithfulness_table",
     "keep_images",
     "merge_channels",
     "merge_faithfulness",

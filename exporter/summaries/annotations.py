@@ -5,6 +5,7 @@ Only what of the boxes or the mask lies inside the model's view counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from exporter.records import Row
 from exporter.summaries.grids import Grid
 
-THRESHOLD: Final = 0.5
+REGION: Final = 0.5
 """Share of a map's largest value from which on a cell belongs to the map's region."""
 
 _POINTS = 112  # a view is looked at in about this many points per side
@@ -21,24 +22,25 @@ _POINTS = 112  # a view is looked at in about this many points per side
 Mask = NDArray[np.bool_]
 """bool (height, width) of the original photograph: where the object is."""
 
+Coverage = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Of a map's cells the share that is inside, and whether the centre is; (height, width) each."""
+
 
 class Hits(NamedTuple):
-    """Measures of M maps, float64 (M,) each; NaN where there is no map.
+    """Measures of maps, float64 of one shape; NaN where there is no map or no annotation.
 
     Attributes:
         pointing: 1 where the centre of the largest cell (of equals the first) is inside, else 0.
-        energy: share of the map's energy inside.
-        overlap: intersection over union with the cells from ``THRESHOLD`` of the largest on.
+        box_energy: share of the map's energy inside.
+        box_overlap: intersection over union with the cells from ``REGION`` of the largest on.
     """
 
     pointing: NDArray[np.float64]
-    energy: NDArray[np.float64]
-    overlap: NDArray[np.float64]
+    box_energy: NDArray[np.float64]
+    box_overlap: NDArray[np.float64]
 
 
-def coverage(
-    row: Row, height: int, width: int, mask: Mask | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+def coverage(row: Row, height: int, width: int, mask: Mask | None = None) -> Coverage | None:
     """Lay an image's boxes or mask on a map's grid, through the geometry of the model's view.
 
     Args:
@@ -48,7 +50,6 @@ def coverage(
         mask: where the object is in the original; it goes before the boxes.
 
     Returns:
-        The share of each cell that is inside, float32 (height, width), and whether its centre is;
         None where the image has no annotation, or none of it is in the view.
     """
     if row.crop is None or (mask is None and not row.boxes):
@@ -57,14 +58,9 @@ def coverage(
     points = _inside(row, mask, height * fine, width * fine)
     if not points.any():
         return None
-    # Counts of points are whole, so that the product is exact.
-    counts = _blocks(height, fine) @ points.astype(np.float32) @ _blocks(width, fine).T
+    # Counts of points are whole, so that the mean is exact in any order.
+    counts = points.reshape(height, fine, width, fine).sum(axis=(1, 3), dtype=np.float32)
     return counts / np.float32(fine * fine), _inside(row, mask, height, width)
-
-
-def _blocks(cells: int, fine: int) -> NDArray[np.float32]:
-    """Return the matrix (cells, cells · fine) that adds up the points of each cell."""
-    return np.repeat(np.eye(cells, dtype=np.float32), fine, axis=1)
 
 
 def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.bool_]:
@@ -89,8 +85,8 @@ def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.
     return inside
 
 
-def hits(grid: Grid, place: int, covered: NDArray[np.float32], centres: NDArray[np.bool_]) -> Hits:
-    """Measure the maps of one image against what ``coverage`` gave.
+def hits(grid: Grid, covered: Mapping[tuple[int, int, int], Coverage]) -> Hits:
+    """Measure the maps of a grid against the annotations of their images.
 
     The pointing game (Zhang et al. 2018, without its tolerance of 15 pixels), the energy-based
     pointing game (Wang et al. 2020, Score-CAM), and the intersection over union of regions. A map
@@ -98,22 +94,27 @@ def hits(grid: Grid, place: int, covered: NDArray[np.float32], centres: NDArray[
 
     Args:
         grid: the maps.
-        place: place of the image in the grid.
-        covered: share of each cell that is inside (height, width).
-        centres: whether the centre of each cell is inside.
+        covered: what `coverage` gave, by position in the shard, height and width.
+
+    Returns:
+        Arrays (n, M).
     """
-    values = grid.shown(slice(place, place + 1))[0]
-    area = covered.reshape(-1)
-    total, largest = values @ np.ones_like(area), values.max(axis=1)
-    some = largest > 0
-    region = (values >= np.where(some, THRESHOLD * largest, np.inf)[:, None]).astype(np.float32)
-    common = region @ area
-    union = region @ np.ones_like(area) + area @ np.ones_like(area) - common
-    pointed = centres.reshape(-1)[grid.levels[place].argmax(axis=1)] & some
-    there = grid.there[place]
-    energy = (values @ area) / np.where(some, total, 1)
-    return Hits(
-        np.where(there, pointed.astype(np.float64), np.nan),
-        np.where(there, np.minimum(energy, 1), np.nan),
-        np.where(there, common / union, np.nan),
-    )
+    measured = Hits(*(np.full(grid.there.shape, np.nan) for _ in Hits._fields))
+    for place, number in enumerate(grid.rows.tolist()):
+        inside = covered.get((number, grid.height, grid.width))
+        if inside is None:
+            continue
+        area, centres = (part.reshape(-1) for part in inside)
+        values = grid.shown(slice(place, place + 1))[0]
+        ones = np.ones_like(area)
+        largest = values.max(axis=1)
+        some = largest > 0
+        region = (values >= np.where(some, REGION * largest, np.inf)[:, None]).astype(np.float32)
+        common = region @ area
+        union = region @ ones + area @ ones - common
+        energy = np.minimum((values @ area) / np.where(some, values @ ones, 1), 1)
+        there = grid.there[place]
+        pointed = centres[grid.levels[place].argmax(axis=1)] & some
+        for of_images, of_image in zip(measured, (pointed, energy, common / union), strict=True):
+            of_images[place] = np.where(there, of_image, np.nan)
+    return measured

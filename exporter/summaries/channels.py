@@ -1,23 +1,23 @@
-"""What the whole set shows of each channel: mean, maximum, sparsity, the strongest images.
+"""What the whole set shows of each channel: statistics, the strongest images, and redundant pairs.
 
 A shard gives a table of the same columns for its own images, and the tables are merged, with a
-memory that does not grow with the set.
+memory that does not grow with the set. Channels say the same whose pooled activations go together
+over sampled images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from exporter.errors import RunError
-from exporter.records import ChannelBatch, ChannelRow
+from exporter.records import ChannelBatch, ChannelRow, LayerRedundancy, RedundantPair
 from exporter.store import schema_of
+from exporter.summaries.scope import Scope
+from exporter.summaries.sums import other_version
 
 TOP: Final = 9
 """Images kept per channel: those with the largest maximum."""
@@ -25,23 +25,17 @@ TOP: Final = 9
 CHANNEL_SCHEMA: Final = schema_of(ChannelRow)
 """Columns of ``channels.parquet``, and of ``summaries/*.parquet`` for a shard's images."""
 
+REDUNDANT: Final = 0.98
+"""Magnitude of the correlation from which on two channels count as redundant."""
 
-@dataclass(slots=True)
-class _Layer:
-    """Statistics of one layer so far; C channels, at most ``TOP`` images each.
+FEWEST: Final = 16
+"""Sampled images below which nothing is said: chance alone would correlate channels."""
 
-    ``mean``, ``sparsity`` (C,) float64; ``maximum`` (C,) float32; ``values`` (C, K) float32, -inf
-    where fewer are kept; ``ids`` (C, K), ``positions`` (C, K, 2).
-    """
+REDUNDANT_PAIRS: Final = 200
+"""Pairs kept per layer."""
 
-    images: int
-    mean: NDArray[np.float64]
-    maximum: NDArray[np.float32]
-    sparsity: NDArray[np.float64]
-    dead: NDArray[np.bool_]
-    values: NDArray[np.float32]
-    ids: NDArray[np.object_]
-    positions: NDArray[np.float32]
+_AT_ONCE = 256  # channels whose correlations with all the others are held
+_LISTS = ("top", "top_values", "top_places")
 
 
 def channel_table(batches: Sequence[ChannelBatch]) -> pa.Table:
@@ -56,7 +50,8 @@ def channel_table(batches: Sequence[ChannelBatch]) -> pa.Table:
     by_layer: dict[str, list[ChannelBatch]] = {}
     for batch in batches:
         by_layer.setdefault(batch.layer, []).append(batch)
-    return _table({layer: _reduce(parts) for layer, parts in by_layer.items()})
+    tables = [_layer_table(layer, parts) for layer, parts in by_layer.items()]
+    return pa.concat_tables([CHANNEL_SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
 def merge_channels(tables: Iterable[pa.Table]) -> pa.Table:
@@ -68,19 +63,16 @@ def merge_channels(tables: Iterable[pa.Table]) -> pa.Table:
     Raises:
         RunError: if another version wrote the tables.
     """
-    merged: dict[str, _Layer] = {}
+    merged = CHANNEL_SCHEMA.empty_table()
     for table in tables:
         if not table.schema.equals(CHANNEL_SCHEMA):
-            raise RunError(
-                "the shards' summaries were written by another version; make the run again with "
-                "--overwrite"
-            )
-        for layer, part in _parse(table).items():
-            merged[layer] = _add(merged[layer], part) if layer in merged else part
-    return _table(merged)
+            raise other_version("other columns of channels")
+        both = pa.concat_tables([merged, table]).combine_chunks()
+        merged = _merge(both) if len(merged) and len(table) else both
+    return merged
 
 
-def _reduce(batches: Sequence[ChannelBatch]) -> _Layer:
+def _layer_table(layer: str, batches: Sequence[ChannelBatch]) -> pa.Table:
     mean, maximum, zeros, place = (
         np.concatenate([getattr(batch, name) for batch in batches])
         for name in ("mean", "maximum", "zeros", "place")
@@ -93,19 +85,26 @@ def _reduce(batches: Sequence[ChannelBatch]) -> _Layer:
     # An image in which the whole channel is 0 does not excite it; one that is NaN says nothing.
     ranked = np.where((zeros == 1) | np.isnan(maximum), -np.inf, maximum).astype(np.float32).T
     order = _largest(ranked)
-    chosen = np.take_along_axis(place.T, order, axis=1)
-    width, height = widths[order], heights[order]
-    positions = np.stack([(chosen % width + 0.5) / width, (chosen // width + 0.5) / height], -1)
-    return _Layer(
-        images=len(ids),
-        mean=np.where(np.isfinite(mean), mean, np.nan).mean(axis=0, dtype=np.float64),
-        maximum=np.fmax.reduce(maximum, axis=0),
-        sparsity=zeros.mean(axis=0, dtype=np.float64),
-        dead=(zeros == 1).all(axis=0),
-        values=np.take_along_axis(ranked, order, axis=1),
-        ids=ids[order],
-        positions=positions.astype(np.float32),
+    values = np.take_along_axis(ranked, order, axis=1)
+    kept = values != -np.inf
+    image, value = order[kept], values[kept]
+    chosen = np.take_along_axis(place.T, order, axis=1)[kept]
+    x, y = (chosen % widths[image] + 0.5) / widths[image], chosen // widths[image] + 0.5
+    channels = mean.shape[1]
+    columns = {
+        "layer": [layer] * channels,
+        "channel": np.arange(channels),
+        "images": np.full(channels, len(ids)),
+        "mean": np.where(np.isfinite(mean), mean, np.nan).mean(axis=0, dtype=np.float64),
+        "maximum": np.fmax.reduce(maximum, axis=0),
+        "sparsity": zeros.mean(axis=0, dtype=np.float64),
+        "dead": (zeros == 1).all(axis=0),
+    }
+    positions = pa.StructArray.from_arrays(
+        [pa.array(part, pa.float32()) for part in (x, y / heights[image])], names=["x", "y"]
     )
+    lists = (pa.array(ids[image], pa.string()), pa.array(value), positions)
+    return _table(columns, kept.sum(axis=1), lists)
 
 
 def _largest(ranked: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -123,86 +122,106 @@ def _largest(ranked: NDArray[np.float32]) -> NDArray[np.intp]:
     return order
 
 
-def _add(old: _Layer, new: _Layer) -> _Layer:
-    images = old.images + new.images
-    values = np.concatenate([old.values, new.values], axis=1)
-    order = _largest(values)
-    ids = np.concatenate([old.ids, new.ids], axis=1)
-    positions = np.concatenate([old.positions, new.positions], axis=1)
-    return _Layer(
-        images=images,
-        mean=(old.mean * old.images + new.mean * new.images) / images,
-        maximum=np.fmax(old.maximum, new.maximum),
-        sparsity=(old.sparsity * old.images + new.sparsity * new.images) / images,
-        dead=old.dead & new.dead,
-        values=np.take_along_axis(values, order, axis=1),
-        ids=np.take_along_axis(ids, order, axis=1),
-        positions=np.take_along_axis(positions, order[..., None], axis=1),
+def _merge(table: pa.Table) -> pa.Table:
+    """Merge the rows of the same channel, earlier images first."""
+    names = zip(table["layer"].to_pylist(), table["channel"].to_pylist(), strict=True)
+    groups: dict[tuple[str, int], int] = {}
+    group = np.array([groups.setdefault(name, len(groups)) for name in names])
+    images, mean, maximum, sparsity, dead = (
+        table[name].to_numpy() for name in ("images", "mean", "maximum", "sparsity", "dead")
     )
-
-
-def _table(layers: dict[str, _Layer]) -> pa.Table:
-    tables = [_layer_table(name, layer) for name, layer in layers.items()]
-    return pa.concat_tables([CHANNEL_SCHEMA.empty_table(), *tables]).combine_chunks()
-
-
-def _layer_table(name: str, layer: _Layer) -> pa.Table:
-    count = len(layer.mean)
-    kept = layer.values != -np.inf
-    offsets = pa.array(np.concatenate([[0], kept.sum(axis=1).cumsum()]).astype(np.int32))
-
-    def lists(column: str, flat: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets, flat, type=CHANNEL_SCHEMA.field(column).type)
-
-    position = CHANNEL_SCHEMA.field("top_places").type.value_type
-    x, y = layer.positions[kept].T
-    return pa.Table.from_pydict(
-        {
-            "layer": [name] * count,
-            "channel": np.arange(count, dtype=np.int32),
-            "images": np.full(count, layer.images),
-            "mean": layer.mean,
-            "maximum": layer.maximum,
-            "sparsity": layer.sparsity,
-            "dead": layer.dead,
-            "top": lists("top", pa.array(layer.ids[kept], pa.string())),
-            "top_values": lists("top_values", pa.array(layer.values[kept], pa.float32())),
-            "top_places": lists(
-                "top_places",
-                pa.StructArray.from_arrays([pa.array(x), pa.array(y)], fields=list(position)),
-            ),
-        },
-        schema=CHANNEL_SCHEMA,
-    )
-
-
-def _parse(table: pa.Table) -> dict[str, _Layer]:
-    names = table.column("layer").to_pylist()
-    cuts = [n for n in range(len(names)) if n == 0 or names[n] != names[n - 1]] + [len(names)]
-    return {
-        names[start]: _layer(table.slice(start, stop - start).combine_chunks())
-        for start, stop in pairwise(cuts)
+    total = np.bincount(group, images).astype(np.int64)
+    largest = np.full(len(groups), np.nan, np.float32)
+    np.fmax.at(largest, group, maximum)
+    columns = {
+        "layer": [layer for layer, _ in groups],
+        "channel": [channel for _, channel in groups],
+        "images": total,
+        "mean": np.bincount(group, mean * images) / total,
+        "maximum": largest,
+        "sparsity": np.bincount(group, sparsity * images) / total,
+        "dead": np.bincount(group, ~dead) == 0,
     }
+    lists = [table[name].combine_chunks() for name in _LISTS]
+    owner = np.repeat(group, lists[0].value_lengths().to_numpy())
+    # Sorting is stable: of equals the earlier image goes first.
+    order = np.lexsort((-lists[1].flatten().to_numpy(), owner))
+    counts = np.bincount(owner, minlength=len(groups))
+    rank = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+    best = order[rank < TOP]
+    return _table(columns, np.minimum(counts, TOP), [part.flatten().take(best) for part in lists])
 
 
-def _layer(table: pa.Table) -> _Layer:
-    lists = table.column("top").combine_chunks()
-    lengths = np.diff(lists.offsets.to_numpy())
-    kept = np.arange(TOP) < lengths[:, None]
-    values = np.full(kept.shape, -np.inf, dtype=np.float32)
-    ids = np.full(kept.shape, "", dtype=object)
-    positions = np.zeros((*kept.shape, 2), dtype=np.float32)
-    values[kept] = table.column("top_values").combine_chunks().flatten().to_numpy()
-    ids[kept] = lists.flatten().to_numpy(zero_copy_only=False)
-    flat = table.column("top_places").combine_chunks().flatten()
-    positions[kept] = np.stack([child.to_numpy() for child in flat.flatten()], axis=-1)
-    return _Layer(
-        images=table.column("images")[0].as_py(),
-        mean=table.column("mean").to_numpy(),
-        maximum=table.column("maximum").to_numpy(),
-        sparsity=table.column("sparsity").to_numpy(),
-        dead=table.column("dead").to_numpy(),
-        values=values,
-        ids=ids,
-        positions=positions,
-    )
+def _table(columns: Mapping[str, Any], counts: NDArray[Any], lists: Iterable[Any]) -> pa.Table:
+    """Return a table of plain columns, and of lists: so many elements each, and all of them."""
+    offsets = pa.array(np.concatenate([[0], counts.cumsum()]).astype(np.int32))
+    arrays = [pa.array(values, CHANNEL_SCHEMA.field(name).type) for name, values in columns.items()]
+    arrays += [
+        pa.ListArray.from_arrays(offsets, flat, type=CHANNEL_SCHEMA.field(name).type)
+        for name, flat in zip(_LISTS, lists, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=CHANNEL_SCHEMA)
+
+
+def redundancy(
+    pooled: Mapping[str, Sequence[NDArray[np.float32]]], scope: Scope
+) -> tuple[list[RedundantPair], tuple[LayerRedundancy, ...]]:
+    """Return the strongest pairs of every recorded layer, and how many there are per layer.
+
+    Args:
+        pooled: by layer, the spatial means (C,) of each sampled image, in plan order.
+        scope: of the run's plan.
+    """
+    rows: list[RedundantPair] = []
+    layers = []
+    for layer in scope.recorded:
+        vectors = pooled.get(layer, ())
+        channels = len(vectors[0]) if vectors else 0
+        pairs, count, paired = (
+            redundant(np.stack(vectors)) if len(vectors) >= FEWEST else ([], 0, 0)
+        )
+        rows += [RedundantPair(layer, *pair) for pair in pairs]
+        layers.append(LayerRedundancy(layer, len(vectors), channels, count, paired))
+    return rows, tuple(layers)
+
+
+def redundant(vectors: NDArray[np.float32]) -> tuple[list[tuple[int, int, float]], int, int]:
+    """Find the pairs of channels that are correlated over images.
+
+    Args:
+        vectors: float32 (N, C), spatial mean per channel.
+
+    Returns:
+        At most ``REDUNDANT_PAIRS`` of (first, second, correlation), the strongest first, of equals
+        the smallest channels; how many pairs there are; and how many channels are in one. Channels
+        that do not vary, or hold what is not a number, are in none. Correlations are rounded to
+        1e-6.
+    """
+    values = vectors.astype(np.float64)
+    usable = np.flatnonzero(np.isfinite(values).all(axis=0))
+    values = values[:, usable]
+    # Scaled first: squares of the largest float32 are fine in float64, those of the smallest not.
+    values /= np.maximum(np.abs(values).max(axis=0), np.finfo(np.float32).tiny)
+    values -= values.mean(axis=0)
+    length = np.sqrt((values**2).sum(axis=0))
+    # What is left of a constant channel is rounding.
+    varied = length > 1e-9
+    usable, values = usable[varied], values[:, varied] / length[varied]
+    kept: list[tuple[int, int, float]] = []
+    count = 0
+    paired = np.zeros(len(usable), dtype=np.bool_)
+    for start in range(0, len(usable), _AT_ONCE):
+        block = np.round(values[:, start : start + _AT_ONCE].T @ values[:, start:], 6)
+        first, second = np.nonzero(np.triu(np.abs(block) >= REDUNDANT, 1))
+        strength = block[first, second]
+        count += len(first)
+        paired[start + first] = paired[start + second] = True
+        order = np.lexsort((second, first, -np.abs(strength)))[:REDUNDANT_PAIRS]
+        kept += zip(
+            usable[start + first[order]].tolist(),
+            usable[start + second[order]].tolist(),
+            np.clip(strength[order], -1, 1).tolist(),
+            strict=True,
+        )
+        kept = sorted(kept, key=lambda pair: (-abs(pair[2]), pair[0], pair[1]))[:REDUNDANT_PAIRS]
+    return kept, count, int(paired.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import pyarrow as pa
@@ -13,24 +13,13 @@ from exporter.store import records_table, schema_of, table_records
 from exporter.summaries.scope import Scope
 
 FAITHFULNESS: Final = "faithfulness"
-"""Name of the part of a shard, and of the table of the set."""
-
-FAITHFULNESS_SCHEMA: Final = schema_of(Faithfulness)
-"""Columns of ``summaries/*-faithfulness.parquet``: a row per image and method."""
-
-METHOD_FAITHFULNESS_SCHEMA: Final = schema_of(MethodFaithfulness)
-"""Columns of ``set/faithfulness.parquet``: methods in the order asked for."""
+"""Name of the part of a shard (a row per image and method), and of the table of the set."""
 
 _BUILT_IN: Final = ("deletion", "insertion", "road")
 
 
-def faithfulness_table(measured: Sequence[Faithfulness]) -> pa.Table:
-    """Return what was measured of a shard's maps, in plan order."""
-    return records_table(measured, FAITHFULNESS_SCHEMA)
-
-
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
-    """Return the means of each method over all shards."""
+    """Return the means of each method over all shards, methods in the order asked for."""
     images: Counter[str] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     totals: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -45,10 +34,9 @@ def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
             for name, value in known.items():
                 counts[row.method, name] += 1
                 totals[row.method, name] += value
+
     rows = []
-    for method in scope.methods:
-        if method in scope.pixel:
-            continue
+    for method in (method for method in scope.methods if method not in scope.pixel):
         means = {
             name: ratio(totals[method, name], counts[method, name])
             for name in (*_BUILT_IN, *abouts)
@@ -57,4 +45,4 @@ def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
         rows.append(
             MethodFaithfulness(method, scope.deepest, images[method], **means, others=others)
         )
-    return records_table(rows, METHOD_FAITHFULNESS_SCHEMA)
+    return records_table(rows, schema_of(MethodFaithfulness))

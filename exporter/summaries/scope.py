@@ -22,7 +22,6 @@ class Scope:
         rectified: those whose definition ends in a ReLU.
         pixel: those that give one map at the input, layer ``""``.
         explained: explained layers, shallow to deep.
-        deepest: the layer whose maps stand for an image and a class.
         recorded: layers whose channels are recorded.
         classes: class names by index; empty where the model has none.
         classifies: whether the output has classes; False for a single value.
@@ -34,7 +33,6 @@ class Scope:
     rectified: frozenset[str]
     pixel: frozenset[str]
     explained: tuple[str, ...]
-    deepest: str
     recorded: tuple[str, ...]
     classes: tuple[str, ...]
     classifies: bool
@@ -43,19 +41,26 @@ class Scope:
 
     @staticmethod
     def of(plan: Plan) -> Scope:
-        """Return the scope of a plan."""
+        """Return the scope of a plan; images are sampled by the hash of their ids."""
+        ids = [image.id for image in plan.images if image.error is None]
         return Scope(
             methods=tuple(method.name for method in plan.methods),
             rectified=frozenset(method.name for method in plan.methods if method.relu),
             pixel=frozenset(method.name for method in plan.methods if method.pixel),
             explained=plan.explained,
-            deepest=plan.explained[-1] if plan.explained else "",
             recorded=plan.recorded,
             classes=plan.model.classes,
             classifies=plan.classifies,
             outputs=plan.model.outputs,
-            sample=_sample([image.id for image in plan.images if image.error is None]),
+            sample=frozenset(
+                heapq.nsmallest(SAMPLE, ids, key=lambda id: hashlib.blake2b(id.encode()).digest())
+            ),
         )
+
+    @property
+    def deepest(self) -> str:
+        """The layer whose maps stand for an image and a class."""
+        return self.explained[-1] if self.explained else ""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -76,12 +81,3 @@ class Scope:
     def name(self, index: int) -> str:
         """Return a class's name, its number where it has none."""
         return self.classes[index] if 0 <= index < len(self.classes) else str(index)
-
-
-def _sample(ids: list[str]) -> frozenset[str]:
-    """Choose images by the hash of their ids: from the plan alone, however it is cut."""
-    if len(ids) <= SAMPLE:
-        return frozenset(ids)
-    return frozenset(
-        heapq.nsmallest(SAMPLE, ids, key=lambda id: hashlib.blake2b(id.encode()).digest())
-    )

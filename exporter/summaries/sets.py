@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from exporter.errors import RunError
 from exporter.records import (
+    MAP_LEVELS,
     ClassMap,
     ClassRow,
     ConfusedPair,
@@ -20,15 +22,32 @@ from exporter.records import (
     ratio,
 )
 from exporter.store import records_table, schema_of, table_records
-from exporter.summaries import classes, methods, redundancy
-from exporter.summaries.agreement import SIDE
-from exporter.summaries.annotations import THRESHOLD
-from exporter.summaries.calibration import BINS, calibration_error, diagram
-from exporter.summaries.class_maps import MeanMaps, Size, choose_classes
-from exporter.summaries.redundancy import Pooled
+from exporter.summaries.annotations import REGION
+from exporter.summaries.channels import REDUNDANT, redundancy
+from exporter.summaries.choices import strips
+from exporter.summaries.classes import (
+    BINS,
+    PAIRS,
+    Columns,
+    class_rows,
+    columns_of,
+    confusion_rows,
+    numbers,
+)
+from exporter.summaries.grids import SIDE, pairs
 from exporter.summaries.scope import SAMPLE, Scope
-from exporter.summaries.strips import Strips
-from exporter.summaries.sums import NumberSums, ShardSums, add_up
+from exporter.summaries.shards import IMAGES_SCHEMA
+from exporter.summaries.sums import (
+    AgreementSums,
+    MapSums,
+    MethodSums,
+    ShardSums,
+    add_up,
+    other_version,
+)
+
+CELLS: Final = 4_000_000
+"""Cells of all mean maps together at most (16 MB): 1,000 classes of 5 methods at 28 × 28 fit."""
 
 SET_TABLES: Final[Mapping[str, pa.Schema]] = {
     "classes": schema_of(ClassRow),
@@ -68,7 +87,7 @@ RULES: Final = {
     ),
     "box_energy": "share of the map's energy inside the boxes or the mask (Wang et al. 2020)",
     "box_overlap": (
-        f"intersection over union of the cells from {THRESHOLD:g} of the map's largest value on "
+        f"intersection over union of the cells from {REGION:g} of the map's largest value on "
         "with the boxes or the mask; only what is inside the model's view counts"
     ),
     "class_maps": (
@@ -76,100 +95,149 @@ RULES: Final = {
         "the deepest layer"
     ),
     "redundant": (
-        f"two channels whose spatial means have a correlation of at least {redundancy.THRESHOLD:g} "
+        f"two channels whose spatial means have a correlation of at least {REDUNDANT:g} "
         f"in magnitude over at most {SAMPLE} images, chosen by the hash of their ids"
     ),
 }
 """What each number of the set is, in words."""
 
+_SIZE: Final = ("method", "layer", "height", "width")
 
-@dataclass(frozen=True)
-class SetTables:
-    """What the whole set gives.
 
-    Attributes:
-        summary: JSON values of ``set/summary.json``.
-        tables: the tables of ``set/`` by the name of their file.
-    """
+class SetTables(NamedTuple):
+    """JSON values of ``set/summary.json``, and the tables of ``set/`` by the name of their file."""
 
     summary: dict[str, Any]
     tables: dict[str, pa.Table]
 
 
-SUMMED: Final = ("numbers", "bins", "classes", "confusions", "methods", "agreement")
-"""What of ``ShardSums`` is added up by key; the others are large, and read a shard at a time."""
-
-_SIZES: Final = tuple(
-    f"maps.list.element.{name}" for name in ("method", "layer", "height", "width")
-)
-_RANKED: Final = ("id", "predicted", "confidence", "correct", "entropy", "agreement")
-
-
 def merge_set(parts: Parts, scope: Scope) -> SetTables:
-    """Merge the parts of all shards, in shard order, one in memory at a time.
+    """Merge the parts of all shards, in shard order.
+
+    Of the images only a few numbers are held at a time; their maps are read a shard at a time.
 
     Returns:
         The same to 1e-12 for every cut of the same images into shards.
+
+    Raises:
+        RunError: if another version wrote the parts.
     """
-    sums: dict[str, dict[Any, Any]] = {name: {} for name in SUMMED}
-    sizes: set[Size] = set()
-    for table in parts("set", (*SUMMED, *_SIZES)):
-        for shard in _shards(table.select(SUMMED)):
-            for name, totals in sums.items():
-                add_up(totals, getattr(shard, name))
-        for size in table.column("maps").combine_chunks().flatten().to_pylist():
-            sizes.add((size["method"], size["layer"], size["height"], size["width"]))
-    predicted = {part.index: part.predicted for part in sums["classes"].values()}
-    chosen = choose_classes(predicted, sizes)
-    means, pooled = MeanMaps(chosen), Pooled()
+    seen = _columns(parts("images", IMAGES_SCHEMA.names))
+    methods: dict[Any, MethodSums] = {}
+    agreeing: dict[Any, AgreementSums] = {}
+    sizes: set[tuple[Any, ...]] = set()
+    leaves = [f"maps.list.element.{name}" for name in _SIZE]
+    for table in parts("set", ("methods", "agreement", *leaves)):
+        for shard in _shards(table.select(["methods", "agreement"])):
+            add_up(methods, shard.methods)
+            add_up(agreeing, shard.agreement)
+        sizes.update(
+            tuple(size[name] for name in _SIZE)
+            for size in table.column("maps").combine_chunks().flatten().to_pylist()
+        )
+    rows_of_classes = class_rows(seen, scope)
+    predicted = {row.index: row.predicted for row in rows_of_classes if row.predicted}
+    mapped = choose_classes(predicted, sum(height * width for *_, height, width in sizes))
+    maps: dict[Any, MapSums] = {}
+    pooled: dict[str, list[NDArray[np.float32]]] = {}
     for table in parts("set", ("maps", "pooled")):
         for shard in _shards(table):
-            means.add(shard.maps)
-            pooled.add(shard.pooled)
-    class_rows = classes.class_rows(sums["classes"], scope)
-    strips = Strips(class_rows)
-    for table in parts("images", _RANKED):
-        strips.add(table)
-    pairs, layers = pooled.rows(scope)
+            add_up(maps, (part for part in shard.maps if part.index in mapped))
+            for part in shard.pooled:
+                pooled.setdefault(part.layer, []).append(np.frombuffer(part.means, "<f4"))
+    redundant, layers = redundancy(pooled, scope)
+    confusion = confusion_rows(seen, scope)
     rows: dict[str, Sequence[Any]] = {
-        "classes": class_rows,
-        "confusion": classes.confusion_rows(sums["confusions"], scope),
-        "methods": methods.method_rows(sums["methods"], scope),
-        "agreement": methods.agreement_rows(sums["agreement"], scope),
-        "class-maps": means.rows(scope),
-        "redundant": pairs,
+        "classes": rows_of_classes,
+        "confusion": confusion[:PAIRS],
+        "methods": _method_rows(methods, scope),
+        "agreement": _agreement_rows(agreeing, scope),
+        "class-maps": _class_maps(maps.values(), scope),
+        "redundant": redundant,
     }
-    n = sums["numbers"].get((), NumberSums())
-    counted = sum(images > 0 for images in predicted.values())
     summary = SetSummary(
-        images=n.images,
-        read=n.read,
-        labelled=n.labelled,
-        correct=n.correct,
-        accuracy=ratio(n.correct, n.labelled),
-        top5_accuracy=ratio(n.top5_correct, n.top5_images),
-        confidence=ratio(n.confidence, n.confident),
-        loss=ratio(n.loss, n.losses),
-        calibration_error=calibration_error(sums["bins"]),
-        bins=diagram(sums["bins"]),
-        predicted_classes=counted,
-        mapped_classes=min(len(chosen), counted),
-        confused_pairs=len(sums["confusions"]),
+        **numbers(seen),
+        predicted_classes=len(predicted),
+        mapped_classes=len(mapped),
+        confused_pairs=len(confusion),
         class_map_layer=scope.deepest,
         image_map=scope.first,
         redundancy=layers,
-        strips=strips.rows(),
+        strips=strips(seen, rows_of_classes),
         rules=RULES,
     )
     tables = {name: records_table(rows[name], schema) for name, schema in SET_TABLES.items()}
     return SetTables(asdict(summary), tables)
 
 
+def _columns(tables: Iterable[pa.Table]) -> Columns:
+    try:
+        return columns_of(pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables]))
+    except pa.ArrowInvalid as error:
+        raise other_version(str(error).split("\n", 1)[0]) from None
+
+
 def _shards(table: pa.Table) -> list[ShardSums]:
     try:
         return list(table_records(table, ShardSums))
     except TypeError as error:
-        raise RunError(
-            f"the shards' summaries were written by another version ({error}); "
-            "make the run again with --overwrite"
-        ) from None
+        raise other_version(str(error)) from None
+
+
+def choose_classes(predicted: Mapping[int, int], cells: int) -> frozenset[int]:
+    """Choose whose mean maps are kept: the most frequent predicted classes, as many as fit.
+
+    Args:
+        predicted: images predicted as each class; of equals the smallest index goes first.
+        cells: of a class's maps of every kind together.
+    """
+    order = sorted(predicted, key=lambda index: (-predicted[index], index))
+    return frozenset(order[: CELLS // cells if cells else 0])
+
+
+def _method_rows(sums: Mapping[Any, MethodSums], scope: Scope) -> list[MethodRow]:
+    """Return a row per (method, layer), in the order asked for, layers shallow to deep."""
+    rows = []
+    for method in scope.methods:
+        for layer in ("",) if method in scope.pixel else scope.explained:
+            n = sums.get((method, layer), MethodSums(method, layer))
+            means = {
+                "entropy": ratio(n.entropy, n.measured),
+                "top_share": ratio(n.top_share, n.measured),
+                "pointing": ratio(n.pointing, n.annotated),
+                "box_energy": ratio(n.box_energy, n.annotated),
+                "box_overlap": ratio(n.box_overlap, n.annotated),
+            }
+            rows.append(MethodRow(**asdict(n) | means))
+    return rows
+
+
+def _agreement_rows(sums: Mapping[Any, AgreementSums], scope: Scope) -> list[MethodAgreement]:
+    """Return a row per layer and pair of methods, in the order asked for."""
+    rows = []
+    for layer in scope.layers:
+        methods = scope.methods_at(layer)
+        for first, second in pairs(len(methods)):
+            key = (layer, methods[first], methods[second])
+            n = sums.get(key, AgreementSums(*key))
+            rows.append(MethodAgreement(*key, n.images, ratio(n.correlation, n.images)))
+    return rows
+
+
+def _class_maps(sums: Iterable[MapSums], scope: Scope) -> list[ClassMap]:
+    """Return a row per class, method and size: by class, methods in the order asked for."""
+    order = {name: place for place, name in enumerate(scope.methods)}
+    return [
+        ClassMap(
+            index=n.index,
+            method=n.method,
+            layer=n.layer,
+            images=n.images,
+            height=n.height,
+            width=n.width,
+            values=(np.frombuffer(n.sums, "<i8") / (n.images * MAP_LEVELS)).astype("<f4").tobytes(),
+            entropy=ratio(n.entropy, n.measured),
+            top_share=ratio(n.top_share, n.measured),
+        )
+        for n in sorted(sums, key=lambda n: (n.index, order[n.method], n.layer, n.height, n.width))
+    ]

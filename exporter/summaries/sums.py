@@ -1,4 +1,4 @@
-"""What a shard adds to the set: sums in float64, in plan order.
+"""What the maps of a shard add to the set: sums in float64, in plan order.
 
 A sum depends on the cut into shards only in its last bits; means are equal to 1e-12 for any cut
 (docs/decisions/012-sums.md).
@@ -6,12 +6,14 @@ A sum depends on the cut into shards only in its last bits; means are equal to 1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Final, TypeVar
 
-from exporter.records import Column, Int32, ratio
+import numpy as np
+
+from exporter.errors import RunError
+from exporter.records import Column, Int32
 from exporter.records.columns import COLUMNS, LAYER, METHOD, ROWS
 from exporter.store import schema_of
 
@@ -20,72 +22,8 @@ BINS: Final = 20
 
 
 @dataclass(slots=True)
-class NumberSums:
-    """Sums over all images."""
-
-    KEY: ClassVar[tuple[str, ...]] = ()
-
-    images: Annotated[int, Column("planned images")] = 0
-    read: Annotated[int, Column("those that were read")] = 0
-    labelled: Annotated[int, Column("those with a label that is a class, and a prediction")] = 0
-    correct: Annotated[int, Column("of the labelled, those predicted right")] = 0
-    top5_images: Annotated[int, Column("labelled images with five predictions kept")] = 0
-    top5_correct: Annotated[int, Column("of them, those with the label among the five")] = 0
-    losses: Annotated[int, Column("images with a finite loss")] = 0
-    confident: Annotated[int, Column("images with a confidence")] = 0
-    confidence: Annotated[float, Column("sum of confidences")] = 0.0
-    loss: Annotated[float, Column("sum of losses", "nat")] = 0.0
-
-
-@dataclass(slots=True)
-class BinSums:
-    """Sums over the labelled images of one bin of confidence."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("bin",)
-
-    bin: Annotated[Int32, Column("number of the bin")]
-    images: Annotated[int, Column("images")] = 0
-    correct: Annotated[int, Column("of them, right")] = 0
-    confidence: Annotated[float, Column("sum of confidences")] = 0.0
-
-
-@dataclass(slots=True)
-class ClassSums:
-    """Sums over the images that have a class as label or as prediction."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("index",)
-
-    index: Annotated[Int32, Column("class")]
-    support: Annotated[int, Column("images with this label, and a prediction")] = 0
-    correct: Annotated[int, Column("of them, right")] = 0
-    predicted: Annotated[int, Column("images predicted as this class")] = 0
-    predicted_labelled: Annotated[int, Column("of them, those with a label")] = 0
-    confidence: Annotated[float, Column("sum over predicted images")] = 0.0
-    confidence_squares: Annotated[float, Column("sum of squares")] = 0.0
-    mapped: Annotated[int, Column("predicted images with an entropy")] = 0
-    entropy: Annotated[float, Column("sum over them")] = 0.0
-    entropy_squares: Annotated[float, Column("sum of squares")] = 0.0
-    top_share: Annotated[float, Column("sum over them")] = 0.0
-    compared: Annotated[int, Column("predicted images with an agreement")] = 0
-    agreement: Annotated[float, Column("sum over them")] = 0.0
-
-
-@dataclass(slots=True)
-class ConfusionSums:
-    """How many images of a label were predicted as another class."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("label", "predicted")
-
-    label: Annotated[Int32, Column("class of the label")]
-    predicted: Annotated[Int32, Column("class predicted")]
-    images: Annotated[int, Column("images")] = 0
-
-
-@dataclass(slots=True)
 class MethodSums:
     """Sums over the maps of one method at one layer."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("method", "layer")
 
     method: Annotated[str, METHOD]
     layer: Annotated[str, LAYER]
@@ -95,7 +33,7 @@ class MethodSums:
     entropy: Annotated[float, Column("sum over the measured")] = 0.0
     top_share: Annotated[float, Column("sum over the measured")] = 0.0
     annotated: Annotated[int, Column("of the images, those with a box or mask in the view")] = 0
-    pointed: Annotated[int, Column("of the annotated, largest cell inside")] = 0
+    pointing: Annotated[float, Column("of the annotated, largest cell inside")] = 0.0
     box_energy: Annotated[float, Column("sum over the annotated")] = 0.0
     box_overlap: Annotated[float, Column("sum over the annotated")] = 0.0
     histogram: Annotated[
@@ -106,8 +44,6 @@ class MethodSums:
 @dataclass(slots=True)
 class AgreementSums:
     """Sums over the images that have the maps of two methods at a layer."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("layer", "first", "second")
 
     layer: Annotated[str, LAYER]
     first: Annotated[str, Column("a method")]
@@ -145,16 +81,6 @@ class PooledMeans:
 class ShardSums:
     """What a shard adds to the set (``summaries/*-set.parquet``)."""
 
-    numbers: Annotated[tuple[NumberSums, ...], Column("the shard's images, one element")] = ()
-    bins: Annotated[
-        tuple[BinSums, ...], Column("labelled images in 15 equal bins of confidence")
-    ] = ()
-    classes: Annotated[
-        tuple[ClassSums, ...], Column("each class that is a label or a prediction")
-    ] = ()
-    confusions: Annotated[
-        tuple[ConfusionSums, ...], Column("each pair of a label and another prediction")
-    ] = ()
     methods: Annotated[tuple[MethodSums, ...], Column("each (method, layer)")] = ()
     agreement: Annotated[tuple[AgreementSums, ...], Column("each pair of methods at a layer")] = ()
     maps: Annotated[
@@ -171,30 +97,27 @@ Sums = TypeVar("Sums", bound=Any)
 
 
 def add_up(totals: dict[Any, Sums], parts: Iterable[Sums]) -> dict[Any, Sums]:
-    """Add sums to those with the same key, and return all of them by their key."""
+    """Add sums to those with the same key (the fields without a default); return all by key."""
     for part in parts:
-        key = tuple(getattr(part, name) for name in part.KEY)
-        total = totals.setdefault(key, part)
-        if total is part:
-            continue
-        for name in (column.name for column in fields(part) if column.name not in part.KEY):
-            before, after = getattr(total, name), getattr(part, name)
-            both = (
-                tuple(map(int.__add__, before, after))
-                if isinstance(before, tuple)
-                else before + after
-            )
-            setattr(total, name, both)
+        names = [field.name for field in fields(part) if field.default is MISSING]
+        total = totals.setdefault(tuple(getattr(part, name) for name in names), part)
+        if total is not part:
+            for name in (field.name for field in fields(part) if field.name not in names):
+                setattr(total, name, _sum(getattr(total, name), getattr(part, name)))
     return totals
 
 
-def spread(total: float, squares: float, count: int) -> float | None:
-    """Return the standard deviation (of the population) from a sum and a sum of squares.
+def _sum(first: Any, second: Any) -> Any:
+    if isinstance(first, tuple):
+        return tuple(map(int.__add__, first, second))
+    if isinstance(first, bytes):
+        return (np.frombuffer(first, "<i8") + np.frombuffer(second, "<i8")).tobytes()
+    return first + second
 
-    What is left of equal numbers is rounding: below 2e-5 it is 0.
-    """
-    mean = ratio(total, count)
-    if mean is None:
-        return None
-    variance = squares / count - mean * mean
-    return math.sqrt(variance) if variance > 4e-10 else 0.0
+
+def other_version(reason: str) -> RunError:
+    """Return the error of a run whose shards were summed up by another version."""
+    return RunError(
+        f"the shards' summaries were written by another version ({reason}); "
+        "make the run again with --overwrite"
+    )

@@ -14,7 +14,7 @@ from exporter.capture import capture, follows_alone, guest
 from exporter.explain import Explainer
 from exporter.explain.passes import Runner, stored_pixels
 from exporter.maps import Method, Needs, PassContext, Passes
-from exporter.maps.settings import store_settings
+from exporter.maps.needs import store_settings
 from exporter.records import MethodRecord
 from exporter.targets import Target
 

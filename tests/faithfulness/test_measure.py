@@ -26,7 +26,8 @@ from exporter.faithfulness.measure import enlarge, ranks
 from exporter.faithfulness.measure import rank as ranked_by
 from exporter.faithfulness.metrics import ROAD_SHARES, STEPS, blur
 from exporter.records import Faithfulness, Row, StoredMap
-from exporter.summaries import faithfulness_table, merge_faithfulness
+from exporter.store import records_table, schema_of
+from exporter.summaries import merge_faithfulness
 
 SIDE = 16
 
@@ -287,7 +288,8 @@ def test_what_is_not_finite_is_not_measured_rather_than_zero() -> None:
     # The one whose value is missing does not take the others with it.
     spoiled = replace(found, id="b", road=None)
     scope = SimpleNamespace(methods=("gradcam",), pixel=(), deepest="3")
-    table = merge_faithfulness([faithfulness_table([found, spoiled])], scope)  # type: ignore[arg-type]
+    table = records_table([found, spoiled], schema_of(Faithfulness))
+    table = merge_faithfulness([table], scope)  # type: ignore[arg-type]
     (mean,) = table.to_pylist()
     assert (mean["images"], mean["road"]) == (2, pytest.approx(found.road, abs=1e-9))
     assert mean["others"] == [{"name": "nothing", "about": "", "value": None}]

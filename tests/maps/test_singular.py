@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from exporter.maps import METHODS, channel_maps
-from exporter.maps.singular import first_eigenvector
+from exporter.maps.eigen import first_eigenvector
 
 
 def rotated(values: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from exporter.records import ChannelRow, MaximisedPicture
+from exporter.records import ChannelRow, Faithfulness, MaximisedPicture, MethodFaithfulness
 from exporter.store.schema import HEAVY_COLUMNS, LIGHT_COLUMNS, ROW_SCHEMA, schema_of
-from exporter.summaries import (
-    FAITHFULNESS_SCHEMA,
-    IMAGES_SCHEMA,
-    METHOD_FAITHFULNESS_SCHEMA,
-    SET_SCHEMA,
-    SET_TABLES,
-)
+from exporter.summaries import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-folder.md"
 TABLES = {
@@ -28,9 +22,9 @@ TABLES = {
     "channels.parquet": schema_of(ChannelRow),
     "maximised/*.parquet": schema_of(MaximisedPicture),
     **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
-    "set/faithfulness.parquet": METHOD_FAITHFULNESS_SCHEMA,
+    "set/faithfulness.parquet": schema_of(MethodFaithfulness),
     "summaries/*-images.parquet": IMAGES_SCHEMA,
-    "summaries/*-faithfulness.parquet": FAITHFULNESS_SCHEMA,
+    "summaries/*-faithfulness.parquet": schema_of(Faithfulness),
     "summaries/*-set.parquet": SET_SCHEMA,
 }
 

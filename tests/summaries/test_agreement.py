@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from exporter.summaries.agreement import SIDE, agreement, pairs
-from exporter.summaries.grids import grids
+from exporter.summaries.grids import SIDE, agreement, grids, pairs
 
 METHODS = ("gradcam", "eigencam", "layercam")
 

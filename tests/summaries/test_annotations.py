@@ -19,12 +19,12 @@ def measured(making: Any, values: ArrayLike, **given: Any) -> Hits | None:
     row = making.row(maps={("gradcam", "deep"): values}, **given)
     (grid,) = grids([row], making.scope(methods=("gradcam",)))
     laid = coverage(row, grid.height, grid.width, mask)
-    return None if laid is None else hits(grid, 0, *laid)
+    return None if laid is None else hits(grid, {(0, grid.height, grid.width): laid})
 
 
 def numbers(found: Hits | None) -> tuple[float, ...]:
     assert found is not None
-    return tuple(float(one[0]) for one in found)
+    return tuple(float(values[0, 0]) for values in found)
 
 
 MAP = [[4, 2.5, 0], [0, 1.5, 0], [0, 0, -8]]

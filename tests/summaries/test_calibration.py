@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from exporter.records import Row
-from exporter.summaries.calibration import bin_sums, calibration_error, diagram
-from exporter.summaries.predictions import number_sums, outcomes
-from exporter.summaries.sums import BinSums, NumberSums, add_up
+from exporter.summaries import shard_parts
+from exporter.summaries.classes import Columns, calibration_error, columns_of, diagram, numbers
 
 # Confidences that are exact in binary; the bin is ceil(15 · confidence) - 1.
 SIX = ((0.9375, True), (0.96875, False), (0.5, True), (0.5, True), (0.25, False), (0.125, False))
 
 
-def counted(making: Any, rows: list[Row]) -> dict[Any, BinSums]:
-    return add_up({}, bin_sums(outcomes(rows, making.scope())))
+def columns(making: Any, rows: list[Row], **given: Any) -> Columns:
+    return columns_of(shard_parts(rows, [], making.scope(**given))["images"])
 
 
 def test_six_images_by_hand(making: Any) -> None:
@@ -23,8 +22,7 @@ def test_six_images_by_hand(making: Any) -> None:
         making.row(f"{n}", predicted=1, confidence=confidence, label=1 if right else 2)
         for n, (confidence, right) in enumerate(SIX)
     ]
-    counts = counted(making, rows)
-    bins = diagram(counts)
+    bins = diagram(columns(making, rows))
     assert {n: part.images for n, part in enumerate(bins) if part.images} == {
         14: 2,
         7: 2,
@@ -36,21 +34,22 @@ def test_six_images_by_hand(making: Any) -> None:
     assert bins[0].accuracy is None
     assert (bins[14].lower, bins[14].upper) == (14 / 15, 1.0)
     by_hand = (2 * (0.953125 - 0.5) + 2 * (1 - 0.5) + 0.25 + 0.125) / 6
-    assert calibration_error(counts) == pytest.approx(by_hand, abs=1e-15)
+    assert calibration_error(bins) == pytest.approx(by_hand, abs=1e-15)
 
 
 def test_what_has_no_label_is_not_counted(making: Any) -> None:
     rows = [making.row(confidence=0.9), making.row(predicted=None, error="cut")]
-    counts = counted(making, rows)
-    assert counts == {}
-    assert calibration_error(counts) is None
+    bins = diagram(columns(making, rows))
+    assert [part.images for part in bins] == [0] * 15
+    assert calibration_error(bins) is None
 
 
 @pytest.mark.parametrize(("confidence", "place"), [(0.0, 0), (1.0, 14), (0.2, 3), (1.0000001, 14)])
 def test_the_ends_of_bins(making: Any, confidence: float, place: int) -> None:
     # 0.2 as float32 is a little more than three fifteenths.
     row = making.row(confidence=float(np.float32(confidence)), label=0)
-    assert {key: part.images for key, part in counted(making, [row]).items()} == {(place,): 1}
+    bins = diagram(columns(making, [row]))
+    assert {n: part.images for n, part in enumerate(bins) if part.images} == {place: 1}
 
 
 def test_numbers_of_a_shard(making: Any) -> None:
@@ -62,21 +61,20 @@ def test_numbers_of_a_shard(making: Any) -> None:
         making.row("e", predicted=2, confidence=0.25),
         making.row("f", predicted=None, error="cut"),
     ]
-    assert number_sums(outcomes(rows, making.scope())) == NumberSums(
-        images=6,
-        read=5,
-        labelled=4,
-        correct=1,
-        top5_images=3,
-        top5_correct=2,
-        losses=2,
-        confident=5,
-        confidence=4 * 0.5 + 0.25,
-        loss=2.5,
-    )
+    told = numbers(columns(making, rows))
+    assert {name: told[name] for name in list(told)[:8]} == {
+        "images": 6,
+        "read": 5,
+        "labelled": 4,
+        "correct": 1,
+        "accuracy": 1 / 4,
+        "top5_accuracy": 2 / 3,
+        "confidence": (4 * 0.5 + 0.25) / 5,
+        "loss": 2.5 / 2,
+    }
 
 
 def test_a_single_value_is_no_class(making: Any) -> None:
-    seen = outcomes([making.row(confidence=1000.0, label=0)], making.scope(target="value"))
-    assert seen.predicted.tolist() == [-1]
-    assert np.isnan(seen.confidence).all()
+    seen = columns(making, [making.row(confidence=1000.0, label=0)], target="value")
+    assert np.isnan([seen[name][0] for name in ("predicted", "confidence", "label")]).all()
+    assert seen["read"].tolist() == [1]

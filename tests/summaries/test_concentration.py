@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from exporter.render import normalise
-from exporter.summaries.concentration import BINS, concentration, histogram, normalised
-from exporter.summaries.grids import grids
+from exporter.summaries import SET_TABLES, merge_set, shard_parts
+from exporter.summaries.grids import concentration, grids, normalised
 
 EVERYWHERE = np.ones((5, 5))
 ONE = np.zeros((5, 5))
@@ -110,7 +110,16 @@ def test_painted_maps_are_those_that_render_paints(making: Any) -> None:
             np.testing.assert_allclose(painted[n, m].reshape(4, 4), expected, atol=1e-5)
 
 
-def test_histogram() -> None:
-    counts = histogram(np.array([0.0, 0.049, 0.05, 0.999, 1.0, np.nan]))
-    assert len(counts) == BINS
-    assert (counts[0], counts[1], counts[-1], counts.sum()) == (2, 1, 2, 5)
+def test_histogram(making: Any) -> None:
+    # Of 25 cells with n equal ones and zeros the entropy is log n / log 25.
+    counts = (1, 1, 2, 25, 5)
+    rows = [
+        making.row(f"{n}", {("gradcam", "deep"): (np.arange(25) < cells).reshape(5, 5)})
+        for n, cells in enumerate(counts)
+    ]
+    scope = making.scope([row.id for row in rows], methods=("gradcam",))
+    parts = shard_parts(rows, [], scope)
+    (row,) = merge_set(lambda part, _: iter([parts[part]]), scope).tables["methods"].to_pylist()
+    assert len(row["histogram"]) == SET_TABLES["methods"].field("histogram").type.list_size == 20
+    expected = {0: 2, int(20 * np.log(2) / np.log(25)): 1, 10: 1, 19: 1}
+    assert {n: count for n, count in enumerate(row["histogram"]) if count} == expected

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.records import Prediction, Row
 from exporter.summaries import keep_images
-from exporter.summaries.rules import (
+from exporter.summaries.choices import (
     EVERY,
     LEAST_SURE,
     MOST_DISAGREEING,

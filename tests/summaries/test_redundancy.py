@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.records import ChannelBatch, LayerRedundancy
-from exporter.summaries import redundancy
-from exporter.summaries.redundancy import Pooled, pooled_means, redundant
+from exporter.records import ChannelBatch
+from exporter.summaries import channels, merge_set, shard_parts
+from exporter.summaries.channels import redundant
 from exporter.summaries.scope import SAMPLE
 
 
@@ -26,7 +26,7 @@ def test_copies_and_negatives_are_found() -> None:
 
 
 def test_it_is_what_numpy_correlates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redundancy, "_AT_ONCE", 3)
+    monkeypatch.setattr(channels, "_AT_ONCE", 3)
     generator = np.random.default_rng(1)
     base = generator.normal(size=(30, 3)) * [1, 1e-20, 1e15]
     vectors = (base[:, generator.integers(0, 3, 20)] * generator.uniform(0.5, 2, 20)).astype("f4")
@@ -38,23 +38,23 @@ def test_it_is_what_numpy_correlates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_so_many_pairs_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redundancy, "PAIRS", 4)
+    monkeypatch.setattr(channels, "REDUNDANT_PAIRS", 4)
     vectors = np.repeat(np.random.default_rng(0).normal(size=(20, 1)), 9, axis=1).astype("f4")
-    pairs, count, channels = redundant(vectors)
+    pairs, count, paired = redundant(vectors)
     assert [pair[:2] for pair in pairs] == [(0, 1), (0, 2), (0, 3), (0, 4)]
-    assert (count, channels) == (36, 9)
+    assert (count, paired) == (36, 9)
 
 
 def test_nothing_is_said_of_few_images(making: Any) -> None:
     ids = [f"{n}" for n in range(15)]
     values = np.arange(30, dtype=np.float32).reshape(15, 2)
-    pooled = Pooled()
     scope = making.scope(ids)
     batch = ChannelBatch("deep", tuple(ids), values, values, values, values.astype("i4"), 1, 1)
-    pooled.add(pooled_means([batch], scope))
-    rows, told = pooled.rows(scope)
-    assert rows == []
-    assert told == (LayerRedundancy("deep", images=15, channels=2, pairs=0, redundant=0),)
+    parts = shard_parts([making.row(id) for id in ids], [batch], scope)
+    merged = merge_set(lambda part, _: iter([parts[part]]), scope)
+    assert len(merged.tables["redundant"]) == 0
+    expected = {"layer": "deep", "images": 15, "channels": 2, "pairs": 0, "redundant": 0}
+    assert merged.summary["redundancy"] == (expected,)
 
 
 def test_the_sample_does_not_depend_on_the_cut_or_the_order(making: Any) -> None:

@@ -22,7 +22,7 @@ from exporter.summaries import (
     merge_set,
     shard_parts,
 )
-from exporter.summaries.class_maps import choose_classes
+from exporter.summaries.sets import choose_classes
 
 LAYERS = ("early", "deep")
 IDS = [f"{n:02d}" for n in range(21)]
@@ -199,10 +199,9 @@ def test_a_class_map_is_the_mean_of_painted_maps(making: Any) -> None:
 
 
 def test_frequent_classes_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.summaries.class_maps.CELLS", 200)
-    sizes = [("gradcam", "deep", 7, 7), ("eigencam", "deep", 7, 7)]
-    assert choose_classes({1: 4, 5: 9, 3: 4, 0: 0}, sizes) == (5, 1)
-    assert choose_classes({1: 4}, []) == ()
+    monkeypatch.setattr("exporter.summaries.sets.CELLS", 200)
+    assert choose_classes({3: 4, 1: 4, 5: 9}, 2 * 7 * 7) == {5, 1}
+    assert choose_classes({1: 4}, 0) == frozenset()
 
 
 def test_redundant_channels_of_the_set(making: Any) -> None:

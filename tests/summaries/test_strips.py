@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from exporter.records import ClassRow
-from exporter.summaries import IMAGES_SCHEMA, strips
-from exporter.summaries.strips import Strips
+from exporter.summaries import IMAGES_SCHEMA, choices
+from exporter.summaries.choices import strips
+from exporter.summaries.classes import columns_of
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -43,11 +44,9 @@ IMAGES = [
 
 
 def chosen(*tables: pa.Table) -> dict[str, list[str]]:
-    found = Strips(CLASSES)
-    for one in tables:
-        found.add(one)
-    assert all(strip.rule.startswith(f"{strip.name}: ") for strip in found.rows())
-    return {strip.name: list(strip.ids) for strip in found.rows()}
+    found = strips(columns_of(pa.concat_tables(tables)), CLASSES)
+    assert all(strip.rule.startswith(f"{strip.name}: ") for strip in found)
+    return {strip.name: list(strip.ids) for strip in found}
 
 
 def test_by_hand() -> None:
@@ -70,10 +69,9 @@ def test_any_cut_chooses_the_same() -> None:
 
 
 def test_a_strip_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strips, "LENGTH", 2)
-    found = Strips(CLASSES)
-    found.add(table(*IMAGES))
-    assert [(strip.name, len(strip.ids), strip.of) for strip in found.rows()] == [
+    monkeypatch.setattr(choices, "LENGTH", 2)
+    found = strips(columns_of(table(*IMAGES)), CLASSES)
+    assert [(strip.name, len(strip.ids), strip.of) for strip in found] == [
         ("most wrong", 2, 3),
         ("least sure", 2, 8),
         ("most disagreeing", 2, 3),

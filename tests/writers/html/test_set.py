@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporter.records import MethodFaithfulness, OtherMetric
-from exporter.store import Run, open_run, records_table
-from exporter.summaries.faithfulness import METHOD_FAITHFULNESS_SCHEMA
+from exporter.store import Run, open_run, records_table, schema_of
 from exporter.writers import write
 from exporter.writers.html import HtmlOptions
 
@@ -124,7 +123,7 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
             "layercam", "layer4", 18, 0.5, 0.625, -0.25, (OtherMetric("flipping", flipping, None),)
         ),
     ]
-    table = records_table(rows, METHOD_FAITHFULNESS_SCHEMA)
+    table = records_table(rows, schema_of(MethodFaithfulness))
     pq.write_table(table, path / "set" / "faithfulness.parquet")
     run = open_run(path)
     write(run, "html", HtmlOptions())
