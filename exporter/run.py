@@ -285,9 +285,9 @@ def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
     """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
     path, watch, clock = Path(run).absolute(), watch or Silence(), _Clock()
     with reopen_run(path, shared=False) as folder, ExitStack() as stack:
-        document = read_recipe(path)
+        document = read_recipe(folder.files)
         config = (
-            build_writer_config(remembered(path))
+            build_writer_config(remembered(folder.files))
             if document is None
             else Recipe.read(document, path).config
         )
@@ -303,7 +303,7 @@ def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
 
 
 def _recipe_of(folder: RunFolder) -> Recipe:
-    document = read_recipe(folder.path)
+    document = read_recipe(folder.files)
     if document is None:
         raise RunError(
             f"the run {str(folder.path)!r} has no recipe: its model or its images were handed over "
@@ -319,7 +319,7 @@ def _begin(job: Job, *, overwrite: bool, resume: bool) -> RunFolder:
         if not folder.complete:
             folder.write_kernels([sheet(kernels) for kernels in job.kernels])
             if job.recipe.portable:
-                write_recipe(folder.path, job.recipe.document())
+                write_recipe(folder.files, job.recipe.document())
     except BaseException:
         folder.close()
         raise
@@ -337,7 +337,7 @@ def _compute(
 def _write(path: Path, config: WriterConfig, clock: _Clock, watch: Watch) -> Outcome:
     opened = open_run(path)
     written, failed = write_all(opened, config, watch)
-    forget_recipe(path)
+    forget_recipe(opened.files)
     clock.lap("write")
     return Outcome(opened, written, failed, clock.laps)
 

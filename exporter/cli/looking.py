@@ -123,7 +123,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 
     opened = open_run(run_folder)
     # All writers run unless some are named, whichever the run had.
-    told = {name: value for name, value in remembered(run_folder).items() if name != "writers"}
+    told = {name: value for name, value in remembered(opened.files).items() if name != "writers"}
     config = build_writer_config({**told, **given(flags)})
     if not opened.complete:
         ERR.print(

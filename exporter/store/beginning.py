@@ -7,13 +7,14 @@ from pathlib import Path
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.files import make_folder, remove, sha256, write_whole
+from exporter.store.checksums import are_as_written
+from exporter.store.documents import read_totals
+from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
-from exporter.store.plans import plan_bytes, plan_document, read_document, read_plan
+from exporter.store.plans import plan_bytes, read_plan
 from exporter.store.reader import open_run
-from exporter.store.resuming import differences
-from exporter.store.totals import read_totals
+from exporter.store.resuming import plan_differences
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
 """Folders that are made before the plan is written."""
@@ -38,11 +39,12 @@ def create_run(
             another plan (each difference is named), or is being written by another process.
     """
     run = Path(path)
-    make_folder(run)
+    RunFiles(run).make_folder()
     refuse_taken(run, overwrite=overwrite, resume=resume)
     lock = RunLock(run)
     try:
-        return RunFolder(run, _begin(run, plan, overwrite=overwrite, resume=resume), lock)
+        begun = _begin(RunFiles(run), plan, overwrite=overwrite, resume=resume)
+        return RunFolder(run, begun, lock)
     except BaseException:
         lock.release()
         raise
@@ -62,7 +64,7 @@ def reopen_run(path: Path | str, *, shared: bool) -> RunFolder:
     lock = RunLock(run.path, shared=shared)
     try:
         if not shared:
-            _clear(run.path)
+            _clear(run.files)
         return RunFolder(run.path, run.plan, lock)
     except BaseException:
         lock.release()
@@ -80,81 +82,63 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
     Raises:
         RunError: if the folder holds something else, or a run and neither flag is given.
     """
-    run = Path(path)
+    run = RunFiles(Path(path))
     if overwrite and resume:
         raise RunError("--resume and --overwrite contradict each other; give one of them")
-    if run.exists():
-        _refuse_foreign(run)
-    if (run / layout.PLAN).exists() and not overwrite and not resume:
+    names = run.names()
+    if layout.PLAN not in names and not all(_is_leftover(run, name) for name in names):
         raise RunError(
-            f"the folder {str(run)!r} already holds a run; "
+            f"the folder {str(run.run)!r} is not empty and is not a run (it has no {layout.PLAN}); "
+            "give --out a new folder"
+        )
+    if layout.PLAN in names and not overwrite and not resume:
+        raise RunError(
+            f"the folder {str(run.run)!r} already holds a run; "
             "give --resume to go on with it or --overwrite to start again"
         )
 
 
-def _refuse_foreign(run: Path) -> None:
-    try:
-        names = [entry.name for entry in run.iterdir()]
-        if layout.PLAN in names or all(_is_leftover(run / name) for name in names):
-            return
-    except OSError as error:
-        raise RunError(
-            f"the run folder {str(run)!r} cannot be read: {error.strerror or error}"
-        ) from error
-    raise RunError(
-        f"the folder {str(run)!r} is not empty and is not a run (it has no {layout.PLAN}); "
-        "give --out a new folder"
-    )
-
-
-def _is_leftover(path: Path) -> bool:
+def _is_leftover(run: RunFiles, name: str) -> bool:
     """Say whether a run that was killed before its plan was there has left this."""
-    if path.name == layout.LOCK or layout.is_temporary(path.name):
+    if name == layout.LOCK or layout.is_temporary(name):
         return True
-    return path.name in _FIRST and path.is_dir() and not any(path.iterdir())
+    try:
+        return name in _FIRST and not run.names(name)
+    except RunError:
+        return False
 
 
-def _begin(run: Path, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
-    file = run / layout.PLAN
-    document = plan_document(plan)
+def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     # Another process may have begun a run since the folder was looked at.
-    refuse_taken(run, overwrite=overwrite, resume=resume)
-    if file.exists() and resume:
-        begun = read_document(file)
-        clauses = differences(begun, document)
+    refuse_taken(run.run, overwrite=overwrite, resume=resume)
+    if run.exists(layout.PLAN) and resume:
+        begun = read_plan(run).whole()
+        clauses = plan_differences(begun, plan)
         if clauses:
             raise RunError(
-                f"the run {str(run)!r} was begun with different settings: {'; '.join(clauses)}; "
-                "give it the same settings, --overwrite, or another --out"
+                f"the run {str(run.run)!r} was begun with different settings: "
+                f"{'; '.join(clauses)}; give it the same settings, --overwrite, or another --out"
             )
         _clear(run)
-        return read_plan(begun, file)
-    if file.exists():
+        return begun
+    if run.exists(layout.PLAN):
         for name in layout.own_names():
-            remove(run / name)
+            run.remove(name)
     _clear(run)
     for name in _FIRST:
-        make_folder(run / name)
-    write_whole(file, plan_bytes(document))
-    return read_plan(document, file)
+        run.make_folder(name)
+    run.write(layout.PLAN, plan_bytes(plan))
+    return read_plan(run).whole()
 
 
-def _clear(run: Path) -> None:
+def _clear(run: RunFiles) -> None:
     """Remove what a killed process left, and ``run.json`` if what it names is not as it was."""
-    for folder in (run, *(run / name for name in layout.FILLED)):
-        if folder.is_dir():
-            for entry in list(folder.iterdir()):
-                if layout.is_temporary(entry.name):
-                    remove(entry)
-    totals = run / layout.TOTALS
-    if totals.exists() and not _is_as_finished(run):
-        remove(totals)
-
-
-def _is_as_finished(run: Path) -> bool:
-    file = run / layout.TOTALS
+    for name in layout.temporaries(run):
+        run.remove(name)
     try:
-        checksums = read_totals(file).checksums
-        return all(sha256(run / name) == known for name, known in checksums.items())
-    except (OSError, RunError):
-        return False
+        totals = read_totals(run)
+    except RunError:
+        run.remove(layout.TOTALS)
+        return
+    if totals is not None and not are_as_written(run, totals.checksums):
+        run.remove(layout.TOTALS)

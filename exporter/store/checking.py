@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.files import sha256
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import way_on
 from exporter.store.schema import ROW_SCHEMA
-from exporter.store.tables import read_parquet
+from exporter.store.tables import read_parquet, wrong_sizes
 
 _RESUME = "go on with --resume"
 
@@ -33,40 +31,33 @@ def check(path: Path | str) -> tuple[str, ...]:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
     """
     run = open_run(path)
-    parts: tuple[Callable[[Run], Iterator[str]], ...] = (
-        _completeness,
-        _shards,
-        _checksums,
-        _summaries,
-        _kernels,
-        _leftovers,
-    )
-    return tuple(problem for part in parts for problem in part(run))
+    problems: list[str] = []
+    for part in (_completeness, _shards, _checksums, _summaries, _kernels, _leftovers):
+        try:
+            problems.extend(part(run))
+        except RunError as error:
+            problems.append(str(error))
+    return tuple(dict.fromkeys(problems))
 
 
 def _completeness(run: Run) -> Iterator[str]:
     there, all_ = len(run.shards), len(run.plan.shards)
     if not run.complete:
-        go_on = f"go on with {way_on(run.path, missing=there < all_)}"
+        go_on = f"go on with {way_on(run.files, missing=there < all_)}"
         yield f"the run is not complete: {there} of {all_} shards are there; {go_on}"
         return
     for index in sorted(set(range(all_)) - set(run.shards)):
-        yield f"shards/{index:05d}.parquet is missing; {_RESUME}"
-    try:
-        totals = run.totals
-    except RunError as error:
-        yield str(error)
-        return
+        yield f"{layout.shard_file(index)} is missing; {_RESUME}"
+    totals = run.totals
     if totals is not None and totals.images != len(run.plan.images):
         yield f"run.json counts {totals.images} images and the plan has {len(run.plan.images)}"
 
 
 def _shards(run: Run) -> Iterator[str]:
     for index in run.shards:
-        file = layout.shard_file(run.path, index)
-        name = file.relative_to(run.path).as_posix()
+        name = layout.shard_file(index)
         try:
-            table = read_parquet(file)
+            table = read_parquet(run.files, name)
         except RunError as error:
             yield str(error)
             continue
@@ -86,78 +77,45 @@ def _rows(table: pa.Table, plan: Plan, index: int) -> Iterator[str]:
         picture = (row["image"] or {}).get("bytes")
         if row["error"] is None and not _is_jpeg(picture):
             yield f"the picture of {row['id']!r} is not a JPEG"
-    yield from _sizes(table)
+    yield from wrong_sizes(table)
 
 
 def _is_jpeg(content: bytes | None) -> bool:
     return bool(content) and content[:2] == b"\xff\xd8" and content[-2:] == b"\xff\xd9"  # type: ignore[index]
 
 
-def _sizes(table: pa.Table) -> Iterator[str]:
-    for column, level in (("maps", 2), ("activations", 1)):
-        lists = table.column(column).combine_chunks()
-        flat = pa.Table.from_struct_array(pc.list_flatten(lists))
-        cells = pc.multiply(flat.column("height"), flat.column("width"))
-        if column == "activations":
-            cells = pc.multiply(cells, pc.list_value_length(flat.column("channels")))
-        wrong = pc.not_equal(
-            pc.multiply(cells, level), pc.binary_length(flat.column("values"))
-        ).to_pylist()
-        parents = pc.list_parent_indices(lists).to_pylist()
-        for number in (number for number, is_wrong in enumerate(wrong) if is_wrong):
-            id = table.column("id")[parents[number]].as_py()
-            layer = flat.column("layer")[number].as_py()
-            yield f"the {column[:-1]} of {id!r} at {layer!r} does not have height × width values"
-
-
 def _checksums(run: Run) -> Iterator[str]:
-    try:
-        totals = run.totals
-    except RunError:
-        return
     # Shards and channels' summaries that are missing are told of elsewhere.
-    told = {run.path / layout.CHANNELS}
+    told = {layout.CHANNELS}
     for index in range(len(run.plan.shards)):
-        told |= {layout.shard_file(run.path, index), layout.summary_file(run.path, index)}
+        told |= {layout.shard_file(index), layout.summary_file(index)}
+    totals = run.totals
     for name, expected in (totals.checksums if totals else {}).items():
-        file = run.path / name
-        if not file.is_file():
-            if file not in told:
+        if not run.files.exists(name):
+            if name not in told:
                 yield f"{name} is missing; {_RESUME}"
-        elif sha256(file) != expected:
+        elif run.files.sha256(name) != expected:
             yield f"{name} is not as it was written (SHA-256 differs); remove it and {_RESUME}"
 
 
 def _summaries(run: Run) -> Iterator[str]:
     if not run.plan.recorded:
         return
-    for index in run.shards:
-        file = layout.summary_file(run.path, index)
-        if not file.is_file():
-            yield f"summaries/{file.name} is missing; {_RESUME}"
-    if run.complete and not (run.path / layout.CHANNELS).is_file():
-        yield f"{layout.CHANNELS} is missing; {_RESUME}"
+    names = [layout.summary_file(index) for index in run.shards]
+    for name in (*names, *[layout.CHANNELS] * run.complete):
+        if not run.files.exists(name):
+            yield f"{name} is missing; {_RESUME}"
 
 
 def _kernels(run: Run) -> Iterator[str]:
-    if run.complete and not (run.path / layout.KERNELS / layout.KERNEL_LIST).is_file():
-        yield f"kernels/kernels.json is missing; {_RESUME}"
-        return
-    try:
-        records = run.kernels()
-    except RunError as error:
-        yield str(error)
-        return
-    for record in records:
+    if run.complete and not run.files.exists(layout.KERNEL_LIST):
+        yield f"{layout.KERNEL_LIST} is missing; {_RESUME}"
+    for record in run.kernels():
         for name in (record.sheet, record.values):
-            if not (run.path / layout.KERNELS / name).is_file():
+            if not run.files.exists(f"{layout.KERNELS}/{name}"):
                 yield f"kernels/{name} of {record.name!r} is missing; remove kernels/ and {_RESUME}"
 
 
 def _leftovers(run: Run) -> Iterator[str]:
-    for name in ("", *layout.FILLED):
-        folder = run.path / name
-        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if layout.is_temporary(entry.name):
-                half = entry.relative_to(run.path).as_posix()
-                yield f"{half} was left by an interrupted command and can be removed"
+    for name in layout.temporaries(run.files):
+        yield f"{name} was left by an interrupted command and can be removed"

@@ -10,67 +10,60 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from exporter.store.files import sha256, write_whole
+from exporter.errors import RunError
+from exporter.store.files import RunFiles
 from exporter.store.layout import checksum_file
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:shards|summaries|maximised)/[0-9a-z-]+\.parquet)")
+_MOST = 1 << 20
 
 
-def commit(run: Path, files: Mapping[Path, memoryview]) -> dict[str, str]:
+def commit(run: RunFiles, files: Mapping[str, memoryview]) -> dict[str, str]:
     """Write files and their checksums; the last file commits the others.
 
     Returns:
-        SHA-256 by path relative to the run.
+        SHA-256 by name.
 
     Raises:
         RunError: if one cannot be written.
     """
-    checksums = {
-        path.relative_to(run).as_posix(): hashlib.sha256(content).hexdigest()
-        for path, content in files.items()
-    }
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     *others, last = files
-    for path in others:
-        write_whole(path, files[path])
+    for name in others:
+        run.write(name, files[name])
     text = "".join(f"{checksum}  {name}\n" for name, checksum in checksums.items())
-    write_whole(checksum_file(run, last), text.encode())
-    write_whole(last, files[last])
+    run.write(checksum_file(last), text.encode())
+    run.write(last, files[last])
     return checksums
 
 
-def recorded(run: Path, last: Path) -> dict[str, str] | None:
-    """Return the checksums that were kept with the files that a file commits; None if unreadable.
-
-    Args:
-        run: the run folder.
-        last: the file that commits the others.
-    """
+def recorded(run: RunFiles, last: str) -> dict[str, str] | None:
+    """Return the checksums that were kept with what a file commits; None if unreadable."""
     try:
-        lines = checksum_file(run, last).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        lines = run.read(checksum_file(last), _MOST).decode().splitlines()
+    except (RunError, ValueError):
         return None
     matches = [_LINE.fullmatch(line) for line in lines]
     checksums = {match[2]: match[1] for match in matches if match}
-    whole = len(checksums) == len(lines) and last.relative_to(run).as_posix() in checksums
-    return checksums if whole else None
+    return checksums if len(checksums) == len(lines) and last in checksums else None
 
 
-def verify(run: Path, last: Path) -> dict[str, str] | None:
+def verify(run: RunFiles, last: str) -> dict[str, str] | None:
     """Hold what a file commits against the checksums that were kept with it.
 
-    Args:
-        run: the run folder.
-        last: the file that commits the others.
-
     Returns:
-        SHA-256 by path relative to the run; None if a file or its checksum is missing or differs.
+        SHA-256 by name; None if a file or its checksum is missing or differs.
     """
     checksums = recorded(run, last)
-    try:
-        if checksums and all(sha256(run / name) == known for name, known in checksums.items()):
-            return checksums
-    except OSError:
-        return None
+    if checksums and are_as_written(run, checksums):
+        return checksums
     return None
+
+
+def are_as_written(run: RunFiles, checksums: Mapping[str, str]) -> bool:
+    """Say whether files have these SHA-256 sums, by name."""
+    try:
+        return all(run.sha256(name) == known for name, known in checksums.items())
+    except RunError:
+        return False

@@ -1,59 +1,191 @@
-"""Files that are there as a whole or not at all."""
+"""The one way in which files of a run are opened: beneath the run, and never through a link.
+
+A run folder may come from somebody else, and what it names is data. So no name leads out of it,
+only regular files are opened and only up to a size, and what is written is built under a name that
+nothing has yet. A file is there as a whole or not at all.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import IO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from exporter.errors import RunError, reason
 
-from exporter.errors import RunError
-from exporter.store.layout import temporary
+LARGEST = 8 << 30
+"""Bytes of the largest file: Arrow ends each of a shard's three columns of bytes at 2 GiB."""
+
+# A pipe without a writer would block; on systems without these flags ``lstat`` has to do.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, wait for the disk, and rename it into place.
+class RunFiles:
+    """The files of a run, by their names relative to it, such as ``shards/00000.parquet``.
+
+    Everything raises `RunError`, one sentence, for a name that leads out of the run or through a
+    link, for what is no regular file, and for what the system refuses.
+
+    Attributes:
+        run: the run folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def place(self, name: str) -> Path:
+        """Return where a name leads; the folders on the way are real ones, where they are there."""
+        parts = name.split("/")
+        if "\0" in name or any(part == ".." or PurePath(part).name != part for part in parts):
+            raise RunError(
+                f"{name!r} is no file of the run {str(self.run)!r}; its names stay in it"
+            )
+        path = self.run
+        for folder in parts[:-1]:
+            path /= folder
+            status = _status(path)
+            if status is None:
+                break
+            if not S_ISDIR(status.st_mode):
+                raise _refusal(path, status, "a folder")
+        return self.run.joinpath(*parts)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """Return the status of a file, a folder or a link itself; None where nothing is there."""
+        return _status(self.place(name))
+
+    def exists(self, name: str) -> bool:
+        """Say whether anything is there."""
+        return self.status(name) is not None
+
+    def is_folder(self, name: str) -> bool:
+        """Say whether a folder, not a link to one, is there."""
+        status = self.status(name)
+        return status is not None and S_ISDIR(status.st_mode)
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names in a folder, sorted; none where it is not there."""
+        path = self.place(f"{folder}/_").parent if folder else self.run
+        try:
+            return sorted(entry.name for entry in path.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"the folder {str(path)!r} cannot be read: {reason(error)}") from error
+
+    def open(self, name: str, most: int = LARGEST) -> IO[bytes]:
+        """Open a file for reading.
+
+        Args:
+            name: the file.
+            most: bytes that it may have.
+        """
+        path = self.place(name)
+        try:
+            file = open_regular(path, os.O_RDONLY, "rb")
+        except OSError as error:
+            raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            file.close()
+            raise RunError(
+                f"{str(path)!r} has {size:,} bytes, and such a file at most {most:,}; remove it"
+            )
+        return file
+
+    def read(self, name: str, most: int = LARGEST) -> bytes:
+        """Return what is in a file of at most so many bytes."""
+        with self.open(name, most) as file:
+            return file.read()
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file in hexadecimal, read in pieces."""
+        with self.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Write a file under a new name, wait for the disk, and rename it into place."""
+        with self._built(name) as half:
+            with open_regular(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            half.replace(self.place(name))
+
+    @contextmanager
+    def new_folder(self, name: str) -> Iterator[str]:
+        """Give a name under which a folder is built; it then takes the place of the one before."""
+        with self._built(name) as half:
+            half.mkdir()
+            yield half.name
+            self.remove(name)
+            half.rename(self.place(name))
+
+    @contextmanager
+    def _built(self, name: str) -> Iterator[Path]:
+        """Give a new name beside the final one, and remove what is half-written after an error."""
+        path = self.place(name)
+        half = path.with_name(f".{path.name.removesuffix('.parquet')}.{secrets.token_hex(6)}.tmp")
+        try:
+            yield half
+            sync_folder(path.parent)
+        except OSError as error:
+            _remove(half, quiet=True)
+            raise RunError(_sentence(path, error)) from error
+        except BaseException:
+            _remove(half, quiet=True)
+            raise
+
+    def make_folder(self, name: str = "") -> None:
+        """Make a folder of the run, or the run and the folders above; one that is there stays."""
+        path = self.place(name) if name else self.run
+        try:
+            path.mkdir(parents=not name, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"the run folder {str(path)!r} cannot be made: {reason(error)}"
+            ) from error
+        if name:
+            self.place(f"{name}/_")  # a link to a folder is there, too
+
+    def remove(self, name: str, *, quiet: bool = False) -> None:
+        """Remove a file, a link itself or a whole folder, if it is there.
+
+        Args:
+            name: what to remove.
+            quiet: whether to leave what cannot be removed, rather than to raise.
+        """
+        _remove(self.place(name), quiet=quiet)
+
+
+def open_regular(path: Path, flags: int, mode: str) -> IO[bytes]:
+    """Open a regular file, not through a link, and not waiting for anybody.
+
+    Args:
+        path: the file.
+        flags: those of ``os.open``.
+        mode: that of ``open``, which the flags have to fit.
 
     Raises:
-        RunError: if the disk is full, or the place cannot be written.
+        RunError: if it is anything else.
+        OSError: if the system refuses.
     """
-    half = temporary(path)
-    with writing(path, half):
-        with half.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-        sync_folder(path.parent)
-
-
-@contextmanager
-def writing(path: Path, half: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one sentence, and remove what is half-written."""
-    try:
-        yield
-    except OSError as error:
-        remove(half, quiet=True)
-        raise RunError(_sentence(path, error)) from error
-    except BaseException:
-        remove(half, quiet=True)
-        raise
-
-
-def _sentence(path: Path, error: OSError) -> str:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return (
-            f"there is no space left on the disk for {str(path)!r}; "
-            "free some and go on with --resume"
-        )
-    return f"{str(path)!r} cannot be written: {error.strerror or error}"
+    status = _status(path)
+    if status is not None and not S_ISREG(status.st_mode):
+        raise _refusal(path, status, "a regular file")
+    file: IO[bytes] = os.fdopen(os.open(path, flags | _AS_IT_IS, 0o666), mode)
+    status = os.fstat(file.fileno())
+    if not S_ISREG(status.st_mode):
+        file.close()
+        raise _refusal(path, status, "a regular file")
+    return file
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,33 +199,25 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def parquet_bytes(table: pa.Table, **options: Any) -> memoryview:
-    """Return the table as the bytes of a Parquet file: the same for the same table."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, **options)
-    return memoryview(buffer.getvalue())
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder of a run, and those above it; one that is there stays.
-
-    Raises:
-        RunError: if it cannot be made.
-    """
+def _status(path: Path) -> os.stat_result | None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        return path.lstat()
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise RunError(
-            f"the run folder {str(folder)!r} cannot be made: {error.strerror or error}"
-        ) from error
+        raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
 
 
-def remove(path: Path, *, quiet: bool = False) -> None:
-    """Remove a file, a link or a whole folder, if it is there.
+def _refusal(path: Path, status: os.stat_result, expected: str) -> RunError:
+    if S_ISLNK(status.st_mode):
+        return RunError(
+            f"{str(path)!r} is a link, and nothing of a run is opened through links; remove it, or "
+            "put there what it leads to"
+        )
+    return RunError(f"{str(path)!r} is not {expected}; remove it")
 
-    Raises:
-        RunError: if it cannot be removed, unless ``quiet``.
-    """
+
+def _remove(path: Path, *, quiet: bool) -> None:
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -101,10 +225,13 @@ def remove(path: Path, *, quiet: bool = False) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         if not quiet:
-            raise RunError(f"{str(path)!r} cannot be removed: {error.strerror or error}") from error
+            raise RunError(f"{str(path)!r} cannot be removed: {reason(error)}") from error
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return (
+            f"there is no space left on the disk for {str(path)!r}; "
+            "free some and go on with --resume"
+        )
+    return f"{str(path)!r} cannot be written: {reason(error)}"

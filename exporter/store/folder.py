@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
 from exporter.errors import RunError
-from exporter.records import KernelRecord, MaximisedPicture, Plan, Row, Totals
+from exporter.records import SCHEMA_VERSION, KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
 from exporter.store.checksums import commit, recorded, verify
-from exporter.store.files import (
-    make_folder,
-    parquet_bytes,
-    remove,
-    sha256,
-    sync_folder,
-    write_whole,
-)
+from exporter.store.documents import json_bytes
+from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
 from exporter.store.recipes import way_on
 from exporter.store.schema import parquet_options, schema_of
-from exporter.store.tables import read_parquet, records_table, rows_to_table
-from exporter.store.totals import count_totals, totals_bytes
+from exporter.store.tables import parquet_bytes, read_parquet, records_table, rows_to_table
+from exporter.store.totals import count_totals
 
 
 class RunFolder:
@@ -34,14 +29,16 @@ class RunFolder:
 
     Attributes:
         path: the run folder.
+        files: opens what is in it.
         plan: what the run does; of a run that is gone on with, the plan it was begun with.
     """
 
     def __init__(self, path: Path, plan: Plan, lock: RunLock) -> None:
         self.path = path
+        self.files = RunFiles(path)
         self.plan = plan
         self._lock = lock
-        self._checksums: dict[Path, dict[str, str]] = {}
+        self._checksums: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> RunFolder:
         return self
@@ -55,7 +52,7 @@ class RunFolder:
         Raises:
             RunError: if another process took the folder meanwhile.
         """
-        self._lock.share()
+        self._lock.hold(shared=True)
 
     def claim(self) -> None:
         """Hold the folder alone again.
@@ -63,10 +60,10 @@ class RunFolder:
         Raises:
             RunError: if a worker is still writing.
         """
-        self._lock.claim()
+        self._lock.hold(shared=False)
         # A worker may have written a shard of ours once more, and its bytes may differ.
         ours = self._checksums.items()
-        self._checksums = {f: known for f, known in ours if recorded(self.path, f) == known}
+        self._checksums = {f: known for f, known in ours if recorded(self.files, f) == known}
 
     def close(self) -> None:
         """Unlock the folder; what is there stays and can be gone on with."""
@@ -75,13 +72,13 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Whether the run was finished."""
-        return (self.path / layout.TOTALS).exists()
+        return self.files.exists(layout.TOTALS)
 
     def elapsed(self) -> float:
         """Return the seconds from the plan to the last shard, whoever computed them."""
-        files = (layout.shard_file(self.path, n) for n in range(len(self.plan.shards)))
-        begun = (self.path / layout.PLAN).stat().st_mtime
-        return max(0.0, max(file.stat().st_mtime for file in files) - begun)
+        names = (layout.PLAN, *map(layout.shard_file, range(len(self.plan.shards))))
+        begun, *written = (status.st_mtime for status in map(self.files.status, names) if status)
+        return max(0.0, max(written) - begun)
 
     def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """Return the shards that are still to be computed, in order.
@@ -92,15 +89,13 @@ class RunFolder:
             shards: those to look at; all of them where None.
         """
         asked = range(len(self.plan.shards)) if shards is None else shards
-        return [n for n in asked if not self._is_there(layout.shard_file(self.path, n))]
+        return [n for n in asked if not self._is_there(layout.shard_file(n))]
 
-    def _is_there(self, file: Path) -> bool:
-        if file not in self._checksums:
-            checksums = verify(self.path, file)
-            if checksums is None:
-                return False
+    def _is_there(self, file: str) -> bool:
+        checksums = self._checksums.get(file) or verify(self.files, file)
+        if checksums is not None:
             self._checksums[file] = checksums
-        return True
+        return checksums is not None
 
     def write_shard(self, index: int, rows: Sequence[Row], parts: Mapping[str, pa.Table]) -> None:
         """Write a shard: what it adds to the set first, then its rows, which commit it.
@@ -117,18 +112,17 @@ class RunFolder:
         start, stop = self.plan.shards[index]
         if [row.id for row in rows] != [image.id for image in self.plan.images[start:stop]]:
             raise ValueError(f"the rows of shard {index} are not the images {start} to {stop - 1}")
-        if self.complete:
-            remove(self.path / layout.TOTALS)  # its presence says that all is there
+        self.files.remove(layout.TOTALS)  # its presence says that all is there
         files = {
             # Sums of maps are mostly zero bytes; what the channels add is not.
-            layout.summary_file(self.path, index, name): parquet_bytes(
+            layout.summary_file(index, name): parquet_bytes(
                 table, compression="ZSTD" if name else "NONE", write_statistics=False
             )
             for name, table in parts.items()
         }
-        file = layout.shard_file(self.path, index)
+        file = layout.shard_file(index)
         files[file] = parquet_bytes(rows_to_table(rows), **parquet_options())
-        self._checksums[file] = commit(self.path, files)
+        self._checksums[file] = commit(self.files, files)
 
     def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield what every shard adds to the statistics, in shard order.
@@ -143,7 +137,7 @@ class RunFolder:
         if not part and not self.plan.recorded:
             return
         for index in range(len(self.plan.shards)):
-            yield read_parquet(layout.summary_file(self.path, index, part), columns)
+            yield read_parquet(self.files, layout.summary_file(index, part), columns)
 
     def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
         """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
@@ -151,12 +145,11 @@ class RunFolder:
         Raises:
             RunError: if it cannot be written.
         """
-        return kernels.write_kernels(self.path, sheets)
+        return kernels.write_kernels(self.files, sheets)
 
     def missing_maximised(self, groups: int) -> list[int]:
         """Return the groups of maximised channels that are still to be made, in order."""
-        files = (layout.maximised_file(self.path, index) for index in range(groups))
-        return [index for index, file in enumerate(files) if not self._is_there(file)]
+        return [n for n in range(groups) if not self._is_there(layout.maximised_file(n))]
 
     def write_maximised(self, index: int, pictures: Sequence[MaximisedPicture]) -> None:
         """Write the pictures of a group of channels, which commits them.
@@ -168,10 +161,10 @@ class RunFolder:
         Raises:
             RunError: if it cannot be written.
         """
-        make_folder(self.path / layout.MAXIMISED)
+        self.files.make_folder(layout.MAXIMISED)
         table = records_table(pictures, schema_of(MaximisedPicture))
-        file = layout.maximised_file(self.path, index)
-        self._checksums[file] = commit(self.path, {file: parquet_bytes(table, compression="NONE")})
+        file = layout.maximised_file(index)
+        self._checksums[file] = commit(self.files, {file: parquet_bytes(table, compression="NONE")})
 
     def finish(
         self,
@@ -196,26 +189,27 @@ class RunFolder:
         """
         self.refuse_missing()
         merged = {
-            layout.set_table(self.path, name): parquet_bytes(table, compression="ZSTD")
+            layout.set_table(name): parquet_bytes(table, compression="ZSTD")
             for name, table in (tables or {}).items()
         }
         if summary is not None:
-            make_folder(self.path / layout.SET)
             text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            merged[self.path / layout.SET / layout.SET_SUMMARY] = memoryview(text.encode())
+            merged[layout.SET_SUMMARY] = memoryview(text.encode())
         if channels is not None:
-            merged[self.path / layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
-        for file, content in merged.items():
-            write_whole(file, content)
-        shards = [layout.shard_file(self.path, n) for n in range(len(self.plan.shards))]
+            merged[layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
+        self.files.make_folder(layout.SET)
+        for name, content in merged.items():
+            self.files.write(name, content)
+        shards = map(layout.shard_file, range(len(self.plan.shards)))
         checksums: dict[str, str] = {}
-        for file in (*shards, *layout.maximised_files(self.path)):
-            checksums |= self._checksums.get(file) or verify(self.path, file) or {}
-        for file in (*merged, *(self.path / layout.KERNELS).glob("*")):
-            checksums[file.relative_to(self.path).as_posix()] = sha256(file)
-        totals = count_totals(len(self.plan.images), shards, checksums, seconds)
+        for name in (*shards, *layout.maximised_files(self.files)):
+            checksums |= self._checksums.get(name) or verify(self.files, name) or {}
+        pictured = [f"{layout.KERNELS}/{name}" for name in self.files.names(layout.KERNELS)]
+        for name in (*merged, *pictured):
+            checksums[name] = self.files.sha256(name)
+        totals = count_totals(self.files, self.plan, checksums, seconds)
         sync_folder(self.path)
-        write_whole(self.path / layout.TOTALS, totals_bytes(totals))
+        self.files.write(layout.TOTALS, json_bytes({"schema": SCHEMA_VERSION} | asdict(totals)))
         self.close()
         return totals
 
@@ -231,5 +225,5 @@ class RunFolder:
         named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
         raise RunError(
             f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} shards "
-            f"({named}); go on with {way_on(self.path, missing=True)}"
+            f"({named}); go on with {way_on(self.files, missing=True)}"
         )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.errors import RunError
 from exporter.records import KernelRecord
-from exporter.store.files import remove, sync_folder, write_whole, writing
-from exporter.store.layout import KERNEL_LIST, KERNELS, temporary
-from exporter.store.plans import validated
+from exporter.store.documents import AGAIN, damaged, json_bytes, read_json, validated
+from exporter.store.files import RunFiles
+from exporter.store.layout import KERNEL_LIST, KERNELS
+
+_SHEET = 1 << 28
+"""Bytes of the largest picture of kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,21 @@ class KernelSheet:
     shown: int
 
 
-def write_kernels(run: Path, sheets: Sequence[KernelSheet]) -> tuple[KernelRecord, ...]:
+def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelRecord, ...]:
     """Write ``kernels/`` anew, swapped in as a whole.
 
     Raises:
         RunError: if the folder cannot be written.
     """
-    folder = run / KERNELS
-    half = temporary(folder)
     records = tuple(_record(number, sheet) for number, sheet in enumerate(sheets))
-    with writing(folder, half):
-        half.mkdir()
+    with run.new_folder(KERNELS) as half:
         for record, sheet in zip(records, sheets, strict=True):
             content = io.BytesIO()
             np.save(content, np.ascontiguousarray(sheet.values, dtype="<f4"))
-            write_whole(half / record.values, content.getvalue())
-            write_whole(half / record.sheet, sheet.picture)
-        text = json.dumps([asdict(record) for record in records], indent=1) + "\n"
-        write_whole(half / KERNEL_LIST, text.encode("ascii"))
-        remove(folder)
-        half.replace(folder)
-        sync_folder(run)
+            run.write(f"{half}/{record.values}", content.getvalue())
+            run.write(f"{half}/{record.sheet}", sheet.picture)
+        text = json_bytes([asdict(record) for record in records])
+        run.write(KERNEL_LIST.replace(KERNELS, half, 1), text)
     return records
 
 
@@ -78,18 +72,37 @@ def _record(number: int, sheet: KernelSheet) -> KernelRecord:
     )
 
 
-def read_kernels(run: Path) -> tuple[KernelRecord, ...]:
+def read_kernels(run: RunFiles) -> tuple[KernelRecord, ...]:
     """Return the sheets of a run, none where no kernels were asked for.
 
     Raises:
         RunError: if ``kernels.json`` is damaged.
     """
-    path = run / KERNELS / KERNEL_LIST
-    if not path.exists():
+    if not run.exists(KERNEL_LIST):
         return ()
-    remedy = "make the run again with --overwrite"
+    values = read_json(run, KERNEL_LIST, AGAIN)
+    return validated(run, KERNEL_LIST, tuple[KernelRecord, ...], values, AGAIN)
+
+
+def read_sheet(run: RunFiles, record: KernelRecord) -> bytes:
+    """Return the picture of a sheet, PNG.
+
+    Raises:
+        RunError: if the file is missing or is none.
+    """
+    return run.read(f"{KERNELS}/{record.sheet}", _SHEET)
+
+
+def read_values(run: RunFiles, record: KernelRecord) -> NDArray[np.float32]:
+    """Return the raw weights of a sheet, float32 (O, I, kh, kw).
+
+    Raises:
+        RunError: if the file is missing or holds something else.
+    """
+    name = f"{KERNELS}/{record.values}"
+    content = run.read(name)
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} is damaged ({error}); {remedy}") from None
-    return validated(tuple[KernelRecord, ...], values, path, remedy)
+        values: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise damaged(run, name, error, AGAIN) from None
+    return values

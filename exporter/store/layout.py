@@ -1,12 +1,12 @@
-"""Names inside a run folder."""
+"""Names inside a run folder, relative to it."""
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
+import re
 from typing import Final
 
 from exporter.doors import writer_names
+from exporter.store.files import RunFiles
 
 PLAN: Final = "plan.json"
 TOTALS: Final = "run.json"
@@ -17,9 +17,9 @@ SHARDS: Final = "shards"
 SUMMARIES: Final = "summaries"
 CHECKSUMS: Final = "checksums"
 SET: Final = "set"
-SET_SUMMARY: Final = "summary.json"
+SET_SUMMARY: Final = "set/summary.json"
 KERNELS: Final = "kernels"
-KERNEL_LIST: Final = "kernels.json"
+KERNEL_LIST: Final = "kernels/kernels.json"
 MAXIMISED: Final = "maximised"
 WRITER_NOTE: Final = "writers.json"
 
@@ -32,66 +32,60 @@ def own_names() -> tuple[str, ...]:
 
     In the order they are removed: what says "complete" first, what says "a run" last.
     """
-    return (
-        TOTALS,
-        *writer_names(),
-        WRITER_NOTE,
-        CHANNELS,
-        *reversed(FILLED),
-        KERNELS,
-        RECIPE,
-        PLAN,
-    )
+    writers = writer_names()
+    return (TOTALS, *writers, WRITER_NOTE, CHANNELS, *reversed(FILLED), KERNELS, RECIPE, PLAN)
 
 
-def shard_file(run: Path, index: int) -> Path:
-    """Return where the shard's rows are: ``shards/00000.parquet``."""
-    return run / SHARDS / f"{index:05d}.parquet"
+def shard_file(index: int) -> str:
+    """Return where a shard's rows are: ``shards/00000.parquet``."""
+    return f"{SHARDS}/{index:05d}.parquet"
 
 
-def summary_file(run: Path, index: int, part: str = "") -> Path:
-    """Return where the shard's part of the statistics is: ``summaries/00000.parquet``.
+def summary_file(index: int, part: str = "") -> str:
+    """Return where a shard's part of the statistics is: ``summaries/00000.parquet``.
 
     A named part, such as ``set``, is in ``summaries/00000-set.parquet``.
     """
-    return run / SUMMARIES / f"{index:05d}{'-' if part else ''}{part}.parquet"
+    return f"{SUMMARIES}/{index:05d}{'-' if part else ''}{part}.parquet"
 
 
-def set_table(run: Path, name: str) -> Path:
+def set_table(name: str) -> str:
     """Return where a table of the whole set is: ``set/classes.parquet``."""
-    return run / SET / f"{name}.parquet"
+    return f"{SET}/{name}.parquet"
 
 
-def maximised_files(run: Path) -> list[Path]:
-    """Return the files of pictures that are there, in the order they were asked for."""
-    return sorted((run / MAXIMISED).glob("[0-9]*.parquet"))
+def former(file: str) -> str:
+    """Return the name that earlier versions gave a file."""
+    return file.replace("faithfulness", "quality")
 
 
-def as_written(file: Path) -> Path:
-    """Return the file, or where it is not there the name that earlier versions gave it."""
-    earlier = file.with_name(file.name.replace("faithfulness", "quality"))
-    return earlier if not file.exists() and earlier.exists() else file
-
-
-def maximised_file(run: Path, index: int) -> Path:
+def maximised_file(index: int) -> str:
     """Return where the pictures of a group of channels are: ``maximised/00000.parquet``."""
-    return run / MAXIMISED / f"{index:05d}.parquet"
+    return f"{MAXIMISED}/{index:05d}.parquet"
 
 
-def checksum_file(run: Path, file: Path) -> Path:
+def maximised_files(run: RunFiles) -> list[str]:
+    """Return the files of pictures that are there, in the order they were asked for."""
+    names = run.names(MAXIMISED)
+    return [f"{MAXIMISED}/{name}" for name in names if re.fullmatch(r"\d{5,}\.parquet", name)]
+
+
+def checksum_file(file: str) -> str:
     """Return where the checksums of a shard's files are: ``checksums/shards-00000.sha256``."""
-    return run / CHECKSUMS / f"{file.parent.name}-{file.stem}.sha256"
-
-
-def temporary(path: Path) -> Path:
-    """Return a new name to build a file or folder under: ``x.parquet`` as ``.x.4f1d….tmp``.
-
-    It is another each time, so that two workers never write into one file.
-    """
-    name = path.stem if path.suffix == ".parquet" else path.name
-    return path.with_name(f".{name}.{secrets.token_hex(6)}.tmp")
+    return f"{CHECKSUMS}/{file.removesuffix('.parquet').replace('/', '-')}.sha256"
 
 
 def is_temporary(name: str) -> bool:
     """Say whether an interrupted command has left a file or folder of this name."""
     return name.startswith(".") and name.endswith((".tmp", ".old"))
+
+
+def temporaries(run: RunFiles) -> list[str]:
+    """Return what interrupted commands have left in a run folder."""
+    folders = ((folder, run.names(folder)) for folder in ("", *FILLED))
+    return [
+        f"{folder}/{name}".lstrip("/")
+        for folder, names in folders
+        for name in names
+        if is_temporary(name)
+    ]

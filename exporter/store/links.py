@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from exporter.errors import RunError
+from exporter.store.files import RunFiles
+
+_MOST = 1 << 28
+"""Bytes of the largest page that is looked at."""
 
 _ATTRIBUTES = frozenset({"href", "src", "poster", "data"})
 
@@ -25,29 +31,34 @@ class _Links(HTMLParser):
         self.links.update(dict.fromkeys(links))
 
 
-def broken_links(folder: Path, root: Path) -> Iterator[str]:
+def broken_links(run: RunFiles, folder: str) -> Iterator[str]:
     """Yield a sentence for every local link in the folder's pages that leads nowhere.
 
     Args:
+        run: the run, which relative links must not leave: they are broken elsewhere.
         folder: where the pages are, at any depth.
-        root: what links may lead into; relative links that leave it are broken elsewhere.
     """
-    real = root.resolve()
-    for page in sorted(folder.rglob("*.html")):
-        name = page.relative_to(root).as_posix()
-        parser = _Links()
-        try:
-            parser.feed(page.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            yield f"{name} cannot be read: {error}"
-            continue
-        for link in parser.links:
-            problem = _problem(link, page, real)
-            if problem:
-                yield f"{name} links to {link!r}, {problem}"
+    for name in run.names(folder):
+        page = f"{folder}/{name}"
+        if run.is_folder(page):
+            yield from broken_links(run, page)
+        elif name.endswith(".html"):
+            yield from (f"{page} {problem}" for problem in _problems(run, page))
 
 
-def _problem(link: str, page: Path, root: Path) -> str | None:
+def _problems(run: RunFiles, page: str) -> Iterator[str]:
+    parser = _Links()
+    try:
+        parser.feed(run.read(page, _MOST).decode())
+    except (RunError, UnicodeDecodeError) as error:
+        yield f"cannot be read: {error}"
+    for link in parser.links:
+        problem = _problem(run, link, page)
+        if problem:
+            yield f"links to {link!r}, {problem}"
+
+
+def _problem(run: RunFiles, link: str, page: str) -> str | None:
     try:
         parts = urlsplit(link.strip())
     except ValueError:
@@ -56,7 +67,10 @@ def _problem(link: str, page: Path, root: Path) -> str | None:
         return None
     if parts.path.startswith("/"):
         return "which is not relative"
-    target = (page.parent / unquote(parts.path)).resolve()
-    if target != root and root not in target.parents:
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
+    if target.startswith(".."):
         return "which is outside the run"
-    return None if target.exists() else "which is not there"
+    try:
+        return None if target == "." or run.exists(target) else "which is not there"
+    except RunError as error:
+        return f"but {error}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from exporter.errors import RunError
+from exporter.store.files import open_regular
 from exporter.store.layout import LOCK
 
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
@@ -48,21 +49,15 @@ class RunLock:
             else:
                 file.close()
 
-    def share(self) -> None:
-        """Let workers in.
+    def hold(self, *, shared: bool) -> None:
+        """Let workers in, or hold the lock alone again.
 
         Raises:
-            RunError: if another process took the lock meanwhile.
+            RunError: if another process is in the way.
         """
-        self._convert(shared=True)
-
-    def claim(self) -> None:
-        """Hold the lock alone again.
-
-        Raises:
-            RunError: if another process still writes the run.
-        """
-        self._convert(shared=False)
+        if self._file is not None:
+            self._shared = shared
+            self._take(self._file)
 
     def release(self) -> None:
         """Give the run folder back; harmless when repeated."""
@@ -73,11 +68,6 @@ class RunLock:
                     self._path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
-
-    def _convert(self, *, shared: bool) -> None:
-        if self._file is not None:
-            self._shared = shared
-            self._take(self._file)
 
     def _take(self, file: IO[bytes]) -> None:
         try:
@@ -93,7 +83,7 @@ class RunLock:
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        return path.open("a+b")
+        return open_regular(path, os.O_RDWR | os.O_CREAT, "r+b")
     except OSError as error:
         raise RunError(
             f"the run folder {str(path.parent)!r} cannot be written: {error.strerror or error}"
@@ -116,6 +106,6 @@ def _lock(file: IO[bytes], *, shared: bool) -> None:
 
 def _same_file(file: IO[bytes], path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False

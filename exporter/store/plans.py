@@ -4,61 +4,104 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import cache
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from exporter.records import ImageEntry, Plan
+from exporter.store.documents import AGAIN, damaged, read_json, validated
+from exporter.store.files import RunFiles
+from exporter.store.layout import PLAN
 
-from exporter.errors import RunError
-from exporter.records import SCHEMA_VERSION, ImageEntry, Plan
-
-Document = dict[str, Any]
-Record = TypeVar("Record")
-
-_AGAIN = "make the run again with --overwrite"
+_GIVEN = ("mask", "boxes", "error")
 
 
-def plan_document(plan: Plan) -> Document:
-    """Return the plan as JSON values.
+@dataclass(frozen=True, slots=True)
+class ImageColumns:
+    """The images of a plan, as ``plan.json`` has them.
 
-    ``images`` holds columns: ``key`` and ``path`` for every image, ``labels`` and each image's
-    place in them, and by image number only where they are given: ``id`` (where it is not the
-    key), ``mask``, ``boxes``, ``error``.
+    Attributes:
+        key: of every image.
+        path: of every image.
+        labels: the distinct labels.
+        label: each image's place in them, or None.
+        id: by image number, where it is not the key.
+        mask: by image number, where it is given.
+        boxes: likewise.
+        error: likewise.
     """
+
+    key: list[str]
+    path: list[str]
+    labels: list[str]
+    label: list[int | None]
+    id: dict[int, str]
+    mask: dict[int, str]
+    boxes: dict[int, tuple[tuple[float, float, float, float], ...]]
+    error: dict[int, str]
+
+    @classmethod
+    def of(cls, images: Sequence[ImageEntry]) -> ImageColumns:
+        """Return images as columns."""
+        labels = list(dict.fromkeys(image.label for image in images if image.label is not None))
+        places: dict[str | None, int | None] = {label: place for place, label in enumerate(labels)}
+        return cls(
+            key=[image.key for image in images],
+            path=[image.path for image in images],
+            labels=labels,
+            label=[places.get(image.label) for image in images],
+            id={n: image.id for n, image in enumerate(images) if image.id != image.key},
+            **{
+                name: {n: value for n, value in enumerate(values) if value is not None}
+                for name in _GIVEN
+                for values in [[getattr(image, name) for image in images]]
+            },
+        )
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all images, in plan order."""
+        ids = list(self.key)
+        for number, id in self.id.items():
+            ids[number] = id
+        return ids
+
+    def entries(self) -> tuple[ImageEntry, ...]:
+        """Return the images."""
+        count = len(self.key)
+        labels = [None if place is None else self.labels[place] for place in self.label]
+        given = (_spread(getattr(self, name), count) for name in _GIVEN)
+        return tuple(map(ImageEntry, self.ids, self.key, self.path, labels, *given))
+
+
+def _spread(given: Mapping[int, Any], count: int) -> Any:
+    if not given:
+        return repeat(None, count)
+    return [given.get(number) for number in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan as it was read: the images stay columns until they are asked for.
+
+    Attributes:
+        plan: the plan, without its images.
+        images: these.
+    """
+
+    plan: Plan
+    images: ImageColumns
+
+    def whole(self) -> Plan:
+        """Return the plan."""
+        return replace(self.plan, images=self.images.entries())
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """Return the text of ``plan.json``: one setting per line, the images compact."""
     document = asdict(replace(plan, images=()))
     del document["images"]
-    document["images"] = _image_columns(plan.images)
-    # Once through JSON, so that tuples are lists here as they will be when read back.
-    return json.loads(json.dumps(document))  # type: ignore[no-any-return]
-
-
-def _image_columns(images: Sequence[ImageEntry]) -> Document:
-    labels = {label: number for number, label in enumerate(_distinct(images))}
-    columns: Document = {
-        "key": [image.key for image in images],
-        "path": [image.path for image in images],
-        "labels": list(labels),
-        "label": [None if image.label is None else labels[image.label] for image in images],
-        "id": {n: image.id for n, image in enumerate(images) if image.id != image.key},
-    }
-    for name in ("mask", "boxes", "error"):
-        columns[name] = {
-            n: getattr(image, name)
-            for n, image in enumerate(images)
-            if getattr(image, name) is not None
-        }
-    return columns
-
-
-def _distinct(images: Sequence[ImageEntry]) -> list[str]:
-    return list(dict.fromkeys(image.label for image in images if image.label is not None))
-
-
-def plan_bytes(document: Document) -> bytes:
-    """Return the text of ``plan.json``: one setting per line, the images compact."""
+    document["images"] = asdict(ImageColumns.of(plan.images))  # at the end, as they are long
     lines = [
         f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}"
         for name, value in document.items()
@@ -66,104 +109,15 @@ def plan_bytes(document: Document) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
-def read_document(path: Path) -> Document:
-    """Read ``plan.json`` or ``run.json``.
+def read_plan(run: RunFiles) -> PlanFile:
+    """Read ``plan.json``.
 
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """
+    document = read_json(run, PLAN, AGAIN, versioned=True)
     try:
-        document = json.loads(path.read_bytes())
-        version = int(document["schema"])
-    except OSError as error:
-        raise RunError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError):
-        raise RunError(f"{str(path)!r} is damaged; {_AGAIN}") from None
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"{str(path)!r} has schema version {version} and this exporter reads up to "
-            f"{SCHEMA_VERSION}; install a newer exporter"
-        )
-    return document  # type: ignore[no-any-return]
-
-
-def image_ids(document: Document) -> list[str]:
-    """Return the ids of all images, in plan order, without building their records."""
-    ids: list[str] = list(document["images"]["key"])
-    for number, name in document["images"]["id"].items():
-        ids[int(number)] = name
-    return ids
-
-
-def read_plan(document: Document, path: Path) -> Plan:
-    """Build the plan from JSON values.
-
-    Raises:
-        RunError: if something is missing or malformed.
-    """
-    try:
-        images = _images(document["images"], image_ids(document))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RunError(f"{str(path)!r} is damaged ({error!r}); {_AGAIN}") from None
-    return validated(Plan, document | {"images": images}, path, _AGAIN)
-
-
-def validated(record: type[Record], values: object, path: Path, remedy: str) -> Record:
-    """Build a record from JSON values.
-
-    Args:
-        record: a dataclass, or a tuple of them.
-        values: what was read.
-        path: where it was read, for the error.
-        remedy: what to do where it is damaged.
-
-    Raises:
-        RunError: if a value is missing or of another type.
-    """
-    try:
-        checked: Record = _adapter(cast(Any, record)).validate_python(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise RunError(f"{str(path)!r} is damaged ({reason}); {remedy}") from None
-    return checked
-
-
-@cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
-
-
-def _images(columns: Document, ids: list[str]) -> tuple[ImageEntry, ...]:
-    names: list[str] = columns["labels"]
-    count = len(ids)
-    labels = (
-        (None if number is None else names[number] for number in columns["label"])
-        if names
-        else repeat(None, count)
-    )
-    boxes = {
-        number: tuple(tuple(box) for box in given) for number, given in columns["boxes"].items()
-    }
-    return tuple(
-        map(
-            ImageEntry,
-            ids,
-            columns["key"],
-            columns["path"],
-            labels,
-            _sparse(columns["mask"], count),
-            _sparse(boxes, count),
-            _sparse(columns["error"], count),
-        )
-    )
-
-
-def _sparse(given: Mapping[str, Any], count: int) -> Any:
-    if not given:
-        return repeat(None, count)
-    values: list[Any] = [None] * count
-    for number, value in given.items():
-        values[int(number)] = value
-    return values
+        images = validated(run, PLAN, ImageColumns, document["images"], AGAIN)
+    except KeyError as error:
+        raise damaged(run, PLAN, error, AGAIN) from None
+    return PlanFile(validated(run, PLAN, Plan, document | {"images": ()}, AGAIN), images)

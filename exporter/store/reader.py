@@ -9,12 +9,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from exporter.errors import RunError, choices
 from exporter.records import (
@@ -36,11 +33,17 @@ from exporter.records import (
     Totals,
 )
 from exporter.store import layout
-from exporter.store.kernels import read_kernels
-from exporter.store.plans import image_ids, read_document, read_plan
+from exporter.store.documents import damaged, read_summary, read_totals
+from exporter.store.files import RunFiles
+from exporter.store.kernels import read_kernels, read_sheet, read_values
+from exporter.store.plans import PlanFile, read_plan
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
-from exporter.store.tables import Record, damaged, read_records, table_to_rows
-from exporter.store.totals import read_summary, read_totals
+from exporter.store.tables import Record, open_parquet, read_records, table_records
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pyarrow.parquet import FileMetaData
 
 _GROUPS_AT_ONCE = 8
 _IDENTITY = ("id", "key", "path")
@@ -69,13 +72,12 @@ def open_run(path: Path | str) -> Run:
         >>> run.totals.images
         2
     """
-    run = Path(path)
-    file = run / layout.PLAN
-    if not file.exists():
+    files = RunFiles(Path(path))
+    if not files.exists(layout.PLAN):
         raise RunError(
-            f"there is no run in {str(run)!r} (no {layout.PLAN}); make one with exporter run"
+            f"there is no run in {str(files.run)!r} (no {layout.PLAN}); make one with exporter run"
         )
-    return Run(run, read_document(file))
+    return Run(files, read_plan(files))
 
 
 class Run:
@@ -83,50 +85,46 @@ class Run:
 
     Attributes:
         path: the run folder.
+        files: opens what is in it.
+        settings: the settings of the run, by the long flags' names.
     """
 
-    def __init__(self, path: Path, document: dict[str, Any]) -> None:
-        self.path = path
-        self._document = document
-        self._footers: dict[int, pq.FileMetaData] = {}
+    def __init__(self, files: RunFiles, planned: PlanFile) -> None:
+        self.path = files.run
+        self.files = files
+        self.settings: Mapping[str, Any] = planned.plan.settings
+        self._planned = planned
+        self._cuts = planned.plan.shards
+        self._footers: dict[int, FileMetaData] = {}
 
     @cached_property
     def plan(self) -> Plan:
         """What the run does: model, layers, methods, images in order."""
-        return read_plan(self._document, self.path / layout.PLAN)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings of the run, by the long flags' names."""
-        return self._document["settings"]  # type: ignore[no-any-return]
+        return self._planned.whole()
 
     @property
     def complete(self) -> bool:
         """Whether the run was finished."""
-        return (self.path / layout.TOTALS).exists()
+        return self.files.exists(layout.TOTALS)
 
     @property
     def totals(self) -> Totals | None:
         """What ``run.json`` says, or None for a partial run."""
-        file = self.path / layout.TOTALS
-        return read_totals(file) if file.exists() else None
+        return read_totals(self.files)
 
     @property
     def shards(self) -> tuple[int, ...]:
         """Numbers of the shards that are there."""
-        return tuple(
-            index
-            for index in range(len(self._document["shards"]))
-            if layout.shard_file(self.path, index).exists()
-        )
+        numbers = range(len(self._cuts))
+        return tuple(n for n in numbers if self.files.exists(layout.shard_file(n)))
 
     def __repr__(self) -> str:
-        images, shards = len(self._document["images"]["key"]), len(self._document["shards"])
-        state = "complete" if self.complete else f"{len(self.shards)} of {shards} shards"
-        explained = ", ".join(name or "input" for name in self.plan.explained)
-        methods = ", ".join(method.name for method in self.plan.methods)
+        plan, images = self._planned.plan, len(self._planned.images.key)
+        state = "complete" if self.complete else f"{len(self.shards)} of {len(self._cuts)} shards"
+        explained = ", ".join(name or "input" for name in plan.explained)
+        methods = ", ".join(method.name for method in plan.methods)
         return (
-            f"<Run {str(self.path)!r}: {self.plan.model.name}, {images} images, "
+            f"<Run {str(self.path)!r}: {plan.model.name}, {images} images, "
             f"layers {explained}, methods {methods}, {state}>"
         )
 
@@ -144,16 +142,17 @@ class Run:
         """
         names = self._columns(ROW_SCHEMA.names if columns is None else columns)
         for index in self.shards:
-            groups = range(self._footer(index).num_row_groups)
+            start, stop = self._cuts[index]
+            groups = range(-(-(stop - start) // ROWS_PER_GROUP))
             for first in range(0, len(groups), _GROUPS_AT_ONCE):
                 part = groups[first : first + _GROUPS_AT_ONCE]
-                yield from table_to_rows(self._read(index, names, part))
+                yield from self._rows(index, self._read(index, names, part))
 
     @property
     def index(self) -> Iterator[Row]:
         """Every image that is there without its picture, maps and activations."""
         for index in self.shards:
-            yield from table_to_rows(self._read(index, LIGHT_COLUMNS))
+            yield from self._rows(index, self._read(index, LIGHT_COLUMNS))
 
     def row(self, id: str) -> Row:
         """Return one image with everything stored of it.
@@ -240,7 +239,7 @@ class Run:
         Raises:
             RunError: if the file is damaged, or has no such layer.
         """
-        rows = tuple(read_records(self.path / layout.CHANNELS, ChannelRow, layer=layer))
+        rows = tuple(read_records(self.files, layout.CHANNELS, ChannelRow, layer=layer))
         if layer is not None and not rows and layer not in self.plan.recorded:
             raise RunError(
                 f"no channels were recorded at {layer!r}; {choices(layer, self.plan.recorded)}"
@@ -250,7 +249,7 @@ class Run:
     @property
     def summary(self) -> SetSummary | None:
         """The numbers and strips of the whole set; None for a partial run, or one without them."""
-        return read_summary(self.path)
+        return read_summary(self.files)
 
     def classes(self) -> tuple[ClassRow, ...]:
         """Return the classes that are a label or a prediction, by index; none for a partial run."""
@@ -291,7 +290,8 @@ class Run:
     def measures(self) -> Iterator[ImageMeasures]:
         """Yield what is measured of each image, in plan order; also of a partial run."""
         for index in self.shards:
-            yield from read_records(layout.summary_file(self.path, index, "images"), ImageMeasures)
+            file = layout.summary_file(index, "images")
+            yield from read_records(self.files, file, ImageMeasures)
 
     def faithfulness(self) -> tuple[MethodFaithfulness, ...]:
         """Return deletion, insertion and ROAD of each method, if they were asked for."""
@@ -300,8 +300,7 @@ class Run:
     def image_faithfulness(self) -> Iterator[Faithfulness]:
         """Yield the same of each image and method, in plan order; also of a partial run."""
         for index in self.shards:
-            file = layout.summary_file(self.path, index, "faithfulness")
-            yield from read_records(layout.as_written(file), Faithfulness)
+            yield from self._records(layout.summary_file(index, "faithfulness"), Faithfulness)
 
     def maximised(self, layer: str | None = None) -> Iterator[MaximisedPicture]:
         """Yield the pictures that excite a channel or a class, in the order asked for.
@@ -312,12 +311,12 @@ class Run:
         Raises:
             RunError: if a file is damaged.
         """
-        for file in layout.maximised_files(self.path):
-            yield from read_records(file, MaximisedPicture, layer=layer)
+        for file in layout.maximised_files(self.files):
+            yield from read_records(self.files, file, MaximisedPicture, layer=layer)
 
     def kernels(self) -> tuple[KernelRecord, ...]:
         """Return the sheets of kernels, in the order asked for."""
-        return read_kernels(self.path)
+        return read_kernels(self.files)
 
     def kernel_sheet(self, record: KernelRecord) -> bytes:
         """Return the picture of a sheet of kernels, PNG.
@@ -325,29 +324,25 @@ class Run:
         Raises:
             RunError: if the file is missing.
         """
-        return self._kernel_file(record.sheet).read_bytes()
+        return read_sheet(self.files, record)
 
     def kernel_values(self, record: KernelRecord) -> NDArray[np.float32]:
         """Return the raw weights of a sheet of kernels, float32 (O, I, kh, kw).
 
         Raises:
-            RunError: if the file is missing.
+            RunError: if the file is missing or damaged.
         """
-        values: NDArray[np.float32] = np.load(self._kernel_file(record.values), allow_pickle=False)
-        return values
-
-    def _kernel_file(self, name: str) -> Path:
-        file = self.path / layout.KERNELS / name
-        if not file.is_file():
-            raise RunError(f"{str(file)!r} is missing; make the run again with --overwrite")
-        return file
+        return read_values(self.files, record)
 
     # ------------------------------------------------------------ files
 
     @cached_property
+    def _ids(self) -> list[str]:
+        return self._planned.images.ids
+
+    @cached_property
     def _positions(self) -> dict[str, int]:
-        ids = image_ids(self._document)
-        return dict(zip(ids, range(len(ids)), strict=True))
+        return {id: position for position, id in enumerate(self._ids)}
 
     def _columns(self, names: Iterable[str]) -> list[str]:
         asked = list(names)
@@ -361,41 +356,43 @@ class Run:
         place = self._positions.get(id)
         if place is None:
             raise RunError(f"the run {str(self.path)!r} has no image {id!r}")
-        cuts: list[list[int]] = self._document["shards"]
-        index = bisect_right(cuts, place, key=lambda cut: cut[0]) - 1
-        if not layout.shard_file(self.path, index).exists():
+        index = bisect_right(self._cuts, place, key=lambda cut: cut[0]) - 1
+        if not self.files.exists(layout.shard_file(index)):
             raise RunError(
                 f"the image {id!r} is in shard {index}, which is not there yet; go on with --resume"
             )
-        group, number = divmod(place - cuts[index][0], ROWS_PER_GROUP)
-        table = self._read(index, self._columns(columns), [group])
-        row = next(table_to_rows(table.slice(number, 1).combine_chunks()), None)
-        if row is None or row.id != id:
-            raise self._damaged(index, "its rows are not those of the plan")
-        return row
+        group, number = divmod(place - self._cuts[index][0], ROWS_PER_GROUP)
+        table = self._read(index, self._columns(columns), range(group, group + 1))
+        return next(self._rows(index, table.slice(number, 1).combine_chunks()))
 
     def _set(self, name: str, record: type[Record], **where: Any) -> tuple[Record, ...]:
-        file = layout.as_written(layout.set_table(self.path, name))
-        return tuple(read_records(file, record, **where))
+        return tuple(self._records(layout.set_table(name), record, **where))
 
-    def _footer(self, index: int) -> pq.FileMetaData:
-        if index not in self._footers:
-            self._read(index, ["id"], [])
-        return self._footers[index]
+    def _records(self, name: str, record: type[Record], **where: Any) -> Iterator[Record]:
+        """Read a table whose name may be that of an earlier version."""
+        if not self.files.exists(name):
+            name = layout.former(name)
+        yield from read_records(self.files, name, record, **where)
 
-    def _read(
-        self, index: int, columns: Sequence[str], groups: Iterable[int] | None = None
-    ) -> pa.Table:
+    def _rows(self, index: int, table: pa.Table) -> Iterator[Row]:
         try:
-            with pq.ParquetFile(
-                layout.shard_file(self.path, index), metadata=self._footers.get(index)
-            ) as file:
-                self._footers[index] = file.metadata
-                if groups is None:
-                    return file.read(columns=list(columns), use_threads=False)
-                return file.read_row_groups(list(groups), list(columns), use_threads=False)
-        except (OSError, pa.ArrowException, IndexError) as error:
-            raise self._damaged(index, error) from None
+            yield from table_records(table, Row)
+        except (TypeError, ValueError) as error:
+            raise damaged(self.files, layout.shard_file(index), error) from None
 
-    def _damaged(self, index: int, error: object) -> RunError:
-        return damaged(layout.shard_file(self.path, index), error)
+    def _read(self, index: int, columns: Sequence[str], groups: range | None = None) -> pa.Table:
+        """Read columns of a shard, or of some of its row groups; its rows are those of the plan."""
+        name = layout.shard_file(index)
+        start, stop = self._cuts[index]
+        with open_parquet(self.files, name, self._footers.get(index)) as file:
+            self._footers[index] = file.metadata
+            if groups is None:
+                table = file.read(columns=list(columns), use_threads=False)
+            else:
+                table = file.read_row_groups(list(groups), list(columns), use_threads=False)
+                stop = min(start + groups.stop * ROWS_PER_GROUP, stop)
+                start += groups.start * ROWS_PER_GROUP
+        ids = table.column("id").to_pylist() if "id" in columns else self._ids[start:stop]
+        if len(table) != stop - start or ids != self._ids[start:stop]:
+            raise damaged(self.files, name, "its rows are not those of the plan")
+        return table

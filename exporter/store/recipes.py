@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from exporter.errors import RunError
-from exporter.store.files import remove, write_whole
+from exporter.store.documents import damaged, json_bytes, read_json
+from exporter.store.files import RunFiles
 from exporter.store.layout import RECIPE
 
+_REMEDY = "plan the run again with --resume"
 
-def write_recipe(run: Path, document: Mapping[str, Any]) -> None:
+
+def write_recipe(run: RunFiles, document: Mapping[str, Any]) -> None:
     """Write the recipe of a run, from JSON values.
 
     Raises:
         RunError: if it cannot be written.
     """
-    write_whole(run / RECIPE, (json.dumps(document, indent=1) + "\n").encode())
+    run.write(RECIPE, json_bytes(document))
 
 
-def read_recipe(run: Path) -> dict[str, Any] | None:
+def read_recipe(run: RunFiles) -> dict[str, Any] | None:
     """Return the recipe of a run as JSON values; None where there is none.
 
     Raises:
         RunError: if it is damaged.
     """
-    file = run / RECIPE
-    if not file.exists():
+    if not run.exists(RECIPE):
         return None
+    document = read_json(run, RECIPE, _REMEDY)
     try:
-        document = json.loads(file.read_bytes())
         return {name: document[name] for name in ("settings", "command", "folder")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{str(file)!r} is damaged ({error}); plan the run again with --resume"
-        ) from None
+    except (KeyError, TypeError) as error:
+        raise damaged(run, RECIPE, error, _REMEDY) from None
 
 
-def way_on(run: Path, *, missing: bool) -> str:
+def way_on(run: RunFiles, *, missing: bool) -> str:
     """Say how an unfinished run is completed.
 
     Args:
@@ -51,11 +48,11 @@ def way_on(run: Path, *, missing: bool) -> str:
         The command for a planned run. Without a recipe only whoever handed over the model or the
         images can go on: ``--resume``.
     """
-    if not (run / RECIPE).exists():
+    if not run.exists(RECIPE):
         return "--resume"
-    return shlex.join(["exporter", "work" if missing else "finish", str(run)])
+    return shlex.join(["exporter", "work" if missing else "finish", str(run.run)])
 
 
-def forget_recipe(run: Path) -> None:
+def forget_recipe(run: RunFiles) -> None:
     """Remove the recipe of a run that is finished: it names folders of this machine."""
-    remove(run / RECIPE, quiet=True)
+    run.remove(RECIPE, quiet=True)

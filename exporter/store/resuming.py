@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from exporter.records import Plan
-from exporter.store.plans import Document, image_ids, plan_document
+from exporter.records import ImageEntry, Plan
+
+Document = dict[str, Any]
 
 _TOLD = frozenset(
-    {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema"}
+    {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema", "images"}
 )
 """Who made a run, when, and how that is told: not what it contains."""
 
@@ -22,41 +26,48 @@ _FREE = _SPELLINGS | {"batch_size"}
 _FORMER = {"quality": "faithfulness"}
 """Settings of older runs, and their names today."""
 
-_COMPARED_APART = frozenset(
-    {"settings", "execution", "versions", "label_index", "model", "layers", "methods", "images"}
-    | {"shards"}
-)
+_PREFIXES = {"versions": "version of ", "model": "model's "}
 
 
 def plan_differences(old: Plan, new: Plan) -> list[str]:
-    """Say in what two plans differ, a clause each, as ``differences`` does."""
-    return differences(plan_document(old), plan_document(new))
-
-
-def differences(old: Document, new: Document) -> list[str]:
     """Say in what a plan differs from the one a run was begun with, a clause each.
 
     Args:
-        old: the run's ``plan.json``.
-        new: the plan that is asked for, as ``plan_document`` gives it.
+        old: the run's.
+        new: the one that is asked for.
 
     Returns:
         Clauses such as ``maps was ["gradcam"] and is now ["layercam"]``; empty where the run can be
         resumed. Package versions count: another torch computes other last bits.
     """
-    clauses = _changed(_settings(old), _settings(new))
-    for group in ("execution", "versions", "label_index"):
-        clauses += _changed(old[group], new[group], "version of " if group == "versions" else "")
-    clauses += _changed(_model(old), _model(new), "model's ")
+    before, after = _document(old), _document(new)
+    clauses = []
+    for group in ("settings", "execution", "versions", "label_index", "model"):
+        clauses += _changed(before.pop(group), after.pop(group), _PREFIXES.get(group, ""))
     for name in ("layers", "methods"):
-        if old[name] != new[name]:
+        if before.pop(name) != after.pop(name):
             clauses.append(f"the table of {name} has changed")
-    rest = old.keys() - {*_COMPARED_APART, *_TOLD}
-    clauses += _changed({n: old[n] for n in rest}, {n: new.get(n) for n in rest})
-    clauses += _images(old, new)
-    if old["shards"] != new["shards"] and len(old["images"]["key"]) == len(new["images"]["key"]):
-        clauses.append("the images are cut into different shards")
-    return list(dict.fromkeys(clauses))
+    recut = before.pop("shards") != after.pop("shards") and len(old.images) == len(new.images)
+    clauses += _changed(before, after)
+    clauses += _images(old.images, new.images)
+    clauses += ["the images are cut into different shards"] * recut
+    return list(dict.fromkeys(clauses))  # a setting may be a field of the plan, too
+
+
+def _document(plan: Plan) -> Document:
+    """Return what of a plan is compared, as JSON values."""
+    document: Document = json.loads(json.dumps(asdict(replace(plan, images=()))))
+    for name in _TOLD:
+        del document[name]
+    document["settings"] = {
+        _FORMER.get(name, name): value
+        for name, value in document["settings"].items()
+        if name not in _FREE
+    }
+    for name in ("spec", "checkpoint"):
+        del document["model"][name]
+    del document["model"]["preprocessing"]["source"]
+    return document
 
 
 def _changed(old: Document, new: Document, prefix: str = "") -> list[str]:
@@ -67,27 +78,15 @@ def _changed(old: Document, new: Document, prefix: str = "") -> list[str]:
     ]
 
 
-def _settings(document: Document) -> Document:
-    named = {_FORMER.get(name, name): value for name, value in document["settings"].items()}
-    return {name: value for name, value in named.items() if name not in _FREE}
-
-
-def _model(document: Document) -> Document:
-    model = {n: v for n, v in document["model"].items() if n not in ("spec", "checkpoint")}
-    preprocessing = model["preprocessing"].items()
-    return model | {"preprocessing": {n: v for n, v in preprocessing if n != "source"}}
-
-
 def _short(value: Any) -> str:
     text = repr(value) if not isinstance(value, list) else repr(value)[1:-1] or "none"
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _images(old: Document, new: Document) -> list[str]:
-    if old["images"] == new["images"]:
+def _images(old: Sequence[ImageEntry], new: Sequence[ImageEntry]) -> list[str]:
+    if old == new:
         return []
-    before = dict(zip(old["images"]["path"], old["images"]["key"], strict=True))
-    after = dict(zip(new["images"]["path"], new["images"]["key"], strict=True))
+    before, after = ({image.path: image.key for image in images} for images in (old, new))
     counts = {
         "added": len(after.keys() - before.keys()),
         "removed": len(before.keys() - after.keys()),
@@ -96,6 +95,6 @@ def _images(old: Document, new: Document) -> list[str]:
     told = [f"{n} image{'s' * (n != 1)} {word}" for word, n in counts.items() if n]
     if told:
         return [", ".join(told)]
-    if image_ids(old) != image_ids(new):
+    if [image.id for image in old] != [image.id for image in new]:
         return ["the images are in another order"]
     return ["labels, masks or boxes of the images have changed"]

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Final, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import pyarrow as pa
 
@@ -28,77 +37,93 @@ _PLAIN: Final = {
 }
 
 
-def schema_of(record: type, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+class Field(NamedTuple):
+    """What a record's field is stored as.
+
+    Attributes:
+        kind: its type in Python, without None and without what is written beside it.
+        optional: whether it may be None.
+        arrow: its type in Arrow.
+        column: what the field says of its column, if anything.
+    """
+
+    kind: Any
+    optional: bool
+    arrow: pa.DataType
+    column: Column | None
+
+    @property
+    def record(self) -> bool:
+        """Whether its values are stored as structs."""
+        return is_dataclass(self.kind) or hasattr(self.kind, "_fields")
+
+
+@cache
+def fields_of(record: type) -> dict[str, Field]:
+    """Return the fields of a record, in order."""
+    hints = get_type_hints(record, include_extras=True)
+    return {n: field_of(hint) for n, hint in hints.items() if get_origin(hint) is not ClassVar}
+
+
+def field_of(hint: Any) -> Field:
+    """Return what a type hint, with what is written beside it, is stored as."""
+    marks: tuple[Any, ...] = ()
+    optional = False
+    while True:
+        if get_origin(hint) is Annotated:
+            hint, *more = get_args(hint)
+            marks += tuple(more)
+        elif get_origin(hint) in (Union, UnionType):
+            hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+            optional = True
+        else:
+            break
+    column = next((mark for mark in marks if isinstance(mark, Column)), None)
+    narrower = next((mark for mark in marks if isinstance(mark, str)), None)
+    arrow = pa.type_for_alias(narrower) if narrower else _arrow(hint, column)
+    return Field(hint, optional, arrow, column)
+
+
+def _arrow(kind: Any, column: Column | None) -> pa.DataType:
+    if column is not None and column.picture:
+        return PICTURE
+    if get_origin(kind) is tuple:
+        first, *rest = get_args(kind)
+        size = column.size if column else None
+        if rest != [Ellipsis]:
+            size = 1 + len(rest)
+        return pa.list_(pa.field("element", field_of(first).arrow), size or -1)
+    return _PLAIN[kind] if kind in _PLAIN else pa.struct(_columns(kind))
+
+
+def _columns(record: type) -> list[pa.Field]:
+    columns = []
+    for name, field in fields_of(record).items():
+        said = field.column
+        metadata = None
+        if said is not None:
+            metadata = {"about": said.about} | ({"unit": said.unit} if said.unit else {})
+        nullable = said is None or not said.required
+        columns.append(pa.field(name, field.arrow, nullable=nullable, metadata=metadata))
+    return columns
+
+
+@cache
+def schema_of(record: type) -> pa.Schema:
     """Return the schema of the tables that hold such records.
 
     Args:
         record: a dataclass whose fields say their ``Column``.
-        metadata: more of the file's metadata.
     """
-    fields = _fields(record)
-    pictures = {field.name: {"_type": "Image"} for field in fields if field.type.equals(PICTURE)}
+    columns = _columns(record)
+    pictures = {field.name: {"_type": "Image"} for field in columns if field.type.equals(PICTURE)}
     told = {"huggingface": json.dumps({"info": {"features": pictures}})} if pictures else {}
-    return pa.schema(fields, metadata={**(metadata or {}), **told} or None)
+    return pa.schema(columns, metadata=told or None)
 
 
-def _fields(record: type) -> list[pa.Field]:
-    fields = []
-    for name, hint in hints_of(record).items():
-        column = column_of(hint)
-        metadata = None
-        if column is not None:
-            metadata = {"about": column.about} | ({"unit": column.unit} if column.unit else {})
-        nullable = column is None or not column.required
-        fields.append(pa.field(name, _type(hint), nullable=nullable, metadata=metadata))
-    return fields
-
-
-@cache
-def hints_of(record: type) -> dict[str, Any]:
-    """Return the types of a record's fields, in order, with what is written beside them."""
-    hints = get_type_hints(record, include_extras=True)
-    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
-
-
-def column_of(hint: Any) -> Column | None:
-    """Return what a field says of its column, if anything."""
-    marks = getattr(hint, "__metadata__", ())
-    return next((mark for mark in marks if isinstance(mark, Column)), None)
-
-
-def bare(hint: Any) -> tuple[Any, bool]:
-    """Return a field's type without what is written beside it, and whether it may be None."""
-    if get_origin(hint) is Annotated:
-        return bare(get_args(hint)[0])
-    if get_origin(hint) in (Union, UnionType):
-        return bare(next(kind for kind in get_args(hint) if kind is not NoneType))[0], True
-    return hint, False
-
-
-def is_record(kind: Any) -> bool:
-    """Say whether values of a type are stored as structs."""
-    return is_dataclass(kind) or hasattr(kind, "_fields")
-
-
-def _type(hint: Any, column: Column | None = None) -> pa.DataType:
-    if get_origin(hint) is Annotated:
-        kind, *marks = get_args(hint)
-        narrower = [mark for mark in marks if isinstance(mark, str)]
-        return pa.type_for_alias(narrower[0]) if narrower else _type(kind, column_of(hint))
-    if get_origin(hint) in (Union, UnionType):
-        return _type(next(kind for kind in get_args(hint) if kind is not NoneType), column)
-    if column is not None and column.picture:
-        return PICTURE
-    if get_origin(hint) is tuple:
-        first, *rest = get_args(hint)
-        size = column.size if column else None
-        if rest != [Ellipsis]:
-            size = 1 + len(rest)
-        return pa.list_(pa.field("element", _type(first)), size or -1)
-    return pa.struct(_fields(hint)) if is_record(hint) else _PLAIN[hint]
-
-
-ROW_SCHEMA: Final = schema_of(Row, {"exporter.schema": str(SCHEMA_VERSION)})
+ROW_SCHEMA: Final = schema_of(Row).with_metadata(
+    {"exporter.schema": str(SCHEMA_VERSION), **schema_of(Row).metadata}
+)
 """Columns of ``shards/*.parquet``, in order."""
 
 HEAVY_COLUMNS: Final = frozenset({"image", "maps", "activations"})

@@ -1,21 +1,18 @@
-"""``run.json`` and ``set/summary.json``: what a complete run adds up to."""
+"""``run.json``: what a complete run adds up to."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporter.records import SCHEMA_VERSION, SetSummary, Totals
-from exporter.store import layout
-from exporter.store.plans import read_document, validated
-from exporter.store.tables import damaged, read_parquet
+from exporter.records import Plan, Totals
+from exporter.store.files import RunFiles
+from exporter.store.layout import shard_file
+from exporter.store.tables import read_parquet
 
 _COLUMNS = (
     "path",
@@ -28,22 +25,20 @@ _COLUMNS = (
 )
 
 
-def count_totals(
-    images: int, shards: Iterable[Path], checksums: Mapping[str, str], seconds: float
-) -> Totals:
+def count_totals(run: RunFiles, plan: Plan, checksums: Mapping[str, str], seconds: float) -> Totals:
     """Add up the rows of a run, a shard at a time.
 
     Args:
-        images: planned images.
-        shards: every shard's file, in order.
-        checksums: SHA-256 by path relative to the run.
+        run: the run folder, with every shard.
+        plan: of the run.
+        checksums: SHA-256 by name.
         seconds: wall-clock time of this session's computing.
     """
     skipped: list[tuple[str, str]] = []
     labelled = correct = 0
     flagged: Counter[str] = Counter()
-    for path in shards:
-        table = read_parquet(path, _COLUMNS)
+    for index in range(len(plan.shards)):
+        table = read_parquet(run, shard_file(index), _COLUMNS)
         bad = table.filter(pc.is_valid(table.column("error")))
         skipped.extend(
             zip(bad.column("path").to_pylist(), bad.column("error").to_pylist(), strict=True)
@@ -52,8 +47,8 @@ def count_totals(
         correct += pc.sum(table.column("correct")).as_py() or 0
         flagged.update(_flags(table))
     return Totals(
-        images=images,
-        read=images - len(skipped),
+        images=len(plan.images),
+        read=len(plan.images) - len(skipped),
         skipped=tuple(skipped),
         labelled=labelled,
         correct=correct,
@@ -70,33 +65,3 @@ def _flags(table: pa.Table) -> Iterable[str]:
     for row in raised.to_pylist():
         for flag in row["flags"].split(","):
             yield f"{row['method']} {row['layer']} {flag}"
-
-
-def totals_bytes(totals: Totals) -> bytes:
-    """Return the text of ``run.json``."""
-    return (json.dumps({"schema": SCHEMA_VERSION} | asdict(totals), indent=1) + "\n").encode()
-
-
-def read_totals(path: Path) -> Totals:
-    """Read ``run.json``.
-
-    Raises:
-        RunError: if it is damaged, or was written by a newer exporter.
-    """
-    return validated(Totals, read_document(path), path, "remove it and go on with --resume")
-
-
-def read_summary(run: Path) -> SetSummary | None:
-    """Return the numbers of the set; None where the run is partial or was made without them.
-
-    Raises:
-        RunError: if the file is damaged.
-    """
-    file = run / layout.SET / layout.SET_SUMMARY
-    if not file.exists():
-        return None
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise damaged(file, error) from None
-    return validated(SetSummary, values, file, "remove it and go on with --resume")

@@ -7,6 +7,7 @@ is also the folder in the run. A library is imported when its writer runs, not b
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -76,21 +77,19 @@ def find_writer(name: str) -> Writer:
 def check(run: Run) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with what writers have made of a run."""
     for name in writer_names():
-        folder = run.path / name
         again = f"write it again with exporter render --writer {name}"
-        if not folder.is_dir():
-            continue
-        if (folder / UNFINISHED).exists():
-            yield f"{name}/ is not whole, its writer was interrupted; {again}"
+        if not run.files.exists(name):
             continue
         try:
+            if UNFINISHED in run.files.names(name):
+                yield f"{name}/ is not whole, its writer was interrupted; {again}"
+                continue
             writer = find_writer(name)
+            if not any((run.path / name).rglob(writer.expects)):
+                yield f"{name}/ has no {writer.expects}; {again}"
+            yield from writer.check(run)
         except ExporterError as error:
             yield f"{name}/ cannot be checked: {error}"
-            continue
-        if not any(folder.rglob(writer.expects)):
-            yield f"{name}/ has no {writer.expects}; {again}"
-        yield from writer.check(run)
 
 
 def write(run: Run, name: str, options: WriterOptions) -> Written:
@@ -149,9 +148,9 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
 
 def _recover(final: Path, former: Path) -> None:
     """Leave one whole folder of the two: the new one if it is whole, else the former."""
-    if (final / UNFINISHED).exists():
+    if final.is_symlink() or (final / UNFINISHED).exists():
         _remove(final)
-    if former.exists():
+    if os.path.lexists(former):
         if final.exists():
             _remove(former)
         else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from exporter.config import WriterConfig
@@ -12,7 +10,8 @@ from exporter.doors import writer_names
 from exporter.errors import ExporterError, RunError
 from exporter.records import Written
 from exporter.store import Run
-from exporter.store.files import write_whole
+from exporter.store.documents import json_bytes, read_json
+from exporter.store.files import RunFiles
 from exporter.store.layout import WRITER_NOTE
 from exporter.store.lock import RunLock
 from exporter.summaries import keep_images
@@ -36,7 +35,7 @@ def write_all(
     lock = RunLock(run.path)
     try:
         try:
-            _remember(run.path, config)
+            _remember(run.files, config)
         except RunError as error:
             watch.say(f"exporter render will not know these writers' settings: {error}")
         written: list[Written] = []
@@ -88,7 +87,7 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
     return options
 
 
-def remembered(path: Path) -> dict[str, Any]:
+def remembered(run: RunFiles) -> dict[str, Any]:
     """Return what a run's writers were last told; empty where nothing was written yet.
 
     What is not known here is left out: another version, or a writer that is not installed any more,
@@ -97,15 +96,9 @@ def remembered(path: Path) -> dict[str, Any]:
     Raises:
         RunError: if the note cannot be read.
     """
-    note = path / WRITER_NOTE
-    if not note.exists():
+    if not run.exists(WRITER_NOTE):
         return {}
-    try:
-        values = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{str(note)!r} cannot be read ({error}); delete it to use the defaults"
-        ) from None
+    values = read_json(run, WRITER_NOTE, "delete it to use the defaults")
     if not isinstance(values, dict):
         return {}
     settings = {name: value for name, value in values.items() if name in WriterConfig.model_fields}
@@ -115,7 +108,7 @@ def remembered(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _remember(path: Path, config: WriterConfig) -> None:
+def _remember(run: RunFiles, config: WriterConfig) -> None:
     """Note what the writers are told, so that ``render`` and ``finish`` repeat it."""
     values = config.model_dump(mode="json", include=set(WriterConfig.model_fields))
-    write_whole(path / WRITER_NOTE, json.dumps(values, indent=1).encode())
+    run.write(WRITER_NOTE, json_bytes(values))

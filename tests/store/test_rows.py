@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.records import Prediction, Row, StoredActivation, StoredMap
-from exporter.store.files import parquet_bytes
 from exporter.store.schema import ROW_SCHEMA, parquet_options
-from exporter.store.tables import rows_to_table, table_to_rows
+from exporter.store.tables import parquet_bytes, rows_to_table, table_records
 
 text = st.text(st.characters(codec="utf-8"), max_size=12)
 real = st.floats(width=32, allow_nan=False)
@@ -66,9 +65,9 @@ def test_rows_come_back_from_the_file(given_rows: list[Row]) -> None:
     content = parquet_bytes(rows_to_table(given_rows), **parquet_options())
     table = pq.ParquetFile(io.BytesIO(content)).read()
     assert table.schema.equals(ROW_SCHEMA, check_metadata=True)
-    assert list(table_to_rows(table)) == given_rows
+    assert list(table_records(table, Row)) == given_rows
     # A part of a table must not be taken for the whole.
-    assert list(table_to_rows(table.slice(1, 2))) == given_rows[1:3]
+    assert list(table_records(table.slice(1, 2), Row)) == given_rows[1:3]
 
 
 def test_absent_is_null(sampling: ModuleType) -> None:
@@ -94,7 +93,7 @@ def test_same_rows_give_the_same_bytes(sampling: ModuleType) -> None:
 
 def test_a_path_that_is_not_utf8_is_written_with_escapes() -> None:
     path = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
-    assert next(table_to_rows(rows_to_table([Row("a", "a", path)]))).path == "caf\\udce9.jpg"
+    assert next(table_records(rows_to_table([Row("a", "a", path)]), Row)).path == "caf\\udce9.jpg"
 
 
 def test_values_are_little_endian_row_major() -> None:

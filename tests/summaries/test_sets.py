@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.records import ChannelBatch, Row
-from exporter.store.files import parquet_bytes
+from exporter.store.tables import parquet_bytes
 from exporter.summaries import (
     IMAGES_SCHEMA,
     PARTS,

@@ -11,6 +11,7 @@ import pytest
 from exporter.config import WriterConfig
 from exporter.errors import RunError
 from exporter.store import open_run
+from exporter.store.files import RunFiles
 from exporter.store.lock import RunLock
 from exporter.watch import Silence
 from exporter.writers.writing import remembered, write_all
@@ -48,8 +49,8 @@ def test_nothing_is_not_written_while_another_writes(run: Path) -> None:
 
 def test_what_the_writers_were_told_is_repeated(run: Path) -> None:
     write_all(open_run(run), NONE)
-    assert remembered(run)["keep"] == 7
-    assert remembered(run)["writers"] == []
+    assert remembered(RunFiles(run))["keep"] == 7
+    assert remembered(RunFiles(run))["writers"] == []
 
 
 def test_a_run_that_cannot_be_noted_is_rendered_and_it_is_said(run: Path) -> None:
@@ -64,4 +65,4 @@ def test_a_run_that_cannot_be_noted_is_rendered_and_it_is_said(run: Path) -> Non
 
 def test_settings_of_another_version_are_left_out(run: Path) -> None:
     (run / "writers.json").write_text(json.dumps({"keep": 5, "sparkle": True}))
-    assert remembered(run) == {"keep": 5}
+    assert remembered(RunFiles(run)) == {"keep": 5}

@@ -12,7 +12,7 @@ __all__ = ["WRITER", "HtmlOptions"]
 
 
 def _check(run: Run) -> Iterator[str]:
-    return broken_links(run.path / "html", run.path)
+    return broken_links(run.files, "html")
 
 
 WRITER = Writer(write, HtmlOptions, expects="index.html", check=_check)

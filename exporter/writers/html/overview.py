@@ -54,7 +54,7 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "flagged": index.flagged,
             "flag_reasons": FLAG_REASONS,
             "tensorboard": {
-                "log": (run.path / "tensorboard").is_dir(),
+                "log": run.files.is_folder("tensorboard"),
                 "url": options.tensorboard_url,
             },
             "wandb": {"runs": _wandb_runs(report), "project": options.wandb_project},
@@ -64,8 +64,11 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _wandb_runs(report: Report) -> list[str]:
     """Return the W&B runs that wait for ``wandb sync``, which has to be called in ``wandb/``."""
-    folders = sorted((report.run.path / "wandb").glob("offline-run-*"))
-    return [folder.name for folder in folders if folder.is_dir()]
+    files = report.run.files
+    if not files.is_folder("wandb"):
+        return []
+    names = [name for name in files.names("wandb") if name.startswith("offline-run-")]
+    return [name for name in names if files.is_folder(f"wandb/{name}")]
 
 
 def drawn_images(report: Report) -> Collection[str]:

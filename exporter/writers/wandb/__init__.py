@@ -12,7 +12,7 @@ __all__ = ["WRITER", "WandbOptions"]
 
 
 def _check(run: Run) -> Iterable[str]:
-    return verify_offline(run.path / "wandb")
+    return verify_offline(run.files)
 
 
 WRITER = Writer(write, WandbOptions, expects="*.wandb", check=_check, in_place=True)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.store.documents import read_json, validated
+from exporter.store.files import RunFiles
 from exporter.writers.wandb.process import HERE
 
 LISTING = "files.json"
@@ -28,29 +31,33 @@ def write_listing(folder: Path) -> None:
     (folder / LISTING).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
-def verify_offline(folder: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Listing:
+    folder: str | None
+    files: dict[str, int]
+
+
+def verify_offline(run: RunFiles, folder: str = "wandb") -> Iterator[str]:
     """Yield what is wrong with an offline W&B run, so that a sync would lose something.
 
     Args:
-        folder: ``RUN/wandb``; one that an earlier exporter wrote has no list, and is not checked.
+        run: the run.
+        folder: where it is; what an earlier exporter wrote has no list, and is not checked.
+
+    Raises:
+        RunError: if the list is damaged, or names what is no file of the run.
     """
-    again = "write it again with exporter render --writer wandb"
-    listing = folder / LISTING
-    if not listing.is_file():
+    again, name = "write it again with exporter render --writer wandb", f"{folder}/{LISTING}"
+    if not run.exists(name):
         return
-    try:
-        document = json.loads(listing.read_text(encoding="utf-8"))
-        files, digest = document["files"].items(), document["folder"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        yield f"wandb/{LISTING} cannot be read ({error}); {again}"
-        return
-    for name, size in files:
-        file = folder / name
-        if not file.is_file():
-            yield f"wandb/{name} is missing, and a sync would go without it; {again}"
-        elif file.stat().st_size != size:
-            yield f"wandb/{name} has {file.stat().st_size} bytes and not {size}; {again}"
-    if digest is not None and digest != _digest(folder):
+    listing = validated(run, name, _Listing, read_json(run, name, again), again)
+    for file, size in listing.files.items():
+        status = run.status(f"{folder}/{file}")
+        if status is None:
+            yield f"wandb/{file} is missing, and a sync would go without it; {again}"
+        elif status.st_size != size:
+            yield f"wandb/{file} has {status.st_size} bytes and not {size}; {again}"
+    if listing.folder is not None and listing.folder != _digest(run.run / folder):
         yield f"wandb/ was written at another path, and a sync would go without its tables; {again}"
 
 

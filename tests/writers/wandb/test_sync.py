@@ -20,6 +20,7 @@ from exporter.store import open_run
 from exporter.writers import write
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
+from exporter.store.files import RunFiles
 from exporter.writers.wandb.listing import verify_offline
 from exporter.writers.wandb.process import HERE, environment
 
@@ -212,7 +213,7 @@ def test_online_sends_the_tables(
     arrived(server, run)
     assert written.open.startswith(f"{server.address}/team/maps/runs/")
     assert not any("kept offline" in note for note in written.notes)
-    assert list(verify_offline(run / "wandb")) == []
+    assert list(verify_offline(RunFiles(run))) == []
     assert list((tmp_path / "home").rglob("*")) == []
     assert not any(KEY.encode() in f.read_bytes() for f in run.rglob("*") if f.is_file())
     told = [name for name, content in server.uploads.items() if str(run).encode() in content]
@@ -252,7 +253,7 @@ def test_a_moved_run_is_sent_by_writing_it_again(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(moved), "wandb", options(moved, wandb="online"))
     arrived(server, moved)
-    assert list(verify_offline(moved / "wandb")) == []
+    assert list(verify_offline(RunFiles(moved))) == []
 
 
 def test_names_that_speak_of_errors_are_no_error(
@@ -279,7 +280,7 @@ def test_a_sync_that_does_not_finish_is_ended_and_said(
 
     assert "wandb sync offline-run-" in written.open
     assert any("kept offline" in note and "did not finish" in note for note in written.notes)
-    assert list(verify_offline(run / "wandb")) == []
+    assert list(verify_offline(RunFiles(run))) == []
 
 
 def test_what_did_not_arrive_is_said_and_kept(
@@ -292,7 +293,7 @@ def test_what_did_not_arrive_is_said_and_kept(
 
     assert "wandb sync offline-run-" in written.open
     assert any("kept offline" in note and "503" in note for note in written.notes)
-    assert list(verify_offline(run / "wandb")) == []
+    assert list(verify_offline(RunFiles(run))) == []
     assert list((run / "wandb").glob("*/*.sync*")) == []
 
 
@@ -306,7 +307,7 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     assert any("kept offline" in note and "refused" in note for note in written.notes), "\n".join(
         written.notes
     )
-    assert list(verify_offline(run / "wandb")) == []
+    assert list(verify_offline(RunFiles(run))) == []
 
 
 def test_online_without_a_key_is_one_sentence(

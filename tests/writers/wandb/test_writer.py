@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from exporter.errors import WriterError
+from exporter.errors import RunError, WriterError
 from exporter.records import Written
 from exporter.store import open_run
 from exporter.writers import check, write
@@ -29,6 +29,7 @@ from exporter.writers.montages import montage_jpeg
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import rows as wandb_rows
 from exporter.writers.wandb import writer as wandb_writer
+from exporter.store.files import RunFiles
 from exporter.writers.wandb.listing import verify_offline
 from exporter.writers.wandb.process import HERE
 
@@ -359,8 +360,8 @@ def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> N
     assert list(check(open_run(made.run))) == []
     folder = tmp_path / "moved" / "wandb"
     shutil.copytree(made.folder, folder)
-    moved = [line for line in verify_offline(folder) if "was written at another path" in line]
-    assert list(verify_offline(folder)) == moved
+    moved = [line for line in verify_offline(RunFiles(folder.parent), folder.name) if "was written at another path" in line]
+    assert list(verify_offline(RunFiles(folder.parent), folder.name)) == moved
     assert len(moved) == (0 if HERE else 1)
 
     largest, *_, smallest = sorted(
@@ -369,18 +370,19 @@ def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> N
     )
     largest.unlink()
     smallest.write_bytes(smallest.read_bytes()[:-1])
-    problems = list(verify_offline(folder))
+    problems = list(verify_offline(RunFiles(folder.parent), folder.name))
     assert len(problems) == 2 + len(moved)
     assert any(largest.name in line and "missing" in line for line in problems)
     assert any(smallest.name in line and "bytes" in line for line in problems)
 
     list_file = folder / "files.json"
     list_file.write_text(json.dumps({"folder": "of another machine", "files": {}}))
-    (problem,) = verify_offline(folder)
+    (problem,) = verify_offline(RunFiles(folder.parent), folder.name)
     assert "was written at another path" in problem
     list_file.write_text("{")
-    assert any("cannot be read" in line for line in verify_offline(folder))
-    assert list(verify_offline(tmp_path / "none")) == []
+    with pytest.raises(RunError, match=r"files\.json' is damaged"):
+        list(verify_offline(RunFiles(folder.parent), folder.name))
+    assert list(verify_offline(RunFiles(tmp_path), "none")) == []
 
 
 def test_large_tables_are_cut_and_hostile_text_stays_text(
@@ -402,7 +404,7 @@ def test_large_tables_are_cut_and_hostile_text_stays_text(
     assert updates(path / "wandb", "summary")["complete"] is False
     assert any("8 of 20" in note for note in written.notes)
     assert any("tables" in note for note in written.notes)
-    assert list(verify_offline(path / "wandb")) == []
+    assert list(verify_offline(RunFiles(path))) == []
 
 
 def test_off_writes_nothing_and_says_so(made: Made) -> None:
