@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from exporter.errors import ConfigError, ExporterError, choices, kind_of, one_line
+from exporter.errors import ConfigError, ExporterError, choices, kind_of
+from exporter.guard import FAILURES, told, user_code
 
 MAPS = "exporter.maps"
 WRITERS = "exporter.writers"
@@ -59,11 +60,11 @@ def load_plugin(entry: EntryPoint) -> Any:
     """
     try:
         return entry.load()
-    except Exception as error:  # somebody else's code
+    except FAILURES as error:
         whose = entry.dist.name if entry.dist else "an installed package"
         raise ConfigError(
             f"the plug-in {entry.name!r} of {whose} ({entry.value}) cannot be loaded: "
-            f"{one_line(error)}; fix or uninstall {whose}"
+            f"{told(error)}; fix or uninstall {whose}"
         ) from error
 
 
@@ -89,7 +90,9 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
     else:
         holder = _import_module(where, what, error)
     for part in attribute.split("."):
-        if not hasattr(holder, part):
+        with user_code(repr(where), repr(part), error=error):
+            there = hasattr(holder, part)
+        if not there:
             public = [
                 name
                 for name, value in vars(holder).items()
@@ -136,14 +139,14 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> Any:
     try:
         with _importable(str(Path.cwd())):
             return importlib.import_module(name)
-    except Exception as failure:
+    except FAILURES as failure:
         missing = getattr(failure, "name", None)
         if isinstance(failure, ModuleNotFoundError) and f"{name}.".startswith(f"{missing}."):
             raise error(
                 f"there is no module {missing!r}; give an importable package.module:{what} or "
                 f"path/file.py:{what}"
             ) from None
-        raise error(f"the module {name!r} cannot be imported: {one_line(failure)}") from failure
+        raise error(f"the module {name!r} cannot be imported: {told(failure)}") from failure
 
 
 def _import_file(file: Path, what: str, error: type[ExporterError]) -> Any:
@@ -160,7 +163,7 @@ def _import_file(file: Path, what: str, error: type[ExporterError]) -> Any:
     try:
         with _importable(str(file.resolve().parent)):
             description.loader.exec_module(module)
-    except Exception as failure:
+    except FAILURES as failure:
         del sys.modules[name]
-        raise error(f"the file {str(file)!r} cannot be run: {one_line(failure)}") from failure
+        raise error(f"the file {str(file)!r} cannot be run: {told(failure)}") from failure
     return module

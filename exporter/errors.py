@@ -7,7 +7,13 @@ from difflib import get_close_matches
 
 
 class ExporterError(Exception):
-    """A request that cannot be met; the command line prints it as one line and exits with 2."""
+    """A request that cannot be met; the command line prints it as one line and exits with 2.
+
+    Attributes:
+        who: whose code failed, where the caller may still say on what (see `exporter.guard`).
+    """
+
+    who = ""
 
 
 class ConfigError(ExporterError):
@@ -52,7 +58,10 @@ class WriterError(ExporterError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception's type and the first line of what it says."""
-    said = str(error).strip().splitlines()
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # a class of the user's may fail even here
+        said = []
     kind = type(error).__name__
     return f"{kind}: {said[0]}" if said else kind
 

@@ -28,8 +28,16 @@ from exporter.explain import (
     inputs,
 )
 from exporter.faithfulness import Metric, load_metrics
+from exporter.guard import user_code
 from exporter.images import ImageSet, open_images, reopen_images
-from exporter.layers import Trial, choose_layers, collect_kernels, layer_table, run_trial
+from exporter.layers import (
+    Reshape,
+    Trial,
+    choose_layers,
+    collect_kernels,
+    layer_table,
+    run_trial,
+)
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
@@ -79,21 +87,23 @@ def bind(
         else:
             image_set = reopen_images(where, planned.images, limit=config.limit)
         watch.begin("loading the model")
-        resolved = _resolve(config, recipe.module)
-        methods, without = fitting_methods(resolved.module, methods)
-        wanted = config.device
-        if planned is not None and wanted == "auto":
-            wanted = planned.execution["device"]
-        device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)
-        model = resolved.module if recipe.module is not None else resolved.module.to(device)
-        stack.enter_context(guest(model))
-        channels_last = has_convolutions(model)
-        if channels_last and recipe.module is None:
-            model = model.to(memory_format=torch.channels_last)
-        resolved = replace(resolved, module=model)
-        job = _settle(
-            recipe, resolved, image_set, methods, device=device, channels_last=channels_last
-        )
+        with user_code("the model"):
+            resolved = _resolve(config, recipe.module)
+            methods, without = fitting_methods(resolved.module, methods)
+            wanted = config.device
+            if planned is not None and wanted == "auto":
+                wanted = planned.execution["device"]
+            device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)
+            model = resolved.module if recipe.module is not None else resolved.module.to(device)
+            stack.enter_context(guest(model))
+            channels_last = has_convolutions(model)
+            if channels_last and recipe.module is None:
+                model = model.to(memory_format=torch.channels_last)
+            resolved = replace(resolved, module=model)
+        with user_code("the model", "the first image"):
+            job = _settle(
+                recipe, resolved, image_set, methods, device=device, channels_last=channels_last
+            )
         if without:
             job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
         yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
@@ -127,12 +137,14 @@ def _settle(
         return inputs([prepared], preprocessing, device, channels_last, dtype)
 
     example = lay(image_set.load_first(preprocessing))
-    reshape = load_function(config.reshape) if config.reshape else None
+    failures: list[str] = []
+    reshape = _reshape(config.reshape, failures) if config.reshape else None
     requests = [parse_request(text, config.seed) for text in config.maximise]
     metrics = load_metrics() if config.faithfulness else ()
     auto = "auto" in (*config.layers, *config.activations)
     trial = run_trial(model, example, output=config.output, reshape=reshape, backward=auto)
     layers = choose_or_offer(trial, config.layers, methods)
+    unused = _unused(config.reshape, trial, layers.names, failures) if config.reshape else ()
     recorded = _recorded(trial, config.activations, layers.names, requests)
     target = plan_target(
         config.target,
@@ -170,7 +182,7 @@ def _settle(
             recorded=recorded,
             methods=tuple(method.record for method in methods),
             execution=_execution(example, channels_last, metrics) | target.execution,
-            before=resolved.notes,
+            before=(*resolved.notes, *unused),
             after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
         ),
         image_set=image_set,
@@ -186,6 +198,35 @@ def _settle(
         maximised=maximised,
         reshape=reshape,
     )
+
+
+def _reshape(spec: str, failures: list[str]) -> Reshape:
+    """Return the user's function, which notes in ``failures`` what it raised."""
+    function = load_function(spec)
+
+    def reshape(output: torch.Tensor) -> torch.Tensor:
+        try:
+            with user_code(f"the reshape function {spec!r}", error=LayerError):
+                laid: torch.Tensor = function(output)
+                return laid
+        except LayerError as error:
+            failures.append(str(error))
+            raise
+
+    return reshape
+
+
+def _unused(
+    spec: str, trial: Trial, explained: Sequence[str], failures: Sequence[str]
+) -> tuple[str, ...]:
+    """Say that the explained layers lie as their shapes say; refuse a function that fits none."""
+    given = {name for name, plane in trial.planes.items() if plane.layout.kind == "given"}
+    if not given:
+        said = failures[0] if failures else f"the reshape function {spec!r} gave no (N, C, H, W)"
+        raise LayerError(f"{said}; it fits the output of no layer: mend it, or leave out --reshape")
+    if given.isdisjoint(explained):
+        return (f"the reshape function {spec!r} fits none of the explained layers and is not used",)
+    return ()
 
 
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:

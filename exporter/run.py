@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from torch import nn
 
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
-from exporter.engines import Engine, Job, Recipe, find_engine
+from exporter.engines import Engine, Job, Recipe, find_engine, local
 from exporter.errors import ConfigError, RunError, WriterError
+from exporter.guard import user_code
 from exporter.planning import bind
 from exporter.records import Written
 from exporter.store import (
@@ -331,7 +332,9 @@ def _compute(
 ) -> None:
     cuts = [job.plan.shards[shard] for shard in missing]
     watch.begin("computing maps", sum(stop - start for start, stop in cuts))
-    engine.run(job, missing, shard_store(job, folder, watch), watch)
+    plug_in = user_code(f"the engine {job.recipe.config.engine!r}", error=ConfigError)
+    with nullcontext() if engine is local else plug_in:
+        engine.run(job, missing, shard_store(job, folder, watch), watch)
 
 
 def _write(path: Path, config: WriterConfig, clock: _Clock, watch: Watch) -> Outcome:

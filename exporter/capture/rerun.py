@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from exporter.capture.hooks import hooked
 from exporter.capture.names import find_layer
 from exporter.containers import rebuild, tensors
+from exporter.guard import FAILURES
 
 
 def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
@@ -32,7 +33,7 @@ def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
     try:
         with torch.enable_grad():
             output = _substituted(model, layer, image * 1, twice)
-    except Exception:  # whatever a model raises when its images become two on the way
+    except FAILURES:  # whatever a model raises when its images become two on the way
         return False
     floating = [tensor for tensor in tensors(output).values() if tensor.is_floating_point()]
     return bool(floating) and all(

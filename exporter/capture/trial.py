@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from exporter.capture.hooks import After, hooked
 from exporter.capture.names import LayerName, named_layers
 from exporter.containers import rebuild
-from exporter.errors import ExporterError, ModelError, one_line
+from exporter.errors import ExporterError
+from exporter.guard import user_code
 
 Look = Callable[["Call", str, Tensor], "Callable[[Tensor], None] | None"]
 """Given a call, the path of a tensor in what it returned, and the tensor; what it returns is called
@@ -107,17 +108,10 @@ def trace_forward(
         [(child, after(name)) for name, child in layers.items()],
         [(child, before) for child in layers.values()],
     ):
-        try:
-            with torch.set_grad_enabled(graph):
-                output = model(leaf.requires_grad_().clone() if graph else leaf)
-        except ExporterError:
-            raise
-        except Exception as error:
-            shape = " × ".join(str(side) for side in example.shape)
-            raise ModelError(
-                f"a trial forward of {type(model).__name__} on an input of {shape} failed: "
-                f"{one_line(error)}"
-            ) from error
+        shape = " × ".join(str(side) for side in example.shape)
+        trial = f"a trial forward of {type(model).__name__}"
+        with user_code(trial, f"an input of {shape}"), torch.set_grad_enabled(graph):
+            output = model(leaf.requires_grad_().clone() if graph else leaf)
         running = False
         if graph:
             differentiated = _differentiated(explain, output, leaf)

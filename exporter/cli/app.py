@@ -6,6 +6,7 @@ import contextlib
 import io
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 
 import click
@@ -15,22 +16,27 @@ from exporter.cli import looking, running
 from exporter.cli.exit_codes import BAD_REQUEST, DONE, INTERRUPTED
 from exporter.console import ERR, marked
 from exporter.errors import ExporterError
+from exporter.guard import told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    debug: set[str] = set()
     _print_anything()
     try:
         with _terminated_like_interrupted():
-            code = group.main(args=given, prog_name="exporter", standalone_mode=False)
+            code = group.main(given, prog_name="exporter", standalone_mode=False, obj=debug)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
         error.show()
         return BAD_REQUEST
-    except ExporterError as error:
-        ERR.print(f"[bold red]error:[/] {marked(str(error))}")
+    except (ExporterError, MemoryError, SystemExit) as error:
+        if debug:
+            traceback.print_exception(error)
+        said = str(error) if isinstance(error, ExporterError) else told(error)
+        ERR.print(f"[bold red]error:[/] {marked(said)}")
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
         ERR.print("interrupted")
@@ -66,6 +72,26 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _debugged(command: click.Command) -> click.Command:
+    """Give a command the flag that shows the traceback of an error."""
+
+    def note(context: click.Context, _option: click.Parameter, given: bool) -> None:
+        if given:
+            context.obj.add("debug")
+
+    command.params.append(
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=note,
+            help="Show the traceback of an error.",
+        )
+    )
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(exporter.__version__, prog_name="exporter")
 def group() -> None:
@@ -87,4 +113,4 @@ for _command in (
     looking.render_command,
     looking.check_command,
 ):
-    group.add_command(_command)
+    group.add_command(_debugged(_command))

@@ -15,6 +15,7 @@ from torch import nn
 from exporter.capture import guest, hooked
 from exporter.engines.job import Batch, Job
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
+from exporter.guard import FAILURES
 
 _PATIENCE = 10.0
 """Seconds after which two replicas do not do the same."""
@@ -86,7 +87,7 @@ class Replicas:
             with hooked(modules, modules):
                 futures = [self._pool.submit(self._launch, example) for example in examples]
                 beside = [future.result() for future in futures]
-        except Exception:  # a copy may fail in any way, or take another way through the model
+        except FAILURES:  # a copy may fail in any way, or take another way through the model
             together.abort()
             return False
         return all(batch.equals(other) for batch, other in zip(alone, beside, strict=True))
@@ -113,7 +114,7 @@ def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
     tensors = (*module.parameters(), *module.buffers())
     try:
         return [copy.deepcopy(module, {id(own): own for own in tensors}) for _ in range(count)]
-    except Exception:
+    except FAILURES:
         # A model may hold anything: a lock, an open file, an activation with its graph.
         return []
 

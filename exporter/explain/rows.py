@@ -7,17 +7,19 @@ makes its rows, on any thread. `compute` is both, with the metrics that run the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
 import torch
 
-from exporter.errors import ModelError, one_line
+from exporter.errors import ModelError
 from exporter.explain.batches import DeviceBatch, HostBatch
 from exporter.explain.explainer import Explainer
 from exporter.explain.work import BatchWork, Loaded, lay_masks
 from exporter.faithfulness import measure
+from exporter.guard import user_code
 from exporter.memory import in_halves
 from exporter.records import (
     ChannelBatch,
@@ -85,10 +87,8 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         explainer.probability,
         work.metrics,
     )
-    try:
+    with _model_on([entry for entry, _ in loaded.seen], work):
         return replace(computed, faithfulness=tuple(measured))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(_failed([entry for entry, _ in loaded.seen], error, work)) from error
 
 
 def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
@@ -109,10 +109,8 @@ def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
 
     if not seen:
         return Pending(loaded, ())
-    try:
+    with _model_on([entry for entry, _ in seen], work):
         return Pending(loaded, tuple(in_halves(explain, len(seen))))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(_failed([entry for entry, _ in seen], error, work)) from error
 
 
 def rows(work: BatchWork, pending: Pending) -> Computed:
@@ -125,10 +123,8 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
     readable: Iterator[Row] = iter(())
     channels: tuple[ChannelBatch, ...] = ()
     if pending.parts:
-        try:
+        with _model_on([entry for entry, _ in seen], work):
             host = reduce(HostBatch.joined, [part.to_host() for part in pending.parts])
-        except RuntimeError as error:
-            raise ModelError(_failed([entry for entry, _ in seen], error, work)) from error
         readable = _rows(work, seen, host)
         channels = tuple(_channels(seen, host))
     every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
@@ -143,20 +139,21 @@ def _labels(work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]]) -> lis
     return [work.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
 
 
-def _failed(entries: Sequence[ImageEntry], error: Exception, work: BatchWork) -> str:
+@contextmanager
+def _model_on(entries: Sequence[ImageEntry], work: BatchWork) -> Iterator[None]:
     """Say on which images the model failed, with what, and what helps."""
-    which = repr(entries[0].path)
+    which, smaller = repr(entries[0].path) if entries else "no image", ""
     if len(entries) > 1:
         which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
+        smaller = "give a lower --batch-size, or "
+    try:
+        with user_code("the model", which, advice=f"{smaller}fix it and go on with --resume"):
+            yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
             f"not even one image of {which} fits into the memory of {str(work.device)!r}; take "
             "fewer layers or methods or another device"
-        )
-    smaller = "give a lower --batch-size, or " if len(entries) > 1 else ""
-    return (
-        f"the model failed on {which}: {one_line(error)}; {smaller}fix it and go on with --resume"
-    )
+        ) from error
 
 
 def _unread(entry: ImageEntry, error: str | None) -> Row:

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.errors import ExporterError, ModelError, one_line
+from exporter.errors import ModelError
 from exporter.faithfulness.metrics import STEPS
 from exporter.faithfulness.registry import Metric, RankedImage
+from exporter.guard import user_code
 from exporter.memory import in_halves
 from exporter.records import Faithfulness, OtherMetric, Plan, Row
 
@@ -118,19 +119,14 @@ def rank(image: RankedImage, values: NDArray[np.float32]) -> RankedImage:
 
 def _value(metric: Metric, ranked: RankedImage, row: Row) -> float | None:
     """Return what a metric comes to; None where that is no finite number."""
+    advice = "fix it, or leave out --faithfulness"
     try:
-        value = float(metric.compute(ranked))
-    except ExporterError:
-        raise
+        with user_code(f"the metric {metric.name!r}", repr(row.path), advice=advice):
+            value = float(metric.compute(ranked))
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"not even one variant of {row.path!r} fits into the device's memory, which the metric "
             f"{metric.name!r} needs; leave out --faithfulness or take another device"
-        ) from error
-    except Exception as error:  # the model's code, or a plug-in's
-        raise ModelError(
-            f"the metric {metric.name!r} failed on {row.path!r}: {one_line(error)}; fix it, or "
-            "leave out --faithfulness"
         ) from error
     return value if math.isfinite(value) else None
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.doors import load_reference
-from exporter.errors import ImageError, ImageSetError, kind_of, one_line
+from exporter.errors import ImageError, ImageSetError, kind_of
+from exporter.guard import FAILURES, told, user_code
 from exporter.images.files import Paths, exists, is_path
 from exporter.images.keys import hash_contents
 from exporter.images.sources import Entry
@@ -41,9 +42,9 @@ class DataSet:
         """Return the items' names, without reading one."""
         try:
             return [f"item-{index:06d}" for index in range(len(self._dataset))]
-        except Exception as error:  # the user's own code, or a length that is not known
+        except FAILURES as error:  # the user's own code, or a length that is not known
             raise ImageSetError(
-                f"the data set {self.name!r} has no length ({one_line(error)}); give one with "
+                f"the data set {self.name!r} has no length ({told(error)}); give one with "
                 "__len__ and __getitem__"
             ) from error
 
@@ -61,14 +62,8 @@ class DataSet:
         return self._item(int(entry.path.rpartition("-")[2]))[0]
 
     def _item(self, index: int) -> tuple[Any, Any]:
-        try:
-            with _READING:
-                item = self._dataset[index]
-        except Exception as error:  # the user's own code
-            said = " ".join(str(error).split()).rstrip(".")
-            raise ImageError(
-                f"item {index} of the data set failed with {type(error).__name__}: {said}"
-            ) from error
+        with _READING, user_code(f"item {index} of the data set", error=ImageError):
+            item = self._dataset[index]
         if isinstance(item, Mapping):
             image = next((item[name] for name in _IMAGE_NAMES if name in item), None)
             return image, next((item[name] for name in _LABEL_NAMES if name in item), None)
@@ -117,11 +112,8 @@ def _call_factory(spec: str) -> Any:
         return factory
     if not callable(factory):
         raise ImageSetError(f"{spec!r} is {kind_of(factory)}; name a function or a data set")
-    try:
+    with user_code(repr(spec), error=ImageSetError):
         dataset = factory()
-    except Exception as error:  # the user's own function
-        said = " ".join(str(error).split()).rstrip(".")
-        raise ImageSetError(f"{spec!r} failed with {type(error).__name__}: {said}") from error
     if not is_dataset(dataset):
         raise ImageSetError(
             f"{spec!r} gave {kind_of(dataset)}; it has to give a data set with "

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.doors import SOURCES, load_plugin, plugins
-from exporter.errors import ExporterError, ImageSetError, choices, kind_of, one_line, reason
+from exporter.errors import ExporterError, ImageSetError, choices, kind_of, reason
+from exporter.guard import FAILURES, told, user_code
 from exporter.images.datasets import DataSet, Factory
 from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path
 from exporter.images.lists import FORMATS, ImageList
@@ -41,12 +42,8 @@ def open_source(where: Any) -> tuple[str, str, Source]:
     """
     kind, source = _choose(where)
     shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__
-    try:
+    with user_code(f"the {kind}", repr(shown), error=ImageSetError):
         opened = source(where)
-    except ExporterError:
-        raise
-    except Exception as error:  # a plug-in's code
-        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
     return kind, getattr(opened, "name", shown), opened
 
 
@@ -67,8 +64,9 @@ def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
             source = load_plugin(entry)
             if source.matches(where):
                 matching[name] = source
-        except Exception as error:  # somebody else's code, perhaps for another place
-            broken.append(f"the plug-in {name!r} failed: {error}")
+        except FAILURES as error:  # somebody else's code, perhaps for another place
+            said = str(error) if isinstance(error, ExporterError) else told(error)
+            broken.append(f"the plug-in {name!r} failed: {said}")
     if not matching:
         raise ImageSetError("; ".join([_nothing(where), *broken]))
     if len(matching) > 1:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ExporterError, ImageError, ImageSetError, one_line, reason
+from exporter.errors import ImageError, ImageSetError, reason
+from exporter.guard import FAILURES, sentence, user_code
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text
 from exporter.images.keys import hash_contents, hash_path, unique_ids
@@ -212,14 +213,11 @@ def reopen_images(
 
 
 def _list(kind: str, shown: str, source: Source, limit: int | None) -> list[Entry]:
-    try:
-        return list(islice(source.entries(), limit))
-    except ExporterError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
-    except Exception as error:  # a plug-in's code
-        raise ImageSetError(f"the {kind} failed on {shown!r}: {one_line(error)}") from error
+    with user_code(f"the {kind}", repr(shown), error=ImageSetError):
+        try:
+            return list(islice(source.entries(), limit))
+        except (OSError, ValueError) as error:
+            raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
 
 
 def _hash(source: Source, listed: Sequence[Entry], workers: int) -> list[Entry]:
@@ -247,8 +245,8 @@ def _load(source: Source, entry: Entry) -> Any:
         raise
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
         raise ImageError(f"the file cannot be read: {reason(error)}") from None
-    except Exception as error:  # a plug-in's code
-        raise ImageError(f"the image source failed: {one_line(error)}") from error
+    except FAILURES as error:  # a plug-in's code
+        raise ImageError(sentence("the image source", error)) from error
 
 
 def _shown_paths(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:

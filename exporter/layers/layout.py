@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from exporter.guard import FAILURES
+
 Reshape = Callable[[Tensor], Tensor]
 """What a user may give: from a layer's output, or its gradient, to (N, C, H, W)."""
 
@@ -94,7 +96,7 @@ def read_layout(
     if reshape is not None:
         try:
             laid = reshape(tensor)
-        except Exception:
+        except FAILURES:
             laid = None
         if isinstance(laid, Tensor) and laid.dim() == 4 and len(laid) == len(tensor):
             sizes = (laid.shape[1], laid.shape[2], laid.shape[3])

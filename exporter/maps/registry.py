@@ -17,6 +17,7 @@ from torch import Tensor
 
 from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
+from exporter.guard import user_code
 from exporter.maps.needs import (
     Counts,
     Needs,
@@ -59,7 +60,10 @@ class Method:
 
     def __call__(self, given: object) -> Tensor:
         """Compute it from a layer's `Terms`, or from a `PassContext`, with its settings."""
-        return self.compute(given, **self.own_settings)
+        if self.compute.__module__.startswith("exporter."):
+            return self.compute(given, **self.own_settings)
+        with user_code(f"the map {self.name!r}", error=MapError):
+            return self.compute(given, **self.own_settings)
 
     @property
     def own_settings(self) -> dict[str, Value]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from exporter.errors import ModelError, one_line
+from exporter.errors import ModelError
+from exporter.guard import user_code
 from exporter.layers.layout import Reshape
 from exporter.maximise.ascent import TOGETHER, AscentSettings, maximise
 from exporter.maximise.objectives import Group, Wanted
@@ -79,28 +80,25 @@ def make_pictures(
         ModelError: if the model fails on the pictures.
     """
     preprocessing, classes = model.preprocessing, model.classes
+    pictures, advice = f"the pictures made for {group.layer!r}", "fix it and go on with --resume"
     try:
-        maximised = maximise(
-            module,
-            group.layer,
-            group.channels,
-            settings=group.settings,
-            together=min(together, TOGETHER),
-            view=preprocessing.size,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            output=output,
-            reshape=reshape,
-        )
+        with user_code("the model", pictures, advice=advice):
+            maximised = maximise(
+                module,
+                group.layer,
+                group.channels,
+                settings=group.settings,
+                together=min(together, TOGETHER),
+                view=preprocessing.size,
+                mean=preprocessing.mean,
+                std=preprocessing.std,
+                output=output,
+                reshape=reshape,
+            )
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"not even one picture for {group.layer!r} fits into the device's memory; give a "
             "smaller size to --maximise, or take another device"
-        ) from error
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"the model failed on the pictures made for {group.layer!r}: {one_line(error)}; fix "
-            "it and go on with --resume"
         ) from error
     height, width = maximised.pictures.shape[1:3]
     return [

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from exporter.doors import load_reference
-from exporter.errors import ModelError, kind_of, one_line
+from exporter.errors import ModelError, kind_of
+from exporter.guard import user_code
 from exporter.models.preprocessing import default_for
 from exporter.models.source import DEFAULT, NONE, Source
 
@@ -36,12 +37,8 @@ def from_factory(spec: str, weights: str) -> Source:
     def build(bare: bool, _classes: int | None) -> nn.Module:
         module = factory
         if not isinstance(factory, nn.Module):
-            try:
+            with user_code(f"the factory {spec!r}"):
                 module = factory(**({} if bare else options))
-            except ModelError:
-                raise
-            except Exception as error:
-                raise ModelError(f"the factory {spec!r} failed: {one_line(error)}") from error
         if not isinstance(module, nn.Module):
             raise ModelError(f"the factory {spec!r} gave {kind_of(module)}, not a torch.nn.Module")
         return module

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.errors import TargetError
+from exporter.guard import user_code
 from exporter.targets.target import Target
 
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
@@ -211,7 +212,8 @@ def read_function(output: Any, ask: Ask) -> Reading:
     """Hand the output to the user's function, which gives a scalar per image, (N,) or (N, 1)."""
     if ask.function is None:
         raise TargetError("the target needs a function; write module:function")
-    values = ask.function(output)
+    with user_code(f"the target function {ask.target.source!r}", error=TargetError):
+        values = ask.function(output)
     fits = isinstance(values, Tensor) and values.is_floating_point()
     if not fits or (values.ndim != 1 and values.shape[1:] != (1,)):
         what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

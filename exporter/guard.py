@@ -1,0 +1,135 @@
+"""What the user's code raises becomes an error of one sentence, with their file and line."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+from exporter.errors import ExporterError, ModelError, one_line
+
+FAILURES = (Exception, SystemExit)
+"""What the user's code may raise, for places that go on whatever it is."""
+
+_TORCH = ("torch", "torchvision")
+_USER, _LIBRARY, _OURS = range(3)
+
+
+@contextmanager
+def user_code(
+    who: str, on: str = "", *, error: type[ExporterError] = ModelError, advice: str = ""
+) -> Iterator[None]:
+    """Turn whatever the user's code raises into an `ExporterError`; wrap each call of it in this.
+
+    The sentence says whose code failed, in which layer of a model, on what, with what, where in
+    their files, and what to do. An `ExporterError` passes as it is, but for one from inside that
+    does not say on what; so do `KeyboardInterrupt` and ``torch.OutOfMemoryError``, after which the
+    caller tries fewer images.
+
+    Args:
+        who: whose code it is: ``the model``, ``the factory 'net.py:build'``.
+        on: what it was given: ``the image 'cat.jpg'``.
+        error: the kind of error to raise.
+        advice: what to do, such as ``fix it and go on with --resume``.
+
+    Raises:
+        ExporterError: of the given kind; its cause is what was raised.
+
+    Examples:
+        >>> with user_code("the model", "the image 'cat.jpg'", advice="fix it"):
+        ...     {}["x"]
+        Traceback (most recent call last):
+        exporter.errors.ModelError: the model failed on the image 'cat.jpg': KeyError: 'x' \
+(<doctest exporter.guard.user_code[0]>, line 2); fix it
+    """
+    try:
+        yield
+    except BaseException as failure:
+        cause = failure
+        if on and isinstance(failure, ExporterError) and failure.who and failure.__cause__:
+            who, error, cause = failure.who, type(failure), failure.__cause__
+        elif passes(failure):
+            raise
+        raised = error(sentence(who, cause, on, advice))
+        raised.who = "" if on else who
+        raise raised from cause
+
+
+def passes(failure: BaseException) -> bool:
+    """Say whether `user_code` leaves a failure as it is."""
+    torch = sys.modules.get("torch")  # the writers work without it
+    own = (ExporterError, KeyboardInterrupt, GeneratorExit)
+    return isinstance(failure, own if torch is None else (*own, torch.OutOfMemoryError))
+
+
+def sentence(who: str, failure: BaseException, on: str = "", advice: str = "") -> str:
+    """Say whose code failed, in which layer, on what, with what and where, and what to do."""
+    layer = _layer(failure)
+    where = f" in its layer {layer!r}" if layer else ""
+    given = f" on {on}" if on else ""
+    return f"{who} failed{where}{given}: {told(failure)}{advice and f'; {advice}'}"
+
+
+def told(failure: BaseException) -> str:
+    """Say what was raised, and the user's file and line: ``KeyError: 'x' (net.py, line 12)``."""
+    if isinstance(failure, RuntimeError) and isinstance(failure.__cause__, StopIteration):
+        failure = failure.__cause__  # a generator of ours was on the way
+    if isinstance(failure, SystemExit):
+        return f"it called sys.exit({failure.code!r}){_place(failure)}"
+    return f"{one_line(failure)}{_place(failure)}"
+
+
+def _place(failure: BaseException) -> str:
+    """Say where it was raised: the innermost line of the user's, of a library or of ours."""
+    if isinstance(failure, SyntaxError) and failure.filename:
+        return f" ({_shown(failure.filename)}, line {failure.lineno})"
+    lines: dict[int | None, str] = {}
+    for frame, line in traceback.walk_tb(failure.__traceback__):
+        file = frame.f_code.co_filename
+        if file != __file__:
+            lines[_owner(file)] = f" ({_shown(file)}, line {line})"
+    return next((lines[owner] for owner in (_USER, _LIBRARY, _OURS) if owner in lines), "")
+
+
+def _layer(failure: BaseException) -> str:
+    """Return the name of the innermost layer whose call failed; ``""`` for the model itself."""
+    called = [
+        frame.f_locals["self"]
+        for frame, _ in traceback.walk_tb(failure.__traceback__)
+        if _calls_a_module(frame)
+    ]
+    try:
+        names = {module: name for name, module in called[0].named_modules()} if called else {}
+        return next((names[module] for module in reversed(called) if module in names), "")
+    except FAILURES:  # the user's class may do anything
+        return ""
+
+
+def _calls_a_module(frame: FrameType) -> bool:
+    code = frame.f_code
+    return code.co_name == "_call_impl" and Path(code.co_filename).match("torch/nn/modules/*.py")
+
+
+@cache
+def _owner(file: str) -> int | None:
+    """Say whose a file is; None for torch's and Python's own."""
+    path = Path(file)
+    if path.is_relative_to(Path(__file__).parent):
+        return _OURS
+    installed = [place for place in path.parents if place.name.endswith("-packages")]
+    if installed:
+        return None if path.relative_to(installed[0]).parts[0] in _TORCH else _LIBRARY
+    python = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    own = file.startswith("<frozen ") or any(path.is_relative_to(place) for place in python)
+    return None if own else _USER
+
+
+def _shown(file: str) -> str:
+    """Shorten a path to what may be recorded: relative to the current folder, or its name."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
