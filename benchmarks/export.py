@@ -36,6 +36,7 @@ from exporter.explain import inputs
 from exporter.images import open_images
 from exporter.models import resolve
 from exporter.run import run
+from exporter.watch import Watch
 
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 LAYERS = {
@@ -47,7 +48,7 @@ IMAGES = {"mobilenet_v3_small": 1920, "resnet50": 384}
 BATCH = 16
 
 
-class Stages:
+class Stages(Watch):
     """A watch that notes how long each stage took."""
 
     def __init__(self) -> None:
@@ -61,9 +62,6 @@ class Stages:
         if self._stage:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = stage, now
-
-    def advance(self, steps: int = 1) -> None:
-        """Do nothing: only stages are timed."""
 
     def say(self, line: str) -> None:
         """Pass a line on to standard error."""

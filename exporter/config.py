@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -22,15 +24,20 @@ from exporter.writers.options import (
     LinkSettings,
     TensorBoardSettings,
     WandbSettings,
+    setting,
 )
 
 DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
 OWN_WRITERS = ("tensorboard", "wandb", "html")
 """What is written unless told otherwise."""
 
+_LONGEST = 1_000_000
+"""Characters of a configuration."""
+
 Positive = Annotated[int, Field(gt=0)]
 
 _M = TypeVar("_M", bound=BaseModel)
+_W = TypeVar("_W", bound="WriterConfig")
 
 
 class PreprocessingConfig(BaseModel):
@@ -65,19 +72,23 @@ class PreprocessingConfig(BaseModel):
 
 
 class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSettings):
-    """What only the writers read; it decides nothing of a run's contents.
+    """What only the writers read; it decides nothing of a run's contents."""
 
-    Attributes:
-        writers: which writers run.
-        keep: images that go to TensorBoard and W&B and whose strongest channels the report shows,
-            a number or ``all``.
-        writer_options: options of writers by the writer's name, a table each; for those that are
-            installed beside the exporter.
-    """
-
-    writers: tuple[str, ...] = OWN_WRITERS
-    keep: Annotated[int, Field(ge=0)] | Literal["all"] = 64
-    writer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    writers: tuple[str, ...] = setting(
+        OWN_WRITERS,
+        "A writer to run: tensorboard, wandb, html or an installed one; repeatable.",
+        "NAME",
+        "these three",
+    )
+    keep: Annotated[int, Field(ge=0)] | Literal["all"] = setting(
+        64,
+        "Images that TensorBoard and W&B show, and whose strongest channels the report shows, "
+        "chosen by stated rules.",
+        "N|all",
+    )
+    writer_options: dict[str, dict[str, Any]] = setting(
+        {}, "An option of an installed writer; repeatable.", "NAME.KEY=VALUE"
+    )
 
     @field_validator("writers")
     @classmethod
@@ -108,68 +119,95 @@ def _known(name: str) -> Writer:
 class RunConfig(WriterConfig):
     """Everything ``exporter run`` can be told; the fields are the flags' long names.
 
-    What only the writers read is ``WriterConfig``'s.
+    What only the writers read is ``WriterConfig``'s. Two settings have no flag:
 
     Attributes:
-        model: model spec, ``torchvision:resnet50``, ``timm:NAME``, ``package.module:factory`` or
-            ``path/file.py:factory``; a name when a module object is handed over in Python.
-        images: a folder, a folder of class folders, a glob, a CSV/JSONL/Parquet list,
-            ``module:factory`` or ``path/file.py:factory`` giving a torch Dataset, or a plug-in's
-            place.
-        out: the run folder.
-        maps: map methods, in the order shown.
-        layers: layers to explain: names, globs, ``@Type`` or ``auto``.
-        target: ``predicted``, ``label``, ``top-K``, a class index or a class name, or any other
-            that docs/models.md lists.
-        weights: name of the weights, ``DEFAULT`` or ``none``.
-        checkpoint: a ``.pt`` (read weights_only) or ``.safetensors`` file laid over the weights.
-        output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
-        reshape: ``module:function`` or ``path/file.py:function``, from a layer's output to
-            (N, C, H, W), where its shape does not tell how it lies.
-        batch_size: images per forward pass.
-        shard_size: images per shard.
-        workers: decoding threads; 0 chooses.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        seed: seeds the weights where there are none, and every random choice.
-        limit: the first so many images, or None for all.
-        classes: file of class names, one per line, or a JSON list.
-        top_k: predictions kept per image.
-        activations: layers whose strongest channels are recorded; ``auto`` is the explained ones.
         activation_channels: channels kept per layer and image.
-        kernels: layers or parameters whose kernels are drawn; ``auto`` is the first convolution.
-        fuse: ``mean``, ``max`` or ``product``: how the maps of all explained layers are combined
-            into one more.
-        faithfulness: whether deletion, insertion and ROAD are measured.
-        engine: who computes the shards: ``local``, or a plug-in's name.
-        maximise: channels and classes that pictures are made for, ``LAYER:CHANNELS`` and settings.
         preprocessing: overrides of the preprocessing.
     """
 
-    model: str
-    images: str
-    out: Path
-    maps: tuple[str, ...] = DEFAULT_MAPS
-    layers: tuple[str, ...] = ("auto",)
-    target: str = "predicted"
-    weights: str = "DEFAULT"
-    checkpoint: Path | None = None
-    output: str | None = None
-    reshape: str | None = None
-    batch_size: Positive = 16
-    shard_size: Positive = 256
-    workers: Annotated[int, Field(ge=0)] = 0
-    device: str = "auto"
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    limit: Positive | None = None
-    classes: Path | None = None
-    top_k: Positive = 5
-    activations: tuple[str, ...] = ("auto",)
+    model: str = setting(
+        ..., "torchvision:resnet50, timm:NAME, module:factory, file.py:factory.", "SPEC"
+    )
+    images: str = setting(
+        ...,
+        "A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory, "
+        "file.py:factory, or what an installed image source takes.",
+        "WHERE",
+    )
+    out: Path = setting(..., "The run folder.", "RUN")
+    maps: tuple[str, ...] = setting(
+        DEFAULT_MAPS,
+        "A map method ('exporter maps' lists them), or path/file.py:function for one of your own; "
+        "repeatable.",
+        "M",
+    )
+    layers: tuple[str, ...] = setting(
+        ("auto",), "A layer to explain: name, glob, @Type or auto; repeatable.", "L"
+    )
+    fuse: Literal["mean", "max", "product"] | None = setting(
+        None,
+        "Also combine each method's maps of all layers into one, shown as the layer 'fused'.",
+    )
+    faithfulness: bool = setting(
+        False,
+        "Also measure how faithful the deepest layer's maps are: deletion, insertion, ROAD; about "
+        "42 forward passes per image and method.",
+    )
+    target: str = setting(
+        "predicted",
+        "predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "
+        "similar:IMAGE, module:function; docs/models.md lists all.",
+        "T",
+    )
+    weights: str = setting("DEFAULT", "Name of the weights, DEFAULT or none.", "W")
+    checkpoint: Path | None = setting(
+        None, "A .pt (read weights_only) or .safetensors file.", "FILE"
+    )
+    output: str | None = setting(
+        None, "The tensor of the model's output to explain, such as logits or 0.", "PATH"
+    )
+    reshape: str | None = setting(
+        None,
+        "module:function that lays a layer's output out as (N, C, H, W), where its shape does not "
+        "say how.",
+        "FUNCTION",
+    )
+    batch_size: Positive = setting(16, "Images per forward pass.", "N")
+    shard_size: Positive = setting(256, "Images per shard.", "N")
+    workers: Annotated[int, Field(ge=0)] = setting(
+        0, "Decoding threads; 0 lets the exporter choose.", "N"
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
+        0, "Seed of random weights and of every random choice.", "N"
+    )
+    engine: str = setting(
+        "local", "What computes the shards: local, or an installed plug-in.", "NAME"
+    )
+    limit: Positive | None = setting(None, "Only the first N images.", "N")
+    classes: Path | None = setting(None, "Class names: one per line, or a JSON list.", "FILE")
+    top_k: Positive = setting(5, "Predictions kept per image.", "N")
+    activations: tuple[str, ...] = setting(
+        ("auto",),
+        "A layer whose strongest channels are kept; repeatable.",
+        "L",
+        "the explained layers",
+    )
     activation_channels: Annotated[int, Field(ge=0)] = 8
-    kernels: tuple[str, ...] = ("auto",)
-    fuse: Literal["mean", "max", "product"] | None = None
-    faithfulness: bool = False
-    engine: str = "local"
-    maximise: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = setting(
+        ("auto",),
+        "A layer or parameter whose kernels are drawn; repeatable.",
+        "L",
+        "the first convolution",
+    )
+    maximise: tuple[str, ...] = setting(
+        (),
+        "Also make pictures that excite channels, such as layer4:0,3,10-14, layer4:strongest=8 or "
+        "output:CLASSES, with settings such as :prior=none:steps=256; repeatable. docs/maps.md "
+        "lists the settings.",
+        "LAYER:CHANNELS",
+    )
     preprocessing: PreprocessingConfig = PreprocessingConfig()
 
     @model_validator(mode="before")
@@ -215,16 +253,33 @@ def build_config(
     values: dict[str, Any] = {} if file is None else _read_toml(Path(file))
     for source in (flags or {}, arguments):
         values.update({name: value for name, value in source.items() if value is not None})
-    return _checked(RunConfig, values)
+    return _with_its_file(_checked(RunConfig, values), values)
 
 
-def build_writer_config(values: dict[str, Any]) -> WriterConfig:
+def build_writer_config(
+    values: dict[str, Any], told: Mapping[str, Any] = MappingProxyType({})
+) -> WriterConfig:
     """Build what only the writers read.
+
+    Args:
+        values: values that are given now.
+        told: what the writers were told before, where they are not given anew.
 
     Raises:
         ConfigError: if a setting is unknown or wrong.
     """
-    return _checked(WriterConfig, values)
+    return _with_its_file(_checked(WriterConfig, {**told, **values}), values)
+
+
+def _with_its_file(config: _W, given: Mapping[str, Any]) -> _W:
+    """Refuse the size of a single file that is not written."""
+    changed = config.max_size != WriterConfig.model_fields["max_size"].default
+    if changed and "max_size" in given and not config.single_file:
+        raise ConfigError(
+            "--max-size is the size of the single file, which is not written: give --single-file "
+            "too, or leave out --max-size"
+        )
+    return config
 
 
 def _checked(kind: type[_M], values: dict[str, Any]) -> _M:
@@ -236,8 +291,9 @@ def _checked(kind: type[_M], values: dict[str, Any]) -> _M:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_LONGEST)  # a device may never end
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"the configuration {str(file)!r} cannot be read: {reason(error)}"
         ) from None

@@ -7,7 +7,7 @@ import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from exporter.errors import ConfigError, reason
 from exporter.records import FLAG_REASONS
+from exporter.watch import Watch
 
 if TYPE_CHECKING:
     from exporter.records import Plan, Written
@@ -33,11 +35,28 @@ _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class _Console(Console):
-    """A console that tells whoever prints when its reader went away (``| head``)."""
+    """A console whose output may go nowhere: what is told on standard error ends no command."""
 
     def on_broken_pipe(self) -> None:
         """Leave the exit code to the command; rich's own would exit with 1."""
         raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or raise `ConfigError` where standard output takes nothing (``/dev/full``).
+
+        Raises:
+            BrokenPipeError: if the reader of standard output went away (``| head``).
+        """
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:
+            if not self.stderr:
+                raise
+        except OSError as error:
+            if not self.stderr:
+                raise ConfigError(
+                    f"standard output cannot be written: {reason(error)}; what is done is kept"
+                ) from None
 
 
 OUT = _Console(highlight=False, soft_wrap=True, emoji=False)
@@ -84,8 +103,8 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
             OUT.print(f"[yellow]flagged maps[/] {marked(line)}")
     for note in plan.notes:
         OUT.print(f"[yellow]note[/] {marked(note)}")
-    for path, reason in outcome.skipped[:20]:
-        ERR.print(f"[yellow]skipped[/] {marked(path)}: {marked(reason)}")
+    for path, why in outcome.skipped[:20]:
+        ERR.print(f"[yellow]skipped[/] {marked(path)}: {marked(why)}")
     if len(outcome.skipped) > 20:
         ERR.print(f"… and {len(outcome.skipped) - 20} more, listed in the report")
 
@@ -115,10 +134,10 @@ def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[st
         )
         for note in report.notes:
             OUT.print(f"{'':<12} {marked(note)}")
-    for name, reason in failed:
+    for name, why in failed:
         again = shlex.join(["exporter", "render", str(out), "--writer", name])
         ERR.print(
-            f"[bold red]error:[/] the writer {name!r} failed: {marked(reason)}; the run is whole, "
+            f"[bold red]error:[/] the writer {name!r} failed: {marked(why)}; the run is whole, "
             f"and {marked(again)} writes it again"
         )
 
@@ -127,7 +146,7 @@ FIRST, EVERY = 5.0, 30.0
 """Seconds until the first line of progress, and between lines, where there is no terminal."""
 
 
-class Bar:
+class Bar(Watch):
     """A progress bar with the time left; without a terminal, a plain line now and then."""
 
     def __init__(self) -> None:

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
+_LINE = 100
+"""Characters up to which a message of several lines becomes one."""
+
+
 class ExporterError(Exception):
     """A request that cannot be met; the command line prints it as one line and exits with 2.
 
@@ -57,13 +61,16 @@ class WriterError(ExporterError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception's type and the first line of what it says."""
+    """Return an exception's type and what it says in one line; of a long message the first line."""
     try:
-        said = str(error).strip().splitlines()
+        said = str(error).strip()
     except Exception:  # a class of the user's may fail even here
-        said = []
+        said = ""
+    line = " ".join(said.split())
+    if len(line) > _LINE:
+        line = said.splitlines()[0]
     kind = type(error).__name__
-    return f"{kind}: {said[0]}" if said else kind
+    return f"{kind}: {line}" if line else kind
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -85,13 +85,18 @@ def told(failure: BaseException) -> str:
 
 
 def _place(failure: BaseException) -> str:
-    """Say where it was raised: the innermost line of the user's, of a library or of ours."""
+    """Say where it was raised: the innermost line of the user's, of a library or of ours.
+
+    Where a layer of torch's own failed, its name is all there is to say.
+    """
     if isinstance(failure, SyntaxError) and failure.filename:
         return f" ({_shown(failure.filename)}, line {failure.lineno})"
     lines: dict[int | None, str] = {}
     for frame, line in traceback.walk_tb(failure.__traceback__):
         file = frame.f_code.co_filename
-        if file != __file__:
+        if _calls_a_module(frame):
+            lines.pop(_OURS, None)
+        elif file != __file__:
             lines[_owner(file)] = f" ({_shown(file)}, line {line})"
     return next((lines[owner] for owner in (_USER, _LIBRARY, _OURS) if owner in lines), "")
 

@@ -53,7 +53,7 @@ from exporter.plans import make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import plan_differences
 from exporter.targets import Scorer, plan_target
-from exporter.watch import Silence, Watch
+from exporter.watch import Watch
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def bind(
         ExporterError: if something asked for is not available, or is not what was planned.
     """
     config = recipe.config
-    watch = watch or Silence()
+    watch = watch or Watch()
     with ExitStack() as stack:
         if recipe.folder and Path(recipe.folder).is_dir():
             stack.enter_context(contextlib.chdir(recipe.folder))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from exporter.store import (
     reopen_run,
     write_recipe,
 )
-from exporter.watch import Silence, Watch
+from exporter.watch import Watch
 from exporter.writers.writing import remembered, write_all
 
 
@@ -47,13 +47,11 @@ class Outcome:
         run: the run folder, open for reading.
         written: what each writer made.
         failed: (writer, reason) of each that could not be written; the run itself is whole.
-        seconds: wall-clock seconds per stage.
     """
 
     run: Run
     written: tuple[Written, ...]
     failed: tuple[tuple[str, str], ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -212,12 +210,10 @@ def run(
         ExporterError: if something asked for is not available.
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
-    config, watch = recipe.config, watch or Silence()
+    config, watch = recipe.config, watch or Watch()
     engine = find_engine(config.engine)
     refuse_taken(config.out, overwrite=overwrite, resume=resume)
-    clock = _Clock()
     with bind(recipe, watch=watch) as job:
-        clock.lap("plan")
         images = job.image_set
         watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
         with _begin(job, overwrite=overwrite, resume=resume) as folder:
@@ -227,11 +223,12 @@ def run(
                 if len(missing) < len(folder.plan.shards):
                     there = len(folder.plan.shards) - len(missing)
                     watch.say(f"resuming: {there} of {len(folder.plan.shards)} shards are there")
+                begun = time.perf_counter()
                 _compute(job, folder, missing, engine, watch)
-                seconds = clock.lap("compute")
+                seconds = time.perf_counter() - begun
                 folder.claim()
                 merge_shards(folder, job, seconds, watch)
-    return _write(config.out, config, clock, watch)
+    return _write(config.out, config, watch)
 
 
 def plan_run(
@@ -268,7 +265,7 @@ def work(
         RunError: if there is no planned run, or the model or the images that are built here are
             not those of the plan.
     """
-    path, watch = Path(run).absolute(), watch or Silence()
+    path, watch = Path(run).absolute(), watch or Watch()
     number, count = part
     if not 0 <= number < count:
         raise ConfigError(f"the part {number}/{count} is none: give i/n with i from 0 to n - 1")
@@ -284,7 +281,7 @@ def work(
 
 def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
     """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
-    path, watch, clock = Path(run).absolute(), watch or Silence(), _Clock()
+    path, watch = Path(run).absolute(), watch or Watch()
     with reopen_run(path, shared=False) as folder, ExitStack() as stack:
         document = read_recipe(folder.files)
         config = (
@@ -299,8 +296,7 @@ def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
                 binding = bind(_recipe_of(folder), planned=folder.plan, watch=watch)
                 job = stack.enter_context(binding)
             merge_shards(folder, job, folder.elapsed(), watch)
-    clock.lap("finish")
-    return _write(path, config, clock, watch)
+    return _write(path, config, watch)
 
 
 def _recipe_of(folder: RunFolder) -> Recipe:
@@ -337,23 +333,8 @@ def _compute(
         engine.run(job, missing, shard_store(job, folder, watch), watch)
 
 
-def _write(path: Path, config: WriterConfig, clock: _Clock, watch: Watch) -> Outcome:
+def _write(path: Path, config: WriterConfig, watch: Watch) -> Outcome:
     opened = open_run(path)
     written, failed = write_all(opened, config, watch)
     forget_recipe(opened.files)
-    clock.lap("write")
-    return Outcome(opened, written, failed, clock.laps)
-
-
-class _Clock:
-    """Wall-clock seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> float:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
-        return self.laps[name]
+    return Outcome(opened, written, failed)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
 import exporter
 from exporter.cli import looking, running
-from exporter.cli.exit_codes import BAD_REQUEST, DONE, INTERRUPTED
+from exporter.cli.flags import BAD_REQUEST, DONE, INTERRUPTED
+from exporter.cli.signals import interruptible
 from exporter.console import ERR, marked
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, reason
 from exporter.guard import told
 
 
@@ -25,28 +25,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug: set[str] = set()
     _print_anything()
     try:
-        with _terminated_like_interrupted():
+        with interruptible(to_the_end=arguments is None):
             code = group.main(given, prog_name="exporter", standalone_mode=False, obj=debug)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return BAD_REQUEST
-    except (ExporterError, MemoryError, SystemExit) as error:
-        if debug:
-            traceback.print_exception(error)
-        said = str(error) if isinstance(error, ExporterError) else told(error)
-        ERR.print(f"[bold red]error:[/] {marked(said)}")
+        with contextlib.suppress(OSError):
+            error.show()
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
         ERR.print("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (``| head``); keep Python from complaining about it.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
+    except BrokenPipeError:  # the reader of our output went away (``| head``)
         return DONE
+    except (Exception, SystemExit) as error:
+        said = _sentence(error)
+        if said is None:
+            raise
+        with contextlib.suppress(OSError):
+            if debug:
+                traceback.print_exception(error)
+        ERR.print(f"[bold red]error:[/] {marked(said)}")
+        return BAD_REQUEST
+    finally:
+        _flush()
     return code if isinstance(code, int) else DONE
+
+
+def _sentence(error: BaseException) -> str | None:
+    """Say what went wrong; None for a mistake of ours, whose traceback is needed."""
+    kept = "what is done is kept, and --resume goes on from it"
+    if isinstance(error, ExporterError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"the command was ended from inside: {told(error)}; {kept}"
+    if isinstance(error, MemoryError):
+        return f"memory ran out: {told(error)}; give a lower --batch-size; {kept}"
+    if isinstance(error, OSError):
+        where = "standard output" if error.filename is None else repr(str(error.filename))
+        return f"{where} cannot be used: {reason(error)}; {kept}"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return f"the system starts no more threads; raise the limit (ulimit -u); {kept}"
+    return None
+
+
+def _flush() -> None:
+    """Close output that takes nothing, which Python would complain about at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def _print_anything() -> None:
@@ -54,22 +85,6 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: the caller owns the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _debugged(command: click.Command) -> click.Command:

@@ -1,33 +1,86 @@
-"""Flags that several commands share."""
+"""What commands share: the flags, made from the settings themselves, and the exit codes."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
+from exporter.config import RunConfig, WriterConfig
 from exporter.errors import ConfigError
+
+DONE: Final = 0
+BAD_REQUEST: Final = 2
+"""A request that cannot be met: one clear line on standard error."""
+SOME_SKIPPED: Final = 3
+"""Done, but some images could not be read."""
+INTERRUPTED: Final = 130
+"""Stopped by Ctrl-C or SIGTERM; what is done is kept."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def run_flags(command: _F) -> _F:
     """Add the flags that settle what a run does."""
-    return _add(command, *_RUN, *_WRITERS, _CONFIG)
+    # The former spelling of --faithfulness.
+    former = click.option("--quality", is_flag=True, default=None, hidden=True)
+    file = click.option(
+        "--config",
+        "file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="A TOML file of settings; flags win over it.",
+    )
+    own = {n: f for n, f in RunConfig.model_fields.items() if n not in WriterConfig.model_fields}
+    return _add(command, *_flags(own), former, *_flags(WriterConfig.model_fields), file)
 
 
 def writer_flags(command: _F) -> _F:
     """Add the flags that only the writers read."""
-    return _add(command, *_WRITERS)
+    return _add(command, *_flags(WriterConfig.model_fields))
 
 
 def begin_flags(command: _F) -> _F:
     """Add the flags that say what becomes of a run that is already in the folder."""
-    return _add(command, *_BEGIN)
+    return _add(
+        command,
+        click.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
+        click.option("--overwrite", is_flag=True, help="Replace the run that is there."),
+    )
+
+
+def _add(command: _F, *flags: Callable[[_F], _F]) -> _F:
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def _flags(fields: dict[str, FieldInfo]) -> list[Callable[[_F], _F]]:
+    return [_flag(name, field) for name, field in fields.items() if field.description]
+
+
+def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
+    """Make the flag of a setting, which checks its value itself."""
+    flag, kind, notes = f"--{name.replace('_', '-')}", field.annotation, field.json_schema_extra
+    assert isinstance(notes, dict), "the setting is declared with `setting`"
+    shown = notes["shown"] or field.default
+    options: dict[str, Any] = {"default": None, "metavar": notes["metavar"]}
+    if kind is bool:
+        flag, shown = f"{flag}/--no-{flag.removeprefix('--')}", None
+    elif get_origin(kind) in (tuple, dict):
+        flag, options["multiple"] = flag.removesuffix("s"), True
+        shown = notes["shown"] or " ".join(field.default)
+    elif not notes["metavar"]:
+        (literal,) = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+        options["type"] = click.Choice(get_args(literal))
+    given = shown not in (None, "", PydanticUndefined)
+    text = f"{field.description}  [default: {shown}]" if given else field.description
+    return click.option(flag, name, help=text, **options)
 
 
 def part(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:  # noqa: ARG001
@@ -42,219 +95,17 @@ def part(context: click.Context, option: click.Parameter, value: str) -> tuple[i
     return int(match[1]), int(match[2])
 
 
-def _add(command: _F, *flags: Callable[[_F], _F]) -> _F:
-    for flag in reversed(flags):
-        command = flag(command)
-    return command
-
-
 def given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Drop what was not given, so that a TOML file and the defaults count."""
+    """Drop what was not given, so that a TOML file and the defaults count.
+
+    Raises:
+        ConfigError: if an option of a writer is not ``NAME.KEY=VALUE``.
+    """
     values = {name: value for name, value in flags.items() if value not in (None, ())}
-    if values.get("keep", "all") != "all":
-        with contextlib.suppress(ValueError):
-            values["keep"] = int(values["keep"])
-    if "writer_options" in values:
-        values["writer_options"] = _tables(values["writer_options"])
-    return values
-
-
-def _tables(options: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return ``NAME.KEY=VALUE`` texts as a table of options per writer."""
     tables: dict[str, dict[str, str]] = {}
-    for text in options:
-        place, sign, value = text.partition("=")
-        name, dot, key = place.partition(".")
-        if not (sign and dot and key):
+    for text in values.pop("writer_options", ()):
+        match = re.fullmatch(r"([^.=]*)\.([^=]+)=(.*)", text, re.DOTALL)
+        if match is None:
             raise ConfigError(f"the writer option {text!r} is not NAME.KEY=VALUE")
-        tables.setdefault(name, {})[key.replace("-", "_")] = value
-    return tables
-
-
-_RUN = (
-    click.option(
-        "--model",
-        metavar="SPEC",
-        help="torchvision:resnet50, timm:NAME, module:factory, file.py:factory.",
-    ),
-    click.option(
-        "--images",
-        metavar="WHERE",
-        help="A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory, "
-        "file.py:factory, or what an installed image source takes.",
-    ),
-    click.option("--out", metavar="RUN", type=click.Path(path_type=Path), help="The run folder."),
-    click.option(
-        "--map",
-        "maps",
-        multiple=True,
-        metavar="M",
-        help="A map method ('exporter maps' lists them), or path/file.py:function for one of your "
-        "own; repeatable.  [default: gradcam layercam eigencam]",
-    ),
-    click.option(
-        "--layer",
-        "layers",
-        multiple=True,
-        metavar="L",
-        help="A layer to explain: name, glob, @Type or auto; repeatable.  [default: auto]",
-    ),
-    click.option(
-        "--fuse",
-        type=click.Choice(("mean", "max", "product")),
-        help="Also combine each method's maps of all layers into one, shown as the layer 'fused'.",
-    ),
-    click.option(
-        "--faithfulness",
-        is_flag=True,
-        default=None,
-        help="Also measure how faithful the deepest layer's maps are: deletion, insertion, ROAD; "
-        "about 42 forward passes per image and method.",
-    ),
-    # The former spelling of --faithfulness.
-    click.option("--quality", is_flag=True, default=None, hidden=True),
-    click.option(
-        "--target",
-        metavar="T",
-        help="predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, "
-        "mask, similar:IMAGE, module:function; docs/models.md lists all.  [default: predicted]",
-    ),
-    click.option(
-        "--weights", metavar="W", help="Name of the weights, DEFAULT or none.  [default: DEFAULT]"
-    ),
-    click.option(
-        "--checkpoint",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="A .pt (read weights_only) or .safetensors file.",
-    ),
-    click.option(
-        "--output",
-        metavar="PATH",
-        help="The tensor of the model's output to explain, such as logits or 0.",
-    ),
-    click.option(
-        "--reshape",
-        metavar="FUNCTION",
-        help="module:function that lays a layer's output out as (N, C, H, W), where its shape "
-        "does not say how.",
-    ),
-    click.option(
-        "--batch-size", type=int, metavar="N", help="Images per forward pass.  [default: 16]"
-    ),
-    click.option("--shard-size", type=int, metavar="N", help="Images per shard.  [default: 256]"),
-    click.option(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="Decoding threads; 0 lets the exporter choose.  [default: 0]",
-    ),
-    click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
-    click.option(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="Seed of random weights and of every random choice.  [default: 0]",
-    ),
-    click.option(
-        "--engine",
-        metavar="NAME",
-        help="What computes the shards: local, or an installed plug-in.  [default: local]",
-    ),
-    click.option("--limit", type=int, metavar="N", help="Only the first N images."),
-    click.option(
-        "--classes",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="Class names: one per line, or a JSON list.",
-    ),
-    click.option(
-        "--top-k", type=int, metavar="N", help="Predictions kept per image.  [default: 5]"
-    ),
-    click.option(
-        "--activation",
-        "activations",
-        multiple=True,
-        metavar="L",
-        help="A layer whose strongest channels are kept; repeatable.  [default: the explained "
-        "layers]",
-    ),
-    click.option(
-        "--kernel",
-        "kernels",
-        multiple=True,
-        metavar="L",
-        help="A layer or parameter whose kernels are drawn; repeatable.  [default: the first "
-        "convolution]",
-    ),
-    click.option(
-        "--maximise",
-        multiple=True,
-        metavar="LAYER:CHANNELS",
-        help="Also make pictures that excite channels, such as layer4:0,3,10-14, "
-        "layer4:strongest=8 or output:CLASSES, with settings such as :prior=none:steps=256; "
-        "repeatable. docs/maps.md lists the settings.",
-    ),
-)
-
-_WRITERS = (
-    click.option(
-        "--writer",
-        "writers",
-        multiple=True,
-        metavar="NAME",
-        help="A writer to run: tensorboard, wandb, html or an installed one; repeatable.  "
-        "[default: these three]",
-    ),
-    click.option(
-        "--keep",
-        metavar="N|all",
-        help="Images that TensorBoard and W&B show, and whose strongest channels the report shows, "
-        "chosen by stated rules.  [default: 64]",
-    ),
-    click.option("--report-url", metavar="U", help="Where the HTML report will be published."),
-    click.option("--tensorboard-url", metavar="U", help="Where TensorBoard will be served."),
-    click.option(
-        "--wandb",
-        type=click.Choice(("offline", "online", "off")),
-        help="How W&B is written.  [default: offline]",
-    ),
-    click.option("--wandb-project", metavar="P", help="Project of the W&B run."),
-    click.option("--wandb-entity", metavar="E", help="Entity of the W&B run."),
-    click.option(
-        "--step",
-        type=int,
-        metavar="N",
-        help="Step of the TensorBoard summaries, such as the epoch.",
-    ),
-    click.option(
-        "--single-file/--no-single-file",
-        default=None,
-        help="Write the report as one file too, html/report.html.",
-    ),
-    click.option(
-        "--max-size",
-        metavar="SIZE",
-        help="Largest size of that file; images are chosen to fit.  [default: 20MB]",
-    ),
-    click.option(
-        "--writer-option",
-        "writer_options",
-        multiple=True,
-        metavar="NAME.KEY=VALUE",
-        help="An option of an installed writer; repeatable.",
-    ),
-)
-
-_CONFIG = click.option(
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A TOML file of settings; flags win over it.",
-)
-
-_BEGIN = (
-    click.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
-    click.option("--overwrite", is_flag=True, help="Replace the run that is there."),
-)
+        tables.setdefault(match[1], {})[match[2].replace("-", "_")] = match[3]
+    return values | ({"writer_options": tables} if tables else {})

@@ -11,8 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from exporter.cli.exit_codes import BAD_REQUEST, DONE
-from exporter.cli.flags import given, writer_flags
+from exporter.cli.flags import BAD_REQUEST, DONE, given, writer_flags
 from exporter.config import build_writer_config
 from exporter.console import ERR, OUT, Bar, counted, explained, marked, say_written
 
@@ -124,7 +123,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
     opened = open_run(run_folder)
     # All writers run unless some are named, whichever the run had.
     told = {name: value for name, value in remembered(opened.files).items() if name != "writers"}
-    config = build_writer_config({**told, **given(flags)})
+    config = build_writer_config(given(flags), told)
     if not opened.complete:
         ERR.print(
             f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} shards "

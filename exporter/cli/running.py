@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.exit_codes import BAD_REQUEST, DONE, INTERRUPTED, SOME_SKIPPED
-from exporter.cli.flags import begin_flags, given, part, run_flags
+from exporter.cli.flags import (
+    BAD_REQUEST,
+    DONE,
+    INTERRUPTED,
+    SOME_SKIPPED,
+    begin_flags,
+    given,
+    part,
+    run_flags,
+)
 from exporter.config import RunConfig, build_config
 from exporter.console import (
     ERR,

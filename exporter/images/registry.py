@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def open_source(where: Any) -> tuple[str, str, Source]:
     """
     kind, source = _choose(where)
     shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__
-    with user_code(f"the {kind}", repr(shown), error=ImageSetError):
+    plug_in = user_code(f"the {kind}", repr(shown), error=ImageSetError)
+    with nullcontext() if kind in BUILT_IN else plug_in:
         opened = source(where)
     return kind, getattr(opened, "name", shown), opened
 

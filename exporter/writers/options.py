@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _UNITS = {None: 1, "k": 1000, "M": 10**6, "G": 10**9}
 
 
-class LinkSettings(BaseModel):
-    """Where people will open what is written, for links between the writers.
+def setting(default: Any, text: str, metavar: str | None = None, shown: str | None = None) -> Any:
+    """Declare a setting that the command line has a flag for.
 
-    Attributes:
-        report_url: where the HTML report will be published.
-        tensorboard_url: where TensorBoard will be served.
+    Args:
+        default: its value where it is not given; ``...`` for one that has to be.
+        text: what it does, a sentence or two: the flag's help.
+        metavar: how the help calls the value.
+        shown: how the help calls the default, where it is not the value itself.
     """
+    return Field(default, description=text, json_schema_extra={"metavar": metavar, "shown": shown})
+
+
+class LinkSettings(BaseModel):
+    """Where people will open what is written, for links between the writers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    report_url: str | None = None
-    tensorboard_url: str | None = None
+    report_url: str | None = setting(None, "Where the HTML report will be published.", "U")
+    tensorboard_url: str | None = setting(None, "Where TensorBoard will be served.", "U")
 
     @field_validator("report_url", "tensorboard_url")
     @classmethod
@@ -33,39 +40,28 @@ class LinkSettings(BaseModel):
 
 
 class TensorBoardSettings(BaseModel):
-    """What only the TensorBoard writer reads.
+    """What only the TensorBoard writer reads."""
 
-    Attributes:
-        step: step of the summaries, such as the checkpoint's epoch.
-    """
-
-    step: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = setting(
+        0, "Step of the TensorBoard summaries, such as the epoch.", "N"
+    )
 
 
 class WandbSettings(BaseModel):
-    """What only the W&B writer reads, and the report, which names the project.
+    """What only the W&B writer reads, and the report, which names the project."""
 
-    Attributes:
-        wandb: ``offline``, ``online`` or ``off``.
-        wandb_project: project of the W&B run.
-        wandb_entity: entity of the W&B run.
-    """
-
-    wandb: Literal["offline", "online", "off"] = "offline"
-    wandb_project: str = "exporter"
-    wandb_entity: str | None = None
+    wandb: Literal["offline", "online", "off"] = setting("offline", "How W&B is written.")
+    wandb_project: str = setting("exporter", "Project of the W&B run.", "P")
+    wandb_entity: str | None = setting(None, "Entity of the W&B run.", "E")
 
 
 class HtmlSettings(BaseModel):
-    """What only the writer of the HTML report reads.
+    """What only the writer of the HTML report reads."""
 
-    Attributes:
-        single_file: write the report as one file too, ``RUN/html/report.html``.
-        max_size: most bytes of that file: a number, or text such as ``20MB``.
-    """
-
-    single_file: bool = False
-    max_size: Annotated[int, Field(gt=0)] = 20_000_000
+    single_file: bool = setting(False, "Write the report as one file too, html/report.html.")
+    max_size: Annotated[int, Field(gt=0)] = setting(
+        20_000_000, "Largest size of that file; images are chosen to fit.", "SIZE", "20MB"
+    )
 
     @field_validator("max_size", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from exporter.store.files import RunFiles
 from exporter.store.layout import WRITER_NOTE
 from exporter.store.lock import RunLock
 from exporter.summaries import keep_images
-from exporter.watch import Silence, Watch
+from exporter.watch import Watch
 from exporter.writers import WriterOptions, find_writer, write
 from exporter.writers.montages import forget
 
@@ -31,7 +31,7 @@ def write_all(
     Raises:
         RunError: if another process is writing the run, or its folder cannot be written at all.
     """
-    watch = watch or Silence()
+    watch = watch or Watch()
     lock = RunLock(run.path)
     try:
         try:

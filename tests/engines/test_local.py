@@ -22,7 +22,7 @@ from exporter.errors import ModelError
 from exporter.explain import compute, load
 from exporter.planning import bind
 from exporter.records import Row
-from exporter.watch import Silence
+from exporter.watch import Watch
 
 
 def small() -> nn.Module:
@@ -72,7 +72,7 @@ def rows(job: Job, missing: list[int] | None = None) -> list[Row]:
     """Compute shards and return their rows, asserting that shards come whole and in order."""
     wanted = list(range(len(job.plan.shards))) if missing is None else missing
     taken: list[tuple[int, list[Computed]]] = []
-    local.run(job, wanted, lambda index, parts: taken.append((index, parts)), Silence())
+    local.run(job, wanted, lambda index, parts: taken.append((index, parts)), Watch())
     assert [index for index, _ in taken] == wanted
     for index, parts in taken:
         start, stop = job.plan.shards[index]
@@ -259,7 +259,7 @@ def test_a_batch_before_the_one_that_fails_is_still_stored(job: Job) -> None:
     batches = [batch for shard in range(2) for batch in local._cut(job, shard)]
     with (
         pytest.raises(ModelError, match="no more"),
-        local._Storing(lambda index, _parts: stored.append(index), Silence()) as storing,
+        local._Storing(lambda index, _parts: stored.append(index), Watch()) as storing,
     ):
         local._overlapped(job, batches, storing, Failing())  # type: ignore[arg-type]
     assert stored == [0]
@@ -327,7 +327,7 @@ def test_what_the_first_image_showed_is_not_looked_for_again(
 def test_shards_that_are_computed_are_stored_when_the_user_interrupts(job: Job) -> None:
     """The first three shards are done when the fourth is interrupted; storing takes its time."""
 
-    class Interrupting(Silence):
+    class Interrupting(Watch):
         done = 0
 
         def advance(self, steps: int = 1) -> None:
@@ -357,4 +357,4 @@ def test_a_failing_store_stops_the_run(job: Job) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        local.run(job, [0, 1, 2, 3], full, Silence())
+        local.run(job, [0, 1, 2, 3], full, Watch())

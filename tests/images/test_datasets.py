@@ -119,7 +119,10 @@ def test_torch_dataset() -> None:
     assert [entry.path for entry in images.entries] == [f"item-00000{i}" for i in range(4)]
     assert [entry.label for entry in images.entries] == ["cat", "dog", None, "dog"]
     assert images.entries[1].id == images.entries[0].key + "-2"
-    assert images.entries[2].error == "item 2 of the data set failed with OSError: disk on fire"
+    error = images.entries[2].error
+    assert error is not None
+    assert error.startswith("item 2 of the data set failed: OSError: disk on fire (")
+    assert "test_datasets.py, line " in error
     assert images.where == "Pictures"
     assert images.root is None
     assert len(open_images(Pictures(), limit=2).entries) == 2

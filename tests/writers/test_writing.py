@@ -13,7 +13,7 @@ from exporter.errors import RunError
 from exporter.store import open_run
 from exporter.store.files import RunFiles
 from exporter.store.lock import RunLock
-from exporter.watch import Silence
+from exporter.watch import Watch
 from exporter.writers.writing import remembered, write_all
 
 NONE = WriterConfig(writers=(), keep=7)
@@ -24,7 +24,7 @@ def run(sample_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(sample_run, tmp_path / "run")
 
 
-class Ear(Silence):
+class Ear(Watch):
     """Keeps what is said."""
 
     def __init__(self) -> None:

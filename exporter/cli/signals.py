@@ -1,0 +1,93 @@
+"""Ctrl-C and SIGTERM: the first ends a command resumably, and the second at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from exporter.cli.flags import INTERRUPTED
+
+PATIENCE = 60.0
+"""Seconds that a command has to end in after the first signal."""
+_TOGETHER = 0.5
+"""Seconds within which signals count as one: a launcher passes on what the terminal sends too."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KEPT: list[socket.socket] = []
+"""Sockets that have to stay open while the process ends."""
+
+
+@contextlib.contextmanager
+def interruptible(*, to_the_end: bool) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at SIGTERM as at Ctrl-C, and end the process at a second signal.
+
+    The process ends too if the first signal has not ended the command in `PATIENCE` seconds: the
+    main thread may be in a library that waits for a thread that the system did not start. A run
+    folder is whole at any moment, so that nothing is lost but the shard that is being computed.
+
+    Args:
+        to_the_end: whether that stays so until the process has ended, when Python still waits for
+            threads; otherwise signals are afterwards the caller's, as they were.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    watcher = threading.Thread(target=_end_after_signals, args=(heard,), daemon=True)
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if not (interrupted and watcher.is_alive()):
+            interrupted = True
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # the caller owns the signals
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    # Python writes to it where the signal arrives, whatever the main thread is in.
+    earlier = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    with contextlib.suppress(RuntimeError):  # no more threads may be started
+        watcher.start()
+    try:
+        yield
+    finally:
+        if to_the_end:
+            _KEPT.extend((heard, told))
+        else:
+            signal.set_wakeup_fd(earlier)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            told.send(b"\0")
+            if watcher.ident is not None:
+                watcher.join()
+
+
+def _end_after_signals(heard: socket.socket) -> None:
+    """End the process at the second signal, or a while after the first; return where told 0."""
+    first = None
+    while select.select([heard], [], [], None if first is None else PATIENCE)[0]:
+        number = heard.recv(1)
+        if number == b"\0":
+            return
+        if number[0] in _SIGNALS:
+            if first is not None and time.monotonic() - first > _TOGETHER:
+                break
+            first = first or time.monotonic()
+    with contextlib.suppress(OSError):
+        os.write(2, b"ended at once; what is done is kept: --resume goes on from it\n")
+    os._exit(INTERRUPTED)
+
+
+def _forget() -> None:
+    """Let no signal to a child of this process be taken for one to this process."""
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
