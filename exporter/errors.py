@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-
 _LINE = 100
 """Characters up to which a message of several lines becomes one."""
 
 
 class ExporterError(Exception):
-    """A request that cannot be met; the command line prints it as one line and exits with 2.
+    """A request that cannot be met; the command line prints it as one line and exits with 2."""
 
-    Attributes:
-        who: whose code failed, where the caller may still say on what (see `exporter.guard`).
-    """
-
+    # Whose code failed, until it is said on what (see `exporter.guard`).
     who = ""
 
 

@@ -156,7 +156,11 @@ def test_factories_come_from_modules_also_of_the_working_folder(
         ("no_such_package.nets:build", {}, "there is no module 'no_such_package'"),
         ("torchvision.models:resnet51", {}, "has no factory 'resnet51'; did you mean"),
         ("FILE:zzzzz", {}, "has no factory 'zzzzz'; choose one of (?!.*(torch|nn,))"),
-        ("FILE:broken", {}, r"failed: RuntimeError: no such file: weights.bin \(my models.py, line \d+\)$"),
+        (
+            "FILE:broken",
+            {},
+            r"failed: RuntimeError: no such file: weights.bin \(my models.py, line \d+\)$",
+        ),
         ("FILE:not_a_model", {}, "gave an int, not a torch.nn.Module"),
         ("FILE:build", {"weights": "V1"}, "takes no weights, so it cannot give 'V1'"),
     ],
