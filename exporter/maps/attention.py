@@ -61,7 +61,7 @@ def rollout(context: PassContext) -> Tensor:
     needs=Needs(
         activations=False,
         attention=True,
-        passes=Passes(backwards=lambda _, sizes: sizes.blocks, per="block"),
+        passes=Passes(backwards="per block"),
     ),
     kind="pass",
 )

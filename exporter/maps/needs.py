@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import MapError
 
@@ -15,41 +15,14 @@ Value = int | float | str
 """A setting's value."""
 
 
-class Sizes(NamedTuple):
-    """What the number of a method's passes can depend on, besides its settings.
-
-    Attributes:
-        channels: of the layer.
-        height: rows of the input.
-        width: columns of the input.
-        blocks: attention blocks of the model.
-    """
-
-    channels: int = 0
-    height: int = 0
-    width: int = 0
-    blocks: int = 0
-
-
-class Counts(NamedTuple):
-    """Passes of one image through the model, or through what follows the layer."""
-
-    forwards: int
-    backwards: int
-
-
-Number = int | str | Callable[[Mapping[str, Value], Sizes], int]
-"""A number, the name of the setting that says it, or a function of the settings and the sizes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Passes:
     """The passes that a method runs by itself, on each image.
 
     Attributes:
-        forwards: forward passes.
-        backwards: backward passes per forward pass and target.
-        per: where a number is a function: for what there is one pass each, such as ``channel``.
+        forwards: forward passes: a number, the name of the setting that says it, or for what there
+            is one each, such as ``per channel``.
+        backwards: backward passes per forward pass and target, likewise.
         of: what goes through the model, where it is not the image itself, such as ``noisy images``.
         after_layer: whether only what follows the layer is run.
         relu_rule: the backward rule of the ReLUs: ``guided``, ``deconvnet``, or ``""`` for their
@@ -58,18 +31,12 @@ class Passes:
             all methods with the same rule.
     """
 
-    forwards: Number = 1
-    backwards: Number = 0
-    per: str = ""
+    forwards: int | str = 1
+    backwards: int | str = 0
     of: str = ""
     after_layer: bool = False
     relu_rule: Literal["", "guided", "deconvnet"] = ""
     shared: bool = False
-
-    def counts(self, settings: Mapping[str, Value], sizes: Sizes, targets: int = 1) -> Counts:
-        """Return how many passes there are for so many targets."""
-        forwards = _evaluated(self.forwards, settings, sizes)
-        return Counts(forwards, forwards * targets * _evaluated(self.backwards, settings, sizes))
 
     def sentence(
         self, settings: Mapping[str, Value], targets: int = 1, *, attention: bool = False
@@ -81,23 +48,22 @@ class Passes:
             targets: targets per image.
             attention: whether attention weights are kept.
         """
-        words = [self._number(self.forwards, settings, "forward")]
+        words = [_number(self.forwards, settings, "forward")]
         words += ["without fused attention"] * attention + ["after the layer"] * self.after_layer
         words += [f"of {self.of}"] * bool(self.of)
         if self.backwards:
             words.append("and" if self.forwards == 1 else "and, for each,")
-            words.append(self._number(self.backwards, settings, "backward", targets))
+            words.append(_number(self.backwards, settings, "backward", targets))
             words += ["to the input"] * (not self.after_layer and not attention)
         words += [f"through {self.relu_rule} ReLUs"] * bool(self.relu_rule)
         listed = ", ".join(f"{name}={value}" for name, value in settings.items())
         return " ".join(words) + (f" ({listed})" if listed else "")
 
-    def _number(
-        self, number: Number, settings: Mapping[str, Value], noun: str, targets: int = 1
-    ) -> str:
-        if callable(number):
-            return f"one {noun} per {self.per}" + (" and target" if targets > 1 else "")
-        return counted(targets * _evaluated(number, settings, Sizes()), noun)
+
+def _number(number: int | str, settings: Mapping[str, Value], noun: str, targets: int = 1) -> str:
+    if isinstance(number, str) and number.startswith("per "):
+        return f"one {noun} {number}" + (" and target" if targets > 1 else "")
+    return counted(targets * int(settings[number] if isinstance(number, str) else number), noun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +100,6 @@ def counted(number: int, noun: str) -> str:
         ('one forward', '3 backwards')
     """
     return f"one {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _evaluated(number: Number, settings: Mapping[str, Value], sizes: Sizes) -> int:
-    if callable(number):
-        return number(settings, sizes)
-    return number if isinstance(number, int) else int(settings[number])
 
 
 SIZE = 56

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from exporter.maps.context import PassContext
-from exporter.maps.needs import Needs, Passes, Sizes, Value
+from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
-
-
-def _forwards(settings: Mapping[str, Value], sizes: Sizes) -> int:
-    """Return a forward for each window, and one for the whole image."""
-    window, stride = float(settings["window"]), float(settings["stride"])
-    return 1 + len(_windows(sizes.height, sizes.width, window, stride))
 
 
 @method(
@@ -33,11 +26,7 @@ def _forwards(settings: Mapping[str, Value], sizes: Sizes) -> int:
     pixel="sum",
     needs=Needs(
         activations=False,
-        passes=Passes(
-            forwards=_forwards,
-            per="window",
-            of="the image with that window covered",
-        ),
+        passes=Passes(forwards="per window", of="the image with that window covered"),
     ),
     kind="pass",
 )

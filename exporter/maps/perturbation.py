@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from exporter.maps.context import PassContext
-from exporter.maps.needs import Needs, Passes, Sizes, Value
+from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
 from exporter.maps.terms import Terms
-
-
-def _tried(settings: Mapping[str, Value], sizes: Sizes) -> int:
-    """Return how many channels are tried."""
-    return min(int(settings["channels"]) or sizes.channels, sizes.channels)
 
 
 @method(
@@ -35,7 +28,7 @@ def _tried(settings: Mapping[str, Value], sizes: Sizes) -> int:
     " of the channels where logits are small, one channel alone where they are large. Masked"
     " images are unlike any that the model was trained on.",
     relu=True,
-    needs=Needs(passes=Passes(forwards=_tried, per="channel", of="masked images")),
+    needs=Needs(passes=Passes(forwards="per channel", of="masked images")),
     kind="pass",
 )
 def scorecam(context: PassContext, channels: int = 0) -> Tensor:
@@ -84,9 +77,7 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     " the absence of a channel.",
     relu=True,
     needs=Needs(
-        passes=Passes(
-            forwards=_tried, per="channel", of="the layer without that channel", after_layer=True
-        )
+        passes=Passes(forwards="per channel", of="the layer without that channel", after_layer=True)
     ),
     kind="pass",
 )

@@ -19,10 +19,8 @@ from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
 from exporter.guard import user_code
 from exporter.maps.needs import (
-    Counts,
     Needs,
     Setting,
-    Sizes,
     Value,
     settings_of,
     store_settings,
@@ -88,11 +86,6 @@ class Method:
         needs = self.needs
         backward = needs.gradients or (needs.passes is not None and needs.passes.backwards != 0)
         return not (backward or needs.classifier or needs.attention)
-
-    def counts(self, sizes: Sizes, targets: int = 1) -> Counts:
-        """Return how many passes of its own it runs on one image, at one layer."""
-        passes = self.needs.passes
-        return passes.counts(self.settings, sizes, targets) if passes else Counts(0, 0)
 
     def sentence(self, targets: int = 1) -> str:
         """Say which passes of its own it runs; ``""`` for none."""

@@ -20,7 +20,6 @@ from exporter import compute_maps
 from exporter.errors import MapError
 from exporter.maps import METHODS, PassContext, get_methods
 from exporter.maps.fullgrad import full_gradients
-from exporter.maps.needs import Sizes
 
 attr = pytest.importorskip("captum.attr")
 basic_models = pytest.importorskip("captum.testing.helpers.basic_models")
@@ -442,7 +441,6 @@ def test_settings_are_written_after_the_name() -> None:
     }
     assert METHODS["smoothgrad"].record.settings["samples"] == "16"
     assert found.settings == {"samples": 8, "noise": 0.3, "reduce": "max-abs", "size": 56}
-    assert found.counts(Sizes(), targets=2) == (8, 16)
     assert found.sentence(2) == (
         "8 forwards of noisy images and, for each, 2 backwards to the input (samples=8, noise=0.3)"
     )

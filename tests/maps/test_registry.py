@@ -13,7 +13,6 @@ from torch import Tensor
 
 from exporter.errors import MapError
 from exporter.maps import METHODS, Terms, get_methods, method
-from exporter.maps.needs import Sizes
 
 
 def test_methods_are_listed_in_the_same_order_whichever_module_comes_first() -> None:
@@ -103,24 +102,34 @@ def test_settings_are_the_functions_parameters_typed_as_their_defaults() -> None
 
 
 @pytest.mark.parametrize(
-    ("asked", "sizes", "counts"),
+    ("asked", "said"),
     [
-        ("gradcam", Sizes(channels=8), (0, 0)),
-        ("finercam", Sizes(channels=8), (1, 2)),
-        ("shapleycam", Sizes(channels=8), (1, 4)),
-        ("scorecam", Sizes(channels=8), (8, 0)),
-        ("ablationcam:channels=3", Sizes(channels=8), (3, 0)),
-        ("ablationcam:channels=30", Sizes(channels=8), (8, 0)),
-        ("legrad", Sizes(blocks=12), (1, 24)),
-        ("guidedgradcam", Sizes(), (1, 2)),
-        ("integratedgradients:steps=5", Sizes(), (5, 10)),
-        ("occlusion", Sizes(height=224, width=224), (50, 0)),
-        ("occlusion:window=20,stride=12", Sizes(height=48, width=48), (17, 0)),
+        ("gradcam", ""),
+        ("finercam", "one forward after the layer and 2 backwards (classes=3, strength=1.0)"),
+        ("shapleycam", "one forward after the layer and 4 backwards"),
+        ("scorecam", "one forward per channel of masked images (channels=0)"),
+        (
+            "ablationcam:channels=3",
+            "one forward per channel after the layer of the layer without that channel"
+            " (channels=3)",
+        ),
+        ("legrad", "one forward without fused attention and one backward per block and target"),
+        ("guidedgradcam", "one forward and 2 backwards to the input through guided ReLUs"),
+        (
+            "integratedgradients:steps=5",
+            "5 forwards of images between the mean colour and the image and, for each, 2 backwards"
+            " to the input (steps=5)",
+        ),
+        (
+            "occlusion:window=20",
+            "one forward per window of the image with that window covered"
+            " (window=20.0, stride=0.125)",
+        ),
     ],
 )
-def test_what_a_method_costs_is_counted(asked: str, sizes: Sizes, counts: tuple[int, int]) -> None:
+def test_what_a_method_runs_is_said(asked: str, said: str) -> None:
     (wanted,) = get_methods(asked)
-    assert wanted.counts(sizes, targets=2) == counts
+    assert wanted.sentence(targets=2) == said
 
 
 def test_methods_of_forward_passes_alone() -> None:
