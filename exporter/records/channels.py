@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from exporter.records.columns import Column, Float32, Int32
+from exporter.records.columns import Column, Count, FileName, Float32, Int32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,13 +39,13 @@ class KernelRecord:
 
     name: str
     type: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     lo: float
     hi: float
-    sheet: str
-    values: str
-    shown: int
-    total: int
+    sheet: FileName
+    values: FileName
+    shown: Count
+    total: Count
 
 
 @dataclass(frozen=True, slots=True)

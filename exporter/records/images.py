@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.records.columns import Count, Pixels
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,14 +69,14 @@ class Preprocessing:
         source: where the values come from, in words, for the report.
     """
 
-    size: tuple[int, int]
-    resize: int | tuple[int, int] | None
+    size: tuple[Pixels, Pixels]
+    resize: Count | tuple[Count, Count] | None
     crop: str = "center"
     interpolation: str = "bilinear"
     antialias: bool = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    channels: int = 3
+    channels: Count = 3
     source: str = "default"
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from pydantic import Field
+
+from exporter.records.columns import Count
 from exporter.records.images import ImageEntry, Preprocessing
 
 SCHEMA_VERSION = 1
@@ -27,9 +31,9 @@ class LayerRecord:
 
     name: str
     type: str
-    output: tuple[int, ...] | None
-    parameters: int
-    depth: int
+    output: tuple[Count, ...] | None
+    parameters: Count
+    depth: Count
     fired: bool
 
 
@@ -57,10 +61,10 @@ class ModelRecord:
     checkpoint: str | None
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    parameters: int
+    parameters: Count
     output: str = ""
-    outputs: int = 0
-    scores: str = "probability"
+    outputs: Count = 0
+    scores: Annotated[str, Field(pattern="^(probability|share|value)$")] = "probability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class Plan:
         notes: what the user should know (layers that never fired, unreadable folders).
     """
 
-    schema: int
+    schema: Count
     settings: Mapping[str, object]
     model: ModelRecord
     layers: tuple[LayerRecord, ...]
@@ -131,9 +135,9 @@ class Plan:
     target: str
     image_set: str
     images: tuple[ImageEntry, ...]
-    shards: tuple[tuple[int, int], ...]
+    shards: tuple[tuple[Count, Count], ...]
     label_match: str
-    label_index: Mapping[str, int]
+    label_index: Mapping[str, Count]
     execution: Mapping[str, str]
     versions: Mapping[str, str]
     command: str

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import AliasChoices, Field
 
-from exporter.records.columns import COLUMNS, LAYER, METHOD, ROWS, Column, Float32, Int32
+from exporter.records.columns import (
+    COLUMNS,
+    LAYER,
+    METHOD,
+    ROWS,
+    Column,
+    Count,
+    Float32,
+    Id,
+    Int32,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +39,7 @@ class CalibrationBin:
 
     lower: float
     upper: float
-    images: int
+    images: Count
     confidence: float | None
     accuracy: float | None
 
@@ -47,8 +57,8 @@ class Strip:
 
     name: str
     rule: str
-    ids: tuple[str, ...]
-    of: int
+    ids: tuple[Id, ...]
+    of: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +74,10 @@ class LayerRedundancy:
     """
 
     layer: str
-    images: int
-    channels: int
-    pairs: int
-    redundant: int
+    images: Count
+    channels: Count
+    pairs: Count
+    redundant: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +106,19 @@ class SetSummary:
         rules: what each number is, in words, by its name.
     """
 
-    images: int
-    read: int
-    labelled: int
-    correct: int
+    images: Count
+    read: Count
+    labelled: Count
+    correct: Count
     accuracy: float | None
     top5_accuracy: float | None
     confidence: float | None
     loss: float | None
     calibration_error: float | None
     bins: tuple[CalibrationBin, ...]
-    predicted_classes: int
-    mapped_classes: int
-    confused_pairs: int
+    predicted_classes: Count
+    mapped_classes: Count
+    confused_pairs: Count
     class_map_layer: str
     image_map: Annotated[
         # Its name in runs of the first version.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exporter.records.columns import Count, FilePath
+
 
 def ratio(part: float, count: int) -> float | None:
     """Return part / count, or None where there is nothing to divide by.
@@ -31,13 +33,13 @@ class Totals:
         seconds: wall-clock seconds of this session's computing.
     """
 
-    images: int
-    read: int
+    images: Count
+    read: Count
     skipped: tuple[tuple[str, str], ...]
-    labelled: int
-    correct: int
-    flagged: Mapping[str, int]
-    checksums: Mapping[str, str]
+    labelled: Count
+    correct: Count
+    flagged: Mapping[str, Count]
+    checksums: Mapping[FilePath, str]
     finished: str
     seconds: float
 

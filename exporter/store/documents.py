@@ -23,7 +23,9 @@ LARGEST = 1 << 29
 """Bytes of the largest document, which is the plan of some millions of images."""
 
 
-def read_json(run: RunFiles, name: str, remedy: str, *, versioned: bool = False) -> Any:
+def read_json(
+    run: RunFiles, name: str, remedy: str, *, versioned: bool = False, nan: bool = False
+) -> Any:
     """Return what a document holds.
 
     Args:
@@ -31,12 +33,14 @@ def read_json(run: RunFiles, name: str, remedy: str, *, versioned: bool = False)
         name: the document.
         remedy: what to do where it is damaged.
         versioned: whether it says the version of the run folder's layout.
+        nan: whether a number may be NaN or infinite.
 
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """
     try:
-        values = json.loads(run.read(name, LARGEST))
+        content = run.read(name, LARGEST)
+        values = json.loads(content, parse_constant=float if nan else _refuse)
         version = int(values["schema"]) if versioned else SCHEMA_VERSION
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise damaged(run, name, error, remedy) from None
@@ -46,6 +50,10 @@ def read_json(run: RunFiles, name: str, remedy: str, *, versioned: bool = False)
             f"{SCHEMA_VERSION}; install a newer exporter"
         )
     return values
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number here")
 
 
 def validated(

@@ -80,7 +80,7 @@ def read_kernels(run: RunFiles) -> tuple[KernelRecord, ...]:
     """
     if not run.exists(KERNEL_LIST):
         return ()
-    values = read_json(run, KERNEL_LIST, AGAIN)
+    values = read_json(run, KERNEL_LIST, AGAIN, nan=True)
     return validated(run, KERNEL_LIST, tuple[KernelRecord, ...], values, AGAIN)
 
 
@@ -100,9 +100,14 @@ def read_values(run: RunFiles, record: KernelRecord) -> NDArray[np.float32]:
         RunError: if the file is missing or holds something else.
     """
     name = f"{KERNELS}/{record.values}"
-    content = run.read(name)
-    try:
-        values: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise damaged(run, name, error, AGAIN) from None
-    return values
+    with run.open(name) as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("it is not a file of NumPy's version 1.0")
+            shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+            content = file.read()
+            if by_columns or (shape, kind) != (record.shape, np.dtype("<f4")):
+                raise ValueError(f"it holds {kind} {shape} and the list says {record.shape}")
+            return np.frombuffer(content, kind).reshape(shape)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise damaged(run, name, error, AGAIN) from None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 from exporter.records import ImageEntry, Plan
+from exporter.records.columns import Count, Id
 from exporter.store.documents import AGAIN, damaged, read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import PLAN
@@ -31,14 +32,26 @@ class ImageColumns:
         error: likewise.
     """
 
-    key: list[str]
+    key: list[Id]
     path: list[str]
     labels: list[str]
-    label: list[int | None]
-    id: dict[int, str]
+    label: list[Count | None]
+    id: dict[Count, Id]
     mask: dict[int, str]
     boxes: dict[int, tuple[tuple[float, float, float, float], ...]]
     error: dict[int, str]
+
+    def __post_init__(self) -> None:
+        """Refuse columns that do not fit one another; the types alone say the rest."""
+        count = len(self.key)
+        if not count == len(self.path) == len(self.label):
+            raise ValueError("a column has another length than 'key'")
+        if max((n for n in self.label if n is not None), default=-1) >= len(self.labels):
+            raise ValueError("an image has a label that is not in 'labels'")
+        if not all(0 <= n < count for part in (self.id, *self._given()) for n in part):
+            raise ValueError("an image is named that is not there")
+        if len(set(self.ids)) < count:
+            raise ValueError("two images have the same id")
 
     @classmethod
     def of(cls, images: Sequence[ImageEntry]) -> ImageColumns:
@@ -70,8 +83,11 @@ class ImageColumns:
         """Return the images."""
         count = len(self.key)
         labels = [None if place is None else self.labels[place] for place in self.label]
-        given = (_spread(getattr(self, name), count) for name in _GIVEN)
+        given = (_spread(values, count) for values in self._given())
         return tuple(map(ImageEntry, self.ids, self.key, self.path, labels, *given))
+
+    def _given(self) -> tuple[Mapping[int, Any], ...]:
+        return self.mask, self.boxes, self.error
 
 
 def _spread(given: Mapping[int, Any], count: int) -> Any:
@@ -120,4 +136,8 @@ def read_plan(run: RunFiles) -> PlanFile:
         images = validated(run, PLAN, ImageColumns, document["images"], AGAIN)
     except KeyError as error:
         raise damaged(run, PLAN, error, AGAIN) from None
-    return PlanFile(validated(run, PLAN, Plan, document | {"images": ()}, AGAIN), images)
+    plan = validated(run, PLAN, Plan, document | {"images": ()}, AGAIN)
+    ends = [0, *(stop for _, stop in plan.shards)]
+    if list(plan.shards) != list(pairwise(ends)) or ends != sorted({*ends, len(images.key)}):
+        raise damaged(run, PLAN, "shards: they do not cut the images in order", AGAIN)
+    return PlanFile(plan, images)

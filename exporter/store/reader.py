@@ -33,17 +33,24 @@ from exporter.records import (
     Totals,
 )
 from exporter.store import layout
-from exporter.store.documents import damaged, read_summary, read_totals
+from exporter.store.documents import read_summary, read_totals
 from exporter.store.files import RunFiles
 from exporter.store.kernels import read_kernels, read_sheet, read_values
 from exporter.store.plans import PlanFile, read_plan
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
-from exporter.store.tables import Record, open_parquet, read_records, table_records
+from exporter.store.tables import (
+    Record,
+    open_parquet,
+    read_records,
+    reading,
+    table_records,
+    wrong_sizes,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from pyarrow.parquet import FileMetaData
+    from pyarrow.parquet import FileMetaData, ParquetFile
 
 _GROUPS_AT_ONCE = 8
 _IDENTITY = ("id", "key", "path")
@@ -375,24 +382,35 @@ class Run:
         yield from read_records(self.files, name, record, **where)
 
     def _rows(self, index: int, table: pa.Table) -> Iterator[Row]:
-        try:
+        with reading(self.files, layout.shard_file(index)):
             yield from table_records(table, Row)
-        except (TypeError, ValueError) as error:
-            raise damaged(self.files, layout.shard_file(index), error) from None
 
     def _read(self, index: int, columns: Sequence[str], groups: range | None = None) -> pa.Table:
         """Read columns of a shard, or of some of its row groups; its rows are those of the plan."""
-        name = layout.shard_file(index)
         start, stop = self._cuts[index]
-        with open_parquet(self.files, name, self._footers.get(index)) as file:
-            self._footers[index] = file.metadata
+        ids = self._ids[start:stop]
+        with open_parquet(self.files, layout.shard_file(index), self._footers.get(index)) as file:
+            if index not in self._footers:
+                _refuse_other_rows(file, len(ids))
+                self._footers[index] = file.metadata
             if groups is None:
                 table = file.read(columns=list(columns), use_threads=False)
             else:
                 table = file.read_row_groups(list(groups), list(columns), use_threads=False)
-                stop = min(start + groups.stop * ROWS_PER_GROUP, stop)
-                start += groups.start * ROWS_PER_GROUP
-        ids = table.column("id").to_pylist() if "id" in columns else self._ids[start:stop]
-        if len(table) != stop - start or ids != self._ids[start:stop]:
-            raise damaged(self.files, name, "its rows are not those of the plan")
+                ids = ids[groups.start * ROWS_PER_GROUP : groups.stop * ROWS_PER_GROUP]
+            if "id" in columns:
+                if table.column("id").to_pylist() != ids:
+                    raise ValueError("its rows are not those of the plan")
+                for problem in wrong_sizes(table):
+                    raise ValueError(problem)
         return table
+
+
+def _refuse_other_rows(file: ParquetFile, count: int) -> None:
+    """Refuse a shard that is not cut into row groups as it was written, or has other columns."""
+    groups = (file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups))
+    if list(groups) != [min(ROWS_PER_GROUP, count - n) for n in range(0, count, ROWS_PER_GROUP)]:
+        raise ValueError(f"it does not have the {count} rows of the plan")
+    for field in file.schema_arrow:
+        if field.name in ROW_SCHEMA.names and field.type != ROW_SCHEMA.field(field.name).type:
+            raise ValueError(f"the column {field.name!r} is of type {field.type}")

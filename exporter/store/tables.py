@@ -5,6 +5,7 @@ Tables are read a column at a time: a dictionary per row took ten times as long.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -83,7 +84,7 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
         record: a dataclass whose fields say their ``Column``.
 
     Raises:
-        TypeError: if a column is missing or of another type.
+        TypeError: if a column is missing, of another type, or has no value where one has to be.
     """
     fields = fields_of(cast(Any, record))
     names = [name for name in fields if name in table.column_names]
@@ -100,16 +101,23 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
 def _values(array: pa.Array, field: Field) -> Iterable[Any]:
     """Return a column's values in Python; lists are tuples, and structs are records."""
     if field.arrow.equals(PICTURE):
-        return pc.struct_field(array, "bytes").to_pylist()  # type: ignore[no-any-return]
+        array = pc.struct_field(array, "bytes")
+    if array.null_count and not field.optional and not pa.types.is_nested(array.type):
+        raise TypeError("a value is missing")
+    if not pa.types.is_nested(array.type):
+        return array.to_pylist()  # type: ignore[no-any-return]
     if field.record:
         children = fields_of(field.kind).items()
         return map(field.kind, *(_values(pc.struct_field(array, n), f) for n, f in children))
-    if not pa.types.is_nested(array.type):
-        return array.to_pylist()  # type: ignore[no-any-return]
     element = field_of(get_args(field.kind)[0])
     if element.record:
         flat = list(_values(array.values, element))
         return (tuple(flat[start:stop]) for start, stop in pairwise(array.offsets.to_pylist()))
+    inner = pc.list_flatten(array)
+    while pa.types.is_nested(inner.type) and not inner.null_count:
+        inner = pc.list_flatten(inner)
+    if inner.null_count:
+        raise TypeError("a value is missing")
     nothing = None if field.optional else ()
     return (nothing if value is None else _tuples(value) for value in array.to_pylist())
 
@@ -119,10 +127,19 @@ def _tuples(value: Any) -> Any:
 
 
 @contextmanager
+def reading(run: RunFiles, name: str) -> Iterator[None]:
+    """Turn what is wrong with a Parquet file into one sentence, a `RunError`."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise damaged(run, name, error) from None
+
+
+@contextmanager
 def open_parquet(
     run: RunFiles, name: str, metadata: pq.FileMetaData | None = None
 ) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; what is wrong with it meanwhile becomes one sentence.
+    """Open a Parquet file.
 
     Args:
         run: the run folder.
@@ -132,12 +149,15 @@ def open_parquet(
     Raises:
         RunError: if it is missing or damaged.
     """
-    with run.open(name) as file:
-        try:
-            with pq.ParquetFile(file, metadata=metadata) as parquet:
-                yield parquet
-        except (OSError, pa.ArrowException, IndexError) as error:
-            raise damaged(run, name, error) from None
+    with (
+        run.open(name) as file,
+        reading(run, name),
+        pq.ParquetFile(file, metadata=metadata) as parquet,
+    ):
+        # No table of ours has less than a byte per row; runs of equal values would fill the memory.
+        if parquet.metadata.num_rows > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"it has {parquet.metadata.num_rows} rows, and too few bytes")
+        yield parquet
 
 
 def parquet_bytes(table: pa.Table, **options: Any) -> memoryview:
@@ -172,28 +192,41 @@ def read_records(run: RunFiles, name: str, record: type[Record], **where: Any) -
     if not run.exists(name):
         return
     table = read_parquet(run, name)
-    try:
+    with reading(run, name):
         for column, value in where.items():
             if value is not None:
                 table = table.filter(pc.equal(table.column(column), value))
         yield from table_records(table, record)
-    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise damaged(run, name, error) from None
 
 
 def wrong_sizes(table: pa.Table) -> Iterator[str]:
-    """Yield a sentence for every map and activation without height × width values."""
+    """Yield a sentence for every map and activation without height × width values.
+
+    Args:
+        table: columns of ``ROW_SCHEMA``, ``id`` among them; maps and activations may be missing
+            or be parts of themselves.
+    """
     for column, level in (("maps", 2), ("activations", 1)):
+        if not any(field.equals(ROW_SCHEMA.field(column)) for field in table.schema):
+            continue
         lists = table.column(column).combine_chunks()
         flat = pa.Table.from_struct_array(pc.list_flatten(lists))
-        cells = pc.multiply(flat.column("height"), flat.column("width"))
+        height, width = (pc.cast(flat.column(side), pa.int64()) for side in ("height", "width"))
+        expected = pc.multiply(pc.multiply(height, width), level)
+        right = pc.and_(pc.greater(height, 0), pc.greater(width, 0))
         if column == "activations":
-            cells = pc.multiply(cells, pc.list_value_length(flat.column("channels")))
-        wrong = pc.not_equal(
-            pc.multiply(cells, level), pc.binary_length(flat.column("values"))
-        ).to_pylist()
+            channels = pc.list_value_length(flat.column("channels"))
+            expected = pc.multiply(expected, channels)
+            for ends in ("lo", "hi"):
+                same = pc.equal(pc.list_value_length(flat.column(ends)), channels)
+                right = pc.and_(right, same)
+        right = pc.and_(right, pc.equal(expected, pc.binary_length(flat.column("values"))))
         parents = pc.list_parent_indices(lists).to_pylist()
-        for number in (number for number, is_wrong in enumerate(wrong) if is_wrong):
-            id = table.column("id")[parents[number]].as_py()
-            layer = flat.column("layer")[number].as_py()
-            yield f"the {column[:-1]} of {id!r} at {layer!r} does not have height × width values"
+        for number, is_right in enumerate(right.to_pylist()):
+            if not is_right:
+                id = table.column("id")[parents[number]].as_py()
+                layer = flat.column("layer")[number].as_py()
+                yield (
+                    f"the {column.removesuffix('s')} of {id!r} at {layer!r} does not have height × "
+                    "width values"
+                )
