@@ -156,15 +156,9 @@ def _settle(
         load=lambda path: _reference(path, preprocessing, lay),
         masks=any(entry.mask for entry in image_set.entries),
     )
-    hold = partial(
-        settle,
-        explained=layers.names,
-        recorded=recorded,
-        classes=target.record.classes,
-        output=config.output,
-        reshape=reshape,
-    )
-    maximised = tuple(channels for asked in requests for channels in hold(asked, model, example))
+    classes = target.record.classes
+    hold = partial(settle, explained=layers.names, recorded=recorded, classes=classes)
+    maximised = tuple(wanted for asked in requests for wanted in hold(asked, trial))
     explainer = _explainers(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )

@@ -34,6 +34,7 @@ class Call:
             this call are inside it.
         shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output
             itself, ``[0]`` or ``[key]`` for a part of a container.
+        carries: by path of each floating-point one, whether a gradient flows from it to the input.
     """
 
     layer: LayerName
@@ -41,6 +42,7 @@ class Call:
     position: int
     start: int
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    carries: dict[str, bool] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Traced(NamedTuple):
 
     Attributes:
         calls: every call, in the order in which they returned.
-        output: what the model gave, detached.
+        output: what the model gave, detached; a tensor requires grad where its own did.
         differentiated: whether a backward ran through.
     """
 
@@ -115,12 +117,14 @@ def trace_forward(
         running = False
         if graph:
             differentiated = _differentiated(explain, output, leaf)
-    held = rebuild(output, lambda _path, tensor: tensor.detach())
+    held = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     return Traced(tuple(calls), held, differentiated)
 
 
 def _looked_at(call: Call, path: str, tensor: Tensor, look: Look) -> Tensor:
     call.shapes[path] = tuple(tensor.shape)
+    if tensor.is_floating_point() or tensor.is_quantized:
+        call.carries[path] = tensor.requires_grad
     receive = look(call, path, tensor)
     if not tensor.requires_grad:
         return tensor

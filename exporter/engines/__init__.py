@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.engines.engine import Engine, Store, find_engine
-from exporter.engines.job import Job
+from exporter.engines.engine import Engine, find_engine
+from exporter.engines.job import Job, Store
 from exporter.engines.local import compute_shard
 from exporter.engines.recipe import Recipe
 from exporter.explain import Computed

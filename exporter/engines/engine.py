@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from exporter import doors
 from exporter.engines import local
-from exporter.engines.job import Job
+from exporter.engines.job import Job, Store
 from exporter.errors import ConfigError, choices
-from exporter.explain import Computed
 from exporter.watch import Watch
-
-Store = Callable[[int, list[Computed]], None]
-"""Writes one shard, whole, from its batches in plan order."""
 
 
 class Engine(Protocol):

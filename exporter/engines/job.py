@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 
 from exporter.engines.recipe import Recipe
-from exporter.explain import BatchWork, Explainer
+from exporter.explain import BatchWork, Computed, Explainer
 from exporter.layers import Kernels, Reshape
-from exporter.maximise import Group, Wanted, make_pictures
+from exporter.maximise import TOGETHER, Wanted, make_pictures
 from exporter.records import ImageEntry, MaximisedPicture
+
+Store = Callable[[int, list[Computed]], None]
+"""Writes one shard, whole, from its batches in plan order."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one shard that go through the model together.
+
+    Attributes:
+        shard: number of the shard.
+        last: whether the shard ends with this batch.
+        entries: the images.
+    """
+
+    shard: int
+    last: bool
+    entries: tuple[ImageEntry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +71,53 @@ class Job(BatchWork):
         """Path of the explained tensor inside the model's output, or None for the guess."""
         return self.recipe.config.output
 
-    def make_pictures(self, group: Group) -> list[MaximisedPicture]:
+    def make_pictures(self, group: Wanted) -> list[MaximisedPicture]:
         """Make the pictures of one group of maximised channels."""
         return make_pictures(
             self.module,
             self.plan.model,
             group,
-            together=self.batch_size,
+            together=min(self.batch_size, TOGETHER),
             output=self.output,
             reshape=self.reshape,
         )
 
+    def cut(self, shard: int) -> Iterator[Batch]:
+        """Cut a shard into batches."""
+        start, stop = self.plan.shards[shard]
+        for first in range(start, stop, self.batch_size):
+            end = min(first + self.batch_size, stop)
+            yield Batch(shard, end == stop, self.plan.images[first:end])
 
-@dataclass(frozen=True)
-class Batch:
-    """Images of one shard that go through the model together.
 
-    Attributes:
-        shard: number of the shard.
-        last: whether the shard ends with this batch.
-        entries: the images.
+def in_order(
+    submitted: Iterable[tuple[Batch, Future[Value]]], ahead: int
+) -> Iterator[tuple[Batch, Value]]:
+    """Yield what futures come to, in their order, at most so many of them being ahead.
+
+    Where submitting the next one fails, those before it are yielded first: they may complete a
+    shard.
     """
-
-    shard: int
-    last: bool
-    entries: tuple[ImageEntry, ...]
+    waiting: deque[tuple[Batch, Future[Value]]] = deque()
+    iterator = iter(submitted)
+    failure: BaseException | None = None
+    try:
+        while True:
+            try:
+                waiting.append(next(iterator))
+            except StopIteration:
+                break
+            except BaseException as error:
+                failure = error
+                break
+            if len(waiting) > ahead:
+                batch, future = waiting.popleft()
+                yield batch, future.result()
+        while waiting:
+            batch, future = waiting.popleft()
+            yield batch, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+    if failure is not None:
+        raise failure

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from exporter.engines.job import Batch, Job
+from exporter.engines.job import Batch, Job, Store, in_order
 from exporter.engines.replicas import Replicas, copies_of, two_images
 from exporter.explain import Computed, Explainer, Loaded, compute, launch, load, rows
 from exporter.watch import Watch
@@ -28,18 +28,9 @@ _SMALL = 40_000_000
 """Parameters above which replicas are not tried: memory traffic would decide against them."""
 
 
-def run(
-    job: Job, missing: Sequence[int], store: Callable[[int, list[Computed]], None], watch: Watch
-) -> None:
-    """Compute shards in order and hand each, whole, to ``store``.
-
-    Args:
-        job: the work.
-        missing: numbers of the shards to compute.
-        store: writes one shard from its batches; called in shard order, on one thread of its own.
-        watch: told of every image done.
-    """
-    batches = [batch for shard in missing for batch in _cut(job, shard)]
+def run(job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
+    """Compute shards in order and hand each, whole, to ``store``, on one thread of its own."""
+    batches = [batch for shard in missing for batch in job.cut(shard)]
     with _Storing(store, watch) as storing:
         if job.device.type == "cpu":
             _on_cpu(job, batches, storing)
@@ -61,20 +52,13 @@ def compute_shard(job: Job, shard: int) -> list[Computed]:
         ModelError: if the model fails on a batch.
     """
     explainer = job.explainer(job.module)
-    return [compute(job, explainer, load(job, batch.entries)) for batch in _cut(job, shard)]
-
-
-def _cut(job: Job, shard: int) -> Iterator[Batch]:
-    start, stop = job.plan.shards[shard]
-    for first in range(start, stop, job.batch_size):
-        end = min(first + job.batch_size, stop)
-        yield Batch(shard, end == stop, job.plan.images[first:end])
+    return [compute(job, explainer, load(job, batch.entries)) for batch in job.cut(shard)]
 
 
 class _Storing:
     """Store shards on one thread, beside the model; the first failure stops the run."""
 
-    def __init__(self, store: Callable[[int, list[Computed]], None], watch: Watch) -> None:
+    def __init__(self, store: Store, watch: Watch) -> None:
         self._store = store
         self._watch = watch
         self._failed = False
@@ -160,41 +144,23 @@ def _overlapped(
     if job.metrics:  # they run the model themselves
         _in_turn(job, batches, storing, explainer)
         return
-    ahead: deque[tuple[Batch, Future[Computed]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
-        try:
-            for batch, loaded in _loaded(job, batches):
-                ahead.append((batch, pool.submit(rows, job, launch(job, explainer, loaded))))
-                if len(ahead) > 1:
-                    first, future = ahead.popleft()
-                    storing.take(first, future.result())
-        finally:
-            # Also when the model fails on the batch after it: this one may complete a shard.
-            for first, future in ahead:
-                storing.take(first, future.result())
+        launched = (
+            (batch, pool.submit(rows, job, launch(job, explainer, loaded)))
+            for batch, loaded in _loaded(job, batches)
+        )
+        for batch, computed in in_order(launched, 1):
+            storing.take(batch, computed)
 
 
 def _loaded(job: Job, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Loaded]]:
     """Yield batches with their images; with workers, at most four batches ahead of the model."""
     if job.workers == 0:
-        for batch in batches:
-            yield batch, load(job, batch.entries)
+        yield from ((batch, load(job, batch.entries)) for batch in batches)
         return
     with ThreadPoolExecutor(job.workers, thread_name_prefix="decode") as pool:
-        ahead: deque[tuple[Batch, Future[Loaded]]] = deque()
-        rest = iter(batches)
-        try:
-            for batch in rest:
-                ahead.append((batch, pool.submit(load, job, batch.entries)))
-                if len(ahead) > max(4, job.workers):
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            while ahead:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in ahead:
-                future.cancel()
+        loading = ((batch, pool.submit(load, job, batch.entries)) for batch in batches)
+        yield from in_order(loading, max(4, job.workers))
 
 
 def default_workers(device: torch.device) -> int:

@@ -6,14 +6,14 @@ import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
 from exporter.capture import guest, hooked
-from exporter.engines.job import Batch, Job
+from exporter.engines.job import Batch, Job, in_order
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
 from exporter.guard import FAILURES
 
@@ -53,15 +53,9 @@ class Replicas:
 
     def run(self, batches: Sequence[Batch], take: Callable[[Batch, Computed], None]) -> None:
         """Compute batches on all replicas and hand them on in their order."""
-        ahead: deque[tuple[Batch, Future[Computed]]] = deque()
-        for batch in batches:
-            ahead.append((batch, self._pool.submit(self._compute, batch)))
-            if len(ahead) > 2 * len(self._explainers):
-                first, future = ahead.popleft()
-                take(first, future.result())
-        while ahead:
-            first, future = ahead.popleft()
-            take(first, future.result())
+        computing = ((batch, self._pool.submit(self._compute, batch)) for batch in batches)
+        for batch, computed in in_order(computing, 2 * len(self._explainers)):
+            take(batch, computed)
 
     def agree(self, whole: Explainer, examples: Sequence[Loaded]) -> bool:
         """Say whether replicas that work at the same time give the bits that the model gives alone.

@@ -9,15 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import Captured, capture, channel_statistics, guest, strongest_channels
-from exporter.explain.batches import Contents, DeviceBatch, Recorded, block_of, send
+from exporter.capture import (
+    Captured,
+    Statistics,
+    Strongest,
+    capture,
+    channel_statistics,
+    guest,
+    strongest_channels,
+)
+from exporter.explain.batches import DeviceBatch, Outcome, quantised, send
 from exporter.explain.layers import maps_at_layers
-from exporter.explain.passes import LayerMaps, Runner, stored_pixels
-from exporter.explain.planner import describe_passes
+from exporter.explain.passes import LayerMaps, Runner, describe_passes, stored_pixels
 from exporter.layers import Layout, Reshape
 from exporter.layers.planes import Planes
 from exporter.maps import Method
-from exporter.targets import Scored, Scorer, Target, is_detections, locate_output, rows_of, watching
+from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
 
 
 @dataclass(frozen=True)
@@ -115,11 +122,17 @@ class Explainer:
         """
         explained = self.explain(inputs, labels, masks)
         scored, captured = explained.scored, explained.captured
-        missing = dict(explained.missing)
         with torch.inference_mode(False), torch.no_grad():
             indices, scores, loss = scored.reading.predict(labels, self._top_k)
             pixels = (("", maps) for maps in stored_pixels(self._methods, explained.pixels))
-            contents = Contents(
+            unrecorded = {
+                name: captured.missing[name]
+                for name in self._recorded
+                if name in captured.missing
+                and name not in captured.activations
+                and name not in explained.missing
+            }
+            outcome = Outcome(
                 top_index=indices.to(torch.int32),
                 top_score=scores.to(torch.float32),
                 loss=loss.to(torch.float32),
@@ -127,19 +140,17 @@ class Explainer:
                 against=scored.against.to(torch.int32),
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
-                blocks=tuple(
-                    block_of(layer, maps) for layer, maps in (*explained.maps.items(), *pixels)
+                maps=tuple(
+                    quantised(layer, maps) for layer, maps in (*explained.maps.items(), *pixels)
                 ),
-                recorded=tuple(
-                    self._record(name, self._planes.read(name, activation, inputs))
+                recorded={
+                    name: self._record(self._planes.read(name, activation, inputs))
                     for name, activation in captured.activations.items()
                     if not set(self._recorded).isdisjoint(captured.asked[name])
-                ),
+                },
+                missing=dict(explained.missing) | unrecorded,
             )
-            for name in self._recorded:
-                if name in captured.missing and name not in captured.activations:
-                    missing.setdefault(name, captured.missing[name])
-            return send(contents, missing)
+            return send(outcome)
 
     def explain(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> BatchMaps:
         """Compute one batch's raw maps: one forward, one backward per target, and its own passes.
@@ -191,30 +202,20 @@ class Explainer:
                 )
         return BatchMaps(maps, passes.pixels, missing, first, captured)
 
-    def probability(self, inputs: Tensor, index: int) -> Tensor | None:
+    def probability(self, inputs: Tensor, index: int) -> Tensor:
         """Return a class's probability, float32 (N,): its softmax, of a multi-label output sigmoid.
 
         Args:
             inputs: (N, C, H, W), on the model's device.
             index: the class.
-
-        Returns:
-            None where the output is not a row of several classes per image.
         """
-        with torch.inference_mode(False), torch.no_grad(), watching(self._module):
-            output = self._module(inputs)
-            if is_detections(output):
-                return None
-            values = locate_output(output, self._scorer.output)[0]
-            if values.ndim != 2 or values.shape[1] < 2:
-                return None
-            several = self._scorer.target.reading == "multilabel"
-            shares = values.float().sigmoid() if several else values.float().softmax(1)
-            return shares[:, index]
+        with torch.inference_mode(False), torch.no_grad():
+            values = self._scorer.read(self._module(inputs)).ranks.float()
+        several = self._scorer.target.reading == "multilabel"
+        return (values.sigmoid() if several else values.softmax(1))[:, index]
 
-    def _record(self, name: str, activation: Tensor) -> Recorded:
+    def _record(self, activation: Tensor) -> tuple[Statistics, Strongest | None]:
         statistics = channel_statistics(activation)
-        strongest = None
-        if self._channels:
-            strongest = strongest_channels(activation, statistics.mean, self._channels)
-        return Recorded(name, statistics, strongest)
+        if not self._channels:
+            return statistics, None
+        return statistics, strongest_channels(activation, statistics.mean, self._channels)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from exporter.capture import Captured
 from exporter.errors import LayerError, MapError, NoLayerError
-from exporter.explain.fusion import FUSED, fuse
+from exporter.explain.fusion import FUSED, fuse_layers
 from exporter.explain.passes import LayerMaps, PassMaps, in_map_type
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
 from exporter.layers.planes import Planes
@@ -19,10 +19,7 @@ from exporter.targets import Scorer
 def choose_or_offer(trial: Trial, wanted: Sequence[str], methods: Sequence[Method]) -> LayerChoice:
     """Choose the layers to explain; where there is no plane at all, say what needs none.
 
-    Args:
-        trial: of the model.
-        wanted: see `exporter.layers.choose_layers`.
-        methods: map methods; where none of them reads a layer, a model may be without a plane.
+    Where none of the methods reads a layer, a model may be without a plane.
 
     Raises:
         LayerError: if a layer does not fit, or the model has none that does.
@@ -78,17 +75,6 @@ def maps_at_layers(
 ) -> tuple[dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
 
-    Args:
-        methods: what to compute.
-        captured: from `exporter.capture.capture`.
-        layers: the layers asked for.
-        inputs: what the model was given, (N, C, H, W).
-        planes: how the layers lie in the plane.
-        classifiers: by layer, the linear layer (K, C) that global average pooling feeds from it.
-        targets: class indices (N, T), which methods of a classifier read.
-        passes: what the methods that run the model themselves gave.
-        fusion: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
-
     Returns:
         Maps by layer in execution order, then those of ``attention`` and ``fused``; and by layer
         (or ``method at layer``) why one is missing.
@@ -100,14 +86,13 @@ def maps_at_layers(
     missing = {
         name: why
         for name, why in captured.missing.items()
-        if not asked.isdisjoint((name, *captured.asked.get(name, ())))
+        if asked & {name, *captured.asked.get(name, ())}
     }
     maps: dict[str, LayerMaps] = {}
     for name, output in captured.activations.items():
-        if asked.isdisjoint(captured.asked[name]):
+        if not asked & set(captured.asked[name]):
             continue
-        gradients = captured.gradients.get(name)
-        classifier = classifiers.get(name)
+        gradients, classifier = captured.gradients.get(name), classifiers.get(name)
         fitting = []
         for method in methods:
             if method.kind == "pass" or (method.needs.gradients and gradients is None):
@@ -120,19 +105,15 @@ def maps_at_layers(
         here = dict(passes.layers.get(name, {}))
         if fitting:
             graded = any(method.needs.gradients for method in fitting)
-            here |= _layer_maps(
-                fitting,
-                in_map_type(planes.read(name, output, inputs)),
-                [in_map_type(planes.read(name, g, inputs)) for g in gradients]
-                if gradients is not None and graded
-                else None,
-                None if classifier is None else _rows(classifier, targets),
-                targets.shape[1],
+            values, *slopes = (
+                in_map_type(planes.read(name, read, inputs))
+                for read in (output, *(gradients if gradients is not None and graded else ()))
             )
+            here |= _layer_maps(fitting, values, slopes, classifier, targets)
         if here:
             maps[name] = {m.name: here[m.name] for m in methods if m.name in here}
     missing |= passes.missing
-    fused = _fused(methods, maps, fusion)
+    fused = fuse_layers(methods, maps, fusion)
     if ATTENTION in passes.layers:
         maps[ATTENTION] = passes.layers[ATTENTION]
     if fused:
@@ -143,51 +124,27 @@ def maps_at_layers(
     return maps, missing
 
 
-def _fused(methods: Sequence[Method], maps: dict[str, LayerMaps], fusion: str) -> LayerMaps:
-    """Fuse the layers' maps; those that are only there fused leave their layers."""
-    fused: LayerMaps = {}
-    for method in methods:
-        how = method.fuse or fusion
-        layers = [here[method.name] for here in maps.values() if method.name in here]
-        if how and layers:
-            relu = method.record.relu or bool(method.fuse)
-            columns = zip(*layers, strict=True)
-            fused[method.name] = tuple(fuse(column, how, relu=relu) for column in columns)
-        if method.fuse:
-            for here in maps.values():
-                here.pop(method.name, None)
-    for name in [name for name, here in maps.items() if not here]:
-        del maps[name]
-    return fused
-
-
 def _layer_maps(
     methods: Sequence[Method],
     activation: Tensor,
-    gradients: Sequence[Tensor] | None,
-    rows: Tensor | None,
-    count: int,
+    gradients: Sequence[Tensor],
+    classifier: Tensor | None,
+    targets: Tensor,
 ) -> LayerMaps:
-    """Compute a layer's maps of ``count`` targets; ``rows`` (N, T, C) are the classifier's."""
     # What does not depend on the target is computed with the first one and shared by the others.
     own = [method for method in methods if method.needs.gradients or method.needs.classifier]
-    targets = [
-        channel_maps(
-            methods if target == 0 else own,
-            activation,
-            None if gradients is None else gradients[target],
-            None if rows is None else rows[:, target],
-        )
-        for target in range(count if own else 1)
-    ]
+    each: list[dict[str, Tensor]] = []
+    for target, indices in enumerate(targets.unbind(1)):
+        rows = None if classifier is None else classifier.index_select(0, indices)
+        gradient = gradients[target] if gradients else None
+        if own or not each:
+            each.append(channel_maps(own if each else methods, activation, gradient, rows))
     return {
-        method.name: tuple(targets[t if method in own else 0][method.name] for t in range(count))
+        method.name: tuple(
+            each[target if method in own else 0][method.name] for target in range(targets.shape[1])
+        )
         for method in methods
     }
-
-
-def _rows(classifier: Tensor, targets: Tensor) -> Tensor:
-    return classifier.index_select(0, targets.flatten()).reshape(*targets.shape, -1)
 
 
 def classifiers_at(
@@ -198,34 +155,28 @@ def classifiers_at(
 ) -> dict[str, Tensor]:
     """Find the linear classifier behind each layer, where a method needs it and there is one.
 
-    Args:
-        methods: what is going to be computed.
-        layers: names of layers.
-        scorer: what is explained.
-        trial: gives one of the model; called only if a method needs a classifier.
-
     Returns:
-        By layer, the classifier's weights (K, C), detached; empty if no method needs them.
+        By layer, the classifier's weights (K, C), detached; empty if no method needs them, and
+        then ``trial`` is not called.
 
     Raises:
         MapError: if a method needs one and no layer has one, or what is explained is no logit.
     """
     names = [method.name for method in methods if method.needs.classifier]
-    classifiers: dict[str, Tensor] = {}
-    reasons: list[str] = []
     if not names:
-        return classifiers
+        return {}
     if not scorer.is_logit:
         raise MapError(
             f"{names[0]} explains the logit of a class; use it with predicted, label, top-K or a "
             "class, or use gradcam, which explains every target"
         )
-    seen = trial()
+    classifiers: dict[str, Tensor] = {}
+    why = f"{names[0]} needs a layer; there is none"
     for layer in layers:
         try:
-            classifiers[layer] = find_classifier(seen, layer)
+            classifiers[layer] = find_classifier(trial(), layer)
         except (MapError, LayerError) as error:
-            reasons.append(str(error))
+            why = str(error)
     if not classifiers:
-        raise MapError(reasons[-1] if reasons else f"{names[0]} needs a layer; there is none")
+        raise MapError(why)
     return classifiers

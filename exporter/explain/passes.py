@@ -10,11 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture import Captured, follows_alone, run_from
-from exporter.errors import MapError
-from exporter.explain.attending import AttentionRunner
+from exporter.capture import (
+    Captured,
+    SelfAttention,
+    attention_pass,
+    find_attention,
+    follows_alone,
+    run_from,
+)
+from exporter.errors import LayerError, MapError
+from exporter.layers.layout import layout_of
 from exporter.layers.planes import Planes
-from exporter.maps import ATTENTION, Method, PassContext
+from exporter.maps import ATTENTION, Attended, Method, PassContext
+from exporter.maps.needs import counted
+
+ELEMENTS = 1 << 26
+"""Attention weights of a pass, all blocks together: 256 MiB of float32; gradients take as much."""
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) per target; all targets share one tensor where none matters."""
@@ -43,7 +54,10 @@ class PassMaps:
 
 
 class Runner:
-    """Runs those methods batch after batch; it remembers which layers the rest follows alone."""
+    """Runs those methods batch after batch.
+
+    It remembers which layers the rest follows alone, and where the model attends.
+    """
 
     def __init__(
         self,
@@ -53,20 +67,12 @@ class Runner:
         planes: Planes | None = None,
         seed: int = 0,
     ) -> None:
-        """Take what every batch has in common.
-
-        Args:
-            module: the model, a guest (`exporter.capture.guest`) while batches are run.
-            methods: all methods of the run; those that read the shared pass are left out.
-            planes: how the layers lie in the plane.
-            seed: of the random draws, the same for every batch.
-        """
+        """Take what every batch has in common; the model is a guest while batches are run."""
         self._module = module
-        self._methods = [
-            method for method in methods if method.kind == "pass" and not method.needs.attention
-        ]
         self._attending = [method for method in methods if method.needs.attention]
-        self._attention = AttentionRunner(module, self._attending)
+        self._methods = [m for m in methods if m.kind == "pass" and not m.needs.attention]
+        self._attention: SelfAttention | None = None
+        self._without_attention = ""
         self._planes = planes or Planes(module)
         self._seed = seed
         self._alone: dict[str, bool] = {}
@@ -82,29 +88,22 @@ class Runner:
         count: int,
         reader: Callable[[Any], Tensor],
     ) -> PassMaps:
-        """Run every method on one batch.
+        """Run every method on one batch; nothing waits for the device.
 
         Args:
             inputs: (N, C, H, W) on the model's device, without a graph.
             captured: the shared pass.
             layers: the layers asked for.
-            scorer: given a model output of k variants of some images and which images these are
-                (row r for image r modulo their number), returns (rows, T) with its graph.
+            scorer: see `PassContext`, as the next three.
             targets: class indices (N, T), or None.
             count: T.
-            reader: given a model output, returns the explained rows (rows, K) with their graph.
-
-        Returns:
-            Everything on the device; nothing has waited for it.
+            reader: gives the explained rows.
         """
         at_layers: dict[str, LayerMaps] = {}
         pixels: dict[str, Tensor] = {}
         missing: dict[str, str] = {}
-        kept = [
-            name
-            for name in captured.activations
-            if not set(layers).isdisjoint(captured.asked[name])
-        ]
+        asked = set(layers)
+        kept = [name for name in captured.activations if asked & set(captured.asked[name])]
         context = PassContext(
             module=self._module,
             inputs=inputs,
@@ -115,15 +114,11 @@ class Runner:
             reader=reader,
         )
         for method in self._methods:
-            able = [
-                name for name in kept if not method.needs.gradients or name in captured.gradients
-            ]
+            known = captured.gradients if method.needs.gradients else kept
+            able = [name for name in kept if name in known]
             if method.at_layers:
-                missing |= {
-                    f"{method.name} at {name}": "no gradient reaches the layer"
-                    for name in kept
-                    if name not in able
-                }
+                why = "no gradient reaches the layer"
+                missing |= {f"{method.name} at {name}": why for name in kept if name not in known}
             else:
                 able = able[-1:] if method.reads_layers else [""]
                 if not able:
@@ -134,13 +129,50 @@ class Runner:
                     pixels[method.name] = in_map_type(maps)
                 else:
                     at_layers.setdefault(layer, {})[method.name] = in_map_type(maps).unbind(1)
-        attention, why_not = self._attention(context)
-        if attention:
-            at_layers[ATTENTION] = {
-                name: tuple(map(in_map_type, maps)) for name, maps in attention.items()
-            }
-        missing |= {f"{m.name} at {ATTENTION}": why_not for m in self._attending if why_not}
+        if attention := self._attention_maps(context):
+            at_layers[ATTENTION] = attention
+        why = self._without_attention
+        missing |= {f"{m.name} at {ATTENTION}": why for m in self._attending if why}
         return PassMaps(at_layers, pixels, missing)
+
+    def _attention_maps(self, context: PassContext) -> LayerMaps:
+        """Run the methods of attention, some images at a time, so that the weights are bounded.
+
+        Raises:
+            LayerError: if this batch has no attention, where earlier ones had.
+        """
+        if not self._attending or self._without_attention:
+            return {}
+        images, found = len(context.inputs), self._attention
+        parts: dict[str, list[Tensor]] = {method.name: [] for method in self._attending}
+        try:
+            attention = found or find_attention(self._module, context.inputs)
+            together = max(1, ELEMENTS // attention.elements)
+            for start in range(0, images, together):
+                part = context.part(start, min(start + together, images))
+                attended = self._attended(part, attention)
+                for method in self._attending:
+                    maps = method(replace(part, attended=attended))
+                    parts[method.name].append(maps.detach().expand(-1, context.count, -1, -1))
+        except LayerError as error:
+            if found is not None:
+                raise
+            self._without_attention = str(error)
+            return {}
+        self._attention = attention
+        return {name: in_map_type(torch.cat(maps)).unbind(1) for name, maps in parts.items()}
+
+    def _attended(self, context: PassContext, attention: SelfAttention) -> Attended:
+        passed = attention_pass(self._module, context.inputs, context.score, attention)
+        number, _, height, width = context.inputs.shape
+        tokens = passed.weights[0].shape[-1]
+        layout = layout_of((number, tokens, 1), (height, width))
+        if layout is None or len(passed.weights[0]) != number:
+            raise LayerError(
+                f"the model attends among {tokens} tokens, which are not a grid of patches with"
+                " tokens before it; choose a map of activations or gradients"
+            )
+        return Attended(passed, layout.height, layout.width, layout.prefix)
 
     def _at(
         self, context: PassContext, method: Method, captured: Captured, layer: str
@@ -176,15 +208,9 @@ class Runner:
 def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:
     """Reduce pixel maps to what the store keeps: one channel, at a smaller stated size.
 
-    The channels are reduced as the setting ``reduce`` says; then pixels are averaged by area, so
-    that the longer side has ``size`` of them (0, or a smaller input: all).
-
-    Args:
-        methods: all methods.
-        pixels: by method, (N, T, C, H, W).
-
-    Returns:
-        By method a map (N, h, w) per target, maps of one shape together.
+    The channels of (N, T, C, H, W) are reduced as the setting ``reduce`` says; then pixels are
+    averaged by area, so that the longer side has ``size`` of them (0, or a smaller input: all).
+    Maps of one shape are returned together.
     """
     groups: dict[tuple[int, ...], LayerMaps] = {}
     for method in methods:
@@ -207,3 +233,44 @@ def in_map_type(tensor: Tensor) -> Tensor:
 
 def _no_layer(_activation: Tensor, _images: slice) -> Any:
     raise MapError("a method without a layer cannot run the model from one")
+
+
+def describe_passes(
+    methods: Sequence[Method], layers: Sequence[str] = (), *, targets: int = 1
+) -> tuple[str, ...]:
+    """Say which passes a batch takes, in the order in which they are run.
+
+    Every method that reads activations and gradients of the plain model shares one pass, at all
+    layers: one forward, and one backward per target if any of them needs a gradient. There is this
+    pass even for no methods: predictions come from it. Methods that run the model themselves (a
+    changed backward rule, perturbed inputs) follow, those that share their passes together.
+
+    Args:
+        methods: in the order asked for.
+        layers: in execution order.
+        targets: targets explained per image.
+
+    Examples:
+        >>> from exporter.maps import get_methods
+        >>> describe_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0]
+        'one forward and one backward for gradcam, layercam at layer3, layer4'
+        >>> describe_passes(get_methods(["eigencam"]), ["layer4"])[0]
+        'one forward and no backward for eigencam at layer4'
+    """
+    shared = ", ".join(method.name for method in methods if not method.needs.passes)
+    read = layers if any(method.reads_layers for method in methods) else ()
+    gradients = any(method.needs.gradients for method in methods)
+    back = counted(targets, "backward") if gradients else "no backward"
+    where = f" at {', '.join(read)}" if shared and read else ""
+    own: dict[object, list[Method]] = {}
+    for method in methods:
+        if method.needs.passes:
+            alike = method.needs.passes if method.needs.passes.shared else method.name
+            own.setdefault(alike, []).append(method)
+    return (
+        f"one forward and {back} for {shared or 'predictions and activations'}{where}",
+        *(
+            f"{group[0].sentence(targets)} for {', '.join(method.name for method in group)}"
+            for group in own.values()
+        ),
+    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from exporter.errors import ModelError
-from exporter.explain.batches import DeviceBatch, HostBatch
+from exporter.explain.batches import FLAGS, DeviceBatch, Outcome
 from exporter.explain.explainer import Explainer
 from exporter.explain.work import BatchWork, Loaded, lay_masks
 from exporter.faithfulness import measure
@@ -33,10 +34,7 @@ from exporter.records import (
 )
 from exporter.render import encode_jpeg
 
-_FLAGS = tuple(
-    ",".join(name for bit, name in enumerate(("zero", "constant", "nan")) if bits >> bit & 1)
-    for bits in range(8)
-)
+HostBatch = Outcome[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         explainer.probability,
         work.metrics,
     )
-    with _model_on([entry for entry, _ in loaded.seen], work):
+    with _model_on(work, loaded):
         return replace(computed, faithfulness=tuple(measured))
 
 
@@ -98,19 +96,16 @@ def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
         ModelError: if the model fails on the batch, with what it said.
     """
     seen = loaded.seen
-    labels = _labels(work, seen)
+    labels = torch.tensor(_labels(work, seen), dtype=torch.int64)
     masks = [m for m, p in zip(loaded.masks, loaded.prepared, strict=True) if p]
 
     def explain(some: slice) -> DeviceBatch:
         batch = work.inputs([image for _, image in seen[some]])
-        known = torch.tensor(labels[some], dtype=torch.int64)
         given = (lay_masks(masks[some], work),) if work.masks else ()
-        return explainer(batch, known.to(work.device, non_blocking=True), *given)
+        return explainer(batch, labels[some].to(work.device, non_blocking=True), *given)
 
-    if not seen:
-        return Pending(loaded, ())
-    with _model_on([entry for entry, _ in seen], work):
-        return Pending(loaded, tuple(in_halves(explain, len(seen))))
+    with _model_on(work, loaded):
+        return Pending(loaded, tuple(in_halves(explain, len(seen))) if seen else ())
 
 
 def rows(work: BatchWork, pending: Pending) -> Computed:
@@ -119,18 +114,20 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
     Raises:
         ModelError: if the device failed on the batch meanwhile.
     """
-    loaded, seen = pending.loaded, pending.loaded.seen
-    readable: Iterator[Row] = iter(())
-    channels: tuple[ChannelBatch, ...] = ()
-    if pending.parts:
-        with _model_on([entry for entry, _ in seen], work):
-            host = reduce(HostBatch.joined, [part.to_host() for part in pending.parts])
-        readable = _rows(work, seen, host)
-        channels = tuple(_channels(seen, host))
+    loaded = pending.loaded
+    with _model_on(work, loaded):
+        parts = [part.to_host() for part in pending.parts]
+    explained: list[Row] = []
+    channels: list[ChannelBatch] = []
+    for part in parts:
+        seen = loaded.seen[len(explained) : len(explained) + len(part.loss)]
+        explained += _rows(work, seen, part)
+        channels += _channels(seen, part)
+    readable = iter(explained)
     every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
     return Computed(
         tuple(next(readable) if image else _unread(entry, error) for entry, error, image in every),
-        channels,
+        tuple(channels),
     )
 
 
@@ -140,8 +137,9 @@ def _labels(work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]]) -> lis
 
 
 @contextmanager
-def _model_on(entries: Sequence[ImageEntry], work: BatchWork) -> Iterator[None]:
+def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
     """Say on which images the model failed, with what, and what helps."""
+    entries = [entry for entry, _ in loaded.seen]
     which, smaller = repr(entries[0].path) if entries else "no image", ""
     if len(entries) > 1:
         which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
@@ -152,7 +150,7 @@ def _model_on(entries: Sequence[ImageEntry], work: BatchWork) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"not even one image of {which} fits into the memory of {str(work.device)!r}; take "
-            "fewer layers or methods or another device"
+            "fewer layers or methods or another device, and go on with --resume"
         ) from error
 
 
@@ -205,24 +203,26 @@ def _rows(
 def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
     rectified = {record.name for record in work.plan.methods if record.relu}
     stored: set[tuple[str, str, str]] = set()
-    for method, layer, t, levels, lo, hi, flags in host.maps:
-        target = _target(host, n, t)
-        # A box that the image does not have; a label that is the predicted class, beside it.
-        if target is None or (method, layer, target) in stored:
-            continue
-        stored.add((method, layer, target))
-        negative = not flags[n] and hi[n] <= 0 and method in rectified
-        yield StoredMap(
-            method=method,
-            layer=layer,
-            target=target,
-            height=levels.shape[1],
-            width=levels.shape[2],
-            lo=float(lo[n]),
-            hi=float(hi[n]),
-            values=levels[n].tobytes(),
-            flags="negative" if negative else _FLAGS[int(flags[n])],
-        )
+    for layer in host.maps:
+        for m, (method, t) in enumerate(layer.names):
+            target = _target(host, n, t)
+            # A box that the image does not have; a label that is the predicted class, beside it.
+            if target is None or (method, layer.layer, target) in stored:
+                continue
+            stored.add((method, layer.layer, target))
+            levels, lo, hi = layer.levels[m, n], float(layer.lo[m, n]), float(layer.hi[m, n])
+            flags = FLAGS[layer.flags[m, n]]
+            yield StoredMap(
+                method=method,
+                layer=layer.layer,
+                target=target,
+                height=levels.shape[0],
+                width=levels.shape[1],
+                lo=lo,
+                hi=hi,
+                values=levels.tobytes(),
+                flags=flags or ("negative" if hi <= 0 and method in rectified else ""),
+            )
 
 
 def _target(host: HostBatch, n: int, t: int) -> str | None:
@@ -236,16 +236,17 @@ def _target(host: HostBatch, n: int, t: int) -> str | None:
 
 
 def _activations(host: HostBatch, n: int) -> Iterable[StoredActivation]:
-    for layer, channels, lo, hi, levels in host.activations:
-        yield StoredActivation(
-            layer=layer,
-            channels=tuple(channels[n].tolist()),
-            height=levels.shape[2],
-            width=levels.shape[3],
-            lo=tuple(lo[n].tolist()),
-            hi=tuple(hi[n].tolist()),
-            values=levels[n].tobytes(),
-        )
+    for layer, (_, top) in host.recorded.items():
+        if top is not None:
+            yield StoredActivation(
+                layer=layer,
+                channels=tuple(top.channels[n].tolist()),
+                height=top.levels.shape[2],
+                width=top.levels.shape[3],
+                lo=tuple(top.lo[n].tolist()),
+                hi=tuple(top.hi[n].tolist()),
+                values=np.asarray(top.levels[n]).tobytes(),
+            )
 
 
 def _channels(
@@ -255,14 +256,14 @@ def _channels(
     ids = tuple(entry.id for (entry, _), keep in zip(seen, kept, strict=True) if keep)
     if not ids:
         return
-    for statistics in host.channels:
+    for layer, (statistics, _) in host.recorded.items():
         yield ChannelBatch(
-            layer=statistics.layer,
+            layer=layer,
             ids=ids,
-            mean=statistics.mean[kept],
-            maximum=statistics.maximum[kept],
-            zeros=statistics.zeros[kept],
-            place=statistics.place[kept],
+            mean=np.asarray(statistics.mean)[kept],
+            maximum=np.asarray(statistics.maximum)[kept],
+            zeros=np.asarray(statistics.zeros)[kept],
+            place=np.asarray(statistics.place)[kept],
             height=statistics.height,
             width=statistics.width,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,6 @@ from exporter.errors import ImageError
 from exporter.faithfulness import Metric
 from exporter.images import ImageSet, normalise
 from exporter.records import ImageEntry, Plan, Prepared, Preprocessing
-
-_NO_MASK = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +68,17 @@ class Loaded:
 
 def load(work: BatchWork, entries: Sequence[ImageEntry]) -> Loaded:
     """Read and preprocess the images of one batch; one that cannot be read keeps its reason."""
-    prepared: list[Prepared | None] = []
-    errors: list[str | None] = []
-    masks: list[NDArray[np.uint8] | None] = []
     steps = work.plan.model.preprocessing
-    for entry in entries:
-        image, mask, error = None, None, None
+
+    def read(entry: ImageEntry) -> tuple[Prepared | None, str | None, NDArray[np.uint8] | None]:
         try:
             image = work.image_set.load(entry, steps)
-            mask = work.image_set.load_mask(entry, steps) if work.masks else None
+            return image, None, work.image_set.load_mask(entry, steps) if work.masks else None
         except ImageError as failure:
-            image, error = None, str(failure)
-        prepared.append(image)
-        masks.append(mask)
-        errors.append(error)
-    return Loaded(tuple(entries), tuple(prepared), tuple(errors), tuple(masks))
+            return None, str(failure), None
+
+    columns = zip(*map(read, entries), strict=True) if entries else ((), (), ())
+    return Loaded(tuple(entries), *columns)
 
 
 def inputs(
@@ -97,20 +92,17 @@ def inputs(
 
     They are normalised in float32 and then take the model's own type.
     """
-    if all(item.tensor is not None for item in prepared):
-        batch = torch.from_numpy(
-            np.stack([item.tensor for item in prepared if item.tensor is not None])
-        )
-        batch = _move(batch, device)
+    ready = [item.tensor for item in prepared if item.tensor is not None]
+    if len(ready) == len(prepared):
+        batch = _move(np.stack(ready), device)
     else:
-        batch = normalise(
-            _move(torch.from_numpy(np.stack([p.view for p in prepared])), device), preprocessing
-        )
+        batch = normalise(_move(np.stack([p.view for p in prepared]), device), preprocessing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return batch.to(dtype).contiguous(memory_format=layout)
 
 
-def _move(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _move(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    batch = torch.from_numpy(values)
     if device.type == "cuda":
         return batch.pin_memory().to(device, non_blocking=True)
     return batch.to(device)
@@ -118,5 +110,5 @@ def _move(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def lay_masks(masks: Sequence[NDArray[np.uint8] | None], work: BatchWork) -> torch.Tensor:
     """Lay given masks on the device, uint8 (N, h, w); 255 everywhere where none is given."""
-    none = np.full(work.plan.model.preprocessing.size, _NO_MASK, np.uint8)
-    return _move(torch.from_numpy(np.stack([none if m is None else m for m in masks])), work.device)
+    none = np.full(work.plan.model.preprocessing.size, 255, np.uint8)
+    return _move(np.stack([none if m is None else m for m in masks]), work.device)

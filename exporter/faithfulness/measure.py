@@ -27,8 +27,9 @@ _VARIANTS_PER_PASS = STEPS + 1
 
 _BUILT_IN = ("deletion", "insertion", "road")
 
-Probability = Callable[[Tensor, int], "Tensor | None"]
-"""From inputs (V, C, H, W) and a class to its probability (V,); None of an output without any."""
+
+Probability = Callable[[Tensor, int], Tensor]
+"""From inputs (V, C, H, W) and a class to its probability (V,)."""
 
 
 def measure(
@@ -44,7 +45,7 @@ def measure(
         plan: the run's plan.
         rows: the images that were explained, with their maps.
         inputs: gives the input of row n, (1, C, H, W), on the device.
-        probability: of a class, by the model.
+        probability: of a class, by the model; called where the plan says that it gives some.
         metrics: what is measured (see `load_metrics`).
 
     Yields:
@@ -56,18 +57,20 @@ def measure(
     """
     rectified = {method.name for method in plan.methods if method.relu}
     layer = plan.explained[-1] if plan.explained else None
+    probable = plan.model.scores == "probability" and plan.model.outputs > 1
     for n, row in enumerate(rows):
-        stored = [m for m in row.maps if m.layer == layer and m.target == row.maps[0].target]
-        ranked = None
+        target = row.maps[0].target
+        stored = [m for m in row.maps if m.layer == layer and m.target == target]
+        unranked = None
+        if stored and probable and target.startswith("class:"):
+            unranked = _image(plan, row, inputs(n), probability)
         for each in stored:
-            if each is stored[0]:
-                ranked = _image(plan, row, inputs(n), probability)
             values = each.array()
             values = np.maximum(values, 0) if each.method in rectified else values
             scores: dict[str, float | None] = {metric.name: None for metric in metrics}
-            if ranked is not None and np.isfinite(values).all() and values.min() < values.max():
-                own = rank(ranked, values)
-                scores = {metric.name: _value(metric, own, row) for metric in metrics}
+            if unranked is not None and np.isfinite(values).all() and values.min() < values.max():
+                ranked = rank(unranked, values)
+                scores = {metric.name: _value(metric, ranked, row) for metric in metrics}
             others = (m for m in metrics if m.name not in _BUILT_IN)
             yield Faithfulness(
                 row.id,
@@ -80,34 +83,30 @@ def measure(
             )
 
 
-def _image(plan: Plan, row: Row, inputs: Tensor, probability: Probability) -> RankedImage | None:
-    """Return an image that no map has ranked yet; None if there is no probability of a class."""
-    kind, _, index = row.maps[0].target.partition(":")
-    if kind != "class":
-        return None
-    explained = int(index.partition("-")[0])
-    if probability(inputs, explained) is None:
-        return None
+def _image(plan: Plan, row: Row, inputs: Tensor, probability: Probability) -> RankedImage:
+    """Return an image that no map has ranked yet."""
+    index = int(row.maps[0].target.removeprefix("class:").partition("-")[0])
     channels_last = inputs.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def of_variants(variants: Tensor) -> Tensor:
         def of_some(some: slice) -> Tensor:
-            given = variants[some].to(inputs.dtype).contiguous(memory_format=layout)
-            scores = probability(given, explained)
-            assert scores is not None, "an output has probabilities for every input or for none"
-            return scores.cpu().double()  # on the host: not every device has float64
+            # A copy: a model may write into its input. The host, for not every device has float64.
+            given = variants[some].to(inputs.dtype, memory_format=layout, copy=True)
+            return probability(given, index).cpu().double()
 
-        parts: list[Tensor] = []
-        for start in range(0, len(variants), _VARIANTS_PER_PASS):
-            parts += in_halves(of_some, min(_VARIANTS_PER_PASS, len(variants) - start), start)
-        return torch.cat(parts)
+        starts = range(0, len(variants), _VARIANTS_PER_PASS)
+        sizes = (min(_VARIANTS_PER_PASS, len(variants) - start) for start in starts)
+        cut = zip(sizes, starts, strict=True)
+        return torch.cat([part for size, start in cut for part in in_halves(of_some, size, start)])
 
-    # In half precision the sums of conjugate gradients overflow.
+    # In half precision sums over an image overflow.
     image = inputs[0] if inputs.dtype == torch.float64 else inputs[0].float()
-    unranked = torch.zeros(image.shape[1:], device=image.device)
-    noise = _noise(image, f"{plan.settings['seed']} {row.key}")
-    return RankedImage(image, unranked, unranked.long(), noise, of_variants)
+    plane = torch.zeros(image.shape[1:], device=image.device)
+    name = f"{plan.settings['seed']} {row.key}".encode()
+    seed = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "little")
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)).to(image)
+    return RankedImage(image, plane, plane.long(), noise, of_variants)
 
 
 def rank(image: RankedImage, values: NDArray[np.float32]) -> RankedImage:
@@ -152,9 +151,3 @@ def ranks(values: Tensor) -> Tensor:
     numbers = torch.empty_like(order)
     numbers[order] = torch.arange(len(order), device=order.device)
     return numbers.view(values.shape)
-
-
-def _noise(image: Tensor, name: str) -> Tensor:
-    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little")
-    drawn = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-    return drawn.to(image.dtype).to(image.device)

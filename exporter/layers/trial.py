@@ -49,7 +49,7 @@ class Trial:
         module: the model.
         example: (N, C, H, W), what it was given.
         calls: every call of a module, in the order in which they returned.
-        output: what the model gave, detached.
+        output: what the model gave, detached; a tensor requires grad where its own did.
         path: where the explained tensor is asked for inside it; None lets it be found.
         reshape: the user's function from a layer's output to (N, C, H, W).
         planes: by name, every output or part of one that has a plane per image, in execution order.

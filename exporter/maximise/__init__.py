@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from exporter.maximise.ascent import TOGETHER, AscentSettings, Maximised, maximise
-from exporter.maximise.groups import (
+from exporter.maximise.groups import estimate_maximised, make_pictures, maximise_groups
+from exporter.maximise.requests import (
+    Request,
+    Wanted,
+    choose,
     describe_wanted,
-    estimate_maximised,
-    make_pictures,
-    maximise_groups,
+    parse_request,
+    settle,
 )
-from exporter.maximise.objectives import Group, Wanted, choose, settle
-from exporter.maximise.requests import Request, parse_request
 
 __all__ = [
     "TOGETHER",
     "AscentSettings",
-    "Group",
     "Maximised",
     "Request",
     "Wanted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.capture import guest, relu_rule
+from exporter.capture import find_layer, guest, record_layers, relu_rule
 from exporter.errors import ConfigError, LayerError, choices
 from exporter.layers.layout import Reshape
+from exporter.layers.planes import Planes
 from exporter.maximise.parametrisation import PRIORS, Parametrisation, Size
-from exporter.maximise.recorder import ActivationRecorder
 from exporter.memory import in_halves
+from exporter.records import OUTPUT
+from exporter.targets import locate_output
 
 TOGETHER = 8
 """Most pictures that are made at the same time, and that are stored in one file."""
@@ -131,13 +133,21 @@ def maximise(
             "at least one channel, and make at least one picture at a time"
         )
     height, width = (settings.size, settings.size) if settings.size else view
+    floating = (p for p in module.parameters() if p.is_floating_point())
+    like = next(floating, torch.empty(0)).new_empty(0)
+    # Half precision has too few digits for small steps, and no Fourier transform.
+    fine = like if like.dtype == torch.float64 else like.float()
     with guest(module):
+        centre, spread = (torch.tensor(part).to(fine)[:, None, None] for part in (mean, std))
         ascent = _Ascent(
-            ActivationRecorder(module, layer, output=output, reshape=reshape),
+            _values_of(module, layer, output, reshape),
+            layer,
             settings,
             Size(len(mean), height, width),
-            _like(module),
-            (mean, std),
+            fine,
+            centre,
+            spread,
+            like.dtype,
         )
         parts = [
             part
@@ -150,47 +160,86 @@ def maximise(
     return Maximised(layer, tuple(channels), pictures, before, after, peak)
 
 
-def _like(module: nn.Module) -> Tensor:
-    """Return an empty tensor of the type and on the device of the model's inputs."""
-    floating = (p for p in module.parameters() if p.is_floating_point())
-    parameter = next(floating, torch.empty(0))
-    return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+def check_channels(layer: str, channels: Sequence[int], count: int) -> None:
+    """Raise if a layer (or the output) with ``count`` channels has not one of these.
+
+    Raises:
+        LayerError: with the bad number and the valid ones.
+    """
+    for channel in channels:
+        if not 0 <= channel < count:
+            what = f"the layer {layer!r} has no channel"
+            what = "the model has no class" if layer == OUTPUT else what
+            raise LayerError(f"{what} {channel}; it has {count}, 0 to {count - 1}")
 
 
+def _values_of(
+    module: nn.Module, layer: str, output: str | None, reshape: Reshape | None
+) -> Callable[[Tensor], Tensor]:
+    """Return what runs a model and gives a layer's activations, (N, K, P) at P positions."""
+    planes = Planes(module, reshape=reshape)
+    if layer != OUTPUT:
+        find_layer(module, layer)
+
+    def raw(inputs: Tensor) -> Tensor:
+        if layer == OUTPUT:
+            return locate_output(module(inputs), output)[0]
+        with record_layers(module, (layer,), {layer}) as recording:
+            module(inputs)
+        if len(recording.tensors) == 1:
+            return next(iter(recording.tensors.values()))
+        raise LayerError(several_or_none(layer, tuple(recording.tensors)))
+
+    def values(inputs: Tensor) -> Tensor:
+        tensor = raw(inputs)
+        if tensor.ndim in (1, 2) and len(tensor) == len(inputs):
+            return tensor.reshape(len(inputs), -1, 1)
+        return planes.read(layer, tensor, inputs).flatten(2)
+
+    return values
+
+
+def several_or_none(layer: str, names: Sequence[str]) -> str:
+    """Say why a layer that gives several floating-point tensors, or none, cannot be maximised."""
+    if names:
+        return f"the layer {layer!r} gives several tensors; choose one of {', '.join(names)}"
+    return (
+        f"the layer {layer!r} is never called in a forward pass, or gives no tensor, so none of "
+        "its channels can be maximised; see exporter layers"
+    )
+
+
+def no_gradient(layer: str) -> str:
+    """Say that a layer's channels cannot be maximised, for want of a gradient."""
+    return (
+        f"no gradient flows from {layer!r} to the pixels (the model is quantised, or cuts it off), "
+        "so none of its channels can be maximised"
+    )
+
+
+@dataclass(frozen=True)
 class _Ascent:
     """Makes a few pictures together."""
 
-    def __init__(
-        self,
-        recorder: ActivationRecorder,
-        settings: AscentSettings,
-        size: Size,
-        like: Tensor,
-        normalising: tuple[Sequence[float], Sequence[float]],
-    ) -> None:
-        self._recorder = recorder
-        self._settings = settings
-        self._size = size
-        self._like = like
-        # Half precision has too few digits for small steps, and no Fourier transform.
-        self._fine = like if like.dtype == torch.float64 else like.float()
-        mean, std = normalising
-        self._mean = torch.tensor(mean).to(self._fine)[:, None, None]
-        self._std = torch.tensor(std).to(self._fine)[:, None, None]
+    values: Callable[[Tensor], Tensor]
+    layer: str
+    settings: AscentSettings
+    size: Size
+    fine: Tensor
+    mean: Tensor
+    std: Tensor
+    dtype: torch.dtype
 
     def run(self, channels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return pictures uint8 (K, H, W, C), and before, after and peak (K,), on the host."""
-        settings = self._settings
+        settings = self.settings
         seeds = [(settings.seed * 1_000_003 + channel) % 2**63 for channel in channels]
         parametrisation = Parametrisation(
-            settings.prior, self._size, seeds, self._fine, weight=settings.weight
+            settings.prior, self.size, seeds, self.fine, weight=settings.weight
         )
         optimiser = torch.optim.Adam([parametrisation.parameters], lr=settings.rate)
         with torch.no_grad():
-            noise = parametrisation.pictures()
-        self._recorder.check(channels, self._recorder.channels(self._normalised(noise[:1])))
-        with torch.no_grad():
-            before = self._says(noise, channels).mean(1)
+            before = self._says(parametrisation.pictures(), channels).mean(1)
         draw = torch.Generator().manual_seed(settings.seed)
         for _ in range(settings.steps):
             pictures = parametrisation.pictures()
@@ -207,23 +256,26 @@ class _Ascent:
         before, after, peak = (v.cpu().double() for v in (before, said.mean(1), said.amax(1)))
         return pixels.cpu(), before, after, peak
 
-    def _normalised(self, pictures: Tensor) -> Tensor:
-        return ((pictures - self._mean) / self._std).to(self._like.dtype)
-
     def _says(self, pictures: Tensor, channels: Sequence[int]) -> Tensor:
         """Return what picture k's own channel says at each place, (K, P)."""
-        values = self._recorder.values(self._normalised(pictures))
+        values = self.values(((pictures - self.mean) / self.std).to(self.dtype))
+        check_channels(self.layer, channels, values.shape[1])
         own = [row[channel] for row, channel in zip(values, channels, strict=True)]
-        return torch.stack(own).to(self._fine.dtype)
+        return torch.stack(own).to(self.fine.dtype)
 
     def _gradient(self, pictures: Tensor, channels: Sequence[int], draw: torch.Generator) -> Tensor:
         """Return the gradient at each picture, its root mean square 1; 0 where there is none."""
-        moves = _moves(self._size, self._settings, draw)
-        rows, columns = (move.to(self._fine.dtype).to(self._fine.device) for move in moves)
+        share = torch.rand((), generator=draw, dtype=torch.float64).item()
+        zoom = 1 + self.settings.zoom * (2 * share - 1)
+        rows, columns = (
+            self._move(side, zoom, draw) for side in (self.size.height, self.size.width)
+        )
         free = pictures.requires_grad_()
 
         def gradient() -> tuple[Tensor, Tensor]:
             values = self._says(rows @ free @ columns.T, channels).mean(1)
+            if not values.requires_grad:
+                raise LayerError(no_gradient(self.layer))
             return torch.autograd.grad(values.sum(), [free])[0], values.detach()
 
         ascent, said = gradient()
@@ -235,28 +287,18 @@ class _Ascent:
         size = ascent.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return torch.where(size > 0, ascent / size, 0.0).nan_to_num(0.0, 0.0, 0.0)
 
+    def _move(self, side: int, zoom: float, draw: torch.Generator) -> Tensor:
+        """Return what a picture's rows or columns are multiplied with to shift and zoom it.
 
-def _moves(size: Size, settings: AscentSettings, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return what a picture's rows and columns are multiplied with to shift and zoom it."""
-    zoom = 1 + settings.zoom * (2 * torch.rand((), generator=draw, dtype=torch.float64).item() - 1)
-
-    def move(side: int) -> Tensor:
-        most = side // 2 if settings.jitter is None else settings.jitter
+        (side, side): bilinear samples of a periodic line, around its middle.
+        """
+        most = side // 2 if self.settings.jitter is None else self.settings.jitter
         shift = int(torch.randint(-most, most + 1, (), generator=draw))
-        return _resampling(side, zoom, shift)
-
-    return move(size.height), move(size.width)
-
-
-def _resampling(side: int, zoom: float, shift: int) -> Tensor:
-    """Return float64 (side, side): bilinear samples of a periodic line, around its middle."""
-    middle = (side - 1) / 2
-    at = (torch.arange(side, dtype=torch.float64) - middle) * zoom + middle + shift
-    low = at.floor()
-    share = at - low
-    cells = low.long()
-    matrix = torch.zeros(side, side, dtype=torch.float64)
-    own = torch.arange(side)
-    matrix[own, cells % side] += 1 - share
-    matrix[own, (cells + 1) % side] += share
-    return matrix
+        middle = (side - 1) / 2
+        own = torch.arange(side)
+        at = (own.double() - middle) * zoom + middle + shift
+        low = at.floor()
+        matrix = torch.zeros(side, side, dtype=torch.float64)
+        matrix[own, low.long() % side] += 1 - (at - low)
+        matrix[own, (low.long() + 1) % side] += at - low
+        return matrix.to(self.fine.dtype).to(self.fine.device)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from exporter.errors import ModelError
 from exporter.guard import user_code
-from exporter.layers.layout import Reshape
-from exporter.maximise.ascent import TOGETHER, AscentSettings, maximise
-from exporter.maximise.objectives import Group, Wanted
+from exporter.maximise.ascent import TOGETHER, maximise
+from exporter.maximise.requests import Wanted, describe
 from exporter.records import OUTPUT, MaximisedPicture, ModelRecord
 from exporter.render import encode_png
 from exporter.watch import Watch
@@ -22,13 +22,13 @@ _TRIED_STEPS = 4
 """Steps that are made to say how long all would take."""
 
 
-Make = Callable[[Group], list[MaximisedPicture]]
+Make = Callable[[Wanted], list[MaximisedPicture]]
 """Makes the pictures of one group: `make_pictures` with everything but the group."""
 
 
 def maximise_groups(
     make: Make,
-    groups: Sequence[Group],
+    groups: Sequence[Wanted],
     missing: Sequence[int],
     write: Callable[[int, list[MaximisedPicture]], None],
     watch: Watch,
@@ -46,25 +46,20 @@ def estimate_maximised(make: Make, wanted: Sequence[Wanted]) -> float:
     Which channels are the strongest is not known before the pass; the first ones are timed.
     """
     seconds = 0.0
-    for objective in dict.fromkeys(wanted):
-        count = objective.strongest or len(objective.channels)
-        tried = (objective.channels or tuple(range(count)))[:TOGETHER]
-        steps = min(_TRIED_STEPS, objective.settings.steps)
+    for asked in dict.fromkeys(wanted):
+        count = asked.strongest or len(asked.channels)
+        tried = (asked.channels or tuple(range(count)))[:TOGETHER]
+        steps = min(_TRIED_STEPS, asked.settings.steps)
         start = time.perf_counter()
-        make(Group(objective.layer, tried, replace(objective.settings, steps=steps)))
+        settings = replace(asked.settings, steps=steps)
+        make(replace(asked, channels=tried, settings=settings))
         taken = time.perf_counter() - start
-        seconds += taken * objective.settings.steps / steps * count / len(tried)
+        seconds += taken * asked.settings.steps / steps * count / len(tried)
     return seconds
 
 
 def make_pictures(
-    module: nn.Module,
-    model: ModelRecord,
-    group: Group,
-    *,
-    together: int = TOGETHER,
-    output: str | None = None,
-    reshape: Reshape | None = None,
+    module: nn.Module, model: ModelRecord, group: Wanted, **options: Any
 ) -> list[MaximisedPicture]:
     """Make the pictures of one group, as they are stored.
 
@@ -72,9 +67,7 @@ def make_pictures(
         module: the model.
         model: what is known of it.
         group: the channels, and how their pictures are made.
-        together: most pictures that are made at the same time.
-        output: path of the logits inside the model's output.
-        reshape: from the layer's output to (N, C, H, W).
+        **options: ``together``, ``output`` and ``reshape`` of `maximise`.
 
     Raises:
         ModelError: if the model fails on the pictures.
@@ -88,17 +81,15 @@ def make_pictures(
                 group.layer,
                 group.channels,
                 settings=group.settings,
-                together=min(together, TOGETHER),
                 view=preprocessing.size,
                 mean=preprocessing.mean,
                 std=preprocessing.std,
-                output=output,
-                reshape=reshape,
+                **options,
             )
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"not even one picture for {group.layer!r} fits into the device's memory; give a "
-            "smaller size to --maximise, or take another device"
+            "smaller size to --maximise, or take another device, and go on with --resume"
         ) from error
     height, width = maximised.pictures.shape[1:3]
     return [
@@ -117,30 +108,3 @@ def make_pictures(
         )
         for n, channel in enumerate(group.channels)
     ]
-
-
-def describe_wanted(wanted: Wanted) -> str:
-    """Say what is wanted of one layer.
-
-    >>> describe_wanted(Wanted("layer4", (), 8, AscentSettings()))
-    'layer4: 8 strongest channels, fourier prior, 128 steps of 0.05, shifted anywhere, zoomed up \
-to 15 %, seed 0'
-    """
-    count = wanted.strongest or len(wanted.channels)
-    channels = f"{count}{' strongest' if wanted.strongest else ''} channel{'s' * (count != 1)}"
-    prior = "no" if wanted.settings.prior == "none" else wanted.settings.prior
-    return f"{wanted.layer}: {channels}, {prior} prior, {describe(wanted.settings)}"
-
-
-def describe(settings: AscentSettings) -> str:
-    """Say how pictures are made, besides their prior.
-
-    >>> describe(AscentSettings())
-    '128 steps of 0.05, shifted anywhere, zoomed up to 15 %, seed 0'
-    """
-    shift = "anywhere" if settings.jitter is None else f"up to {settings.jitter} pixels"
-    parts = [f"{settings.steps} steps of {settings.rate:g}", f"shifted {shift}"]
-    parts.append(f"zoomed up to {100 * settings.zoom:g} %")
-    if settings.prior == "total-variation":
-        parts.append(f"weight {settings.weight:g}")
-    return ", ".join([*parts, f"seed {settings.seed}"])

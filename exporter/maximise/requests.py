@@ -1,30 +1,47 @@
-"""What is asked of activation maximisation: ``LAYER:CHANNELS[:SETTING=VALUE,…]``."""
+"""What is asked of activation maximisation, and which channels that means.
+
+A request, ``LAYER:CHANNELS[:SETTING=VALUE,…]``, is read, held against the planning trial of the
+model, and, once the pass over the set is done, against what the set shows.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import nan
+from math import isnan, nan
 from typing import Any
 
-from exporter.errors import ConfigError, choices
-from exporter.maximise.ascent import AscentSettings
-from exporter.maximise.parametrisation import PRIORS
+import torch
 
-STRONGEST = "strongest"
-USUAL_STRONGEST = 8
-_LEAST: Mapping[str, float] = {"steps": 1, "size": 8}
-_MOST: Mapping[str, float] = {
-    "steps": 1_000_000,
-    "size": 8192,
-    "jitter": 8192,
-    "zoom": 0.5,
-    "weight": 1_000_000,
-    "rate": 1_000,
-    "seed": 2**63 - 1,
-}
-DIGITS = 9
+from exporter.capture import LayerName, find_layer, first_names, guest
+from exporter.errors import ConfigError, LayerError, ModelError, TargetError, choices, one_line
+from exporter.guard import FAILURES
+from exporter.layers import Trial
+from exporter.maximise.ascent import (
+    TOGETHER,
+    AscentSettings,
+    check_channels,
+    no_gradient,
+    several_or_none,
+)
+from exporter.maximise.parametrisation import PRIORS
+from exporter.records import OUTPUT, own_name
+from exporter.targets import Target, locate_output, parse_target
+
+_USUAL_STRONGEST = 8
+_DIGITS = 9
 """Most digits of a channel's number."""
+
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "steps": (1, 1_000_000),
+    "size": (8, 8192),
+    "jitter": (0, 8192),
+    "zoom": (0, 0.5),
+    "weight": (0, 1_000_000),
+    "rate": (0, 1_000),
+    "seed": (0, 2**63 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,23 @@ class Request:
 
     layer: str
     chosen: tuple[str, ...]
+    strongest: int
+    settings: AscentSettings
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Channels of one layer of the model at hand.
+
+    Attributes:
+        layer: its name, or ``output``.
+        channels: those named, each once.
+        strongest: how many of the strongest, known after the pass; 0 where channels are named.
+        settings: how the pictures are made.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
     strongest: int
     settings: AscentSettings
 
@@ -61,7 +95,7 @@ def parse_request(text: str, seed: int) -> Request:
     8
     """
     layer, _, rest = text.partition(":")
-    written, _, text_of_settings = rest.partition(":")
+    written, _, settings = rest.partition(":")
     chosen = tuple(part.strip() for part in written.split(","))
     if not layer.strip() or not all(chosen):
         raise ConfigError(
@@ -69,22 +103,16 @@ def parse_request(text: str, seed: int) -> Request:
             "layer4:0,3,10-14, layer4:strongest=8 or output:281"
         )
     strongest = 0
-    if chosen[0].partition("=")[0].strip() == STRONGEST:
-        strongest = _strongest(text, chosen)
-        chosen = ()
-    return Request(layer.strip(), chosen, strongest, _settings(text, text_of_settings, seed))
-
-
-def _strongest(text: str, chosen: Sequence[str]) -> int:
-    _, sign, number = chosen[0].partition("=")
-    number = number.strip()
-    fits = number.isdecimal() and len(number) <= DIGITS and int(number) > 0
-    if len(chosen) > 1 or (sign and not fits):
-        raise ConfigError(
-            f"--maximise {text!r} does not say how many of the strongest; write strongest, or "
-            "strongest=4, alone"
-        )
-    return int(number) if sign else USUAL_STRONGEST
+    word, sign, number = (part.strip() for part in chosen[0].partition("="))
+    if word == "strongest":
+        fits = number.isdecimal() and len(number) <= _DIGITS and int(number) > 0
+        if len(chosen) > 1 or (sign and not fits):
+            raise ConfigError(
+                f"--maximise {text!r} does not say how many of the strongest; write strongest, or "
+                "strongest=4, alone"
+            )
+        chosen, strongest = (), int(number) if sign else _USUAL_STRONGEST
+    return Request(layer.strip(), chosen, strongest, _settings(text, settings, seed))
 
 
 def _settings(text: str, settings: str, seed: int) -> AscentSettings:
@@ -95,18 +123,19 @@ def _settings(text: str, settings: str, seed: int) -> AscentSettings:
         if name not in known:
             there = choices(name, known)
             raise ConfigError(f"--maximise {text!r} has no setting {name!r}; {there}")
-        values[name] = _value(text, name, value)
+        if name != "prior":
+            values[name] = _number(text, name, value)
+        elif value in PRIORS:
+            values[name] = value
+        else:
+            there = choices(value, PRIORS)
+            raise ConfigError(f"--maximise {text!r}: no prior is called {value!r}; {there}")
     return AscentSettings(**values)
 
 
-def _value(text: str, name: str, value: str) -> str | int | float:
-    if name == "prior":
-        if value in PRIORS:
-            return value
-        there = choices(value, PRIORS)
-        raise ConfigError(f"--maximise {text!r}: no prior is called {value!r}; {there}")
+def _number(text: str, name: str, value: str) -> int | float:
     whole = name in ("steps", "size", "jitter", "seed")
-    least, most = _LEAST.get(name, 0), _MOST[name]
+    least, most = _BOUNDS[name]
     try:
         number = int(value) if whole else float(value)
     except ValueError:
@@ -117,3 +146,187 @@ def _value(text: str, name: str, value: str) -> str | int | float:
             f"--maximise {text!r}: {name} is {value!r}; give a {kind} from {least:,} to {most:,}"
         )
     return number
+
+
+def settle(
+    request: Request,
+    trial: Trial,
+    *,
+    explained: Sequence[str] = (),
+    recorded: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> tuple[Wanted, ...]:
+    """Hold a request against the model; it runs once more only for pictures of another size.
+
+    Args:
+        request: what is asked.
+        trial: of the model, which is a guest.
+        explained: what ``auto`` stands for.
+        recorded: layers whose strongest channels will be known.
+        classes: class names by index, or empty.
+
+    Returns:
+        What is wanted, a layer each.
+
+    Raises:
+        LayerError: if a layer is unknown or has no such channel, or its strongest are not known.
+        TargetError: if a class is unknown.
+        ModelError: if the model takes no pictures of the size asked for.
+    """
+    # ``output`` is the model's own output; a layer of that name is written ``output#1``.
+    layers = [f"{OUTPUT}#1" if name == OUTPUT else name for name in explained]
+    if request.layer != "auto":
+        layers = [_first_name(trial, request.layer)]
+    if not layers:
+        raise LayerError(
+            "--maximise auto means the explained layers, and there are none; name a layer"
+        )
+    _try_size(trial, request.settings.size)
+    settled = []
+    for layer in layers:
+        count = _count(trial, layer)
+        if request.strongest and layer != OUTPUT and own_name(layer) not in recorded:
+            raise LayerError(
+                f"the strongest channels of {layer!r} will not be known, because it has no plane "
+                f"that is recorded; name channels from 0 to {count - 1}"
+            )
+        names = classes if layer == OUTPUT else ()
+        numbers = [n for part in request.chosen for n in _numbers(part, layer, names, count)]
+        channels = tuple(dict.fromkeys(numbers))
+        settled.append(Wanted(layer, channels, min(request.strongest, count), request.settings))
+    return tuple(settled)
+
+
+def _first_name(trial: Trial, layer: str) -> str:
+    """Return the name that a layer is recorded by: a module's first, without ``#1``."""
+    if layer in (OUTPUT, f"{OUTPUT}#1"):
+        return layer
+    plain = layer.removesuffix("#1")
+    name = first_names(trial.module).get(plain, plain)
+    return f"{OUTPUT}#1" if name == OUTPUT else name
+
+
+def _try_size(trial: Trial, side: int | None) -> None:
+    if side is None or trial.size == (side, side):
+        return
+    try:
+        with guest(trial.module), torch.no_grad():
+            trial.module(trial.example[:1, :, :1, :1].expand(1, -1, side, side).clone())
+    except FAILURES as error:  # whatever a model says to pictures of a size that is not its own
+        raise ModelError(
+            f"the model takes no pictures of {side} × {side} pixels "
+            f"({one_line(error).partition(': ')[2]}); leave size out of --maximise"
+        ) from error
+
+
+def _count(trial: Trial, layer: str) -> int:
+    """Return how many channels a layer has, if a gradient flows from them to the pixels."""
+    channels: int | None = None
+    if layer == OUTPUT:
+        output = locate_output(trial.output, trial.path)[0]
+        shape, carries = tuple(output.shape), output.requires_grad
+    else:
+        name = find_layer(trial.module, layer)
+        calls = (call for call in trial.calls if call.name == name.numbered)
+        floating = {
+            str(LayerName(name.module, name.call, path)): (call.shapes[path], carries)
+            for call in calls
+            for path, carries in call.carries.items()
+            if name.path in ("", path)
+        }
+        if len(floating) != 1:
+            raise LayerError(several_or_none(layer, tuple(floating)))
+        ((whole, (shape, carries)),) = floating.items()
+        channels = trial.planes[whole].layout.channels if whole in trial.planes else None
+    if not carries:
+        raise LayerError(no_gradient(layer))
+    if len(shape) in (1, 2) and shape[0] == len(trial.example):
+        channels = shape[1] if len(shape) == 2 else 1
+    if channels is None:
+        raise LayerError(
+            f"{layer!r} gives {shape}, which is neither a plane of rows and columns nor a row of "
+            "values per image, so none of its channels can be maximised; see exporter layers"
+        )
+    return channels
+
+
+def _numbers(part: str, layer: str, classes: Sequence[str], count: int) -> range | tuple[int, ...]:
+    if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
+        if max(len(number) for number in numbers.groups("")) > _DIGITS:
+            raise LayerError(
+                f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
+            )
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if first > last:
+            raise LayerError(f"the channels {part!r} of {layer!r} end before they start")
+        check_channels(layer, (last,), count)
+        return range(first, last + 1)
+    if layer != OUTPUT:
+        raise LayerError(
+            f"{part!r} is no channel of {layer!r}; give numbers and ranges such as 0,3,10-14, or "
+            "strongest=8"
+        )
+    target = parse_target(part, classes)
+    if target != Target("class", index=target.index) or target.index is None:
+        raise TargetError(f"{part!r} is no class; give an index, a name, or strongest=8")
+    check_channels(layer, (target.index,), count)
+    return (target.index,)
+
+
+def choose(
+    wanted: Sequence[Wanted],
+    means: Mapping[str, Mapping[int, float]],
+    predicted: Mapping[int, float],
+) -> tuple[Wanted, ...]:
+    """Say which channels' pictures are made, now that the pass is done, and which together.
+
+    Args:
+        wanted: what is wanted.
+        means: by layer and channel, the mean over the set.
+        predicted: by class that is predicted, of how many images.
+
+    Returns:
+        Groups of at most `TOGETHER` channels by layer and settings, in the order in which these are
+        first asked for, the same whatever the batches of the run: each is a file of the run folder,
+        and a run may be resumed with smaller batches. The strongest channels of a layer have the
+        largest mean over the set, the strongest classes the most predictions; of equals the lower
+        number.
+    """
+    alike: dict[tuple[str, AscentSettings], dict[int, None]] = {}
+    for asked in wanted:
+        numbers = asked.channels
+        if asked.strongest:
+            known = predicted if asked.layer == OUTPUT else means[own_name(asked.layer)]
+            # A mean that is not a number comes last.
+            order = sorted((isnan(value), -value, number) for number, value in known.items())
+            numbers = tuple(number for _, _, number in order[: asked.strongest])
+        if numbers:
+            alike.setdefault((asked.layer, asked.settings), {}).update(dict.fromkeys(numbers))
+    return tuple(
+        Wanted(layer, tuple(channels)[start : start + TOGETHER], 0, settings)
+        for (layer, settings), channels in alike.items()
+        for start in range(0, len(channels), TOGETHER)
+    )
+
+
+def describe_wanted(wanted: Wanted) -> str:
+    """Say what is wanted of one layer.
+
+    >>> describe_wanted(Wanted("layer4", (), 8, AscentSettings()))
+    'layer4: 8 strongest channels, fourier prior, 128 steps of 0.05, shifted anywhere, zoomed up \
+to 15 %, seed 0'
+    """
+    count = wanted.strongest or len(wanted.channels)
+    channels = f"{count}{' strongest' if wanted.strongest else ''} channel{'s' * (count != 1)}"
+    prior = "no" if wanted.settings.prior == "none" else wanted.settings.prior
+    return f"{wanted.layer}: {channels}, {prior} prior, {describe(wanted.settings)}"
+
+
+def describe(settings: AscentSettings) -> str:
+    """Say how pictures are made, besides their prior: steps, shifts, zooms and seed."""
+    shift = "anywhere" if settings.jitter is None else f"up to {settings.jitter} pixels"
+    parts = [f"{settings.steps} steps of {settings.rate:g}", f"shifted {shift}"]
+    parts.append(f"zoomed up to {100 * settings.zoom:g} %")
+    if settings.prior == "total-variation":
+        parts.append(f"weight {settings.weight:g}")
+    return ", ".join([*parts, f"seed {settings.seed}"])

@@ -256,7 +256,7 @@ def test_a_batch_before_the_one_that_fails_is_still_stored(job: Job) -> None:
             return explainer(batch, labels)
 
     stored: list[int] = []
-    batches = [batch for shard in range(2) for batch in local._cut(job, shard)]
+    batches = [batch for shard in range(2) for batch in job.cut(shard)]
     with (
         pytest.raises(ModelError, match="no more"),
         local._Storing(lambda index, _parts: stored.append(index), Watch()) as storing,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.parity.attention import MAPS, by_hand
 from exporter.errors import LayerError
-from exporter.explain import Explainer, attending, compute_maps
+from exporter.explain import Explainer, compute_maps, passes
 
 DOUBLE = torch.float64
 NAMES = ["rollout", "legrad", "chefer"]
@@ -130,7 +130,7 @@ def test_a_batch_in_pieces_is_its_images_one_by_one(
 ) -> None:
     net = ready(torchvision_vit)
     whole = compute_maps(net, pictures, maps=[name], targets=[3, 1])[name, "attention"]
-    monkeypatch.setattr(attending, "ELEMENTS", 1)
+    monkeypatch.setattr(passes, "ELEMENTS", 1)
     pieces = compute_maps(net, pictures, maps=[name], targets=[3, 1])[name, "attention"]
     close(pieces, whole)
 
@@ -182,7 +182,7 @@ def test_a_later_batch_without_attention_is_an_error_and_not_silence(pictures: T
     net = ready(torchvision_vit).eval()
     explainer = Explainer(net, get_methods(["rollout"]), [], target=Target("predicted"))
     unknown = torch.full((2,), -1)
-    assert [block.layer for block in explainer(pictures, unknown).contents.blocks] == ["attention"]
+    assert [block.layer for block in explainer(pictures, unknown).outline.maps] == ["attention"]
     for block in net.encoder.layers:
         block.self_attention.forward = lambda query, *_, **__: (query, None)
     with pytest.raises(LayerError, match="do not pass on one row of tokens"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from exporter.capture import capture, guest
 from exporter.errors import LayerError
-from exporter.explain import Explainer, HostBatch, classifiers_at, compute_maps
+from exporter.explain import Explainer, classifiers_at, compute_maps
 from exporter.layers import run_trial
 from exporter.maps import get_methods
 from exporter.targets import Scorer, Target
@@ -19,9 +20,27 @@ LAYERS = ("stem", "stage1", "stage2")
 NAMES = ("gradcam", "layercam", "eigencam")
 
 
+def laid_out(host: Any) -> SimpleNamespace:
+    """Lay a batch's outcome out map by map, and recorded layer by recorded layer."""
+    maps = [
+        SimpleNamespace(
+            layer=here.layer,
+            method=method,
+            target=target,
+            **{name: getattr(here, name)[m] for name in ("levels", "lo", "hi", "flags")},
+        )
+        for here in host.maps
+        for m, (method, target) in enumerate(here.names)
+    ]
+    recorded = host.recorded.items()
+    channels = [SimpleNamespace(layer=name, **vars(reduced)) for name, (reduced, _) in recorded]
+    tops = [SimpleNamespace(layer=name, **vars(top)) for name, (_, top) in recorded if top]
+    return SimpleNamespace(**{**vars(host), "maps": maps, "channels": channels, "tops": tops})
+
+
 def explain(
     model: nn.Module, images: Tensor, labels: list[int] | None = None, **options: Any
-) -> HostBatch:
+) -> SimpleNamespace:
     asked: dict[str, Any] = {
         "methods": get_methods(options.pop("maps", NAMES)),
         "layers": options.pop("layers", LAYERS),
@@ -35,7 +54,7 @@ def explain(
         lambda: run_trial(model, images[:1], backward=False),
     )
     known = torch.tensor([-1] * len(images) if labels is None else labels)
-    return Explainer(model, **asked)(images, known).to_host()
+    return laid_out(Explainer(model, **asked)(images, known).to_host())
 
 
 def test_maps_are_those_of_compute_maps_within_half_a_level(
@@ -111,7 +130,7 @@ def test_recorded_layers(model: nn.Module, images: Tensor) -> None:
         model, images, ["relu", "stage2"], lambda _: (), gradients=False
     ).activations
     assert [one.layer for one in host.channels] == ["relu", "stage2"]
-    for one, top in zip(host.channels, host.activations, strict=True):
+    for one, top in zip(host.channels, host.tops, strict=True):
         expected = activations[one.layer]
         flat = expected.flatten(2)
         np.testing.assert_allclose(one.mean, flat.mean(2).numpy(), rtol=1e-5, atol=1e-7)
@@ -130,7 +149,7 @@ def test_recorded_layers(model: nn.Module, images: Tensor) -> None:
         assert (
             np.abs(lo + top.levels * (hi - lo) / 255 - picked.numpy()) <= (hi - lo) / 509 + 1e-9
         ).all()
-    assert explain(model, images, recorded=["stage2"], channels=0).activations == ()
+    assert explain(model, images, recorded=["stage2"], channels=0).tops == []
 
 
 def test_without_methods_there_is_no_graph_but_predictions_and_activations(
@@ -139,7 +158,7 @@ def test_without_methods_there_is_no_graph_but_predictions_and_activations(
     seen = []
     model.head.register_forward_hook(lambda _m, _i, output: seen.append(output.requires_grad))
     host = explain(model, images, maps=[], layers=LAYERS, recorded=["stage1"])
-    assert host.maps == ()
+    assert host.maps == []
     assert len(host.channels) == 1
     assert explain(model, images, maps=["eigencam"]).maps
     assert not any(seen)
@@ -187,22 +206,25 @@ def test_what_is_missing_is_said_and_the_rest_is_there(model: nn.Module, images:
         explain(model, images, maps=["gradcam"], layers=["idle"])
 
 
-def test_two_halves_joined_are_the_whole(model: nn.Module, images: Tensor) -> None:
+def test_a_batch_in_two_parts_is_the_whole(model: nn.Module, images: Tensor) -> None:
     options: dict[str, Any] = {"recorded": LAYERS, "channels": 2}
     model, images = model.double(), images.double()
     whole = explain(model, images, **options)
-    joined = HostBatch.joined(
-        explain(model, images[:1], **options), explain(model, images[1:], **options)
-    )
-    assert joined.targets.tolist() == whole.targets.tolist()
-    np.testing.assert_allclose(joined.top_score, whole.top_score, rtol=1e-6)
-    for one, other in zip(joined.maps, whole.maps, strict=True):
-        assert (one.method, one.layer, one.target) == (other.method, other.layer, other.target)
-        assert np.abs(one.levels.astype(int) - other.levels).max() <= 1
-    for one, other in zip(joined.channels, whole.channels, strict=True):
-        assert (one.layer, one.height, one.width) == (other.layer, other.height, other.width)
-        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-6, atol=1e-7)
-    assert joined.activations[0].levels.shape == whole.activations[0].levels.shape
+    parts = [explain(model, some, **options) for some in (images[:1], images[1:])]
+    targets = np.concatenate([part.targets for part in parts])
+    assert targets.tolist() == whole.targets.tolist()
+    scores = np.concatenate([part.top_score for part in parts])
+    np.testing.assert_allclose(scores, whole.top_score, rtol=1e-6)
+    for *both, other in zip(*(part.maps for part in parts), whole.maps, strict=True):
+        for one in both:
+            assert (one.method, one.layer, one.target) == (other.method, other.layer, other.target)
+        levels = np.concatenate([one.levels for one in both]).astype(int)
+        assert np.abs(levels - other.levels).max() <= 1
+    for *both, other in zip(*(part.channels for part in parts), whole.channels, strict=True):
+        for one in both:
+            assert (one.layer, one.height, one.width) == (other.layer, other.height, other.width)
+        means = np.concatenate([one.mean for one in both])
+        np.testing.assert_allclose(means, other.mean, rtol=1e-6, atol=1e-7)
 
 
 def test_one_buffer_carries_everything(model: nn.Module, images: Tensor) -> None:
@@ -213,9 +235,10 @@ def test_one_buffer_carries_everything(model: nn.Module, images: Tensor) -> None
     host = batch.to_host()
     memory = batch.packed.numpy()
     arrays = [host.top_index, host.loss, host.nan_output]
-    arrays += [array for one in host.maps for array in one[3:]]
-    arrays += [array for one in host.activations for array in one[1:]]
-    arrays += [array for one in host.channels for array in one[1:5]]
+    arrays += [array for here in host.maps for array in (here.levels, here.lo, here.hi, here.flags)]
+    for reduced, top in host.recorded.values():
+        arrays += [reduced.mean, reduced.maximum, reduced.zeros, reduced.place]
+        arrays += [top.channels, top.lo, top.hi, top.levels]
     assert all(np.shares_memory(array, memory) for array in arrays)
 
 

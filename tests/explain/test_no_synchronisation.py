@@ -102,15 +102,17 @@ def test_no_map_waits_for_the_device(
         everywhere = [""]
     if METHODS[name].fuse:
         everywhere = ["fused"]
-    assert [block.layer for block in batch.contents.blocks] == everywhere
+    assert [block.layer for block in batch.outline.maps] == everywhere
 
 
 def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
     batch = on_meta(list(METHODS), Target("predicted"))
-    layers = [block.layer for block in batch.contents.blocks]
+    layers = [block.layer for block in batch.outline.maps]
     assert layers == ["stem", "stage1", "stage2", "fused", ""]
-    assert sum(len(block.names) for block in batch.contents.blocks) > len(METHODS)
-    assert all("no self-attention" in batch.missing[f"{name} at attention"] for name in ATTENDING)
+    assert sum(len(block.names) for block in batch.outline.maps) > len(METHODS)
+    assert all(
+        "no self-attention" in batch.outline.missing[f"{name} at attention"] for name in ATTENDING
+    )
 
 
 ATTENDING = [name for name, found in METHODS.items() if found.needs.attention]
@@ -132,9 +134,9 @@ def test_attention_maps_do_not_either() -> None:
             torch.empty(3, 3, 32, 32, device="meta"),
             torch.empty(3, dtype=torch.int64, device="meta"),
         )
-    layers = [block.layer for block in batch.contents.blocks]
+    layers = [block.layer for block in batch.outline.maps]
     assert layers == ["encoder.layers.encoder_layer_1", "attention", "fused"]
-    assert tuple(batch.contents.blocks[1].levels.shape) == (6, 3, 4, 4)
+    assert tuple(batch.outline.maps[1].levels.shape) == (6, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from exporter.containers import tensors
-from exporter.explain.packing import pack, unpack
+from exporter.explain.batches import pack, unpack
 
 
 def test_every_type_and_shape_comes_back_aligned_from_one_buffer() -> None:
