@@ -151,21 +151,23 @@ def plan(
     return plan_run(recipe, resume=resume, overwrite=overwrite, watch=watch)
 
 
-def finish(run: str | Path, *, watch: Watch | None = None) -> Run:
+def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None = None) -> Run:
     """Merge what the shards of a planned run add up to, and run its writers.
 
     Args:
         run: the run folder.
+        trust_recipe: as for ``work``.
         watch: told how the work goes on.
 
     Returns:
         The run, open for reading.
 
     Raises:
-        RunError: if a shard is missing; it names the command that computes it.
+        RunError: if a shard is missing, with the command that computes it; or if the recipe is not
+            trusted.
         WriterError: if a writer failed; the run itself is whole.
     """
-    return _whole(finish_run(run, watch=watch))
+    return _whole(finish_run(run, trust_recipe=trust_recipe, watch=watch))
 
 
 def _recipe(
@@ -248,6 +250,7 @@ def work(
     shards: Iterable[int] | None = None,
     *,
     part: tuple[int, int] = (0, 1),
+    trust_recipe: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Compute what is missing of some shards of a planned run, beside other workers.
@@ -256,14 +259,16 @@ def work(
         run: the run folder.
         shards: numbers of the shards; all of them where None.
         part: (i, n): of these, the shards k with k mod n = i, so that n workers share them evenly.
+        trust_recipe: run the code that the recipe names, also where another user, or you on a
+            machine with another home folder, planned the run.
         watch: told how the work goes on.
 
     Returns:
         The run, open for reading.
 
     Raises:
-        RunError: if there is no planned run, or the model or the images that are built here are
-            not those of the plan.
+        RunError: if there is no planned run, its recipe is not trusted, or the model or the images
+            that are built here are not those of the plan.
     """
     path, watch = Path(run).absolute(), watch or Watch()
     number, count = part
@@ -274,16 +279,18 @@ def work(
         asked = known if shards is None else [shard for shard in shards if shard in known]
         missing = folder.missing(shard for shard in asked if shard % count == number)
         if missing:
-            with bind(_recipe_of(folder), planned=folder.plan, watch=watch) as job:
+            with bind(_recipe_of(folder, trust_recipe), planned=folder.plan, watch=watch) as job:
                 _compute(job, folder, missing, find_engine("local"), watch)
     return open_run(path)
 
 
-def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
+def finish_run(
+    run: str | Path, *, trust_recipe: bool = False, watch: Watch | None = None
+) -> Outcome:
     """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
     path, watch = Path(run).absolute(), watch or Watch()
     with reopen_run(path, shared=False) as folder, ExitStack() as stack:
-        document = read_recipe(folder.files)
+        document = read_recipe(folder.files, trusted=trust_recipe)
         config = (
             build_writer_config(remembered(folder.files))
             if document is None
@@ -293,14 +300,15 @@ def finish_run(run: str | Path, *, watch: Watch | None = None) -> Outcome:
             folder.refuse_missing()
             job = None
             if folder.plan.settings.get("maximise"):
-                binding = bind(_recipe_of(folder), planned=folder.plan, watch=watch)
+                recipe = _recipe_of(folder, trust_recipe)
+                binding = bind(recipe, planned=folder.plan, watch=watch)
                 job = stack.enter_context(binding)
             merge_shards(folder, job, folder.elapsed(), watch)
     return _write(path, config, watch)
 
 
-def _recipe_of(folder: RunFolder) -> Recipe:
-    document = read_recipe(folder.files)
+def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:
+    document = read_recipe(folder.files, trusted=trusted)
     if document is None:
         raise RunError(
             f"the run {str(folder.path)!r} has no recipe: its model or its images were handed over "

@@ -90,6 +90,14 @@ def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any)
     return DONE
 
 
+_TRUST = click.option(
+    "--trust-recipe",
+    is_flag=True,
+    help="Run the code that the run's recipe names although another user planned it, or you did on "
+    "a machine with another home folder.",
+)
+
+
 @click.command("work")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
@@ -101,18 +109,18 @@ def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any)
     help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers.  "
     "[default: all of them]",
 )
-def work_command(run_folder: Path, share: tuple[int, int]) -> int:
+@_TRUST
+def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -> int:
     """Compute what is missing of a planned run; several workers may do so at once.
 
-    The model is built again as the plan says, which runs the code that the plan names: work only
-    on runs that you planned.
+    The model is built again as the run's recipe says, which runs the code that it names.
     """
     try:
         with Bar() as bar:
             bar.begin("starting")
             from exporter.run import work
 
-            run = work(run_folder, part=share, watch=bar)
+            run = work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
     except KeyboardInterrupt:
         ERR.print("interrupted; what is done is kept: the same command goes on from it")
         return INTERRUPTED
@@ -125,13 +133,14 @@ def work_command(run_folder: Path, share: tuple[int, int]) -> int:
 
 @click.command("finish")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def finish_command(run_folder: Path) -> int:
+@_TRUST
+def finish_command(run_folder: Path, trust_recipe: bool) -> int:
     """Merge the shards of a planned run and run the writers that it was planned with."""
     with Bar() as bar:
         bar.begin("starting")
         from exporter.run import finish_run
 
-        outcome = finish_run(run_folder, watch=bar)
+        outcome = finish_run(run_folder, trust_recipe=trust_recipe, watch=bar)
     return _say(run_folder, outcome)
 
 

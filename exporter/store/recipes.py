@@ -1,40 +1,110 @@
-"""``recipe.json``: how workers build the model and the images of a run that is not finished."""
+"""``recipe.json``: how workers build the model and the images of a run that is not finished.
+
+A recipe names code that runs, and where W&B sends to. So it bears a seal, made with a key that only
+its user has: a run folder from elsewhere cannot have it, and asks for a word from its reader.
+"""
 
 from __future__ import annotations
 
+import hmac
+import json
+import os
+import secrets
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from exporter.errors import RunError
 from exporter.store.documents import damaged, json_bytes, read_json
-from exporter.store.files import RunFiles
+from exporter.store.files import RunFiles, open_regular
 from exporter.store.layout import RECIPE
 
 _REMEDY = "plan the run again with --resume"
+_FIELDS = ("settings", "command", "folder")
+_KEY_BYTES = 32
 
 
 def write_recipe(run: RunFiles, document: Mapping[str, Any]) -> None:
-    """Write the recipe of a run, from JSON values.
+    """Write the recipe of a run, from JSON values, with its user's seal.
 
     Raises:
         RunError: if it cannot be written.
     """
-    run.write(RECIPE, json_bytes(document))
+    key = _key() or _new_key()
+    run.write(RECIPE, json_bytes({**document, "seal": key and _seal(document, key)}))
 
 
-def read_recipe(run: RunFiles) -> dict[str, Any] | None:
+def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | None:
     """Return the recipe of a run as JSON values; None where there is none.
 
+    Args:
+        run: the run folder.
+        trusted: whether the user trusts it, whoever wrote it.
+
     Raises:
-        RunError: if it is damaged.
+        RunError: if it is damaged, or somebody else wrote it and it is not trusted.
     """
     if not run.exists(RECIPE):
         return None
-    document = read_json(run, RECIPE, _REMEDY)
+    values = read_json(run, RECIPE, _REMEDY)
     try:
-        return {name: document[name] for name in ("settings", "command", "folder")}
-    except (KeyError, TypeError) as error:
+        document = {name: values[name] for name in _FIELDS}
+        model, seal = str(document["settings"]["model"]), str(values.get("seal"))
+    except (KeyError, TypeError, AttributeError) as error:
         raise damaged(run, RECIPE, error, _REMEDY) from None
+    key = _key()
+    own = key is not None and hmac.compare_digest(
+        seal.encode("utf-8", "replace"), _seal(document, key).encode()
+    )
+    if not own and not trusted:
+        raise RunError(
+            f"the run {str(run.run)!r} was planned by another user or on another machine, and its "
+            f"recipe says what code runs (its model is {model!r}); if you trust whoever planned "
+            "it, give --trust-recipe"
+        )
+    return document
+
+
+def _seal(document: Mapping[str, Any], key: bytes) -> str:
+    text = json.dumps([document[name] for name in _FIELDS], sort_keys=True)
+    return hmac.new(key, text.encode(), "sha256").hexdigest()
+
+
+def _key_file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "exporter" / "recipe.key"
+
+
+def _key() -> bytes | None:
+    """Return the user's key; None where there is none."""
+    try:
+        with open_regular(_key_file(), os.O_RDONLY, "rb") as file:
+            key = file.read(_KEY_BYTES)
+    except (OSError, RuntimeError, RunError):
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _new_key() -> bytes | None:
+    """Make the user's key, which nobody else may read; None where there is no place for it."""
+    half = None
+    try:
+        file = _key_file()
+        half = file.with_name(f".{secrets.token_hex(6)}.tmp")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(secrets.token_bytes(_KEY_BYTES))
+        with suppress(FileExistsError):  # of two processes the first
+            os.link(half, file)
+    except (OSError, RuntimeError):
+        return None
+    finally:
+        if half is not None:
+            half.unlink(missing_ok=True)
+    return _key()
 
 
 def way_on(run: RunFiles, *, missing: bool) -> str:

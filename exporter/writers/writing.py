@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from exporter.config import WriterConfig
-from exporter.doors import writer_names
 from exporter.errors import ExporterError, RunError
 from exporter.records import Written
 from exporter.store import Run
@@ -87,11 +86,15 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
     return options
 
 
+_REMEMBERED = ("writers", "keep", "step", "single_file", "max_size")
+"""What a run folder may say to whoever renders it: no network, no address, no plug-in's options."""
+
+
 def remembered(run: RunFiles) -> dict[str, Any]:
     """Return what a run's writers were last told; empty where nothing was written yet.
 
-    What is not known here is left out: another version, or a writer that is not installed any more,
-    may have been told it.
+    A run folder may come from somebody else, so this is only how much is shown: whether and where
+    W&B sends, and every address, come from whoever renders. What is not known here is left out.
 
     Raises:
         RunError: if the note cannot be read.
@@ -101,14 +104,9 @@ def remembered(run: RunFiles) -> dict[str, Any]:
     values = read_json(run, WRITER_NOTE, "delete it to use the defaults")
     if not isinstance(values, dict):
         return {}
-    settings = {name: value for name, value in values.items() if name in WriterConfig.model_fields}
-    if "writer_options" in settings:
-        told = settings["writer_options"]
-        settings["writer_options"] = {n: told[n] for n in told if n in writer_names()}
-    return settings
+    return {name: values[name] for name in _REMEMBERED if name in values}
 
 
 def _remember(run: RunFiles, config: WriterConfig) -> None:
     """Note what the writers are told, so that ``render`` and ``finish`` repeat it."""
-    values = config.model_dump(mode="json", include=set(WriterConfig.model_fields))
-    run.write(WRITER_NOTE, json_bytes(values))
+    run.write(WRITER_NOTE, json_bytes(config.model_dump(mode="json", include=set(_REMEMBERED))))

@@ -68,10 +68,11 @@ def test_the_writer_of_the_documentation_works_from_outside(run: Path, site: Pat
     assert len(lines) == 21
     assert lines[1].startswith(f"{plan['images']['key'][0]};{plan['images']['path'][0]};")
 
-    # What it was told is repeated, and `check` knows what to look for.
+    # An option of a plug-in may be an address or a place: it is never taken from a run folder.
     shutil.rmtree(run / "csv")
     assert exporter(site, "render", run, "--writer", "csv").returncode == 0
-    assert ";" in (run / "csv" / "images.csv").read_text(encoding="utf-8")
+    assert ";" not in (run / "csv" / "images.csv").read_text(encoding="utf-8").splitlines()[1]
+    # `check` knows what to look for.
     assert exporter(site, "check", run).returncode == 0
     (run / "csv" / "images.csv").unlink()
     checked = exporter(site, "check", run)
