@@ -60,7 +60,7 @@ def load_plugin(entry: EntryPoint) -> Any:
     """
     try:
         return entry.load()
-    except FAILURES as error:
+    except FAILURES as error:  # somebody else's code
         whose = entry.dist.name if entry.dist else "an installed package"
         raise ConfigError(
             f"the plug-in {entry.name!r} of {whose} ({entry.value}) cannot be loaded: "
@@ -85,31 +85,18 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
     where, _, attribute = spec.rpartition(":")
     if not where or not attribute:
         raise error(f"{spec!r} is no {what}; write package.module:{what} or path/file.py:{what}")
-    if where.endswith(".py"):
-        holder = _import_file(Path(where), what, error)
-    else:
-        holder = _import_module(where, what, error)
+    holder: Any = (_import_file if where.endswith(".py") else _import_module)(where, what, error)
     for part in attribute.split("."):
         with user_code(repr(where), repr(part), error=error):
             there = hasattr(holder, part)
         if not there:
-            public = [
-                name
-                for name, value in vars(holder).items()
-                if not name.startswith("_")
-                # What a file imports is not what it offers.
-                and not (where.endswith(".py") and _is_imported(value, holder))
-            ]
+            offered = vars(holder).items()
+            if where.endswith(".py"):  # what a file imports is not what it offers
+                offered = {name: v for name, v in offered if not _is_imported(v, holder)}.items()
+            public = [name for name, _ in offered if not name.startswith("_")]
             raise error(f"{where!r} has no {what} {attribute!r}; {choices(part, public)}")
         holder = getattr(holder, part)
     return holder
-
-
-def _is_imported(value: object, holder: object) -> bool:
-    if isinstance(value, ModuleType):
-        return True
-    home = getattr(value, "__module__", None)
-    return home is not None and home != getattr(holder, "__module__", vars(holder).get("__name__"))
 
 
 def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callable[..., Any]:
@@ -124,6 +111,12 @@ def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callab
     return function
 
 
+def _is_imported(value: object, holder: object) -> bool:
+    home = getattr(value, "__module__", None)
+    own = getattr(holder, "__module__", vars(holder).get("__name__"))
+    return isinstance(value, ModuleType) or home not in (None, own)
+
+
 @contextmanager
 def _importable(folder: str) -> Iterator[None]:
     """Put a folder on the import path for a while, as ``python`` does with a script's."""
@@ -135,7 +128,7 @@ def _importable(folder: str) -> Iterator[None]:
         sys.path[:] = before
 
 
-def _import_module(name: str, what: str, error: type[ExporterError]) -> Any:
+def _import_module(name: str, what: str, error: type[ExporterError]) -> ModuleType:
     try:
         with _importable(str(Path.cwd())):
             return importlib.import_module(name)
@@ -149,21 +142,20 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> Any:
         raise error(f"the module {name!r} cannot be imported: {told(failure)}") from failure
 
 
-def _import_file(file: Path, what: str, error: type[ExporterError]) -> Any:
+def _import_file(path: str, what: str, error: type[ExporterError]) -> ModuleType:
+    file = Path(path).resolve()
     if not file.is_file():
-        raise error(f"there is no file {str(file)!r} to take a {what} from")
-    name = f"_exporter_file_{file.stem}_{abs(hash(str(file.resolve()))):x}"
+        raise error(f"there is no file {path!r} to take a {what} from")
+    name = f"_exporter_file_{file.stem}_{abs(hash(str(file))):x}"
     if name in sys.modules:
         return sys.modules[name]
     description = importlib.util.spec_from_file_location(name, file)
-    if description is None or description.loader is None:
-        raise error(f"the file {str(file)!r} is not a Python module")
-    module = importlib.util.module_from_spec(description)
-    sys.modules[name] = module
+    assert description is not None and description.loader is not None, "the name ends in .py"
+    module = sys.modules[name] = importlib.util.module_from_spec(description)
     try:
-        with _importable(str(file.resolve().parent)):
+        with _importable(str(file.parent)):
             description.loader.exec_module(module)
     except FAILURES as failure:
         del sys.modules[name]
-        raise error(f"the file {str(file)!r} cannot be run: {told(failure)}") from failure
+        raise error(f"the file {path!r} cannot be run: {told(failure)}") from failure
     return module

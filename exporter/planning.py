@@ -85,7 +85,8 @@ def bind(
         if planned is None:
             image_set = open_images(where, limit=config.limit, workers=config.workers)
         else:
-            image_set = reopen_images(where, planned.images, limit=config.limit)
+            ready = "items" in planned.execution
+            image_set = reopen_images(where, planned.images, limit=config.limit, ready=ready)
         watch.begin("loading the model")
         with user_code("the model"):
             resolved = _resolve(config, recipe.module)
@@ -136,6 +137,7 @@ def _settle(
     def lay(prepared: Prepared) -> torch.Tensor:
         return inputs([prepared], preprocessing, device, channels_last, dtype)
 
+    image_set.settle(preprocessing)
     example = lay(image_set.load_first(preprocessing))
     failures: list[str] = []
     reshape = _reshape(config.reshape, failures) if config.reshape else None
@@ -175,7 +177,7 @@ def _settle(
             layer_reason=layers.reason,
             recorded=recorded,
             methods=tuple(method.record for method in methods),
-            execution=_execution(example, channels_last, metrics) | target.execution,
+            execution=_execution(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *unused),
             after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
         ),
@@ -242,13 +244,15 @@ def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
 
 
 def _execution(
-    example: torch.Tensor, channels_last: bool, metrics: Sequence[Metric]
+    example: torch.Tensor, channels_last: bool, metrics: Sequence[Metric], image_set: ImageSet
 ) -> dict[str, str]:
     execution = {
         "device": example.device.type,
         "dtype": str(example.dtype).removeprefix("torch."),
         "memory format": "channels last" if channels_last else "contiguous",
     }
+    if image_set.ready:
+        execution["items"] = "model-ready tensors"
     return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})
 
 

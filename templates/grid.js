@@ -74,7 +74,6 @@
     if (unread) {
       picture.classList.add("unread");
       picture.textContent = "not read";
-      line("name", name(position));
     } else {
       const image = document.createElement("img");
       image.src = exporter.data.photo(position);

@@ -13,6 +13,7 @@ import click
 import exporter
 from exporter.cli import looking, running
 from exporter.cli.flags import BAD_REQUEST, DONE, INTERRUPTED
+from exporter.cli.quiet import quiet_codecs
 from exporter.cli.signals import interruptible
 from exporter.console import ERR, marked
 from exporter.errors import ExporterError, reason
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug: set[str] = set()
     _print_anything()
     try:
-        with interruptible(to_the_end=arguments is None):
+        with interruptible(to_the_end=arguments is None), quiet_codecs():
             code = group.main(given, prog_name="exporter", standalone_mode=False, obj=debug)
     except click.exceptions.Exit as stop:
         return stop.exit_code

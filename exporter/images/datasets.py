@@ -14,9 +14,8 @@ from typing import Any
 
 from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
-from exporter.guard import FAILURES, told, user_code
+from exporter.guard import passes, told, user_code
 from exporter.images.files import Paths, exists, is_path
-from exporter.images.keys import hash_contents
 from exporter.images.sources import Entry
 
 _IMAGE_NAMES = ("image", "img", "pixel_values")
@@ -38,37 +37,46 @@ class DataSet:
         """Say whether an object has a length and items, and they are not paths."""
         return is_dataset(where) and not is_path(where) and not Paths.matches(where)
 
-    def paths(self) -> list[str]:
-        """Return the items' names, without reading one."""
+    def entries(self) -> Iterator[Entry]:
+        """Name the items, in the order of their index; none is read."""
         try:
-            return [f"item-{index:06d}" for index in range(len(self._dataset))]
-        except FAILURES as error:  # the user's own code, or a length that is not known
+            count = len(self._dataset)
+        except BaseException as error:  # the user's code, or a length that is not known
+            if passes(error):
+                raise
             raise ImageSetError(
                 f"the data set {self.name!r} has no length ({told(error)}); give one with "
                 "__len__ and __getitem__"
             ) from error
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield the items in the order of their index; each is read, for its label and its key."""
-        for index, path in enumerate(self.paths()):
-            try:
-                image, label = self._item(index)
-                yield Entry(path, self._label(label), key=hash_contents(image))
-            except ImageError as error:
-                yield Entry(path, error=str(error))
+        return (Entry(f"item-{index:06d}") for index in range(count))
 
     def load(self, entry: Entry) -> Any:
         """Return an item's image."""
-        return self._item(int(entry.path.rpartition("-")[2]))[0]
+        return self.read(entry)[0]
 
-    def _item(self, index: int) -> tuple[Any, Any]:
-        with _READING, user_code(f"item {index} of the data set", error=ImageError):
-            item = self._dataset[index]
+    def read(self, entry: Entry) -> tuple[Any, str | None]:
+        """Return an item's image and its label.
+
+        Raises:
+            ImageError: whatever the data set raises, but for a lack of memory.
+            MemoryError: likewise.
+        """
+        index = int(entry.path.rpartition("-")[2])
+        try:
+            with _READING, user_code(f"item {index} of the data set", error=ImageError):
+                item = self._dataset[index]
+        except ImageError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise MemoryError(str(error)) from error.__cause__
+            raise
         if isinstance(item, Mapping):
-            image = next((item[name] for name in _IMAGE_NAMES if name in item), None)
-            return image, next((item[name] for name in _LABEL_NAMES if name in item), None)
+            image, label = (
+                next((item[name] for name in names if name in item), None)
+                for names in (_IMAGE_NAMES, _LABEL_NAMES)
+            )
+            return image, self._label(label)
         if isinstance(item, tuple | list) and item:
-            return item[0], item[1] if len(item) > 1 else None
+            return item[0], self._label(item[1]) if len(item) > 1 else None
         return item, None
 
     def _label(self, label: Any) -> str | None:
@@ -79,10 +87,9 @@ class DataSet:
             return label or None
         if not isinstance(label, int):
             return None
-        names = getattr(self._dataset, "classes", None)
-        if isinstance(names, list | tuple) and 0 <= label < len(names):
-            return str(names[label])
-        return str(label)
+        names: Any = getattr(self._dataset, "classes", None)
+        known = isinstance(names, list | tuple) and 0 <= label < len(names)
+        return str(names[label] if known else label)
 
 
 class Factory(DataSet):
@@ -95,9 +102,11 @@ class Factory(DataSet):
     @staticmethod
     def matches(where: Any) -> bool:
         """Say whether this names something in a module or a file, and is no file itself."""
-        if not is_path(where):
-            return False
-        return _REFERENCE.fullmatch(os.fspath(where)) is not None and not exists(where)
+        return (
+            is_path(where)
+            and _REFERENCE.fullmatch(os.fspath(where)) is not None
+            and not exists(where)
+        )
 
 
 def is_dataset(value: object) -> bool:
@@ -107,13 +116,12 @@ def is_dataset(value: object) -> bool:
 
 def _call_factory(spec: str) -> Any:
     """Return the data set that a reference names or, being called without arguments, gives."""
-    factory = load_reference(spec, "factory", ImageSetError)
-    if is_dataset(factory) and not isinstance(factory, type):
-        return factory
-    if not callable(factory):
-        raise ImageSetError(f"{spec!r} is {kind_of(factory)}; name a function or a data set")
-    with user_code(repr(spec), error=ImageSetError):
-        dataset = factory()
+    dataset = load_reference(spec, "factory", ImageSetError)
+    if not is_dataset(dataset) or isinstance(dataset, type):
+        if not callable(dataset):
+            raise ImageSetError(f"{spec!r} is {kind_of(dataset)}; name a function or a data set")
+        with user_code(repr(spec), error=ImageSetError):
+            dataset = dataset()
     if not is_dataset(dataset):
         raise ImageSetError(
             f"{spec!r} gave {kind_of(dataset)}; it has to give a data set with "

@@ -3,12 +3,13 @@
 OpenCV decodes faster than Pillow (docs/decisions/013-decoding-and-resizing.md), but some versions
 return a truncated JPEG as a half grey picture, and it has its own ideas of transparency and CMYK.
 Only what its header proves ordinary goes to OpenCV; Pillow decodes everything else and says what is
-wrong.
+wrong. What neither notices, a wrong checksum or a download padded with zeros, is looked for here.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ MAX_PIXELS = 250_000_000
 _RGB_FLAG: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 _READ = (cv2.IMREAD_COLOR if _RGB_FLAG is None else _RGB_FLAG) | cv2.IMREAD_IGNORE_ORIENTATION
 
-_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-# Transparency, animation and rotation.
-_PNG_SPECIAL = (b"tRNS", b"acTL", b"eXIf", b"tiff:Orientation")
+_JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+# Other chunks of a PNG may mean transparency, animation or rotation.
+_PLAIN = {b"IHDR", b"sRGB", b"gAMA", b"pHYs", b"tIME", b"IDAT", b"IEND"}
+# Tags of a TIFF: how its strips or tiles are packed, where they lie, how long they are.
+_PACKED, _CODED, _PLACES = 259, (5, 7, 8, 32946), ((273, 324), (279, 325))
+# Coded pixels hardly ever end in so many zeros; a download that was padded with them does.
+_ZEROS = 64
 
 
 def decode(content: bytes) -> NDArray[np.uint8]:
@@ -53,13 +57,24 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     """
     if not content:
         raise ImageError("the file is empty (0 bytes)")
-    header = read_header(content)
-    if header is not None:
-        _refuse_bomb(*header[:2])
-        pixels = _decode_ordinary(content, *header)
-        if pixels is not None:
-            return pixels
-    return _decode_any(content)
+    try:
+        header = read_header(content)
+        pixels = None if header is None else _decode_ordinary(content, *header)
+        return _decode_any(content) if pixels is None else pixels
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"the file is not an image that can be read; it begins with {content[:16]!r}"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
+    except Exception as error:  # Pillow's plugins raise anything on damaged bytes
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"the image of {len(content):,} bytes is damaged or truncated: "
+            f"{said[:1].lower()}{said[1:].rstrip('.')}"
+        ) from None
 
 
 def read_header(content: bytes) -> tuple[int, int, int] | None:
@@ -68,27 +83,29 @@ def read_header(content: bytes) -> tuple[int, int, int] | None:
     Returns:
         Stored width and height in pixels and EXIF orientation, 1 to 8; None where the file is
         damaged, unusual or of another format.
+
+    Raises:
+        OSError: if it is a PNG or WebP that is known to be damaged.
     """
-    try:
-        # Only a file that ends in the end-of-image marker is surely whole.
-        if content.startswith(_JPEG) and content.endswith(_JPEG_END):
+    # Only a file that ends in the end-of-image marker is surely whole.
+    if content.startswith(_JPEG) and content.endswith(_JPEG_END):
+        try:
             with JpegImageFile(BytesIO(content)) as image:
                 ordinary = image.mode in ("L", "RGB")
                 return (*image.size, _orientation(image)) if ordinary else None
-        if content.startswith(_PNG) and content.endswith(_PNG_END):
-            width, height, bits, colour, _, _, interlaced = struct.unpack_from(
-                ">IIBBBBB", content, 16
-            )
-            ordinary = bits == 8 and colour in (0, 2) and not interlaced
-            ordinary = ordinary and not any(chunk in content for chunk in _PNG_SPECIAL)
-            return (width, height, 1) if ordinary else None
-        if content.startswith(b"RIFF") and content[8:16] == b"WEBPVP8 ":
-            (size,) = struct.unpack_from("<I", content, 4)
+        except Exception:  # Pillow's plugins raise anything on damaged bytes
+            return None
+    if content.startswith(_PNG):
+        kinds = _png_chunks(content)
+        width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+        ordinary = _PLAIN.issuperset(kinds) and len(set(kinds)) == len(kinds)
+        ordinary = ordinary and bits == 8 and colour in (0, 2) and not interlaced
+        return (width, height, 1) if ordinary else None
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        _check_webp(content)
+        if content[12:16] == b"VP8 " and content[23:26] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", content, 26)
-            ordinary = len(content) >= size + 8 and content[23:26] == b"\x9d\x01\x2a"
-            return (width & 0x3FFF, height & 0x3FFF, 1) if ordinary else None
-    except Exception:  # Pillow's plugins raise anything on damaged bytes
-        pass
+            return width & 0x3FFF, height & 0x3FFF, 1
     return None
 
 
@@ -123,6 +140,7 @@ def flatten(image: Image.Image) -> NDArray[np.uint8]:
 def _decode_ordinary(
     content: bytes, width: int, height: int, orientation: int
 ) -> NDArray[np.uint8] | None:
+    _refuse_bomb(width, height)
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(content, np.uint8), _READ)
     except cv2.error:
@@ -137,30 +155,61 @@ def _decode_ordinary(
 def _decode_any(content: bytes) -> NDArray[np.uint8]:
     # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
     jpeg = content.startswith(_JPEG)
-    try:
-        with Image.open(BytesIO(content.rstrip(b"\0") if jpeg else content)) as image:
-            _refuse_bomb(*image.size)
-            # The one format that Pillow reads as black where the tile's pixels are missing.
-            if image.format == "JPEG2000" and content.rfind(b"\xff\xd9") <= content.rfind(
-                b"\xff\x93"
-            ):
-                raise OSError("the JPEG 2000 code stream has no end")
-            image.load()
-            return _upright(flatten(image), _orientation(image))
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"the file is not an image that can be read; it begins with {content[:16]!r}"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
-    except Exception as error:  # Pillow's plugins raise anything on damaged bytes
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"the image of {len(content):,} bytes is damaged or truncated: "
-            f"{said[:1].lower()}{said[1:].rstrip('.')}"
-        ) from None
+    with Image.open(BytesIO(content.rstrip(b"\0") if jpeg else content)) as image:
+        _refuse_bomb(*image.size)
+        # The one format that Pillow reads as black where the tile's pixels are missing.
+        if image.format == "JPEG2000" and content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\x93"):
+            raise OSError("the JPEG 2000 code stream has no end")
+        if image.format == "AVIF":
+            _refuse_zeros(content)
+        _check_strips(content, getattr(image, "tag_v2", {}))
+        image.load()
+        return _upright(flatten(image), _orientation(image))
+
+
+def _png_chunks(content: bytes) -> list[bytes]:
+    """Return the kinds of chunk of a PNG in order, once each; every checksum has to be right."""
+    kinds, view, end = list[bytes](), memoryview(content), 8
+    while kinds[-1:] != [b"IEND"]:
+        start = end + 4
+        end = start + 8 + int.from_bytes(view[end:start])
+        kind, checksum = content[start : start + 4], int.from_bytes(view[end - 4 : end])
+        if end > len(content) or end < start + 8:
+            raise OSError(f"it ends in its chunk {_name(kind)}")
+        if zlib.crc32(view[start : end - 4]) != checksum:
+            raise OSError(f"the checksum of its chunk {_name(kind)} is wrong")
+        kinds += [] if kind == b"IDAT" and kinds[-1:] == [kind] else [kind]
+    return kinds
+
+
+def _check_webp(content: bytes) -> None:
+    end = 12
+    while end < struct.unpack_from("<I", content, 4)[0] + 8:
+        kind, length = struct.unpack_from("<4sI", content, end)
+        start, end = end + 8, end + 8 + length + length % 2
+        if start + length > len(content):
+            raise OSError(f"it ends in its chunk {_name(kind)}")
+        if kind in (b"VP8 ", b"VP8L"):
+            # A lossy picture of one colour does end in zeros, about a twentieth of it.
+            _refuse_zeros(content[start : start + length], length // 8 if kind == b"VP8 " else 0)
+
+
+def _check_strips(content: bytes, tags: Any) -> None:
+    if tags.get(_PACKED) not in _CODED:
+        return
+    offsets, counts = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in _PLACES)
+    for offset, count in zip(offsets, counts, strict=False):
+        _refuse_zeros(content[max(offset, offset + count - _ZEROS) : offset + count])
+
+
+def _refuse_zeros(coded: bytes, least: int = 0) -> None:
+    zeros = max(least, _ZEROS)
+    if coded.endswith(bytes(zeros)):
+        raise OSError(f"it ends in {zeros:,} zeros or more, as a broken download does")
+
+
+def _name(kind: bytes) -> str:
+    return repr(kind.decode("latin-1").strip())
 
 
 def _orientation(image: Image.Image) -> int:
@@ -172,8 +221,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    if orientation == 1:
-        return pixels
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -7,10 +7,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from io import FileIO
 from pathlib import Path, PurePath
 from typing import Any
 
+from exporter.doors import RUN_FOLDERS
 from exporter.errors import ImageSetError, reason
 from exporter.images.sources import Entry
 
@@ -28,7 +30,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 class Files:
-    """Images in files below a root."""
+    """Images in files below a root; those in a run folder are left out, which is noted."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -37,6 +39,38 @@ class Files:
     def load(self, entry: Entry) -> bytes:
         """Return a file's bytes."""
         return read_file(os.path.join(self.root, entry.path))  # noqa: PTH118 — called for every image
+
+    def _outside_runs(self, paths: Iterable[str]) -> list[str]:
+        root = os.path.abspath(self.root)  # noqa: PTH100
+        kept, runs = list[str](), set[str]()
+
+        @cache
+        def run_of(folder: str) -> str | None:
+            if _is_run(folder):
+                return folder
+            above = os.path.dirname(folder)  # noqa: PTH120
+            return None if folder in (root, above) else run_of(above)
+
+        for path in paths:
+            run = run_of(os.path.dirname(os.path.abspath(os.path.join(root, path))))  # noqa: PTH100, PTH118, PTH120
+            if run is None:
+                kept.append(path)
+            else:
+                runs.add(as_text(os.path.relpath(run, root)))
+        said = "is left out: a run's own pictures are not part of an image set"
+        self.notes += tuple(f"the run folder {run!r} {said}" for run in sorted(runs))
+        return kept
+
+    def _labelled(self, paths: Iterable[str]) -> Iterator[Entry]:
+        kept = sorted(self._outside_runs(paths), key=natural)
+        names = [as_text(path) for path in kept if not is_image_name(path)]
+        if names:
+            shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+            verb = "file is not an image" if len(names) == 1 else "files are not images"
+            self.notes += (f"{len(names):,} {verb}: {shown}",)
+        for path in filter(is_image_name, kept):
+            folder, slash, _ = path.partition("/")
+            yield Entry(path, folder if slash else None)
 
 
 class Folder(Files):
@@ -50,8 +84,8 @@ class Folder(Files):
     def entries(self) -> Iterator[Entry]:
         """Find the images, in natural order; hidden files and folders are skipped."""
         paths, notes = _walk(str(self.root))
-        self.notes = (*sorted(notes), *_not_images(paths))
-        return _labelled(paths)
+        self.notes = tuple(sorted(notes))
+        return self._labelled(paths)
 
 
 class Glob(Files):
@@ -74,26 +108,7 @@ class Glob(Files):
         """Find the matching images, in natural order; hidden files are skipped."""
         matches = glob.glob(self._pattern, root_dir=self.root, recursive=True)  # noqa: PTH207
         paths = {PurePath(match).as_posix() for match in matches}
-        paths = {path for path in paths if not (self.root / path).is_dir()}
-        self.notes = _not_images(paths)
-        return _labelled(paths)
-
-
-class Photograph(Files):
-    """One image."""
-
-    def __init__(self, where: str | Path) -> None:
-        super().__init__(Path(where).parent)
-        self._name = Path(where).name
-
-    @staticmethod
-    def matches(where: Any) -> bool:
-        """Say whether this is a file with an image's extension."""
-        return is_path(where) and is_image_name(os.fspath(where)) and is_file(where)
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield the one image."""
-        yield Entry(self._name)
+        return self._labelled(path for path in paths if not (self.root / path).is_dir())
 
 
 class Paths(Files):
@@ -114,12 +129,29 @@ class Paths(Files):
     def matches(where: Any) -> bool:
         """Say whether this is a sequence of paths, and not empty."""
         listed = isinstance(where, Sequence) and not isinstance(where, str)
-        return listed and len(where) > 0 and all(is_path(path) for path in where)
+        return listed and len(where) > 0 and all(map(is_path, where))
 
     def entries(self) -> Iterator[Entry]:
         """Yield the images in the order given."""
-        for path in self._paths:
-            yield Entry(PurePath(path).relative_to(self.root).as_posix())
+        paths = (PurePath(path).relative_to(self.root).as_posix() for path in self._paths)
+        return map(Entry, self._outside_runs(paths))
+
+
+class Photograph(Files):
+    """One image."""
+
+    def __init__(self, where: str | Path) -> None:
+        super().__init__(Path(where).parent)
+        self._name = Path(where).name
+
+    @staticmethod
+    def matches(where: Any) -> bool:
+        """Say whether this is a file with an image's extension."""
+        return is_path(where) and is_image_name(os.fspath(where)) and is_file(where)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the one image."""
+        yield Entry(self._name)
 
 
 def read_file(path: str) -> bytes:
@@ -177,7 +209,7 @@ def as_text(path: str) -> str:
     >>> as_text("caf\udce9.jpg")
     'caf�.jpg'
     """
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub("[\ud800-\udfff]", "�", path)
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -187,6 +219,11 @@ def _open_regular(path: str, flags: int) -> int:
         os.close(file)
         raise OSError("it is not a regular file")
     return file
+
+
+def _is_run(folder: str) -> bool:
+    inside = [os.path.join(folder, name) for name in (*RUN_FOLDERS, "recipe.json", "run.json")]  # noqa: PTH118
+    return is_file(os.path.join(folder, "plan.json")) and any(map(exists, inside))  # noqa: PTH118
 
 
 def _walk(root: str) -> tuple[list[str], list[str]]:
@@ -207,10 +244,8 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
         for here, folders, files in os.walk(top, onerror=unreadable):
             status = os.stat(here)  # noqa: PTH116
             if (status.st_dev, status.st_ino) in entered:
-                notes.append(
-                    f"the link {as_text(below(here))!r} is not followed: "
-                    "its folder is already in the set"
-                )
+                name = as_text(below(here))
+                notes.append(f"the link {name!r} is not followed: its folder is already in the set")
                 folders.clear()
                 continue
             entered.add((status.st_dev, status.st_ino))
@@ -221,18 +256,3 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
             prefix = "" if here == root else below(here) + "/"
             paths += [prefix + name for name in files if not name.startswith(".")]
     return paths, notes
-
-
-def _labelled(paths: Iterable[str]) -> Iterator[Entry]:
-    for path in sorted(filter(is_image_name, paths), key=natural):
-        folder, slash, _ = path.partition("/")
-        yield Entry(path, folder if slash else None)
-
-
-def _not_images(paths: Iterable[str]) -> tuple[str, ...]:
-    names = sorted((as_text(path) for path in paths if not is_image_name(path)), key=natural)
-    if not names:
-        return ()
-    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-    verb = "file is not an image" if len(names) == 1 else "files are not images"
-    return (f"{len(names):,} {verb}: {shown}",)

@@ -1,4 +1,4 @@
-"""Stable keys: the hash of an image's contents, the same in every run and on every machine."""
+"""Stable keys and names: the same in every run and on every machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from exporter.images.files import as_text
 from exporter.images.pixels import as_array
 
 
@@ -28,32 +29,21 @@ def hash_contents(contents: Any) -> str:
         >>> hash_contents(b"a")
         '27c35e6e9373877f29e562464e46497e'
     """
-    if isinstance(contents, bytes):
-        return blake2b(contents, digest_size=16).hexdigest()
     if isinstance(contents, Image.Image):
-        head, pixels = f"{contents.mode} {contents.size}", contents.tobytes()
-    else:
+        contents = f"{contents.mode} {contents.size}".encode() + contents.tobytes()
+    elif not isinstance(contents, bytes):
         values = as_array(contents)
-        head, pixels = f"{values.dtype.str} {values.shape}", values.tobytes()
-    digest = blake2b(head.encode(), digest_size=16)
-    digest.update(pixels)
-    return digest.hexdigest()
+        contents = f"{values.dtype.str} {values.shape}".encode() + values.tobytes()
+    return blake2b(contents, digest_size=16).hexdigest()
 
 
 def hash_path(path: str) -> str:
-    """Return the key of an image that cannot be read: a hash of its path.
-
-    Returns:
-        32 hexadecimal digits.
-    """
+    """Return the key of an image that cannot be read: a hash of its path, 32 hexadecimal digits."""
     return hash_contents(f"path:{path}".encode("utf-8", "surrogateescape"))
 
 
 def unique_ids(keys: Iterable[str]) -> list[str]:
-    """Number repeated keys in order.
-
-    Returns:
-        The key itself the first time, then ``key-2``, ``key-3`` …
+    """Return each key the first time it comes, then ``key-2``, ``key-3`` and so on.
 
     >>> unique_ids(["a", "b", "a", "a"])
     ['a', 'b', 'a-2', 'a-3']
@@ -64,3 +54,20 @@ def unique_ids(keys: Iterable[str]) -> list[str]:
         count = seen[key] = seen.get(key, 0) + 1
         ids.append(key if count == 1 else f"{key}-{count}")
     return ids
+
+
+def unique_texts(paths: Iterable[str]) -> dict[str, str]:
+    r"""Return each path as text; two that differ only in what cannot be shown get different texts.
+
+    >>> unique_texts(["a.jpg", "caf\udce9", "caf\udcea"])
+    {'a.jpg': 'a.jpg', 'caf\udce9': 'caf�', 'caf\udcea': 'caf��'}
+    """
+    texts = dict.fromkeys(paths, "")
+    taken = set(texts)
+    for path in texts:
+        text = as_text(path)
+        while text != path and text in taken:
+            text += "�"
+        taken.add(text)
+        texts[path] = text
+    return texts

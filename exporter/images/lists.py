@@ -1,4 +1,4 @@
-"""Lists of images: CSV, TSV, JSON lines or Parquet, with a path and annotations."""
+"""Lists of images: CSV, TSV, JSON lines or Parquet, with a path and annotations, read strictly."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AllowInfNan, Strict, TypeAdapter
 
 from exporter.errors import ImageSetError, choices
-from exporter.images.files import Files, is_file, is_path
+from exporter.images.files import Files, as_text, exists, is_file, is_path
 from exporter.images.sources import Box, Entry
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -22,6 +22,9 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _COLUMNS = ("path", "label", "mask", "boxes")
 _Edge = Annotated[float, Strict(), AllowInfNan(False)]
 _BOXES = TypeAdapter(tuple[tuple[_Edge, _Edge, _Edge, _Edge], ...])
+_NOT_UTF8 = "which is not UTF-8; save the list as UTF-8 text"
+_Line = tuple[str, dict[str, Any]]
+"""Which line or row of the file it is, and what is in the columns of `_COLUMNS` that it has."""
 
 
 class ImageList(Files):
@@ -38,7 +41,9 @@ class ImageList(Files):
 
     def entries(self) -> list[Entry]:
         """Return the images in the order of the list."""
-        return read_list(self._file)
+        listed = read_list(self._file)
+        kept = set(self._outside_runs(entry.path for entry in listed))
+        return [entry for entry in listed if entry.path in kept]
 
 
 def read_list(file: Path) -> list[Entry]:
@@ -64,75 +69,120 @@ def read_list(file: Path) -> list[Entry]:
             rows = _json_rows(file)
         else:
             rows = _csv_rows(file, "\t" if suffix == ".tsv" else ",")
-        return [_entry(row, f"{where} of the list {file.name!r}") for where, row in rows]
-    except (OSError, ValueError, csv.Error) as error:
+        said = f"of the list {file.name!r}"
+        return [_entry(row, f"{where} {said}", file.parent) for where, row in rows]
+    except ImageSetError:
+        raise
+    except Exception as error:  # the file may hold anything
         text = " ".join(str(error).split()).rstrip(".")
         raise ImageSetError(f"the list {str(file)!r} cannot be read: {text}") from None
 
 
-def _csv_rows(file: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _lines(file: Path) -> Iterator[str]:
     # Bytes that are not UTF-8 survive, so that files with such names can be opened.
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter=delimiter)
-        _require_path(file, rows.fieldnames or ())
-        for row in rows:
-            yield f"line {rows.line_num}", row
-
-
-def _json_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} is not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not a JSON object")
-            _require_path(file, row)
-            yield f"line {number}", row
+            if "\0" in line:
+                raise ValueError(f"line {number} has a null character; save the list as UTF-8 text")
+            yield line
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _csv_rows(file: Path, delimiter: str) -> Iterator[_Line]:
+    records = _records(_lines(file), delimiter)
+    _, header = next(records, (1, []))
+    places = _places(file, header)
+    for number, fields in records:
+        if fields and len(fields) != len(header):
+            has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
+            raise ValueError(
+                f"line {number} has {has} and the header has {len(header)}; "
+                "put a field that holds the separator in quotes"
+            )
+        if fields:
+            yield f"line {number}", {name: fields[at] for name, at in places.items()}
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    rows, number = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True), 1
+    try:
+        for fields in rows:
+            if rows.line_num > number:
+                raise csv.Error("a quote is not closed on it")
+            yield number, fields
+            number += 1
+    except csv.Error as error:
+        raise ValueError(f"line {number} is not valid ({error}); check its quotes") from None
+
+
+def _json_rows(file: Path) -> Iterator[_Line]:
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is not a JSON object")
+        values = list(row.values())
+        yield f"line {number}", {name: values[at] for name, at in _places(file, row).items()}
+
+
+def _parquet_rows(file: Path) -> Iterator[_Line]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as table:
         names = table.schema_arrow.names
-        _require_path(file, names)
-        wanted = [name for name in _COLUMNS if name in names]
+        places = _places(file, names)
         number = 0
-        for batch in table.iter_batches(columns=wanted):
+        for batch in table.iter_batches(columns=[names[at] for at in places.values()]):
             for row in batch.to_pylist():
                 number += 1
-                yield f"row {number}", row
+                yield f"row {number}", {name: row[names[at]] for name, at in places.items()}
 
 
-def _require_path(file: Path, names: Sequence[str] | Mapping[str, Any]) -> None:
-    if "path" not in names:
-        has = choices("path", [str(name) for name in names])
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("a name is there twice")
+    return row
+
+
+def _places(file: Path, names: Collection[str]) -> dict[str, int]:
+    """Return where the known columns are; case and spaces around a name do not count."""
+    given = [name.strip().casefold() for name in names]
+    twice = [name for name in _COLUMNS if given.count(name) > 1]
+    if twice:
+        raise ValueError(f"there are {given.count(twice[0])} columns {twice[0]!r}; give one")
+    if "path" not in given:
+        separators = [sign for sign in ";\t|," if len(given) == 1 and sign in given[0]]
+        has = choices("path", map(as_text, names))
+        if separators:
+            has = f"its header is separated by {separators[0]!r}, and the list by commas or tabs"
         raise ImageSetError(f"the list {str(file)!r} has no column 'path'; name it so ({has})")
+    return {name: given.index(name) for name in _COLUMNS if name in given}
 
 
-def _entry(row: Mapping[str, Any], where: str) -> Entry:
-    path = row["path"]
-    if not isinstance(path, str) or not path.strip():
-        raise ImageSetError(f"{where} has the path {path!r}; give the path of a file")
-    mask = row.get("mask")
-    if mask is not None and not isinstance(mask, str):
-        raise ImageSetError(f"{where} has the mask {mask!r}; give the path of a file")
-    return Entry(path, _label(row.get("label")), mask or None, _boxes(row.get("boxes"), where))
+def _entry(row: dict[str, Any], where: str, folder: Path) -> Entry:
+    path, mask, label = row["path"], row.get("mask") or None, _label(row.get("label"), where)
+    for name, value in (("path", path), *([] if mask is None else [("mask", mask)])):
+        if not isinstance(value, str) or not value.strip():
+            raise ImageSetError(f"{where} has the {name} {value!r}; give the path of a file")
+        if as_text(value) != value and not exists(folder / value):
+            raise ImageSetError(f"{where} has the {name} {as_text(value)!r}, {_NOT_UTF8}")
+    if label is not None and as_text(label) != label:
+        raise ImageSetError(f"{where} has the label {as_text(label)!r}, {_NOT_UTF8}")
+    return Entry(path, label, mask, _boxes(row.get("boxes"), where))
 
 
-def _label(value: Any) -> str | None:
-    if value is None or value == "":
+def _label(value: Any, where: str) -> str | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, float):
-        # A column of integers with a gap reaches us as floating-point numbers.
-        if math.isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() else str(value)
-    return str(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of integers with a gap reaches us as floating-point numbers
+    if not isinstance(value, str | int | float):
+        raise ImageSetError(f"{where} has the label {value!r}; give a text or a number")
+    return str(value).strip() or None
 
 
 def _boxes(value: Any, where: str) -> tuple[Box, ...] | None:

@@ -6,12 +6,13 @@ is recognised by its methods.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from exporter.errors import ImageError, kind_of
+from exporter.errors import ImageError, ImageSetError, kind_of
 from exporter.images.decode import decode, flatten
 from exporter.images.preprocess import prepare
 from exporter.records import Geometry, Prepared
@@ -24,27 +25,81 @@ if TYPE_CHECKING:
 _COUNTS = (1, 3, 4)
 
 
-def prepare_contents(contents: Any, preprocessing: Preprocessing) -> Prepared:
+class Form(NamedTuple):
+    """What kind of item a data set gives.
+
+    Attributes:
+        shape: of a floating-point array or tensor; None for anything else, which is a picture.
+        unit: whether its values lie in [0, 1].
+    """
+
+    shape: tuple[int, ...] | None = None
+    unit: bool = True
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "a picture" if self.shape is None else f"a floating-point tensor of {self.shape}"
+
+
+def form_of(contents: Any) -> Form:
+    """Return the form of what a source gives for an image."""
+    if isinstance(contents, bytes | Image.Image):
+        return Form()
+    values = as_array(contents)
+    if values.dtype.kind != "f":
+        return Form()
+    return Form(values.shape, bool(values.min() >= 0 and values.max() <= 1))
+
+
+def is_model_ready(forms: Mapping[Form, str], preprocessing: Preprocessing) -> bool:
+    """Say how all items of a set are taken: as model-ready tensors, or as pictures.
+
+    They are model-ready if they are floating-point tensors of the model's input shape. Where only
+    some have that shape and all lie in [0, 1], they are pictures of different sizes.
+
+    Args:
+        forms: the forms that occur, with the first item of each.
+        preprocessing: says the model's input shape.
+
+    Raises:
+        ImageSetError: if some items are model-ready and others pictures.
+    """
+    expected = (preprocessing.channels, *preprocessing.size)
+    fitting = [form for form in forms if form.shape == expected]
+    picture = forms.get(Form())
+    if fitting and picture is not None:
+        raise ImageSetError(
+            f"the data set mixes {fitting[0]}, which the model would take as it is "
+            f"({forms[fitting[0]]!r}), with pictures ({picture!r}); give one kind of item"
+        )
+    return bool(fitting) and (len(fitting) == len(forms) or not all(form.unit for form in fitting))
+
+
+def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool) -> Prepared:
     """Prepare an image for the model.
 
     Args:
-        contents: as a source gives them. Floating-point values of the model's input shape are
-            model-ready: they are handed on as they are, and their view is recovered by undoing
-            mean and std.
+        contents: as a source gives them.
         preprocessing: from pixels to the model's input.
+        ready: whether the set is one of model-ready tensors (`is_model_ready`): they are handed on
+            as they are, and their view is recovered by undoing mean and std.
 
     Returns:
-        The view, where it lies in the original, and the tensor if the image was model-ready.
+        The view, where it lies in the original, and the tensor if the set is model-ready.
 
     Raises:
-        ImageError: if it is not an image, or its bytes cannot be decoded.
+        ImageError: if it is not an image, its bytes cannot be decoded, or it is not what the set
+            is one of.
     """
     expected = (preprocessing.channels, *preprocessing.size)
-    if not isinstance(contents, bytes | Image.Image):
-        values = as_array(contents)
-        if values.dtype.kind == "f" and values.shape == expected:
-            return _model_ready(values.astype(np.float32), preprocessing)
-    return Prepared(*prepare(to_pixels(contents, expected), preprocessing))
+    if not ready:
+        return Prepared(*prepare(to_pixels(contents, expected), preprocessing))
+    form = form_of(contents)
+    if form.shape != expected:
+        raise ImageError(
+            f"the item is {form}, and the others are model-ready tensors of {expected}"
+        )
+    return _lay_ready(as_array(contents).astype(np.float32), preprocessing)
 
 
 def to_pixels(contents: Any, expected: tuple[int, ...] = ()) -> NDArray[np.uint8]:
@@ -72,21 +127,16 @@ def to_pixels(contents: Any, expected: tuple[int, ...] = ()) -> NDArray[np.uint8
 
 
 def as_array(image: Any) -> NDArray[Any]:
-    """Return an array or a tensor as a contiguous array of two or three axes.
-
-    Raises:
-        ImageError: if it is neither, or has another number of axes.
-    """
-    if isinstance(image, np.ndarray):
-        values = image
-    elif hasattr(image, "detach") and hasattr(image, "numpy"):
+    """Return an array or a tensor as a contiguous array of two or three axes."""
+    values = image
+    if not isinstance(image, np.ndarray):
+        if not (hasattr(image, "detach") and hasattr(image, "numpy")):
+            raise ImageError(
+                f"the item's image is {kind_of(image)}; give a PIL image, an array or a tensor"
+            )
         tensor = image.detach().cpu()
         # NumPy has no bfloat16.
         values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    else:
-        raise ImageError(
-            f"the item's image is {kind_of(image)}; give a PIL image, an array or a tensor"
-        )
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ImageError(
             f"the item's image has the shape {values.shape}; give (H, W), (H, W, C) or (C, H, W)"
@@ -120,7 +170,7 @@ def _from_unit_interval(values: NDArray[Any], expected: tuple[int, ...]) -> NDAr
     return levels
 
 
-def _model_ready(tensor: NDArray[np.float32], preprocessing: Preprocessing) -> Prepared:
+def _lay_ready(tensor: NDArray[np.float32], preprocessing: Preprocessing) -> Prepared:
     # More than three channels have no colours: the first three are shown, or the first as grey.
     shown = 3 if len(tensor) >= 3 else 1
     mean = np.asarray(preprocessing.mean[:shown], np.float32)[:, None, None]

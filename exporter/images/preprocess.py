@@ -7,9 +7,8 @@ inside the functions, so that reading an image set does not need it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,21 +29,23 @@ if TYPE_CHECKING:
 _MOSTLY_CUT = 4
 # Half the width of the widest filter, bicubic, in pixels of the smaller picture, and one to spare.
 _REACH = 3
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
+class _Axis(NamedTuple):
     """One axis of a resize and crop, in pixels: from ``source`` to ``resized`` to ``view``.
 
-    The view begins at ``start`` (negative where it is padded) and has ``view`` pixels; ``first`` to
-    ``last`` is the part of it that the resized picture covers.
+    The view begins at ``start`` (negative where it is padded); ``first`` to ``last`` is the part
+    of it that the resized picture covers, ``ends`` are the view's in source pixels.
     """
 
     source: int
     resized: int
-    start: int
     view: int
+
+    @property
+    def start(self) -> int:
+        spare = self.resized - self.view
+        return round(spare / 2) if spare >= 0 else -(-spare // 2)
 
     @property
     def first(self) -> int:
@@ -60,13 +61,7 @@ class _Axis:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where the view begins and ends, in source pixels."""
         return self.start * self.scale, (self.start + self.view) * self.scale
-
-    @property
-    def covered(self) -> tuple[float, float]:
-        """What the view shows of the picture, in source pixels."""
-        return self.first * self.scale, min(self.last * self.scale, self.source)
 
 
 def prepare(
@@ -87,12 +82,11 @@ def prepare(
             neither 1 nor 3 channels.
     """
     pixels = _with_channels(pixels, preprocessing.channels)
-    rows, columns = geometry_axes(pixels.shape[0], pixels.shape[1], preprocessing)
+    axes = rows, columns = geometry_axes(pixels.shape[0], pixels.shape[1], preprocessing)
     view = _resize(pixels, rows, columns, preprocessing)
     if view.shape[:2] != preprocessing.size:
-        above, left = (axis.first - axis.start for axis in (rows, columns))
-        below, right = (axis.start + axis.view - axis.last for axis in (rows, columns))
-        view = np.pad(view, [(above, below), (left, right), (0, 0)])
+        sides = [(axis.first - axis.start, axis.start + axis.view - axis.last) for axis in axes]
+        view = np.pad(view, [*sides, (0, 0)])
     crop = (columns.ends[0], rows.ends[0], columns.ends[1], rows.ends[1])
     return view, Geometry(pixels.shape[1], pixels.shape[0], crop)
 
@@ -114,10 +108,7 @@ def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tupl
             f"the {width} × {height} photograph becomes a view of {resized[1]} × {resized[0]}, but "
             f"the model takes {size[1]} × {size[0]} pixels; crop 'center' or resize to exactly that"
         )
-    rows, columns = (
-        _Axis(source, after, _start(after, view), view)
-        for source, after, view in zip((height, width), resized, size, strict=True)
-    )
+    rows, columns = map(_Axis, (height, width), resized, size)
     return rows, columns
 
 
@@ -177,15 +168,8 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
         return np.ascontiguousarray(pixels)
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
-    grey: Any = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    view: NDArray[np.uint8] = grey[:, :, None]
-    return view
-
-
-def _start(resized: int, view: int) -> int:
-    if view > resized:
-        return -((view - resized) // 2)
-    return round((resized - view) / 2)
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    return np.asarray(grey, np.uint8)[:, :, None]
 
 
 def _resize(
@@ -222,13 +206,13 @@ def _resize_part(
 ) -> NDArray[np.uint8]:
     # Two calls fix the order, columns then rows, that the whole resize has: a bicubic overshoot is
     # clipped in between, and Pillow would choose by the cost of the part.
-    kernel = _FILTERS[interpolation]
-    top, bottom = rows.covered
+    kernel = Image.Resampling[interpolation.upper()]
+    top, bottom = rows.first * rows.scale, min(rows.last * rows.scale, rows.source)
+    left, right = columns.first * columns.scale, min(columns.last * columns.scale, columns.source)
     reach = int(np.ceil(_REACH * max(rows.scale, 1)))
     above = max(int(top) - reach, 0)
     needed = pixels[above : int(np.ceil(bottom)) + reach]
     picture = Image.fromarray(needed[:, :, 0] if pixels.shape[2] == 1 else needed)
-    left, right = columns.covered
     width, height = columns.last - columns.first, rows.last - rows.first
     narrow = picture.resize((width, picture.height), kernel, box=(left, 0, right, picture.height))
     part = narrow.resize((width, height), kernel, box=(0, top - above, width, bottom - above))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter.doors import SOURCES, load_plugin, plugins
 from exporter.errors import ExporterError, ImageSetError, choices, kind_of, reason
 from exporter.guard import FAILURES, told, user_code
 from exporter.images.datasets import DataSet, Factory
-from exporter.images.files import Folder, Glob, Paths, Photograph, as_text, exists, is_path
+from exporter.images.files import (
+    Folder,
+    Glob,
+    Paths,
+    Photograph,
+    as_text,
+    exists,
+    is_image_name,
+    is_path,
+)
 from exporter.images.lists import FORMATS, ImageList
 from exporter.images.sources import Source
 
@@ -28,14 +37,30 @@ BUILT_IN: dict[str, Any] = {
 """The image sources of the package; no two of them match the same place."""
 
 
-def open_source(where: Any) -> tuple[str, str, Source]:
+class Opened(NamedTuple):
+    """A source that was opened.
+
+    Attributes:
+        kind: a key of ``BUILT_IN``, or the plug-in by name.
+        where: the location, as text.
+        source: the source.
+    """
+
+    kind: str
+    where: str
+    source: Source
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the source says to the user; complete once its entries were read."""
+        return tuple(getattr(self.source, "notes", ()))
+
+
+def open_source(where: Any) -> Opened:
     """Open the one source that takes a location.
 
     A plug-in that is named before a colon comes first, then the package's own sources, then the
     plug-ins that say that the location is theirs.
-
-    Returns:
-        Which source it is, the location as text, and the source.
 
     Raises:
         ImageSetError: if no source takes it, more than one plug-in does, or it cannot be opened.
@@ -46,7 +71,7 @@ def open_source(where: Any) -> tuple[str, str, Source]:
     plug_in = user_code(f"the {kind}", repr(shown), error=ImageSetError)
     with nullcontext() if kind in BUILT_IN else plug_in:
         opened = source(where)
-    return kind, getattr(opened, "name", shown), opened
+    return Opened(kind, getattr(opened, "name", shown), opened)
 
 
 def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
@@ -90,8 +115,14 @@ def _nothing(where: Any) -> str:
         ends = ", ".join(FORMATS)
         return f"the file {shown!r} is neither an image nor a list; a list ends in {ends}"
     try:
-        names = [item.name for item in path.parent.iterdir() if not item.name.startswith(".")]
-        near = choices(as_text(path.name), sorted(as_text(name) for name in names))
+        near = choices(as_text(path.name), sorted(_sets_beside(path)))
     except (OSError, ValueError) as error:
         near = f"the folder {as_text(str(path.parent))!r} cannot be read: {reason(error)}"
     return f"there are no images at {shown!r}: {near}"
+
+
+def _sets_beside(path: Path) -> Iterator[str]:
+    for item in path.parent.iterdir():
+        wanted = item.is_dir() or is_image_name(item.name) or item.name.lower().endswith(FORMATS)
+        if wanted and not item.name.startswith("."):
+            yield as_text(item.name)

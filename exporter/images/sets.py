@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from exporter.errors import ImageError, ImageSetError, reason
 from exporter.guard import FAILURES, sentence, user_code
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text
-from exporter.images.keys import hash_contents, hash_path, unique_ids
-from exporter.images.pixels import prepare_contents, to_pixels
+from exporter.images.keys import hash_contents, hash_path, unique_ids, unique_texts
+from exporter.images.pixels import Form, form_of, is_model_ready, prepare_contents, to_pixels
 from exporter.images.preprocess import prepare
-from exporter.images.registry import open_source
+from exporter.images.registry import Opened, open_source
 from exporter.images.sources import Entry, Source
 from exporter.records import ImageEntry, Prepared
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from exporter.records import Preprocessing
 
 _CHUNK = 256
+# So many items of a data set are read twice, which shows all but rarely that it augments at random.
+_READ_TWICE = 8
 
 
-@dataclass(frozen=True)
 class ImageSet:
     """The images of a run, in plan order.
 
@@ -42,22 +44,50 @@ class ImageSet:
         kind: which source took that: a key of ``BUILT_IN``, or the plug-in by name.
         entries: one per image, also for those that cannot be read.
         notes: what the user should know: unreadable folders, files that are not images.
+        ready: whether all items are model-ready tensors; `settle` decides it.
     """
 
-    where: str
-    kind: str
-    entries: tuple[ImageEntry, ...]
-    notes: tuple[str, ...]
-    _source: Source = field(repr=False, compare=False)
-    _names: Mapping[str, str] = field(repr=False, compare=False)
-    _first: dict[tuple[str, Preprocessing], Prepared] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    def __init__(
+        self,
+        opened: Opened,
+        entries: tuple[ImageEntry, ...],
+        texts: Mapping[str, str],
+        forms: Mapping[Form, str] | None = None,
+        *,
+        ready: bool = False,
+    ) -> None:
+        """Hold what was opened.
+
+        Args:
+            opened: the source.
+            entries: the images.
+            texts: each path of the source, and how it is shown.
+            forms: the forms that the items have, with the first item of each.
+            ready: whether all items are model-ready tensors.
+        """
+        self.kind, self.where, self._source = opened
+        self.notes, self.entries, self.ready = opened.notes, entries, ready
+        self._names = {text: path for path, text in texts.items() if text != path}
+        self._forms = forms or {}
+        self._first: dict[tuple[str, Preprocessing], Prepared] = {}
 
     @property
     def root(self) -> Path | None:
         """The folder that paths are relative to, or None if they are not paths of files."""
         return getattr(self._source, "root", None)
+
+    def settle(self, preprocessing: Preprocessing) -> None:
+        """Decide once for all items whether they are model-ready, and say so in the notes.
+
+        Raises:
+            ImageSetError: if some are model-ready tensors and others pictures.
+        """
+        if not self.ready and is_model_ready(self._forms, preprocessing):
+            self.ready = True
+            note = "the items have the model's input shape: the model takes them as they are"
+            if all(form.unit for form in self._forms):
+                note += ", not normalised, though their values lie in [0, 1]"
+            self.notes += (note,)
 
     def load(self, entry: ImageEntry, preprocessing: Preprocessing) -> Prepared:
         """Read, decode and prepare one image.
@@ -87,7 +117,7 @@ class ImageSet:
                 f"the {what} has changed since the run was planned: "
                 f"its key was {entry.key} and is {key}"
             )
-        prepared = prepare_contents(contents, preprocessing)
+        prepared = prepare_contents(contents, preprocessing, ready=self.ready)
         if not self._first:
             self._first[entry.id, preprocessing] = prepared
         return prepared
@@ -155,87 +185,109 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
         The images: a folder's or glob's in natural order, others as given.
 
     Raises:
-        ImageSetError: if there is no such set, it cannot be read, or it is empty.
+        ImageSetError: if there is no such set, it cannot be read, it is empty, or a data set gives
+            other pixels when an item is read again.
     """
-    kind, shown, source = open_source(where)
-    listed = _list(kind, shown, source, limit)
-    notes = tuple(getattr(source, "notes", ()))
+    opened, listed = _list(where, limit)
     if not listed:
-        said = f" ({'; '.join(notes)})" if notes else ""
-        raise ImageSetError(f"the image set {shown!r} has no images{said}")
-    paths, names = _shown_paths([entry.path for entry in listed])
-    hashed = _hash(source, listed, workers)
-    keys = [entry.key or hash_path(path) for path, entry in zip(paths, hashed, strict=True)]
+        said = "; ".join(opened.notes)
+        raise ImageSetError(f"the image set {opened.where!r} has no images{said and f' ({said})'}")
+    forms: dict[Form, str] = {}
+    hashed = _hash(opened.source, listed, workers, forms)
+    if isinstance(opened.source, DataSet):
+        _refuse_random(opened.source, opened.where, hashed)
+    texts = unique_texts(entry.path for entry in listed)
+    keys = [entry.key or hash_path(texts[entry.path]) for entry in hashed]
     entries = tuple(
         ImageEntry(
             id=name,
             key=key,
-            path=path,
-            label=None if entry.label is None else as_text(entry.label),
-            mask=None if entry.mask is None else as_text(entry.mask),
+            path=texts[entry.path],
+            label=entry.label and as_text(entry.label),
+            mask=entry.mask and as_text(entry.mask),
             boxes=entry.boxes,
             error=entry.error,
         )
-        for name, key, path, entry in zip(unique_ids(keys), keys, paths, hashed, strict=True)
+        for name, key, entry in zip(unique_ids(keys), keys, hashed, strict=True)
     )
-    return ImageSet(shown, kind, entries, notes, source, names)
+    return ImageSet(opened, entries, texts, forms)
 
 
 def reopen_images(
-    where: Any, planned: Sequence[ImageEntry], *, limit: int | None = None
+    where: Any, planned: Sequence[ImageEntry], *, limit: int | None = None, ready: bool = False
 ) -> ImageSet:
-    """Open the image set of a plan again, such as in another process; nothing is hashed.
+    """Open the image set of a plan again, such as in another process; no image is read.
 
     Args:
         where: as for ``open_images``.
         planned: the images of the plan. One whose contents changed is an error of its row.
         limit: as for ``open_images``.
+        ready: what `ImageSet.settle` decided when the run was planned.
 
     Raises:
         ImageSetError: if there is no such set, or it does not have the paths that were planned.
     """
-    kind, shown, source = open_source(where)
-    if isinstance(source, DataSet):  # its entries are known only by reading every item
-        listed = source.paths()[:limit]
-    else:
-        listed = [entry.path for entry in _list(kind, shown, source, limit)]
-    paths, names = _shown_paths(listed)
+    opened, listed = _list(where, limit)
+    texts = unique_texts(entry.path for entry in listed)
+    paths = [texts[entry.path] for entry in listed]
     if paths != [entry.path for entry in planned]:
         present = set(paths)
         missing = [entry.path for entry in planned if entry.path not in present]
         what = f"{missing[0]!r} is not there" if missing else f"it has {len(paths):,} images"
         raise ImageSetError(
-            f"the image set {shown!r} is not the one of the {len(planned):,} images that were "
-            f"planned: {what}; plan the run again, or give back what was planned"
+            f"the image set {opened.where!r} is not the one of the {len(planned):,} images that "
+            f"were planned: {what}; plan the run again, or give back what was planned"
         )
-    notes = tuple(getattr(source, "notes", ()))
-    return ImageSet(shown, kind, tuple(planned), notes, source, names)
+    return ImageSet(opened, tuple(planned), texts, ready=ready)
 
 
-def _list(kind: str, shown: str, source: Source, limit: int | None) -> list[Entry]:
-    with user_code(f"the {kind}", repr(shown), error=ImageSetError):
+def _list(where: Any, limit: int | None) -> tuple[Opened, list[Entry]]:
+    opened = open_source(where)
+    with user_code(f"the {opened.kind}", repr(opened.where), error=ImageSetError):
         try:
-            return list(islice(source.entries(), limit))
+            return opened, list(islice(opened.source.entries(), limit))
         except (OSError, ValueError) as error:
-            raise ImageSetError(f"the images {shown!r} cannot be read: {reason(error)}") from None
+            said = f"the images {opened.where!r} cannot be read: {reason(error)}"
+            raise ImageSetError(said) from None
 
 
-def _hash(source: Source, listed: Sequence[Entry], workers: int) -> list[Entry]:
-    """Give each image its key, or the reason why it cannot be read."""
+def _hash(
+    source: Source, listed: Sequence[Entry], workers: int, forms: dict[Form, str]
+) -> list[Entry]:
+    """Give each image its key, or the reason why it cannot be read; collect the forms they have."""
+
+    def identified(entry: Entry) -> Entry:
+        if entry.key is not None or entry.error is not None:
+            return entry
+        try:
+            label, contents = entry.label, None
+            if isinstance(source, DataSet):
+                contents, label = source.read(entry)
+            else:
+                contents = _load(source, entry)
+            key = hash_contents(contents)
+            forms.setdefault(form_of(contents), entry.path)
+        except ImageError as error:
+            return replace(entry, error=str(error))
+        except MemoryError as error:
+            said = f"there is not enough memory to read {as_text(entry.path)!r}"
+            raise ImageSetError(f"{said}: {error}".rstrip(": ")) from error
+        return replace(entry, key=key, label=label)
+
     chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
     threads = workers or min(16, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-        done = pool.map(lambda chunk: [_hash_one(source, entry) for entry in chunk], chunks)
-        return list(chain.from_iterable(done))
+        return list(chain.from_iterable(pool.map(lambda chunk: [*map(identified, chunk)], chunks)))
 
 
-def _hash_one(source: Source, entry: Entry) -> Entry:
-    if entry.key is not None or entry.error is not None:
-        return entry
-    try:
-        return replace(entry, key=hash_contents(_load(source, entry)))
-    except ImageError as error:
-        return replace(entry, error=str(error))
+def _refuse_random(source: DataSet, shown: str, hashed: Sequence[Entry]) -> None:
+    for entry in [entry for entry in hashed if entry.error is None][:_READ_TWICE]:
+        with suppress(ImageError):  # its row will say so
+            if hash_contents(source.load(entry)) != entry.key:
+                raise ImageSetError(
+                    f"the data set {shown!r} gives other pixels each time it is read "
+                    f"({entry.path!r}): turn its random augmentation off, or seed it by the index"
+                )
 
 
 def _load(source: Source, entry: Entry) -> Any:
@@ -247,22 +299,3 @@ def _load(source: Source, entry: Entry) -> Any:
         raise ImageError(f"the file cannot be read: {reason(error)}") from None
     except FAILURES as error:  # a plug-in's code
         raise ImageError(sentence("the image source", error)) from error
-
-
-def _shown_paths(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Show paths as text, and remember the real name of each whose text would not open it."""
-    shown: list[str] = []
-    names: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    taken = set(paths)
-    for path in paths:
-        if path not in texts:
-            text = as_text(path)
-            # Two names that differ only in bytes that cannot be shown must not open the same file.
-            while text != path and (text in names or text in taken):
-                text += "�"
-            texts[path] = text
-            if text != path:
-                names[text] = path
-        shown.append(texts[path])
-    return shown, names

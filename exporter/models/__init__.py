@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.models.classes import check_classes, read_classes
-from exporter.models.labels import LabelMatch, match_labels
+from exporter.models.classes import LabelMatch, check_classes, match_labels, read_classes
 from exporter.models.placement import choose_device, float_type, has_convolutions
-from exporter.models.resolve import ResolvedModel, adopt, resolve, with_output
+from exporter.models.resolve import ResolvedModel, adopt, resolve
 
 __all__ = [
     "LabelMatch",
@@ -18,5 +17,4 @@ __all__ = [
     "match_labels",
     "read_classes",
     "resolve",
-    "with_output",
 ]

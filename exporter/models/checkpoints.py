@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,10 @@ def digest(file: Path) -> str:
     """
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()[
-                :12
-            ]
+            hashed = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
     except OSError as error:
         raise ModelError(_unreadable(file, error)) from None
+    return hashed.hexdigest()[:12]
 
 
 def state_digest(module: nn.Module) -> str:
@@ -71,17 +70,16 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {str(file)!r}; give an existing file")
     content = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
-    for holder in (None, *_HOLDERS):
-        state = content if holder is None else _get(content, holder)
+    held = content if isinstance(content, Mapping) else {}
+    for state in (held, *(held.get(holder) for holder in _HOLDERS)):
         if isinstance(state, Mapping) and state:
             tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-            if len(tensors) == len(state) or (holder is not None and tensors):
+            if len(tensors) == len(state) or (state is not held and tensors):
                 return {_DENSENET_OLD.sub(r"\1\2", key): value for key, value in tensors.items()}
-    keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else ""
-    holds = f"it has {keys}" if keys else f"it holds {kind_of(content)}"
+    holds = f"has {', '.join(map(str, list(held)[:6]))}" if held else f"holds {kind_of(content)}"
     raise ModelError(
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
-        f"{', '.join(_HOLDERS)}; {holds}"
+        f"{', '.join(_HOLDERS)}; it {holds}"
     )
 
 
@@ -107,17 +105,14 @@ def head_size(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
     own = module.state_dict()
     if not all(map(_optional, own.keys() ^ state.keys())):
         return None
-    changed = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    sizes = {
-        (own[key].shape[0], state[key].shape[0])
-        if own[key].dim() and state[key].dim() and own[key].shape[1:] == state[key].shape[1:]
-        else (0, 0)
-        for key in changed
+    shapes = ((own[key].shape, state[key].shape) for key in own.keys() & state.keys())
+    changed = {
+        (ours[:1], theirs[:1], ours[1:] == theirs[1:]) for ours, theirs in shapes if ours != theirs
     }
-    if len(sizes) != 1:
+    if len(changed) != 1:
         return None
-    _, size = sizes.pop()
-    return size or None
+    ((_, theirs, alike),) = changed
+    return theirs[0] if alike and theirs else None
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
@@ -129,28 +124,23 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> No
         ModelError: naming a few missing keys, unexpected keys and differing shapes.
     """
     own = module.state_dict()
-    missing = [key for key in own if key not in state and not _optional(key)]
-    unexpected = [key for key in state if key not in own and not _optional(key)]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    wrong = [
-        f"{word} {_some(keys)}"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("shapes:", shapes))
-        if keys
-    ]
-    if wrong:
-        raise ModelError(
-            f"the checkpoint {str(file)!r} does not fit {type(module).__name__}: {'; '.join(wrong)}"
-        )
-    try:
-        module.load_state_dict(dict(state), strict=False)
-    except Exception as error:
-        raise ModelError(
-            f"the checkpoint {str(file)!r} does not fit {type(module).__name__}: {one_line(error)}"
-        ) from error
+    wrong = {
+        "missing ": [key for key in own if key not in state and not _optional(key)],
+        "unexpected ": [key for key in state if key not in own and not _optional(key)],
+        "shapes: ": [
+            f"{key} is {tuple(state[key].shape)} in the file and {tuple(ours.shape)} in the model"
+            for key, ours in own.items()
+            if key in state and ours.shape != state[key].shape
+        ],
+    }
+    said = "; ".join(word + _some(keys) for word, keys in wrong.items() if keys)
+    if not said:
+        try:
+            module.load_state_dict(dict(state), strict=False)
+            return
+        except Exception as error:
+            said = one_line(error)
+    raise ModelError(f"the checkpoint {str(file)!r} does not fit {type(module).__name__}: {said}")
 
 
 def _optional(key: str) -> bool:
@@ -191,10 +181,7 @@ def _unreadable(file: Path, error: BaseException) -> str:
     return f"the checkpoint {str(file)!r} cannot be read: {one_line(error)}"
 
 
-def _get(content: Any, key: str) -> Any:
-    return content.get(key) if isinstance(content, Mapping) else None
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return ", ".join(keys[:_NAMED]) + more
+def _some(keys: Iterable[str]) -> str:
+    named = list(keys)
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more

@@ -1,38 +1,22 @@
-"""Class names: of ImageNet, from a file, and whether they fit the model's output."""
+"""Class names: ImageNet's, those of a file, and which labels of an image set are known by them."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import ModelError, reason
+from exporter.records import plain, synonyms
 
-IMAGENET_HOMONYMS = frozenset({"cardigan", "crane", "maillot"})
+_HOMONYMS = ("cardigan", "crane", "maillot")
 """Names that two of ImageNet's classes bear: dog and jacket, bird and machine, two swimsuits."""
-
-
-def plain(name: str) -> str:
-    """Return a name as it is compared: case-folded, runs of space, ``_`` and ``-`` as one space.
-
-    >>> plain("Egyptian_cat ")
-    'egyptian cat'
-    """
-    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
-
-
-def synonyms(name: str) -> tuple[str, ...]:
-    """Return the plain names in a class name such as ``tench, Tinca tinca``.
-
-    >>> synonyms("tench, Tinca tinca")
-    ('tench', 'tinca tinca')
-    """
-    parts = (plain(part) for part in name.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 @cache
@@ -61,11 +45,8 @@ def is_imagenet(classes: Sequence[str]) -> bool:
     """
     if len(classes) != 1000:
         return False
-    agree = sum(
-        plain(ours) in synonyms(theirs)
-        for ours, theirs in zip(imagenet_classes(), classes, strict=True)
-    )
-    return agree >= 950
+    pairs = zip(imagenet_classes(), classes, strict=True)
+    return sum(plain(ours) in synonyms(theirs) for ours, theirs in pairs) >= 950
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -76,38 +57,26 @@ def read_classes(file: Path) -> tuple[str, ...]:
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
+        as_json = file.suffix.lower() == ".json" or text.lstrip().startswith("[")
+        names = json.loads(text) if as_json else text.rstrip().splitlines()
+    except json.JSONDecodeError as error:
+        raise ModelError(f"the class names {str(file)!r} are not JSON: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"the class names {str(file)!r} cannot be read: {reason(error)}") from None
-    if file.suffix.lower() == ".json" or text.lstrip().startswith("["):
-        names = _from_json(file, text)
-    else:
-        names = [line.strip() for line in text.rstrip().splitlines()]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"the class names {str(file)!r} must be a JSON list of texts")
+    names = [name.strip() for name in names]
     if not names:
         raise ModelError(f"the class names {str(file)!r} hold no name; write one per line")
-    for number, name in enumerate(names):
-        if not name:
-            raise ModelError(
-                f"class {number} of {str(file)!r} has no name; a line is a class, by its index"
-            )
+    if "" in names:
+        raise ModelError(
+            f"class {names.index('')} of {str(file)!r} has no name; a line is a class, by its index"
+        )
     return tuple(names)
 
 
-def _from_json(file: Path, text: str) -> list[str]:
-    try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"the class names {str(file)!r} are not JSON: {error}") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelError(f"the class names {str(file)!r} must be a JSON list of texts")
-    return [name.strip() for name in names]
-
-
 def check_classes(classes: Sequence[str], outputs: int) -> None:
-    """Refuse class names that the model's output has no room for, or too few of them.
-
-    Args:
-        classes: class names by index; empty means that none are known, which always fits.
-        outputs: number of values per row of the output.
+    """Refuse class names, where there are any, that are not as many as the output's values.
 
     Raises:
         ModelError: if there are names and their number is not ``outputs``.
@@ -117,3 +86,73 @@ def check_classes(classes: Sequence[str], outputs: int) -> None:
             f"there are {len(classes)} class names and the model gives {outputs} values; "
             "--classes must name each of them, in their order"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """Which labels are classes of the model.
+
+    Attributes:
+        index: class index by label, only where it is known.
+        reason: one line that says how many were matched, and how.
+    """
+
+    index: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
+
+
+def match_labels(labels: Iterable[str], classes: Sequence[str]) -> LabelMatch:
+    """Match labels to a model's classes by name or WordNet id, never by their order.
+
+    Names are compared without case, and with ``_`` and ``-`` as spaces; each of the comma-separated
+    synonyms of either side counts. A name that several classes bear matches none of them. A WordNet
+    id (``n02123045``) matches where the classes are ImageNet's 1000, which needs timm. A number is
+    a name like any other: it matches only a class that is called so.
+
+    Returns:
+        The indices that are known, and the reason.
+
+    >>> match_labels(["Tiger_Cat", "3"], ["tabby", "tiger cat"])
+    LabelMatch(index={'Tiger_Cat': 1}, reason='1 of 2 labels is a class of the model, by name')
+    """
+    distinct = list(dict.fromkeys(labels))
+    if not distinct:
+        return LabelMatch()
+    if not classes:
+        return LabelMatch(
+            reason="the model has no class names: labels are shown as text (--classes names them)"
+        )
+    imagenet = is_imagenet(classes)
+    synsets = imagenet_synsets() if imagenet else ()
+    by_synset = {synset: index for index, synset in enumerate(synsets)}
+    named: dict[str, set[int]] = defaultdict(set)
+    for index, name in enumerate(classes):
+        for synonym in synonyms(name):
+            named[synonym].add(index)
+    if imagenet:
+        # Lists of names resolve these one way or the other; a folder's name does not say which.
+        named |= {homonym: {-1, -2} for homonym in _HOMONYMS}
+    meant = {
+        label: {by_synset[label]}
+        if label in by_synset
+        else set[int]().union(*(named[name] for name in synonyms(label)))
+        for label in distinct
+    }
+    known = {label: min(indices) for label, indices in meant.items() if len(indices) == 1}
+    ways = {"WordNet id" if label in by_synset else "name" for label in known}
+    ambiguous = [label for label, indices in meant.items() if len(indices) > 1]
+    reason = (
+        "the label"
+        if len(distinct) == 1 == len(known)
+        else f"{len(known)} of {len(distinct)} labels"
+    )
+    reason += " is a class of the model" if len(known) == 1 else " are classes of the model"
+    if ways:
+        reason += f", by {' and '.join(sorted(ways))}"
+    if ambiguous:
+        reason += f"; the name of several classes: {', '.join(ambiguous[:5])}"
+    if imagenet and not synsets and any(re.fullmatch(r"n\d{8}", label) for label in distinct):
+        reason += "; WordNet ids are matched where timm is installed"
+    if not known:
+        reason += ": labels are shown as text and no accuracy is computed"
+    return LabelMatch(known, reason)

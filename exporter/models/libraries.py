@@ -16,9 +16,8 @@ from torch import nn
 from exporter.errors import ModelError, choices, one_line
 from exporter.models import demo
 from exporter.models.classes import imagenet_classes
-from exporter.models.preprocessing import default_for, from_timm, from_torchvision
+from exporter.models.preprocessing import from_timm, from_torchvision
 from exporter.models.source import DEFAULT, NONE, Source
-from exporter.records import Preprocessing
 
 
 def from_torchvision_name(name: str, weights: str) -> Source:
@@ -42,42 +41,30 @@ def from_torchvision_name(name: str, weights: str) -> Source:
     available: dict[str, Any] = {member.name: member for member in enum}
     chosen: Any = getattr(enum, DEFAULT, None)
     if weights not in (DEFAULT, NONE):
-        chosen = available.get(weights.rpartition(".")[2])
-        if chosen is None:
-            raise ModelError(
-                f"{name} has no weights {weights!r}; "
-                f"{choices(weights, [DEFAULT, NONE, *available])}"
-            )
+        chosen = _known(name, weights, available, weights.rpartition(".")[2])
     if chosen is None and weights == DEFAULT:
         raise ModelError(f"torchvision has no weights of {name}; use --weights none")
 
     def build(bare: bool, classes: int | None) -> nn.Module:
         options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-        if bare:
-            builder = models.get_model_builder(name)
-            if "weights_backbone" in inspect.signature(builder).parameters:
-                options["weights_backbone"] = None
+        if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+            options["weights_backbone"] = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             if bare:
                 module: nn.Module = models.get_model(name, weights=None, **options)
                 return module
             try:
-                module = models.get_model(name, weights=chosen, progress=False)
+                return models.get_model(name, weights=chosen, progress=False)  # type: ignore[no-any-return]
             except Exception as error:
                 raise ModelError(_not_had(name, chosen.name, error)) from None
-        return module
 
-    def preprocessing(module: nn.Module) -> Preprocessing:
-        if chosen is None:
-            return default_for(module)
-        return from_torchvision(chosen.transforms(), weights=str(chosen), model=name)
-
-    if chosen is not None:
-        from_torchvision(chosen.transforms(), weights=str(chosen), model=name)
-    categories = () if chosen is None else tuple(chosen.meta.get("categories", ()))
-    named = NONE if chosen is None else chosen.name
-    return Source(name, named, build, preprocessing, lambda _: categories, resizable=True)
+    if chosen is None:
+        return Source(name, NONE, build, resizable=True)
+    # Read now, so that a model that takes no photograph is refused before it is built.
+    steps = from_torchvision(chosen.transforms(), weights=str(chosen), model=name)
+    categories = tuple(chosen.meta.get("categories", ()))
+    return Source(name, chosen.name, build, lambda _: steps, lambda _: categories, resizable=True)
 
 
 def from_timm_name(name: str, weights: str) -> Source:
@@ -99,36 +86,27 @@ def from_timm_name(name: str, weights: str) -> Source:
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
         raise ModelError(f"timm has no model {plain!r}; {choices(plain, timm.list_models())}")
-    if weights not in (DEFAULT, NONE):
-        tag = weights
-    tags = [
-        full.partition(".")[2]
-        for full in timm.list_pretrained(f"{plain}*")
-        if full.partition(".")[0] == plain
-    ]
-    if tag and tag not in tags:
-        raise ModelError(f"{plain} has no weights {tag!r}; {choices(tag, [DEFAULT, NONE, *tags])}")
-    full = f"{plain}.{tag}" if tag else plain
+    pretrained = (full.partition(".") for full in timm.list_pretrained(f"{plain}*"))
+    tags = {tag: tag for model, _, tag in pretrained if model == plain}
+    tag = tag if weights in (DEFAULT, NONE) else weights
+    full = f"{plain}.{_known(plain, tag, tags)}" if tag else plain
 
     def build(bare: bool, classes: int | None) -> nn.Module:
-        options = {} if classes is None else {"num_classes": classes}
         if bare:
+            options = {} if classes is None else {"num_classes": classes}
             module: nn.Module = timm.create_model(full, pretrained=False, **options)
             return module
         try:
             with _hub_cache_only_where_offline():
-                module = timm.create_model(full, pretrained=True)
+                return timm.create_model(full, pretrained=True)  # type: ignore[no-any-return]
         except Exception as error:
             raise ModelError(_not_had(f"timm:{full}", tag or DEFAULT, error)) from None
-        return module
 
     def classes(module: nn.Module) -> tuple[str, ...]:
         timm_data: Any = importlib.import_module("timm.data")
         subset = timm_data.infer_imagenet_subset(module)
-        if subset is None:
-            return ()
-        if subset == "imagenet-1k":
-            return imagenet_classes()
+        if subset in (None, "imagenet-1k"):
+            return imagenet_classes() if subset else ()
         info = timm_data.ImageNetInfo(subset)
         return tuple(
             info.index_to_description(i, detailed=False) for i in range(info.num_classes())
@@ -144,17 +122,23 @@ def from_demo(weights: str) -> Source:
     Raises:
         ModelError: if weights other than ``DEFAULT`` and ``none`` are asked for.
     """
-    if weights not in (DEFAULT, NONE):
-        raise ModelError(
-            f"the model 'demo' has no weights {weights!r}; {choices(weights, [DEFAULT, NONE])}"
-        )
-
-    def build(bare: bool, _classes: int | None) -> nn.Module:
-        return demo.bare_efficientnet_lite0() if bare else demo.efficientnet_lite0()
-
+    _known("the model 'demo'", weights, {DEFAULT: DEFAULT, NONE: NONE})
     return Source(
-        "efficientnet_lite0", demo.WEIGHTS, build, from_timm, lambda _: imagenet_classes()
+        "efficientnet_lite0",
+        demo.WEIGHTS,
+        lambda bare, _: demo.efficientnet_lite0(pretrained=not bare),
+        from_timm,
+        lambda _: imagenet_classes(),
     )
+
+
+def _known(model: str, asked: str, available: dict[str, Any], name: str | None = None) -> Any:
+    """Return the weights of a name, or say which names there are."""
+    weights = available.get(asked if name is None else name)
+    if weights is None:
+        valid = choices(asked, dict.fromkeys([DEFAULT, NONE, *available]))
+        raise ModelError(f"{model} has no weights {asked!r}; {valid}")
+    return weights
 
 
 def _not_had(model: str, weights: str, error: Exception) -> str:

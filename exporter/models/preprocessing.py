@@ -14,7 +14,6 @@ from exporter.config import PreprocessingConfig
 from exporter.errors import ConfigError, ModelError
 from exporter.records import Preprocessing
 
-_KNOWN = ("nearest", "bilinear", "bicubic")
 _DETECTION_SIDE = 512
 
 
@@ -49,19 +48,19 @@ def from_torchvision(transforms: Any, *, weights: str, model: str) -> Preprocess
             f"the model {model!r} takes {kind} input, not one photograph at a time; "
             "choose a classification, segmentation or detection model"
         )
-    resize = _size_or_side(transforms.resize_size)
     crop = getattr(transforms, "crop_size", None)
     if crop is None:
         source = f"{source}, at a fixed size (the model takes any)"
         crop = transforms.resize_size
+    sides = transforms.resize_size
     interpolation, remark = _interpolation(transforms.interpolation.value)
     return Preprocessing(
         size=_pair(crop),
-        resize=resize,
+        resize=_pair(sides) if not isinstance(sides, int) and len(sides) > 1 else _pair(sides)[0],
         interpolation=interpolation,
         antialias=bool(getattr(transforms, "antialias", True)),
-        mean=tuple(float(value) for value in transforms.mean),
-        std=tuple(float(value) for value in transforms.std),
+        mean=tuple(map(float, transforms.mean)),
+        std=tuple(map(float, transforms.std)),
         channels=len(transforms.mean),
         source=source + remark,
     )
@@ -78,18 +77,16 @@ def from_timm(module: nn.Module) -> Preprocessing:
     channels, height, width = config["input_size"]
     mode = config.get("crop_mode") or "center"
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
-    resize: int | tuple[int, int] = min(scaled) if mode != "squash" else (scaled[0], scaled[1])
-    if mode != "squash" and height != width:
-        resize = max(scaled)
     interpolation, remark = _interpolation(config["interpolation"])
     if mode == "border":
         remark += ", centre crop in place of a padded border"
     return Preprocessing(
         size=(height, width),
-        resize=resize,
+        # A square is scaled by its shorter side, anything else so that it is covered.
+        resize=_pair(scaled) if mode == "squash" else max(scaled),
         interpolation=interpolation,
-        mean=tuple(float(value) for value in config["mean"]),
-        std=tuple(float(value) for value in config["std"]),
+        mean=tuple(map(float, config["mean"])),
+        std=tuple(map(float, config["std"])),
         channels=channels,
         source=f"timm's data config{remark}",
     )
@@ -103,14 +100,15 @@ def default_for(module: nn.Module) -> Preprocessing:
     """
     if isinstance(getattr(module, "pretrained_cfg", None), Mapping):
         return from_timm(module)
-    channels = _input_channels(module)
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    channels = next((part.in_channels for part in convolutions), 3)
+    usual = Preprocessing(
+        size=(224, 224), resize=256, source="default: ImageNet's (the model says nothing)"
+    )
     if channels == 3:
-        return Preprocessing(
-            size=(224, 224), resize=256, source="default: ImageNet's (the model says nothing)"
-        )
-    return Preprocessing(
-        size=(224, 224),
-        resize=256,
+        return usual
+    return replace(
+        usual,
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         channels=channels,
@@ -131,74 +129,36 @@ def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:
     Raises:
         ConfigError: if mean and standard deviation end up with different numbers of channels.
     """
-    given = [name for name, value in config if value is not None]
+    given = {name: value for name, value in config if value is not None}
     if not given:
         return base
-    size = base.size if config.size is None else _pair(config.size)
-    crop = config.crop or base.crop
+    size = _pair(config.size or base.size)
+    ratios = [new / old for new, old in zip(size, base.size, strict=True)]
     resize = base.resize
     if config.resize is not None:
         resize = config.resize or None
-    elif crop == "none":
+    elif config.crop == "none":
         resize = size
-    elif config.size is not None:
-        resize = _scaled(base, size)
-    mean = base.mean if config.mean is None else config.mean
-    std = base.std if config.std is None else config.std
-    if len(mean) != len(std):
+    elif isinstance(resize, int):
+        resize = max(round(resize * max(ratios)), 1)
+    elif resize is not None:
+        resize = _pair([max(round(side * r), 1) for side, r in zip(resize, ratios, strict=True)])
+    changed = replace(base, **given | {"size": size, "resize": resize})
+    if len(changed.mean) != len(changed.std) or not changed.mean:
         raise ConfigError(
-            f"the preprocessing has {len(mean)} means and {len(std)} standard deviations; "
-            "give mean and std, one value per channel each"
+            f"the preprocessing has {len(changed.mean)} means and {len(changed.std)} standard "
+            "deviations; give mean and std, one value per channel each"
         )
-    if not mean:
-        raise ConfigError("the preprocessing has no mean; give mean and std, one value per channel")
-    return replace(
-        base,
-        size=size,
-        resize=resize,
-        crop=crop,
-        interpolation=config.interpolation or base.interpolation,
-        mean=mean,
-        std=std,
-        channels=len(mean),
-        source=f"{base.source}; {', '.join(given)} from the settings",
-    )
-
-
-def _scaled(base: Preprocessing, size: tuple[int, int]) -> int | tuple[int, int] | None:
-    if base.resize is None:
-        return None
-    ratios = (size[0] / base.size[0], size[1] / base.size[1])
-    if isinstance(base.resize, int):
-        return max(round(base.resize * max(ratios)), 1)
-    return (
-        max(round(base.resize[0] * ratios[0]), 1),
-        max(round(base.resize[1] * ratios[1]), 1),
-    )
-
-
-def _input_channels(module: nn.Module) -> int:
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d):
-            return child.in_channels
-    return 3
+    source = f"{base.source}; {', '.join(given)} from the settings"
+    return replace(changed, channels=len(changed.mean), source=source)
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    sides = tuple(int(side) for side in size)
-    return (sides[0], sides[0]) if len(sides) == 1 else (sides[0], sides[1])
-
-
-def _size_or_side(size: Any) -> int | tuple[int, int]:
-    if isinstance(size, int):
-        return size
-    return int(size[0]) if len(size) == 1 else _pair(size)
+    sides = (size,) if isinstance(size, int) else tuple(map(int, size))
+    return sides[0], sides[-1]
 
 
 def _interpolation(name: str) -> tuple[str, str]:
     """Return the nearest interpolation that there is, and a remark where it is another one."""
-    if name in _KNOWN:
-        return name, ""
-    return "bicubic", f", bicubic in place of {name}"
+    known = name in ("nearest", "bilinear", "bicubic")
+    return (name, "") if known else ("bicubic", f", bicubic in place of {name}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from exporter.capture import refuse_unfit, unwrapped
@@ -19,12 +21,11 @@ from exporter.models.checkpoints import (
     read_checkpoint,
     state_digest,
 )
-from exporter.models.classes import check_classes, read_classes
-from exporter.models.factories import from_factory
+from exporter.models.classes import read_classes
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
-from exporter.models.source import NONE, Source, seeded
-from exporter.records import ModelRecord
+from exporter.models.source import NONE, Source, from_factory
+from exporter.records import ModelRecord, Preprocessing
 
 _UNCHANGED = PreprocessingConfig()
 
@@ -35,7 +36,7 @@ class ResolvedModel:
 
     Attributes:
         module: the model.
-        record: what a run says of it; ``output`` and ``outputs`` are open until ``with_output``.
+        record: what a run says of it; its output is open until the target is planned.
         notes: what the user should know of it.
     """
 
@@ -77,7 +78,9 @@ def resolve(
     source = find_source(spec, weights)
     named = None if classes is None else read_classes(classes)
     state = None if checkpoint is None else read_checkpoint(checkpoint)
-    with seeded(seed):
+    said = NONE if weights == NONE else source.weights
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         module = source.build(weights == NONE or state is not None, None)
         own_classes = source.classes(module)
         if state is not None and checkpoint is not None:
@@ -86,23 +89,18 @@ def resolve(
             if size is not None:
                 module, own_classes = source.build(True, size), ()
             load_state(module, fitted, checkpoint)
-    built, module = module, unwrapped(module)
-    refuse_unfit(module)
-    said = NONE if weights == NONE else source.weights
-    if checkpoint is not None:
-        said = f"checkpoint {digest(checkpoint)}"
-    elif source.own:
-        said = f"{said} {state_digest(module)}"
-    record = ModelRecord(
+            said = f"checkpoint {digest(checkpoint)}"
+    return _resolved(
+        module.eval(),
+        source.preprocessing,
+        preprocessing,
+        own=source.own and checkpoint is None,
+        weights=said,
         name=source.name,
         spec=spec,
-        weights=said,
         checkpoint=None if checkpoint is None else checkpoint.name,
         classes=own_classes if named is None else named,
-        preprocessing=override(source.preprocessing(module), preprocessing),
-        parameters=_count(module),
     )
-    return ResolvedModel(module.eval(), record, _notes(built, module))
 
 
 def adopt(
@@ -128,39 +126,41 @@ def adopt(
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"the model is {kind_of(module)}; give a torch.nn.Module or a spec")
-    given, module = module, unwrapped(module)
-    refuse_unfit(module)
-    weights = f"as handed over {state_digest(module)}"
-    preset = default_for(module)
-    kind = type(module).__name__
-    record = ModelRecord(
+    kind = type(unwrapped(module)).__name__
+    return _resolved(
+        module,
+        default_for,
+        preprocessing,
+        own=True,
+        weights="as handed over",
         name=name or kind,
         spec=f"python:{kind}",
-        weights=weights,
         checkpoint=None,
         classes=tuple(classes or ()),
-        preprocessing=override(preset, preprocessing),
-        parameters=_count(module),
     )
-    return ResolvedModel(module, record, _notes(given, module))
 
 
-def with_output(
-    record: ModelRecord, path: str, outputs: int, scores: str = "probability"
-) -> ModelRecord:
-    """Complete a record, once a trial forward has shown the model's output.
-
-    Args:
-        record: as ``resolve`` gave it.
-        path: where the explained tensor is, as ``locate_output`` found it.
-        outputs: number of values per row of it.
-        scores: what a prediction's score is.
-
-    Raises:
-        ModelError: if there are class names, and not one for each value.
-    """
-    check_classes(record.classes, outputs)
-    return replace(record, output=path, outputs=outputs, scores=scores)
+def _resolved(
+    built: nn.Module,
+    preset: Callable[[nn.Module], Preprocessing],
+    overrides: PreprocessingConfig,
+    *,
+    own: bool,
+    weights: str,
+    **said: Any,
+) -> ResolvedModel:
+    """Complete the record from the module inside; the user's own is told apart by its numbers."""
+    module = unwrapped(built)
+    refuse_unfit(module)
+    record = ModelRecord(
+        weights=f"{weights} {state_digest(module)}" if own else weights,
+        preprocessing=override(preset(module), overrides),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        **said,
+    )
+    wrapper, kind = type(built).__name__, type(module).__name__
+    notes = () if module is built else (f"what runs is the {kind} inside the {wrapper}",)
+    return ResolvedModel(module, record, notes)
 
 
 def find_source(spec: str, weights: str) -> Source:
@@ -177,22 +177,10 @@ def find_source(spec: str, weights: str) -> Source:
         )
     if spec == "demo":
         return from_demo(weights)
-    if kind == "torchvision" and colon:
-        return from_torchvision_name(rest, weights)
     if kind == "timm" and colon:
         return from_timm_name(rest, weights)
-    if colon:
+    if kind != "torchvision" and colon:
         return from_factory(spec, weights)
     if spec.endswith(".py"):
         raise ModelError(f"the model {spec!r} names no factory; write {spec}:FACTORY")
-    return from_torchvision_name(spec, weights)
-
-
-def _notes(wrapper: nn.Module, module: nn.Module) -> tuple[str, ...]:
-    if module is wrapper:
-        return ()
-    return (f"what runs is the {type(module).__name__} inside the {type(wrapper).__name__}",)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return from_torchvision_name(rest or spec, weights)

@@ -1,14 +1,18 @@
-"""A model that can be built, and the random state it is built under."""
+"""A model that can be built, and those that the user's own code builds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import nn
 
+from exporter.doors import load_reference
+from exporter.errors import ModelError, kind_of
+from exporter.guard import user_code
+from exporter.models.preprocessing import default_for
 from exporter.records import Preprocessing
 
 DEFAULT = "DEFAULT"
@@ -34,15 +38,46 @@ class Source:
     name: str
     weights: str
     build: Callable[[bool, int | None], nn.Module]
-    preprocessing: Callable[[nn.Module], Preprocessing]
-    classes: Callable[[nn.Module], tuple[str, ...]]
+    preprocessing: Callable[[nn.Module], Preprocessing] = default_for
+    classes: Callable[[nn.Module], tuple[str, ...]] = lambda _: ()
     resizable: bool = False
     own: bool = False
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, and restore it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+def from_factory(spec: str, weights: str) -> Source:
+    """Return the model of a factory: ``package.module:factory`` or ``path/file.py:factory``.
+
+    The factory is a callable without required arguments that returns an ``nn.Module``, or is itself
+    one. Weights other than ``DEFAULT`` and ``none`` are handed over as ``weights=``.
+
+    Raises:
+        ModelError: if the module or factory is not there.
+    """
+    factory = load_reference(spec, "factory", ModelError)
+    options: dict[str, Any] = {}
+    if weights not in (DEFAULT, NONE):
+        if isinstance(factory, nn.Module) or "weights" not in _parameters(factory):
+            raise ModelError(
+                f"the factory {spec!r} takes no weights, so it cannot give {weights!r}; "
+                "leave out --weights or give --checkpoint FILE"
+            )
+        options["weights"] = weights
+
+    def build(bare: bool, _classes: int | None) -> nn.Module:
+        module = factory
+        if not isinstance(factory, nn.Module):
+            with user_code(f"the factory {spec!r}"):
+                module = factory(**({} if bare else options))
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"the factory {spec!r} gave {kind_of(module)}, not a torch.nn.Module")
+        return module
+
+    named = {DEFAULT: "as the factory gives them", NONE: NONE}.get(weights, weights)
+    return Source(spec.rpartition(":")[2], named, build, own=True)
+
+
+def _parameters(factory: Any) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(factory).parameters)
+    except (TypeError, ValueError):
+        return ()

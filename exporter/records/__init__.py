@@ -51,6 +51,7 @@ from exporter.records.sets import (
     SetSummary,
     Strip,
 )
+from exporter.records.targets import Target, parse_target, plain, synonyms
 from exporter.records.written import (
     Totals,
     Written,
@@ -97,8 +98,12 @@ __all__ = [
     "StoredActivation",
     "StoredMap",
     "Strip",
+    "Target",
     "Totals",
     "Written",
     "own_name",
+    "parse_target",
+    "plain",
     "ratio",
+    "synonyms",
 ]

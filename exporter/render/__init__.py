@@ -1,6 +1,6 @@
 """Pictures of maps, channels and kernels, with numpy and OpenCV only: no torch, no model."""
 
-from exporter.render.captions import caption, target_text, targets_of
+from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
 from exporter.render.heatmaps import hatch, heatmap, levels, normalise, overlay
@@ -30,6 +30,5 @@ __all__ = [
     "overlay",
     "scale_stored",
     "target_text",
-    "targets_of",
     "text_width",
 ]

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.records import Row, StoredMap
-
-
-def targets_of(target: str) -> int:
-    """Return how many maps a method and layer have at most: K for ``top-K``, one for other targets.
-
-    >>> targets_of("top-3"), targets_of("prob:predicted"), targets_of("predicted+multilabel:top-2")
-    (3, 1, 3)
-    """
-    count = 0
-    for part in target.split("+"):
-        number = part.rpartition(":")[2].strip().removeprefix("top-")
-        count += int(number) if "top-" in part and number.isdecimal() else 1
-    return count
+from exporter.errors import TargetError
+from exporter.records import Row, StoredMap, parse_target
 
 
 def caption(row: Row) -> str:
@@ -30,28 +18,19 @@ def caption(row: Row) -> str:
 
 def target_text(target: str, row: Row) -> str:
     """Name a map's target as people do: the class's name where the row's predictions have it."""
-    kind, _, number = target.partition(":")
-    first, dash, second = number.partition("-")
-    if kind != "class" or not first.isdecimal():
-        return f"for {kind} {number}".rstrip()
-    if dash:
-        return f"for {_class_name(first, row)} rather than {_class_name(second, row)}"
-    return f"for {_class_name(first, row)}"
-
-
-def _class_name(number: str, row: Row) -> str:
-    for prediction in row.predictions:
-        if prediction.index == int(number):
-            return prediction.name
-    if row.label is not None and row.label_index == int(number):
-        return row.label
-    return f"class {number}"
+    names = {} if row.label_index is None else {row.label_index: row.label}
+    names |= {prediction.index: prediction.name for prediction in row.predictions}
+    try:
+        read = parse_target(target, ())
+    except TargetError:  # a run may come from anywhere
+        read = None
+    if read is None or read.kind != "class":
+        return f"for {target.replace(':', ' ')}"
+    return f"for {read.words(lambda index: names.get(index) or f'class {index}')}"
 
 
 def flag_text(stored: StoredMap) -> str:
     """Say what a flagged map is, in two words."""
     if "zero" in stored.flags:
         return "all zero"
-    if "constant" in stored.flags:
-        return "constant"
-    return "no positive value"
+    return "constant" if "constant" in stored.flags else "no positive value"

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from exporter.errors import ImageError
-from exporter.records import MethodRecord, Plan, Row, StoredMap
-from exporter.render.captions import caption, flag_text, target_text, targets_of
+from exporter.records import MethodRecord, Plan, Row, StoredMap, parse_target
+from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
 from exporter.render.heatmaps import hatch, overlay
@@ -216,7 +216,7 @@ def layout_of(plan: Plan, *, colormap: str = "viridis", opacity: float = 0.5) ->
     return MontageLayout(
         plan.methods,
         layers,
-        targets=targets_of(plan.target),
+        targets=parse_target(plan.target, plan.model.classes).k,
         view=(width, height),
         colormap=colormap,
         opacity=opacity,

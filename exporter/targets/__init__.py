@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from exporter.records import Target, parse_target
 from exporter.targets.detection import is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.planned import PlannedTarget, plan_target
 from exporter.targets.readings import READINGS, Reading, rows_of
-from exporter.targets.scorer import Scored, Scorer
-from exporter.targets.target import Target, parse_target, target_indices
+from exporter.targets.scorer import Scored, Scorer, target_indices
 
 __all__ = [
     "READINGS",

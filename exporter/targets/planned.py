@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from exporter.doors import load_reference
 from exporter.errors import ModelError, TargetError, kind_of
-from exporter.models import with_output
-from exporter.records import ModelRecord
+from exporter.models import check_classes
+from exporter.records import ModelRecord, Target, parse_target
 from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.scorer import Scorer
-from exporter.targets.target import Target, parse_target
 
 Load = Callable[[str], tuple[Tensor, str]]
 """From the path of a reference image to the model's input (1, C, H, W) and the file's hash."""
@@ -55,7 +54,7 @@ def plan_target(
     """Read a target, and hold it against what the model gave for one image.
 
     Args:
-        text: as the command line writes it (`exporter.models.parse_target`).
+        text: as the command line writes it (`exporter.records.parse_target`).
         module: the model, as a guest.
         example: one image, (1, C, H, W).
         returned: what the model gave for it in a trial, without a graph.
@@ -101,9 +100,10 @@ def plan_target(
     record = replace(record, classes=_names(target, record.classes))
     # Boxes do not say how many classes there are; the names do, where there are some.
     outputs = len(record.classes) if read.outputs is None else read.outputs
+    check_classes(record.classes, outputs)
     return PlannedTarget(
         scorer,
-        with_output(record, path or "", outputs, read.shown),
+        replace(record, output=path or "", outputs=outputs, scores=read.shown),
         tuple(note for note in (guess, read.note) if note),
         execution,
     )

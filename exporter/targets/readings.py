@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from exporter.errors import TargetError
 from exporter.guard import user_code
-from exporter.targets.target import Target
+from exporter.records import Target
 
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
 """From labels (N,) and k: indices (N, k), scores (N, k) float32, loss (N,)."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import exporter.targets.segmentation  # noqa: F401 — registers its kind of output
 from exporter.errors import TargetError
+from exporter.records import Target
 from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output
 from exporter.targets.readings import READINGS, Ask, Reading
-from exporter.targets.target import Target, target_indices
 
 
 class Scored(NamedTuple):
@@ -204,3 +204,56 @@ def _indices(read: Reading, target: Target, labels: Tensor) -> Tensor:
         return read.find(torch.full_like(labels, target.index or 0).unsqueeze(1))
     predicted = target_indices(Target("predicted"), read.ranks, labels)
     return torch.where(labels[:, None] < 0, predicted, read.find(labels[:, None]))
+
+
+def target_indices(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
+    """Choose the columns of a plane of values that are explained, without waiting for the device.
+
+    Args:
+        target: what is explained; of a contrast, what it is for.
+        logits: (N, K), larger is more likely.
+        labels: int64 (N,) on the same device, -1 where the image's class is not known.
+
+    Returns:
+        int64 (N, T) on that device; T is ``target.k``, and at most K.
+
+    Raises:
+        TargetError: if the shape of the logits does not fit the target.
+    """
+    if logits.dim() != 2:
+        raise TargetError(
+            f"the output has shape {tuple(logits.shape)} and a target needs (images, values); "
+            "choose another part of it with --output"
+        )
+    if target.parts:
+        return torch.cat([target_indices(part, logits, labels) for part in target.parts], dim=1)
+    rows, columns = logits.shape
+    _check_columns(target, columns)
+    if target.kind in ("value", "class", "box"):
+        return torch.full((rows, 1), target.index or 0, dtype=torch.int64, device=logits.device)
+    ranked = logits.detach()
+    if target.kind == "top":
+        return ranked.topk(min(target.k, columns), dim=1).indices
+    if target.kind == "second":
+        return ranked.topk(2, dim=1).indices[:, 1:]
+    predicted = ranked.argmax(dim=1, keepdim=True)
+    if target.kind == "label":
+        return torch.where(labels[:, None] < 0, predicted, labels[:, None])
+    return predicted
+
+
+def _check_columns(target: Target, columns: int) -> None:
+    if target.kind == "value" and columns != 1:
+        raise TargetError(
+            f"the target 'value' is for one output and the model gives {columns}; "
+            "use value:0 for one of them, or predicted, label, top-K or a class index"
+        )
+    if target.kind in ("class", "box") and (target.index is None or target.index >= columns):
+        raise TargetError(
+            f"the model has no class {target.index}; it gives {columns} values, from 0 to "
+            f"{columns - 1}"
+        )
+    if target.kind == "second" and columns < 2:
+        raise TargetError(
+            "the target 'second' needs two values and the model gives one; use value or binary"
+        )

@@ -22,6 +22,7 @@ GREY = PIXELS[:, :, 0]
 
 def load(item: Any, preprocessing: Preprocessing = SAME) -> Any:
     images = open_images([item])
+    images.settle(preprocessing)
     return images.load(images.entries[0], preprocessing)
 
 

@@ -13,7 +13,6 @@ from exporter.render import (
     heatmap,
     layout_of,
     overlay,
-    targets_of,
 )
 from exporter.store import Run, open_run
 
@@ -118,7 +117,6 @@ def test_each_target_has_a_row_of_its_own(run: Run, row: Row) -> None:
         x, y = layout._corner(1, line)
         tile = picture[y : y + layout.tile[1], x : x + layout.tile[0]]
         assert not np.all(tile == 236), line
-    assert targets_of("top-x") == 1
 
 
 def test_the_target_is_named_as_people_do(row: Row) -> None:

@@ -49,7 +49,7 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "calibration": _calibration(report),
             "pairs": confused_pairs(report, PAIRS),
             "layer_files": report.layer_files,
-            "target_text": words.target_text(run.plan.target),
+            "target_text": words.target_text(run.plan.target, run.plan.model.classes),
             "preprocessing_text": words.preprocessing_text(run.plan.model.preprocessing),
             "flagged": index.flagged,
             "flag_reasons": FLAG_REASONS,

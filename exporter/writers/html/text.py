@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.records import Plan, Preprocessing
+from exporter.records import Plan, Preprocessing, parse_target
 from exporter.render import COLORMAPS, encode_png, heatmap
 
 POLICY = (
@@ -196,27 +197,22 @@ def preprocessing_text(steps: Preprocessing) -> str:
     return text[:1].upper() + text[1:]
 
 
-def target_text(target: str) -> str:
+def target_text(target: str, classes: Sequence[str] = ()) -> str:
     """Say what is explained.
 
     >>> target_text("predicted"), target_text("prob:top-2")
     ('the score of the predicted class', 'the probabilities of the 2 most likely classes')
     """
-    score, scores = "the score", "the scores"
-    if target.startswith("prob:"):
-        target = target.removeprefix("prob:")
-        score, scores = "the probability", "the probabilities"
-    if target == "predicted":
-        return f"{score} of the predicted class"
-    if target == "label":
-        return f"{score} of the image's label; of the predicted class where the label is unknown"
-    if target == "value":
+    read = parse_target(target, classes)
+    if read.kind == "value" and read.index is None:
         return "the output’s value"
-    if target.startswith("similar:"):
-        return f"the similarity to the image {target.removeprefix('similar:')}"
-    if re.fullmatch(r"top-\d+", target):
-        return f"{scores} of the {target.removeprefix('top-')} most likely classes"
-    return f"{score} of {target}"
+    if read.kind == "similar":
+        return f"the similarity to the image {read.source}"
+    parts = read.parts or (read,)
+    explained = ("probability", "probabilities") if parts[0].probability else ("score", "scores")
+    words = read.words(lambda index: classes[index] if classes else f"class {index}")
+    reading = f" ({parts[0].reading})" if parts[0].reading else ""
+    return f"the {explained[read.k > 1]} of {words}{reading}"
 
 
 @cache

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.records import Plan, Row, Written
-from exporter.render import activation_sheet, encode_jpeg, targets_of
+from exporter.records import Plan, Row, Written, parse_target
+from exporter.render import activation_sheet, encode_jpeg
 from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, own_layout
 from exporter.writers.reading import in_order, kept_rows
@@ -93,7 +93,7 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
 def _card_count(plan: Plan, kept: tuple[str, ...]) -> int:
     pixel = sum(method.pixel for method in plan.methods)
     maps = (len(plan.methods) - pixel) * len(plan.explained) + pixel
-    return len(kept) * maps * targets_of(plan.target)
+    return len(kept) * maps * parse_target(plan.target, plan.model.classes).k
 
 
 def _write_images(

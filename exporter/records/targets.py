@@ -1,16 +1,15 @@
-"""Targets: how people write which scalar of the output is explained (docs/models.md)."""
+"""Targets: how people write which scalar of the output is explained (docs/models.md).
+
+``parse_target`` is the one reader of that text, for the scorer as for captions and the report.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from exporter.errors import TargetError, choices
-from exporter.models.classes import plain, synonyms
 
 _KINDS = ("predicted", "label", "second", "value")
 _FORMS = (*_KINDS, "top-3", "binary", "multilabel", "mask", "plane", "prob:predicted", "box:0")
@@ -47,9 +46,29 @@ class Target:
     parts: tuple[Target, ...] = ()
     source: str = ""
 
+    def words(self, name: Callable[[int], str] = "class {}".format) -> str:
+        """Say of what a score is explained; ``name`` gives the name of a class by its index.
+
+        >>> parse_target("prob:predicted-2", ()).words()
+        'the predicted class rather than class 2'
+        """
+        if self.parts:
+            return " and of ".join(part.words(name) for part in self.parts)
+        index = self.index or 0
+        words = {
+            "predicted": "the predicted class",
+            "label": "the image's label, or of the predicted class where it is not known",
+            "second": "the second most likely class",
+            "top": f"the {self.k} most likely classes",
+            "class": name(index),
+            "box": f"box {index}",
+            "value": "the output" if self.index is None else f"output {index}",
+        }.get(self.kind, self.source)
+        return words if self.against is None else f"{words} rather than {self.against.words(name)}"
+
 
 def parse_target(text: str, classes: Sequence[str]) -> Target:
-    """Read a target as the command line writes it.
+    """Read a target as the command line writes it, and as maps are stored with it.
 
     Args:
         text: a class, ``predicted``, ``label``, ``second``, ``top-3``, an index (``281``,
@@ -93,7 +112,7 @@ def _prefixed(wanted: str, classes: Sequence[str]) -> Target | None:
         if not rest.strip():
             raise TargetError(f"the target {wanted!r} names no image; write similar:PATH")
         return Target("similar", source=rest.strip())
-    if not re.fullmatch(r"\d+", rest.strip()):
+    if not re.fullmatch(r"[0-9]+", rest.strip()):
         raise TargetError(f"the target {wanted!r} needs a number from 0; write {head}:0")
     return Target(head, index=int(rest))
 
@@ -105,15 +124,16 @@ def _read_as(target: Target, text: str, *, reading: str = "", probability: bool 
             f"the target {text!r} does not fit together; after prob:, binary:, multilabel:, mask: "
             "or plane: write a class, such as predicted, label, top-3 or an index"
         )
+
+    def same(part: Target) -> Target:
+        return _read_as(part, text, reading=reading, probability=probability)
+
     return replace(
         target,
         reading=reading or target.reading,
         probability=probability or target.probability,
-        against=target.against
-        and _read_as(target.against, text, reading=reading, probability=probability),
-        parts=tuple(
-            _read_as(part, text, reading=reading, probability=probability) for part in target.parts
-        ),
+        against=target.against and same(target.against),
+        parts=tuple(map(same, target.parts)),
     )
 
 
@@ -121,18 +141,17 @@ def _atom(wanted: str, classes: Sequence[str]) -> Target | None:
     """Return the target that one word means, a class's exact name included, or None."""
     if wanted in _KINDS:
         return Target(wanted)
-    if top := re.fullmatch(r"top-?(\d+)", wanted):
+    if top := re.fullmatch(r"top-?([0-9]+)", wanted):
         if int(top[1]) < 1:
             raise TargetError(f"the target {wanted!r} asks for no class; write top-1 or more")
         return Target("top", k=int(top[1]))
     name = wanted.removeprefix("class:").strip()
-    if re.fullmatch(r"\d+", name):
-        index = int(name)
-        if classes and index >= len(classes):
+    if re.fullmatch(r"[0-9]+", name):
+        if classes and int(name) >= len(classes):
             raise TargetError(
-                f"the model has no class {index}; it has those from 0 to {len(classes) - 1}"
+                f"the model has no class {name}; it has those from 0 to {len(classes) - 1}"
             )
-        return Target("class", index=index)
+        return Target("class", index=int(name))
     if _indices_of(name, classes):
         return Target("class", index=_index_of(name, classes))
     return None
@@ -142,9 +161,10 @@ def _joined(wanted: str, classes: Sequence[str]) -> Target | None:
     """Return what ``A+B`` or ``A-B`` means, or None where some part of it is no target."""
     for sign in "+-":
         for match in re.finditer(re.escape(sign), wanted):
-            left, right = wanted[: match.start()].strip(), wanted[match.end() :].strip()
-            first = _atom(left, classes) or _joined(left, classes) if left else None
-            second = _atom(right, classes) or _joined(right, classes) if right else None
+            sides = wanted[: match.start()].strip(), wanted[match.end() :].strip()
+            first, second = (
+                (_atom(side, classes) or _joined(side, classes)) if side else None for side in sides
+            )
             if first is None or second is None:
                 continue
             if sign == "+":
@@ -171,7 +191,7 @@ def _index_of(name: str, classes: Sequence[str]) -> int:
     if indices:
         raise TargetError(
             f"{name!r} is the name of {len(indices)} classes; "
-            f"give the index: {', '.join(str(index) for index in indices)}"
+            f"give the index: {', '.join(map(str, indices))}"
         )
     if not classes:
         raise TargetError(
@@ -183,54 +203,19 @@ def _index_of(name: str, classes: Sequence[str]) -> int:
     )
 
 
-def target_indices(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
-    """Choose the columns of a plane of values that are explained, without waiting for the device.
+def plain(name: str) -> str:
+    """Return a name as it is compared: case-folded, runs of space, ``_`` and ``-`` as one space.
 
-    Args:
-        target: what is explained; of a contrast, what it is for.
-        logits: (N, K), larger is more likely.
-        labels: int64 (N,) on the same device, -1 where the image's class is not known.
-
-    Returns:
-        int64 (N, T) on that device; T is ``target.k``, and at most K.
-
-    Raises:
-        TargetError: if the shape of the logits does not fit the target.
+    >>> plain("Egyptian_cat ")
+    'egyptian cat'
     """
-    if logits.dim() != 2:
-        raise TargetError(
-            f"the output has shape {tuple(logits.shape)} and a target needs (images, values); "
-            "choose another part of it with --output"
-        )
-    if target.parts:
-        return torch.cat([target_indices(part, logits, labels) for part in target.parts], dim=1)
-    rows, columns = logits.shape
-    _check_columns(target, columns)
-    if target.kind in ("value", "class", "box"):
-        return torch.full((rows, 1), target.index or 0, dtype=torch.int64, device=logits.device)
-    ranked = logits.detach()
-    if target.kind == "top":
-        return ranked.topk(min(target.k, columns), dim=1).indices
-    if target.kind == "second":
-        return ranked.topk(2, dim=1).indices[:, 1:]
-    predicted = ranked.argmax(dim=1, keepdim=True)
-    if target.kind == "label":
-        return torch.where(labels[:, None] < 0, predicted, labels[:, None])
-    return predicted
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
 
-def _check_columns(target: Target, columns: int) -> None:
-    if target.kind == "value" and columns != 1:
-        raise TargetError(
-            f"the target 'value' is for one output and the model gives {columns}; "
-            "use value:0 for one of them, or predicted, label, top-K or a class index"
-        )
-    if target.kind in ("class", "box") and (target.index is None or target.index >= columns):
-        raise TargetError(
-            f"the model has no class {target.index}; it gives {columns} values, from 0 to "
-            f"{columns - 1}"
-        )
-    if target.kind == "second" and columns < 2:
-        raise TargetError(
-            "the target 'second' needs two values and the model gives one; use value or binary"
-        )
+def synonyms(name: str) -> tuple[str, ...]:
+    """Return the plain names in a class name such as ``tench, Tinca tinca``.
+
+    >>> synonyms("tench, Tinca tinca")
+    ('tench', 'tinca tinca')
+    """
+    return tuple(dict.fromkeys(filter(None, map(plain, name.split(",")))))
