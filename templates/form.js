@@ -62,7 +62,18 @@
   };
   const reflect = () => {
     if (state.class || state.label) names();
-    for (const field of FIELDS) $(field).value = state[field] ?? "";
+    const shown = { ...state, ...exporter.state.grid() };
+    for (const field of FIELDS) $(field).value = shown[field] ?? "";
   };
-  exporter.form = { fill, reflect, names };
+  // The panel closes as a menu does: with Escape, or a click beside it.
+  const panel = () => {
+    const look = document.querySelector("details.look");
+    document.addEventListener("pointerdown", (event) => { if (!look.contains(event.target)) look.open = false; });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !look.open || document.querySelector("dialog[open]")) return;
+      look.open = false;
+      look.querySelector("summary").focus();
+    });
+  };
+  exporter.form = { fill, reflect, names, panel };
 })();

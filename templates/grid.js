@@ -4,12 +4,15 @@
   const GAP = 14, BESIDE = 2, MOST_HIGH = 15e6;
   // Pixels across a tile's map: enough for its at most 28 cells; the browser enlarges the rest.
   const PAINTED = 96;
+  // Images that are printed at most.
+  const ON_PAPER = 1000;
   // Rows beside those in sight; none until the page is there.
   let beside = 0;
+  let printing = false;
   const $ = (id) => document.getElementById(id);
   const { BITS, name, className } = exporter.select;
-  const { fill, reflect, names } = exporter.form;
-  const { values: state, read, write } = exporter.state;
+  const { fill, reflect, names, panel } = exporter.form;
+  const { values: state, read, write, grid } = exporter.state;
   let index, order = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
   const live = new Map();
 
@@ -27,10 +30,10 @@
   // Beyond what browsers can scroll, a step of the scroll bar covers more than a row.
   const stretch = () => Math.max(1, Math.ceil(order.length / columns) * tall / MOST_HIGH);
 
-  const chosen = () => index.methods.findIndex((method) => method.name === state.map);
+  const chosen = () => index.methods.findIndex((method) => method.name === grid().map);
   // The chosen layer, or the deepest that the method has maps at where it has none there.
   const layerOf = (method) => {
-    const layers = index.methods[method].layers, layer = Number(state.layer);
+    const layers = index.methods[method].layers, layer = Number(grid().layer);
     return layers.includes(layer) || !layers.length ? layer : layers[layers.length - 1];
   };
   const paint = (entry) => {
@@ -113,9 +116,9 @@
 
   const show = () => {
     const grid = $("grid"), top = grid.getBoundingClientRect().top, factor = stretch();
-    const from = Math.max(0, Math.floor(-top * factor / tall) - beside) * columns;
+    const from = printing ? 0 : Math.max(0, Math.floor(-top * factor / tall) - beside) * columns;
     const rows = Math.ceil(innerHeight / tall) + 2 * beside + 1;
-    const to = Math.min(order.length, from + rows * columns);
+    const to = Math.min(order.length, printing ? ON_PAPER : from + rows * columns);
     for (const entry of [...live.values()]) {
       if ((entry.place < from || entry.place >= to) && entry.button !== document.activeElement) drop(entry);
     }
@@ -136,6 +139,19 @@
       style.transform = "translate(" + (place % columns) * (tile + GAP) + "px," + (Math.floor(place / columns) * tall + shift) + "px)";
       entry.button.firstChild.style.height = height + "px";
     }
+  };
+  // On paper all images are there, in the flow of the page; of very many the first, and it says so.
+  const paper = () => {
+    if ($("viewer").open) return;
+    printing = true;
+    $("grid-paper").hidden = order.length <= ON_PAPER;
+    $("grid-paper").textContent = "The first " + ON_PAPER.toLocaleString("en") + " of them.";
+    show();
+  };
+  const screen = () => {
+    printing = false;
+    $("grid-paper").hidden = true;
+    show();
   };
   let frame = 0;
   const soon = () => { frame ||= requestAnimationFrame(() => { frame = 0; show(); }); };
@@ -176,12 +192,14 @@
     fill();
     reflect();
     $("app").hidden = false;
+    $("grid").style.setProperty("--view", index.view[1] / index.view[0]);
     let typing = 0;
     $("tools").addEventListener("input", (event) => {
       state[event.target.name] = event.target.value;
       clearTimeout(typing);
       typing = setTimeout(refresh, event.target.type === "search" ? 120 : 0);
     });
+    panel();
     $("tools").addEventListener("submit", (event) => event.preventDefault());
     const clear = () => {
       for (const field of ["q", "class", "label", "outcome", "min", "max", "maps"]) state[field] = "";
@@ -203,8 +221,17 @@
       move(focused + step);
     });
     addEventListener("scroll", soon, { passive: true });
+    addEventListener("beforeprint", paper);
+    addEventListener("afterprint", screen);
     new ResizeObserver(() => { measure(); soon(); }).observe($("grid"));
-    addEventListener("hashchange", () => { read(); reflect(); refresh(); exporter.viewer.restore(); });
+    addEventListener("hashchange", () => {
+      // A place on this page, such as the skip link's: the state stays, and is in the address again.
+      if (document.getElementById(location.hash.slice(1)) && !document.body.classList.contains("single")) { write(); return; }
+      read();
+      reflect();
+      refresh();
+      exporter.viewer.restore();
+    });
     exporter.grid = {
       reflect, changed: () => exporter.viewer.placed(),
       order: () => order,

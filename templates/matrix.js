@@ -32,30 +32,50 @@
   const build = (choose) => {
     const table = $("v-table"), shown = visible(), index = exporter.index;
     clear();
-    const layers = index.layers.map((_, at) => at).filter((at) => shown.some((map) => map.layer === at));
-    table.style.setProperty("--layers", layers.length);
+    // Maps that are at no layer of the model (at the input, or made from several) have rows of their own,
+    // not a column that would be empty for other methods.
+    const single = (map) => index.layers[map.layer] !== "" && !index.combined.includes(map.layer);
+    const layered = new Set(shown.filter(single).map((map) => map.method));
+    const shared = (layer) => [...layered].every((at) => shown.some((map) => map.method === at && map.layer === layer));
+    const apart = (layer) => index.layers[layer] === "" || (index.combined.includes(layer) && !(layered.size && shared(layer)));
+    const layers = index.layers.map((_, at) => at).filter((at) => !apart(at) && shown.some((map) => map.layer === at));
+    table.style.setProperty("--layers", Math.max(1, layers.length));
     table.style.setProperty("--view", index.view[1] / index.view[0]);
     const head = table.createTHead().insertRow();
     head.append(element("td"));
     for (const layer of layers) {
       const title = element("th");
       title.scope = "col";
-      title.append(element("code", "", index.layers[layer] || "input"));
+      title.append(element("code", "", index.layers[layer]));
       head.append(title);
     }
     const body = table.createTBody();
-    index.methods.forEach((method, at) => {
-      if (!shown.some((map) => map.method === at)) return;
+    const line = (at) => {
       const row = body.insertRow(), title = element("th");
       title.scope = "row";
       if (at < 9) title.append(element("kbd", "", String(at + 1)), " ");
-      title.append(method.title);
+      title.append(index.methods[at].title);
       row.append(title);
+      return row;
+    };
+    const own = [];
+    index.methods.forEach((method, at) => {
+      const maps = shown.filter((map) => map.method === at);
+      own.push(...maps.filter((map) => apart(map.layer)));
+      if (maps.every((map) => apart(map.layer))) return;
+      const row = line(at);
       for (const layer of layers) {
-        const map = shown.find((one) => one.method === at && one.layer === layer), room = row.insertCell();
+        const map = maps.find((one) => one.layer === layer), room = row.insertCell();
         if (map) room.append(cell(map, choose));
       }
     });
+    for (const map of own) {
+      const row = line(map.method), room = row.insertCell();
+      row.className = "own";
+      room.colSpan = Math.max(1, layers.length);
+      room.append(cell(map, choose), element("span", "muted", { "": "at the input", attention: "over all blocks", fused: "of several layers" }[index.layers[map.layer]]));
+    }
+    head.hidden = !layers.length;
     const list = $("v-with");
     list.replaceChildren();
     for (const map of shown) {

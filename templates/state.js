@@ -4,12 +4,16 @@
 window.exporter = window.exporter || {};
 (() => {
   const values = {};
+  // Of the viewer alone; they leave the address with it.
+  const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+  // The map and layer of the grid, while `values` has those of the open viewer.
+  let beneath = null;
   const NAMES = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
-    // The deepest layer that the first method has maps at; "" is the input's, which is no layer.
-    const named = (places) => places.filter((at) => layers[at] !== "");
+    // The deepest layer that the first method has maps at: not the input, nor a map made from several layers.
+    const named = (places) => places.filter((at) => layers[at] !== "" && !exporter.index.combined.includes(at));
     const deepest = [...named([...layers.keys()]), ...named(methods.length ? methods[0].layers : [])].pop() ?? 0;
     return {
       colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", wipe: "50",
@@ -44,6 +48,7 @@ window.exporter = window.exporter || {};
       const text = given.get(name);
       if (text !== null && (!fit[name] || fit[name](text))) values[name] = text;
     }
+    if (beneath) beneath = { map: values.map, layer: values.layer };
   };
   const write = () => {
     const basis = defaults(), out = new URLSearchParams();
@@ -54,5 +59,12 @@ window.exporter = window.exporter || {};
     const text = out.toString();
     if ("#" + text !== location.hash) history.replaceState(null, "", text ? "#" + text : location.pathname);
   };
-  exporter.state = { values, read, write };
+  const grid = () => beneath || values;
+  const enter = () => { beneath ??= { map: values.map, layer: values.layer }; };
+  const leave = () => {
+    for (const name of OWN) delete values[name];
+    Object.assign(values, { wipe: defaults().wipe }, beneath);
+    beneath = null;
+  };
+  exporter.state = { values, read, write, grid, enter, leave };
 })();

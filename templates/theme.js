@@ -14,6 +14,13 @@
   apply(theme);
   root.classList.add("js");
   document.addEventListener("DOMContentLoaded", () => {
+    // The address is the state of some pages: the link moves there without a trace in it.
+    document.querySelector("[data-control=skip]").addEventListener("click", (event) => {
+      event.preventDefault();
+      const main = document.getElementById("main");
+      main.focus();
+      main.scrollIntoView();
+    });
     const button = document.getElementById("theme");
     const say = () => { button.textContent = "Theme: " + theme; };
     button.hidden = false;

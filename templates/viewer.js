@@ -3,7 +3,7 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const { now, stage, matrix, beside } = exporter;
-  const { values: state, write } = exporter.state;
+  const { values: state, write, enter, leave } = exporter.state;
 
   const draw = () => {
     now.other = stage.comparing() ? matrix.other(now.current) : null;
@@ -16,7 +16,6 @@
     if (map) {
       state.map = exporter.index.methods[map.method].name;
       if (exporter.index.layers[map.layer] !== "") state.layer = String(map.layer);
-      exporter.grid.reflect();
     }
     draw();
   };
@@ -29,6 +28,7 @@
   };
 
   const open = (at) => {
+    enter();
     now.position = at;
     Object.assign(now, { shard: null, maps: [], current: null, other: null });
     stage.point(null);
@@ -146,7 +146,7 @@
     const last = now.position;
     Object.assign(now, { position: -1, shard: null, maps: [], current: null, other: null });
     full(false);
-    delete state.image;
+    leave();
     matrix.clear();
     write();
     exporter.grid.focus(last);

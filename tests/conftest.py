@@ -106,6 +106,7 @@ def sample_plan(
     methods: Sequence[str] = METHODS,
     layers: dict[str, int] | None = None,
     channels: Mapping[str, int] = CHANNELS,
+    combined: Sequence[str] = (),
     target: str = "predicted",
     model: str = "resnet18",
 ) -> Plan:
@@ -139,7 +140,7 @@ def sample_plan(
             LayerRecord("fused<b>", "Identity", None, 0, 1, False),
             LayerRecord("fc", "Linear", (len(CLASSES),), 4104, 0, True),
         ),
-        explained=tuple(explained),
+        explained=(*explained, *combined),
         layer_reason="the last two stages",
         recorded=tuple(explained),
         methods=tuple(_method(name) for name in methods),
@@ -172,6 +173,7 @@ def _method(name: str) -> MethodRecord:
         cost="one backward, shared",
         caveats="Coarse: it sees no more than the layer's grid.",
         relu=name != "eigencam",
+        pixel=name == "saliency",
     )
 
 
@@ -268,14 +270,24 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
 def _maps(
     plan: Plan, image: SampleImage, generator: np.random.Generator, targets: Sequence[str]
 ) -> list[StoredMap]:
-    sizes = {layer.name: layer.output[1] for layer in plan.layers if layer.name in plan.explained}
     maps = []
-    for method, layer, target in product(plan.methods, plan.explained, targets):
-        values = sample_map(generator, sizes[layer])
-        if image.zero_map and (method, layer) == (plan.methods[0], plan.explained[-1]):
-            values = np.zeros_like(values)
-        maps.append(pack_map(values, method.name, layer, target))
+    for method in plan.methods:
+        for (layer, size), target in product(_places(plan, method).items(), targets):
+            values = sample_map(generator, size)
+            if image.zero_map and (method, layer) == (plan.methods[0], plan.deepest):
+                values = np.zeros_like(values)
+            maps.append(pack_map(values, method.name, layer, target))
     return maps
+
+
+def _places(plan: Plan, method: MethodRecord) -> dict[str, int]:
+    """Return where a method has maps, and their sides; pixels, attention and fusion as in runs."""
+    if method.pixel:
+        return {"": 56}
+    if method.name == "rollout":
+        return {"attention": 14}
+    known = {layer.name: layer.output[1] for layer in plan.layers if layer.name in plan.explained}
+    return known | ({"fused": 28} if "fused" in plan.explained else {})
 
 
 def _activation(plan: Plan, entry: ImageEntry, layer: str) -> NDArray[np.float32]:
@@ -389,6 +401,7 @@ def build_run(
     methods: Sequence[str] = METHODS,
     layers: dict[str, int] | None = None,
     channels: Mapping[str, int] = CHANNELS,
+    combined: Sequence[str] = (),
     target: str = "predicted",
     model: str = "resnet18",
     shards: int | None = None,
@@ -403,6 +416,7 @@ def build_run(
         layers: layer to side of its square maps; ``layer3`` 14 and ``layer4`` 7 where None.
         channels: layer to number of channels; 8 where it is not told. The last one of a layer of
             more than 64 is three times channel 1.
+        combined: ``attention`` or ``fused``, beside the layers: of maps made from several.
         target: ``predicted``, or ``top-2`` for maps of two classes per image.
         model: name of the model.
         shards: write only the first so many, leaving the run partial; None finishes it.
@@ -413,6 +427,7 @@ def build_run(
         methods=methods,
         layers=layers,
         channels=channels,
+        combined=combined,
         target=target,
         model=model,
     )

@@ -56,7 +56,7 @@ def measure(
         ModelError: if the model or a metric fails on an image.
     """
     rectified = {method.name for method in plan.methods if method.relu}
-    layer = plan.explained[-1] if plan.explained else None
+    layer = plan.deepest or None
     probable = plan.model.scores == "probability" and plan.model.outputs > 1
     for n, row in enumerate(rows):
         target = row.maps[0].target

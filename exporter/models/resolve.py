@@ -100,6 +100,7 @@ def resolve(
         spec=spec,
         checkpoint=None if checkpoint is None else checkpoint.name,
         classes=own_classes if named is None else named,
+        type=type(unwrapped(module)).__name__ if source.own else "",
     )
 
 

@@ -21,6 +21,7 @@ from exporter.records.images import (
     Preprocessing,
 )
 from exporter.records.plan import (
+    COMBINED,
     SCHEMA_VERSION,
     LayerRecord,
     MethodRecord,
@@ -59,6 +60,7 @@ from exporter.records.written import (
 )
 
 __all__ = [
+    "COMBINED",
     "FLAG_REASONS",
     "MAP_LEVELS",
     "OUTPUT",

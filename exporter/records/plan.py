@@ -11,6 +11,9 @@ from pydantic import Field
 from exporter.records.columns import Count
 from exporter.records.images import ImageEntry, Preprocessing
 
+COMBINED = ("attention", "fused")
+"""Names, in the place of a layer's, of maps that are made from several layers."""
+
 SCHEMA_VERSION = 1
 """Version of the run folder's layout; a reader refuses a newer one."""
 
@@ -53,6 +56,7 @@ class ModelRecord:
         outputs: number of values a row of the output (classes, for a classifier).
         scores: what a prediction's score is: ``probability``, ``share`` of the plane's area (a
             segmentation), or ``value``, the raw output.
+        type: class name of what the user's own factory built; ``""`` for a library's model.
     """
 
     name: str
@@ -65,6 +69,12 @@ class ModelRecord:
     output: str = ""
     outputs: Count = 0
     scores: Annotated[str, Field(pattern="^(probability|share|value)$")] = "probability"
+    type: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people call it: the library's name, or the class of what a factory built."""
+        return self.type or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,25 @@ class Plan:
     command: str
     created: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def layers_of_the_model(self) -> tuple[str, ...]:
+        """The explained layers without what is made from several of them, shallow to deep."""
+        return tuple(name for name in self.explained if name not in COMBINED)
+
+    @property
+    def map_layers(self) -> tuple[str, ...]:
+        """Where there are maps: the explained layers, and ``""``, the input, for pixel methods."""
+        pixel = any(method.pixel for method in self.methods)
+        return (*self.explained, "") if pixel else self.explained
+
+    @property
+    def deepest(self) -> str:
+        """The layer whose maps stand for an image; ``""`` where there are maps at the input only.
+
+        A map made from several layers stands for it only where there are no others.
+        """
+        return next(reversed(self.layers_of_the_model or self.explained), "")
 
     @property
     def classifies(self) -> bool:

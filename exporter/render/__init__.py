@@ -3,16 +3,14 @@
 from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
-from exporter.render.heatmaps import hatch, heatmap, levels, normalise, overlay
+from exporter.render.heatmaps import hatch, heatmap, normalise, overlay
 from exporter.render.montage import MontageLayout, layout_of
 from exporter.render.sheets import activation_sheet, kernel_sheet
-from exporter.render.stack import TileStack, scale_stored
 from exporter.render.text import draw_text, fit_text, text_width
 
 __all__ = [
     "COLORMAPS",
     "MontageLayout",
-    "TileStack",
     "activation_sheet",
     "caption",
     "decode_image",
@@ -25,10 +23,8 @@ __all__ = [
     "heatmap",
     "kernel_sheet",
     "layout_of",
-    "levels",
     "normalise",
     "overlay",
-    "scale_stored",
     "target_text",
     "text_width",
 ]

@@ -16,22 +16,15 @@ if TYPE_CHECKING:
 
 _BLUE = (33, 102, 172)
 _RED = (178, 24, 43)
+_LEVELS = np.arange(256, dtype=np.uint8)[:, None]
 
 
-def _from_opencv(number: int) -> NDArray[np.uint8]:
-    levels = np.arange(256, dtype=np.uint8)[:, None]
-    return _sealed(cv2.applyColorMap(levels, number)[:, 0, ::-1])
-
-
-def _grey() -> NDArray[np.uint8]:
-    return _sealed(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1))
-
-
-def _diverging() -> NDArray[np.uint8]:
+def _diverging() -> NDArray[np.float64]:
     """Blue over white to red; white lies between levels 127 and 128, which mirror each other."""
-    distance = np.abs(np.arange(256) - 127.5) / 127.5
-    ends = np.where(np.arange(256)[:, None] < 128, np.array(_BLUE), np.array(_RED))
-    return _sealed(np.floor(255 + (ends - 255) * distance[:, None] + 0.5))
+    distance = np.abs(_LEVELS - 127.5) / 127.5
+    ends = np.where(_LEVELS < 128, _BLUE, _RED)
+    table: NDArray[np.float64] = np.floor(255 + (ends - 255) * distance + 0.5)
+    return table
 
 
 def _sealed(table: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -40,14 +33,18 @@ def _sealed(table: NDArray[np.generic]) -> NDArray[np.uint8]:
     return own
 
 
+def _from_opencv(number: int) -> NDArray[np.uint8]:
+    return _sealed(cv2.applyColorMap(_LEVELS, number)[:, 0, ::-1])
+
+
 COLORMAPS: Mapping[str, NDArray[np.uint8]] = MappingProxyType(
     {
         "viridis": _from_opencv(cv2.COLORMAP_VIRIDIS),
         "inferno": _from_opencv(cv2.COLORMAP_INFERNO),
         "turbo": _from_opencv(cv2.COLORMAP_TURBO),
         "jet": _from_opencv(cv2.COLORMAP_JET),
-        "grey": _grey(),
-        "diverging": _diverging(),
+        "grey": _sealed(np.repeat(_LEVELS, 3, axis=1)),
+        "diverging": _sealed(_diverging()),
     }
 )
 """Name to a (256, 3) uint8 RGB table, read-only; ``viridis`` is the default, ``jet`` on request."""
@@ -59,7 +56,6 @@ def get_colormap(name: str) -> NDArray[np.uint8]:
     Raises:
         ConfigError: if there is no such colour map.
     """
-    try:
-        return COLORMAPS[name]
-    except KeyError:
-        raise ConfigError(f"there is no colour map {name!r}; {choices(name, COLORMAPS)}") from None
+    if name not in COLORMAPS:
+        raise ConfigError(f"there is no colour map {name!r}; {choices(name, COLORMAPS)}")
+    return COLORMAPS[name]

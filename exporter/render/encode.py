@@ -29,14 +29,7 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """Encode a picture as PNG, without loss.
-
-    Args:
-        rgb: uint8 (H, W, 3) RGB, or (H, W) / (H, W, 1) grey.
-
-    Raises:
-        ImageError: if OpenCV cannot encode it.
-    """
+    """Encode a picture as PNG, without loss; otherwise as `encode_jpeg`."""
     return _encode(".png", rgb, [])
 
 

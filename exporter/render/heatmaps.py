@@ -17,53 +17,11 @@ import numpy as np
 from exporter.render.colormaps import get_colormap
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 HATCH_LIGHT = 200
 HATCH_DARK = 150
 HATCH_PERIOD = 8
-
-
-def spread(
-    values: NDArray[np.floating],
-    lo: ArrayLike,
-    hi: ArrayLike,
-    zero: ArrayLike,
-    rectify: ArrayLike,
-    *,
-    centred: bool = False,
-) -> NDArray[np.floating]:
-    """Spread maps over [0, 1] between their own ends: the one place where maps are normalised.
-
-    Args:
-        values: K maps in any unit that is affine in theirs, (K, …) in floating point.
-        lo: the smallest value of each, (K,).
-        hi: the largest value of each, (K,).
-        zero: where zero lies, (K,).
-        rectify: whether values below zero become zero first, (K,).
-        centred: spread a map that is not rectified so that zero is at 0.5.
-
-    Returns:
-        As ``values`` in shape and type; 0 (0.5 where zero is) where a map has one value.
-    """
-    lo, hi, zero = (np.asarray(end, dtype=np.float64) for end in (lo, hi, zero))
-    positive = np.asarray(rectify, dtype=bool)
-    first, last = np.where(positive, np.maximum((lo, hi), zero), (lo, hi))
-    flat = np.zeros_like(first)
-    if centred:
-        reach = np.maximum(zero - lo, hi - zero)
-        first, last = np.where(positive, (first, last), (zero - reach, zero + reach))
-        flat = np.where(positive, 0.0, 0.5)
-    # The span is taken after halving, so that a map of the largest floats does not overflow.
-    half = last / 2 - first / 2
-    alive = half > 0
-    shape = (-1, *(1,) * (values.ndim - 1))
-    scaled: NDArray[np.floating] = values / 2
-    scaled -= (first / 2).astype(values.dtype).reshape(shape)
-    scaled /= np.where(alive, half, 1).astype(values.dtype).reshape(shape)
-    # Where there is no span every value is at the one end, and zero is in the middle.
-    scaled += np.where(alive, 0, flat).astype(values.dtype).reshape(shape)
-    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def normalise(
@@ -85,32 +43,20 @@ def normalise(
     """
     exact = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(exact)
-    lo, hi = (exact[finite].min(), exact[finite].max()) if finite.any() else (0.0, 0.0)
-    scaled = spread(np.where(finite, exact, 0)[None], [lo], [hi], [0], [rectify], centred=centred)
-    return np.where(finite, scaled[0], np.nan).astype(np.float32)
-
-
-def levels(
-    normalised: NDArray[np.float32], size: tuple[int, int], out: NDArray[np.float32] | None = None
-) -> NDArray[np.uint8]:
-    """Upsample a map in [0, 1] to a size and round it to the 256 levels of a table.
-
-    Args:
-        normalised: float32 (H, W) in [0, 1].
-        size: (width, height) in pixels.
-        out: a float32 (height, width) buffer to interpolate into.
-
-    Returns:
-        uint8 (height, width): floor(255 v + 0.5) of the bilinear interpolation.
-    """
-    # 255 v + 0.5 before the interpolation: it is affine, and the map is small there.
-    smooth = cv2.resize(
-        normalised * np.float32(255) + np.float32(0.5),
-        size,
-        dst=out,
-        interpolation=cv2.INTER_LINEAR,
-    )
-    return smooth.astype(np.uint8)
+    known = exact[finite]
+    lo, hi = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    if rectify:
+        lo, hi = max(lo, 0.0), max(hi, 0.0)
+    elif centred:
+        lo, hi = min(lo, -hi), max(hi, -lo)
+    # The span is taken after halving, so that a map of the largest floats does not overflow.
+    half = hi / 2 - lo / 2
+    if half > 0:
+        scaled = np.clip((exact / 2 - lo / 2) / half, 0, 1)
+    else:
+        scaled = np.full(exact.shape, 0.5 if centred and not rectify else 0.0)
+    scaled[~finite] = np.nan
+    return scaled.astype(np.float32)
 
 
 def heatmap(
@@ -139,7 +85,10 @@ def heatmap(
     scaled = normalise(values, rectify=rectify, centred=centred)
     if not np.isfinite(scaled).all():
         return hatch(size)
-    return table[levels(scaled, size)]
+    # 255 v + 0.5 before the interpolation: it is affine, and the map is small there.
+    steps = scaled * np.float32(255) + np.float32(0.5)
+    smooth = cv2.resize(steps, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.applyColorMap(smooth.astype(np.uint8), table[:, None]), dtype=np.uint8)
 
 
 def hatch(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -170,12 +119,7 @@ def overlay(
     Returns:
         uint8 (H, W, 3) RGB.
     """
-    blended = cv2.addWeighted(as_rgb(image), 1.0 - opacity, heat, opacity, 0.0)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    blended = cv2.addWeighted(image, 1.0 - opacity, heat, opacity, 0.0)
     return np.asarray(blended, dtype=np.uint8)
-
-
-def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3): grey (H, W) or (H, W, 1) is repeated."""
-    if image.ndim == 3 and image.shape[2] == 3:
-        return image
-    return np.repeat(image.reshape(image.shape[0], image.shape[1], 1), 3, axis=2)

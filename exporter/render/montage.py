@@ -1,11 +1,12 @@
 """One picture per image: the input beside every map, with what the model said.
 
-Titles are the same for every image of a run, so they are drawn once into a frame; a row then costs
-a copy of it, one colouring of all tiles and a line of text.
+Titles are the same for every image of a run, so they are drawn once into a frame, of which each
+montage begins as a copy.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,15 @@ import cv2
 import numpy as np
 
 from exporter.errors import ImageError
-from exporter.records import MethodRecord, Plan, Row, StoredMap, parse_target
+from exporter.records import MethodRecord, Plan, Row, parse_target
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
-from exporter.render.heatmaps import hatch, overlay
-from exporter.render.stack import TileStack
+from exporter.render.heatmaps import hatch, heatmap, overlay
 from exporter.render.text import draw_text, text_width
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 GAP = 4
 CAPTION = 22
@@ -32,12 +32,13 @@ BACKGROUND = (255, 255, 255)
 EMPTY = (236, 236, 236)
 FAINT = (110, 110, 110)
 ALARM = (160, 30, 30)
+OPACITY = 0.5
 AREA = 180_000
 """Pixels that all tiles of a montage share, so that 24 tiles make about 560 x 448 pixels."""
 
 
 class MontageLayout:
-    """Where everything lies in the montages of a run; one per thread, as its buffers are reused.
+    """Where everything lies in the montages of a run.
 
     A row of tiles for each layer and target, a column for each method; the first column is the
     input and, below it, the predictions.
@@ -54,8 +55,6 @@ class MontageLayout:
         *,
         targets: int = 1,
         view: tuple[int, int] = (224, 224),
-        colormap: str = "viridis",
-        opacity: float = 0.5,
     ) -> None:
         """Lay out and draw the frame.
 
@@ -64,167 +63,126 @@ class MontageLayout:
             layers: the rows, shallow to deep; ``""`` is the input's own resolution.
             targets: maps kept per method and layer; each has a row of its own.
             view: (width, height) of the model's view in pixels.
-            colormap: name of the colour map.
-            opacity: share of the heatmap in an overlay, in [0, 1].
         """
         self._methods = tuple(methods)
         self._rows = tuple((layer, slot) for layer in layers for slot in range(targets))
-        self._relu = {method.name: method.relu for method in methods}
         self._column = {method.name: k + 1 for k, method in enumerate(methods)}
-        self._opacity = opacity
-        self.tile = _tile_size(view, (len(methods) + 1) * max(1, len(self._rows)))
-        wide, high = self.tile
         columns = len(methods) + 1
+        self.tile = _tile_size(view, columns * max(1, len(self._rows)))
+        wide, high = self.tile
         self.size = (
             max(GAP + columns * (wide + GAP), 240),
             CAPTION + HEADER + max(1, len(self._rows)) * (STRIP + high) + GAP,
         )
         self._reduced = min(view) >= 2 * min(self.tile)
-        self._stack = TileStack(max(1, len(methods) * len(self._rows)), self.tile, colormap)
-        self._legend = 0
-        self._frame = self._draw_frame(colormap)
-        self._drawing = self._frame.copy()
+        self._frame = np.full((self.size[1], self.size[0], 3), BACKGROUND, dtype=np.uint8)
+        self._legend = _draw_legend(self._frame)
+        self._draw_titles()
 
     def draw(self, row: Row) -> NDArray[np.uint8]:
-        """Draw the montage of a row.
+        """Draw the montage of a row; safe in several threads.
 
         Args:
             row: with image and maps; one that could not be read gives the frame and the reason.
 
         Returns:
-            uint8 (H, W, 3) RGB; the same buffer each time, so encode or copy it before the next.
+            uint8 (H, W, 3) RGB.
         """
-        drawing = self._drawing
-        np.copyto(drawing, self._frame)
+        drawing = self._frame.copy()
         draw_text(drawing, caption(row), (GAP, 16), size=14, width=self._legend - 3 * GAP)
-        if row.image is None or row.error is not None:
-            return self._refuse(row.error or "the run holds no image for it")
+        error = row.error or ("the run holds no image for it" if row.image is None else None)
         try:
-            image = decode_image(row.image, reduced=self._reduced)
-        except ImageError as error:
-            return self._refuse(str(error))
-        image = _shrink(image, self.tile)
+            image = None if error else decode_image(row.image or b"", reduced=self._reduced)
+        except ImageError as damage:
+            image, error = None, str(damage)
+        if image is None:
+            x, y = self._corner(0, 0)
+            drawing[CAPTION:] = BACKGROUND
+            for text, down, colour in (("could not be read", 14, ALARM), (error or "", 36, FAINT)):
+                _say(drawing, text, (x, y + down), self.size[0] - 2 * GAP, colour)
+            return drawing
+        view = np.asarray(cv2.resize(image, self.tile, interpolation=cv2.INTER_AREA), np.uint8)
         if self._rows:
-            self._paste(image, 0, 0)
-        self._write_predictions(row)
-        self._draw_maps(row, image)
+            self._paste(drawing, view, 0, 0)
+        if len(self._rows) > 1:
+            self._write_predictions(drawing, row)
+        self._draw_maps(drawing, row, view)
         return drawing
 
-    def jpeg(self, row: Row, quality: int = 85) -> bytes:
+    def jpeg(self, row: Row) -> bytes:
         """Draw the montage of a row and encode it."""
-        return encode_jpeg(self.draw(row), quality)
+        return encode_jpeg(self.draw(row))
 
     def _corner(self, column: int, line: int) -> tuple[int, int]:
         wide, high = self.tile
         return GAP + column * (wide + GAP), CAPTION + HEADER + line * (STRIP + high) + STRIP
 
-    def _paste(self, picture: NDArray[np.uint8], column: int, line: int) -> None:
+    def _paste(
+        self, drawing: NDArray[np.uint8], picture: ArrayLike, column: int, line: int
+    ) -> None:
         x, y = self._corner(column, line)
-        self._drawing[y : y + self.tile[1], x : x + self.tile[0]] = picture
+        drawing[y : y + self.tile[1], x : x + self.tile[0]] = picture
 
-    def _draw_frame(self, colormap: str) -> NDArray[np.uint8]:
-        width, height = self.size
-        frame = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
-        self._legend = _draw_legend(frame, colormap)
+    def _draw_titles(self) -> None:
         for column, title in enumerate(("Input", *(method.title for method in self._methods))):
             x, _ = self._corner(column, 0)
-            draw_text(frame, title, (x, CAPTION + 13), size=13, width=self.tile[0])
+            draw_text(self._frame, title, (x, CAPTION + 13), size=13, width=self.tile[0])
         for line, (layer, _) in enumerate(self._rows):
             for column in range(1, len(self._methods) + 1):
-                x, y = self._corner(column, line)
-                frame[y : y + self.tile[1], x : x + self.tile[0]] = EMPTY
+                self._paste(self._frame, EMPTY, column, line)
             x, y = self._corner(1, line)
-            room = (width - x) * 2 // 3
-            draw_text(frame, layer or "input", (x, y - 4), size=12, colour=FAINT, width=room)
-        return frame
+            _say(self._frame, layer or "input", (x, y - 4), (self.size[0] - x) * 2 // 3)
 
-    def _draw_maps(self, row: Row, image: NDArray[np.uint8]) -> None:
+    def _draw_maps(self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8]) -> None:
         spots = {spot: line for line, spot in enumerate(self._rows)}
-        seen: dict[tuple[str, str], int] = {}
-        chosen: list[tuple[StoredMap, int, int]] = []
+        seen: Counter[tuple[str, str]] = Counter()
         named: set[int] = set()
         for stored in row.maps:
-            slot = seen.get((stored.method, stored.layer), 0)
-            seen[stored.method, stored.layer] = slot + 1
+            slot = seen[stored.method, stored.layer]
+            seen[stored.method, stored.layer] += 1
             line, column = spots.get((stored.layer, slot)), self._column.get(stored.method)
             if line is None or column is None:
                 continue
             if line not in named:
                 named.add(line)
-                self._name_target(stored, line, row)
+                self._name_target(drawing, target_text(stored.target, row), line)
+            relu, note = self._methods[column - 1].relu, flag_text(stored)
             if "nan" in stored.flags:
-                self._paste(hatch(self.tile), column, line)
-                self._note("not a number", column, line)
+                self._paste(drawing, hatch(self.tile), column, line)
             else:
-                chosen.append((stored, column, line))
-        relu = [self._relu[stored.method] for stored, _, _ in chosen]
-        tiles = self._stack.colour([stored for stored, _, _ in chosen], relu)
-        for (stored, column, line), heat, positive in zip(chosen, tiles, relu, strict=True):
-            self._paste(overlay(image, heat, self._opacity), column, line)
-            if stored.flags or (positive and stored.hi <= 0):
-                self._note(flag_text(stored), column, line)
+                heat = heatmap(stored.array(), self.tile, rectify=relu)
+                self._paste(drawing, overlay(view, heat, OPACITY), column, line)
+            if stored.flags or (relu and stored.hi <= 0):
+                x, y = self._corner(column, line)
+                wide, bottom = self.tile[0], y + self.tile[1]
+                drawing[bottom - STRIP : bottom, x : x + wide] = BACKGROUND
+                _say(drawing, note, (x + 2, bottom - 4), wide - 4, ALARM)
 
-    def _name_target(self, stored: StoredMap, line: int, row: Row) -> None:
+    def _name_target(self, drawing: NDArray[np.uint8], text: str, line: int) -> None:
         x, y = self._corner(1, line)
-        left = x + (self.size[0] - x) * 2 // 3 + GAP
-        room = self.size[0] - left - GAP
-        text = target_text(stored.target, row)
+        room = (self.size[0] - x) // 3 - 2 * GAP
         right = self.size[0] - GAP - min(room, text_width(text, 12))
-        draw_text(self._drawing, text, (right, y - 4), size=12, colour=FAINT, width=room)
+        _say(drawing, text, (right, y - 4), room)
 
-    def _note(self, text: str, column: int, line: int) -> None:
-        x, y = self._corner(column, line)
-        bottom = y + self.tile[1]
-        self._drawing[bottom - STRIP : bottom, x : x + self.tile[0]] = BACKGROUND
-        draw_text(
-            self._drawing, text, (x + 2, bottom - 4), size=12, colour=ALARM, width=self.tile[0] - 4
-        )
-
-    def _write_predictions(self, row: Row) -> None:
-        if len(self._rows) < 2:
-            return
+    def _write_predictions(self, drawing: NDArray[np.uint8], row: Row) -> None:
         x, y = self._corner(0, 1)
         lines = [] if row.label is None else [(f"label {row.label}", FAINT)]
         if row.correct is not None:
             lines.append(("right", FAINT) if row.correct else ("wrong", ALARM))
         lines += [(f"{said.score:.3g} {said.name}", FAINT) for said in row.predictions]
-        room = (self.size[1] - y) // STRIP
-        for k, (text, colour) in enumerate(lines[:room]):
-            draw_text(
-                self._drawing,
-                text,
-                (x, y + k * STRIP + 11),
-                size=12,
-                colour=colour,
-                width=self.tile[0],
-            )
-
-    def _refuse(self, reason: str) -> NDArray[np.uint8]:
-        x, y = self._corner(0, 0)
-        drawing = self._drawing
-        drawing[CAPTION:] = BACKGROUND
-        width = self.size[0] - 2 * GAP
-        draw_text(drawing, "could not be read", (x, y + 14), size=15, colour=ALARM, width=width)
-        draw_text(drawing, reason, (x, y + 36), size=12, colour=FAINT, width=width)
-        return drawing
+        for k, (text, colour) in enumerate(lines[: (self.size[1] - y) // STRIP]):
+            _say(drawing, text, (x, y + k * STRIP + 11), self.tile[0], colour)
 
 
-def layout_of(plan: Plan, *, colormap: str = "viridis", opacity: float = 0.5) -> MontageLayout:
+def layout_of(plan: Plan) -> MontageLayout:
     """Return the layout of a run's montages: its methods by its explained layers."""
-    layers = [*plan.explained, *([""] if any(method.pixel for method in plan.methods) else [])]
     height, width = plan.model.preprocessing.size
     return MontageLayout(
         plan.methods,
-        layers,
+        plan.map_layers,
         targets=parse_target(plan.target, plan.model.classes).k,
         view=(width, height),
-        colormap=colormap,
-        opacity=opacity,
     )
-
-
-def _shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _tile_size(view: tuple[int, int], tiles: int) -> tuple[int, int]:
@@ -234,14 +192,23 @@ def _tile_size(view: tuple[int, int], tiles: int) -> tuple[int, int]:
     return max(24, round(wide)), max(24, round(wide * height / width))
 
 
-def _draw_legend(frame: NDArray[np.uint8], colormap: str) -> int:
+def _draw_legend(frame: NDArray[np.uint8]) -> int:
     """Draw what the colours mean at the top right; return where it begins."""
-    ends = ("-", "+") if colormap == "diverging" else ("min", "max")
     bar = 48
-    right = frame.shape[1] - GAP - text_width(ends[1], 12)
+    right = frame.shape[1] - GAP - text_width("max", 12)
     left = right - GAP - bar
-    begin: int = left - GAP - text_width(ends[0], 12)
-    draw_text(frame, ends[1], (right, 16), size=12, colour=FAINT)
-    draw_text(frame, ends[0], (begin, 16), size=12, colour=FAINT)
-    frame[6:17, left : left + bar] = get_colormap(colormap)[np.linspace(0, 255, bar).astype(int)]
+    begin: int = left - GAP - text_width("min", 12)
+    _say(frame, "max", (right, 16))
+    _say(frame, "min", (begin, 16))
+    frame[6:17, left : left + bar] = get_colormap("viridis")[np.linspace(0, 255, bar).astype(int)]
     return begin
+
+
+def _say(
+    drawing: NDArray[np.uint8],
+    text: str,
+    origin: tuple[int, int],
+    width: int | None = None,
+    colour: tuple[int, int, int] = FAINT,
+) -> None:
+    draw_text(drawing, text, origin, size=12, colour=colour, width=width)

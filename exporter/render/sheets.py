@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,10 +26,12 @@ ROW_LIMIT = 64
 
 INPUT_LIMIT = 16
 GRID_COLUMNS = 16
+SHEET_COLUMNS = 8
+"""Channels per row of an activation sheet."""
 
 
 def activation_sheet(
-    activation: StoredActivation, *, columns: int = 8, cell: int = 96, colormap: str = "viridis"
+    activation: StoredActivation, *, cell: int = 96, colormap: str = "viridis"
 ) -> NDArray[np.uint8]:
     """Draw the recorded channels of one layer for one image.
 
@@ -38,7 +40,6 @@ def activation_sheet(
 
     Args:
         activation: the strongest channels, strongest first.
-        columns: channels per row.
         cell: width of a channel in pixels.
         colormap: name of the colour map.
 
@@ -48,7 +49,7 @@ def activation_sheet(
     table = get_colormap(colormap)
     values = activation.array()
     count = max(1, len(values))
-    across = min(columns, count)
+    across = min(SHEET_COLUMNS, count)
     down = -(-count // across)
     high = max(1, round(cell * activation.height / max(1, activation.width)))
     drawing = _drawing(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
@@ -92,39 +93,29 @@ def kernel_sheet(
     if limit is None:
         limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
     shown, depth = min(filters, limit), min(channels, inputs)
-    if coloured:
-        cells = _as_rgb(values[:shown])
-        across = GRID_COLUMNS
-    else:
-        cells = _as_diverging(values[:shown, :depth], reach=_reach(values))
-        across = GRID_COLUMNS if depth == 1 else depth
     text = f"{shown} of {filters} filters"
-    if not coloured and channels > 1:
+    finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
+    reach = np.abs(finite).max() if finite.size else 0.0
+    own = np.nan_to_num(values[:shown].astype(np.float64), posinf=reach, neginf=-reach)
+    if coloured:
+        lo, hi = (end(axis=(1, 2, 3), keepdims=True) for end in (own.min, own.max))
+        cells = _levels(own, lo, hi).transpose(0, 2, 3, 1)
+        return _grid(cells, GRID_COLUMNS, text), shown
+    if channels > 1:
         text += f" (rows), {depth} of {channels} input channels (columns)"
-    if not coloured:
-        text += f"; white is 0, ends are ±{_reach(values):.3g}"
-    return _grid(cells, across, text), shown
+    text += f"; white is 0, ends are ±{reach:.3g}"
+    levels = _levels(own[:, :depth], np.array(-reach), np.array(reach)).reshape(
+        -1, *values.shape[2:]
+    )
+    across = GRID_COLUMNS if depth == 1 else depth
+    return _grid(get_colormap("diverging")[levels], across, text), shown
 
 
-def _reach(values: NDArray[np.floating]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.abs(finite).max()) if finite.size else 0.0
-
-
-def _as_rgb(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    own = np.nan_to_num(np.asarray(values, dtype=np.float64))
-    lo = own.min(axis=(1, 2, 3), keepdims=True)
-    span = own.max(axis=(1, 2, 3), keepdims=True) - lo
-    scaled = np.where(span > 0, (own - lo) / np.where(span > 0, span, 1.0), 0.5)
-    pixels: NDArray[np.uint8] = np.floor(scaled * 255 + 0.5).astype(np.uint8)
-    return pixels.transpose(0, 2, 3, 1)
-
-
-def _as_diverging(values: NDArray[np.floating], reach: float) -> NDArray[np.uint8]:
-    own = np.nan_to_num(np.asarray(values, dtype=np.float64))
-    scaled = own / (2 * reach) + 0.5 if reach > 0 else np.full(own.shape, 0.5)
-    levels = np.clip(np.floor(scaled * 255 + 0.5), 0, 255).astype(np.uint8)
-    return get_colormap("diverging")[levels.reshape(-1, *values.shape[2:])]
+def _levels(values: NDArray[Any], lo: NDArray[Any], hi: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the level of each value between two ends, 0 to 255; the middle where they are one."""
+    span = np.subtract(hi, lo)
+    scaled = np.where(span > 0, (values - lo) / np.where(span > 0, span, 1.0), 0.5)
+    return np.floor(scaled * 255 + 0.5).astype(np.uint8)
 
 
 def _grid(cells: NDArray[np.uint8], across: int, text: str) -> NDArray[np.uint8]:

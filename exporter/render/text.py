@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import unicodedata
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def draw_text(
     size: int = 13,
     colour: tuple[int, int, int] = (32, 32, 32),
     width: int | None = None,
-) -> int:
+) -> None:
     """Write one line on a drawing, shortened with an ellipsis where it would not fit.
 
     Args:
@@ -49,20 +50,20 @@ def draw_text(
         size: height of the font in pixels.
         colour: RGB.
         width: the most pixels it may take; None reaches to the drawing's right edge.
-
-    Returns:
-        Width drawn, in pixels.
     """
     room = drawing.shape[1] - origin[0] if width is None else width
     line = fit_text(text, size, room)
     if not line:
-        return 0
+        return
     face = _face()
-    if face is None:
-        _draw_with_pillow(drawing, line, origin, size, colour)
-        return text_width(line, size)
-    end, _ = cv2.putText(drawing, line, origin, colour, face, size)
-    return int(end[0]) - origin[0]
+    if face is not None:
+        cv2.putText(drawing, line, origin, colour, face, size)
+        return
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(drawing)
+    ImageDraw.Draw(picture).text(origin, line, fill=colour, font=_pillow_font(size), anchor="ls")
+    drawing[...] = np.asarray(picture)
 
 
 def text_width(text: str, size: int) -> int:
@@ -84,15 +85,12 @@ def fit_text(text: str, size: int, width: int) -> str:
     line = _one_line(text)
     if text_width(line, size) <= width:
         return line
-    low, high = 0, len(line)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if text_width(line[:middle].rstrip() + ELLIPSIS, size) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    short = line[:low].rstrip() + ELLIPSIS
-    return short if text_width(short, size) <= width else ""
+
+    def shortened(length: int) -> str:
+        return line[:length].rstrip() + ELLIPSIS
+
+    fits = bisect_right(range(len(line)), width, key=lambda n: text_width(shortened(n), size))
+    return shortened(fits - 1) if fits else ""
 
 
 def _one_line(text: str) -> str:
@@ -125,17 +123,3 @@ def _pillow_font(size: int) -> Any:
         except OSError:
             continue
     return ImageFont.load_default(size)
-
-
-def _draw_with_pillow(
-    drawing: NDArray[np.uint8],
-    line: str,
-    origin: tuple[int, int],
-    size: int,
-    colour: tuple[int, int, int],
-) -> None:
-    from PIL import Image, ImageDraw
-
-    picture = Image.fromarray(drawing)
-    ImageDraw.Draw(picture).text(origin, line, fill=colour, font=_pillow_font(size), anchor="ls")
-    drawing[...] = np.asarray(picture)

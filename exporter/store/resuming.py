@@ -64,7 +64,7 @@ def _document(plan: Plan) -> Document:
         for name, value in document["settings"].items()
         if name not in _FREE
     }
-    for name in ("spec", "checkpoint"):
+    for name in ("spec", "checkpoint", "type"):
         del document["model"][name]
     del document["model"]["preprocessing"]["source"]
     return document

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import MAP_LEVELS, Row, StoredMap
-from exporter.render.heatmaps import spread
 from exporter.summaries.scope import Scope
 
 CELLS_AT_ONCE: Final = 1 << 16
@@ -169,9 +168,9 @@ def normalised(grid: Grid, block: slice) -> NDArray[np.uint32]:
     largest value; all 0 where it has one value.
     """
     values = grid.levels[block].astype(np.float64)
-    zero = grid.zero[block].ravel()
-    ends = np.zeros(len(zero)), np.full(len(zero), MAP_LEVELS)
-    scaled = spread(values.reshape(len(zero), -1), *ends, zero, True).reshape(values.shape)
+    first = np.maximum(grid.zero[block], 0).reshape(*values.shape[:2], 1)
+    span = MAP_LEVELS - first
+    scaled = np.clip((values - first) / np.where(span > 0, span, 1), 0, 1)
     scaled[grid.flat[block] | ~grid.there[block]] = 0
     painted: NDArray[np.uint32] = np.rint(scaled * MAP_LEVELS).astype(np.uint32)
     return painted

@@ -22,6 +22,7 @@ class Scope:
         rectified: those whose definition ends in a ReLU.
         pixel: those that give one map at the input, layer ``""``.
         explained: explained layers, shallow to deep.
+        deepest: the layer whose maps stand for an image and a class.
         recorded: layers whose channels are recorded.
         classes: class names by index; empty where the model has none.
         classifies: whether the output has classes; False for a single value.
@@ -33,6 +34,7 @@ class Scope:
     rectified: frozenset[str]
     pixel: frozenset[str]
     explained: tuple[str, ...]
+    deepest: str
     recorded: tuple[str, ...]
     classes: tuple[str, ...]
     classifies: bool
@@ -48,6 +50,7 @@ class Scope:
             rectified=frozenset(method.name for method in plan.methods if method.relu),
             pixel=frozenset(method.name for method in plan.methods if method.pixel),
             explained=plan.explained,
+            deepest=plan.deepest,
             recorded=plan.recorded,
             classes=plan.model.classes,
             classifies=plan.classifies,
@@ -56,11 +59,6 @@ class Scope:
                 heapq.nsmallest(SAMPLE, ids, key=lambda id: hashlib.blake2b(id.encode()).digest())
             ),
         )
-
-    @property
-    def deepest(self) -> str:
-        """The layer whose maps stand for an image and a class."""
-        return self.explained[-1] if self.explained else ""
 
     @property
     def layers(self) -> tuple[str, ...]:

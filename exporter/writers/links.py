@@ -1,4 +1,4 @@
-"""Names in TensorBoard and the links that lead to them: what writers that link agree on.
+"""Names, in TensorBoard too, and the links that lead to them: what the writers agree on.
 
 Run: ``model@checkpoint/method``; tag: ``<layer>/<path>@<id>``. The id is there so that a tag is
 unique and a link can find an image by its id alone. Imports no writer.
@@ -10,7 +10,7 @@ import re
 import unicodedata
 from urllib.parse import quote
 
-from exporter.records import ModelRecord, Row
+from exporter.records import MaximisedPicture, ModelRecord, Row
 
 MONTAGE = "montage"
 ACTIVATIONS = "activations"
@@ -139,3 +139,15 @@ def report_page(report_url: str, page: str = "index.html") -> str:
 def report_image_link(report_url: str, row: Row) -> str:
     """Return the address of one image's view in the published report."""
     return f"{report_page(report_url, 'images.html')}#image={quote(row.id, safe='')}"
+
+
+def channel_name(picture: MaximisedPicture) -> str:
+    """Return what names a maximised channel within its layer: ``channel 12``, ``281 tabby``."""
+    if picture.layer != "output":
+        return f"channel {picture.channel}"
+    return f"{picture.channel} {picture.name}".strip()
+
+
+def how(picture: MaximisedPicture) -> str:
+    """Return the prior and the settings of a maximised picture in words."""
+    return f"{'no' if picture.prior == 'none' else picture.prior} prior, {picture.settings}"

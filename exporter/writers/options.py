@@ -90,3 +90,15 @@ class WriterOptions(LinkSettings):
     kept: tuple[str, ...] = ()
     kept_reason: Mapping[str, str] = {}
     choose: Callable[[int], Sequence[str]] | None = None
+
+
+class TensorBoardOptions(WriterOptions, TensorBoardSettings):
+    """What the TensorBoard writer is told."""
+
+
+class WandbOptions(WriterOptions, TensorBoardSettings, WandbSettings):
+    """What the W&B writer is told; the step is part of the run's config."""
+
+
+class HtmlOptions(WriterOptions, HtmlSettings, WandbSettings):
+    """What the writer of the HTML report is told; it names the W&B project."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,31 @@ if TYPE_CHECKING:
     from exporter.store import Run
 
 _T = TypeVar("_T")
+
+
+def templates() -> Path:
+    """Return the folder of templates: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+def templating(*, escape: bool) -> Any:
+    """Return a Jinja2 environment of the templates that fails on a missing value.
+
+    Args:
+        escape: whether every value is escaped for HTML.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(templates()),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
 
 
 def kept_rows(run: Run, kept: Iterable[str]) -> Iterator[Row]:
@@ -97,20 +123,16 @@ def set_numbers(run: Run) -> SetNumbers:
     table = run.table(("error", "correct", "loss", "predictions", "maps.list.element.flags"))
     skipped = len(table) - table.column("error").null_count
     correct = table.column("correct").drop_null()
-    scores, flagged = [np.zeros(0)], 0
-    for chunk in table.column("predictions").chunks:
-        first: Any = pc.list_flatten(pc.list_slice(chunk, 0, 1))
-        scores.append(pc.struct_field(first, "score").to_numpy(zero_copy_only=False))
-    for chunk in table.column("maps").chunks:
-        flags: Any = pc.struct_field(pc.list_flatten(chunk), "flags")
-        flagged += int(pc.sum(pc.not_equal(flags, "")).as_py() or 0)
-    all_scores = np.concatenate(scores).astype(np.float64)
+    predictions, maps = (table.column(name).combine_chunks() for name in ("predictions", "maps"))
+    first: Any = pc.struct_field(pc.list_flatten(pc.list_slice(predictions, 0, 1)), "score")
+    scores = first.to_numpy(zero_copy_only=False).astype(np.float64)
+    flags: Any = pc.struct_field(pc.list_flatten(maps), "flags")
     return SetNumbers(
         read=len(table) - skipped,
         skipped=skipped,
         judged=len(correct),
-        correct=int(pc.sum(correct).as_py() or 0),
+        correct=pc.sum(correct).as_py() or 0,
         losses=table.column("loss").drop_null().to_numpy().astype(np.float64),
-        scores=all_scores[np.isfinite(all_scores)],
-        flagged=flagged,
+        scores=scores[np.isfinite(scores)],
+        flagged=pc.sum(pc.not_equal(flags, "")).as_py() or 0,
     )

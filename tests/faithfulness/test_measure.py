@@ -255,7 +255,9 @@ def measured(
     levels = np.random.default_rng(0).integers(0, 65535, (8, 8)).astype("<u2")
     stored = StoredMap("gradcam", "3", "class:0", 8, 8, 0.0, 1.0, levels.tobytes())
     model = SimpleNamespace(scores="probability", outputs=2)
-    plan = SimpleNamespace(methods=(), explained=("3",), settings={"seed": 0}, model=model)
+    plan = SimpleNamespace(
+        methods=(), explained=("3",), deepest="3", settings={"seed": 0}, model=model
+    )
     row = Row(id="a", key="a", path="a.png", label=None, maps=(stored,))
     metrics = (*(METRICS[name] for name in ("deletion", "insertion", "road")), *own)
     (found,) = measure(

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,16 +51,30 @@ def report(run_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def other_runs(
-    make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Runs that have what the sample lacks, with their reports.
 
     ``wide`` explains two classes per image and has a layer of more channels than a page shows;
-    ``partial`` was interrupted, so that what only the whole set shows is not there yet.
+    ``partial`` was interrupted, so that what only the whole set shows is not there yet; ``mixed``
+    has more images than fit a window, long names of layers, and methods that are at none.
     """
     place = tmp_path_factory.mktemp("others") / PLACE
     wide = {"target": "top-2", "channels": {"layer4": 300}, "methods": ("gradcam", "layercam")}
+    sampled = [
+        sampling.SampleImage(f"set/photograph {n:03d}.jpg", sampling.CLASSES[n % 8])
+        for n in range(100)
+    ]
+    mixed = {
+        "images": sampled,
+        "methods": ("gradcam", "layercam", "saliency", "rollout"),
+        "layers": {
+            f"backbone.features.denseblock{n}.denselayer{7 * n}": 28 // n for n in (1, 2, 4)
+        },
+        "combined": ("attention", "fused"),
+    }
     found = {
+        "mixed": make_run(place / "mixed" / "run", **mixed),
         "wide": make_run(place / "wide" / "run", **wide),
         "partial": make_run(place / "partial" / "run", shards=2),
     }

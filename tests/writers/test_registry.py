@@ -149,12 +149,12 @@ def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(ru
         from exporter.store import open_run
         from exporter.writers import write
         from exporter.writers.tensorboard import TensorBoardOptions
-        from exporter.writers.tensorboard import cards
-        whole = cards.Cards.values
-        def values(self, row):
-            yield from whole(self, row)
+        from exporter.writers.tensorboard import writer
+        whole = writer.cards
+        def cards(*told):
+            yield from whole(*told)
             os.kill(os.getpid(), signal.SIGKILL)
-        cards.Cards.values = values
+        writer.cards = cards
         run = open_run({str(run.path)!r})
         write(run, "tensorboard", TensorBoardOptions(kept=tuple(e.id for e in run.plan.images)))
         """

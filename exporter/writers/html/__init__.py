@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from exporter.store import Run
 from exporter.store.links import broken_links
 from exporter.writers import Writer
-from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.writer import write
+from exporter.writers.options import HtmlOptions
 
 __all__ = ["WRITER", "HtmlOptions"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from exporter.records import ClassMap, Plan
+from exporter.records import ClassMap
 from exporter.render import encode_jpeg, heatmap
 from exporter.writers.html import text as words
-from exporter.writers.html.index import SetIndex, photograph
+from exporter.writers.html.index import Entry
 from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, neighbours
 
@@ -28,45 +28,41 @@ def known(report: Report) -> bool:
 
 def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the table of all classes."""
-    with_page = {row.index for row in report.classes}
-    pictures = [
-        (picture, f"classes/{number}.html" if number in with_page else None, "", None)
-        for picture in report.pictures.get(OF_CLASSES, [])
-        for number in [picture.record.channel]
-    ]
+    with_page = {row.index: f"classes/{row.index}.html" for row in report.classes}
+    pictures = report.pictures.get(OF_CLASSES, [])
+    shown = [(of, with_page.get(of.record.channel), "", None) for of in pictures]
     summary = report.run.summary
-    titles = {method.name: method.title for method in report.plan.methods}
     method, layer = summary.image_map if summary else ("", "")
     yield (
         "classes.html",
         {
             "classes": report.classes,
-            "measured": (titles[method], layer or "input") if method else None,
+            "measured": (report.titles[method], layer or "input") if method else None,
             "pairs": confused_pairs(report, PAIRS),
-            "galleries": by_settings(pictures),
+            "galleries": by_settings(shown),
         },
     )
 
 
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the page of each class."""
-    plan, rows = report.plan, report.classes
-    members = _members(report.index, plan)
+    rows = report.classes
+    members = _members(report)
     maps: dict[int, list[ClassMap]] = defaultdict(list)
     for record in report.run.class_maps():
         maps[record.index].append(record)
-    files = [(f"classes/{row.index}.html", row.name) for row in rows]
     by_class: dict[int, list[Picture]] = defaultdict(list)
     for picture in report.pictures.get(OF_CLASSES, []):
         by_class[picture.record.channel].append(picture)
+    files = [(f"classes/{row.index}.html", row.name) for row in rows]
     for at, row in enumerate(rows):
         yield (
             files[at][0],
             {
                 "row": row,
-                "maps": list(_drawn(maps[row.index], plan)),
+                "maps": [_drawn(record, report) for record in maps[row.index]],
                 "lists": {
-                    kind: _best(report.index, plan, members[kind, row.index])
+                    kind: _best(report, members[kind, row.index])
                     for kind in ("examples", "errors", "missed")
                 },
                 "neighbours": neighbours(files, at),
@@ -75,43 +71,38 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def _members(index: SetIndex, plan: Plan) -> dict[tuple[str, int], list[int]]:
-    """Return the positions of the images of each class, by what happened to them."""
-    members: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for position, predicted in enumerate(index.predicted):
-        if predicted is None:
+def _members(report: Report) -> dict[tuple[str, int], list[Entry]]:
+    """Return the images of each class, by what happened to them."""
+    members: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+    for entry in report.index.images:
+        if entry.predicted is None:
             continue
-        wrong = index.correct[position] is False
-        members["errors" if wrong else "examples", predicted].append(position)
-        label = plan.label_index.get(index.labels[position] or "")
+        wrong = entry.correct is False
+        members["errors" if wrong else "examples", entry.predicted].append(entry)
+        label = report.plan.label_index.get(entry.label or "")
         if wrong and label is not None:
-            members["missed", label].append(position)
+            members["missed", label].append(entry)
     return members
 
 
-def _best(index: SetIndex, plan: Plan, positions: Sequence[int]) -> dict[str, Any]:
+def _best(report: Report, entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the most confident of some images, and how many these are."""
+    plan, index = report.plan, report.index
     height, width = plan.model.preprocessing.size
-    best = heapq.nsmallest(EXAMPLES, positions, key=lambda at: (-(index.scores[at] or 0), at))
+    best = heapq.nsmallest(EXAMPLES, entries, key=lambda of: (-(of.score or 0), of.position))
     shown = [
-        {
-            "id": index.ids[position],
-            "src": photograph(position, index.ids[position]),
-            "width": 224,
-            "height": round(224 * height / width),
-            "alt": f"Photograph {index.describe(position)}",
-            "name": index.class_name(position),
-            "score": words.score(index.scores[position], probability=index.probability),
-            "label": index.labels[position],
-        }
-        for position in best
+        entry._asdict()
+        | {"src": entry.photograph, "width": 224, "height": round(224 * height / width)}
+        | {"alt": f"Photograph {index.describe(entry)}", "name": index.class_name(entry)}
+        | {"score": words.score(entry.score, plan)}
+        for entry in best
     ]
-    return {"total": len(positions), "shown": shown}
+    return {"total": len(entries), "shown": shown}
 
 
 def confused_pairs(report: Report, most: int) -> dict[str, Any] | None:
     """Return the most frequent confused pairs, each with the state that shows its images."""
-    pairs, plan = report.run.confusion(), report.plan
+    pairs, plan, summary = report.run.confusion(), report.plan, report.run.summary
     if not pairs:
         return None
     labels = Counter(plan.label_index.values())
@@ -119,26 +110,23 @@ def confused_pairs(report: Report, most: int) -> dict[str, Any] | None:
     rows = []
     for pair in pairs[:most]:
         label = label_of.get(pair.label)
-        state = {"class": str(pair.predicted), "label": label}
-        rows.append((pair, None if label is None else urlencode(state)))
-    summary = report.run.summary
+        state = urlencode({"class": pair.predicted, "label": label}) if label is not None else None
+        rows.append((pair, state))
     return {"rows": rows, "of": summary.confused_pairs if summary else len(rows)}
 
 
-def _drawn(maps: Iterable[ClassMap], plan: Plan) -> Iterator[dict[str, Any]]:
-    height, width = plan.model.preprocessing.size
+def _drawn(record: ClassMap, report: Report) -> dict[str, Any]:
+    height, width = report.plan.model.preprocessing.size
     size = (SIDE, round(SIDE * height / width))
-    titles = {method.name: method.title for method in plan.methods}
-    for record in maps:
-        values = record.array()
-        encoded = encode_jpeg(heatmap(values, size, rectify=False))
-        yield {
-            "record": record,
-            "src": "data:image/jpeg;base64," + b64encode(encoded).decode("ascii"),
-            "width": size[0],
-            "height": size[1],
-            "title": titles.get(record.method, record.method),
-            "layer": record.layer or "input",
-            "lo": float(values.min()),
-            "hi": float(values.max()),
-        }
+    values = record.array()
+    encoded = encode_jpeg(heatmap(values, size, rectify=False))
+    return {
+        "record": record,
+        "src": "data:image/jpeg;base64," + b64encode(encoded).decode("ascii"),
+        "width": size[0],
+        "height": size[1],
+        "title": report.titles.get(record.method, record.method),
+        "layer": record.layer or "input",
+        "lo": float(values.min()),
+        "hi": float(values.max()),
+    }

@@ -5,75 +5,71 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from exporter.records import ChannelRow
-from exporter.render import decode_image
-from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex, parts, photograph
-from exporter.writers.html.maximised import Picture, by_settings
+from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex, parts
+from exporter.writers.html.maximised import by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
 
 
 def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the table of all layers, those with a page linked."""
-    plan = report.plan
-    types = {record.name: record.type for record in report.kernels}
+    plan, files = report.plan, report.layer_files
+    types = {record.name: record.type for record in report.run.kernels()}
     roles: dict[str, list[str]] = defaultdict(list)
     for role, names in (
         ("maps", plan.explained),
         ("channels", plan.recorded),
         ("kernels", types),
-        ("maximised", [name for name in report.pictures if name in report.layer_numbers]),
+        ("maximised", [name for name in report.pictures if name in files]),
     ):
         for name in names:
             roles[name].append(role)
     known = {layer.name for layer in plan.layers}
     # Elements of an output (``layer[0]``), later calls (``relu#2``) and parameters are no modules.
-    others: list[dict[str, Any]] = [
+    others: list[Any] = [
         {"name": name, "type": types.get(name, "part of a layer"), "depth": 0, "fired": True}
         for name in roles
         if name not in known
     ]
-    files = report.layer_files
-    rows: list[tuple[Any, str | None, list[str]]] = [
-        (layer, files.get(layer.name), roles[layer.name]) for layer in plan.layers
-    ]
-    rows += [(part, files.get(part["name"]), roles[part["name"]]) for part in others]
+    rows = [(of, files.get(of.name), roles[of.name]) for of in plan.layers]
+    rows += [(of, files.get(of["name"]), roles[of["name"]]) for of in others]
     most = Counter(layer.type for layer in plan.layers).most_common(8)
     yield "layers.html", {"table": rows, "types": most}
 
 
 def kernels(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Write the sheets of kernels and yield the page that shows them."""
-    sheets = kernel_sheets(report)
-    for sheet in sheets:
-        report.write(sheet["src"], report.run.kernel_sheet(sheet["record"]))
-    yield "kernels.html", {"sheets": sheets}
+    """Yield the page that shows the sheets of kernels."""
+    yield "kernels.html", {"sheets": report.kernel_sheets}
 
 
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the pages of every layer that has one; at most `CHANNELS_PER_PAGE` per page."""
     records = {layer.name: layer for layer in report.plan.layers}
-    sheets = kernel_sheets(report)
     redundant: dict[str, dict[int, tuple[int, float, str]]] = defaultdict(dict)
     for pair in report.run.redundant():
-        number = report.layer_numbers[pair.layer]
         for channel, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            page = layer_file(number, other // CHANNELS_PER_PAGE)
+            page = layer_file(report.layer_numbers[pair.layer], other // CHANNELS_PER_PAGE)
             redundant[pair.layer].setdefault(channel, (other, pair.correlation, page))
     files = [(file, name) for name, file in report.layer_files.items()]
     for at, (name, number) in enumerate(report.layer_numbers.items()):
-        channels = report.channels.get(name, [])
-        pictures = report.pictures.get(name, [])
+        channels, pictures = report.channels.get(name, []), report.pictures.get(name, [])
+        by_channel = {row.channel: row for row in channels}
+        items = []
+        for picture in pictures:
+            channel = picture.record.channel
+            page = layer_file(number, channel // CHANNELS_PER_PAGE)
+            place = page if channel in by_channel else None
+            items.append((picture, place, f"c{channel}", by_channel.get(channel)))
         shared = {
             "name": name,
             "number": number,
             "record": records.get(name),
             "neighbours": neighbours(files, at),
-            "kernels": [sheet for sheet in sheets if sheet["record"].name == name],
+            "kernels": [sheet for sheet in report.kernel_sheets if sheet["record"].name == name],
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
             "redundant": redundant[name],
             "stats": _stats(channels, redundant[name]),
@@ -81,7 +77,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         }
         for part, context in enumerate(_parts(report, channels, number)):
             # All pictures are on the first page of a layer; each is in its channel's row, too.
-            galleries = _galleries(pictures, channels, number) if part == 0 else []
+            galleries = by_settings(items) if part == 0 else []
             yield layer_file(number, part), shared | context | {"galleries": galleries}
 
 
@@ -105,57 +101,46 @@ def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Itera
     if not channels:
         yield {"channels": [], "parts": [], "script": None, "first": 0, "last": 0}
         return
-    cuts = parts(len(channels), CHANNELS_PER_PAGE)
-    ranges = [(channels[start].channel, channels[stop - 1].channel) for start, stop in cuts]
-    for part, (start, stop) in enumerate(cuts):
-        rows = channels[start:stop]
+    cuts = [channels[start:stop] for start, stop in parts(len(channels), CHANNELS_PER_PAGE)]
+    for part, rows in enumerate(cuts):
         tops = [_tops(report.index, row) for row in rows]
         script = layer_file(number, part).removesuffix(".html") + ".js"
         report.write(script, tops_script(rows, tops))
         links = [
-            (layer_file(number, other), f"{first}–{last}", other == part)
-            for other, (first, last) in enumerate(ranges)
+            (layer_file(number, other), f"{of[0].channel}–{of[-1].channel}", other == part)
+            for other, of in enumerate(cuts)
         ]
         yield {
             "channels": list(zip(rows, tops, strict=True)),
             "parts": links,
             "script": script,
-            "first": ranges[part][0],
-            "last": ranges[part][1],
+            "first": rows[0].channel,
+            "last": rows[-1].channel,
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Top:
+class Top(NamedTuple):
     """An image that activates a channel most: what it is, how much, and where in percent."""
 
     id: str
     position: int
+    src: str
     name: str
     value: float
     x: int
     y: int
 
-    @property
-    def src(self) -> str:
-        """Its photograph."""
-        return photograph(self.position, self.id)
-
 
 def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
-    images = zip(row.top, row.top_values, row.top_places, strict=True)
-    return [
-        Top(
-            id,
-            index.positions[id],
-            index.describe(index.positions[id]),
-            float(f"{value:.4g}"),
-            round(100 * x),
-            round(100 * y),
-        )
-        for id, value, (x, y) in images
-        if id in index.positions and not row.dead
-    ]
+    tops = []
+    for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
+        if id in index.by_id and not row.dead:
+            entry = index.by_id[id]
+            name, share = index.describe(entry), (round(100 * x), round(100 * y))
+            tops.append(
+                Top(id, entry.position, entry.photograph, name, float(f"{value:.4g}"), *share)
+            )
+    return tops
 
 
 def tops_script(channels: Sequence[ChannelRow], tops: Sequence[Sequence[Top]]) -> str:
@@ -178,32 +163,3 @@ def tops_script(channels: Sequence[ChannelRow], tops: Sequence[Sequence[Top]]) -
         ],
     }
     return f"exporterTops({json.dumps(contents, separators=(',', ':'))});\n"
-
-
-def _galleries(
-    pictures: Sequence[Picture], channels: Sequence[ChannelRow], number: int
-) -> list[tuple[str, Sequence[tuple[Any, ...]]]]:
-    rows = {row.channel: row for row in channels}
-    items = []
-    for picture in pictures:
-        channel = picture.record.channel
-        page = layer_file(number, channel // CHANNELS_PER_PAGE) if channel in rows else None
-        items.append((picture, page, f"c{channel}", rows.get(channel)))
-    return by_settings(items)
-
-
-def kernel_sheets(report: Report) -> list[dict[str, Any]]:
-    """Return each drawn layer's kernels: record, file, size in pixels and the layer's page."""
-    sheets = []
-    for number, record in enumerate(report.kernels):
-        height, width = decode_image(report.run.kernel_sheet(record)).shape[:2]
-        sheets.append(
-            {
-                "record": record,
-                "src": f"kernels/{number}.png",
-                "width": width,
-                "height": height,
-                "page": report.layer_files.get(record.name),
-            }
-        )
-    return sheets

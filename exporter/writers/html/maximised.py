@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporter.records import OUTPUT, MaximisedPicture, own_name
 from exporter.render import decode_image, encode_jpeg
 from exporter.writers.html.index import PHOTOGRAPHS_PER_FOLDER
 from exporter.writers.html.text import figure
-from exporter.writers.maximised import how
+from exporter.writers.links import how
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -23,8 +23,7 @@ OF_CLASSES = ""
 _JPEG_QUALITY = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """One maximised picture in the report.
 
     Attributes:
@@ -42,32 +41,26 @@ class Picture:
     alt: str
 
 
-def write_pictures(run: Run, folder: Path) -> dict[str, list[Picture]]:
+def write_pictures(run: Run, write: Callable[[str, bytes], None]) -> Mapping[str, list[Picture]]:
     """Write every picture into the report, ``maximised/00/0.jpg``, one in memory at a time.
 
     Returns:
         By layer, `OF_CLASSES` for classes, its pictures in the order asked for.
     """
-    pictures: dict[str, list[Picture]] = {}
+    pictures: Mapping[str, list[Picture]] = defaultdict(list)
     for number, record in enumerate(run.maximised()):
         src = f"maximised/{number // PHOTOGRAPHS_PER_FOLDER:02d}/{number}.jpg"
-        (folder / src).parent.mkdir(parents=True, exist_ok=True)
-        (folder / src).write_bytes(encode_jpeg(decode_image(record.picture), _JPEG_QUALITY))
+        write(src, encode_jpeg(decode_image(record.picture), _JPEG_QUALITY))
         # A layer that bears the name of the model's output is asked for as ``output#1``.
         layer = OF_CLASSES if record.layer == OUTPUT else own_name(record.layer)
-        pictures.setdefault(layer, []).append(_picture(record, src))
+        name = record.name or f"{'channel' if layer else 'class'} {record.channel}"
+        alt = (
+            f"Picture optimised from noise to excite {name}{f' of {layer}' if layer else ''}, "
+            f"from {figure(record.before)} to {figure(record.after)}"
+        )
+        picture = Picture(replace(record, picture=b""), name, src, how(record), alt)
+        pictures[layer].append(picture)
     return pictures
-
-
-def _picture(record: MaximisedPicture, src: str) -> Picture:
-    is_class = record.layer == OUTPUT
-    name = record.name or f"{'class' if is_class else 'channel'} {record.channel}"
-    excited = name if is_class else f"{name} of {own_name(record.layer)}"
-    alt = (
-        f"Picture optimised from noise to excite {excited}, from {figure(record.before)} to "
-        f"{figure(record.after)}"
-    )
-    return Picture(replace(record, picture=b""), name, src, how(record), alt)
 
 
 def by_settings(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from itertools import zip_longest
 from typing import Any
 
-from exporter.records import FLAG_REASONS
+from exporter.records import FLAG_REASONS, SetSummary
 from exporter.writers.html import text as words
 from exporter.writers.html.classes import confused_pairs
 from exporter.writers.html.report import Report
+from exporter.writers.wandb.listing import redirections
 
 SHOWN = 8
 """Images of a strip."""
@@ -20,54 +22,44 @@ PAIRS = 12
 def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the first page."""
     run, index, options = report.run, report.index, report.options
-    summary = run.summary
     rules = {options.kept_reason.get(id, "") for id in options.kept}
-    judged = [correct for correct in index.correct if correct is not None]
-    present, planned = len(index.ids), len(run.plan.images)
+    judged = [entry.correct for entry in index.images if entry.correct is not None]
+    present, planned = len(index.images), len(run.plan.images)
     strips = _strips(report)
     kept = [report.figures[id] for id in options.kept if id in report.figures]
-    yield (
-        "index.html",
-        {
-            "counts": {
-                "planned": planned,
-                "present": present,
-                "read": present - len(index.skipped),
-                "complete": run.totals is not None and present == planned,
-                "labelled": len(judged),
-                "correct": sum(judged),
-                "skipped": index.skipped,
-                "flagged": index.flagged.total(),
-                "maps": index.maps,
-            },
-            "totals": run.totals,
-            "top5": summary.top5_accuracy if summary else None,
-            "strips": strips,
-            "kept": [] if strips else kept,
-            "kept_total": len(options.kept),
-            "rule": next(iter(rules)) if len(rules) == 1 else None,
-            "calibration": _calibration(report),
-            "pairs": confused_pairs(report, PAIRS),
-            "layer_files": report.layer_files,
-            "target_text": words.target_text(run.plan.target, run.plan.model.classes),
-            "preprocessing_text": words.preprocessing_text(run.plan.model.preprocessing),
-            "flagged": index.flagged,
-            "flag_reasons": FLAG_REASONS,
-            "tensorboard": {
-                "log": run.files.is_folder("tensorboard"),
-                "url": options.tensorboard_url,
-            },
-            "wandb": {"runs": _wandb_runs(report), "project": options.wandb_project},
-        },
-    )
+    context = {
+        "index": index,
+        "options": options,
+        "summary": run.summary,
+        "totals": run.totals,
+        "present": present,
+        "planned": planned,
+        "read": present - len(index.skipped),
+        "complete": run.totals is not None and present == planned,
+        "labelled": len(judged),
+        "correct": sum(judged),
+        "strips": strips,
+        "kept": [] if strips else kept,
+        "rule": next(iter(rules)) if len(rules) == 1 else None,
+        "calibration": _calibration(run.summary),
+        "pairs": confused_pairs(report, PAIRS),
+        "layer_files": report.layer_files,
+        "target_text": words.target_text(run.plan.target, run.plan.model.classes),
+        "preprocessing_text": words.preprocessing_text(run.plan.model.preprocessing),
+        "flag_reasons": FLAG_REASONS,
+        "tensorboard_log": run.files.is_folder("tensorboard"),
+        "wandb_runs": _wandb_runs(report),
+    }
+    yield "index.html", context
 
 
 def _wandb_runs(report: Report) -> list[str]:
     """Return the W&B runs that wait for ``wandb sync``, which has to be called in ``wandb/``."""
     files = report.run.files
-    if not files.is_folder("wandb"):
+    if not files.is_folder("wandb") or any(redirections(files)):
         return []
-    names = [name for name in files.names("wandb") if name.startswith("offline-run-")]
+    # They become part of a command.
+    names = [name for name in files.names("wandb") if re.fullmatch(r"offline-run-[\w-]+", name)]
     return [name for name in names if files.is_folder(f"wandb/{name}")]
 
 
@@ -94,14 +86,10 @@ def _strips(report: Report) -> list[dict[str, Any]]:
     return strips
 
 
-def _calibration(report: Report) -> dict[str, Any] | None:
+def _calibration(summary: SetSummary | None) -> dict[str, Any] | None:
     """Return the bins that have images; None where nothing was labelled."""
-    summary = report.run.summary
     if summary is None or summary.calibration_error is None:
         return None
     bins = [interval for interval in summary.bins if interval.images]
-    return {
-        "summary": summary,
-        "bins": bins,
-        "most": max((interval.images for interval in bins), default=0),
-    }
+    most = max((interval.images for interval in bins), default=0)
+    return {"summary": summary, "bins": bins, "most": most}

@@ -39,6 +39,6 @@ PAGES = (
     Page("layers", "layer.html", layers.pages),
     Page("classes", "classes.html", classes.table, "Classes", classes.known),
     Page("classes", "class.html", classes.pages),
-    Page("kernels", "kernels.html", layers.kernels, "Kernels", lambda of: bool(of.kernels)),
+    Page("kernels", "kernels.html", layers.kernels, "Kernels", lambda of: bool(of.run.kernels())),
     Page("methods", "methods.html", methods.methods, "Methods", lambda of: bool(of.plan.methods)),
 )

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import ChannelRow, KernelRecord
-from exporter.writers.html.index import SetIndex, shows_probability
+from exporter.records import ChannelRow, ClassRow
+from exporter.render import decode_image
+from exporter.writers.html.index import SetIndex
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
-from exporter.writers.html.options import HtmlOptions
+from exporter.writers.options import HtmlOptions
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -25,10 +26,9 @@ class Report:
         plan: what ran.
         folder: where the report is written.
         options: what the writers are told.
-        index: columns over all images that are there.
+        index: the images that are there.
         first: the first photographs, for readers without JavaScript.
         figures: images drawn with a map over them, by id.
-        kernels: the kernels that are drawn.
         channels: the recorded channels by layer.
         pictures: the maximised pictures by layer; those of classes are under `OF_CLASSES`.
     """
@@ -40,19 +40,23 @@ class Report:
         self.folder = folder
         self._folders: set[Path] = set()
         self.options = options
-        self.index = SetIndex(probability=shows_probability(run.plan))
+        self.index = SetIndex(run.plan)
         self.first: list[dict[str, Any]] = []
         self.figures: dict[str, dict[str, Any]] = {}
-        self.kernels: tuple[KernelRecord, ...] = run.kernels()
         self.channels: Mapping[str, list[ChannelRow]] = defaultdict(list)
         for row in run.channels():
             self.channels[row.layer].append(row)
-        self.pictures: Mapping[str, list[Picture]] = write_pictures(run, folder)
+        self.pictures: Mapping[str, list[Picture]] = write_pictures(run, self.write)
 
     @cached_property
-    def classes(self) -> tuple[Any, ...]:
+    def classes(self) -> tuple[ClassRow, ...]:
         """A row per class that is a label or a prediction; empty where there are none."""
         return self.run.classes()
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """The title of each method by its name."""
+        return {method.name: method.title for method in self.plan.methods}
 
     @cached_property
     def present(self) -> int:
@@ -64,17 +68,30 @@ class Report:
     def layer_numbers(self) -> dict[str, int]:
         """The page number of every layer that has a page, in the model's order."""
         names = [*self.channels, *(name for name in self.pictures if name != OF_CLASSES)]
-        names += [record.name for record in self.kernels]
+        names += [record.name for record in self.run.kernels()]
         positions = {layer.name: position for position, layer in enumerate(self.plan.layers)}
         # Elements of an output (``layer[0]``), later calls and parameters are no modules.
-        others = [name for name in dict.fromkeys(names) if name not in positions]
-        positions |= {name: len(positions) + extra for extra, name in enumerate(others)}
+        for name in names:
+            positions.setdefault(name, len(positions))
         return dict(sorted(((name, positions[name]) for name in set(names)), key=lambda of: of[1]))
 
     @property
     def layer_files(self) -> dict[str, str]:
         """The page of every layer that has one."""
         return {name: layer_file(number) for name, number in self.layer_numbers.items()}
+
+    @cached_property
+    def kernel_sheets(self) -> list[dict[str, Any]]:
+        """Each drawn layer's kernels: record, file, size in pixels and the layer's page."""
+        sheets = []
+        for number, record in enumerate(self.run.kernels()):
+            sheet = self.run.kernel_sheet(record)
+            height, width = decode_image(sheet).shape[:2]
+            src, page = f"kernels/{number}.png", self.layer_files.get(record.name)
+            self.write(src, sheet)
+            shown = {"record": record, "src": src, "width": width, "height": height, "page": page}
+            sheets.append(shown)
+        return sheets
 
     def write(self, file: str, content: str | bytes) -> None:
         """Write a file of the report, with its folder.

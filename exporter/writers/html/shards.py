@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,10 @@ def pack_shard(
         "maps": _maps(rows, methods, layers, targets),
         "targets": list(targets),
         "acts": _activations(rows, sheets),
-        "p": [_predictions(row) for row in rows],
+        "p": [
+            [part for of in row.predictions for part in (of.index, finite(of.score))]
+            for row in rows
+        ],
         "size": [None if row.width is None else [row.width, row.height] for row in rows],
         "crop": [None if row.crop is None else [round(x, 2) for x in row.crop] for row in rows],
         "error": {at: row.error for at, row in enumerate(rows) if row.error is not None},
@@ -67,9 +70,7 @@ def flag_bits(flags: str) -> int:
     >>> flag_bits("zero"), flag_bits("constant,nan"), flag_bits("")
     (1, 6, 0)
     """
-    if not flags:
-        return 0
-    return sum(1 << bit for bit, name in enumerate(FLAGS) if name in flags.split(","))
+    return sum(1 << FLAGS.index(name) for name in flags.split(",") if name in FLAGS)
 
 
 def reduce_cells(values: NDArray[np.number], cells: int = CELLS) -> NDArray[np.float32]:
@@ -125,15 +126,14 @@ def _maps(
     targets: dict[str, int],
 ) -> list[dict[str, Any]]:
     # Maps of the same method, layer, place of the target and size share a block of bytes.
-    groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = {}
+    groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = defaultdict(list)
     for at, row in enumerate(rows):
         seen: Counter[tuple[str, str]] = Counter()
         for stored in row.maps:
             name = (stored.method, stored.layer)
-            key = (*name, seen[name], stored.height, stored.width)
-            seen[name] += 1
             if stored.method in methods and stored.layer in layers:
-                groups.setdefault(key, []).append((at, stored))
+                groups[*name, seen[name], stored.height, stored.width].append((at, stored))
+            seen[name] += 1
     packed = []
     for (method, layer, part, height, width), members in groups.items():
         place, record = methods[method]
@@ -141,22 +141,19 @@ def _maps(
         lo, hi = np.array([(stored.lo, stored.hi) for stored in maps], dtype=np.float32).T
         raw = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
         levels = reduce_cells(raw.reshape(-1, height, width))
-        entry: dict[str, Any] = {
-            "m": place,
-            "l": layers[layer],
-            "k": part,
-            "h": levels.shape[1],
-            "w": levels.shape[2],
-            "H": height,
-            "W": width,
-            "t": [targets.setdefault(stored.target, len(targets)) for stored in maps],
-            "r": base64(np.stack([lo, hi], axis=1)),
-            "v": base64(quantise(levels, lo, hi, relu=record.relu)),
-        }
+        entry = {"m": place, "l": layers[layer], "k": part, **_sizes(levels, height, width)}
+        entry["t"] = [targets.setdefault(stored.target, len(targets)) for stored in maps]
+        entry["r"] = base64(np.stack([lo, hi], axis=1))
+        entry["v"] = base64(quantise(levels, lo, hi, relu=record.relu))
         if any(stored.flags for stored in maps):
             entry["f"] = [flag_bits(stored.flags) for stored in maps]
         packed.append(entry | _rows_of(members, rows))
     return packed
+
+
+def _sizes(shown: NDArray[Any], height: int, width: int) -> dict[str, Any]:
+    """Return the cells that are shown and those that there are."""
+    return {"h": shown.shape[1], "w": shown.shape[2], "H": height, "W": width}
 
 
 def _rows_of(members: Sequence[tuple[int, Any]], rows: Sequence[Row]) -> dict[str, list[int]]:
@@ -165,17 +162,17 @@ def _rows_of(members: Sequence[tuple[int, Any]], rows: Sequence[Row]) -> dict[st
 
 
 def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, int, int, int], list[tuple[int, StoredActivation]]] = {}
+    groups: dict[tuple[str, int, int, int], list[tuple[int, StoredActivation]]] = defaultdict(list)
     for at, row in enumerate(rows):
         for stored in row.activations if row.id in sheets else ():
             if stored.channels:
                 key = (stored.layer, stored.height, stored.width, len(stored.channels))
-                groups.setdefault(key, []).append((at, stored))
-    sizes = {
+                groups[key].append((at, stored))
+    cells = {
         layer: min(height, ACTIVATION_CELLS) * min(width, ACTIVATION_CELLS)
         for layer, height, width, _ in groups
     }
-    most = max(1, ACTIVATION_BYTES // max(1, sum(sizes.values())))
+    most = max(1, ACTIVATION_BYTES // max(1, sum(cells.values())))
     packed = []
     for (layer, height, width, channels), members in groups.items():
         drawn = min(channels, most)
@@ -183,23 +180,12 @@ def _activations(rows: Sequence[Row], sheets: Container[str]) -> list[dict[str, 
         levels = raw.reshape(-1, channels, height, width)[:, :drawn].reshape(-1, height, width)
         small = np.rint(reduce_cells(levels, ACTIVATION_CELLS)).astype(np.uint8)
         ends = [list(zip(stored.lo, stored.hi, strict=True)) for _, stored in members]
-        entry: dict[str, Any] = {
-            "layer": layer,
-            "h": small.shape[1],
-            "w": small.shape[2],
-            "H": height,
-            "W": width,
-            "d": drawn,
-            "c": [list(stored.channels) for _, stored in members],
-            "r": base64(np.array(ends, dtype=np.float32)),
-            "v": base64(small),
-        }
+        entry = {"layer": layer, **_sizes(small, height, width), "d": drawn}
+        entry["c"] = [stored.channels for _, stored in members]
+        entry["r"] = base64(np.array(ends, dtype=np.float32))
+        entry["v"] = base64(small)
         packed.append(entry | _rows_of(members, rows))
     return packed
-
-
-def _predictions(row: Row) -> list[float | None]:
-    return [part for top in row.predictions for part in (top.index, finite(top.score))]
 
 
 def finite(value: float | None, digits: int = 5) -> float | None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from exporter.errors import WriterError
 from exporter.writers.html import text as words
-from exporter.writers.html.images import batches
-from exporter.writers.html.index import SetIndex, index_script
-from exporter.writers.html.report import Report, layer_file
+from exporter.writers.html.images import batches, set_script
+from exporter.writers.html.index import SetIndex
+from exporter.writers.html.report import Report
 from exporter.writers.html.site import InOneFile, Site
+from exporter.writers.reading import templates
 
 SINGLE = "report.html"
 """Name of the file, in the report's folder."""
@@ -34,8 +34,7 @@ _FULL = 0.95
 """The search for the number of images ends where they take this share of the budget."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A page of the folder that can be a section of the file."""
 
     file: str
@@ -59,9 +58,9 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
         WriterError: if not even the pages without an image fit.
     """
     limit = report.options.max_size
-    binder = _Binder(report, site, _within(report, site, sections, limit * _SHARE_OF_PAGES))
-    omitted = len(sections) - len(binder.sections)
-    best, note = binder.bind(0, omitted)
+    fitting = _within(report, site, sections, limit * _SHARE_OF_PAGES)
+    omitted = len(sections) - len(fitting)
+    best, note = _bind(report, site, fitting, 0, omitted)
     empty = len(best)
     if empty > limit:
         raise WriterError(
@@ -71,7 +70,7 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
     fits, too_many = 0, report.present + 1
     number = min(_SAMPLE, report.present)
     while fits < number < too_many:
-        text, said = binder.bind(number, omitted)
+        text, said = _bind(report, site, fitting, number, omitted)
         per_image = max(1.0, (len(text) - empty) / number)
         if len(text) <= limit:
             fits, best, note = number, text, said
@@ -88,7 +87,7 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
 def _within(report: Report, site: Site, sections: Sequence[Section], most: float) -> list[Section]:
     """Leave out the largest pages of a folder (layers, classes) until the rest fits."""
     files = {section.file for section in sections}
-    sizes = {section.file: len(_render(report, site, section, files, {})) for section in sections}
+    sizes = {of.file: len(_render(report, site, of, files, {})) for of in sections}
     for file in sorted(sizes, key=lambda file: -sizes[file]):
         if sum(sizes.values()) > most and "/" in file:
             del sizes[file]
@@ -99,90 +98,63 @@ def _render(
     report: Report,
     site: Site,
     section: Section,
-    files: set[str],
+    files: Collection[str],
     photographs: Mapping[str, bytes],
 ) -> str:
     place = InOneFile(section.file, report.folder, files, photographs)
     return site.render(section.template, section.name, place, section.context)
 
 
-@dataclass(frozen=True, slots=True)
-class _Binder:
-    """Binds the sections with any number of images."""
-
-    report: Report
-    site: Site
-    sections: Sequence[Section]
-
-    def bind(self, number: int, omitted: int) -> tuple[bytes, str]:
-        """Return the file with so many images, and what it says of what is not in it."""
-        report, site = self.report, self.site
-        plan, options = report.plan, report.options
-        ids = self._choose(number)
-        index = SetIndex(probability=report.index.probability)
-        lists, scripts = [], []
-        photographs: dict[str, bytes] = {}
-        rows = map(report.run.row, ids)
-        for batch in batches(plan, rows, len(ids), set(options.kept), index):
-            lists.append(Section(batch.list[0], "list.html", "list", batch.list[1]))
-            scripts.append(batch.script[1])
-            photographs |= {row.id: row.image for row in batch.rows if row.image is not None}
-        files = {section.file for section in (*self.sections, *lists)}
-        scripts.append(
-            index_script(
-                index,
-                plan,
-                options,
-                channel_pages={
-                    name: (report.layer_numbers[name], len(rows))
-                    for name, rows in report.channels.items()
-                    if layer_file(report.layer_numbers[name]) in files
-                },
-                class_pages=[
-                    row.index for row in report.classes if f"classes/{row.index}.html" in files
-                ],
-            )
-        )
-        code = [_read(name) for name in words.SINGLE_SCRIPTS]
-        # Nothing in the strings of data ends the element that it stands in.
-        code += [script.replace("<", "\\u003c") for script in scripts]
-        style = _read("report.css") + _read("single.css")
-        note = _note(len(ids), report.present, options.max_size, omitted)
-        context = {
-            "csp": _policy(style, code),
-            "note": note,
-            "style": style,
-            "scripts": code,
-            "sections": [
-                _render(report, site, section, files, photographs)
-                for section in (*self.sections, *lists)
-            ],
-            "lists": [section.file for section in lists],
-        }
-        place = InOneFile(SINGLE, report.folder, files, photographs)
-        text = site.render("single.html", "single", place, context)
-        return text.encode("utf-8", "backslashreplace"), note
-
-    def _choose(self, number: int) -> Sequence[str]:
-        options = self.report.options
-        if number >= self.report.present:
-            return self.report.index.ids
-        return options.kept[:number] if options.choose is None else options.choose(number)
+def _bind(
+    report: Report, site: Site, sections: Sequence[Section], number: int, omitted: int
+) -> tuple[bytes, str]:
+    """Return the file with so many images, and what it says of what is not in it."""
+    options = report.options
+    ids: Sequence[str] = [entry.id for entry in report.index.images]
+    if number < len(ids):
+        ids = options.kept[:number] if options.choose is None else options.choose(number)
+    index = SetIndex(report.plan)
+    lists, data = [], []
+    photographs: dict[str, bytes] = {}
+    for batch in batches(report, map(report.run.row, ids), len(ids), index):
+        lists.append(Section(batch.list_file, "list.html", "list", batch.page))
+        data.append(batch.script)
+        photographs |= {row.id: row.image for row in batch.rows if row.image is not None}
+    bound = [*sections, *lists]
+    files = {section.file for section in bound}
+    # Nothing in the strings of data ends the element that it stands in.
+    data = [text.replace("<", "\\u003c") for text in (*data, set_script(report, index, files))]
+    scripts = [*map(_read, words.SINGLE_SCRIPTS), *data]
+    style = _read("report.css") + _read("single.css")
+    note = _note(len(ids), report.present, options.max_size, omitted)
+    context = {
+        "csp": _policy(style, scripts),
+        "note": note,
+        "style": style,
+        "scripts": scripts,
+        "sections": [_render(report, site, section, files, photographs) for section in bound],
+        "lists": [section.file for section in lists],
+    }
+    page = Section(SINGLE, "single.html", "single", context)
+    text = _render(report, site, page, files, photographs)
+    return text.encode("utf-8", "backslashreplace"), note
 
 
 def _read(name: str) -> str:
-    return (words.templates() / name).read_text("utf-8")
+    return (templates() / name).read_text("utf-8")
 
 
 def _note(images: int, present: int, budget: int, omitted: int) -> str:
-    said = f"This file holds all {words.count(present, 'image')}"
+    held = f"all {words.count(present, 'image')}"
     if images < present:
-        said = (
-            f"This file holds {words.number(images)} of {words.count(present, 'image')}, chosen by "
-            "the rules that also choose the images in TensorBoard and W&B"
+        held = (
+            f"{words.number(images)} of {words.count(present, 'image')}, chosen by the rules that "
+            "also choose the images in TensorBoard and W&B"
         )
-    said += f", within {budget / 1e6:.3g} MB. Numbers and pages about the whole set count every "
-    said += "image."
+    said = (
+        f"This file holds {held}, within {budget / 1e6:.3g} MB. Numbers and pages about the whole "
+        "set count every image."
+    )
     if omitted:
         said += f" Left out: {words.count(omitted, 'page')} about layers or classes."
     if images < present or omitted:
@@ -194,7 +166,7 @@ def _policy(style: str, scripts: Sequence[str]) -> str:
     def source(text: str) -> str:
         return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    allowed = " ".join(dict.fromkeys(source(script) for script in scripts))
+    allowed = " ".join(dict.fromkeys(map(source, scripts)))
     return (
         f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {allowed}; "
         "base-uri 'none'; form-action 'none'"

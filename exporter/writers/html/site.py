@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from exporter.records import Plan
 from exporter.writers.html import text as words
+from exporter.writers.reading import templating
 
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 
@@ -67,8 +68,8 @@ class InOneFile:
 
     @property
     def anchor(self) -> str:
-        """Return the id of the page's section."""
-        return anchor(self.file)
+        """The id of the page's section."""
+        return _anchor(self.file)
 
     def link(self, file: str, at: str = "") -> str | None:
         """Return an anchor; None where the page, or the image that ``at`` names, is left out."""
@@ -77,7 +78,7 @@ class InOneFile:
             return None
         if "=" in at:
             return f"#{at}"
-        return f"#{anchor(file)}" + (f"-{at}" if at else "")
+        return f"#{_anchor(file)}" + (f"-{at}" if at else "")
 
     def id(self, name: str) -> str:
         """Return the name with the page's before it."""
@@ -103,10 +104,10 @@ Place = InFolder | InOneFile
 """Where a page stands: templates reach what is outside of their page through it only."""
 
 
-def anchor(file: str) -> str:
-    """Return the id of a page's section in the single file.
+def _anchor(file: str) -> str:
+    """Return the id of a page's section.
 
-    >>> anchor("layers/5-2.html")
+    >>> _anchor("layers/5-2.html")
     'page-layers-5-2'
     """
     return "page-" + file.removesuffix(".html").replace("/", "-")
@@ -126,8 +127,10 @@ class Site:
             plan: what ran.
             links: name and title of each page that the header leads to.
         """
-        self._environment = words.environment()
-        self._common: dict[str, Any] = {
+        self._environment = templating(escape=True)
+        for write in words.FILTERS:
+            self._environment.filters[write.__name__] = write
+        self._environment.globals |= {
             "plan": plan,
             "links": links,
             "csp": words.POLICY,
@@ -148,14 +151,14 @@ class Site:
             place: where the page stands.
             context: what only this page is told.
         """
-        values = self._common | {
-            "page": name,
-            "place": place,
-            "link": place.link,
-            "id": place.id,
-            "source": place.source,
-            "single": place.single,
-            "layout": "section.html" if place.single else "base.html",
-        }
-        text: str = self._environment.get_template(template).render(values | dict(context))
+        text: str = self._environment.get_template(template).render(
+            context,
+            page=name,
+            place=place,
+            link=place.link,
+            id=place.id,
+            source=place.source,
+            single=place.single,
+            layout="section.html" if place.single else "base.html",
+        )
         return text

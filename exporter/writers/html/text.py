@@ -1,4 +1,4 @@
-"""The report's words and templates: numbers with units, and Jinja2 that escapes everything."""
+"""The report's words: numbers with units, and what its pages load."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,37 +31,6 @@ ASSETS = ("report.css", "theme.js", "tables.js", "channels.js", *IMAGE_SCRIPTS)
 
 SINGLE_SCRIPTS = ("theme.js", "tables.js", *IMAGE_SCRIPTS, "single.js")
 """What is in the single file; the tables of channels are filled when it is written."""
-
-
-def templates() -> Path:
-    """Return the folder of templates: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[2]
-    installed = package / "_templates"
-    return installed if installed.is_dir() else package.parent / "templates"
-
-
-def environment() -> Any:
-    """Return a Jinja2 environment that escapes every value and fails on a missing one."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templating = Environment(
-        loader=FileSystemLoader(templates()),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    templating.filters |= {
-        "number": number,
-        "percent": percent,
-        "figure": figure,
-        "count": count,
-        "moment": moment,
-        "duration": duration,
-        "slug": slug,
-    }
-    return templating
 
 
 def number(value: int) -> str:
@@ -111,11 +78,16 @@ def count(value: int, noun: str, several: str | None = None) -> str:
     return f"{number(value)} {noun if value == 1 else several or noun + 's'}"
 
 
-def score(value: float | None, *, probability: bool) -> str:
-    """Write the score of a prediction: percent of a probability, or the raw output."""
+def score(value: float | None, plan: Plan) -> str:
+    """Write the score of a prediction: percent of a share of one, or the raw output."""
     if value is None:
         return ""
-    return percent(value) if probability else figure(value)
+    return percent(value) if in_percent(plan) else figure(value)
+
+
+def in_percent(plan: Plan) -> bool:
+    """Whether scores are shares of one, written in percent; else they are raw values."""
+    return score_words(plan)["unit"] != "raw output"
 
 
 def score_words(plan: Plan) -> dict[str, str]:
@@ -170,6 +142,10 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("+", "-plus")).strip("-")
 
 
+FILTERS = (number, percent, figure, count, moment, duration, slug)
+"""What templates may write values with, by these names."""
+
+
 def shape(values: tuple[int, ...]) -> str:
     """Write a shape.
 
@@ -183,11 +159,13 @@ def preprocessing_text(steps: Preprocessing) -> str:
     """Say in one sentence how a photograph becomes the model's input."""
     parts = []
     if steps.resize is not None:
-        if isinstance(steps.resize, int):
-            to = f"shorter side resized to {steps.resize} pixels"
-        else:
-            to = f"resized to {shape(steps.resize)} pixels"
-        parts.append(f"{to} ({steps.interpolation}{', antialiased' if steps.antialias else ''})")
+        to = (
+            f"resized to {shape(steps.resize)}"
+            if isinstance(steps.resize, tuple)
+            else (f"shorter side resized to {steps.resize}")
+        )
+        how = f"{steps.interpolation}{', antialiased' if steps.antialias else ''}"
+        parts.append(f"{to} pixels ({how})")
     if steps.crop == "center":
         parts.append(f"centre crop of {shape(steps.size)} pixels")
     mean, std = (", ".join(map(figure, values)) for values in (steps.mean, steps.std))

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from exporter.records import Written
 from exporter.writers.html import text as words
 from exporter.writers.html.images import write_images
-from exporter.writers.html.options import HtmlOptions
 from exporter.writers.html.overview import drawn_images
 from exporter.writers.html.pages import PAGES
 from exporter.writers.html.report import Report
 from exporter.writers.html.single import SINGLE, Section, write_single
 from exporter.writers.html.site import InFolder, Site
+from exporter.writers.options import HtmlOptions
+from exporter.writers.reading import templates
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -38,13 +39,13 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
         What was written: all images that are there.
 
     Raises:
-        WriterError: if an image's id could not be a file's name, or the single file does not fit.
+        WriterError: if the single file does not fit.
     """
     report = Report(run, folder, options)
     pages = [page for page in PAGES if page.exists(report)]
     site = Site(run.plan, [(page.name, page.title) for page in pages if page.title])
     for name in words.ASSETS:
-        report.write(f"assets/{name}", (words.templates() / name).read_bytes())
+        report.write(f"assets/{name}", (templates() / name).read_bytes())
     for file, context in write_images(report, drawn_images(report)):
         report.write(file, site.render("list.html", "list", InFolder(file), context))
     sections = []
@@ -53,7 +54,7 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
             report.write(file, site.render(page.template, page.name, InFolder(file), context))
             if options.single_file:
                 sections.append(Section(file, page.template, page.name, context))
-    planned, present = len(run.plan.images), len(report.index.ids)
+    planned, present = len(run.plan.images), len(report.index.images)
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )

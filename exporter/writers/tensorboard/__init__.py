@@ -1,7 +1,7 @@
 """A TensorBoard log: methods as runs, layers as card groups."""
 
 from exporter.writers import Writer
-from exporter.writers.tensorboard.options import TensorBoardOptions
+from exporter.writers.options import TensorBoardOptions
 from exporter.writers.tensorboard.writer import write
 
 __all__ = ["WRITER", "TensorBoardOptions"]

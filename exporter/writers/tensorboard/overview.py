@@ -1,91 +1,93 @@
-"""TensorBoard's numbers of a whole run: scalars, histograms and the sheets of kernels."""
+"""TensorBoard's view of a whole run: scalars, histograms, kernels, and the page of what ran."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import ChannelRow
 from exporter.writers import links
-from exporter.writers.maximised import channel_name, how
-from exporter.writers.reading import set_numbers
-from exporter.writers.tensorboard.events import histogram_value, image_value, scalar_value
+from exporter.writers.reading import SetNumbers, templating
+from exporter.writers.tensorboard.events import histogram_summary, image_summary
 
 if TYPE_CHECKING:
     from exporter.store import Run
+    from exporter.writers.options import TensorBoardOptions
 
 _SCORES = {"probability": "probability", "share": "share of the area", "value": "output"}
 
 
-def set_values(run: Run) -> Iterator[Any]:
+def set_summaries(run: Run, of: SetNumbers) -> Iterator[Any]:
     """Yield the scalars and histograms of the set and of each recorded layer."""
-    numbers = set_numbers(run)
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
     partial = "" if run.complete else " The run is partial: these are the images so far."
-    yield scalar_value("set/images", numbers.read, description="Images read." + partial)
-    yield scalar_value("set/skipped", numbers.skipped, description="Images that could not be read.")
-    if numbers.judged:
-        yield scalar_value(
-            "set/accuracy",
-            numbers.correct / numbers.judged,
-            description=f"Share of the {numbers.judged} images whose label is a class of the model "
-            f"that the first prediction gets right.{partial}",
+    model = run.plan.model
+    kind = "value" if model.scores == "probability" and model.outputs == 1 else model.scores
+    what = f"{_SCORES[kind]} of the first prediction"
+    scalars: list[tuple[str, float, str]] = [
+        ("images", of.read, f"Images read.{partial}"),
+        ("skipped", of.skipped, "Images that could not be read."),
+    ]
+    if of.judged:
+        said = (
+            f"Share of the {of.judged} images whose label is a class of the model that the first "
+            f"prediction gets right.{partial}"
         )
-    if numbers.losses.size:
-        yield scalar_value(
-            "set/mean loss",
-            float(numbers.losses.mean()),
-            description=f"Mean cross-entropy (nats) of {numbers.losses.size} labelled images."
-            f"{partial}",
-        )
-    if numbers.scores.size:
-        kind = run.plan.model.scores
-        what = _SCORES["value" if kind == "probability" and run.plan.model.outputs == 1 else kind]
-        yield scalar_value(
-            "set/mean confidence",
-            float(numbers.scores.mean()),
-            description=f"Mean {what} of the first prediction, {numbers.scores.size} images."
-            f"{partial}",
-        )
-        yield histogram_value(
-            "set/confidence", numbers.scores, description=f"The {what} of the first prediction."
-        )
-    yield scalar_value(
-        "set/flagged maps",
-        numbers.flagged,
-        description="Maps that are zero, constant, not a number, or without a positive value "
-        "where a ReLU follows.",
+        scalars.append(("accuracy", of.correct / of.judged, said))
+    if of.losses.size:
+        said = f"Mean cross-entropy (nats) of {of.losses.size} labelled images.{partial}"
+        scalars.append(("mean loss", of.losses.mean(), said))
+    if of.scores.size:
+        said = f"Mean {what}, {of.scores.size} images.{partial}"
+        scalars.append(("mean confidence", of.scores.mean(), said))
+        yield histogram_summary("set/confidence", of.scores, f"The {what}.")
+    said = (
+        "Maps that are zero, constant, not a number, or without a positive value where a ReLU "
+        "follows."
     )
-    yield from _layer_values(run.channels())
+    for tag, number, description in [*scalars, ("flagged maps", of.flagged, said)]:
+        yield scalar_pb(f"set/{tag}", number, description)
+    for layer, rows in groupby(run.channels(), key=lambda row: row.layer):
+        channels, name = list(rows), links.tag_text(layer)
+        count = len(channels)
+        said = f"Mean share of exact zeros, {count} channels, {channels[0].images} images."
+        sparsity = np.mean([row.sparsity for row in channels])
+        yield scalar_pb(f"sparsity/{name}", float(sparsity), said)
+        said = f"Share of the {count} channels that are zero in every image."
+        dead = np.mean([row.dead for row in channels])
+        yield scalar_pb(f"dead channels/{name}", float(dead), said)
+        said = "Mean activation of each channel over positions and images."
+        means = np.array([row.mean for row in channels])
+        yield histogram_summary(f"mean activation/{name}", means, said)
 
 
-def kernel_values(run: Run) -> Iterator[Any]:
+def kernel_summaries(run: Run) -> Iterator[Any]:
     """Yield a histogram of the weights and the stored sheet of each layer of kernels."""
     for record in run.kernels():
         name = links.tag_text(record.name)
-        shape = " x ".join(str(size) for size in record.shape)
-        yield histogram_value(
-            f"weights/{name}",
-            run.kernel_values(record),
-            description=f"All weights of the {links.escape_markdown(record.type)}, {shape}.",
-        )
+        what = f"{links.escape_markdown(record.type)} {' x '.join(map(str, record.shape))}"
+        values = run.kernel_values(record)
+        yield histogram_summary(f"weights/{name}", values, f"All weights of the {what}.")
         sheet = run.kernel_sheet(record)
-        yield image_value(
+        yield image_summary(
             f"kernels/{name}",
             [sheet],
             png_size(sheet),
-            description=f"{links.escape_markdown(record.type)} {shape}: {record.shown} of "
-            f"{record.total} kernels, weights {record.lo:.4g} … {record.hi:.4g}.",
+            description=f"{what}: {record.shown} of {record.total} kernels, weights "
+            f"{record.lo:.4g} … {record.hi:.4g}.",
         )
 
 
-def maximised_values(run: Run) -> Iterator[Any]:
+def maximised_summaries(run: Run) -> Iterator[Any]:
     """Yield the picture of each maximised channel and class; what it says is the description."""
     for picture in run.maximised():
-        channel = channel_name(picture)
-        yield image_value(
+        channel = links.channel_name(picture)
+        yield image_summary(
             links.tag_text(f"{links.MAXIMISED}/{picture.layer}/{channel}"),
             [picture.picture],
             (picture.width, picture.height),
@@ -93,7 +95,7 @@ def maximised_values(run: Run) -> Iterator[Any]:
             description=f"Optimised from noise to excite {links.escape_markdown(channel)} of "
             f"`{links.code(picture.layer)}`: mean {picture.after:.4g} (of the noise "
             f"{picture.before:.4g}), at most {picture.peak:.4g}. "
-            f"{links.escape_markdown(how(picture))}.",
+            f"{links.escape_markdown(links.how(picture))}.",
         )
 
 
@@ -105,25 +107,64 @@ def png_size(png: bytes) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _layer_values(rows: tuple[ChannelRow, ...]) -> Iterator[Any]:
-    by_layer: dict[str, list[ChannelRow]] = {}
-    for row in rows:
-        by_layer.setdefault(row.layer, []).append(row)
-    for layer, channels in by_layer.items():
-        name = links.tag_text(layer)
-        images = channels[0].images
-        yield scalar_value(
-            f"sparsity/{name}",
-            float(np.mean([row.sparsity for row in channels])),
-            description=f"Mean share of exact zeros, {len(channels)} channels, {images} images.",
-        )
-        yield scalar_value(
-            f"dead channels/{name}",
-            float(np.mean([row.dead for row in channels])),
-            description=f"Share of the {len(channels)} channels that are zero in every image.",
-        )
-        yield histogram_value(
-            f"mean activation/{name}",
-            np.array([row.mean for row in channels]),
-            description="Mean activation of each channel over positions and images.",
-        )
+def run_page(
+    run: Run, options: TensorBoardOptions, images: int, notes: Sequence[str], *, cards: bool
+) -> str:
+    """Return the page that says what ran and what is shown of it: Markdown, ``templates/run.md``.
+
+    Args:
+        run: the run.
+        options: the links and the rules by which images were chosen.
+        images: images with a montage.
+        notes: what was left out and why, a line each.
+        cards: whether each method and layer of an image has a card of its own.
+    """
+    environment = templating(escape=False)
+    environment.filters |= {
+        "md": links.escape_markdown,
+        "code": links.code,
+        "regex": links.escape_regex,
+        "pairs": _pairs,
+        "cited": lambda method: links.cited(method.paper, method.url) if method.paper else "",
+    }
+    name = f"^{links.escape_regex(links.run_name(run.plan.model))}"
+    rules = Counter(options.kept_reason.get(id, "chosen") for id in options.kept)
+    report = options.report_url and links.web(links.report_page(options.report_url))
+    page: str = environment.get_template("run.md").render(
+        run=run,
+        plan=run.plan,
+        model=run.plan.model,
+        images=images,
+        notes=notes,
+        cards=cards,
+        facts=_facts(run),
+        rules=rules.most_common(20),
+        report=report,
+        skipped=run.totals.skipped if run.totals else (),
+        view=lambda tags, runs: links.images_link(options.tensorboard_url, tags, name + runs),
+    )
+    return page
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    plan, totals = run.plan, run.totals
+    pairs = [
+        ("model", f"{plan.model.spec}, weights {plan.model.weights}"),
+        ("parameters", f"{plan.model.parameters:,}"),
+        ("images", f"{len(plan.images)} from {plan.image_set}"),
+        ("layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"),
+        ("target", plan.target),
+        ("labels", plan.label_match),
+        ("computed on", _pairs(plan.execution)),
+        ("planned", plan.created),
+    ]
+    if totals is not None:
+        pairs.append(("finished", f"{totals.finished}, {totals.seconds:.1f} s"))
+        if totals.accuracy is not None:
+            share = f"{totals.accuracy:.4f} ({totals.correct} of {totals.labelled})"
+            pairs.append(("accuracy", share))
+    return [(name, text) for name, text in pairs if text]
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

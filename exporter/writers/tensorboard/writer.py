@@ -12,26 +12,31 @@ a card of its own only up to `CARD_LIMIT` cards; the page says how many of how m
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.records import Plan, Row, Written, parse_target
 from exporter.render import activation_sheet, encode_jpeg
 from exporter.writers import links
-from exporter.writers.montages import montage_jpegs, own_layout
-from exporter.writers.reading import in_order, kept_rows
-from exporter.writers.tensorboard.cards import Cards
-from exporter.writers.tensorboard.events import EventFile, image_value, text_value
-from exporter.writers.tensorboard.overview import kernel_values, maximised_values, set_values
-from exporter.writers.tensorboard.run_page import Shown, run_page
+from exporter.writers.montages import montage_jpegs, montage_size
+from exporter.writers.options import TensorBoardOptions
+from exporter.writers.reading import in_order, kept_rows, set_numbers
+from exporter.writers.tensorboard.cards import about, cards
+from exporter.writers.tensorboard.events import EventFile, image_summary
+from exporter.writers.tensorboard.overview import (
+    kernel_summaries,
+    maximised_summaries,
+    run_page,
+    set_summaries,
+)
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.tensorboard.options import TensorBoardOptions
 
 CARD_LIMIT = 2048
 """The most cards of single maps: about 60 MB in the server and a second to write.
@@ -41,6 +46,9 @@ Where kept images x methods x layers are more, each image has its montage only.
 
 ACTIVATION_IMAGES = 16
 """Kept images whose recorded activations are shown, the first of them."""
+
+AT_ONCE = 64
+"""Images in memory at a time, for their montages and then for their cards."""
 
 
 def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
@@ -57,36 +65,35 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     Raises:
         RunError: if the run is damaged.
     """
-    plan = run.plan
-    wall_time = _seconds(plan.created)
-    base = folder / links.run_name(plan.model)
-    wanted = options.kept
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    wall_time = _seconds(run.plan.created)
+    base = folder / links.run_name(run.plan.model)
     with ExitStack() as files:
 
-        def open_run(name: str) -> EventFile:
+        def open_run(name: str = "") -> EventFile:
             where = base / links.safe_name(name) if name else base
-            return files.enter_context(EventFile(where, wall_time, options.step))
+            file: EventFile = files.enter_context(EventFile(where, wall_time, options.step))
+            return file
 
-        whole = open_run("")
-        montages = open_run(links.MONTAGE) if wanted else None
-        by_method = {}
-        if wanted and _card_count(run.plan, wanted) <= CARD_LIMIT:
-            by_method = {method.name: open_run(method.name) for method in plan.methods}
-        shown = _write_images(run, options, open_run, montages, by_method)
-        for value in (*set_values(run), *kernel_values(run)):
-            whole.add(value)
+        whole = open_run()
+        numbers = set_numbers(run)
+        images, notes, cards = _write_images(run, options, numbers.read, open_run)
+        for summary in (*set_summaries(run, numbers), *kernel_summaries(run)):
+            whole.add(summary)
         maximised: EventFile | None = None
-        for value in maximised_values(run):
+        for summary in maximised_summaries(run):
             maximised = maximised or open_run(links.MAXIMISED)
-            maximised.add(value)
-        whole.add(text_value("run/about", run_page(run, options, shown)))
+            maximised.add(summary)
+        page = run_page(run, options, images, notes, cards=cards)
+        whole.add(text_pb("run/about", page.encode("utf-8", "replace")))
     return Written(
         writer="tensorboard",
         path="tensorboard",
-        open=f"tensorboard --logdir {run.path / 'tensorboard'}",
-        shown=shown.images,
-        total=len(plan.images),
-        notes=shown.notes,
+        open=f"tensorboard --logdir {shlex.quote(str(run.path / 'tensorboard'))}",
+        shown=images,
+        total=len(run.plan.images),
+        notes=notes,
     )
 
 
@@ -97,59 +104,57 @@ def _card_count(plan: Plan, kept: tuple[str, ...]) -> int:
 
 
 def _write_images(
-    run: Run,
-    options: TensorBoardOptions,
-    open_run: Callable[[str], EventFile],
-    montages: EventFile | None,
-    by_method: dict[str, EventFile],
-) -> Shown:
-    unread: list[tuple[str, str]] = []
+    run: Run, options: TensorBoardOptions, readable: int, open_run: Callable[[str], EventFile]
+) -> tuple[int, tuple[str, ...], bool]:
+    """Write the montages, cards and activations of the kept images.
+
+    Returns:
+        How many images are shown, what was left out and why, and whether each map has a card.
+    """
+    card_count = _card_count(run.plan, options.kept)
+    images = unread = 0
     sheets: list[Row] = []
-    images = present = 0
-    local = threading.local()
+    by_method: dict[str, EventFile] = {}
+    if options.kept:
+        montages = open_run(links.MONTAGE)
+        if card_count <= CARD_LIMIT:
+            by_method = {method.name: open_run(method.name) for method in run.plan.methods}
 
     def cards_of(row: Row) -> list[tuple[str, bytes]]:
-        if not hasattr(local, "cards"):
-            local.cards = Cards(run.plan, options)
-        cards: Cards = local.cards
-        return [(method, by_method[method].event(value)) for method, value in cards.values(row)]
+        drawn = cards(row, run.plan, options)
+        return [(method, by_method[method].event(summary)) for method, summary in drawn]
 
-    rows = _readable(kept_rows(run, options.kept), unread)
-    for part in _parts(rows, 64):
-        if montages is None:
-            break
-        present += len(part)
-        size = own_layout(run).size
+    rows = kept_rows(run, options.kept)
+    while part := list(islice(rows, AT_ONCE)):
+        images += len(part)
+        unread += sum(row.error is not None or row.image is None for row in part)
         for row, encoded in montage_jpegs(run, part):
-            montages.add(
-                image_value(
-                    links.image_tag(links.MONTAGE, row),
-                    [encoded],
-                    size,
-                    title=links.plain(row.path),
-                    description=_about(row, options),
-                )
-            )
-            images += 1
+            tag, said = links.image_tag(links.MONTAGE, row), about(row, options)
+            title, size = links.plain(row.path), montage_size(run)
+            montages.add(image_summary(tag, [encoded], size, title=title, description=said))
         for _, events in in_order(cards_of, part if by_method else ()):
             for method, event in events:
                 by_method[method].write(event)
         sheets += [row for row in part if row.activations][: ACTIVATION_IMAGES - len(sheets)]
     if sheets:
         _write_activations(open_run(links.ACTIVATIONS), sheets, options)
-    return Shown(
-        images=images,
-        total=len(run.plan.images),
-        readable=run.totals.read if run.totals else len(run.plan.images),
-        kept=len(options.kept),
-        cards=bool(by_method),
-        card_count=_card_count(run.plan, options.kept),
-        card_limit=CARD_LIMIT,
-        activations=len(sheets),
-        unread=tuple(unread),
-        absent=len(options.kept) - present,
-        complete=run.complete,
+    kept = len(options.kept)
+    left_out = (
+        (not run.complete, "the run is partial: it can be resumed, and this log written again"),
+        (
+            kept < readable,
+            f"{images} of {len(run.plan.images)} images are shown; --keep N shows more",
+        ),
+        (
+            images and not by_method,
+            f"one montage per image instead of a card for each map: {card_count:,} cards are more "
+            f"than {CARD_LIMIT:,}",
+        ),
+        (0 < len(sheets) < images, f"activations are shown of {len(sheets)} of these images"),
+        (images < kept, f"{kept - images} chosen images are in shards that are not there yet"),
+        (unread, f"{unread} chosen images could not be read"),
     )
+    return images, tuple(note for holds, note in left_out if holds), bool(by_method)
 
 
 def _write_activations(file: EventFile, rows: list[Row], options: TensorBoardOptions) -> None:
@@ -157,49 +162,16 @@ def _write_activations(file: EventFile, rows: list[Row], options: TensorBoardOpt
         for activation in row.activations:
             sheet = activation_sheet(activation)
             file.add(
-                image_value(
+                image_summary(
                     links.image_tag(f"{links.CHANNELS}/{activation.layer}", row),
                     [encode_jpeg(sheet, 90)],
                     (sheet.shape[1], sheet.shape[0]),
                     title=links.plain(row.path),
                     description="The strongest channels (largest spatial mean) of "
                     f"`{links.code(activation.layer)}`, each over its own range, "
-                    f"{activation.width} x {activation.height} values.\n\n{_about(row, options)}",
+                    f"{activation.width} x {activation.height} values.\n\n{about(row, options)}",
                 )
             )
-
-
-def _readable(rows: Iterable[Row], unread: list[tuple[str, str]]) -> Iterator[Row]:
-    for row in rows:
-        if row.error is not None or row.image is None:
-            unread.append((row.path, row.error or "the run holds no picture of it"))
-        yield row
-
-
-def _parts(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    part: list[Row] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
-
-
-def _about(row: Row, options: TensorBoardOptions) -> str:
-    parts = []
-    if row.label is not None:
-        parts.append(f"label **{links.escape_markdown(row.label)}**")
-    parts += [
-        f"{links.escape_markdown(said.name)} {said.score:.3g}" for said in row.predictions[:3]
-    ]
-    reason = options.kept_reason.get(row.id)
-    if reason:
-        parts.append(f"shown because: {links.escape_markdown(reason)}")
-    if options.report_url:
-        parts.append(f"[in the report]({links.report_image_link(options.report_url, row)})")
-    return " · ".join(parts)
 
 
 def _seconds(created: str) -> float:

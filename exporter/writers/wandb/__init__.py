@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from exporter.store import Run
 from exporter.writers import Writer
+from exporter.writers.options import WandbOptions
 from exporter.writers.wandb.listing import verify_offline
-from exporter.writers.wandb.options import WandbOptions
 from exporter.writers.wandb.writer import write
 
 __all__ = ["WRITER", "WandbOptions"]

@@ -47,6 +47,8 @@ def verify_offline(run: RunFiles, folder: str = "wandb") -> Iterator[str]:
     Raises:
         RunError: if the list is damaged, or names what is no file of the run.
     """
+    for settings in redirections(run, folder):
+        yield f"{settings} would say where wandb sync sends, and no writer wrote it; remove it"
     again, name = "write it again with exporter render --writer wandb", f"{folder}/{LISTING}"
     if not run.exists(name):
         return
@@ -59,6 +61,12 @@ def verify_offline(run: RunFiles, folder: str = "wandb") -> Iterator[str]:
             yield f"wandb/{file} has {status.st_size} bytes and not {size}; {again}"
     if listing.folder is not None and listing.folder != _digest(run.run / folder):
         yield f"wandb/ was written at another path, and a sync would go without its tables; {again}"
+
+
+def redirections(run: RunFiles, folder: str = "wandb") -> Iterator[str]:
+    """Yield the files from which ``wandb sync``, called there, would take a server of its own."""
+    names = (f"{folder}/{own}/settings" for own in ("wandb", ".wandb"))
+    return (name for name in names if run.exists(name))
 
 
 def _digest(folder: Path) -> str:

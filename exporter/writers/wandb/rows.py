@@ -1,4 +1,4 @@
-"""What the W&B run says: the columns and cells of its tables, its config and its summary.
+"""What the W&B run says: the columns of its tables, its config and its summary.
 
 Text stays text: W&B escapes what a table shows, and a column never mixes kinds.
 """
@@ -8,19 +8,20 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import ChannelRow, KernelRecord, MaximisedPicture, Row, ratio
-from exporter.writers.links import image_link, plain, report_image_link, run_name
-from exporter.writers.maximised import channel_name, how
+from exporter.records import ratio
+from exporter.writers import links
 from exporter.writers.reading import set_numbers
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.wandb.options import WandbOptions
+    from exporter.writers.options import WandbOptions
 
 _ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
 # A path that a text is, or ends with after = or : or a comma; else one in quotes or brackets.
@@ -32,166 +33,120 @@ _ABSOLUTE = re.compile(
 MAX_TABLE_ROWS = 10_000
 """Rows per table: beyond, W&B's own page is slow, and beyond 200,000 it drops them."""
 
-KERNEL_COLUMNS = (
-    ("layer", "text"),
-    ("kernels", "picture"),
-    ("type", "text"),
-    ("shape", "text"),
-    ("lowest", "number"),
-    ("highest", "number"),
-    ("shown", "number"),
-    ("total", "number"),
+Columns = Sequence[tuple[str, str, Callable[[Any], Any]]]
+"""Name, kind (``text``, ``number``, ``flag``, ``picture``) and value in a record of each column."""
+
+
+def _elsewhere(_: Any) -> None:
+    """The value of a picture: its bytes are in a file, whose path is the cell."""
+
+
+KERNELS: Columns = (
+    ("layer", "text", attrgetter("name")),
+    ("kernels", "picture", _elsewhere),
+    ("type", "text", attrgetter("type")),
+    ("shape", "text", lambda record: " × ".join(map(str, record.shape))),
+    ("lowest", "number", attrgetter("lo")),
+    ("highest", "number", attrgetter("hi")),
+    ("shown", "number", attrgetter("shown")),
+    ("total", "number", attrgetter("total")),
 )
-MAXIMISED_COLUMNS = (
-    ("layer", "text"),
-    ("channel", "number"),
-    ("name", "text"),
-    ("picture", "picture"),
-    ("mean", "number"),
-    ("mean of noise", "number"),
-    ("largest", "number"),
-    ("made", "text"),
+MAXIMISED: Columns = (
+    ("layer", "text", attrgetter("layer")),
+    ("channel", "number", attrgetter("channel")),
+    ("name", "text", links.channel_name),
+    ("picture", "picture", _elsewhere),
+    ("mean", "number", attrgetter("after")),
+    ("mean of noise", "number", attrgetter("before")),
+    ("largest", "number", attrgetter("peak")),
+    ("made", "text", links.how),
 )
-CHANNEL_COLUMNS = (
-    ("layer", "text"),
-    ("channel", "number"),
-    ("mean", "number"),
-    ("maximum", "number"),
-    ("sparsity", "number"),
-    ("dead", "flag"),
-    ("images", "number"),
-    ("top image", "text"),
+CHANNELS: Columns = (
+    ("layer", "text", attrgetter("layer")),
+    ("channel", "number", attrgetter("channel")),
+    ("mean", "number", attrgetter("mean")),
+    ("maximum", "number", attrgetter("maximum")),
+    ("sparsity", "number", attrgetter("sparsity")),
+    ("dead", "flag", attrgetter("dead")),
+    ("images", "number", attrgetter("images")),
+    ("top image", "text", lambda row: row.top[0] if row.top else None),
 )
 
 
-def image_columns(options: WandbOptions) -> tuple[tuple[str, str], ...]:
-    """Return the columns of the images' table: (name, kind) each, the id first, links last."""
-    links = (("report", options.report_url), ("tensorboard", options.tensorboard_url))
-    return (
-        ("id", "text"),
-        ("photograph", "picture"),
-        ("prediction", "text"),
-        ("confidence", "number"),
-        ("label", "text"),
-        ("correct", "flag"),
-        ("loss", "number"),
-        ("montage", "picture"),
-        ("kept because", "text"),
-        ("path", "text"),
-        *((name, "text") for name, address in links if address is not None),
-    )
-
-
-def image_cells(row: Row, photograph: str, montage: str, options: WandbOptions) -> list[Any]:
-    """Return the cells of one image, as `image_columns` names them.
+def images(options: WandbOptions) -> Columns:
+    """Return the columns of the images' table: the id first, links last.
 
     Args:
-        row: the image.
-        photograph: path of the model's view.
-        montage: path of all its maps in one picture.
-        options: the rule that kept it and where the report and TensorBoard are.
+        options: the rules that kept them and where the report and TensorBoard are.
     """
-    first = row.predictions[0] if row.predictions else None
-    cells: list[Any] = [
-        row.id,
-        photograph,
-        None if first is None else _text(first.name),
-        None if first is None else _number(first.score),
-        _text(row.label),
-        row.correct,
-        _number(row.loss),
-        montage,
-        _text(options.kept_reason.get(row.id)),
-        _text(without_folders(row.path)),
+    columns: list[tuple[str, str, Callable[[Any], Any]]] = [
+        ("id", "text", attrgetter("id")),
+        ("photograph", "picture", _elsewhere),
+        ("prediction", "text", lambda row: row.predictions[0].name if row.predictions else None),
+        ("confidence", "number", attrgetter("confidence")),
+        ("label", "text", attrgetter("label")),
+        ("correct", "flag", attrgetter("correct")),
+        ("loss", "number", attrgetter("loss")),
+        ("montage", "picture", _elsewhere),
+        ("kept because", "text", lambda row: options.kept_reason.get(row.id)),
+        ("path", "text", lambda row: without_folders(row.path)),
     ]
     if options.report_url is not None:
-        cells.append(report_image_link(options.report_url, row))
+        columns.append(("report", "text", partial(links.report_image_link, options.report_url)))
     if options.tensorboard_url is not None:
-        cells.append(image_link(options.tensorboard_url, row))
-    return cells
+        columns.append(("tensorboard", "text", partial(links.image_link, options.tensorboard_url)))
+    return columns
 
 
-def kernel_cells(record: KernelRecord, sheet: str) -> list[Any]:
-    """Return the cells of one sheet of kernels, as `KERNEL_COLUMNS` names them."""
-    shape = " × ".join(map(str, record.shape))
-    lowest, highest = _number(record.lo), _number(record.hi)
-    return [
-        _text(record.name),
-        sheet,
-        _text(record.type),
-        shape,
-        lowest,
-        highest,
-        record.shown,
-        record.total,
-    ]
+def cells(columns: Columns, record: Any, *pictures: str) -> list[Any]:
+    """Return a row of a table.
 
-
-def maximised_cells(maximised: MaximisedPicture, picture: str) -> list[Any]:
-    """Return the cells of one maximised channel or class, as `MAXIMISED_COLUMNS` names them."""
-    return [
-        _text(maximised.layer),
-        maximised.channel,
-        _text(channel_name(maximised)),
-        picture,
-        _number(maximised.after),
-        _number(maximised.before),
-        _number(maximised.peak),
-        how(maximised),
-    ]
-
-
-def channel_cells(row: ChannelRow) -> list[Any]:
-    """Return the cells of one channel, as `CHANNEL_COLUMNS` names them."""
-    return [
-        _text(row.layer),
-        row.channel,
-        _number(row.mean),
-        _number(row.maximum),
-        _number(row.sparsity),
-        row.dead,
-        row.images,
-        row.top[0] if row.top else None,
-    ]
+    Args:
+        columns: of the table.
+        record: what the row says.
+        *pictures: the files of its pictures, in the order of their columns.
+    """
+    files = iter(pictures)
+    cleaning: dict[str, Callable[[Any], Any]] = {
+        "text": _text,
+        "number": _number,
+        "flag": lambda flag: flag,
+        "picture": lambda _: next(files),
+    }
+    return [cleaning[kind](value(record)) for _, kind, value in columns]
 
 
 def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
     """Return what ``wandb.init`` is told: names, tags, and the run's settings as its config."""
     plan = run.plan
-    name = run_name(plan.model)[:128]
-    tags = [plan.model.name, *(method.name for method in plan.methods)]
-    tags.append(f"target:{without_folders(plan.target)}")
+    methods = [method.name for method in plan.methods]
+    tags = [plan.model.name, *methods, f"target:{without_folders(plan.target)}"]
     config = {
         **plan.settings,
-        "model": {
-            **dataclasses.asdict(plan.model),
-            "classes": len(plan.model.classes),
-        },
-        "maps": [method.name for method in plan.methods],
-        "layers": list(plan.explained),
+        "model": dataclasses.asdict(plan.model) | {"classes": len(plan.model.classes)},
+        "maps": methods,
+        "layers": plan.explained,
         "layer_reason": plan.layer_reason,
-        "recorded_layers": list(plan.recorded),
+        "recorded_layers": plan.recorded,
         "target": plan.target,
         "images_planned": len(plan.images),
         "label_match": plan.label_match,
-        "execution": dict(plan.execution),
-        "versions": dict(plan.versions),
+        "execution": plan.execution,
+        "versions": plan.versions,
         "command": _command(plan.command),
         "step": options.step,
         "report": options.report_url,
         "tensorboard": options.tensorboard_url,
     }
+    notes = (" ".join(map(without_folders, links.plain(note).split())) for note in plan.notes)
     return {
         "project": options.wandb_project,
         "entity": options.wandb_entity,
-        "name": name,
+        "name": links.run_name(plan.model)[:128],
         "group": plan.model.name[:128] or None,
         "job_type": "explain",
-        "tags": list(dict.fromkeys(plain(tag)[:64] for tag in tags if tag)),
-        "notes": "\n".join(
-            " ".join(map(without_folders, plain(note).split())) for note in plan.notes
-        )
-        or None,
+        "tags": list(dict.fromkeys(links.plain(tag)[:64] for tag in tags if tag)),
+        "notes": "\n".join(notes) or None,
         "config": _plain_config(config),
     }
 
@@ -215,14 +170,14 @@ def summary_values(run: Run, shown: int) -> dict[str, Any]:
 
 def _number(value: float | None) -> float | None:
     # A table's JSON has no NaN; W&B would show it as text.
-    return None if value is None or not np.isfinite(value) else float(value)
+    return None if value is None or not np.isfinite(value) else value
 
 
 def _text(value: str | None) -> str | None:
     """Return text as a table shows it; what begins as W&B's own links do would be followed."""
     if value is None:
         return None
-    line = plain(value)
+    line = links.plain(value)
     return f" {line}" if line.startswith("wandb-") else line
 
 
@@ -240,9 +195,8 @@ def _command(command: str) -> str:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
-    return (
-        shlex.join(map(without_folders, words)) if any("/" in word for word in words) else command
-    )
+    named = any("/" in word for word in words)
+    return shlex.join(map(without_folders, words)) if named else command
 
 
 def _plain_config(value: Any) -> Any:

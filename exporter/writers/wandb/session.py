@@ -17,25 +17,14 @@ from typing import Any
 
 # A version that lacks one of them has nothing to switch off there.
 _SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("program_relpath", "program_abspath", "username", "email", "docker"), ""),
+    **dict.fromkeys(("silent", "disable_git", "disable_code", "disable_job_creation"), True),
+    **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info"), True),
+    **dict.fromkeys(("save_code", "symlink", "x_save_requirements"), False),
     "host": "not-recorded",
     "program": "exporter",
-    "program_relpath": "",
-    "program_abspath": "",
-    "username": "",
-    "email": "",
-    "docker": "",
     "x_executable": "python",
     "console": "off",
-    "silent": True,
-    "disable_git": True,
-    "disable_code": True,
-    "save_code": False,
-    "disable_job_creation": True,
-    "symlink": False,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import WriterError
@@ -21,21 +20,12 @@ SECONDS = 600.0
 BYTES_PER_SECOND = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """What a sync came to.
-
-    Attributes:
-        url: address of the run, if the server gave one.
-        error: why not all of it arrived, one line; None if it did.
-    """
-
-    url: str | None
-    error: str | None
-
-
-def sync(folder: Path, place: Path) -> Synced:
+def sync(folder: Path, place: Path) -> tuple[str | None, str | None]:
     """Send an offline run.
+
+    Returns:
+        The address of the run, if the server gave one; why not all of it arrived, one line, or
+        None if it did.
 
     Raises:
         WriterError: if there is no key.
@@ -47,7 +37,6 @@ def sync(folder: Path, place: Path) -> Synced:
     }
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     address: re.Match[str] | None = None
-    error: str | None = None
     try:
         status, *streams = run_python(
             ("-m", "wandb", "sync", place.name),
@@ -56,7 +45,7 @@ def sync(folder: Path, place: Path) -> Synced:
             SECONDS + size / BYTES_PER_SECOND,
         )
     except WriterError as late:
-        error = str(late)
+        error: str | None = str(late)
     else:
         said = "\n".join(streams).strip()
         if "No API key" in said or "Not authenticated" in said:
@@ -70,7 +59,7 @@ def sync(folder: Path, place: Path) -> Synced:
         # W&B marks a run as sent although files of it failed, and would then skip it.
         for marker in place.glob("*.wandb.sync*"):
             marker.unlink()
-    return Synced(address.group(1) if address else None, error)
+    return address.group(1) if address else None, error
 
 
 def _failure(folder: Path, place: Path, status: int, said: str) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,11 @@ from exporter.writers.reading import kept_rows
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.listing import write_listing
 from exporter.writers.wandb.process import WORK, environment, run_python
-from exporter.writers.wandb.sync import Synced, sync
+from exporter.writers.wandb.sync import sync
 
 if TYPE_CHECKING:
     from exporter.store import Run
-    from exporter.writers.wandb.options import WandbOptions
+    from exporter.writers.options import WandbOptions
 
 SECONDS = 300.0
 """The most seconds that W&B may take to write a log, and `SECONDS_PER_ROW` more per row."""
@@ -69,23 +68,41 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
                 staged.chmod(0o644)
         write_listing(folder)
         command = f"cd {shlex.quote(str(folder))} && wandb sync {shlex.quote(logs[0].name)}"
-        if options.wandb == "offline":
-            return Written("wandb", "wandb", command, shown, total, notes)
-        return _online(sync(folder, logs[0]), command, shown, total, notes)
+        where = command
+        if options.wandb == "online":
+            address, error = sync(folder, logs[0])
+            if error is None:
+                where = address or command
+            else:
+                kept = f"it is kept offline, send it with: {command}"
+                notes += (f"not all reached W&B ({error}); {kept}",)
+        return Written("wandb", "wandb", where, shown, total, notes)
     finally:
         shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[str, ...]]:
     """Have W&B log the run, and return how many images it shows, and notes."""
-    images, kernels, maximised = _image_rows(run, folder, options), [], []
-    for number, record in enumerate(run.kernels()):
-        sheet = _picture(folder, "kernels", f"{number:04}", run.kernel_sheet(record))
-        kernels.append(rows.kernel_cells(record, sheet))
-    for number, channel in enumerate(run.maximised()):
-        excited = _picture(folder, "maximised", f"{number:05}", channel.picture)
-        maximised.append(rows.maximised_cells(channel, excited))
-    channels = [rows.channel_cells(channel) for channel in run.channels()]
+    columns = rows.images(options)
+    images = [
+        rows.cells(
+            columns,
+            row,
+            _picture(folder, "photographs", row.id, row.image),
+            _picture(folder, "montages", row.id, montage),
+        )
+        for row, montage in montage_jpegs(run, kept_rows(run, options.kept))
+        if row.image is not None
+    ]
+    kernels = [
+        rows.cells(rows.KERNELS, of, _picture(folder, "kernels", f"{n:04}", run.kernel_sheet(of)))
+        for n, of in enumerate(run.kernels())
+    ]
+    maximised = [
+        rows.cells(rows.MAXIMISED, of, _picture(folder, "maximised", f"{n:05}", of.picture))
+        for n, of in enumerate(run.maximised())
+    ]
+    channels = [rows.cells(rows.CHANNELS, channel) for channel in run.channels()]
     notes = []
     if len(channels) > rows.MAX_TABLE_ROWS:
         notes.append(
@@ -94,23 +111,20 @@ def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[s
         )
         channels = []
     most = rows.MAX_TABLE_ROWS
-    parts = [images[start : start + most] for start in range(0, max(1, len(images)), most)]
+    parts = [images[start : start + most] for start in range(0, len(images), most)]
     names = ["images"] if len(parts) == 1 else [f"images/{n}" for n in range(len(parts))]
     tables = [
-        *(
-            (name, rows.image_columns(options), part)
-            for name, part in zip(names, parts, strict=True)
-        ),
-        ("kernels", rows.KERNEL_COLUMNS, kernels),
-        ("maximised", rows.MAXIMISED_COLUMNS, maximised),
-        ("channels", rows.CHANNEL_COLUMNS, channels),
+        *((name, columns, part) for name, part in zip(names, parts, strict=True)),
+        ("kernels", rows.KERNELS, kernels),
+        ("maximised", rows.MAXIMISED, maximised),
+        ("channels", rows.CHANNELS, channels),
     ]
     job = {
         "init": rows.init_arguments(run, options),
         "tables": [
-            {"name": name, "columns": columns, "rows": cells}
-            for name, columns, cells in tables
-            if cells
+            {"name": name, "columns": [(column, kind) for column, kind, _ in columns], "rows": own}
+            for name, columns, own in tables
+            if own
         ],
         "summary": rows.summary_values(run, len(images)),
     }
@@ -142,17 +156,6 @@ def _log(folder: Path, job: dict[str, Any]) -> None:
         raise WriterError(f"W&B's process ended early: {said[-1] if said else 'no reason given'}")
 
 
-def _image_rows(run: Run, folder: Path, options: WandbOptions) -> list[list[Any]]:
-    cells = []
-    readable = (row for row in kept_rows(run, options.kept) if row.image is not None)
-    for row, montage in montage_jpegs(run, readable):
-        assert row.image is not None
-        photograph = _picture(folder, "photographs", row.id, row.image)
-        drawn = _picture(folder, "montages", row.id, montage)
-        cells.append(rows.image_cells(row, photograph, drawn, options))
-    return cells
-
-
 def _picture(folder: Path, kind: str, name: str, encoded: bytes) -> str:
     """Write an encoded picture to where W&B takes it from, and return its path from ``folder``."""
     form = "png" if encoded.startswith(b"\x89PNG") else "jpg"
@@ -161,10 +164,3 @@ def _picture(folder: Path, kind: str, name: str, encoded: bytes) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encoded)
     return file.relative_to(folder).as_posix()
-
-
-def _online(synced: Synced, command: str, shown: int, total: int, notes: Iterable[str]) -> Written:
-    if synced.error is None:
-        return Written("wandb", "wandb", synced.url or command, shown, total, tuple(notes))
-    note = f"not all reached W&B ({synced.error}); it is kept offline, send it with: {command}"
-    return Written("wandb", "wandb", command, shown, total, (*notes, note))

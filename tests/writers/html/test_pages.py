@@ -13,8 +13,8 @@ import pytest
 
 from exporter.config import build_writer_config
 from exporter.store import open_run
-from exporter.writers import write
-from exporter.writers.html import text, writer
+from exporter.writers import reading, write
+from exporter.writers.html import writer
 from exporter.writers.html.pages import PAGES, Page
 from exporter.writers.writing import writer_options
 
@@ -24,7 +24,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-page.md"
 def test_every_template_of_a_page_is_in_the_table() -> None:
     pages = {
         file.name
-        for file in text.templates().glob("*.html")
+        for file in reading.templates().glob("*.html")
         if "{% extends layout %}" in file.read_text("utf-8")
     }
     # The lists are written while the images are read, before any page.
@@ -36,12 +36,12 @@ def test_a_page_takes_three_edits(
 ) -> None:
     blocks = re.findall(r"```(html|python)\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     (_, template), (_, function), (_, line) = blocks
-    shutil.copytree(text.templates(), tmp_path / "templates")
+    shutil.copytree(reading.templates(), tmp_path / "templates")
     (tmp_path / "templates" / "losses.html").write_text(template, "utf-8")
     module: dict[str, object] = {}
     exec(function, module)
     page = eval(line, {"Page": Page, "losses": SimpleNamespace(**module)})
-    monkeypatch.setattr(text, "templates", lambda: tmp_path / "templates")
+    monkeypatch.setattr(reading, "templates", lambda: tmp_path / "templates")
     monkeypatch.setattr(writer, "PAGES", (*PAGES, page))
 
     run = open_run(make_run(tmp_path / "run"))

@@ -116,10 +116,10 @@ def test_names_that_would_end_a_script_do_not(
     ("text", "size"), [("500kB", 500_000), ("20MB", 20_000_000), ("1.5GB", 1_500_000_000)]
 )
 def test_sizes_are_written_as_people_write_them(text: str, size: int) -> None:
-    assert build_writer_config({"max_size": text}).max_size == size
+    assert build_writer_config({"single_file": True, "max_size": text}).max_size == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "20 bananas", "-1MB", "0MB"])
 def test_a_size_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="size"):
-        build_writer_config({"max_size": text})
+        build_writer_config({"single_file": True, "max_size": text})

@@ -21,7 +21,7 @@ from exporter.render import COLORMAPS, decode_image, heatmap
 from exporter.store import Run, open_run
 from exporter.writers import write
 from exporter.writers.html import HtmlOptions
-from exporter.writers.html.index import SetIndex, index_script
+from exporter.writers.html.index import Entry, SetIndex, index_script
 
 FIREFOX = shutil.which("firefox-esr")
 TENSORBOARD = "http://localhost:6006"
@@ -364,18 +364,13 @@ def test_of_100_000_images_only_the_visible_are_built(
     shutil.copytree(report, large)
     count = 100_000
     row = next(row for row in run.rows() if row.maps)
-    index = SetIndex()
+    index = SetIndex(run.plan, names=dict(enumerate(run.plan.model.classes)))
     for number in range(count):
-        index.ids.append(f"{number:032x}")
-        index.paths.append(f"folder {number % 100}/photograph {number:06d}.jpg")
-        index.labels.append(("cat", "dog")[number % 2])
-        index.predicted.append(number % 8)
-        index.scores.append(round(number % 997 / 997, 5))
-        index.losses.append(None)
-        index.correct.append(number % 3 > 0)
-        index.flags.append(0)
-    index.names = dict(enumerate(run.plan.model.classes))
-    script = index_script(index, run.plan, HtmlOptions(kept=()))
+        name = f"folder {number % 100}/photograph {number:06d}.jpg"
+        label, score = ("cat", "dog")[number % 2], round(number % 997 / 997, 5)
+        said = (number % 8, score, None, number % 3 > 0)
+        index.images.append(Entry(number, f"{number:032x}", name, label, *said, 0))
+    script = index_script(index, HtmlOptions(kept=()), {}, ())
     (large / "data" / "index.js").write_text(script, "utf-8")
     assert row.image is not None
     page.route("**/photos/**", lambda route: route.fulfill(body=row.image))

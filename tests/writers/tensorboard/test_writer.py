@@ -27,6 +27,7 @@ from exporter.store import Run, open_run
 from exporter.writers import links, write
 from exporter.writers.tensorboard import TensorBoardOptions
 from exporter.writers.tensorboard import writer as tensorboard
+from exporter.writers.tensorboard.cards import cards
 
 BASE = "resnet18@none"
 STEP = 7
@@ -158,10 +159,11 @@ def test_the_samples_are_the_input_as_stored_the_heatmap_and_the_overlay(
 def test_several_targets_share_a_card(run: Run, tmp_path: Path) -> None:
     row = next(run.rows())
     second = tuple(replace(one, target="class:99") for one in row.maps)
-    cards = tensorboard.Cards(run.plan, kept_options(run))
-    made = dict.fromkeys(method for method, _ in cards.values(row))
+    options = kept_options(run)
+    made = dict.fromkeys(method for method, _ in cards(row, run.plan, options))
     assert list(made) == [method.name for method in run.plan.methods]
-    for _, value in cards.values(replace(row, maps=row.maps + second)):
+    for _, summary in cards(replace(row, maps=row.maps + second), run.plan, options):
+        (value,) = summary.value
         assert len(value.tensor.string_val) == 2 + 1 + 2 * 2
         assert "class 99" in value.metadata.summary_description
 

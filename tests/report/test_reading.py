@@ -1,0 +1,201 @@
+"""A reader's ways through the report: every map has its place, nothing overlaps, nothing lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.store import open_run
+from tests.report.desk import Desk
+
+pytestmark = pytest.mark.browser
+
+LONGEST = "−1.23e−4 to −5.68e−3"
+
+
+@pytest.fixture
+def mixed(
+    page: Any, until: Callable[[Any, str], None], other_runs: Mapping[str, Path]
+) -> Iterator[Desk]:
+    """A report with pixel, attention and fused maps, in a window of a usual size."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    run = other_runs["mixed"]
+    return Desk(page, run / "html", open_run(run), until, other_runs)
+
+
+def columns(desk: Desk) -> list[list[bool]]:
+    """Return, for each column of the matrix, which of its rows have a map."""
+    rows = desk.page.evaluate("""[...document.querySelectorAll("#v-table tbody tr")].map(
+      (row) => [...row.cells].slice(1).flatMap((cell) =>
+        cell.colSpan > 1 ? [] : [cell.querySelector("canvas") !== null]))""")
+    return [list(column) for column in zip(*(row for row in rows if row), strict=True)]
+
+
+def test_a_method_that_is_at_no_layer_has_a_row_and_no_column(mixed: Desk) -> None:
+    mixed.viewer(mixed.row)
+    heads = mixed.page.locator("#v-table thead th").all_inner_texts()
+    layers = list(mixed.run.plan.layers_of_the_model)
+    assert heads == [*layers, "fused"]
+    assert all(all(column) for column in columns(mixed))
+    own = mixed.page.locator("#v-table tr.own")
+    said = [" ".join(text.split()) for text in own.all_inner_texts()]
+    assert [text.split()[1] for text in said] == ["saliency", "rollout"]
+    assert said[0].endswith("at the input")
+    assert said[1].endswith("over all blocks")
+    own.nth(1).locator("button").click()
+    assert mixed.text("#v-caption").startswith("rollout at attention for")
+
+
+def test_neither_the_input_nor_a_fused_map_is_the_deepest_layer(mixed: Desk) -> None:
+    deepest = mixed.run.plan.layers_of_the_model[-1]
+    mixed.images()
+    assert mixed.text("#grid-caption").startswith(f"Grad-CAM at {deepest}, each")
+    mixed.open("index.html")
+    captions = mixed.page.locator(".strip figcaption .muted").all_text_contents()
+    assert captions
+    assert all(caption.startswith(f"Grad-CAM at {deepest},") for caption in captions)
+    summary = mixed.run.summary
+    assert summary is not None
+    assert summary.image_map == ("gradcam", deepest)
+    assert {record.layer for record in mixed.run.class_maps()} == {deepest, ""}
+
+
+def test_every_photograph_is_printed_whole_with_its_caption(mixed: Desk) -> None:
+    from pypdf import PdfReader
+
+    mixed.images()
+    assert mixed.page.locator("button.tile").count() < len(mixed.rows)
+    sheets = PdfReader(BytesIO(mixed.page.pdf(print_background=True))).pages
+    names = []
+    for sheet in sheets:
+        words = sheet.extract_text()
+        here = [row.path for row in mixed.rows if row.path.removeprefix("set/") in words]
+        photographs = sum(picture.image.size == (224, 224) for picture in sheet.images)
+        # One that is cut in two is among the pictures of two sheets.
+        assert photographs == len(here), here
+        names += here
+    assert names == [row.path for row in mixed.rows]
+    assert len(sheets) > 1
+    # The window is as it was.
+    mixed.page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    mixed.wait("[...document.querySelectorAll('.tile .file')].at(-1)?.textContent.includes(' 099')")
+    assert mixed.page.locator("button.tile").count() < len(mixed.rows)
+
+
+def test_a_printed_selection_is_what_was_selected(mixed: Desk) -> None:
+    from pypdf import PdfReader
+
+    mixed.images("#q=photograph 01")
+    sheets = PdfReader(BytesIO(mixed.page.pdf(print_background=True))).pages
+    words = "".join(sheet.extract_text() for sheet in sheets)
+    assert words.count(".jpg") == 10
+    assert "10 of 100 images" in words
+
+
+def test_the_viewer_leaves_the_address_as_the_grid_shows_it(mixed: Desk) -> None:
+    mixed.images("#map=layercam&layer=1")
+    shown = mixed.text("#grid-caption")
+    mixed.page.locator("button.tile").first.click()
+    mixed.wait("document.querySelector('#v-table canvas')?.width > 0")
+    mixed.page.locator("#v-table tr.own button").first.click()
+    mixed.control("viewer-compare").select_option("wipe")
+    mixed.control("viewer-geometry").select_option("original")
+    mixed.page.keyboard.press("f")
+    inside = mixed.page.evaluate("location.hash")
+    assert "map=saliency" in inside
+    assert "compare=wipe" in inside
+    mixed.page.keyboard.press("Escape")
+    mixed.wait("location.hash === '#map=layercam&layer=1'")
+    assert mixed.text("#grid-caption") == shown
+    assert mixed.control("map").input_value() == "layercam"
+    # What was copied while it was open shows the same there.
+    mixed.images(inside)
+    mixed.wait("document.getElementById('viewer').open")
+    mixed.wait("document.getElementById('v-caption').textContent.startsWith('saliency at input')")
+    assert mixed.control("viewer-compare").input_value() == "wipe"
+
+
+def test_a_grid_without_maps_stays_without_them(mixed: Desk) -> None:
+    mixed.images("#map=")
+    mixed.page.locator("button.tile").first.click()
+    mixed.wait("document.querySelector('#v-table canvas')?.width > 0")
+    mixed.page.keyboard.press("Escape")
+    mixed.wait("location.hash === '#map='")
+    assert mixed.text("#grid-caption") == "Photographs as the model sees them."
+
+
+def test_skip_to_content_keeps_the_filters(mixed: Desk) -> None:
+    mixed.images("#q=photograph 01&sort=high")
+    mixed.tiles(10)
+    mixed.control("skip").focus()
+    mixed.page.keyboard.press("Enter")
+    assert mixed.page.evaluate("document.activeElement.id") == "main"
+    assert mixed.page.evaluate("location.hash") == "#q=photograph+01&sort=high"
+    assert mixed.control("search").input_value() == "photograph 01"
+    # Nor does any other place on the page, typed into the address.
+    mixed.page.evaluate("location.hash = '#main'")
+    mixed.wait("location.hash === '#q=photograph+01&sort=high'")
+    mixed.tiles(10)
+
+
+@pytest.mark.parametrize("mode", ["", "side", "wipe"])
+def test_every_column_and_every_control_is_in_sight(mixed: Desk, mode: str) -> None:
+    mixed.viewer(mixed.row, f"&compare={mode}")
+    mixed.page.evaluate(
+        "(text) => { document.querySelector('.thumb .num').textContent = text; }", LONGEST
+    )
+    room = mixed.page.evaluate(
+        "(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])("
+        "document.getElementById('v-scroll'))"
+    )
+    assert room[0] <= room[1]
+    lowest = mixed.page.evaluate("""Math.max(...[...document.querySelectorAll(".v-controls *")]
+      .filter((one) => one.checkVisibility()).map((one) => one.getBoundingClientRect().bottom))""")
+    assert lowest <= mixed.page.evaluate(
+        "document.querySelector('.v-body').getBoundingClientRect().bottom"
+    )
+    sides = mixed.page.evaluate("""[...document.querySelectorAll("#v-table tr:not(.own) .photo")]
+      .map((one) => one.getBoundingClientRect()).map(({ width, height }) => [width, height])""")
+    assert len(sides) == 8
+    assert {(round(width, 1), round(height, 1)) for width, height in sides} == {
+        (round(sides[0][0], 1), round(sides[0][0], 1))
+    }
+
+
+def test_captions_of_channels_stay_below_their_pictures(mixed: Desk) -> None:
+    mixed.viewer(mixed.row)
+    over = mixed.page.evaluate(
+        """(text) => [...document.querySelectorAll(".acts li")].filter((item) => {
+          const words = document.createRange(), box = item.getBoundingClientRect();
+          for (const span of item.querySelectorAll(".num")) span.textContent = text;
+          words.selectNodeContents(item.querySelector("figcaption"));
+          return words.getBoundingClientRect().right > box.right + 0.5;
+        }).length""",
+        LONGEST,
+    )
+    assert mixed.page.locator(".acts li").count() > 4
+    assert over == 0
+
+
+def test_the_panel_closes_with_escape_and_with_a_click_beside_it(mixed: Desk) -> None:
+    mixed.images()
+    panel = mixed.page.locator("details.look")
+
+    def opened() -> bool:
+        return bool(panel.evaluate("one => one.open"))
+
+    mixed.control("look").click()
+    mixed.control("size").focus()
+    assert opened()
+    mixed.page.keyboard.press("Escape")
+    assert not opened()
+    assert mixed.page.evaluate("document.activeElement.dataset.control") == "look"
+    mixed.control("look").click()
+    mixed.control("opacity").click()
+    assert opened()
+    mixed.page.locator("h1").click()
+    assert not opened()
