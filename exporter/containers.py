@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
+
+_BRACKETS = re.compile(r'[\[\]"]')
 
 
 def rebuild(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
@@ -34,10 +38,20 @@ def rebuild(value: Any, change: Callable[[str, Tensor], Any], path: str = "") ->
         return change(path, value)
     changed: dict[Any, Any] = {}
     for key, part in parts(value):
-        new = rebuild(part, change, f"{path}[{key}]")
+        new = rebuild(part, change, path + step(key))
         if new is not part:
             changed[key] = new
     return _replaced(value, changed) if changed else value
+
+
+def step(key: object) -> str:
+    """Return a key's step of a path, in quotes where the key has brackets or quotes itself.
+
+    >>> step(0), step("logits"), step("a[0]")
+    ('[0]', '[logits]', '["a[0]"]')
+    """
+    text = str(key)
+    return f"[{json.dumps(text, ensure_ascii=False) if _BRACKETS.search(text) else text}]"
 
 
 def tensors(value: Any) -> dict[str, Tensor]:

@@ -11,7 +11,16 @@ from exporter.capture.attention import AttentionPass, SelfAttention, attention_p
 from exporter.capture.biases import BiasTerms
 from exporter.capture.guest import guest, refuse_unfit, unwrapped
 from exporter.capture.hooks import hooked, record_layers
-from exporter.capture.names import LayerName, find_layer, first_names, named_layers, parse_name
+from exporter.capture.names import (
+    QUOTED,
+    LayerName,
+    find_layer,
+    first_names,
+    named_layers,
+    parse_name,
+    quoted,
+    unquoted,
+)
 from exporter.capture.passes import Captured, capture
 from exporter.capture.reduce import (
     Statistics,
@@ -25,6 +34,7 @@ from exporter.capture.rules import TwiceDifferentiable, relu_rule
 from exporter.capture.trial import Call, Traced, trace_forward
 
 __all__ = [
+    "QUOTED",
     "AttentionPass",
     "BiasTerms",
     "Call",
@@ -47,11 +57,13 @@ __all__ = [
     "named_layers",
     "parse_name",
     "quantise",
+    "quoted",
     "record_layers",
     "refuse_unfit",
     "relu_rule",
     "run_from",
     "strongest_channels",
     "trace_forward",
+    "unquoted",
     "unwrapped",
 ]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import nn
 
+from exporter.containers import step
 from exporter.errors import LayerError, choices
 
-_NAME = re.compile(r"(?P<module>[^#\[\]]*)(?:#(?P<call>\d+))?(?P<path>(?:\[[^\[\]]+\])*)")
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+"""A part of a name in quotes, as in JSON: it is taken as it is, whatever it holds."""
+_PART = rf'(?:{QUOTED}|[^.#\[\]"]+)'
+_SUFFIX = rf'(?:#(?P<call>\d+))?(?P<path>(?:\[(?:{QUOTED}|[^\[\]"]+)\])*)'
+_NAME = re.compile(rf"(?P<module>{_PART}(?:\.{_PART})*){_SUFFIX}")
+_GRAMMAR = re.compile(r'[#\[\]*?:"\x00-\x1f]|^[@\s]|\s$')
+_WORDS = ("auto", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,8 @@ class LayerName:
 
     >>> str(parse_name("encoder#1[0]"))
     'encoder[0]'
+    >>> parse_name('blocks."a[0]"#2')
+    LayerName(module='blocks.a[0]', call=2, path='')
     """
 
     module: str
@@ -34,7 +45,8 @@ class LayerName:
     @property
     def numbered(self) -> str:
         """The module and the number of the call, where it is not the first."""
-        return self.module if self.call == 1 else f"{self.module}#{self.call}"
+        module = quoted(self.module)
+        return module if self.call == 1 else f"{module}#{self.call}"
 
     def __str__(self) -> str:
         """Write it as a user would."""
@@ -45,26 +57,53 @@ def parse_name(text: str, known: Iterable[str] = ()) -> LayerName:
     """Read ``layer4``, ``relu#2`` (its second call), ``block[0]`` or ``block[key]``.
 
     Args:
-        text: as a user writes it.
-        known: names of modules, which are taken as they are, whatever they hold.
+        text: as a user writes it: parts of a name in double quotes are taken as they are.
+        known: names of modules; the longest that the text begins with needs no quotes.
 
     Raises:
         LayerError: if the text is no layer's name, or counts calls from 0.
     """
-    if text in known:
-        return LayerName(text)
-    match = _NAME.fullmatch(text)
+    module = max((name for name in known if text.startswith(name)), key=len, default="")
+    match = re.fullmatch(_SUFFIX, text[len(module) :]) if module else None
+    if match is None and (match := _NAME.fullmatch(text)):
+        module = unquoted(match["module"])
     if match is None:
         raise LayerError(
             f"{text!r} is not a layer's name; write it as in layer4, relu#2 (its second call) or "
-            "layer4[0] (a part of its output)"
+            'layer4[0] (a part of its output), and other signs in quotes, as in "a[0]"#2'
         )
-    module, call = match["module"], int(match["call"] or 1)
+    call = int(match["call"] or 1)
     if call < 1:
         raise LayerError(
             f"the layer {text!r} counts calls from 1; write {module!r} or '{module}#2'"
         )
-    return LayerName(module, call, match["path"])
+    keys = re.findall(rf'\[({QUOTED}|[^\[\]"]+)\]', match["path"])
+    return LayerName(module, call, "".join(step(unquoted(key)) for key in keys))
+
+
+def quoted(name: str) -> str:
+    """Write a module's name so that it is read as nothing else: parts with signs go into quotes.
+
+    >>> quoted("blocks.a[0].conv")
+    'blocks."a[0]".conv'
+    """
+    if name in _WORDS:
+        return json.dumps(name)
+    return ".".join(
+        json.dumps(part, ensure_ascii=False) if _GRAMMAR.search(part) else part
+        for part in name.split(".")
+    )
+
+
+def unquoted(text: str) -> str:
+    """Return a module's name as it is, with no quotes around its parts."""
+
+    def plain(match: re.Match[str]) -> str:
+        with suppress(ValueError):
+            return str(json.loads(match[0]))
+        return match[0]
+
+    return re.sub(QUOTED, plain, text)
 
 
 def find_layer(model: nn.Module, text: str) -> LayerName:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,13 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away (``| head``)
         return DONE
     except (Exception, SystemExit) as error:
-        said = _sentence(error)
-        if said is None:
-            raise
-        with contextlib.suppress(OSError):
-            if debug:
-                traceback.print_exception(error)
-        ERR.print(f"[bold red]error:[/] {marked(said)}")
+        try:
+            said = _sentence(error)
+            if said is None:
+                raise
+            with contextlib.suppress(OSError):
+                if debug:
+                    traceback.print_exception(error)
+            ERR.print(f"[bold red]error:[/] {marked(said)}")
+        except MemoryError:
+            with contextlib.suppress(OSError):
+                os.write(2, b"error: memory ran out; what is done is kept\n")
         return BAD_REQUEST
     finally:
         _flush()
@@ -55,19 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sentence(error: BaseException) -> str | None:
     """Say what went wrong; None for a mistake of ours, whose traceback is needed."""
-    kept = "what is done is kept, and --resume goes on from it"
-    if isinstance(error, ExporterError):
-        return str(error)
-    if isinstance(error, SystemExit):
-        return f"the command was ended from inside: {told(error)}; {kept}"
-    if isinstance(error, MemoryError):
-        return f"memory ran out: {told(error)}; give a lower --batch-size; {kept}"
-    if isinstance(error, OSError):
-        where = "standard output" if error.filename is None else repr(str(error.filename))
-        return f"{where} cannot be used: {reason(error)}; {kept}"
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return f"the system starts no more threads; raise the limit (ulimit -u); {kept}"
-    return None
+    said, kept = None, "what is done is kept, and --resume goes on from it"
+    match error:
+        case ExporterError():
+            said = str(error)
+        case SystemExit():
+            said = f"the command was ended from inside: {told(error)}; {kept}"
+        case MemoryError():
+            said = f"memory ran out: {told(error)}; give a lower --batch-size; {kept}"
+        case ImportError():
+            said = f"a library cannot be loaded: {told(error)}"
+        case OSError():
+            where = "standard output" if error.filename is None else repr(str(error.filename))
+            said = f"{where} cannot be used: {reason(error)}; {kept}"
+        case RuntimeError() if "can't start new thread" in str(error):
+            said = f"the system starts no more threads; raise the limit (ulimit -u); {kept}"
+    return said
 
 
 def _flush() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import guest, unwrapped
+from exporter.capture import guest, named_layers, parse_name, unwrapped
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
@@ -163,8 +164,9 @@ def _chosen(
     methods: Sequence[Method],
     trial: Callable[[], Trial],
 ) -> LayerChoice:
-    modules = dict(model.named_modules())
+    modules = named_layers(model)
     # Plain names need no trial forward; everything else is looked up by trying the model.
-    if layers and all(name and name.split("[")[0].split("#")[0] in modules for name in layers):
-        return LayerChoice(layers, "as asked for")
+    with suppress(LayerError):
+        if layers and all(parse_name(name, modules).module in modules for name in layers):
+            return LayerChoice(layers, "as asked for")
     return choose_or_offer(trial(), layers, methods)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from exporter.capture import LayerName, first_names, named_layers, parse_name
+from exporter.capture import LayerName, first_names, named_layers, parse_name, quoted
 from exporter.errors import LayerError, choices
 from exporter.layers.layout import Layout
 from exporter.layers.names import expand, is_pattern
@@ -58,7 +58,7 @@ def choose_layers(trial: Trial, wanted: Sequence[str], *, single: bool = True) -
     for text in wanted:
         if text == AUTO:
             names, reason = choose_stages(trial)
-        elif is_pattern(text):
+        elif text not in modules and is_pattern(text):
             names, reason = _matching(text, modules, trial), f"those that {text} means"
         else:
             names, reason = (_exact(text, modules, trial),), "as asked for"
@@ -94,7 +94,8 @@ def _exact(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> str:
     asked = parse_name(text, modules)
     # The same module under a second name: hooks know it by its first.
     module = first_names(trial.module).get(asked.module, asked.module)
-    expand(module, modules)
+    if module not in modules:
+        raise LayerError(f"the model has no layer {text!r}; {choices(text, map(quoted, modules))}")
     name = LayerName(module, asked.call, asked.path)
     if str(name) in trial.planes:
         return str(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import parse_name
+from exporter.capture import named_layers, parse_name
 from exporter.errors import MapError
 from exporter.layers.trial import Trial
 from exporter.targets import locate_output
@@ -28,7 +28,7 @@ def find_classifier(trial: Trial, layer: str) -> Tensor:
     Raises:
         MapError: if the layer's means and a linear layer do not give the logits.
     """
-    plane = trial.planes.get(str(parse_name(layer, trial.planes)))
+    plane = trial.planes.get(str(parse_name(layer, named_layers(trial.module))))
     logits, _ = locate_output(trial.output, trial.path)
     if plane is None or plane.means is None or logits.dim() != 2:
         raise MapError(

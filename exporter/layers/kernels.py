@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.capture import named_layers
+from exporter.capture import named_layers, quoted, unquoted
 from exporter.errors import LayerError, choices
 from exporter.layers.names import expand, is_pattern
 
@@ -55,9 +55,10 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
     parameters = dict(module.named_parameters())
     taken: dict[str, Kernels] = {}
     for text in wanted:
-        if text in parameters and text not in modules:
-            holder = modules.get(text.rpartition(".")[0], module)
-            taken[text] = _kernels(text, holder, parameters[text])
+        plain = text if text in parameters else unquoted(text)
+        if plain in parameters and plain not in modules:
+            holder = modules.get(plain.rpartition(".")[0], module)
+            taken[plain] = _kernels(plain, holder, parameters[plain])
             continue
         if text == "auto":
             names = convolutions[:1]
@@ -76,17 +77,20 @@ def _named(
     convolutions: Sequence[str],
     parameters: Mapping[str, nn.Parameter],
 ) -> list[str]:
-    if not is_pattern(text) and text not in modules:
+    plain = text if text in modules else unquoted(text)
+    exact = plain in modules and (plain == text or not is_pattern(text))
+    if not exact and not is_pattern(text):
         raise LayerError(
             f"the model has no layer or parameter {text!r}; "
-            f"{choices(text, [*convolutions, *parameters])}"
+            f"{choices(text, map(quoted, [*convolutions, *parameters]))}"
         )
     names = [name for name in expand(text, modules) if name in convolutions]
-    if not names and not is_pattern(text):
+    if not names and exact:
         # A block's own convolutions are what is meant by its name.
-        names = [name for name in convolutions if name.startswith(f"{text}.")]
+        names = [name for name in convolutions if name.startswith(f"{plain}.")]
     if not names:
-        raise LayerError(f"{text!r} holds no convolution's kernels; {choices(text, convolutions)}")
+        there = choices(text, map(quoted, convolutions))
+        raise LayerError(f"{text!r} holds no convolution's kernels; {there}")
     return names
 
 
@@ -100,4 +104,4 @@ def _kernels(name: str, holder: nn.Module, weight: Any) -> Kernels:
     if isinstance(holder, nn.ConvTranspose2d) and holder.groups == 1:
         values = values.transpose(0, 1)
     array = values.to("cpu", torch.float32, copy=True).contiguous().numpy()
-    return Kernels(name, type(holder).__name__, array)
+    return Kernels(quoted(name), type(holder).__name__, array)

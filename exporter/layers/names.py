@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from exporter.capture import QUOTED, quoted, unquoted
 from exporter.errors import LayerError, choices
 
 
 def is_pattern(text: str) -> bool:
     """Say whether a text is a glob or a type rather than one name."""
-    return text.startswith("@") or "*" in text or "?" in text
+    plain = re.sub(rf"{QUOTED}|\[[^\[\]]*\]", "", text)
+    return text.startswith("@") or "*" in plain or "?" in plain
 
 
 def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
@@ -20,7 +22,8 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
 
     ``*`` and ``?`` stay within one part of a name, ``**`` crosses the dots: ``features.*`` is the
     children of ``features``, ``features.**`` everything in it. ``@Conv2d`` is every module of a
-    class called so, subclasses by that name included.
+    class called so, subclasses by that name included. A name that a module has is that module, and
+    parts in double quotes are taken as they are.
 
     Args:
         text: what the user wrote, without call or part suffix.
@@ -29,6 +32,8 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     Raises:
         LayerError: if nothing is meant by it.
     """
+    if text in modules:
+        return (text,)
     if text.startswith("@"):
         wanted = text[1:]
         names = tuple(
@@ -41,13 +46,10 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
         if not names:
             raise LayerError(f"the model has no layer of type {wanted!r}; {choices(text, types)}")
         return names
-    if is_pattern(text):
-        rule = re.compile(_regex(text))
-        names = tuple(name for name in modules if rule.fullmatch(name))
-    else:
-        names = (text,) if text in modules else ()
+    rule = re.compile(_regex(text), re.DOTALL)
+    names = tuple(name for name in modules if rule.fullmatch(name))
     if not names:
-        raise LayerError(f"the model has no layer {text!r}; {choices(text, modules)}")
+        raise LayerError(f"the model has no layer {text!r}; {choices(text, map(quoted, modules))}")
     return names
 
 
@@ -57,6 +59,6 @@ def join_shapes(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def _regex(glob: str) -> str:
-    parts = re.split(r"(\*\*|\*|\?)", glob)
+    parts = re.split(rf"({QUOTED}|\*\*|\*|\?)", glob)
     rules = {"**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    return "".join(rules.get(part, re.escape(part)) for part in parts)
+    return "".join(rules.get(part, re.escape(unquoted(part))) for part in parts)

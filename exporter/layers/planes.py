@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from exporter.capture import parse_name
 from exporter.errors import LayerError, MapError
 from exporter.layers.layout import Layout, Reshape, read_layout
 
@@ -51,7 +52,7 @@ class Planes:
         return layout.spatial(output)
 
     def _bind(self, layer: str, output: Tensor, inputs: Tensor) -> Layout:
-        module = self._modules.get(layer.partition("#")[0])
+        module = self._modules.get(parse_name(layer, self._modules).module)
         height, width = inputs.shape[-2:]
         layout = read_layout(output, (height, width), self._reshape, module)
         # Windows and regions multiply the batch: such an output is not one plane per image.

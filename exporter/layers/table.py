@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from exporter.capture import parse_name, quoted
 from exporter.layers.trial import Trial
 from exporter.records import LayerRecord
 
@@ -33,13 +34,13 @@ def layer_table(trial: Trial) -> tuple[LayerRecord, ...]:
         if not name:
             continue
         own = sum(parameter.numel() for parameter in child.parameters(recurse=False))
-        for row in (name, *repeats[name]):
+        for row in (quoted(name), *repeats[name]):
             table.append(
                 LayerRecord(
                     name=row,
                     type=type(child).__name__,
                     output=shapes.get(row),
-                    parameters=own if row == name else 0,
+                    parameters=0 if row in repeats[name] else own,
                     depth=name.count("."),
                     fired=row in shapes,
                 )
@@ -57,7 +58,7 @@ def count_layers(table: Sequence[LayerRecord]) -> dict[str, Any]:
         parameters, not counting those inside another; 0 and ``""`` where nothing repeats),
         ``parameters``, ``never_fired`` (leaf modules the trial did not call).
     """
-    rows = [row for row in table if "#" not in row.name]
+    rows = [row for row in table if parse_name(row.name).call == 1]
     parents = {row.name.rpartition(".")[0] for row in rows}
     types = Counter(row.type for row in rows)
     convolutions = [row for row in rows if row.type == "Conv2d"]

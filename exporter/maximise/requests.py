@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isnan, nan
 from typing import Any
 
 import torch
 
-from exporter.capture import LayerName, find_layer, first_names, guest
+from exporter.capture import QUOTED, LayerName, find_layer, first_names, guest, parse_name
 from exporter.errors import ConfigError, LayerError, ModelError, TargetError, choices, one_line
 from exporter.guard import FAILURES
 from exporter.layers import Trial
@@ -94,7 +94,8 @@ def parse_request(text: str, seed: int) -> Request:
     >>> parse_request("layer4:strongest", 0).strongest
     8
     """
-    layer, _, rest = text.partition(":")
+    layer = re.sub(rf"^((?:{QUOTED}|[^:])*).*", r"\1", text, flags=re.DOTALL)
+    rest = text[len(layer) + 1 :]
     written, _, settings = rest.partition(":")
     chosen = tuple(part.strip() for part in written.split(","))
     if not layer.strip() or not all(chosen):
@@ -201,8 +202,9 @@ def _first_name(trial: Trial, layer: str) -> str:
     """Return the name that a layer is recorded by: a module's first, without ``#1``."""
     if layer in (OUTPUT, f"{OUTPUT}#1"):
         return layer
-    plain = layer.removesuffix("#1")
-    name = first_names(trial.module).get(plain, plain)
+    first = first_names(trial.module)
+    asked = parse_name(layer, first)
+    name = str(replace(asked, module=first.get(asked.module, asked.module)))
     return f"{OUTPUT}#1" if name == OUTPUT else name
 
 

@@ -150,7 +150,8 @@ class Called(nn.Module):
         self.head = nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        assert x.shape[-1] == 16, "only 16"
+        if x.shape[-1] != 16:
+            raise AssertionError("only 16")
         return self.head(self.output(x).mean((2, 3)))
 
 
