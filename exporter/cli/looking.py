@@ -117,10 +117,11 @@ def maps_command(as_json: bool) -> int:
 @writer_flags
 def render_command(run_folder: Path, **flags: Any) -> int:
     """Run the writers again from a run folder; no model, no torch."""
-    from exporter.store import open_run
+    from exporter.store import open_run, refuse_damaged
     from exporter.writers.writing import remembered, write_all
 
     opened = open_run(run_folder)
+    refuse_damaged(opened)
     # All writers run unless some are named, whichever the run had.
     told = {name: value for name, value in remembered(opened.files).items() if name != "writers"}
     config = build_writer_config(given(flags), told)

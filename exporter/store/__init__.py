@@ -1,7 +1,7 @@
 """The run folder: made by ``create_run``, read by ``open_run``, verified by ``check``."""
 
 from exporter.store.beginning import create_run, refuse_taken, reopen_run
-from exporter.store.checking import check
+from exporter.store.checking import check, refuse_damaged
 from exporter.store.folder import RunFolder
 from exporter.store.kernels import KernelSheet
 from exporter.store.reader import Run, open_run
@@ -23,6 +23,7 @@ __all__ = [
     "plan_differences",
     "read_recipe",
     "records_table",
+    "refuse_damaged",
     "refuse_taken",
     "reopen_run",
     "schema_of",

@@ -7,14 +7,14 @@ from pathlib import Path
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.checksums import are_as_written
+from exporter.store.checksums import altered, commit, is_altered, noted
 from exporter.store.documents import read_totals
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
 from exporter.store.plans import plan_bytes, read_plan
 from exporter.store.reader import open_run
-from exporter.store.resuming import plan_differences
+from exporter.store.resuming import plan_differences, plan_identity
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
 """Folders that are made before the plan is written."""
@@ -102,8 +102,10 @@ def _is_leftover(run: RunFiles, name: str) -> bool:
     """Say whether a run that was killed before its plan was there has left this."""
     if name == layout.LOCK or layout.is_temporary(name):
         return True
+    checksums = layout.checksum_file(layout.PLAN)
     try:
-        return name in _FIRST and not run.names(name)
+        names = run.names(name) if name in _FIRST else [name]
+        return all(layout.is_temporary(n) or f"{name}/{n}" == checksums for n in names)
     except RunError:
         return False
 
@@ -112,13 +114,7 @@ def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     # Another process may have begun a run since the folder was looked at.
     refuse_taken(run.run, overwrite=overwrite, resume=resume)
     if run.exists(layout.PLAN) and resume:
-        begun = read_plan(run).whole()
-        clauses = plan_differences(begun, plan)
-        if clauses:
-            raise RunError(
-                f"the run {str(run.run)!r} was begun with different settings: "
-                f"{'; '.join(clauses)}; give it the same settings, --overwrite, or another --out"
-            )
+        begun = _begun(run, plan)
         _clear(run)
         return begun
     if run.exists(layout.PLAN):
@@ -127,8 +123,44 @@ def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     _clear(run)
     for name in _FIRST:
         run.make_folder(name)
-    run.write(layout.PLAN, plan_bytes(plan))
+    _write_plan(run, plan)
     return read_plan(run).whole()
+
+
+def _reads_alike(run: RunFiles, plan: Plan) -> bool:
+    """Say whether the plan that is there is the one asked for, so that its checksum has rotted."""
+    try:
+        return not plan_differences(read_plan(run, altered=True).whole(), plan)
+    except RunError:
+        return False
+
+
+def _write_plan(run: RunFiles, plan: Plan) -> None:
+    """Write ``plan.json``; with its checksum it is noted what the run contains."""
+    commit(run, {layout.PLAN: plan_bytes(plan)}, plan_identity(plan))
+
+
+def _begun(run: RunFiles, plan: Plan) -> Plan:
+    """Return the plan of the run that is there, if it is the one that is asked for.
+
+    One that is not as it was written is written again, if the plan that is asked for is the same.
+    """
+    others = "give it the same settings, --overwrite, or another --out"
+    if is_altered(run, layout.PLAN):
+        if noted(run, layout.PLAN) != plan_identity(plan) and not _reads_alike(run, plan):
+            raise RunError(
+                f"{str(run.run / layout.PLAN)!r} is not as it was written, and the run was begun "
+                f"with different settings; {others}"
+            )
+        _write_plan(run, plan)
+    begun = read_plan(run).whole()
+    clauses = plan_differences(begun, plan)
+    if clauses:
+        raise RunError(
+            f"the run {str(run.run)!r} was begun with different settings: {'; '.join(clauses)}; "
+            f"{others}"
+        )
+    return begun
 
 
 def _clear(run: RunFiles) -> None:
@@ -137,8 +169,8 @@ def _clear(run: RunFiles) -> None:
         run.remove(name)
     try:
         totals = read_totals(run)
+        whole = totals is not None and not any(altered(run, totals.checksums))
     except RunError:
-        run.remove(layout.TOTALS)
-        return
-    if totals is not None and not are_as_written(run, totals.checksums):
+        whole = False
+    if not whole:
         run.remove(layout.TOTALS)

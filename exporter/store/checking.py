@@ -10,8 +10,9 @@ import pyarrow as pa
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
+from exporter.store.checksums import altered, is_altered, verify
 from exporter.store.reader import Run, open_run
-from exporter.store.recipes import way_on
+from exporter.store.recipes import plan_again, way_on
 from exporter.store.schema import ROW_SCHEMA
 from exporter.store.tables import read_parquet, wrong_sizes
 
@@ -32,7 +33,7 @@ def check(path: Path | str) -> tuple[str, ...]:
     """
     run = open_run(path)
     problems: list[str] = []
-    for part in (_completeness, _shards, _checksums, _summaries, _kernels, _leftovers):
+    for part in (_completeness, damage, _shards, _summaries, _kernels, _leftovers):
         try:
             problems.extend(part(run))
         except RunError as error:
@@ -62,7 +63,7 @@ def _shards(run: Run) -> Iterator[str]:
             yield str(error)
             continue
         if not table.schema.equals(ROW_SCHEMA):
-            yield f"{name} does not have the columns of the row schema; remove it and {_RESUME}"
+            yield f"{name} does not have the columns of the row schema; {_RESUME}"
             continue
         yield from (f"{name}: {problem}" for problem in _rows(table, run.plan, index))
 
@@ -84,18 +85,37 @@ def _is_jpeg(content: bytes | None) -> bool:
     return bool(content) and content[:2] == b"\xff\xd8" and content[-2:] == b"\xff\xd9"  # type: ignore[index]
 
 
-def _checksums(run: Run) -> Iterator[str]:
-    # Shards and channels' summaries that are missing are told of elsewhere.
-    told = {layout.CHANNELS}
-    for index in range(len(run.plan.shards)):
-        told |= {layout.shard_file(index), layout.summary_file(index)}
+def damage(run: Run) -> Iterator[str]:
+    """Yield a sentence for every file of a run that is not as it was written, with what mends it.
+
+    Of a partial run the shards that are there are looked at, and what goes with them.
+
+    Raises:
+        RunError: if ``run.json`` is damaged.
+    """
     totals = run.totals
-    for name, expected in (totals.checksums if totals else {}).items():
-        if not run.files.exists(name):
-            if name not in told:
-                yield f"{name} is missing; {_RESUME}"
-        elif run.files.sha256(name) != expected:
-            yield f"{name} is not as it was written (SHA-256 differs); remove it and {_RESUME}"
+    if totals is not None:
+        yield from (f"{problem}; {_RESUME}" for problem in altered(run.files, totals.checksums))
+    else:
+        on = f"go on with {way_on(run.files, missing=True)}"
+        shards = [layout.shard_file(index) for index in run.shards]
+        for name in (*shards, *layout.maximised_files(run.files)):
+            if verify(run.files, name) is None:
+                yield f"{name}, or what goes with it, is not as it was written; {on}"
+        if is_altered(run.files, layout.KERNEL_LIST):
+            yield f"{layout.KERNELS}/ is not as it was written; {plan_again(run.files)}"
+        if run.files.exists(layout.RECIPE) and is_altered(run.files, layout.RECIPE):
+            yield f"{layout.RECIPE} is not as it was written; {plan_again(run.files)}"
+
+
+def refuse_damaged(run: Run) -> None:
+    """Refuse a run of which a byte is not as it was written.
+
+    Raises:
+        RunError: of the first file, with what mends it.
+    """
+    for problem in damage(run):
+        raise RunError(f"of the run {str(run.path)!r} {problem}")
 
 
 def _summaries(run: Run) -> Iterator[str]:
@@ -113,7 +133,7 @@ def _kernels(run: Run) -> Iterator[str]:
     for record in run.kernels():
         for name in (record.sheet, record.values):
             if not run.files.exists(f"{layout.KERNELS}/{name}"):
-                yield f"kernels/{name} of {record.name!r} is missing; remove kernels/ and {_RESUME}"
+                yield f"kernels/{name} of {record.name!r} is missing; {plan_again(run.files)}"
 
 
 def _leftovers(run: Run) -> Iterator[str]:

@@ -12,12 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from exporter.errors import RunError
 from exporter.records import SCHEMA_VERSION, SetSummary, Totals
 from exporter.store import layout
+from exporter.store.checksums import is_altered
 from exporter.store.files import RunFiles
 
 Record = TypeVar("Record")
 
 AGAIN = "make the run again with --overwrite"
-RESUME = "remove it and go on with --resume"
+RESUME = "go on with --resume"
 
 LARGEST = 1 << 29
 """Bytes of the largest document, which is the plan of some millions of images."""
@@ -86,6 +87,8 @@ def read_totals(run: RunFiles) -> Totals | None:
     """
     if not run.exists(layout.TOTALS):
         return None
+    if is_altered(run, layout.TOTALS):
+        raise damaged(run, layout.TOTALS, "its SHA-256 differs", RESUME)
     values = read_json(run, layout.TOTALS, RESUME, versioned=True)
     return validated(run, layout.TOTALS, Totals, values, RESUME)
 

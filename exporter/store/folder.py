@@ -12,11 +12,11 @@ import pyarrow as pa
 from exporter.errors import RunError
 from exporter.records import SCHEMA_VERSION, KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
-from exporter.store.checksums import commit, recorded, verify
+from exporter.store.checksums import commit, is_altered, sum_of, verify
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
-from exporter.store.recipes import way_on
+from exporter.store.recipes import plan_again, way_on
 from exporter.store.schema import parquet_options, schema_of
 from exporter.store.tables import parquet_bytes, read_parquet, records_table, rows_to_table
 from exporter.store.totals import count_totals
@@ -61,9 +61,8 @@ class RunFolder:
             RunError: if a worker is still writing.
         """
         self._lock.hold(shared=False)
-        # A worker may have written a shard of ours once more, and its bytes may differ.
-        ours = self._checksums.items()
-        self._checksums = {f: known for f, known in ours if recorded(self.files, f) == known}
+        # A worker may have written a shard of ours once more, and bytes rot: all is read again.
+        self._checksums.clear()
 
     def close(self) -> None:
         """Unlock the folder; what is there stays and can be gone on with."""
@@ -193,32 +192,35 @@ class RunFolder:
             for name, table in (tables or {}).items()
         }
         if summary is not None:
-            text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            merged[layout.SET_SUMMARY] = memoryview(text.encode())
+            told = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            merged[layout.SET_SUMMARY] = memoryview(told.encode())
         if channels is not None:
             merged[layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
         self.files.make_folder(layout.SET)
         for name, content in merged.items():
             self.files.write(name, content)
+        checksums = {name: sum_of(content) for name, content in merged.items()}
         shards = map(layout.shard_file, range(len(self.plan.shards)))
-        checksums: dict[str, str] = {}
-        for name in (*shards, *layout.maximised_files(self.files)):
+        for name in (*shards, *layout.maximised_files(self.files), layout.PLAN, layout.KERNEL_LIST):
             checksums |= self._checksums.get(name) or verify(self.files, name) or {}
-        pictured = [f"{layout.KERNELS}/{name}" for name in self.files.names(layout.KERNELS)]
-        for name in (*merged, *pictured):
-            checksums[name] = self.files.sha256(name)
         totals = count_totals(self.files, self.plan, checksums, seconds)
         sync_folder(self.path)
-        self.files.write(layout.TOTALS, json_bytes({"schema": SCHEMA_VERSION} | asdict(totals)))
+        text = json_bytes({"schema": SCHEMA_VERSION} | asdict(totals))
+        commit(self.files, {layout.TOTALS: text})
         self.close()
         return totals
 
     def refuse_missing(self) -> None:
-        """Refuse a run whose shards are not all there.
+        """Refuse a run whose shards are not all there, or whose kernels are not as written.
 
         Raises:
-            RunError: if one is missing or damaged; it names the command that computes it.
+            RunError: if one is missing or damaged; it names the command that mends it.
         """
+        if is_altered(self.files, layout.KERNEL_LIST):
+            raise RunError(
+                f"the kernels of the run {str(self.path)!r} are not as they were written; "
+                f"{plan_again(self.files)}"
+            )
         missing = self.missing()
         if not missing:
             return

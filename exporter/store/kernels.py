@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import KernelRecord
-from exporter.store.documents import AGAIN, damaged, json_bytes, read_json, validated
+from exporter.store.checksums import record, sum_of
+from exporter.store.documents import damaged, json_bytes, read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import KERNEL_LIST, KERNELS
+from exporter.store.recipes import plan_again
 
 _SHEET = 1 << 28
 """Bytes of the largest picture of kernels."""
@@ -45,14 +47,20 @@ def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelR
         RunError: if the folder cannot be written.
     """
     records = tuple(_record(number, sheet) for number, sheet in enumerate(sheets))
+    checksums = {}
     with run.new_folder(KERNELS) as half:
-        for record, sheet in zip(records, sheets, strict=True):
-            content = io.BytesIO()
-            np.save(content, np.ascontiguousarray(sheet.values, dtype="<f4"))
-            run.write(f"{half}/{record.values}", content.getvalue())
-            run.write(f"{half}/{record.sheet}", sheet.picture)
-        text = json_bytes([asdict(record) for record in records])
-        run.write(KERNEL_LIST.replace(KERNELS, half, 1), text)
+
+        def write(name: str, content: bytes) -> None:
+            run.write(f"{half}/{name}", content)
+            checksums[f"{KERNELS}/{name}"] = sum_of(content)
+
+        for kept, sheet in zip(records, sheets, strict=True):
+            values = io.BytesIO()
+            np.save(values, np.ascontiguousarray(sheet.values, dtype="<f4"))
+            write(kept.values, values.getvalue())
+            write(kept.sheet, sheet.picture)
+        write(KERNEL_LIST.split("/")[1], json_bytes([asdict(kept) for kept in records]))
+        record(run, KERNEL_LIST, checksums)
     return records
 
 
@@ -80,8 +88,9 @@ def read_kernels(run: RunFiles) -> tuple[KernelRecord, ...]:
     """
     if not run.exists(KERNEL_LIST):
         return ()
-    values = read_json(run, KERNEL_LIST, AGAIN, nan=True)
-    return validated(run, KERNEL_LIST, tuple[KernelRecord, ...], values, AGAIN)
+    remedy = plan_again(run)
+    values = read_json(run, KERNEL_LIST, remedy, nan=True)
+    return validated(run, KERNEL_LIST, tuple[KernelRecord, ...], values, remedy)
 
 
 def read_sheet(run: RunFiles, record: KernelRecord) -> bytes:
@@ -110,4 +119,4 @@ def read_values(run: RunFiles, record: KernelRecord) -> NDArray[np.float32]:
                 raise ValueError(f"it holds {kind} {shape} and the list says {record.shape}")
             return np.frombuffer(content, kind).reshape(shape)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise damaged(run, name, error, AGAIN) from None
+            raise damaged(run, name, error, plan_again(run)) from None

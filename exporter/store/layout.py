@@ -71,8 +71,17 @@ def maximised_files(run: RunFiles) -> list[str]:
 
 
 def checksum_file(file: str) -> str:
-    """Return where the checksums of a shard's files are: ``checksums/shards-00000.sha256``."""
+    """Return where checksums are: those of a shard's files in ``checksums/shards-00000.sha256``.
+
+    Args:
+        file: the file that commits the others, or the folder that they are in.
+    """
     return f"{CHECKSUMS}/{file.removesuffix('.parquet').replace('/', '-')}.sha256"
+
+
+def writer_folder(name: str) -> str:
+    """Return what the checksums of a writer's folder are kept for."""
+    return f"writers/{name}"
 
 
 def is_temporary(name: str) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 
 from exporter.records import ImageEntry, Plan
 from exporter.records.columns import Count, Id
+from exporter.store.checksums import is_altered
 from exporter.store.documents import AGAIN, damaged, read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import PLAN
+from exporter.store.recipes import plan_again
 
 _GIVEN = ("mask", "boxes", "error")
 
@@ -125,12 +127,18 @@ def plan_bytes(plan: Plan) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
-def read_plan(run: RunFiles) -> PlanFile:
+def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
     """Read ``plan.json``.
+
+    Args:
+        run: the run folder.
+        altered: whether to read it even if it is not as it was written.
 
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """
+    if not altered and is_altered(run, PLAN):
+        raise damaged(run, PLAN, "its SHA-256 differs", plan_again(run))
     document = read_json(run, PLAN, AGAIN, versioned=True)
     try:
         images = validated(run, PLAN, ImageColumns, document["images"], AGAIN)

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import RunError
+from exporter.store.checksums import commit, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles, open_regular
-from exporter.store.layout import RECIPE
+from exporter.store.layout import RECIPE, checksum_file
 
 _REMEDY = "plan the run again with --resume"
 _FIELDS = ("settings", "command", "folder")
@@ -33,7 +34,8 @@ def write_recipe(run: RunFiles, document: Mapping[str, Any]) -> None:
         RunError: if it cannot be written.
     """
     key = _key() or _new_key()
-    run.write(RECIPE, json_bytes({**document, "seal": key and _seal(document, key)}))
+    sealed = {**document, "seal": key and _seal(document, key)}
+    commit(run, {RECIPE: json_bytes(sealed)})
 
 
 def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | None:
@@ -48,6 +50,8 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
     """
     if not run.exists(RECIPE):
         return None
+    if is_altered(run, RECIPE):
+        raise damaged(run, RECIPE, "its SHA-256 differs", _REMEDY)
     values = read_json(run, RECIPE, _REMEDY)
     try:
         document = {name: values[name] for name in _FIELDS}
@@ -123,6 +127,12 @@ def way_on(run: RunFiles, *, missing: bool) -> str:
     return shlex.join(["exporter", "work" if missing else "finish", str(run.run)])
 
 
+def plan_again(run: RunFiles) -> str:
+    """Say how a plan or kernels that rotted are mended; nothing that is computed is lost."""
+    return _REMEDY if run.exists(RECIPE) else "go on with --resume"
+
+
 def forget_recipe(run: RunFiles) -> None:
     """Remove the recipe of a run that is finished: it names folders of this machine."""
     run.remove(RECIPE, quiet=True)
+    run.remove(checksum_file(RECIPE), quiet=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from exporter.records import ImageEntry, Plan
@@ -52,6 +53,14 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
     clauses += _images(old.images, new.images)
     clauses += ["the images are cut into different shards"] * recut
     return list(dict.fromkeys(clauses))  # a setting may be a field of the plan, too
+
+
+def plan_identity(plan: Plan) -> str:
+    """Return a digest of all that ``plan_differences`` compares."""
+    names = [field.name for field in fields(ImageEntry)]
+    images = [[getattr(image, name) for name in names] for image in plan.images]
+    text = json.dumps([_document(plan), images], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _document(plan: Plan) -> Document:

@@ -22,6 +22,7 @@ from exporter.writers.options import WriterOptions
 if TYPE_CHECKING:
     from exporter.records import Written
     from exporter.store import Run
+    from exporter.store.files import RunFiles
 
 __all__ = ["Writer", "WriterOptions", "check", "find_writer", "write", "writer_names"]
 
@@ -76,6 +77,11 @@ def find_writer(name: str) -> Writer:
 
 def check(run: Run) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with what writers have made of a run."""
+    from exporter.store.checksums import altered, is_altered, recorded
+    from exporter.store.layout import WRITER_NOTE, checksum_file, writer_folder
+
+    if run.files.exists(WRITER_NOTE) and is_altered(run.files, WRITER_NOTE):
+        yield f"{WRITER_NOTE} is not as it was written; remove it, and writers use their defaults"
     for name in writer_names():
         again = f"write it again with exporter render --writer {name}"
         if not run.files.exists(name):
@@ -87,6 +93,14 @@ def check(run: Run) -> Iterator[str]:
             writer = find_writer(name)
             if not any((run.path / name).rglob(writer.expects)):
                 yield f"{name}/ has no {writer.expects}; {again}"
+            kept = checksum_file(writer_folder(name))
+            checksums = recorded(run.files, writer_folder(name))
+            if checksums is None and run.files.exists(kept):
+                yield f"{kept} is damaged; {again}"
+            outside = [f for f in checksums or () if not f.startswith((f"{name}/", kept))]
+            yield from (f"{kept} names {file!r}; {again}" for file in outside)
+            if checksums is not None and not outside:
+                yield from (f"{problem}; {again}" for problem in altered(run.files, checksums))
             yield from writer.check(run)
         except ExporterError as error:
             yield f"{name}/ cannot be checked: {error}"
@@ -123,6 +137,7 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
         (building / UNFINISHED).touch()
         written = writer.write(run, building, options)
         if any(entry.name != UNFINISHED for entry in building.iterdir()):
+            _record(run.files, building.name, name)
             if not writer.in_place:
                 _move(final, former)
                 building.rename(final)
@@ -144,6 +159,20 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
             _remove(building, quietly=True)
         _recover(final, former)
     return written
+
+
+def _record(files: RunFiles, folder: str, name: str) -> None:
+    """Keep the checksums of what a writer has made; what it still logs does not count."""
+    from exporter.store.checksums import record
+    from exporter.store.layout import writer_folder
+
+    checksums = {}
+    for parent, _, names in os.walk(files.run / folder):
+        for file in (Path(parent, name) for name in sorted(names)):
+            within = file.relative_to(files.run / folder).as_posix()
+            if within != UNFINISHED and file.suffix != ".log" and not file.is_symlink():
+                checksums[f"{name}/{within}"] = files.sha256(f"{folder}/{within}")
+    record(files, writer_folder(name), checksums)
 
 
 def _recover(final: Path, former: Path) -> None:

@@ -9,7 +9,8 @@ from exporter.config import WriterConfig
 from exporter.errors import ExporterError, RunError
 from exporter.records import Written
 from exporter.store import Run
-from exporter.store.documents import json_bytes, read_json
+from exporter.store.checksums import commit, is_altered
+from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles
 from exporter.store.layout import WRITER_NOTE
 from exporter.store.lock import RunLock
@@ -101,7 +102,10 @@ def remembered(run: RunFiles) -> dict[str, Any]:
     """
     if not run.exists(WRITER_NOTE):
         return {}
-    values = read_json(run, WRITER_NOTE, "delete it to use the defaults")
+    remedy = "remove it, and the writers use their defaults"
+    if is_altered(run, WRITER_NOTE):
+        raise damaged(run, WRITER_NOTE, "its SHA-256 differs", remedy)
+    values = read_json(run, WRITER_NOTE, remedy)
     if not isinstance(values, dict):
         return {}
     return {name: values[name] for name in _REMEMBERED if name in values}
@@ -109,4 +113,5 @@ def remembered(run: RunFiles) -> dict[str, Any]:
 
 def _remember(run: RunFiles, config: WriterConfig) -> None:
     """Note what the writers are told, so that ``render`` and ``finish`` repeat it."""
-    run.write(WRITER_NOTE, json_bytes(config.model_dump(mode="json", include=set(_REMEMBERED))))
+    values = config.model_dump(mode="json", include=set(_REMEMBERED))
+    commit(run, {WRITER_NOTE: json_bytes(values)})

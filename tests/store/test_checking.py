@@ -31,6 +31,7 @@ def rewrite(run: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     totals = json.loads((run / "run.json").read_text())
     totals["checksums"]["shards/00000.parquet"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (run / "run.json").write_text(json.dumps(totals))
+    (run / "checksums/run.json.sha256").unlink()
 
 
 def write(file: Path, content: str | bytes) -> None:

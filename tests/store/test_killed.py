@@ -74,7 +74,7 @@ def contents(run: Path) -> dict[str, bytes]:
     return {
         file.relative_to(run).as_posix(): file.read_bytes()
         for file in run.rglob("*")
-        if file.is_file() and file.name != "run.json"
+        if file.is_file() and not file.name.startswith("run.json")
     }
 
 

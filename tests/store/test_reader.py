@@ -148,7 +148,7 @@ def test_a_damaged_shard_is_named(sample_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run, run)
     (run / "shards" / "00001.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(RunError, match=r"00001\.parquet' is damaged \(.*\); remove it"):
+    with pytest.raises(RunError, match=r"00001\.parquet' is damaged \(.*\); go on with --resume"):
         list(open_run(run).rows())
 
 

@@ -1,0 +1,305 @@
+"""A byte of a run that is not as it was written is noticed, and what is then said mends the run.
+
+One run is made and one is interrupted; every kind of file in them is harmed in four ways. What
+``check`` and ``render`` say of it has to agree, and whoever follows it has to end with a whole run:
+byte for byte the unharmed one where docs/run-folder.md promises it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import exporter
+from exporter.cli import main
+from exporter.errors import RunError
+from exporter.store import check, open_run
+from exporter.watch import Watch
+
+PROMISED = ("shards", "summaries", "set", "kernels", "maximised", "channels.parquet")
+
+OF_SHARDS = (
+    "shards/00001.parquet",
+    "summaries/00001.parquet",
+    "summaries/00001-set.parquet",
+    "summaries/00001-images.parquet",
+    "summaries/00001-faithfulness.parquet",
+    "checksums/shards-00001.sha256",
+)
+FROM_THE_START = (
+    "plan.json",
+    "checksums/plan.json.sha256",
+    "kernels/kernels.json",
+    "kernels/*.png",
+    "kernels/*.npy",
+    "checksums/kernels-kernels.json.sha256",
+)
+AT_THE_END = (
+    "run.json",
+    "checksums/run.json.sha256",
+    "channels.parquet",
+    "set/summary.json",
+    "set/classes.parquet",
+    "set/methods.parquet",
+    "set/class-maps.parquet",
+    "set/faithfulness.parquet",
+    "maximised/00000.parquet",
+    "checksums/maximised-00000.sha256",
+)
+OF_WRITERS = (
+    "writers.json",
+    "checksums/writers.json.sha256",
+    "html/index.html",
+    "html/data/00000.js",
+    "html/assets/report.css",
+    "html/photos/*/*.jpg",
+    "html/kernels/0.png",
+    "checksums/writers-html.sha256",
+    "tensorboard/*/events*",
+    "tensorboard/*/gradcam/events*",
+    "checksums/writers-tensorboard.sha256",
+)
+
+
+def _flip(at: float) -> Callable[[bytes], bytes]:
+    def flip(content: bytes) -> bytes:
+        place = min(len(content) - 1, int(at * len(content)))
+        return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+    return flip
+
+
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "first byte": _flip(0),
+    "middle byte": _flip(0.5),
+    "last byte": _flip(1),
+    "cut short": lambda content: content[:-1],
+}
+QUICK = {
+    ("plan.json", "middle byte"),
+    ("shards/00001.parquet", "middle byte"),
+    ("summaries/00001-set.parquet", "middle byte"),
+    ("checksums/shards-00001.sha256", "first byte"),
+    ("kernels/*.png", "middle byte"),
+    ("run.json", "middle byte"),
+    ("maximised/00000.parquet", "middle byte"),
+    ("html/photos/*/*.jpg", "middle byte"),
+    ("tensorboard/*/gradcam/events*", "middle byte"),
+    ("writers.json", "middle byte"),
+}
+
+
+def cases(*patterns: str) -> list[Any]:
+    return [
+        pytest.param(
+            pattern,
+            harm,
+            id=f"{pattern}-{harm}",
+            marks=() if (pattern, harm) in QUICK else pytest.mark.slow,
+        )
+        for pattern in patterns
+        for harm in HARMS
+    ]
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+class _Interrupting(Watch):
+    """Interrupts the run when the second shard has been computed."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.images += steps
+        if self.images > 6:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    noise = np.random.default_rng(0)
+    for n in range(8):
+        picture = noise.integers(0, 255, (40, 40, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{n}.png"), picture)
+    return folder
+
+
+def export(photos: Path, out: Path, **more: Any) -> None:
+    exporter.export(
+        small(),
+        photos,
+        out=out,
+        preprocessing={"size": 32},
+        layers=("1", "3"),
+        maps=("gradcam", "eigencam"),
+        maximise=("3:0",),
+        faithfulness=True,
+        batch_size=3,
+        shard_size=3,
+        writers=("html", "tensorboard"),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    export(photos, out)
+    assert problems(out) == []
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(photos: Path, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that was interrupted after two of its three shards."""
+    out = tmp_path_factory.mktemp("killed") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        export(photos, out, watch=_Interrupting())
+    assert open_run(out).shards == (0, 1)
+    # Its pictures are those of the whole run, so that no test waits for them again.
+    shutil.copytree(whole / "maximised", out / "maximised")
+    shutil.copy(whole / "checksums/maximised-00000.sha256", out / "checksums")
+    return out
+
+
+def arguments(photos: Path, out: Path) -> list[str]:
+    """Return what plans a run whose parts other processes can compute."""
+    model = photos.parent / "small.py"
+    model.write_text(
+        "import torch\nfrom torch import nn\ndef small():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(),"
+        " nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))\n"
+    )
+    flags = ["--out", str(out), "--map", "gradcam", "--shard-size", "3", "--writer", "html"]
+    return ["plan", "--model", f"{model}:small", "--images", str(photos), *flags]
+
+
+def problems(run: Path) -> list[str]:
+    from exporter.writers import check as check_written
+
+    try:
+        return [*check(run), *check_written(open_run(run))]
+    except RunError as error:
+        return [str(error)]
+
+
+def harmed(run: Path, to: Path, pattern: str, harm: str) -> Path:
+    shutil.copytree(run, to)
+    file = sorted(to.glob(pattern))[0]
+    file.write_bytes(HARMS[harm](file.read_bytes()))
+    return file
+
+
+def promised(run: Path) -> dict[str, bytes]:
+    files = [file for name in PROMISED for file in [run / name, *(run / name).rglob("*")]]
+    return {file.relative_to(run).as_posix(): file.read_bytes() for file in files if file.is_file()}
+
+
+def follow(advice: str, photos: Path, run: Path) -> None:
+    """Do what a problem says, and nothing else."""
+    render = re.search(r"exporter (render --writer \w+)", advice)
+    part = re.search(r"go on with exporter (work|finish) ", advice)
+    assert "--overwrite" not in advice, "nothing has to be computed again that is whole"
+    if render:
+        command, *flags = render[1].split()
+        assert main([command, str(run), *flags]) == 0
+    elif part:
+        assert main([part[1], str(run)]) == 0
+    elif "plan the run again with --resume" in advice:
+        assert main([*arguments(photos, run), "--resume"]) == 0
+    elif "writers.json" in advice:
+        assert "remove it" in advice
+        (run / "writers.json").unlink()
+    else:
+        assert "go on with --resume" in advice
+        export(photos, run, resume=True)
+
+
+@pytest.mark.parametrize(("pattern", "harm"), cases(*FROM_THE_START, *OF_SHARDS, *AT_THE_END))
+def test_a_finished_run_is_mended_by_what_is_said(
+    whole: Path, photos: Path, tmp_path: Path, *, pattern: str, harm: str
+) -> None:
+    run = tmp_path / "run"
+    harmed(whole, run, pattern, harm)
+    said = problems(run)
+    assert said, "nobody has noticed"
+    assert main(["render", str(run), "--writer", "html"]) == 2, "and it was rendered"
+    assert all(line.endswith("; go on with --resume") for line in said)
+    follow(said[0], photos, run)
+    assert problems(run) == []
+    assert promised(run) == promised(whole)
+
+
+@pytest.mark.parametrize(("pattern", "harm"), cases(*FROM_THE_START, *OF_SHARDS))
+def test_an_interrupted_run_is_mended_by_going_on(
+    whole: Path, killed: Path, photos: Path, tmp_path: Path, *, pattern: str, harm: str
+) -> None:
+    run = tmp_path / "run"
+    harmed(killed, run, pattern, harm)
+    said = problems(run)
+    assert any("not as it was written" in line or "damaged" in line for line in said), said
+    assert main(["render", str(run), "--writer", "html"]) == 2
+    follow(said[-1], photos, run)
+    assert problems(run) == []
+    assert promised(run) == promised(whole)
+
+
+@pytest.mark.parametrize(("pattern", "harm"), cases(*OF_WRITERS))
+def test_what_a_writer_made_is_written_again(
+    whole: Path, photos: Path, tmp_path: Path, *, pattern: str, harm: str
+) -> None:
+    run = tmp_path / "run"
+    harmed(whole, run, pattern, harm)
+    said = problems(run)
+    assert said, "nobody has noticed"
+    computed = {name: (run / name).stat().st_mtime_ns for name in promised(run)}
+    follow(said[0], photos, run)
+    assert problems(run) == []
+    assert computed == {name: (run / name).stat().st_mtime_ns for name in promised(run)}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("pattern", ["recipe.json", *FROM_THE_START, *OF_SHARDS[:4]])
+@pytest.mark.slow
+def test_a_run_in_parts_is_not_finished_with_what_rotted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, pattern: str, harm: str
+) -> None:
+    unharmed, run = tmp_path / "unharmed", tmp_path / "run"
+    for out in (unharmed, run):
+        assert main(arguments(photos, out)) == 0
+        assert main(["work", str(out)]) == 0
+    file = sorted(run.glob(pattern))[0]
+    file.write_bytes(HARMS[harm](file.read_bytes()))
+    said = problems(run)
+    capsys.readouterr()
+    assert main(["finish", str(run)]) == 2, "it was certified"
+    finish = " ".join(capsys.readouterr().err.split())
+    assert finish.rpartition("; ")[2] == said[-1].rpartition("; ")[2]
+    follow(finish, photos, run)
+    for out in (unharmed, run):
+        assert main(["work", str(out)]) == 0
+        assert main(["finish", str(out)]) == 0
+    assert problems(run) == []
+    assert promised(run) == promised(unharmed)
