@@ -1,0 +1,538 @@
+"""A run folder from somebody else is data: whatever it holds, its reader and his files are safe.
+
+Seeded changes of good runs (`tests.hostile.mutations`), before everything that reads a run: nothing
+outside the run changes or is opened, nothing is sent, no traceback, no wait without an end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import exporter
+from exporter.cli import main
+from exporter.demo import photographs
+from exporter.errors import ExporterError
+from exporter.store import check
+from exporter.writers.writing import remembered
+from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, change, clear, mutate
+
+ROOT = Path(__file__).parents[2]
+OLD = ROOT / "tests/data/run-80828a6"
+SECONDS = 20
+MODEL = """
+import torch
+from torch import nn
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+"""
+EVIL = """
+from pathlib import Path
+(Path(__file__).parent / "ran").write_text("your code")
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and a run of it, as somebody's who received none yet."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "small.py").write_text(MODEL)
+    assert main(["run", *flags(folder), "--out", str(folder / "good")]) == 0
+    return folder
+
+
+def flags(home: Path) -> list[str]:
+    return [
+        "--model", f"{home / 'small.py'}:small", "--images", str(photographs()), "--limit", "3",
+        "--shard-size", "2", "--map", "gradcam", "--layer", "1", "--writer", "html",
+        "--config", str(settings(home)),
+    ]  # fmt: skip
+
+
+def settings(home: Path) -> Path:
+    file = home / "run.toml"
+    file.write_text("[preprocessing]\nsize = 32\n")
+    return file
+
+
+@pytest.fixture
+def outside(tmp_path: Path, home: Path) -> Path:
+    """What a run must not reach."""
+    folder = tmp_path / "outside"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "secret.txt").write_text(SECRET)
+    (folder / "folder/.left.tmp").write_text(SECRET)
+    (folder / "folder/plan.json").write_text(SECRET)
+    (folder / "evil.py").write_text(EVIL)
+    shutil.copytree(home / "good", folder / "whole")
+    return folder
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Return every name, kind, time and content below a folder."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+class Watch:
+    """Notes what this process opens below a folder, and whether it goes on the network."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.seen: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.folder is None:
+            return
+        if event in ("open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir"):
+            place = arguments[0]
+            if isinstance(place, str | bytes | os.PathLike):
+                real = os.path.realpath(os.fsdecode(place))
+                if event in ("os.remove", "os.rename", "os.mkdir"):
+                    named = Path(os.fsdecode(place))
+                    real = os.path.join(os.path.realpath(named.parent), named.name)  # noqa: PTH118
+                if f"{real}/".startswith(f"{self.folder}/"):
+                    self.seen.append(f"{event} {real}")
+        elif event == "socket.connect" or event.startswith("subprocess"):
+            self.seen.append(f"{event} {arguments}")
+
+    @contextlib.contextmanager
+    def over(self, folder: Path) -> Iterator[None]:
+        """Watch a folder for a while."""
+        self.seen.clear()
+        self.folder = folder
+        try:
+            yield
+        finally:
+            self.folder = None
+
+
+WATCH = Watch()
+
+
+class Hangs(BaseException):
+    """A command that does not end."""
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise Hangs
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read_all(run: Path) -> None:
+    """Read everything of a run through its public interface."""
+    with contextlib.suppress(ExporterError):
+        opened = exporter.open_run(run)
+        repr(opened)
+        parts: tuple[Callable[[], Any], ...] = (
+            lambda: [stored.array() for row in opened.rows() for stored in row.maps],
+            lambda: [stored.array() for row in opened.rows() for stored in row.activations],
+            lambda: list(opened.index),
+            lambda: [opened.image(image.id) for image in opened.plan.images],
+            opened.table,
+            lambda: opened.totals,
+            lambda: opened.summary,
+            lambda: (opened.channels(), opened.classes(), opened.confusion(), opened.methods()),
+            lambda: (opened.agreement(), opened.class_maps(), opened.redundant()),
+            lambda: (list(opened.measures()), opened.faithfulness()),
+            lambda: (list(opened.image_faithfulness()), list(opened.maximised())),
+            lambda: [opened.kernel_sheet(record) for record in opened.kernels()],
+            lambda: [opened.kernel_values(record) for record in opened.kernels()],
+        )
+        for part in parts:
+            with contextlib.suppress(ExporterError):
+                part()
+
+
+def is_safe(run: Path, outside: Path, capsys: pytest.CaptureFixture[str], *commands: Any) -> None:
+    """Run commands on a run and hold what they did against the promises."""
+    before = state(outside)
+    for command in commands:
+        with WATCH.over(outside), in_time():
+            code = main([str(part) for part in command]) if isinstance(command, list) else 0
+            if callable(command):
+                command(run)
+        said = capsys.readouterr()
+        text = said.out + said.err
+        assert code in (0, 2, 3), (command, text)
+        assert "Traceback" not in text, text
+        assert "\x1b[2J" not in text and "\x07" not in text
+        assert not WATCH.seen, (command, WATCH.seen)
+        assert code == 0 or text.strip(), command
+    assert state(outside) == before
+    assert not (outside / "ran").exists()
+    for file in run.rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.stat().st_size < 1 << 30:
+            assert SECRET.encode() not in file.read_bytes(), file
+
+
+def commands(run: Path, home: Path | None) -> list[Any]:
+    resume = [] if home is None else [["run", *flags(home), "--out", run, "--resume"]]
+    return [
+        read_all,
+        ["check", run],
+        ["render", run, "--writer", "html", "--writer", "tensorboard"],
+        *resume,
+        ["check", run],
+        ["finish", run],
+    ]
+
+
+QUICK = range(20)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [seed if seed in QUICK else pytest.param(seed, marks=pytest.mark.slow) for seed in range(200)],
+)
+def test_a_changed_run_does_nothing_to_its_reader(
+    seed: int, home: Path, outside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = seed % 4 == 3
+    run = tmp_path / "run"
+    shutil.copytree(OLD if old else home / "good", run)
+    told = mutate(run, outside, seed)
+    try:
+        is_safe(run, outside, capsys, *commands(run, None if old else home))
+    except Hangs:
+        pytest.fail(f"more than {SECONDS} s: {told}")
+    except BaseException as error:
+        error.add_note(told)
+        raise
+
+
+# ------------------------------------------------------------ links and pipes, kind by kind
+
+
+def sentence(code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one sentence that a refused command says."""
+    said = capsys.readouterr()
+    assert code == 2, said
+    (line,) = said.err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "leads_to", "says"),
+    [
+        (".lock", "secret.txt", "is a link"),
+        (".lock", "nothing", "is a link"),
+        (".lock", None, "is not a regular file"),
+        ("plan.json", "secret.txt", "is a link"),
+        ("plan.json", None, "is not a regular file"),
+        ("shards/00000.parquet", "whole/shards/00000.parquet", "is a link"),
+        ("shards/00000.parquet", None, "is not a regular file"),
+        ("shards", "folder", "is a link"),
+        ("shards", "whole/shards", "is a link"),
+        ("shards", None, "is not a folder"),
+        ("kernels/kernels.json", "whole/kernels/kernels.json", "is a link"),
+        ("kernels", "whole/kernels", "is a link"),
+    ],
+)
+def test_a_link_or_a_pipe_is_refused_in_a_sentence(
+    *,
+    home: Path,
+    outside: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    leads_to: str | None,
+    says: str,
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    clear(run / name)
+    if leads_to is None:
+        os.mkfifo(run / name)
+    else:
+        (run / name).symlink_to(outside / leads_to)
+    before = state(outside)
+    with in_time(), WATCH.over(outside):
+        code = main(["render", str(run), "--writer", "html"])
+    line = sentence(code, capsys)
+    assert says in line
+    assert name in line
+    assert state(outside) == before
+    assert not WATCH.seen
+
+
+@pytest.mark.parametrize(
+    "name", [".writers.json.tmp", ".html.tmp", ".html.old", "writers.json", "html"]
+)
+@pytest.mark.parametrize("leads_to", ["secret.txt", "folder", "nothing"])
+def test_what_is_written_does_not_go_through_a_link(
+    *,
+    home: Path,
+    outside: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    leads_to: str,
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    clear(run / name)
+    (run / name).symlink_to(outside / leads_to)
+    is_safe(run, outside, capsys, ["render", run, "--writer", "html"])
+    assert not (run / "html").is_symlink()
+
+
+# ------------------------------------------------------------ what a run may say
+
+
+@pytest.mark.parametrize("field", ["sheet", "values"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../../secret.txt", f"a{CONTROL}", "a\0", "", ".."]
+)
+def test_the_list_of_kernels_names_files_beside_it(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, name: str
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    change(run, "kernels/kernels.json", lambda records: records[0].update({field: name}))
+    assert f"(0.{field}: " in sentence(main(["render", str(run), "--writer", "html"]), capsys)
+    assert main(["check", str(run)]) == 2
+    assert "kernels/kernels.json' is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("id", ["../../../x", "/x", "a/b", "..", "", f"a{CONTROL}", "x" * 121])
+@pytest.mark.parametrize("where", ["id", "key"])
+def test_an_id_names_one_file(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, id: str
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    columns: dict[str, Any] = {"id": {"0": id}, "key": [id, "b", "c"]}
+    change(run, "plan.json", lambda plan: plan["images"].update({where: columns[where]}))
+    line = sentence(main(["render", str(run)]), capsys)
+    assert "plan.json' is damaged" in line
+    assert f"({where}.0: " in line
+
+
+def test_rows_of_another_id_are_refused(home: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    change(run, "plan.json", lambda plan: plan["images"]["key"].__setitem__(0, "another"))
+    with pytest.raises(ExporterError, match="its rows are not those of the plan"):
+        list(exporter.open_run(run).rows())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("plan.json", "[" * 100_000, "recursion"),
+        ("plan.json", '{"schema": 1e999}', "cannot convert float infinity to integer"),
+        ("plan.json", '{"schema": NaN}', "NaN is no number here"),
+        ("plan.json", '{"schema": 1}', "'images' is missing"),
+        ("run.json", '{"schema": 1, "images": -1}', "images: "),
+        ("run.json", "[]", "list indices must be integers"),
+        ("set/summary.json", '{"images": "many"}', "images: "),
+        ("kernels/kernels.json", '{"a": 1}', "Input should be a valid tuple"),
+    ],
+)
+def test_a_damaged_document_is_one_sentence(
+    *,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    says: str,
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    (run / name).write_text(text)
+    line = sentence(main(["render", str(run), "--writer", "html"]), capsys)
+    assert f"{name}' is damaged (" in line
+    assert says in line
+
+
+# ------------------------------------------------------------ network, addresses and code
+
+
+def test_what_is_remembered_is_no_consent(home: Path, tmp_path: Path) -> None:
+    run = exporter.open_run(shutil.copytree(home / "good", tmp_path / "run"))
+    told = {
+        "wandb": "online", "wandb_entity": "stranger", "wandb_project": "theirs", "keep": 5,
+        "report_url": "https://stranger.example", "tensorboard_url": "https://stranger.example",
+        "writer_options": {"html": {"anything": 1}},
+    }  # fmt: skip
+    (run.path / "writers.json").write_text(json.dumps(told))
+    assert remembered(run.files) == {"keep": 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "told", [{"wandb": "online"}, {"wandb": "online", "wandb_entity": "e"}, {}]
+)
+def test_rendering_a_received_run_stays_offline(
+    home: Path, tmp_path: Path, told: dict[str, str]
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    (run / "writers.json").write_text(json.dumps(told))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        calls: list[Any] = []
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    calls.append(server.accept()[1])
+
+        threading.Thread(target=listen, daemon=True).start()
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "exporter", "render", str(run), "--writer", "wandb"],
+            env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert calls == []
+    assert b"stranger" not in b"".join(f.read_bytes() for f in (run / "wandb").rglob("*.wandb"))
+
+
+@pytest.fixture
+def planned(home: Path, tmp_path: Path) -> Path:
+    run = tmp_path / "planned"
+    assert main(["plan", *flags(home), "--out", str(run)]) == 0
+    return run
+
+
+@pytest.mark.parametrize("setting", ["model", "images", "maps"])
+@pytest.mark.parametrize("command", ["work", "finish"])
+def test_code_that_a_received_recipe_names_does_not_run(
+    planned: Path, outside: Path, capsys: pytest.CaptureFixture[str], setting: str, command: str
+) -> None:
+    name = f"{outside / 'evil.py'}:thing"
+    value = [name] if setting == "maps" else name
+    change(planned, "recipe.json", lambda recipe: recipe["settings"].update({setting: value}))
+    if command == "finish":
+        shutil.copytree(outside / "whole/shards", planned / "shards", dirs_exist_ok=True)
+    line = sentence(main([command, str(planned)]), capsys)
+    assert "give --trust-recipe" in line
+    assert not (outside / "ran").exists()
+    # The reader's word is what lets it run.
+    main(["work", str(planned), "--trust-recipe"])
+    assert (outside / "ran").exists()
+
+
+def test_a_run_of_ones_own_needs_no_word_and_one_from_elsewhere_does(
+    planned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(elsewhere))
+        line = sentence(main(["work", str(planned)]), capsys)
+        assert "planned by another user or on another machine" in line
+        assert "small.py:small" in line
+        # Whoever only reads leaves nothing behind.
+        assert not elsewhere.exists()
+    assert main(["work", str(planned), "--shards", "0/2"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(elsewhere))
+        assert main(["work", str(planned), "--trust-recipe"]) == 0
+    assert main(["finish", str(planned)]) == 0
+    assert check(planned) == ()
+
+
+def test_the_key_is_only_its_users(planned: Path, own_state: Path) -> None:
+    key = own_state / "exporter" / "recipe.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(key.read_bytes()) == 32
+    assert [file.name for file in key.parent.iterdir()] == ["recipe.key"]
+
+
+# ------------------------------------------------------------ by the system calls
+
+SAMPLE = (0, 1, 2, 3, 7, 8, 9, 10, 11, 13, 14, 16, 24, 36)
+_OPENED = re.compile(r"= \d+<(/[^>]*)>")
+_NAMED = re.compile(
+    r"^\d+ +(?:open|openat|creat|unlink|unlinkat|rename\w*|mkdir\w*|link\w*|truncate)\(.*"
+)
+_CONNECTED = re.compile(r"connect\(\d+<[^>]*>, \{sa_family=AF_INET6?,.*")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+@pytest.mark.parametrize("seed", SAMPLE)
+@pytest.mark.parametrize("command", ["check", "render"])
+def test_no_system_call_leaves_the_run(
+    seed: int, command: str, home: Path, outside: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    told = mutate(run, outside, seed)
+    before = state(outside)
+    log = tmp_path / "calls.txt"
+    writers = ["--writer", "html", "--writer", "tensorboard"] if command == "render" else []
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-y", "-s", "4096", "-e", "trace=%file,%network", "-o", str(log),
+         sys.executable, "-m", "exporter", command, str(run), *writers],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, told
+    lines = log.read_text(errors="replace").splitlines()
+    assert len(lines) > 1000
+    reached = [
+        line
+        for line in lines
+        if any(place.startswith(f"{outside}/") for place in _OPENED.findall(line))
+        or (_NAMED.match(line) and f'"{outside}' in line)
+        or _CONNECTED.search(line)
+    ]
+    assert not reached, (told, reached[:5])
+    # Apart from the run, nothing is made, changed or removed but temporary files.
+    made = [
+        line
+        for line in lines
+        if re.search(r"O_CREAT|mkdir|unlink|rename", line)
+        and "ENOENT" not in line
+        and "EEXIST" not in line
+        and str(run) not in line
+        and "/tmp/" not in line
+        and "__pycache__" not in line
+        and "/dev/" not in line
+        and "mkdir(" not in line.split("= -1")[-1]
+    ]
+    assert not [line for line in made if "= -1" not in line], (told, made[:5])
+    assert state(outside) == before
+
+
+def test_the_names_that_are_attacked_are_those_that_are_written() -> None:
+    from exporter.store.layout import LOCK, own_names
+
+    assert {LOCK, *own_names()} - {"wandb"} <= {*WRITTEN}
