@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Tests of small models gain nothing from more threads than workers.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-quick lint format bench parity gpu screenshots clean
+.PHONY: help install demo test test-quick fuzz lint format bench parity gpu screenshots clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test: $(VENV)/.test ## Run every test (real TensorBoard, real browser, W&B log r
 
 test-quick: $(VENV)/.test ## Run the quick subset, under two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not browser'
+
+fuzz: $(VENV)/.test ## Try the readers of runs, lists and pictures on random bytes, about five minutes
+	EXPORTER_FUZZ_EXAMPLES=400 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/hostile/test_readers.py
 
 lint: $(VENV)/.test ## Check style, types and who may import whom
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ class RunFiles:
     def place(self, name: str) -> Path:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
         parts = name.split("/")
-        if "\0" in name or any(part == ".." or PurePath(part).name != part for part in parts):
+        if "\0" in name or any(p in ("", "..") or PurePath(p).name != p for p in parts):
             raise RunError(
                 f"{name!r} is no file of the run {str(self.run)!r}; its names stay in it"
             )

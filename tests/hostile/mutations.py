@@ -213,7 +213,7 @@ def bytes_of(run: Path, outside: Path, chance: random.Random) -> str:
     elif how == 1:
         content = content[: chance.randrange(len(content))]
     else:
-        content += content
+        content = content * 2
     file.write_bytes(content)
     return f"{file.relative_to(run)} {how}"
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -226,8 +227,8 @@ PICTURES = dict(pictures())
 def test_a_picture_of_other_bytes(form: str, changes: Any, cut: float) -> None:
     content = patched(PICTURES[form], changes)
     content = content[: int(cut * len(content))]
-    header = read_header(content)
-    assert header is None or all(number >= 0 for number in header)
+    with suppress(OSError):
+        assert all(number >= 0 for number in read_header(content) or ())
     try:
         assert decode(content).ndim == 3
     except ImageError as error:
