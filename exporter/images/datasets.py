@@ -5,7 +5,6 @@ Nothing here imports torch: a tensor is recognised by its methods.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -16,10 +15,10 @@ from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
 from exporter.guard import passes, told, user_code
 from exporter.images.files import Paths, exists, is_path
+from exporter.images.labels import NAMES, class_names, label_text
 from exporter.images.sources import Entry
 
 _IMAGE_NAMES = ("image", "img", "pixel_values")
-_LABEL_NAMES = ("label", "labels", "target")
 _REFERENCE = re.compile(r"(.+\.py|[\w.]+):[\w.]+")
 # Few data sets promise that two threads may read them at once.
 _READING = threading.Lock()
@@ -31,6 +30,15 @@ class DataSet:
     def __init__(self, where: Any) -> None:
         self.name = type(where).__name__
         self._dataset = where
+        self._left_out: dict[str, str] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What kinds of label are left out, with an item of each."""
+        return tuple(
+            f"labels that are {kind} are left out: a label is a class's name or index ({path})"
+            for kind, path in self._left_out.items()
+        )
 
     @staticmethod
     def matches(where: Any) -> bool:
@@ -69,27 +77,20 @@ class DataSet:
             if isinstance(error.__cause__, MemoryError):
                 raise MemoryError(str(error)) from error.__cause__
             raise
+        image, label = item, None
         if isinstance(item, Mapping):
             image, label = (
                 next((item[name] for name in names if name in item), None)
-                for names in (_IMAGE_NAMES, _LABEL_NAMES)
+                for names in (_IMAGE_NAMES, NAMES)
             )
-            return image, self._label(label)
-        if isinstance(item, tuple | list) and item:
-            return item[0], self._label(item[1]) if len(item) > 1 else None
-        return item, None
-
-    def _label(self, label: Any) -> str | None:
-        shape = getattr(label, "shape", None)
-        if shape is not None and hasattr(label, "item") and math.prod(shape) == 1:
-            label = label.item()
-        if isinstance(label, str):
-            return label or None
-        if not isinstance(label, int):
-            return None
-        names: Any = getattr(self._dataset, "classes", None)
-        known = isinstance(names, list | tuple) and 0 <= label < len(names)
-        return str(names[label] if known else label)
+        elif isinstance(item, tuple | list) and item:
+            image, label = item[0], item[1] if len(item) > 1 else None
+        text = None if label is None else label_text(label, class_names(self._dataset, index))
+        if text is None and label is not None and not isinstance(label, str | float):
+            shape = getattr(label, "shape", None)
+            of = "" if shape is None else f" of shape {tuple(shape)}"
+            self._left_out.setdefault(f"{kind_of(label)}{of}", entry.path)
+        return image, text
 
 
 class Factory(DataSet):

@@ -8,8 +8,10 @@ wrong. What neither notices, a wrong checksum or a download padded with zeros, i
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    ImageFileDirectory_v2,
+)
 
 from exporter.errors import ImageError
 
@@ -32,6 +40,7 @@ _RGB_FLAG: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 _READ = (cv2.IMREAD_COLOR if _RGB_FLAG is None else _RGB_FLAG) | cv2.IMREAD_IGNORE_ORIENTATION
 
 _JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_HEIF = (b"heic", b"heix", b"hevc", b"mif1")
 # Other chunks of a PNG may mean transparency, animation or rotation.
 _PLAIN = {b"IHDR", b"sRGB", b"gAMA", b"pHYs", b"tIME", b"IDAT", b"IEND"}
 # Tags of a TIFF: how its strips or tiles are packed, where they lie, how long they are.
@@ -64,9 +73,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(
-            f"the file is not an image that can be read; it begins with {content[:16]!r}"
-        ) from None
+        raise ImageError(_unknown(content)) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
     except Exception as error:  # Pillow's plugins raise anything on damaged bytes
@@ -78,14 +85,10 @@ def decode(content: bytes) -> NDArray[np.uint8]:
 
 
 def read_header(content: bytes) -> tuple[int, int, int] | None:
-    """Read the header of an ordinary JPEG, PNG or WebP file: whole, 8 bits, opaque, unanimated.
+    """Return stored width, height and EXIF orientation of an ordinary JPEG, PNG or WebP, or None.
 
-    Returns:
-        Stored width and height in pixels and EXIF orientation, 1 to 8; None where the file is
-        damaged, unusual or of another format.
-
-    Raises:
-        OSError: if it is a PNG or WebP that is known to be damaged.
+    Ordinary is whole, 8 bits, opaque and unanimated; a PNG or WebP known to be damaged is an
+    ``OSError``.
     """
     # Only a file that ends in the end-of-image marker is surely whole.
     if content.startswith(_JPEG) and content.endswith(_JPEG_END):
@@ -110,31 +113,26 @@ def read_header(content: bytes) -> tuple[int, int, int] | None:
 
 
 def flatten(image: Image.Image) -> NDArray[np.uint8]:
-    """Turn a Pillow image of any mode into 8-bit RGB pixels.
+    """Turn a Pillow image of any mode into upright uint8 (H, W, 3) RGB pixels.
 
-    Args:
-        image: the image; it is loaded, not changed.
-
-    Returns:
-        uint8 (H, W, 3) RGB, transparent pixels laid on white, 16 bits reduced to their high byte.
-
-    Raises:
-        ImageError: if its pixels are 32-bit numbers, whose range nothing states.
+    Transparent pixels are laid on white and 16 bits reduced to their high byte; 32-bit pixels,
+    whose range nothing states, are an ``ImageError``.
     """
     # Pillow before 10.3 opens a 16-bit grey PNG as mode "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return _upright(np.repeat(grey[:, :, None], 3, axis=2), _orientation(image))
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floating-point numbers"
         raise ImageError(
             f"the pixels are 32-bit {kind}, whose black and white are not known; "
             "save the image with 8 or 16 bits per channel"
         )
+    orientation = _orientation(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _upright(np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation)
 
 
 def _decode_ordinary(
@@ -155,6 +153,7 @@ def _decode_ordinary(
 def _decode_any(content: bytes) -> NDArray[np.uint8]:
     # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
     jpeg = content.startswith(_JPEG)
+    _register_heif(content)
     with Image.open(BytesIO(content.rstrip(b"\0") if jpeg else content)) as image:
         _refuse_bomb(*image.size)
         # The one format that Pillow reads as black where the tile's pixels are missing.
@@ -164,7 +163,13 @@ def _decode_any(content: bytes) -> NDArray[np.uint8]:
             _refuse_zeros(content)
         _check_strips(content, getattr(image, "tag_v2", {}))
         image.load()
-        return _upright(flatten(image), _orientation(image))
+        return flatten(image)
+
+
+def _register_heif(content: bytes) -> None:
+    if content[8:12] in _HEIF:
+        with suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def _png_chunks(content: bytes) -> list[bytes]:
@@ -206,6 +211,26 @@ def _refuse_zeros(coded: bytes, least: int = 0) -> None:
     zeros = max(least, _ZEROS)
     if coded.endswith(bytes(zeros)):
         raise OSError(f"it ends in {zeros:,} zeros or more, as a broken download does")
+
+
+def _unknown(content: bytes) -> str:
+    """Say what a file is that Pillow does not open, where that can be known."""
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF:
+        return "the image is HEIC; install pillow-heif to read it, or save it as JPEG or PNG"
+    if content[:4] in (b"II*\0", b"MM\0*"):
+        with suppress(Exception):  # a damaged TIFF is one that is not known
+            tags = ImageFileDirectory_v2(content[:8])
+            stream = BytesIO(content)
+            stream.seek(tags.next)
+            tags.load(stream)
+            bits, bands = tags.get(BITSPERSAMPLE, (1,))[0], tags.get(SAMPLESPERPIXEL, 1)
+            kind = {2: "signed ", 3: "floating-point "}.get(tags.get(SAMPLEFORMAT, (1,))[0], "")
+            many = "1 band" if bands == 1 else f"{bands} bands"
+            return (
+                f"the TIFF has {many} of {bits}-bit {kind}numbers, which is no photograph; save 1, "
+                "3 or 4 bands of 8 bits, or hand over a data set that gives tensors"
+            )
+    return f"the file is not an image that can be read; it begins with {content[:16]!r}"
 
 
 def _name(kind: bytes) -> str:

@@ -155,11 +155,7 @@ class Photograph(Files):
 
 
 def read_file(path: str) -> bytes:
-    """Read a regular file whole.
-
-    Raises:
-        OSError: if it cannot be read, or is a folder, a pipe or a device.
-    """
+    """Read a regular file whole; a folder, a pipe or a device is an ``OSError``."""
     with FileIO(path, opener=_open_regular) as file:
         return file.readall()
 

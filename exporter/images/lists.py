@@ -47,16 +47,7 @@ class ImageList(Files):
 
 
 def read_list(file: Path) -> list[Entry]:
-    """Read a list of images.
-
-    Args:
-        file: ``.csv`` and ``.tsv`` have a header line and boxes as JSON text; ``.jsonl`` and
-            ``.ndjson`` have an object per line; ``.parquet`` has columns. ``path`` is required;
-            ``label``, ``mask`` and ``boxes`` are not, and others are left alone. Boxes are
-            [[left, top, right, bottom], …] in original pixels.
-
-    Returns:
-        The images in order.
+    """Read a list of images in order; docs/image-sets.md says how it is written.
 
     Raises:
         ImageSetError: if the file or one of its lines cannot be read, with the line's number.

@@ -55,14 +55,8 @@ def is_model_ready(forms: Mapping[Form, str], preprocessing: Preprocessing) -> b
     """Say how all items of a set are taken: as model-ready tensors, or as pictures.
 
     They are model-ready if they are floating-point tensors of the model's input shape. Where only
-    some have that shape and all lie in [0, 1], they are pictures of different sizes.
-
-    Args:
-        forms: the forms that occur, with the first item of each.
-        preprocessing: says the model's input shape.
-
-    Raises:
-        ImageSetError: if some items are model-ready and others pictures.
+    some have that shape and all lie in [0, 1], they are pictures of different sizes. A set of both
+    kinds is an ``ImageSetError``. ``forms`` has the first item of each form that occurs.
     """
     expected = (preprocessing.channels, *preprocessing.size)
     fitting = [form for form in forms if form.shape == expected]
@@ -76,20 +70,10 @@ def is_model_ready(forms: Mapping[Form, str], preprocessing: Preprocessing) -> b
 
 
 def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool) -> Prepared:
-    """Prepare an image for the model.
+    """Prepare what a source gives for an image; raises ``ImageError`` where it is none.
 
-    Args:
-        contents: as a source gives them.
-        preprocessing: from pixels to the model's input.
-        ready: whether the set is one of model-ready tensors (`is_model_ready`): they are handed on
-            as they are, and their view is recovered by undoing mean and std.
-
-    Returns:
-        The view, where it lies in the original, and the tensor if the set is model-ready.
-
-    Raises:
-        ImageError: if it is not an image, its bytes cannot be decoded, or it is not what the set
-            is one of.
+    Of a set of model-ready tensors (`is_model_ready`) an item is handed on as it is, and its view
+    recovered by undoing mean and std.
     """
     expected = (preprocessing.channels, *preprocessing.size)
     if not ready:
@@ -103,14 +87,9 @@ def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool
 
 
 def to_pixels(contents: Any, expected: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-    """Return an image as uint8 (H, W, 3) RGB or (H, W, 1) grey.
+    """Return an image as uint8 (H, W, 3) RGB or (H, W, 1) grey, or raise ``ImageError``.
 
-    Args:
-        contents: as a source gives them.
-        expected: shape of a model-ready tensor, for the message.
-
-    Raises:
-        ImageError: if it is not an image, or its bytes cannot be decoded.
+    ``expected`` is the shape of a model-ready tensor, for the message.
     """
     if isinstance(contents, bytes):
         return decode(contents)

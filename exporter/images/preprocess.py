@@ -94,8 +94,7 @@ def prepare(
 def geometry_axes(height: int, width: int, preprocessing: Preprocessing) -> tuple[_Axis, _Axis]:
     """Return what a resize and crop do to the rows and to the columns of a photograph.
 
-    Raises:
-        ImageError: if the resized picture is the view and has another size than the model takes.
+    Where nothing is cropped and the resized picture is no view, it is an ``ImageError``.
     """
     resize, size = preprocessing.resize, preprocessing.size
     resized = resize if isinstance(resize, tuple) else (height, width)

@@ -57,14 +57,10 @@ class Opened(NamedTuple):
 
 
 def open_source(where: Any) -> Opened:
-    """Open the one source that takes a location.
+    """Open the one source that takes a location, or raise ``ImageSetError`` or ``ConfigError``.
 
     A plug-in that is named before a colon comes first, then the package's own sources, then the
     plug-ins that say that the location is theirs.
-
-    Raises:
-        ImageSetError: if no source takes it, more than one plug-in does, or it cannot be opened.
-        ConfigError: if the plug-in cannot be loaded.
     """
     kind, source = _choose(where)
     shown = as_text(os.fspath(where)) if is_path(where) else type(where).__name__

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,23 +57,13 @@ class ImageSet:
     ) -> None:
         """Hold what was opened.
 
-        Args:
-            opened: the source.
-            entries: the images.
-            texts: each path of the source, and how it is shown.
-            forms: the forms that the items have, with the first item of each.
-            ready: whether all items are model-ready tensors.
+        ``texts`` shows each path of the source, ``forms`` has the first item of each form.
         """
         self.kind, self.where, self._source = opened
         self.notes, self.entries, self.ready = opened.notes, entries, ready
         self._names = {text: path for path, text in texts.items() if text != path}
         self._forms = forms or {}
         self._first: dict[tuple[str, Preprocessing], Prepared] = {}
-
-    @property
-    def root(self) -> Path | None:
-        """The folder that paths are relative to, or None if they are not paths of files."""
-        return getattr(self._source, "root", None)
 
     def settle(self, preprocessing: Preprocessing) -> None:
         """Decide once for all items whether they are model-ready, and say so in the notes.

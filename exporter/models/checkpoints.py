@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import torch
@@ -16,19 +17,20 @@ from torch import Tensor, nn
 
 from exporter.errors import ModelError, kind_of, one_line
 
-_HOLDERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
+# Averaged weights (EMA) are taken where there are no others.
+_HOLDERS = (
+    *("state_dict", "model_state_dict", "model", "module", "net", "network"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+_DEEPEST = 4
+_START = [re.compile(rf"(?:[^.]+\.){{{n + 1}}}") for n in range(_DEEPEST)]
 _NAMED = 4
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 _DENSENET_OLD = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
 
 
 def digest(file: Path) -> str:
-    """Return the first 12 hexadecimal digits of a checkpoint's BLAKE2b hash.
-
-    Raises:
-        ModelError: if the file cannot be read.
-    """
+    """Return the first 12 hexadecimal digits of a checkpoint's BLAKE2b hash."""
     try:
         with file.open("rb") as stream:
             hashed = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
@@ -54,28 +56,27 @@ def state_digest(module: nn.Module) -> str:
     return hashed.hexdigest()[:12]
 
 
-def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint; nothing in it is run.
+def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
+    """Read every state dict in a file of safetensors or of ``torch.save``, by what holds it.
 
-    A state dict may lie in the file itself or under ``state_dict``, ``model_state_dict`` or
-    ``model``.
-
-    Args:
-        file: ``.safetensors``, or anything that ``torch.save`` wrote (read with weights_only).
-
-    Raises:
-        ModelError: if it cannot be read, holds objects other than tensors and plain values, or
-            holds no state dict.
+    Nothing in the file is run. What holds a state dict is one of the usual names (`_HOLDERS`), or
+    ``""`` for the file itself, whose other values are left alone.
     """
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {str(file)!r}; give an existing file")
     content = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
     held = content if isinstance(content, Mapping) else {}
-    for state in (held, *(held.get(holder) for holder in _HOLDERS)):
-        if isinstance(state, Mapping) and state:
-            tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-            if len(tensors) == len(state) or (state is not held and tensors):
-                return {_DENSENET_OLD.sub(r"\1\2", key): value for key, value in tensors.items()}
+    states: dict[str, dict[str, Tensor]] = {}
+    for holder, state in {"": held, **{name: held.get(name) for name in _HOLDERS}}.items():
+        tensors = {
+            _DENSENET_OLD.sub(r"\1\2", str(key)): value
+            for key, value in (state.items() if isinstance(state, Mapping) else ())
+            if isinstance(value, Tensor)
+        }
+        if tensors:
+            states[holder] = tensors
+    if states:
+        return states
     holds = f"has {', '.join(map(str, list(held)[:6]))}" if held else f"holds {kind_of(content)}"
     raise ModelError(
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
@@ -83,24 +84,64 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     )
 
 
-def fit_keys(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Strip the prefixes that training wrappers put before every key, where the model has none."""
+def fit_keys(
+    states: Mapping[str, Mapping[str, Tensor]], module: nn.Module, file: Path
+) -> tuple[dict[str, Tensor], str]:
+    """Choose the state dict, and the prefix before its keys, that has most of a model's tensors.
+
+    Where none of the model's is missing, what is no part of it (the loss's weights, a counter) is
+    left out.
+
+    Returns:
+        The tensors under the model's own names, and a note on what was left out, or ``""``.
+
+    Raises:
+        ModelError: if the whole model is there under several prefixes, as of student and teacher.
+    """
     own = module.state_dict().keys()
-    fitted = dict(state)
-    while own.isdisjoint(fitted):
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in fitted)), None)
-        if prefix is None:
-            break
-        fitted = {key.removeprefix(prefix): value for key, value in fitted.items()}
-    return fitted
+    needed = [key for key in own if not _optional(key)]
+    covered = {
+        (holder, prefix): sum(prefix + key in state for key in needed)
+        for holder, state in states.items()
+        for prefix in _prefixes(state)
+    }
+    holder, prefix = max(covered, key=lambda choice: covered[choice])
+    state, whole = states[holder], covered[holder, prefix] == len(needed)
+    if whole:
+        complete = [p for (h, p), n in covered.items() if h == holder and n == len(needed)]
+        plain = [p for p in complete if "ema" not in p.casefold()] or complete
+        if len(plain) > 1:
+            raise ModelError(
+                f"the checkpoint {str(file)!r} holds the model {len(plain)} times, under "
+                f"{' and '.join(map(repr, plain))}; save the one that is meant"
+            )
+        (prefix,) = plain
+    inside = {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
+    left = [key for key in state if not key.startswith(prefix)]
+    if whole:
+        parts = {name.partition(".")[0] for name in own}
+        foreign = [key for key in inside if key.partition(".")[0] not in parts]
+        left += [prefix + key for key in foreign if not _optional(key)]
+        inside = {key: value for key, value in inside.items() if key not in foreign}
+    left += [f"all under {name!r}" for name in states if name not in (holder, "")]
+    under = f"under {holder!r}" if holder else "in the file itself"
+    taken = f"of the checkpoint {file.name!r} the weights {under} are taken"
+    return inside, f"{taken}; left out: {_some(left)}" if left else ""
+
+
+def _prefixes(state: Iterable[str]) -> list[str]:
+    """Return what wrappers may have put before a state dict's keys, the shortest first."""
+    starts = {
+        match.group() for key in state for n in range(_DEEPEST) if (match := _START[n].match(key))
+    }
+    return ["", *sorted(starts, key=lambda start: (len(start), start))]
 
 
 def head_size(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
-    """Return the number of classes of a checkpoint that differs from the model only in them.
+    """Return the number of classes of a checkpoint that differs from the model only in it.
 
-    Returns:
-        The new size where all keys agree and every differing shape differs in one and the same
-        way, in its first dimension; otherwise None.
+    That is where all keys agree and every differing shape differs in one and the same way, in its
+    first dimension; otherwise None.
     """
     own = module.state_dict()
     if not all(map(_optional, own.keys() ^ state.keys())):
@@ -119,9 +160,6 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> No
     """Lay a state dict over a model, in place; every tensor must have its place and shape.
 
     BatchNorm counters and auxiliary heads, which only training reads, may be missing or too many.
-
-    Raises:
-        ModelError: naming a few missing keys, unexpected keys and differing shapes.
     """
     own = module.state_dict()
     wrong = {
@@ -158,10 +196,13 @@ def _safetensors(file: Path) -> Any:
 
 
 def _torch(file: Path) -> Any:
+    # Training scripts keep their settings in these, which run nothing; before PyTorch 2.5 no list.
+    allowed = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with allowed([argparse.Namespace, PosixPath]):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(_unreadable(file, error)) from None
     except Exception as error:

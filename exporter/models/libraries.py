@@ -23,13 +23,8 @@ from exporter.models.source import DEFAULT, NONE, Source
 def from_torchvision_name(name: str, weights: str) -> Source:
     """Return torchvision's model of a name, for classification, segmentation or detection.
 
-    Args:
-        name: as ``torchvision.models.get_model`` takes it.
-        weights: ``DEFAULT``, ``none`` (transforms and classes are those of the default weights), or
-            a name such as ``IMAGENET1K_V1``, with its enum's name before it or not.
-
-    Raises:
-        ModelError: if there is no such model, or no such weights of it.
+    Of weights ``none``, transforms and classes are those of the default ones. Other names are those
+    such as ``IMAGENET1K_V1``, with their enum's name before it or not.
     """
     from torchvision import models
 
@@ -68,15 +63,7 @@ def from_torchvision_name(name: str, weights: str) -> Source:
 
 
 def from_timm_name(name: str, weights: str) -> Source:
-    """Return timm's model of a name, such as ``convnext_tiny`` or ``convnext_tiny.in12k``.
-
-    Args:
-        name: as ``timm.create_model`` takes it.
-        weights: ``DEFAULT``, ``none`` or a tag, such as ``in12k``.
-
-    Raises:
-        ModelError: if timm is not installed, or has no such model or tag.
-    """
+    """Return timm's model of a name, such as ``convnext_tiny`` or ``convnext_tiny.in12k``."""
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
@@ -117,11 +104,7 @@ def from_timm_name(name: str, weights: str) -> Source:
 
 
 def from_demo(weights: str) -> Source:
-    """Return the bundled EfficientNet-Lite0 (see ``exporter.models.demo``).
-
-    Raises:
-        ModelError: if weights other than ``DEFAULT`` and ``none`` are asked for.
-    """
+    """Return the bundled EfficientNet-Lite0 (see ``exporter.models.demo``)."""
     _known("the model 'demo'", weights, {DEFAULT: DEFAULT, NONE: NONE})
     return Source(
         "efficientnet_lite0",

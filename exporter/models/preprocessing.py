@@ -18,20 +18,10 @@ _DETECTION_SIDE = 512
 
 
 def from_torchvision(transforms: Any, *, weights: str, model: str) -> Preprocessing:
-    """Read the preprocessing of torchvision weights.
+    """Read the resize, crop and normalisation of torchvision weights: what ``transforms()`` gives.
 
-    Args:
-        transforms: what ``weights.transforms()`` gives.
-        weights: name of the weights, for the report.
-        model: name of the model, for the error.
-
-    Returns:
-        The same resize, crop and normalisation. A segmentation model, which takes any size, gets
-        the square of its usual shorter side; a detector, which normalises and resizes by itself,
-        gets 512 × 512 and no normalisation.
-
-    Raises:
-        ModelError: if the model takes videos or pairs of images.
+    A segmentation model, which takes any size, gets the square of its usual shorter side; a
+    detector, which normalises and resizes by itself, gets 512 × 512 and no normalisation.
     """
     kind = type(transforms).__name__
     source = f"transforms of the weights {weights}"
@@ -121,13 +111,6 @@ def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:
 
     A size alone scales the resizing along, so that the same part of the photograph is seen. With
     ``crop = "none"`` and no ``resize`` the photograph is resized to ``size`` exactly.
-
-    Args:
-        base: what the weights say.
-        config: what the settings say; None leaves a value as it is.
-
-    Raises:
-        ConfigError: if mean and standard deviation end up with different numbers of channels.
     """
     given = {name: value for name, value in config if value is not None}
     if not given:

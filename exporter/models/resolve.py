@@ -78,13 +78,13 @@ def resolve(
     source = find_source(spec, weights)
     named = None if classes is None else read_classes(classes)
     state = None if checkpoint is None else read_checkpoint(checkpoint)
-    said = NONE if weights == NONE else source.weights
+    said, left_out = NONE if weights == NONE else source.weights, ""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = source.build(weights == NONE or state is not None, None)
         own_classes = source.classes(module)
         if state is not None and checkpoint is not None:
-            fitted = fit_keys(state, module)
+            fitted, left_out = fit_keys(state, module, checkpoint)
             size = head_size(fitted, module) if source.resizable else None
             if size is not None:
                 module, own_classes = source.build(True, size), ()
@@ -95,6 +95,7 @@ def resolve(
         source.preprocessing,
         preprocessing,
         own=source.own and checkpoint is None,
+        note=left_out,
         weights=said,
         name=source.name,
         spec=spec,
@@ -148,6 +149,7 @@ def _resolved(
     *,
     own: bool,
     weights: str,
+    note: str = "",
     **said: Any,
 ) -> ResolvedModel:
     """Complete the record from the module inside; the user's own is told apart by its numbers."""
@@ -160,16 +162,12 @@ def _resolved(
         **said,
     )
     wrapper, kind = type(built).__name__, type(module).__name__
-    notes = () if module is built else (f"what runs is the {kind} inside the {wrapper}",)
-    return ResolvedModel(module, record, notes)
+    inside = "" if module is built else f"what runs is the {kind} inside the {wrapper}"
+    return ResolvedModel(module, record, tuple(filter(None, (inside, note))))
 
 
 def find_source(spec: str, weights: str) -> Source:
-    """Find where a spec's model comes from, without building it.
-
-    Raises:
-        ModelError: if the spec is malformed, or there is no such model or weights.
-    """
+    """Find where a spec's model comes from, without building it."""
     kind, colon, rest = spec.partition(":")
     if not spec.strip() or (colon and (not rest or not kind)):
         raise ModelError(

@@ -49,9 +49,6 @@ def from_factory(spec: str, weights: str) -> Source:
 
     The factory is a callable without required arguments that returns an ``nn.Module``, or is itself
     one. Weights other than ``DEFAULT`` and ``none`` are handed over as ``weights=``.
-
-    Raises:
-        ModelError: if the module or factory is not there.
     """
     factory = load_reference(spec, "factory", ModelError)
     options: dict[str, Any] = {}

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import io
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
+from torchvision.datasets import FakeData, ImageFolder
 
 from exporter.errors import ImageError, ImageSetError
 from exporter.images import normalise, open_images
@@ -125,7 +135,6 @@ def test_torch_dataset() -> None:
     assert error.startswith("item 2 of the data set failed: OSError: disk on fire (")
     assert "test_datasets.py, line " in error
     assert images.where == "Pictures"
-    assert images.root is None
     assert len(open_images(Pictures(), limit=2).entries) == 2
     again = pickle.loads(pickle.dumps(images))
     assert np.array_equal(again.load(again.entries[3], SAME).view, PIXELS)
@@ -142,6 +151,110 @@ def test_labels_of_one_element_count() -> None:
     assert [entry.label for entry in images.entries] == ["7", "281"]
     images = open_images(TensorDataset(pixels, torch.tensor([[0, 1], [1, 0]])))
     assert [entry.label for entry in images.entries] == [None, None]
+
+
+def labels(dataset: Any) -> list[str | None]:
+    return [entry.label for entry in open_images(dataset).entries]
+
+
+class Named(TensorDataset):
+    """Five pictures; labels 0, 1, 0, 1, 0 of two classes with the names given."""
+
+    def __init__(self, *classes: str) -> None:
+        super().__init__(torch.rand(5, 3, 6, 8), torch.arange(5) % 2)
+        self.classes = list(classes)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (Subset(Named("cat", "dog"), [3, 0]), ["dog", "cat"]),
+        (Subset(Subset(Named("cat", "dog"), [4, 3, 1]), [2, 0]), ["dog", "cat"]),
+        (ConcatDataset([Named("a", "b"), Named("c", "d")]), [*"ababa", *"cdcdc"]),
+        (Subset(ConcatDataset([Named("a", "b"), Named("c", "d")]), [6, 4]), ["d", "a"]),
+        (random_split(Named("cat", "dog"), [5, 0])[0], None),
+        (FakeData(3, (3, 6, 8), num_classes=4), None),
+    ],
+)
+def test_labels_keep_their_names_through_wrappers(dataset: Any, expected: Any) -> None:
+    if expected is None:
+        names = getattr(getattr(dataset, "dataset", None), "classes", [*map(str, range(4))])
+        expected = [names[int(dataset[k][1])] for k in range(len(dataset))]
+    assert labels(dataset) == expected
+
+
+def test_an_image_folder_and_a_split_of_it(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.fromarray(np.roll(PIXELS, index, 0)).save(tmp_path / name / f"{index}.png")
+    folder = ImageFolder(str(tmp_path))
+    assert labels(folder) == ["ant"] * 3 + ["bee"] * 3
+    first, second = random_split(folder, [4, 2], torch.Generator().manual_seed(0))
+    assert sorted(filter(None, labels(first) + labels(second))) == ["ant"] * 3 + ["bee"] * 3
+
+
+def test_labels_of_hugging_faces_features_have_names() -> None:
+    class Feature:
+        names = ("cat", "dog")
+
+    class Hugging(list[Any]):
+        features: ClassVar = {"image": object(), "label": Feature()}
+
+    rows = [{"image": PIXELS, "label": 1}, {"image": GREY, "label": 0}]
+    assert labels(Hugging(rows)) == ["dog", "cat"]
+    assert labels(Subset(Hugging(rows), [1])) == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (torch.tensor([0, 1, 0]), "b"),
+        (np.array([0.0, 0.0, 1.0]), "c"),
+        ([1, 0, 0], "a"),
+        (torch.tensor(2.0), "c"),
+        (np.int64(1), "b"),
+        (1.5, "1.5"),
+        (7, "7"),
+        ("fox", "fox"),
+    ],
+)
+def test_labels_in_every_form(label: Any, expected: str) -> None:
+    class Three(list[Any]):
+        classes = ("a", "b", "c")
+
+    images = open_images(Three([(PIXELS, label)]))
+    assert images.entries[0].label == expected
+    assert images.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        (torch.tensor([1, 1, 0]), r"a Tensor of shape \(3,\)"),
+        ([[1, 0, 0], [0, 1, 0]], "a list"),
+        ({"annotation": {}}, "a dict"),
+        (torch.tensor([0.2, 0.3, 0.5]), r"a Tensor of shape \(3,\)"),
+    ],
+)
+def test_labels_that_are_none_are_left_out_and_said(label: Any, kind: str) -> None:
+    class Three(list[Any]):
+        classes = ("a", "b", "c")
+
+    images = open_images(Three([(PIXELS, label), (GREY, 1)]))
+    assert [entry.label for entry in images.entries] == [None, "b"]
+    (note,) = images.notes
+    assert re.match(f"labels that are {kind} are left out", note)
+
+
+def test_pillow_items_are_turned_as_files_are(encode: Callable[..., bytes]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
+    item = Image.open(io.BytesIO(content))
+    turned = Preprocessing((8, 6), None)
+    assert np.array_equal(load(content, turned).view, load(item, turned).view)
+    assert np.array_equal(load(item, turned).view, np.rot90(PIXELS, -1))
 
 
 def test_keys_follow_the_pixels() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -289,6 +290,39 @@ def test_32_bit_pixels_have_no_known_range(encode: Encode) -> None:
     for values in (np.ones((2, 2), np.float32), np.ones((2, 2), np.int32)):
         with pytest.raises(ImageError, match="8 or 16 bits"):
             decode(encode(Image.fromarray(values), "TIFF"))
+
+
+def _tiff(bands: int, bits: int, form: int) -> bytes:
+    """Return a TIFF of 2 × 2 pixels, all zero."""
+    entries = [
+        (256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, 200), (277, 3, 1, bands), (278, 3, 1, 2), (279, 4, 1, bands * bits // 2),
+        (339, 3, 1, form),
+    ]  # fmt: skip
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+    return head.ljust(200, b"\0") + bytes(bands * bits // 2)
+
+
+@pytest.mark.parametrize(
+    ("bands", "bits", "form", "said"),
+    [
+        (13, 16, 1, "13 bands of 16-bit numbers"),
+        (5, 8, 1, "5 bands of 8-bit numbers"),
+        (2, 32, 3, "2 bands of 32-bit floating-point numbers"),
+        (1, 64, 3, "1 band of 64-bit floating-point numbers"),
+    ],
+)
+def test_a_tiff_that_is_no_photograph_is_named(bands: int, bits: int, form: int, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        decode(_tiff(bands, bits, form))
+
+
+def test_heic_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"\0\0\0\x18ftypheic" + bytes(40)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="HEIC; install pillow-heif"):
+        decode(content)
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", PNG_START, b"BM", b"RIFF", b""]))

@@ -122,7 +122,6 @@ def test_without_a_prefix_matches_decides(install: Install, archive: Path) -> No
     images = open_images(str(archive))
     assert images.kind == "plug-in 'zip'"
     assert len(images.entries) == 3
-    assert images.root is None
 
 
 def test_two_plug_ins_that_take_a_place_are_told_apart_by_their_prefix(

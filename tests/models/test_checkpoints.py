@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def prefixed(state: Any, prefix: str) -> Any:
         lambda state: prefixed(state, "module."),
         lambda state: {"state_dict": prefixed(state, "model.")},
         lambda state: prefixed(state, "module._orig_mod."),
+        lambda state: {"state_dict": prefixed(state, "net."), "epoch": 3},
+        lambda state: {**prefixed(state, "backbone.encoder."), "epoch": 3},
+        lambda state: {"module": state, "dp_world_size": 1},
+        lambda state: {"model": state, "opt": {"state": {}}},
+        lambda state: {"state_dict_ema": state, "arch": "squeezenet1_1"},
+        lambda state: {"ema": prefixed(state, "module."), "args": Namespace(lr=0.1, out=Path("x"))},
     ],
 )
 def test_state_dicts_are_found_wherever_they_usually_are(
@@ -51,6 +58,57 @@ def test_state_dicts_are_found_wherever_they_usually_are(
     assert resolved.record.checkpoint == "last.pth"
     assert resolved.record.weights.startswith("checkpoint ")
     assert resolved.record.classes == ()  # seven outputs are not ImageNet's thousand
+
+
+def _lightning(state: Any) -> Any:
+    loss = {"criterion.pos_weight": torch.ones(7)}
+    return {"state_dict": prefixed(state, "model.") | loss, "epoch": 3}, "criterion.pos_weight"
+
+
+def _averaged(state: Any) -> Any:
+    return prefixed(state, "module.") | {"n_averaged": torch.tensor(9)}, "n_averaged"
+
+
+def _both(state: Any) -> Any:
+    other = {key: value + 1 for key, value in state.items()}
+    return {"state_dict": state, "state_dict_ema": other}, "all under 'state_dict_ema'"
+
+
+def _counted(state: Any) -> Any:
+    return {**state, "epoch": torch.tensor(3)}, "epoch"
+
+
+def _averaged_beside(state: Any) -> Any:
+    averaged = {f"ema_model.{key}": value + 1 for key, value in state.items()}
+    return {"state_dict": averaged | prefixed(state, "model.")}, "ema_model.features.0.weight"
+
+
+@pytest.mark.parametrize("wrap", [_lightning, _averaged, _both, _counted, _averaged_beside])
+def test_what_is_no_part_of_the_model_is_left_out_and_said(
+    tmp_path: Path, trained: nn.Module, wrap: Any
+) -> None:
+    content, left = wrap(trained.state_dict())
+    torch.save(content, tmp_path / "last.ckpt")
+    resolved = resolve("squeezenet1_1", checkpoint=tmp_path / "last.ckpt")
+    assert same(trained, resolved.module)
+    (note,) = resolved.notes
+    assert f"left out: {left}" in note
+
+
+def test_a_checkpoint_that_holds_the_model_twice_is_refused(
+    tmp_path: Path, trained: nn.Module
+) -> None:
+    state = trained.state_dict()
+    twice = prefixed(state, "student.") | prefixed(state, "teacher.")
+    torch.save({"state_dict": twice}, tmp_path / "twice.pt")
+    refused(tmp_path / "twice.pt", r"holds the model 2 times, under 'student\.' and 'teacher\.'")
+
+
+def test_a_deeper_network_is_not_cut_down_to_the_model(tmp_path: Path) -> None:
+    state = torchvision.models.resnet34(weights=None).state_dict()
+    torch.save({"state_dict": prefixed(state, "model.")}, tmp_path / "deeper.pt")
+    with pytest.raises(ModelError, match=r"does not fit ResNet: unexpected layer1\.2\.conv1"):
+        resolve("resnet18", checkpoint=tmp_path / "deeper.pt")
 
 
 def test_safetensors_and_its_hash_are_read(tmp_path: Path, trained: nn.Module) -> None:
