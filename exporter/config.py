@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -17,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.errors import ConfigError, ExporterError, choices, reason
-from exporter.writers import Writer, find_writer
+from exporter.errors import ConfigError, WriterError, choices, reason
+from exporter.writers import find_writer
 from exporter.writers.options import (
     HtmlSettings,
     LinkSettings,
@@ -30,9 +28,6 @@ from exporter.writers.options import (
 DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
 OWN_WRITERS = ("tensorboard", "wandb", "html")
 """What is written unless told otherwise."""
-
-_LONGEST = 1_000_000
-"""Characters of a configuration."""
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -46,10 +41,8 @@ class PreprocessingConfig(BaseModel):
     Attributes:
         size: input size in pixels: one number, or (height, width).
         resize: shorter side after resizing, (height, width), or 0 for no resizing.
-        crop: ``center`` or ``none``.
-        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
         mean: one value per channel, in [0, 1] units.
-        std: one value per channel, in [0, 1] units; its length is the number of channels.
+        std: likewise; its length is the number of channels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,10 +57,8 @@ class PreprocessingConfig(BaseModel):
     @model_validator(mode="after")
     def _same_channels(self) -> PreprocessingConfig:
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise ValueError(
-                f"mean has {len(self.mean)} values and std has {len(self.std)}; give one per "
-                "channel"
-            )
+            values = f"mean has {len(self.mean)} values and std has {len(self.std)}"
+            raise ValueError(f"{values}; give one per channel")
         return self
 
 
@@ -94,26 +85,19 @@ class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSetting
     @classmethod
     def _known_writers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            _known(name)
+            find_writer(name)
         return tuple(dict.fromkeys(value))
 
     @field_validator("writer_options")
     @classmethod
     def _known_options(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, options in value.items():
-            model = _known(name).options
+            model = find_writer(name).options
             try:
                 model.model_validate(options)
             except ValidationError as error:
-                raise ValueError(f"of the writer {name!r}, {_sentence(error, model)}") from None
+                raise ConfigError(f"of the writer {name!r}, {_sentence(error, model)}") from None
         return value
-
-
-def _known(name: str) -> Writer:
-    try:
-        return find_writer(name)
-    except ExporterError as error:
-        raise ValueError(str(error)) from None
 
 
 class RunConfig(WriterConfig):
@@ -256,9 +240,7 @@ def build_config(
     return _with_its_file(_checked(RunConfig, values), values)
 
 
-def build_writer_config(
-    values: dict[str, Any], told: Mapping[str, Any] = MappingProxyType({})
-) -> WriterConfig:
+def build_writer_config(values: dict[str, Any], told: dict[str, Any] | None = None) -> WriterConfig:
     """Build what only the writers read.
 
     Args:
@@ -268,17 +250,13 @@ def build_writer_config(
     Raises:
         ConfigError: if a setting is unknown or wrong.
     """
-    return _with_its_file(_checked(WriterConfig, {**told, **values}), values)
+    return _with_its_file(_checked(WriterConfig, {**(told or {}), **values}), values)
 
 
-def _with_its_file(config: _W, given: Mapping[str, Any]) -> _W:
-    """Refuse the size of a single file that is not written."""
-    changed = config.max_size != WriterConfig.model_fields["max_size"].default
-    if changed and "max_size" in given and not config.single_file:
-        raise ConfigError(
-            "--max-size is the size of the single file, which is not written: give --single-file "
-            "too, or leave out --max-size"
-        )
+def _with_its_file(config: _W, given: dict[str, Any]) -> _W:
+    default = WriterConfig.model_fields["max_size"].default
+    if "max_size" in given and config.max_size != default and not config.single_file:
+        raise ConfigError("--max-size is the size of the single file: give --single-file too")
     return config
 
 
@@ -287,20 +265,19 @@ def _checked(kind: type[_M], values: dict[str, Any]) -> _M:
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_sentence(error, kind)) from None
+    except WriterError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    called = f"the configuration {str(file)!r}"
     try:
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_LONGEST)  # a device may never end
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the configuration {str(file)!r} cannot be read: {reason(error)}"
-        ) from None
-    try:
-        values = tomllib.loads(text)
+        with file.open("rb") as opened:  # of a device, which may never end, a part
+            values = tomllib.loads(opened.read(1_000_000).decode())
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the configuration {str(file)!r} is not TOML: {error}") from None
+        raise ConfigError(f"{called} is not TOML: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{called} cannot be read: {reason(error)}") from None
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 

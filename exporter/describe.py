@@ -3,67 +3,62 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from exporter.console import duration, size
 from exporter.engines import Job
 from exporter.errors import LayerError
 from exporter.explain import compute, load
 from exporter.layers import choose_layers, count_layers, layer_table, run_trial
-from exporter.maximise import estimate_maximised
+from exporter.maximise import describe_wanted, estimate_maximised
 from exporter.models import float_type, resolve
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would cost, from one batch.
+def describe_run(job: Job) -> Iterator[tuple[str, str]]:
+    """Say what a run does and what it costs, a line each: what it is about, and the rest.
 
-    Attributes:
-        images: images in the set.
-        batch: images in the trial batch.
-        seconds: seconds the computing would take, without the writers.
-        store_bytes: bytes the shards would take.
-        maximise_seconds: seconds the maximised pictures would take; 0 where none is asked for.
-    """
-
-    images: int
-    batch: int
-    seconds: float
-    store_bytes: int
-    maximise_seconds: float = 0.0
-
-
-def estimate(job: Job) -> Estimate:
-    """Compute one batch twice, the second time against the clock, and write nothing.
-
-    Of each request for maximised pictures, a few steps are made.
+    One batch is computed twice, the second time against the clock; of each request for maximised
+    pictures a few steps are made.
 
     Raises:
         ExporterError: if the model or a method fails on the batch.
     """
-    entries = job.plan.images[: job.batch_size]
-    explainer = job.explainer(job.module)
+    plan, config = job.plan, job.recipe.config
+    broken = sum(entry.error is not None for entry in plan.images)
+    unread = f", {broken} cannot be read" if broken else ""
+    yield "images", f"{len(plan.images)} of {plan.image_set} ({job.image_set.kind}){unread}"
+    cut = f"{len(plan.shards)} of up to {config.shard_size}"
+    yield "shards", f"{cut}, batches of {config.batch_size}"
+    yield "model", f"{plan.model.name}, {plan.model.parameters:,} parameters, on {job.device}"
+    yield "layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"
+    explainer, entries = job.explainer(job.module), plan.images[: job.batch_size]
+    for number, sentence in enumerate(explainer.passes, 1):
+        yield f"pass {number}", sentence
+    for wanted in job.maximised:
+        yield "maximise", describe_wanted(wanted)
     compute(job, explainer, load(job, entries))
     start = time.perf_counter()
-    computed = compute(job, explainer, load(job, entries))
-    seconds = time.perf_counter() - start
-    size = sum(
-        len(row.image or b"")
-        + sum(len(stored.values) for stored in row.maps)
-        + sum(len(stored.values) for stored in row.activations)
-        for row in computed.rows
-    )
-    share = len(job.plan.images) / len(entries)
-    return Estimate(
-        images=len(job.plan.images),
-        batch=len(entries),
-        seconds=seconds * share,
-        store_bytes=int(size * share),
-        maximise_seconds=estimate_maximised(job.make_pictures, job.maximised),
-    )
+    rows = compute(job, explainer, load(job, entries)).rows
+    share = len(plan.images) / len(entries)
+    seconds = (time.perf_counter() - start) * share
+    yield "time", f"about {duration(seconds)} to compute, from a batch of {len(entries)}"
+    if job.maximised:
+        seconds = estimate_maximised(job.make_pictures, job.maximised)
+        yield "", f"and about {duration(seconds)} to maximise, from a few steps"
+    stored = 0
+    for row in rows:
+        kept = (*(m.values for m in row.maps), *(a.values for a in row.activations))
+        stored += len(row.image or b"") + sum(map(len, kept))
+    yield "disk", f"about {size(int(stored * share))} for the shards"
+    if plan.label_match:
+        yield "labels", plan.label_match
+    for note in plan.notes:
+        yield "note", note
 
 
 def describe_layers(

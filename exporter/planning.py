@@ -14,14 +14,12 @@ from torch import nn
 
 from exporter.capture import guest
 from exporter.config import RunConfig
-from exporter.doors import load_function
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
 from exporter.errors import ImageError, LayerError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
-    HostBatch,
     choose_or_offer,
     classifiers_at,
     fitting_methods,
@@ -31,7 +29,7 @@ from exporter.faithfulness import Metric, load_metrics
 from exporter.guard import user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
-    Reshape,
+    GivenReshape,
     Trial,
     choose_layers,
     collect_kernels,
@@ -139,14 +137,13 @@ def _settle(
 
     image_set.settle(preprocessing)
     example = lay(image_set.load_first(preprocessing))
-    failures: list[str] = []
-    reshape = _reshape(config.reshape, failures) if config.reshape else None
+    reshape = GivenReshape(config.reshape) if config.reshape else None
     requests = [parse_request(text, config.seed) for text in config.maximise]
     metrics = load_metrics() if config.faithfulness else ()
     auto = "auto" in (*config.layers, *config.activations)
     trial = run_trial(model, example, output=config.output, reshape=reshape, backward=auto)
     layers = choose_or_offer(trial, config.layers, methods)
-    unused = _unused(config.reshape, trial, layers.names, failures) if config.reshape else ()
+    unused = reshape.unused(trial, layers.names) if reshape else ()
     recorded = _recorded(trial, config.activations, layers.names, requests)
     target = plan_target(
         config.target,
@@ -164,7 +161,9 @@ def _settle(
     explainer = _explainers(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )
-    first = _explain_first(explainer(model), example, masks=target.scorer.takes_masks)
+    unknown, masks = torch.full((1,), -1, device=device), target.scorer.takes_masks
+    given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
+    first = explainer(model)(example, unknown, given).to_host()
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return Job(
         recipe=recipe,
@@ -188,7 +187,7 @@ def _settle(
         device=device,
         channels_last=channels_last,
         workers=config.workers or default_workers(device),
-        masks=target.scorer.takes_masks,
+        masks=masks,
         dtype=dtype,
         metrics=metrics,
         maximised=maximised,
@@ -196,43 +195,10 @@ def _settle(
     )
 
 
-def _reshape(spec: str, failures: list[str]) -> Reshape:
-    """Return the user's function, which notes in ``failures`` what it raised."""
-    function = load_function(spec)
-
-    def reshape(output: torch.Tensor) -> torch.Tensor:
-        try:
-            with user_code(f"the reshape function {spec!r}", error=LayerError):
-                laid: torch.Tensor = function(output)
-                return laid
-        except LayerError as error:
-            failures.append(str(error))
-            raise
-
-    return reshape
-
-
-def _unused(
-    spec: str, trial: Trial, explained: Sequence[str], failures: Sequence[str]
-) -> tuple[str, ...]:
-    """Say that the explained layers lie as their shapes say; refuse a function that fits none."""
-    given = {name for name, plane in trial.planes.items() if plane.layout.kind == "given"}
-    if not given:
-        said = failures[0] if failures else f"the reshape function {spec!r} gave no (N, C, H, W)"
-        raise LayerError(f"{said}; it fits the output of no layer: mend it, or leave out --reshape")
-    if given.isdisjoint(explained):
-        return (f"the reshape function {spec!r} fits none of the explained layers and is not used",)
-    return ()
-
-
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
     if module is not None:
-        return adopt(
-            module,
-            name=None,
-            preprocessing=config.preprocessing,
-            classes=read_classes(config.classes) if config.classes else None,
-        )
+        classes = read_classes(config.classes) if config.classes else None
+        return adopt(module, name=None, preprocessing=config.preprocessing, classes=classes)
     return resolve(
         config.model,
         weights=config.weights,
@@ -269,31 +235,21 @@ def _explainers(
     classifiers = classifiers_at(methods, layers, scorer, lambda: trial)
     layouts = {name: plane.layout for name, plane in trial.planes.items()}
 
-    @cache
-    def explainer(replica: nn.Module) -> Explainer:
-        return Explainer(
-            replica,
-            methods,
-            layers,
-            recorded=recorded,
-            channels=config.activation_channels,
-            target=scorer,
-            top_k=config.top_k,
-            layouts=layouts,
-            reshape=trial.reshape,
-            seed=config.seed,
-            fuse=config.fuse,
-            classifiers=classifiers,
-        )
-
-    return explainer
-
-
-def _explain_first(explainer: Explainer, example: torch.Tensor, *, masks: bool) -> HostBatch:
-    """Explain one image as a batch will be, its label and its mask not known."""
-    unknown = torch.full((1,), -1, device=example.device)
-    given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
-    return explainer(example, unknown, given).to_host()
+    settled = partial(
+        Explainer,
+        methods=methods,
+        layers=layers,
+        recorded=recorded,
+        channels=config.activation_channels,
+        target=scorer,
+        top_k=config.top_k,
+        layouts=layouts,
+        reshape=trial.reshape,
+        seed=config.seed,
+        fuse=config.fuse,
+        classifiers=classifiers,
+    )
+    return cache(settled)
 
 
 def _reference(

@@ -20,6 +20,8 @@ from exporter.console import ERR, marked
 from exporter.errors import ExporterError, reason
 from exporter.guard import told
 
+_GOES_ON = {"run": "with --resume goes on ", "work": "goes on "}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
@@ -36,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.show()
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
-        ERR.print("interrupted")
+        again = _GOES_ON.get(next(iter(given), ""))
+        kept = f"; what is done is kept: the same command {again}from it" if again else ""
+        ERR.print(f"interrupted{kept}")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (``| head``)
         return DONE

@@ -12,7 +12,6 @@ import click
 from exporter.cli.flags import (
     BAD_REQUEST,
     DONE,
-    INTERRUPTED,
     SOME_SKIPPED,
     begin_flags,
     given,
@@ -20,17 +19,7 @@ from exporter.cli.flags import (
     run_flags,
 )
 from exporter.config import RunConfig, build_config
-from exporter.console import (
-    ERR,
-    OUT,
-    Bar,
-    counted,
-    duration,
-    explained,
-    marked,
-    say_outcome,
-    size,
-)
+from exporter.console import OUT, Bar, counted, explained, marked, say_outcome
 
 if TYPE_CHECKING:
     from exporter.engines import Recipe
@@ -55,13 +44,7 @@ def run_command(
     config = build_config(file, given(flags))
     if dry_run:
         return _dry_run(config, resume=resume, overwrite=overwrite)
-    try:
-        return _run(config, resume=resume, overwrite=overwrite)
-    except KeyboardInterrupt:
-        ERR.print(
-            "interrupted; what is done is kept: the same command with --resume goes on from it"
-        )
-        return INTERRUPTED
+    return _run(config, resume=resume, overwrite=overwrite)
 
 
 @click.command("plan")
@@ -115,15 +98,11 @@ def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -
 
     The model is built again as the run's recipe says, which runs the code that it names.
     """
-    try:
-        with Bar() as bar:
-            bar.begin("starting")
-            from exporter.run import work
+    with Bar() as bar:
+        bar.begin("starting")
+        from exporter.run import work
 
-            run = work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
-    except KeyboardInterrupt:
-        ERR.print("interrupted; what is done is kept: the same command goes on from it")
-        return INTERRUPTED
+        run = work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
     there, shards = len(run.shards), len(run.plan.shards)
     OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
     if there == shards and not run.complete:
@@ -186,41 +165,14 @@ def _recipe(config: RunConfig) -> Recipe:
 def _dry_run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
         bar.begin("starting")
-        from exporter.describe import estimate
-        from exporter.maximise import describe_wanted
+        from exporter.describe import describe_run
         from exporter.planning import bind
         from exporter.store import refuse_taken
 
         refuse_taken(config.out, overwrite=overwrite, resume=resume)
         with bind(_recipe(config), watch=bar) as job:
             bar.begin("timing one batch")
-            cost = estimate(job)
-            passes = job.explainer(job.module).passes
-    plan = job.plan
-    broken = sum(entry.error is not None for entry in plan.images)
-    OUT.print(
-        f"images   {len(plan.images)} of {marked(plan.image_set)} ({marked(job.image_set.kind)})"
-        + (f", {broken} cannot be read" if broken else "")
-    )
-    OUT.print(
-        f"shards   {len(plan.shards)} of up to {config.shard_size}, batches of {config.batch_size}"
-    )
-    OUT.print(
-        f"model    {marked(plan.model.name)}, {plan.model.parameters:,} parameters, on {job.device}"
-    )
-    OUT.print(f"layers   {marked(', '.join(plan.explained))} ({marked(plan.layer_reason)})")
-    for index, sentence in enumerate(passes, 1):
-        OUT.print(f"pass {index}   {marked(sentence)}")
-    for wanted in job.maximised:
-        OUT.print(f"maximise {marked(describe_wanted(wanted))}")
-    OUT.print(f"time     about {duration(cost.seconds)} to compute, from a batch of {cost.batch}")
-    if job.maximised:
-        OUT.print(
-            f"         and about {duration(cost.maximise_seconds)} to maximise, from a few steps"
-        )
-    OUT.print(f"disk     about {size(cost.store_bytes)} for the shards")
-    if plan.label_match:
-        OUT.print(f"labels   {marked(plan.label_match)}")
-    for note in plan.notes:
-        OUT.print(f"note     {marked(note)}")
+            described = list(describe_run(job))
+    for what, text in described:
+        OUT.print(f"{what:<9}{marked(text)}")
     return DONE

@@ -6,10 +6,12 @@ from exporter.layers.choice import LayerChoice, choose_layers
 from exporter.layers.classifier import find_classifier
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
+from exporter.layers.reshape import GivenReshape
 from exporter.layers.table import count_layers, layer_table
 from exporter.layers.trial import Trial, run_trial
 
 __all__ = [
+    "GivenReshape",
     "Kernels",
     "LayerChoice",
     "Layout",

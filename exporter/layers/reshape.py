@@ -1,0 +1,51 @@
+"""The user's function from a layer's output to (N, C, H, W), and whether it fits any."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from exporter.doors import load_function
+from exporter.errors import LayerError
+from exporter.guard import user_code
+from exporter.layers.trial import Trial
+
+
+class GivenReshape:
+    """A function of the user's, ``module:function`` or ``path/file.py:function``.
+
+    It need not fit every output: where it fails, the output is read by its shape.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self._who = f"the reshape function {spec!r}"
+        self._function = load_function(spec)
+        self._failure = f"{self._who} gave no (N, C, H, W)"
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """Lay an output out.
+
+        Raises:
+            LayerError: if the function fails.
+        """
+        try:
+            with user_code(self._who, error=LayerError):
+                laid: Tensor = self._function(output)
+                return laid
+        except LayerError as error:
+            self._failure = str(error)
+            raise
+
+    def unused(self, trial: Trial, explained: Collection[str]) -> tuple[str, ...]:
+        """Say that the explained layers lie as their shapes say, if they do.
+
+        Raises:
+            LayerError: if the function fits the output of no layer, with what it raised last.
+        """
+        given = {name for name, plane in trial.planes.items() if plane.layout.kind == "given"}
+        if not given:
+            raise LayerError(
+                f"{self._failure}; it fits the output of no layer: mend it, or leave out --reshape"
+            )
+        return () if given & set(explained) else (f"{self._who} fits no explained layer",)
