@@ -40,6 +40,10 @@ class MapError(ExporterError):
     """A map method that is unknown, or that does not fit the model."""
 
 
+class NoGradientError(MapError):
+    """A score whose gradient does not reach what a method differentiates it with respect to."""
+
+
 class ImageSetError(ExporterError):
     """An image set that cannot be opened, or is empty."""
 

@@ -16,7 +16,12 @@ from exporter.capture import guest
 from exporter.config import RunConfig
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import ImageError, LayerError, RunError, TargetError
+from exporter.errors import (
+    ImageError,
+    LayerError,
+    RunError,
+    TargetError,
+)
 from exporter.explain import (
     FUSED,
     Explainer,
@@ -33,7 +38,9 @@ from exporter.layers import (
     Trial,
     choose_layers,
     collect_kernels,
+    find_out,
     layer_table,
+    layout_records,
     run_trial,
 )
 from exporter.maps import ATTENTION, Method, get_methods
@@ -142,6 +149,7 @@ def _settle(
     metrics = load_metrics() if config.faithfulness else ()
     auto = "auto" in (*config.layers, *config.activations)
     trial = run_trial(model, example, output=config.output, reshape=reshape, backward=auto)
+    findings = find_out(trial)
     layers = choose_or_offer(trial, config.layers, methods)
     unused = reshape.unused(trial, layers.names) if reshape else ()
     recorded = _recorded(trial, config.activations, layers.names, requests)
@@ -178,7 +186,9 @@ def _settle(
             methods=tuple(method.record for method in methods),
             execution=_execution(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *unused),
-            after=tuple(f"{name}: {why}" for name, why in first.missing.items()),
+            after=(*findings.notes, *(f"{name}: {why}" for name, why in first.missing.items())),
+            layouts=layout_records(trial, (*layers.names, *recorded)),
+            findings=findings,
         ),
         image_set=image_set,
         module=model,
@@ -190,6 +200,7 @@ def _settle(
         masks=masks,
         dtype=dtype,
         metrics=metrics,
+        missing=first.missing,
         maximised=maximised,
         reshape=reshape,
     )

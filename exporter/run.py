@@ -23,6 +23,7 @@ from exporter.engines import Engine, Job, Recipe, find_engine, local
 from exporter.errors import ConfigError, RunError, WriterError
 from exporter.guard import user_code
 from exporter.planning import bind
+from exporter.recomputing import refuse_other_model
 from exporter.records import Written
 from exporter.store import (
     Run,
@@ -334,6 +335,7 @@ def _begin(job: Job, *, overwrite: bool, resume: bool) -> RunFolder:
 def _compute(
     job: Job, folder: RunFolder, missing: Sequence[int], engine: Engine, watch: Watch
 ) -> None:
+    refuse_other_model(job, folder)
     cuts = [job.plan.shards[shard] for shard in missing]
     watch.begin("computing maps", sum(stop - start for start, stop in cuts))
     plug_in = user_code(f"the engine {job.recipe.config.engine!r}", error=ConfigError)

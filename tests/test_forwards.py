@@ -33,7 +33,26 @@ def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
         writers=(),
         preprocessing={"size": 32},
     )
-    before = images[: images.index(4)]
-    # The trial that planning reads; the first image explained, to see what is missing.
-    assert 1 <= len(before) <= 4
-    assert set(before) == {1}
+    # The trial that planning reads; its image between two others, to see whether a batch changes
+    # what the model gives; the first image explained, to see what is missing.
+    assert images[: images.index(4)] == [1, 3, 1]
+
+
+def test_a_model_that_differs_in_a_batch_is_run_a_fourth_time_to_see_why(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), norm, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    model.eval()(torch.zeros(1, 3, 32, 32))
+    norm.register_forward_pre_hook(lambda module, _inputs: module.train() and None)
+    images: list[int] = []
+    model.register_forward_pre_hook(lambda _module, inputs: images.append(len(inputs[0])))
+    exporter.export(
+        model,
+        PHOTOS,
+        out=tmp_path / "run",
+        limit=4,
+        batch_size=4,
+        writers=(),
+        preprocessing={"size": 32},
+    )
+    assert images[: images.index(4)] == [1, 3, 1, 1]

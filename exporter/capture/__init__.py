@@ -1,16 +1,16 @@
 """Capture: one forward and one backward for every layer at once, the model left as it was.
 
-`guest` borrows a model and restores it; `capture` runs it once with hooks, `trace_forward` once for
-planning; `channel_statistics` and `strongest_channels` reduce activations on the device. No other
-room registers hooks: they hand `hooked` their functions.
+`guest` borrows a model and restores it; `capture` runs it once with hooks; `channel_statistics` and
+`strongest_channels` reduce activations on the device. No other room registers hooks: they hand
+`hooked` their functions.
 """
 
 from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
-from exporter.capture.biases import BiasTerms
-from exporter.capture.guest import guest, refuse_unfit, unwrapped
-from exporter.capture.hooks import hooked, record_layers
+from exporter.capture.guest import Changes, guest, refuse_unfit, unwrapped, watch_changes
+from exporter.capture.hooks import After, hooked, on_gradient, record_layers
+from exporter.capture.modes import BiasTerms, Stepping, TwiceDifferentiable, relu_rule
 from exporter.capture.names import (
     QUOTED,
     LayerName,
@@ -30,20 +30,19 @@ from exporter.capture.reduce import (
     strongest_channels,
 )
 from exporter.capture.rerun import follows_alone, run_from
-from exporter.capture.rules import TwiceDifferentiable, relu_rule
-from exporter.capture.trial import Call, Traced, trace_forward
 
 __all__ = [
     "QUOTED",
+    "After",
     "AttentionPass",
     "BiasTerms",
-    "Call",
     "Captured",
+    "Changes",
     "LayerName",
     "SelfAttention",
     "Statistics",
+    "Stepping",
     "Strongest",
-    "Traced",
     "TwiceDifferentiable",
     "attention_pass",
     "capture",
@@ -55,6 +54,7 @@ __all__ = [
     "guest",
     "hooked",
     "named_layers",
+    "on_gradient",
     "parse_name",
     "quantise",
     "quoted",
@@ -63,7 +63,7 @@ __all__ = [
     "relu_rule",
     "run_from",
     "strongest_channels",
-    "trace_forward",
     "unquoted",
     "unwrapped",
+    "watch_changes",
 ]

@@ -64,6 +64,11 @@ class AttentionPass:
 
     @staticmethod
     def _gradients(score: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if not score.requires_grad:
+            raise LayerError(
+                "no gradient of what is explained reaches the attention weights: the model "
+                "detaches it or runs under torch.no_grad; choose rollout, or a map of activations"
+            )
         gradients = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
         pairs = zip(gradients, weights, strict=True)
         return tuple(torch.zeros_like(at) if g is None else g for g, at in pairs)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.hooks import hooked
 from exporter.errors import ModelError
 
 
@@ -20,11 +24,13 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
 
     Inside, autograd records, whatever the caller has switched off (``no_grad``,
     ``inference_mode``); with every parameter frozen a graph begins only where a tensor is made to
-    require grad. On leaving, also through an exception, these are as they were found: the mode of
-    every module (set by its flag, so that no ``train`` override runs), ``requires_grad`` and
-    ``.grad`` of every parameter, the values of every buffer, torch's random state on the CPU and on
-    the model's CUDA devices, and the grad mode. Guests may be nested: an inner guest of the same
-    model only restores what a forward can change (buffers and the random state), at little cost.
+    require grad; and every forward is given a copy of its input, so that a model which writes into
+    it spoils nobody else's. On leaving, also through an exception, these are as they were found:
+    the mode of every module (set by its flag, so that no ``train`` override runs),
+    ``requires_grad`` and ``.grad`` of every parameter, the values of every buffer, the random state
+    of torch on the CPU and on the model's CUDA devices, of NumPy and of Python, and the grad mode.
+    Guests may be nested: an inner guest of the same model only restores what a forward can change
+    (buffers and the random state), at little cost.
 
     Args:
         model: any module; it is not copied.
@@ -36,28 +42,26 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         ModelError: if the model does not fit (see `refuse_unfit`); it is then untouched.
     """
     outer = _HELD.get(model)
-    if outer is not None and not outer.changed():
+    if outer is not None and not outer.moved():
         with outer.lent_again():
             yield model
         return
     refuse_unfit(model)
     modules = list(model.modules())
-    modes = [(module, module.training) for module in modules]
     # Modules compiled in place run hooks added later in vain; for the visit they run as written.
-    compiled = [(m, m._compiled_call_impl) for m in modules if m._compiled_call_impl is not None]
-    parameters = list(model.parameters())
-    free = [parameter for parameter in parameters if parameter.requires_grad]
-    grads = [(parameter, parameter.grad) for parameter in parameters]
-    state = _State(_snapshot(modules), _cuda_devices((*parameters, *model.buffers())))
+    flags = [(m, m.training, m._compiled_call_impl) for m in modules]
+    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    tensors = (*model.parameters(), *model.buffers())
+    state = _State(_snapshot(modules), sorted({t.get_device() for t in tensors if t.is_cuda}))
     with ExitStack() as undo:
-        undo.enter_context(state.lent_again())
-        undo.callback(_restore_parameters, free, grads)
-        undo.callback(_restore_modes, modes, compiled)
-        for module, _ in modes:
+        undo.enter_context(state.lent_again(for_good=True))
+        undo.callback(_restore, flags, parameters)
+        undo.enter_context(hooked((), [(model, state.copied)]))
+        for module, _, compiled in flags:
             module.training = False
-        for module, _ in compiled:
-            module._compiled_call_impl = None
-        for parameter in free:
+            if compiled is not None:
+                module._compiled_call_impl = None
+        for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
         if outer is None:
             _HELD[model] = state
@@ -116,41 +120,125 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model if inside is None else unwrapped(inside)
 
 
-class _Buffer(NamedTuple):
+@dataclass
+class Changes:
+    """What forwards of a model did besides giving an output (see `watch_changes`).
+
+    Attributes:
+        wrote_input: whether one wrote into its input.
+        wrote_unseen: whether one did where autograd does not see it: gradients there are wrong.
+        buffers: names of the buffers whose values changed.
+        random: whose random states changed: ``torch``, ``NumPy``, ``Python``.
+    """
+
+    wrote_input: bool = False
+    wrote_unseen: bool = False
+    buffers: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
+
+
+@contextmanager
+def watch_changes(model: nn.Module) -> Iterator[Changes]:
+    """Watch what the forwards of a model that is held by a `guest` change; known on leaving.
+
+    Of their inputs the first with a graph and the first without are looked at.
+    """
+    state, changes = _HELD.get(model), Changes()
+    if state is None:
+        yield changes
+        return
+    before = _random_states(state.cuda_devices)
+    inputs: list[tuple[Tensor, Tensor, Any]] = []
+    state.inputs = inputs
+    try:
+        yield changes
+    finally:
+        state.inputs = None
+    after = _random_states(state.cuda_devices)
+    written = [(copy, began) for given, copy, began in inputs if not _same(given, copy)]
+    changes.wrote_input = bool(written)
+    changes.wrote_unseen = any(c.requires_grad and c.grad_fn is began for c, began in written)
+    changes.random = tuple(name for name in before if _differ(before[name], after[name]))
+    names = {id(tensor): name for name, tensor in model.named_buffers()}
+    changes.buffers = tuple(
+        names.get(id(b.tensor), b.name) for b in state.buffers if b.rebound or b.written
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
     owner: nn.Module
     name: str
     tensor: Tensor | None
     version: int
     values: Tensor | None
 
+    @property
+    def rebound(self) -> bool:
+        """Whether another tensor has taken its place."""
+        return self.owner._buffers.get(self.name) is not self.tensor
 
-@dataclass(frozen=True)
+    @property
+    def written(self) -> bool:
+        """Whether its values are others; torch counts no version of running statistics."""
+        if self.tensor is None or self.values is None:
+            return False
+        return self.tensor._version != self.version or not _same(self.tensor, self.values)
+
+    def restore(self, *, by_value: bool) -> None:
+        """Put the tensor back, with its values."""
+        now, tensor = self.owner._buffers.get(self.name), self.tensor
+        # A buffer that moved to another device or type was moved on purpose (`model.to`).
+        moved = now is not None and tensor is not None and _kind(now) != _kind(tensor)
+        if now is not tensor and not moved:
+            self.owner._buffers[self.name] = tensor
+        if tensor is None or self.values is None:
+            return
+        if tensor._version != self.version or (by_value and not _same(tensor, self.values)):
+            tensor.copy_(self.values)
+
+
+@dataclass
 class _State:
-    """What a forward can change: buffers, as they were found, and the random state."""
+    """What a forward can change: buffers, as they were found, and the random states."""
 
     buffers: list[_Buffer]
     cuda_devices: list[int]
+    inputs: list[tuple[Tensor, Tensor, Any]] | None = None
 
-    def changed(self) -> bool:
+    def moved(self) -> bool:
         """Say whether a buffer is no longer what was found."""
         return any(
-            owner._buffers.get(name) is not tensor
-            or (tensor is not None and tensor._version != version)
-            for owner, name, tensor, version, _ in self.buffers
+            b.rebound or (b.tensor is not None and b.tensor._version != b.version)
+            for b in self.buffers
         )
 
+    def copied(self, _module: nn.Module, inputs: Any) -> Any:
+        """Give a forward a copy of its input; as a hook, so that no pass can forget it."""
+        copies = tuple(v.clone() if isinstance(v, Tensor) else v for v in inputs)
+        if self.inputs is not None and copies and isinstance(copies[0], Tensor):
+            copy, kept = copies[0], self.inputs
+            # All of them would not fit into memory.
+            if all(copy.requires_grad != known.requires_grad for _, known, _ in kept):
+                kept.append((inputs[0].detach(), copy, copy.grad_fn))
+        return copies
+
     @contextmanager
-    def lent_again(self) -> Iterator[None]:
-        """Let autograd record, and restore buffers and the random state on the way out."""
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.random.fork_rng(self.cuda_devices),
-        ):
+    def lent_again(self, *, for_good: bool = False) -> Iterator[None]:
+        """Let autograd record, and restore buffers and the random states on the way out.
+
+        Comparing values waits for a device, so an inner guest does it on the CPU alone.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            states = _random_states(self.cuda_devices)
             try:
                 yield
             finally:
-                _restore_buffers(self.buffers)
+                _restore_random(states)
+                with torch.no_grad():
+                    for buffer in self.buffers:
+                        on_cpu = buffer.tensor is not None and buffer.tensor.device.type == "cpu"
+                        buffer.restore(by_value=for_good or on_cpu)
 
 
 _HELD: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
@@ -168,40 +256,57 @@ def _snapshot(modules: Iterable[nn.Module]) -> list[_Buffer]:
         ]
 
 
-def _cuda_devices(tensors: Iterable[Tensor]) -> list[int]:
-    return sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
+def _random_states(cuda_devices: list[int]) -> dict[str, Any]:
+    states = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
+    states |= {f"torch on cuda:{d}": torch.cuda.get_rng_state(d) for d in cuda_devices}
+    return states | {"Python": random.getstate()}
 
 
-def _restore_buffers(buffers: list[_Buffer]) -> None:
-    with torch.no_grad():
-        for owner, name, tensor, version, values in buffers:
-            now = owner._buffers.get(name)
-            # A buffer that moved to another device or type was moved on purpose (`model.to`).
-            moved = now is not None and tensor is not None and _kind(now) != _kind(tensor)
-            if now is not tensor and not moved:
-                owner._buffers[name] = tensor
-            if tensor is not None and values is not None and tensor._version != version:
-                tensor.copy_(values)
+def _differ(state: Any, other: Any) -> bool:
+    if isinstance(state, Tensor):
+        state, other = state.numpy(), other.numpy()
+    return pickle.dumps(state) != pickle.dumps(other)
+
+
+def _restore_random(states: dict[str, Any]) -> None:
+    for name, state in states.items():
+        if name == "torch":
+            torch.set_rng_state(state)
+        elif name == "NumPy":
+            np.random.set_state(state)
+        elif name == "Python":
+            random.setstate(state)
+        else:
+            torch.cuda.set_rng_state(state, int(name.rpartition(":")[2]))
+
+
+def _same(tensor: Tensor, values: Tensor) -> bool:
+    """Say whether two tensors hold the same values; without values (``meta``) they do."""
+    if tensor.shape != values.shape or tensor.is_meta:
+        return tensor.shape == values.shape
+    if tensor.device != values.device or tensor.dtype != values.dtype:
+        return True  # moved on purpose
+    same = torch.equal(tensor, values)
+    if same or not (tensor.is_floating_point() or tensor.is_complex()):
+        return same
+    return torch.equal(tensor.isnan(), values.isnan()) and torch.equal(
+        tensor.nan_to_num(), values.nan_to_num()
+    )
 
 
 def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
     return tensor.device, tensor.dtype
 
 
-def _restore_parameters(
-    free: list[nn.Parameter], grads: list[tuple[nn.Parameter, Tensor | None]]
+def _restore(
+    flags: list[tuple[nn.Module, bool, Any]],
+    parameters: list[tuple[nn.Parameter, bool, Tensor | None]],
 ) -> None:
-    for parameter in free:
-        parameter.requires_grad_(True)
-    for parameter, grad in grads:
+    for module, training, compiled in flags:
+        module.training = training
+        if compiled is not None:
+            module._compiled_call_impl = compiled
+    for parameter, free, grad in parameters:
+        parameter.requires_grad_(free)
         if parameter.grad is not grad:
             parameter.grad = grad
-
-
-def _restore_modes(
-    modes: list[tuple[nn.Module, bool]], compiled: list[tuple[nn.Module, Any]]
-) -> None:
-    for module, training in modes:
-        module.training = training
-    for module, call in compiled:
-        module._compiled_call_impl = call

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from exporter.capture.names import LayerName, find_layer
@@ -15,8 +17,8 @@ from exporter.containers import rebuild
 After = Callable[[nn.Module, Any, Any], Any]
 """Given a module, its positional inputs and its output; what it returns, unless None, replaces the
 output."""
-Before = Callable[[nn.Module, Any], None]
-"""Given a module and its positional inputs."""
+Before = Callable[[nn.Module, Any], Any]
+"""Given a module and its positional inputs; what it returns, unless None, replaces them."""
 
 
 @contextmanager
@@ -29,16 +31,20 @@ def hooked(
         after: modules, and what is called when one returns.
         before: modules, and what is called when one begins, ahead of the user's own hooks.
     """
-    handles: list[Any] = []
-    try:
+    with ExitStack() as undo:
         for module, begin in before:
-            handles.append(module.register_forward_pre_hook(begin, prepend=True))
+            undo.callback(module.register_forward_pre_hook(begin, prepend=True).remove)
         for module, end in after:
-            handles.append(module.register_forward_hook(end))
+            undo.callback(module.register_forward_hook(end).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def on_gradient(tensor: Tensor, receive: Callable[[Tensor], None]) -> None:
+    """Call a function with a tensor's gradient as a backward reaches it.
+
+    A hook, not a kept gradient: those of all layers together would not fit into memory.
+    """
+    tensor.register_hook(receive)  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -47,46 +53,59 @@ class Recording:
 
     Attributes:
         wanted: the layers asked for, by the names they were asked for by.
+        graph: names of those to differentiate with respect to.
         tensors: by name, in the order in which the layers ran; those with a graph are the ones
             to differentiate with respect to.
         asked: the requests that each kept name answers.
+        calls: how often each module has been called.
+        silenced: names of those whose gradient is wanted and that ran while nothing was recorded.
+        replaying: whether modules are called again by a checkpoint's recomputation, so that nothing
+            new is kept.
     """
 
     wanted: Mapping[str, LayerName]
+    graph: Set[str]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     asked: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    silenced: set[str] = field(default_factory=set)
+    replaying: bool = False
     _versions: dict[str, int] = field(default_factory=dict)
-    _calls: dict[str, int] = field(default_factory=dict)
-    _replaying: bool = False
 
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """Names whose tensor was later written to in place: no longer what the layer returned."""
-        return tuple(
-            name
-            for name, version in self._versions.items()
-            if self.tensors[name]._version != version
-        )
-
-    def forget(self, name: str) -> None:
-        """Drop a kept tensor."""
-        del self.tensors[name], self._versions[name]
+    def forget_changed(self) -> list[str]:
+        """Drop tensors that were written to in place: no longer what the layers returned."""
+        versions = self._versions.items()
+        names = [name for name, version in versions if self.tensors[name]._version != version]
+        for name in names:
+            del self.tensors[name]
+        return names
 
     def replay(self) -> None:
-        """Expect modules to be called again, by a checkpoint's recomputation: keep nothing new."""
-        self._replaying = True
-        self._calls.clear()
+        """Expect modules to be called again, from the first call on."""
+        self.replaying = True
+        self.calls.clear()
 
-    def call(self, module: str) -> int:
-        """Count one call of a module and return its number, from 1."""
-        self._calls[module] = self._calls.get(module, 0) + 1
-        return self._calls[module]
+    def returned(self, module: str, output: Any) -> Any:
+        """Keep what is wanted of what a module returned, and return what takes its place."""
+        self.calls[module] += 1
+        call = self.calls[module]
+        here = {
+            text: name
+            for text, name in self.wanted.items()
+            if name.module == module and name.call == call
+        }
 
-    def calls(self, module: str) -> int:
-        """Return how often a module has been called."""
-        return self._calls.get(module, 0)
+        def change(path: str, tensor: Tensor) -> Tensor:
+            asked = tuple(text for text, name in here.items() if name.path in ("", path))
+            if not asked or not (tensor.is_floating_point() or tensor.is_quantized):
+                return tensor
+            # The exact request before the one for the whole container.
+            exact = (text for text, name in here.items() if name.path == path)
+            return self._keep(next(exact, str(LayerName(module, call, path))), asked, tensor)
 
-    def keep(self, name: str, asked: tuple[str, ...], tensor: Tensor, graph: bool) -> Tensor:
+        return rebuild(output, change) if here else None
+
+    def _keep(self, name: str, asked: tuple[str, ...], tensor: Tensor) -> Tensor:
         """Keep a layer's output and return what the rest of the model is given instead.
 
         That is a clone: an in-place operation that follows would overwrite the output, and autograd
@@ -95,13 +114,15 @@ class Recording:
         if tensor.is_quantized:
             # Levels of a quantised module, as the numbers they stand for; no gradient flows there.
             kept = tensor.dequantize()
-        elif not graph or tensor.is_inference():
+        elif self.graph.isdisjoint(asked) or tensor.is_inference():
             kept = tensor.detach()
         else:
             # No parameter requires grad, so without this nothing is recorded: the graph begins.
             kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
             tensor = kept
-        if not self._replaying:
+            if not torch.is_grad_enabled():
+                self.silenced.add(name)
+        if not self.replaying:
             self.tensors[name] = kept
             self.asked[name] = asked
             if not kept.is_inference():
@@ -124,37 +145,11 @@ def record_layers(model: nn.Module, wanted: Sequence[str], graph: Set[str]) -> I
     Raises:
         LayerError: if a name is no layer of the model.
     """
-    recording = Recording({text: find_layer(model, text) for text in wanted})
-    modules = dict(model.named_modules())
-    by_module: dict[str, dict[str, LayerName]] = {}
-    for text, name in recording.wanted.items():
-        by_module.setdefault(name.module, {})[text] = name
-    after = [
-        (modules[module], _keep(recording, module, layers, graph))
-        for module, layers in by_module.items()
-    ]
-    with hooked(after):
+    recording = Recording({text: find_layer(model, text) for text in wanted}, graph)
+
+    def keep(name: str) -> After:
+        return lambda _module, _inputs, output: recording.returned(name, output)
+
+    names = dict.fromkeys(name.module for name in recording.wanted.values())
+    with hooked([(model.get_submodule(name), keep(name)) for name in names]):
         yield recording
-
-
-def _keep(
-    recording: Recording, module: str, layers: dict[str, LayerName], graph: Set[str]
-) -> After:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        call = recording.call(module)
-        here = {text: name for text, name in layers.items() if name.call == call}
-        if not here:
-            return None
-
-        def change(path: str, tensor: Tensor) -> Tensor:
-            asked = tuple(text for text, name in here.items() if name.path in ("", path))
-            if not asked or not (tensor.is_floating_point() or tensor.is_quantized):
-                return tensor
-            # The exact request before the one for the whole container.
-            exact = (text for text, name in here.items() if name.path == path)
-            name = next(exact, str(LayerName(module, call, path)))
-            return recording.keep(name, asked, tensor, not graph.isdisjoint(asked))
-
-        return rebuild(output, change)
-
-    return hook

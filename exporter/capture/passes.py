@@ -80,8 +80,7 @@ def capture(
         with torch.set_grad_enabled(bool(graph)):
             output = model(given)
         missing = _absent(recording)
-        for name in recording.changed:
-            recording.forget(name)
+        for name in recording.forget_changed():
             missing[name] = "it is written to in place after its module returned it"
         named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
         reached = _gradients(recording, named, score(output), missing) if named else {}
@@ -100,7 +99,7 @@ def _absent(recording: Recording) -> dict[str, str]:
     for text, name in recording.wanted.items():
         if text in answered:
             continue
-        calls = recording.calls(name.module)
+        calls = recording.calls[name.module]
         if calls == 0:
             missing[text] = "its module is never called (its work may be fused into another's)"
         elif calls < name.call:
@@ -123,29 +122,33 @@ def _gradients(
     # A layer that ran under inference mode, inside the model, can carry no gradient.
     free = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
     targets = list(scores.unbind(1)) if isinstance(scores, Tensor) else list(scores)
-    rows: list[list[Tensor | None]] = []
+    rows: list[dict[int, Tensor | None]] = []
     for count, target in enumerate(targets, start=1):
-        row: list[Tensor | None] = [None] * len(names)
-        rows.append(row)
-        if not (target.requires_grad and free):
-            continue
-        recording.replay()
-        wanted = [tensors[number] for number in free]
-        row_free = torch.autograd.grad(
-            target.sum(), wanted, retain_graph=count < len(targets), allow_unused=True
-        )
-        for number, gradient in zip(free, row_free, strict=True):
-            row[number] = gradient
+        row: Sequence[Tensor | None] = ()
+        if target.requires_grad and free:
+            recording.replay()
+            row = torch.autograd.grad(
+                target.sum(),
+                [tensors[number] for number in free],
+                retain_graph=count < len(targets),
+                allow_unused=True,
+            )
+        rows.append(dict(zip(free, row, strict=False)))
     gradients: dict[str, Tensor] = {}
-    for name, tensor, *column in zip(names, tensors, *rows, strict=True):
-        reached = [gradient for gradient in column if gradient is not None]
-        if not reached:
-            missing[name] = "no gradient reaches it: the explained output does not depend on it"
-        elif len(column) == 1:
-            gradients[name] = reached[0].unsqueeze(0)
+    for number, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
+        column = [row.get(number) for row in rows]
+        if all(gradient is None for gradient in column):
+            missing[name] = f"no gradient reaches it: {_why_not(name, recording, targets)}"
         else:
             # A target that does not depend on the layer, beside one that does: gradient zero.
-            gradients[name] = torch.stack(
-                [torch.zeros_like(tensor) if g is None else g for g in column]
-            )
+            reached = [torch.zeros_like(tensor) if g is None else g for g in column]
+            gradients[name] = reached[0][None] if len(reached) == 1 else torch.stack(reached)
     return gradients
+
+
+def _why_not(name: str, recording: Recording, targets: Sequence[Tensor]) -> str:
+    if name in recording.silenced or recording.tensors[name].is_inference():
+        return "the model runs it under torch.no_grad or inference_mode"
+    if not any(target.requires_grad for target in targets):
+        return "the explained output carries none (it is detached, or made under torch.no_grad)"
+    return "the explained output does not depend on it, or is detached from it"

@@ -32,7 +32,7 @@ def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
 
     try:
         with torch.enable_grad():
-            output = _substituted(model, layer, image * 1, twice)
+            output = _substituted(model, layer, image, twice)
     except FAILURES:  # whatever a model raises when its images become two on the way
         return False
     floating = [tensor for tensor in tensors(output).values() if tensor.is_floating_point()]
@@ -57,7 +57,7 @@ def run_from(
         The model's output for the k·N rows. It has a graph where ``activation`` has one.
     """
     copies = 1 if alone else len(activation) // len(inputs)
-    images = inputs[:1].clone() if alone else inputs.repeat(copies, 1, 1, 1)
+    images = inputs[:1] if alone else inputs.repeat(copies, 1, 1, 1)
     return _substituted(model, layer, images, lambda _raw: activation)
 
 

@@ -103,7 +103,10 @@ def _on_cpu(job: Job, batches: Sequence[Batch], storing: _Storing) -> None:
     whole = job.explainer(job.module)
     trial = 1 + _TRIAL
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
-    if threads < 2 or parameters > _SMALL or len(batches) < trial + 2 * trial * threads:
+    findings = job.plan.findings
+    apart = findings is None or (findings.steady and not findings.writes_buffers)
+    few = len(batches) < trial + 2 * trial * threads
+    if threads < 2 or parameters > _SMALL or few or not apart:
         _in_turn(job, batches, storing, whole)
         return
     _in_turn(job, batches[:1], storing, whole)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from exporter.capture import guest, hooked
+from exporter.capture import Stepping, guest, hooked
 from exporter.engines.job import Batch, Job, in_order
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
 from exporter.guard import FAILURES
@@ -60,9 +60,10 @@ class Replicas:
     def agree(self, whole: Explainer, examples: Sequence[Loaded]) -> bool:
         """Say whether replicas that work at the same time give the bits that the model gives alone.
 
-        Two replicas explain an image each and wait for one another at every module. Whatever a
-        copy still shares with the model (a closure, a dictionary that a hook writes into, a global,
-        a buffer, the random state) is then overwritten by the other before it is read.
+        Two replicas explain an image each and wait for one another at every module, and inside the
+        model at every function of torch. Whatever a copy still shares with the model (a closure, a
+        dictionary that a hook writes into, a global, a buffer, the random state) is then
+        overwritten by the other before it is read.
 
         Args:
             whole: the explainer of the model itself.
@@ -70,16 +71,38 @@ class Replicas:
         """
         together = threading.Barrier(2, timeout=_PATIENCE)
 
+        inside: set[int] = set()
+
         def wait(*_: object) -> None:
             together.wait()
+
+        def enter(*_: object) -> None:
+            inside.add(threading.get_ident())
+
+        def leave(*_: object) -> None:
+            inside.discard(threading.get_ident())
+
+        def step() -> None:
+            if threading.get_ident() in inside:
+                together.wait()
+
+        def explain(example: Loaded) -> Pending:
+            with Stepping(step):
+                return self._launch(example)
 
         modules = [(module, wait) for copied in self._copies for module in copied.modules()]
         try:
             alone = [
                 self._pool.submit(launch, self._job, whole, each).result() for each in examples
             ]
-            with hooked(modules, modules):
-                futures = [self._pool.submit(self._launch, example) for example in examples]
+            with (
+                hooked(modules, modules),
+                hooked(
+                    [(copied, leave) for copied in self._copies],
+                    [(copied, enter) for copied in self._copies],
+                ),
+            ):
+                futures = [self._pool.submit(explain, example) for example in examples]
                 beside = [future.result() for future in futures]
         except FAILURES:  # a copy may fail in any way, or take another way through the model
             together.abort()

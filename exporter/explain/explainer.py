@@ -18,11 +18,12 @@ from exporter.capture import (
     guest,
     strongest_channels,
 )
+from exporter.errors import TargetError
 from exporter.explain.batches import DeviceBatch, Outcome, quantised, send
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner, describe_passes, stored_pixels
 from exporter.layers import Layout, Reshape
-from exporter.layers.planes import Planes
+from exporter.layers.layout import Planes
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
 
@@ -100,6 +101,7 @@ class Explainer:
         self._scorer = Scorer(target) if isinstance(target, Target) else target
         self._top_k = top_k
         self._classifiers = dict(classifiers or {})
+        self._outputs: int | None = None
         self._gradients = any(method.needs.gradients for method in methods)
         self.passes: tuple[str, ...] = describe_passes(
             self._methods, self._layers, targets=self._scorer.target.k
@@ -178,6 +180,7 @@ class Explainer:
                 if not scored:  # without gradients, or with none that reaches a layer
                     score(captured.output)
                 first = scored[0]
+                self._refuse_other_outputs(first.reading.outputs)
                 is_class = first.reading.named == "class"
             passes = self._runner(
                 inputs,
@@ -201,6 +204,14 @@ class Explainer:
                     fusion=self._fuse,
                 )
         return BatchMaps(maps, passes.pixels, missing, first, captured)
+
+    def _refuse_other_outputs(self, outputs: int | None) -> None:
+        known, self._outputs = self._outputs or outputs, self._outputs or outputs
+        if outputs != known:
+            raise TargetError(
+                f"the model gives {outputs} values for each image of this batch and gave {known} "
+                "before, so that they are not the same classes; let it give the same number always"
+            )
 
     def probability(self, inputs: Tensor, index: int) -> Tensor:
         """Return a class's probability, float32 (N,): its softmax, of a multi-label output sigmoid.

@@ -17,10 +17,10 @@ from exporter.capture import (
     find_attention,
     follows_alone,
     run_from,
+    watch_changes,
 )
-from exporter.errors import LayerError, MapError
-from exporter.layers.layout import layout_of
-from exporter.layers.planes import Planes
+from exporter.errors import LayerError, MapError, NoGradientError
+from exporter.layers.layout import Planes, layout_of
 from exporter.maps import ATTENTION, Attended, Method, PassContext
 from exporter.maps.needs import counted
 
@@ -76,6 +76,12 @@ class Runner:
         self._planes = planes or Planes(module)
         self._seed = seed
         self._alone: dict[str, bool] = {}
+        # Methods of gradients at the input, until the first batch has shown that these are right.
+        self._unsure = [
+            method.name
+            for method in self._methods
+            if (passes := method.needs.passes) and passes.backwards and not passes.after_layer
+        ]
 
     def __call__(
         self,
@@ -88,7 +94,7 @@ class Runner:
         count: int,
         reader: Callable[[Any], Tensor],
     ) -> PassMaps:
-        """Run every method on one batch; nothing waits for the device.
+        """Run every method on one batch; nothing waits for the device, but in the first batch.
 
         Args:
             inputs: (N, C, H, W) on the model's device, without a graph.
@@ -98,7 +104,35 @@ class Runner:
             targets: class indices (N, T), or None.
             count: T.
             reader: gives the explained rows.
+
+        Raises:
+            MapError: if a method does not fit the model.
         """
+        unsure, self._unsure = self._unsure, []
+        given = (inputs, captured, layers, scorer)
+        if not unsure:
+            return self._run(*given, targets=targets, count=count, reader=reader)
+        with watch_changes(self._module) as changes:
+            maps = self._run(*given, targets=targets, count=count, reader=reader)
+        if changes.wrote_unseen:
+            raise MapError(
+                "the model writes into its input where autograd does not see it (under "
+                "torch.no_grad, or through .data), so gradients at the input are wrong: leave out "
+                f"{', '.join(unsure)}, or let the model write into a copy"
+            )
+        return maps
+
+    def _run(
+        self,
+        inputs: Tensor,
+        captured: Captured,
+        layers: Sequence[str],
+        scorer: Callable[[Any, slice], Tensor],
+        *,
+        targets: Tensor | None,
+        count: int,
+        reader: Callable[[Any], Tensor],
+    ) -> PassMaps:
         at_layers: dict[str, LayerMaps] = {}
         pixels: dict[str, Tensor] = {}
         missing: dict[str, str] = {}
@@ -124,7 +158,13 @@ class Runner:
                 if not able:
                     raise MapError(f"{method.name} needs a layer that has a gradient")
             for layer in able:
-                maps = method(self._at(context, method, captured, layer)).detach()
+                try:
+                    maps = method(self._at(context, method, captured, layer)).detach()
+                except NoGradientError as error:
+                    if not method.at_layers:
+                        raise MapError(f"{method.name} cannot be computed: {error}") from None
+                    missing[f"{method.name} at {layer}"] = str(error)
+                    continue
                 if method.record.pixel:
                     pixels[method.name] = in_map_type(maps)
                 else:

@@ -6,7 +6,7 @@ makes its rows, on any thread. `compute` is both, with the metrics that run the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporter.errors import ModelError
+from exporter.errors import LayerError, MapError, ModelError, TargetError
 from exporter.explain.batches import FLAGS, DeviceBatch, Outcome
 from exporter.explain.explainer import Explainer
 from exporter.explain.work import BatchWork, Loaded, lay_masks
@@ -105,7 +105,22 @@ def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
         return explainer(batch, labels[some].to(work.device, non_blocking=True), *given)
 
     with _model_on(work, loaded):
-        return Pending(loaded, tuple(in_halves(explain, len(seen))) if seen else ())
+        if not seen or work.plan.depends_on_batch:  # half a batch would be another one
+            parts = [explain(slice(0, len(seen)))] if seen else []
+        else:
+            parts = in_halves(explain, len(seen))
+        for part in parts:
+            _refuse_missing(work, part.outline.missing)
+        return Pending(loaded, tuple(parts))
+
+
+def _refuse_missing(work: BatchWork, missing: Mapping[str, str]) -> None:
+    """Raise where a batch lacks what planning saw: rows without a map would say nothing of it."""
+    for name in sorted(missing.keys() - work.missing.keys()):
+        raise LayerError(
+            f"the model gives nothing at {name!r}, where it did for the first image "
+            f"({missing[name]}); leave it out, or let the model run it for every image"
+        )
 
 
 def rows(work: BatchWork, pending: Pending) -> Computed:
@@ -146,8 +161,19 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
         smaller = "give a lower --batch-size, or "
     try:
         with user_code("the model", which, advice=f"{smaller}fix it and go on with --resume"):
-            yield
+            try:
+                yield
+            except (LayerError, MapError, TargetError) as error:
+                if error.who:
+                    raise
+                raise type(error)(f"{which} cannot be explained: {error}") from error
     except torch.OutOfMemoryError as error:
+        if work.plan.depends_on_batch:
+            raise ModelError(
+                f"{which} does not fit into the memory of {str(work.device)!r}, and as the model's "
+                "output depends on the batch, it is not cut in halves; begin again with a lower "
+                "--batch-size and --overwrite"
+            ) from error
         raise ModelError(
             f"not even one image of {which} fits into the memory of {str(work.device)!r}; take "
             "fewer layers or methods or another device, and go on with --resume"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class BatchWork:
         dtype: type of the model's numbers, which its inputs take.
         masks: whether the target needs each image's given mask.
         metrics: how the maps' faithfulness is measured; empty for not at all.
+        missing: by layer (or ``method at layer``), why planning saw no map or activation there.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class BatchWork:
     dtype: torch.dtype = torch.float32
     masks: bool = False
     metrics: tuple[Metric, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def inputs(self, prepared: Sequence[Prepared]) -> torch.Tensor:
         """Lay prepared images out as the model's input, (N, C, H, W), on its device."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from exporter.layers.choice import LayerChoice, choose_layers
 from exporter.layers.classifier import find_classifier
+from exporter.layers.findings import find_out
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
 from exporter.layers.reshape import GivenReshape
-from exporter.layers.table import count_layers, layer_table
+from exporter.layers.table import count_layers, layer_table, layout_records
 from exporter.layers.trial import Trial, run_trial
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "collect_kernels",
     "count_layers",
     "find_classifier",
+    "find_out",
     "layer_table",
+    "layout_records",
     "run_trial",
 ]

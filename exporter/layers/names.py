@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -51,11 +51,6 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     if not names:
         raise LayerError(f"the model has no layer {text!r}; {choices(text, map(quoted, modules))}")
     return names
-
-
-def join_shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Write sizes as ``56×56, 28×28``."""
-    return ", ".join("×".join(str(side) for side in shape) for shape in shapes)
 
 
 def _regex(glob: str) -> str:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from exporter.capture import Call
 from exporter.errors import NoLayerError, TargetError
-from exporter.layers.names import join_shapes
-from exporter.layers.trial import Plane, Trial
+from exporter.layers.trial import Call, Plane, Trial
 from exporter.targets import is_detections, locate_output
 
 MOST_STAGES = 4
@@ -80,7 +78,7 @@ def _last_of_each(
         key=lambda candidate: candidate.position,
     )
     chosen = last[-MOST_STAGES:]
-    sizes = join_shapes([(c.layout.height, c.layout.width) for c in chosen])
+    sizes = ", ".join(f"{c.layout.height}×{c.layout.width}" for c in chosen)
     names = tuple(str(candidate.name) for candidate in chosen)
     if len(names) == 1:
         return names, f"auto: the last layer with more than one pixel, {sizes}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exporter.capture import parse_name, quoted
 from exporter.layers.trial import Trial
-from exporter.records import LayerRecord
+from exporter.records import LayerRecord, LayoutRecord
 
 _CONTAINERS = re.compile(r"Sequential|ModuleList|ModuleDict|.*Stage|_?DenseBlock|BasicLayer")
 _SHORTCUTS = frozenset({"downsample", "shortcut", "skip", "conv_shortcut", "proj_shortcut"})
@@ -46,6 +46,17 @@ def layer_table(trial: Trial) -> tuple[LayerRecord, ...]:
                 )
             )
     return tuple(table)
+
+
+def layout_records(trial: Trial, names: Iterable[str]) -> dict[str, LayoutRecord]:
+    """Return how the outputs of layers lie in the plane, and why; those that have a plane."""
+    layouts = {name: trial.planes[name].layout for name in names if name in trial.planes}
+    return {
+        name: LayoutRecord(
+            each.kind, each.channels, each.height, each.width, each.prefix, each.evidence
+        )
+        for name, each in layouts.items()
+    }
 
 
 def count_layers(table: Sequence[LayerRecord]) -> dict[str, Any]:

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import Call, LayerName, guest, trace_forward
-from exporter.errors import ModelError
+from exporter.capture import (
+    After,
+    Changes,
+    LayerName,
+    guest,
+    hooked,
+    named_layers,
+    on_gradient,
+    watch_changes,
+)
+from exporter.containers import rebuild
+from exporter.errors import ExporterError, ModelError
+from exporter.guard import user_code
 from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.targets import is_detections, locate_output, watching
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one module, as its forward returned.
+
+    Attributes:
+        layer: the module's name and the number of the call.
+        module: the module.
+        position: its number among the calls.
+        start: how many calls had returned when this one began; those at or after it and before
+            this call are inside it.
+        shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output
+            itself, ``[0]`` or ``[key]`` for a part of a container.
+        carries: by path of each floating-point one, whether a gradient flows from it to the input.
+    """
+
+    layer: LayerName
+    module: nn.Module
+    position: int
+    start: int
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    carries: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The module's name; of its second call ``name#2``."""
+        return self.layer.numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +97,18 @@ class Trial:
         planes: by name, every output or part of one that has a plane per image, in execution order.
         reached: names of those whose spatial positions the output depends on; None where no
             backward could tell, or none was asked for.
+        changes: what the forward changed besides.
     """
 
     module: nn.Module
     example: Tensor
     calls: tuple[Call, ...]
-    output: object
+    output: Any
     path: str | None
     reshape: Reshape | None
     planes: Mapping[str, Plane]
     reached: frozenset[str] | None
+    changes: Changes = field(default_factory=Changes)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,34 +162,91 @@ def _run(
     *,
     graph: bool,
 ) -> Trial:
-    size = (int(example.shape[-2]), int(example.shape[-1]))
+    calls: list[Call] = []
+    began: list[int] = []
+    counts: Counter[str] = Counter()
     planes: dict[str, Plane] = {}
     reached: set[str] = set()
+    running = True
 
-    def look(call: Call, part: str, tensor: Tensor) -> Callable[[Tensor], None] | None:
-        layout = read_layout(tensor, size, reshape, None if part else call.module)
-        # Windows and regions multiply the batch: such an output is not one plane per image.
-        if layout is None or len(tensor) != len(example):
-            return None
-        means = None
-        if layout.kind != "tokens" and tensor.is_floating_point():
-            means = layout.spatial(tensor.detach()).mean((2, 3))
-        name = LayerName(call.layer.module, call.layer.call, part)
-        planes[str(name)] = Plane(name, call.position, layout, means)
+    def before(_module: nn.Module, _inputs: Any) -> None:
+        began.append(len(calls))
 
-        def receive(gradient: Tensor) -> None:
-            if bool((layout.spatial(gradient) != 0).any()):
-                reached.add(str(name))
+    def after(name: str) -> After:
+        def hook(child: nn.Module, _inputs: Any, output: Any) -> Any:
+            counts[name] += 1
+            start = began.pop()
+            if not running:
+                return None  # a checkpointed block runs again in the backward
+            call = Call(LayerName(name, counts[name]), child, len(calls), start)
+            calls.append(call)
+            return rebuild(output, partial(look, call))
 
-        return receive
+        return hook
 
-    def explain(returned: object) -> Tensor | None:
-        if not backward or (path is None and is_detections(returned)):
-            return None  # a box depends on its level alone; `choose_stages` keeps to the trunk
-        explained, _ = locate_output(returned, path)
+    def look(call: Call, part: str, tensor: Tensor) -> Tensor:
+        call.shapes[part] = tuple(tensor.shape)
+        if tensor.is_floating_point() or tensor.is_quantized:
+            call.carries[part] = tensor.requires_grad
+        plane = _plane(call, part, tensor, example, reshape)
+        if plane is not None:
+            planes[str(plane.name)] = plane
+        if not tensor.requires_grad:
+            return tensor
+        # A clone, as in a capture: a module may hand on an inner one's tensor that nothing reads
+        # from there, and the inner one's gradient is not its own.
+        own = tensor.clone()
+        if plane is not None:
+            on_gradient(own, partial(receive, plane))
+        return own
+
+    def receive(plane: Plane, gradient: Tensor) -> None:
+        if bool((plane.layout.spatial(gradient) != 0).any()):
+            reached.add(str(plane.name))
+
+    layers = named_layers(module)
+    leaf = example.clone() if example.is_inference() else example.detach()
+    afterwards = [(child, after(name)) for name, child in layers.items()]
+    with hooked(afterwards, [(child, before) for child in layers.values()]):
+        shape = " × ".join(str(side) for side in example.shape)
+        trial = f"a trial forward of {type(module).__name__}"
+        with (
+            user_code(trial, f"an input of {shape}"),
+            torch.set_grad_enabled(graph),
+            watch_changes(module) as changes,
+        ):
+            output = module(leaf.requires_grad_() if graph else leaf)
+        running = False
+        told = graph and backward and _differentiated(output, path, leaf)
+    given = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
+    dependent = frozenset(reached) if told and reached else None
+    return Trial(module, example, tuple(calls), given, path, reshape, planes, dependent, changes)
+
+
+def _plane(
+    call: Call, part: str, tensor: Tensor, example: Tensor, reshape: Reshape | None
+) -> Plane | None:
+    """Return how a tensor lies in the plane, where it does for each image."""
+    size = (int(example.shape[-2]), int(example.shape[-1]))
+    layout = read_layout(tensor, size, reshape, None if part else call.module)
+    # Windows and regions multiply the batch: such an output is not one plane per image.
+    if layout is None or len(tensor) != len(example):
+        return None
+    means = None
+    if layout.kind != "tokens" and tensor.is_floating_point():
+        means = layout.spatial(tensor.detach()).mean((2, 3))
+    name = LayerName(call.layer.module, call.layer.call, part)
+    return Plane(name, call.position, layout, means)
+
+
+def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:
+    """Run a backward of all outputs, and say whether there was one: quantised modules have none."""
+    if path is None and is_detections(output):
+        return False  # a box depends on its level alone; `choose_stages` keeps to the trunk
+    try:
+        explained, _ = locate_output(output, path)
         mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
-        return (explained.flatten() * mixture).sum()
-
-    seen = trace_forward(module, example, look, explain, graph=graph)
-    dependent = frozenset(reached) if seen.differentiated and reached else None
-    return Trial(module, example, seen.calls, seen.output, path, reshape, planes, dependent)
+        torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
+    except (ExporterError, RuntimeError):
+        return False
+    return True

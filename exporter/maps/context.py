@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import AttentionPass, relu_rule
+from exporter.errors import NoGradientError
 from exporter.maps.terms import needed
 
 ROWS = 32
@@ -123,7 +124,7 @@ class PassContext:
         """
         with torch.no_grad():
             scores = [
-                self.score(self.module(inputs[part.start : part.stop].clone()))
+                self.score(self.module(inputs[part.start : part.stop]))
                 for part in self.portions(len(inputs) // len(self.inputs), len(self.inputs))
             ]
         return torch.cat(scores)
@@ -137,7 +138,10 @@ class PassContext:
             rule: backward rule of the ReLUs, ``""`` for their derivative.
 
         Returns:
-            (k·N, T, C, H, W), without a graph; zeros where the score does not depend on them.
+            (k·N, T, C, H, W), without a graph.
+
+        Raises:
+            NoGradientError: if none reaches the inputs.
         """
         if inputs is None:
             key = f"gradient {rule}"
@@ -153,8 +157,7 @@ class PassContext:
     def summed_scores(self, start: Tensor) -> tuple[Tensor, ...]:
         """Return each target's score, summed over all images of (k·N, C, H, W), with its graph."""
         with torch.enable_grad():
-            # A clone, because a model may begin with an operation in place.
-            return self.score(self.module(start.clone())).sum(0).unbind()
+            return self.score(self.module(start)).sum(0).unbind()
 
     def layer_output(self) -> Tensor:
         """Return the activations (N, C, h, w).
@@ -198,17 +201,25 @@ class PassContext:
 def gradient_of(
     score: Tensor, start: Tensor, *, keep: bool = False, create: bool = False
 ) -> Tensor:
-    """Return ∂score/∂start; zeros where the score does not depend on it.
+    """Return ∂score/∂start.
 
     Args:
         score: a scalar.
         start: a leaf.
         keep: whether the graph is needed again.
         create: whether the gradient is differentiated in its turn; keeps the graph too.
+
+    Raises:
+        NoGradientError: if there is none: zeros would look like a map.
     """
-    if not score.requires_grad:
-        return torch.zeros_like(start)
-    (gradient,) = torch.autograd.grad(
-        score, start, retain_graph=keep or create, create_graph=create, allow_unused=True
-    )
-    return torch.zeros_like(start) if gradient is None else gradient
+    gradient = None
+    if score.requires_grad:
+        (gradient,) = torch.autograd.grad(
+            score, start, retain_graph=keep or create, create_graph=create, allow_unused=True
+        )
+    if gradient is None:
+        raise NoGradientError(
+            "no gradient of what is explained reaches the input or the layer: the model detaches "
+            "it, runs under torch.no_grad, or does not depend on it; choose a method of activations"
+        )
+    return gradient

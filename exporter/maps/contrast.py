@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from exporter.capture import TwiceDifferentiable
-from exporter.errors import MapError
+from exporter.errors import MapError, NoGradientError
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.gradient_weighted import gradcam_maps, gradcampp
 from exporter.maps.needs import Needs, Passes
@@ -139,7 +139,7 @@ def shapleycam(context: PassContext) -> Tensor:
             gradient = gradient_of(score.sum(), start, create=True)
             along = (gradient * start.detach()).sum()
             try:
-                curved = gradient_of(along, start, keep=True)
+                curved = _second(along, start)
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise
@@ -149,3 +149,11 @@ def shapleycam(context: PassContext) -> Tensor:
                 ) from None
             rows.append((gradient - curved / 2).detach())
     return gradcam_maps(activations, rows)
+
+
+def _second(along: Tensor, start: Tensor) -> Tensor:
+    """Return ∂along/∂start; zeros where it does not depend on it, as in a ReLU network."""
+    try:
+        return gradient_of(along, start, keep=True)
+    except NoGradientError:
+        return torch.zeros_like(start)

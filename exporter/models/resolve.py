@@ -22,6 +22,7 @@ from exporter.models.checkpoints import (
     state_digest,
 )
 from exporter.models.classes import read_classes
+from exporter.models.code import code_digest
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
 from exporter.models.source import NONE, Source, from_factory
@@ -159,6 +160,7 @@ def _resolved(
         weights=f"{weights} {state_digest(module)}" if own else weights,
         preprocessing=override(preset(module), overrides),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        code=code_digest(module),
         **said,
     )
     wrapper, kind = type(built).__name__, type(module).__name__

@@ -14,6 +14,7 @@ from exporter.records.channels import (
     own_name,
 )
 from exporter.records.columns import Box, Column, Float32, Int32
+from exporter.records.findings import Findings, LayoutRecord
 from exporter.records.images import (
     Geometry,
     ImageEntry,
@@ -74,6 +75,7 @@ __all__ = [
     "Column",
     "ConfusedPair",
     "Faithfulness",
+    "Findings",
     "Float32",
     "Geometry",
     "ImageEntry",
@@ -82,6 +84,7 @@ __all__ = [
     "KernelRecord",
     "LayerRecord",
     "LayerRedundancy",
+    "LayoutRecord",
     "MaximisedPicture",
     "MethodAgreement",
     "MethodFaithfulness",

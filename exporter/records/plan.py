@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from exporter.records.columns import Count
+from exporter.records.findings import Findings, LayoutRecord
 from exporter.records.images import ImageEntry, Preprocessing
 
 COMBINED = ("attention", "fused")
@@ -57,6 +58,7 @@ class ModelRecord:
         scores: what a prediction's score is: ``probability``, ``share`` of the plane's area (a
             segmentation), or ``value``, the raw output.
         type: class name of what the user's own factory built; ``""`` for a library's model.
+        code: hash of the code that its modules run, ``""`` where the plan is older than it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ModelRecord:
     outputs: Count = 0
     scores: Annotated[str, Field(pattern="^(probability|share|value)$")] = "probability"
     type: str = ""
+    code: str = ""
 
     @property
     def title(self) -> str:
@@ -132,6 +135,8 @@ class Plan:
         command: the exact command line, or ``exporter.export(...)``.
         created: ISO 8601 time in UTC; not compared on resume.
         notes: what the user should know (layers that never fired, unreadable folders).
+        layouts: by layer that is explained or recorded, how its output lies in the plane, and why.
+        findings: what running the model showed; None where the plan is older than that.
     """
 
     schema: Count
@@ -153,6 +158,13 @@ class Plan:
     command: str
     created: str
     notes: tuple[str, ...] = ()
+    layouts: Mapping[str, LayoutRecord] = field(default_factory=dict)
+    findings: Findings | None = None
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether an image's numbers depend on those that share its batch, so far as is known."""
+        return self.findings is not None and self.findings.alone is False
 
     @property
     def layers_of_the_model(self) -> tuple[str, ...]:

@@ -90,6 +90,11 @@ class RunFolder:
         asked = range(len(self.plan.shards)) if shards is None else shards
         return [n for n in asked if not self._is_there(layout.shard_file(n))]
 
+    def first_stored(self) -> int | None:
+        """Return the first shard that is there, or None."""
+        numbers = range(len(self.plan.shards))
+        return next((n for n in numbers if self._is_there(layout.shard_file(n))), None)
+
     def _is_there(self, file: str) -> bool:
         checksums = self._checksums.get(file) or verify(self.files, file)
         if checksums is not None:

@@ -14,6 +14,7 @@ Document = dict[str, Any]
 
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema", "images"}
+    | {"layouts", "findings"}
 )
 """Who made a run, when, and how that is told: not what it contains."""
 
@@ -45,6 +46,9 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
     clauses = []
     for group in ("settings", "execution", "versions", "label_index", "model"):
         clauses += _changed(before.pop(group), after.pop(group), _PREFIXES.get(group, ""))
+    clauses += _batches(old, new)
+    if old.model.code and new.model.code not in ("", old.model.code):
+        clauses.append("the code that the model runs has changed")
     for name in ("layers", "methods"):
         if before.pop(name) != after.pop(name):
             clauses.append(f"the table of {name} has changed")
@@ -73,7 +77,7 @@ def _document(plan: Plan) -> Document:
         for name, value in document["settings"].items()
         if name not in _FREE
     }
-    for name in ("spec", "checkpoint", "type"):
+    for name in ("spec", "checkpoint", "type", "code"):
         del document["model"][name]
     del document["model"]["preprocessing"]["source"]
     return document
@@ -84,6 +88,17 @@ def _changed(old: Document, new: Document, prefix: str = "") -> list[str]:
         f"{prefix}{name} was {_short(old.get(name))} and is now {_short(new.get(name))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
+    ]
+
+
+def _batches(old: Plan, new: Plan) -> list[str]:
+    """Compare batch sizes, where an image's numbers depend on those that share its batch."""
+    sizes = [plan.settings.get("batch_size") for plan in (old, new)]
+    if not old.depends_on_batch or sizes[0] == sizes[1]:
+        return []
+    return [
+        f"batch_size was {sizes[0]} and is now {sizes[1]}, and this model's output for an image "
+        "depends on the others in its batch"
     ]
 
 

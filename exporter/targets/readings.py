@@ -7,9 +7,9 @@ then chooses (the predicted one, the label, a contrast) is the same for all of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,9 +80,7 @@ class Ask:
 
 Read = Callable[[Any, Ask], Reading]
 
-_REGISTERED: dict[str, Read] = {}
-
-READINGS: Mapping[str, Read] = MappingProxyType(_REGISTERED)
+READINGS: dict[str, Read] = {}
 """Every kind of output by name."""
 
 
@@ -90,7 +88,7 @@ def reading(name: str) -> Callable[[Read], Read]:
     """Register a kind of output; used as a decorator, it returns the function unchanged."""
 
     def register(read: Read) -> Read:
-        _REGISTERED[name] = read
+        READINGS[name] = read
         return read
 
     return register
@@ -104,13 +102,7 @@ def read_logits(values: Tensor, ask: Ask) -> Reading:
     """
     rows = rows_of(values)
     explained = rows.softmax(1) if ask.target.probability else rows
-    return Reading(
-        ranks=rows.detach(),
-        scores=lambda indices: explained.gather(1, indices),
-        predict=lambda labels, k: _classified(rows, labels, k),
-        finite=torch.isfinite(rows).all(1),
-        outputs=rows.shape[1],
-    )
+    return _of_rows(rows, explained, predict=lambda labels, k: _classified(rows, labels, k))
 
 
 @reading("binary")
@@ -131,14 +123,8 @@ def read_binary(values: Tensor, ask: Ask) -> Reading:
         signed = rows * (2 * indices - 1).to(rows.dtype)
         return signed.sigmoid() if ask.target.probability else signed
 
-    return Reading(
-        ranks=both.detach(),
-        scores=scores,
-        # The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
-        predict=lambda labels, k: _classified(both, labels, k),
-        finite=torch.isfinite(rows).all(1),
-        outputs=2,
-    )
+    # The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
+    return _of_rows(both, scores, predict=lambda labels, k: _classified(both, labels, k))
 
 
 @reading("multilabel")
@@ -149,16 +135,10 @@ def read_multilabel(values: Tensor, ask: Ask) -> Reading:
     """
     rows = rows_of(values)
     explained = rows.sigmoid() if ask.target.probability else rows
-
-    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        return ranked(rows.to(torch.float32).sigmoid(), k)
-
-    return Reading(
-        ranks=rows.detach(),
-        scores=lambda indices: explained.gather(1, indices),
-        predict=predict,
-        finite=torch.isfinite(rows).all(1),
-        outputs=rows.shape[1],
+    return _of_rows(
+        rows,
+        explained,
+        predict=lambda _labels, k: ranked(rows.to(torch.float32).sigmoid(), k),
         note="multi-label: the score of a class is its own sigmoid, and there is no accuracy",
     )
 
@@ -226,19 +206,24 @@ def read_function(output: Any, ask: Ask) -> Reading:
 
 def quantity(rows: Tensor, note: str) -> Reading:
     """Return the reading of one value per image, (N, 1)."""
-
-    def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        return ranked(rows.to(torch.float32), k)
-
-    return Reading(
-        ranks=rows.detach(),
-        scores=lambda indices: rows.gather(1, indices),
-        predict=predict,
-        finite=torch.isfinite(rows).all(1),
+    return _of_rows(
+        rows,
+        rows,
+        predict=lambda _labels, k: ranked(rows.to(torch.float32), k),
         named="value",
-        outputs=1,
         note=note,
         shown="value",
+    )
+
+
+def _of_rows(rows: Tensor, explained: Tensor | Callable[[Tensor], Tensor], **said: Any) -> Reading:
+    """Return the reading of rows (N, K), whose scalars are columns of (N, K) or a function."""
+    return Reading(
+        ranks=rows.detach(),
+        scores=explained if callable(explained) else partial(explained.gather, 1),
+        finite=torch.isfinite(rows).all(1),
+        outputs=rows.shape[1],
+        **said,
     )
 
 

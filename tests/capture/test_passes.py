@@ -314,7 +314,9 @@ def test_containers_are_rebuilt_and_their_elements_named() -> None:
     }
     assert float(got.activations["same"].flatten()[0]) == 1
     assert float(got.activations["split[1][a]"].flatten()[0]) == 2
-    nowhere = "no gradient reaches it: the explained output does not depend on it"
+    nowhere = (
+        "no gradient reaches it: the explained output does not depend on it, or is detached from it"
+    )
     assert got.missing == {
         "aux": "its module is never called (its work may be fused into another's)",
         "wrap[note]": "what it returns has no floating-point tensor at [note]",

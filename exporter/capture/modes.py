@@ -1,0 +1,183 @@
+"""Seeing torch's functions called: other derivatives for some, and what biases add up to.
+
+Backward hooks on modules fail on in-place ReLUs and see nothing functional. A `TorchFunctionMode`
+sees every call, whoever makes it, so neither the model nor its hooks change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from exporter.errors import MapError, choices
+
+RULES = ("guided", "deconvnet")
+"""``guided``: g · (x > 0) · (g > 0); ``deconvnet``: g · (g > 0)."""
+
+_RELUS: Mapping[Any, Mapping[str, Any]] = {
+    torch.relu: {},
+    functional.relu: {},
+    Tensor.relu: {},
+    torch.relu_: {"inplace": True},
+    functional.relu_: {"inplace": True},
+    Tensor.relu_: {"inplace": True},
+    functional.relu6: {"max_val": 6.0},
+    # What `nn.ReLU6` calls: a ReLU where it begins at 0.
+    functional.hardtanh: {"min_val": -1.0, "max_val": 1.0},
+    functional.hardtanh_: {"min_val": -1.0, "max_val": 1.0, "inplace": True},
+}
+"""By function, its arguments where they are left out."""
+
+_BIASED: Mapping[Any, tuple[str, ...]] = {
+    torch.conv2d: ("input", "weight", "bias"),
+    torch.conv_transpose2d: ("input", "weight", "bias"),
+    functional.linear: ("input", "weight", "bias"),
+    functional.batch_norm: (
+        *("input", "running_mean", "running_var", "weight", "bias"),
+        *("training", "momentum", "eps"),
+    ),
+}
+"""By function that adds a bias, the names of its arguments by position."""
+
+
+@contextmanager
+def relu_rule(name: str) -> Iterator[None]:
+    """Give every ReLU and ReLU6 called inside the block another backward rule.
+
+    Module, functional, in-place and reused ReLUs alike; values stay what they are, and so does the
+    derivative of everything else. Forward and backward have to run inside the block.
+
+    Args:
+        name: ``guided`` or ``deconvnet``.
+
+    Raises:
+        MapError: if there is no such rule.
+    """
+    if name not in RULES:
+        raise MapError(f"no ReLU rule is called {name!r}; {choices(name, RULES)}")
+    with _ReluRule(guided=name == "guided"):
+        yield
+
+
+class _Mode(TorchFunctionMode):
+    """A block inside which `call` stands between a function and whoever calls it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return self.call(func, args, kwargs or {})
+
+    def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class _ReluRule(_Mode):
+    def __init__(self, *, guided: bool) -> None:
+        super().__init__()
+        self._guided = guided
+
+    def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        if func not in _RELUS:
+            return func(*args, **given)
+        usual = _RELUS[func]
+        limits = ("min_val", "max_val") if "min_val" in usual else ()
+        asked = {**usual, **dict(zip(("input", *limits, "inplace"), args, strict=False)), **given}
+        before = asked.get("input")
+        if not isinstance(before, Tensor) or not before.requires_grad or asked.get("min_val", 0):
+            return func(*args, **given)
+        after = _Relu.apply(before, float(asked.get("max_val", torch.inf)), self._guided)
+        # Whoever holds the tensor finds the new values in it.
+        return before.copy_(after) if asked.get("inplace") else after
+
+
+class _Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, cap: float, guided: bool) -> Tensor:
+        ctx.save_for_backward((value > 0) & (value < cap) if guided else None)
+        return value.clamp(0, cap)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (passed,) = ctx.saved_tensors
+        positive = gradients[0].clamp_min(0)
+        return positive if passed is None else positive * passed, None, None
+
+
+class TwiceDifferentiable(_Mode):
+    """A block inside which hardsigmoid has a second derivative, which torch does not give it.
+
+    It is computed as min(max(x + 3, 0), 6) / 6. MobileNetV3's squeeze-and-excitation blocks end in
+    one.
+    """
+
+    def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        """Compute hardsigmoid by other functions; call every other one as it is."""
+        if func is not functional.hardsigmoid:
+            return func(*args, **given)
+        asked = {**dict(zip(("input", "inplace"), args, strict=False)), **given}
+        before: Tensor = asked["input"]
+        after = functional.hardtanh(before + 3, 0.0, 6.0) / 6
+        return before.copy_(after) if asked.get("inplace") else after
+
+
+class Stepping(_Mode):
+    """A block inside which a function is called ahead of every one of torch's."""
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        """Take what is called."""
+        super().__init__()
+        self._step = step
+
+    def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        """Call both."""
+        self._step()
+        return func(*args, **given)
+
+
+class BiasTerms(_Mode):
+    """A block inside which every call that adds a bias, from a module or not, is seen."""
+
+    def __init__(self, receive: Callable[[Tensor], None]) -> None:
+        """Take what is called with each bias ⊙ gradient as a backward reaches it.
+
+        Args:
+            receive: given (N, C, H, W) for convolutions and batch normalisation, and for linear
+                layers (N, K), whatever they are applied to.
+        """
+        super().__init__()
+        self._receive = receive
+
+    def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        """Call a function, and watch the gradient of what it returns where it added a bias."""
+        output = func(*args, **given)
+        if func not in _BIASED or not output.requires_grad:
+            return output
+        asked = {**dict(zip(_BIASED[func], args, strict=False)), **given}
+        bias = _implicit(asked) if func is functional.batch_norm else asked.get("bias")
+        if bias is not None:
+            linear = func is functional.linear
+            laid = bias if linear else bias.view(-1, *(1 for _ in output.shape[2:]))
+
+            def receive(gradient: Tensor) -> None:
+                terms = gradient.detach() * laid
+                self._receive(terms.flatten(1) if linear else terms)
+
+            output.register_hook(receive)
+        return output
+
+
+def _implicit(call: Mapping[str, Any]) -> Tensor | None:
+    """Return β − γ·μ/σ of a batch normalisation; None where it normalises by the batch itself."""
+    mean, variance = call["running_mean"], call["running_var"]
+    if call.get("training") or mean is None or variance is None:
+        return None
+    shift: Tensor = -mean * torch.rsqrt(variance + call.get("eps", 1e-5))
+    if call.get("weight") is not None:
+        shift = shift * call["weight"]
+    return shift if call.get("bias") is None else shift + call["bias"]

@@ -1,0 +1,103 @@
+"""What planning finds out about a model by running it, besides what a trial shows."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exporter.capture import guest, watch_changes
+from exporter.containers import tensors
+from exporter.errors import TargetError
+from exporter.guard import FAILURES
+from exporter.layers.trial import Trial
+from exporter.records import Findings
+from exporter.targets import is_detections, locate_output
+
+_ROUNDING = 1e3
+"""Units of the last place, of the largest value, that a batch of another size may round off."""
+
+
+def find_out(trial: Trial) -> Findings:
+    """Run the model of a trial again: its image between two others, and where that differs, alone.
+
+    Between two, because a model may hold an image against the first or the last of its batch.
+
+    Args:
+        trial: of one image; what it changed is taken from it.
+    """
+    model, image = trial.module, trial.example[:1]
+    changes = trial.changes
+    with guest(model), torch.no_grad():
+        # The trial's guest put the random states back: these forwards would draw what it drew.
+        _ = torch.rand(1), torch.rand(1, device=image.device), np.random.rand(), random.random()
+        with watch_changes(model) as more:
+            repeats, alone = _run_again(trial, image)
+    both = (changes, more)
+    return Findings(
+        repeats=repeats,
+        alone=alone,
+        random=tuple(dict.fromkeys(name for each in both for name in each.random)),
+        writes_input=any(each.wrote_input for each in both),
+        writes_input_unseen=changes.wrote_unseen,
+        writes_buffers=tuple(dict.fromkeys(name for each in both for name in each.buffers)),
+    )
+
+
+def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None]:
+    """Return whether an image gives the same again, and the same in a batch."""
+    try:
+        batch = trial.module(_between_others(image))
+    except FAILURES:  # a model that takes one image at a time may fail in any way
+        return _agree(trial, trial.module(image), 0), None
+    if _agree(trial, batch, 1):
+        return True, True
+    repeats = _agree(trial, trial.module(image), 0)
+    return repeats, False if repeats else None
+
+
+def _between_others(image: Tensor) -> Tensor:
+    """Return a batch of three, of which the second is the image."""
+    ramp = torch.linspace(-1, 1, image.shape[-1], dtype=image.dtype, device=image.device)
+    batch = torch.cat((image.flip(-1) / 2 + ramp, image, image.flip(-2) - ramp / 2))
+    channels_last = image.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return batch.contiguous(memory_format=layout)
+
+
+def _agree(trial: Trial, output: Any, row: int) -> bool:
+    """Say whether one row of an output is what the trial's image gave, to rounding."""
+    if trial.path is None and is_detections(output):
+        scores = trial.output[0]["scores"], output[row]["scores"]
+        # Of boxes near the threshold rounding decides whether they are there.
+        common = min(map(len, scores))
+        return _close(scores[0][:common], scores[1][:common])
+    first, other = _explained(trial, trial.output, 0), _explained(trial, output, row)
+    return first.keys() == other.keys() and all(
+        _close(values, other[path]) for path, values in first.items()
+    )
+
+
+def _explained(trial: Trial, output: Any, row: int) -> dict[str, Tensor]:
+    """Return what an output says of one image."""
+    try:
+        explained, path = locate_output(output, trial.path)
+        held = {path: explained}
+    except TargetError:
+        held = tensors(output)
+    return {
+        path: values[row]
+        for path, values in held.items()
+        if values.ndim and values.is_floating_point() and len(values) > row
+    }
+
+
+def _close(values: Tensor, others: Tensor) -> bool:
+    if values.shape != others.shape or not values.numel():
+        return values.shape == others.shape
+    first, other = (each.detach().double().cpu().nan_to_num() for each in (values, others))
+    share = min(_ROUNDING * torch.finfo(values.dtype).eps, 0.05)
+    return bool((first - other).abs().max() <= share * first.abs().max())
