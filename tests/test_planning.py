@@ -33,18 +33,19 @@ class Counted(nn.Module):
 @pytest.mark.parametrize(
     ("settings", "forwards"),
     [
-        # The trial that shows layers and output, and the first image explained as a batch will be.
-        ({}, 2),
-        ({"layers": ("features",), "maps": ("cam",)}, 2),
+        # The trial that shows layers and output, its image between two others, and the first image
+        # explained as a batch will be.
+        ({}, [1, 3, 1]),
+        ({"layers": ("features",), "maps": ("cam",)}, [1, 3, 1]),
         # The reference image.
-        ({"target": "similar:{photo}"}, 3),
+        ({"target": "similar:{photo}"}, [1, 3, 1, 1]),
         # Channels are those that the trial showed; only another size is tried.
-        ({"maximise": ("features:0:steps=1", "output:strongest=1")}, 2),
-        ({"maximise": ("features:0:steps=1,size=64",)}, 3),
+        ({"maximise": ("features:0:steps=1", "output:strongest=1")}, [1, 3, 1]),
+        ({"maximise": ("features:0:steps=1,size=64",)}, [1, 3, 1, 1]),
     ],
 )
 def test_planning_runs_a_few_forwards(
-    tmp_path: Path, settings: dict[str, object], forwards: int
+    tmp_path: Path, settings: dict[str, object], forwards: list[int]
 ) -> None:
     noise = np.random.default_rng(0)
     for index in range(4):
@@ -65,6 +66,6 @@ def test_planning_runs_a_few_forwards(
     )
     model = Counted()
     with bind(Recipe(config, module=model)) as job:
-        assert model.batches == [1] * forwards
+        assert model.batches == forwards
         compute_shard(job, 0)
-        assert model.batches == [1] * forwards + [4]
+        assert model.batches == [*forwards, 4]
