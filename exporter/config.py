@@ -43,6 +43,7 @@ class PreprocessingConfig(BaseModel):
         resize: shorter side after resizing, (height, width), or 0 for no resizing.
         mean: one value per channel, in [0, 1] units.
         std: likewise; its length is the number of channels.
+        bits: bits per channel that pictures of 16 bits use, such as 12.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,7 @@ class PreprocessingConfig(BaseModel):
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    bits: Annotated[int, Field(ge=8, le=16)] | None = None
 
     @model_validator(mode="after")
     def _same_channels(self) -> PreprocessingConfig:

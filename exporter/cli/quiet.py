@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+# How their lines begin; every other line is passed on.
 _NOISE = re.compile(
-    rb"libpng (error|warning)|Corrupt JPEG data|Premature end of JPEG|Invalid JPEG"
-    rb"|Unsupported marker|Inconsistent progression|\[ ?(WARN|ERROR):\d|tempfile\.tif|TIFF\w*:"
-    rb"|\w+Decode\w*: "
+    rb"libpng (error|warning): |Corrupt JPEG data: |Premature end of JPEG file|Invalid JPEG file"
+    rb"|Unsupported marker type |Inconsistent progression sequence|\[ ?(WARN|ERROR):\d+@"
+    rb"|tempfile\.tif: |TIFF[A-Z]\w+: |(ZIP|LZW|JPEG|Fax3|LZMA|ZSTD|WebP)\w*Decode\w*: "
 )
 
 
@@ -58,8 +59,8 @@ def _pass_on(reading: int, terminal: int) -> None:
         rest = b""
         while part := lines.read(1 << 16):
             *whole, rest = (rest + part).split(b"\n")
-            kept = b"".join(line + b"\n" for line in whole if not _NOISE.search(line))
+            kept = b"".join(line + b"\n" for line in whole if not _NOISE.match(line))
             with suppress(OSError):  # whoever writes must never wait
                 os.write(terminal, kept)
         with suppress(OSError):
-            os.write(terminal, b"" if _NOISE.search(rest) else rest)
+            os.write(terminal, b"" if _NOISE.match(rest) else rest)

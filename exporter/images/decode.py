@@ -49,13 +49,13 @@ _PACKED, _CODED, _PLACES = 259, (5, 7, 8, 32946), ((273, 324), (279, 325))
 _ZEROS = 64
 
 
-def decode(content: bytes) -> NDArray[np.uint8]:
+def decode(content: bytes, bits: int = 16) -> NDArray[np.uint8]:
     """Decode an image file.
 
-    EXIF rotation is applied; transparent pixels are laid on white; 16-bit channels keep their high
-    byte (``>> 8``); of an animation or a file of several pages the first picture is taken; grey,
-    palette, one-bit and CMYK pictures become RGB; colour profiles are not applied, as in
-    torchvision's loaders.
+    EXIF rotation is applied; transparent pixels are laid on white; of 16-bit channels the highest
+    eight of ``bits`` are kept (``>> bits - 8``); of an animation or a file of several pages the
+    first picture is taken; grey, palette, one-bit and CMYK pictures become RGB; colour profiles are
+    not applied, as in torchvision's loaders.
 
     Returns:
         uint8 (H, W, 3) RGB.
@@ -69,7 +69,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     try:
         header = read_header(content)
         pixels = None if header is None else _decode_ordinary(content, *header)
-        return _decode_any(content) if pixels is None else pixels
+        return _decode_any(content, bits) if pixels is None else pixels
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -150,7 +150,7 @@ def _decode_ordinary(
     return _upright(pixels, orientation)
 
 
-def _decode_any(content: bytes) -> NDArray[np.uint8]:
+def _decode_any(content: bytes, bits: int) -> NDArray[np.uint8]:
     # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
     jpeg = content.startswith(_JPEG)
     _register_heif(content)
@@ -163,7 +163,21 @@ def _decode_any(content: bytes) -> NDArray[np.uint8]:
             _refuse_zeros(content)
         _check_strips(content, getattr(image, "tag_v2", {}))
         image.load()
-        return flatten(image)
+        deep = None if bits == 16 else _decode_deep(content, bits)
+        return flatten(image) if deep is None else _upright(deep, _orientation(image))
+
+
+def _decode_deep(content: bytes, bits: int) -> NDArray[np.uint8] | None:
+    """Decode a picture of 16 bits that uses fewer, which Pillow reads only if it is grey."""
+    deep: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is None or deep.dtype != np.uint16:
+        return None
+    levels = (deep >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    if levels.ndim == 2:
+        return np.repeat(levels[:, :, None], 3, axis=2)
+    if levels.shape[2] == 4:
+        return flatten(Image.fromarray(cv2.cvtColor(levels, cv2.COLOR_BGRA2RGBA)))
+    return np.ascontiguousarray(levels[:, :, ::-1])
 
 
 def _register_heif(content: bytes) -> None:

@@ -77,7 +77,8 @@ def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool
     """
     expected = (preprocessing.channels, *preprocessing.size)
     if not ready:
-        return Prepared(*prepare(to_pixels(contents, expected), preprocessing))
+        pixels = to_pixels(contents, expected, preprocessing.bits)
+        return Prepared(*prepare(pixels, preprocessing))
     form = form_of(contents)
     if form.shape != expected:
         raise ImageError(
@@ -86,13 +87,13 @@ def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool
     return _lay_ready(as_array(contents).astype(np.float32), preprocessing)
 
 
-def to_pixels(contents: Any, expected: tuple[int, ...] = ()) -> NDArray[np.uint8]:
+def to_pixels(contents: Any, expected: tuple[int, ...] = (), bits: int = 16) -> NDArray[np.uint8]:
     """Return an image as uint8 (H, W, 3) RGB or (H, W, 1) grey, or raise ``ImageError``.
 
     ``expected`` is the shape of a model-ready tensor, for the message.
     """
     if isinstance(contents, bytes):
-        return decode(contents)
+        return decode(contents, bits)
     if isinstance(contents, Image.Image):
         return flatten(contents)
     values = as_array(contents)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _CHUNK = 256
 # So many items of a data set are read twice, which shows all but rarely that it augments at random.
 _READ_TWICE = 8
+# What is left of 12 bits when they are taken for 16.
+_DARK = 16
 
 
 class ImageSet:
@@ -120,9 +122,16 @@ class ImageSet:
         first = ""
         for entry in self.entries:
             try:
-                return self.load(entry, preprocessing)
+                prepared = self.load(entry, preprocessing)
             except ImageError as error:
                 first = first or f"{entry.path!r}: {error}"
+                continue
+            if prepared.tensor is None and prepared.view.max() < _DARK:
+                self.notes += (
+                    f"the first image is nearly black, with values up to {prepared.view.max()} of "
+                    "255; of files with 12 bits in 16, set [preprocessing] bits = 12",
+                )
+            return prepared
         raise ImageSetError(f"no image of {self.where!r} can be read; the first is {first}")
 
     def load_mask(

@@ -67,6 +67,7 @@ class Preprocessing:
         std: one value per channel, in [0, 1] units.
         channels: 1 (grey), 3 (RGB), or another number for data sets that give tensors.
         source: where the values come from, in words, for the report.
+        bits: bits per channel that pictures of 16 bits use; the highest eight of them are kept.
     """
 
     size: tuple[Pixels, Pixels]
@@ -78,6 +79,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channels: Count = 3
     source: str = "default"
+    bits: Count = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -629,6 +629,29 @@ def test_damaged_pictures_are_rows_with_a_reason_and_the_terminal_stays_clean(
     assert {path for path, error in errors.items() if error} == {"wrong.png", "lzw.tif", "cut.png"}
 
 
+def test_other_lines_on_standard_error_are_passed_on() -> None:
+    code = (
+        "import os, sys\n"
+        "from exporter.cli.quiet import quiet_codecs\n"
+        "with quiet_codecs():\n"
+        "    os.write(2, b'libpng error: no\\nUnicodeDecodeError: kept\\n')\n"
+        "    os.write(2, b'Corrupt JPEG data: no\\n')\n"
+        "    os.system('echo child >&2')\n"
+        "    print('ours', file=sys.stderr)\n"
+        "    os.write(2, b'the last')\n"
+        "print(' and after', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    lines = ["UnicodeDecodeError: kept", "child", "ours", "the last and after"]
+    assert sorted(done.stderr.splitlines()) == lines
+
+
 # ------------------------------------------------ what is offered
 
 

@@ -292,6 +292,24 @@ def test_32_bit_pixels_have_no_known_range(encode: Encode) -> None:
             decode(encode(Image.fromarray(values), "TIFF"))
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_pictures_of_fewer_bits_in_16_are_as_bright_as_stated(bits: int) -> None:
+    grey = np.random.default_rng(bits).integers(0, 1 << bits, (20, 30), dtype=np.uint16)
+    colour = np.random.default_rng(bits).integers(0, 1 << bits, (20, 30, 3), dtype=np.uint16)
+    alpha = np.dstack([colour, np.full((20, 30), (1 << bits) - 1, np.uint16)])
+    expected = (colour >> (bits - 8)).astype(np.uint8)
+    for kind in (".png", ".tiff"):
+        content = cv2.imencode(kind, grey)[1].tobytes()
+        assert (decode(content, bits) == (grey >> (bits - 8))[:, :, None]).all()
+    for kind in (".png",):
+        assert (decode(cv2.imencode(kind, colour[:, :, ::-1])[1].tobytes(), bits) == expected).all()
+    content = cv2.imencode(".png", cv2.cvtColor(alpha, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+    assert difference(decode(content, bits), expected) <= 1
+    # What has 8 bits is not changed.
+    plain = cv2.imencode(".png", expected)[1].tobytes()
+    assert (decode(plain, bits) == decode(plain)).all()
+
+
 def _tiff(bands: int, bits: int, form: int) -> bytes:
     """Return a TIFF of 2 × 2 pixels, all zero."""
     entries = [

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from exporter.errors import ImageError, ImageSetError
 from exporter.images import ImageSet, open_images
@@ -62,6 +64,17 @@ def test_folder_of_class_folders_in_natural_order(tmp_path: Path, jpeg: bytes) -
         ("dog/10.jpg", "dog"),
         ("top.jpeg", None),
     ]
+
+
+def test_pictures_of_12_bits_are_said_to_be_dark_or_read_as_stated(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (20, 20), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    images = open_images(tmp_path)
+    assert images.load_first(SMALL).view.max() < 16
+    assert "bits = 12" in images.notes[0]
+    images = open_images(tmp_path)
+    assert images.load_first(replace(SMALL, bits=12)).view.max() > 100
+    assert images.notes == ()
 
 
 def test_limit_takes_the_first(tmp_path: Path, jpeg: bytes) -> None:

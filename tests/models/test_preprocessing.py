@@ -82,6 +82,7 @@ def test_the_default_says_so_and_counts_channels() -> None:
         ({"interpolation": "nearest"}, {"interpolation": "nearest"}),
         ({"mean": (0.5,), "std": (0.2,)}, {"mean": (0.5,), "std": (0.2,), "channels": 1}),
         ({"mean": (0.0, 0.0, 0.0)}, {"mean": (0.0, 0.0, 0.0)}),
+        ({"bits": 12}, {"bits": 12}),
     ],
 )
 def test_settings_override_what_they_name_and_nothing_else(settings: Any, changed: Any) -> None:

@@ -157,7 +157,7 @@ def shape(values: tuple[int, ...]) -> str:
 
 def preprocessing_text(steps: Preprocessing) -> str:
     """Say in one sentence how a photograph becomes the model's input."""
-    parts = []
+    parts = [] if steps.bits == 16 else [f"{steps.bits} bits of pictures with 16 are used"]
     if steps.resize is not None:
         to = (
             f"resized to {shape(steps.resize)}"
