@@ -48,7 +48,7 @@ def quiet_codecs() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"PIL\b")
             yield
     finally:
-        sys.stderr.close()
+        sys.stderr.flush()  # not closed: a logger may have got hold of it meanwhile
         sys.stderr = stream
         os.dup2(terminal, 2)  # the last end that writes is closed, unless a child holds it
         passing.join(timeout=1)

@@ -38,7 +38,7 @@ _DARK = 16
 class ImageSet:
     """The images of a run, in plan order.
 
-    Safe to read from several threads; it can be pickled where its source can.
+    Several threads may read it; it can be pickled where its source can.
 
     Attributes:
         where: where they came from, as text.
@@ -57,10 +57,7 @@ class ImageSet:
         *,
         ready: bool = False,
     ) -> None:
-        """Hold what was opened.
-
-        ``texts`` shows each path of the source, ``forms`` has the first item of each form.
-        """
+        """Hold a source; ``texts`` shows its paths, ``forms`` has the first item of each form."""
         self.kind, self.where, self._source = opened
         self.notes, self.entries, self.ready = opened.notes, entries, ready
         self._names = {text: path for path, text in texts.items() if text != path}
@@ -188,12 +185,16 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
     """
     opened, listed = _list(where, limit)
     if not listed:
-        said = "; ".join(opened.notes)
-        raise ImageSetError(f"the image set {opened.where!r} has no images{said and f' ({said})'}")
+        said = f" ({'; '.join(opened.notes)})" if opened.notes else ""
+        raise ImageSetError(f"the image set {opened.where!r} has no images{said}")
     forms: dict[Form, str] = {}
     hashed = _hash(opened.source, listed, workers, forms)
     if isinstance(opened.source, DataSet):
         _refuse_random(opened.source, opened.where, hashed)
+    # Where a source gives the keys, its first image shows what kind of item it has.
+    for entry in [entry for entry in hashed if entry.error is None][: 0 if forms else 1]:
+        with suppress(ImageError):  # its row will say so
+            forms[form_of(_load(opened.source, entry))] = entry.path
     texts = unique_texts(entry.path for entry in listed)
     keys = [entry.key or hash_path(texts[entry.path]) for entry in hashed]
     entries = tuple(
@@ -258,11 +259,10 @@ def _hash(
         if entry.key is not None or entry.error is not None:
             return entry
         try:
-            label, contents = entry.label, None
             if isinstance(source, DataSet):
                 contents, label = source.read(entry)
             else:
-                contents = _load(source, entry)
+                contents, label = _load(source, entry), entry.label
             key = hash_contents(contents)
             forms.setdefault(form_of(contents), entry.path)
         except ImageError as error:

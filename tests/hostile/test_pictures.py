@@ -22,7 +22,7 @@ from torch import nn
 
 import exporter
 from exporter.errors import ImageError, ImageSetError
-from exporter.images import decode, open_images, reopen_images
+from exporter.images import Entry, decode, hash_contents, open_images, reopen_images
 from exporter.records import Preprocessing
 
 SMALL = Preprocessing((8, 8), (8, 8))
@@ -248,6 +248,21 @@ def test_tensors_are_taken_in_one_way(tmp_path: Path) -> None:
     assert odd.load(odd.entries[0], SMALL).tensor is not None
     with pytest.raises(ImageError, match=r"tensor of \(3, 9, 7\), and the others are model-ready"):
         odd.load(odd.entries[1], SMALL)
+
+
+def test_a_source_that_gives_its_keys_may_have_tensors() -> None:
+    class Keyed:
+        def entries(self) -> Any:
+            return [Entry("a", key=hash_contents(READY)), Entry("b", key=hash_contents(READY))]
+
+        def load(self, entry: Any) -> Any:
+            return READY
+
+    images = open_images(Keyed())
+    images.settle(SMALL)
+    tensor = images.load(images.entries[1], SMALL).tensor
+    assert tensor is not None
+    assert np.array_equal(tensor, READY.numpy())
 
 
 def test_workers_take_tensors_as_they_were_planned(tmp_path: Path, monkeypatch: Any) -> None:
