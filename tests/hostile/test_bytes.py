@@ -68,6 +68,13 @@ OF_WRITERS = (
     "tensorboard/*/gradcam/events*",
     "checksums/writers-tensorboard.sha256",
 )
+OF_WANDB = (
+    "wandb/files.json",
+    "wandb/artifacts/staging/*",
+    "wandb/offline-run-*/*.wandb",
+    "wandb/offline-run-*/files/media/table/images*.json",
+    "checksums/writers-wandb.sha256",
+)
 
 
 def _flip(at: float) -> Callable[[bytes], bytes]:
@@ -278,6 +285,28 @@ def test_what_a_writer_made_is_written_again(
     follow(said[0], photos, run)
     assert problems(run) == []
     assert computed == {name: (run / name).stat().st_mtime_ns for name in promised(run)}
+
+
+@pytest.fixture(scope="module")
+def with_wandb(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wandb") / "run"
+    shutil.copytree(whole, out)
+    assert main(["render", str(out), "--writer", "wandb"]) == 0
+    assert problems(out) == []
+    return out
+
+
+@pytest.mark.parametrize(("pattern", "harm"), cases(*OF_WANDB))
+def test_what_a_sync_would_send_is_written_again(
+    with_wandb: Path, photos: Path, tmp_path: Path, *, pattern: str, harm: str
+) -> None:
+    run = tmp_path / "run"
+    harmed(with_wandb, run, pattern, harm)
+    shutil.rmtree(run / "html")
+    said = problems(run)
+    assert said[0].startswith(("wandb/", "checksums/writers-wandb"))
+    follow(said[0], photos, run)
+    assert problems(run) == []
 
 
 @pytest.mark.parametrize("harm", HARMS)
