@@ -33,7 +33,7 @@ def check(path: Path | str) -> tuple[str, ...]:
     """
     run = open_run(path)
     problems: list[str] = []
-    for part in (_completeness, damage, _shards, _summaries, _kernels, _leftovers):
+    for part in (_completeness, damage, _shards, _kernels, _leftovers):
         try:
             problems.extend(part(run))
         except RunError as error:
@@ -88,7 +88,8 @@ def _is_jpeg(content: bytes | None) -> bool:
 def damage(run: Run) -> Iterator[str]:
     """Yield a sentence for every file of a run that is not as it was written, with what mends it.
 
-    Of a partial run the shards that are there are looked at, and what goes with them.
+    Of a partial run the shards that are there are looked at, and what goes with them; one of the
+    first version has no checksums yet.
 
     Raises:
         RunError: if ``run.json`` is damaged.
@@ -96,7 +97,7 @@ def damage(run: Run) -> Iterator[str]:
     totals = run.totals
     if totals is not None:
         yield from (f"{problem}; {_RESUME}" for problem in altered(run.files, totals.checksums))
-    else:
+    elif run.files.exists(layout.checksum_file(layout.PLAN)):
         on = f"go on with {way_on(run.files, missing=True)}"
         shards = [layout.shard_file(index) for index in run.shards]
         for name in (*shards, *layout.maximised_files(run.files)):
@@ -116,15 +117,6 @@ def refuse_damaged(run: Run) -> None:
     """
     for problem in damage(run):
         raise RunError(f"of the run {str(run.path)!r} {problem}")
-
-
-def _summaries(run: Run) -> Iterator[str]:
-    if not run.plan.recorded:
-        return
-    names = [layout.summary_file(index) for index in run.shards]
-    for name in (*names, *[layout.CHANNELS] * run.complete):
-        if not run.files.exists(name):
-            yield f"{name} is missing; {_RESUME}"
 
 
 def _kernels(run: Run) -> Iterator[str]:

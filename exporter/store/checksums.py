@@ -91,7 +91,7 @@ def _read(run: RunFiles, last: str) -> tuple[dict[str, str], str] | None:
         return None
     note = _NOTE.fullmatch(lines[0]) if lines else None
     matches = [_LINE.fullmatch(line) for line in lines[1 if note else 0 :]]
-    if end or not all(matches) or (note and note[2] != sum_of(note[1].encode())):
+    if end or not matches or not all(matches) or (note and note[2] != sum_of(note[1].encode())):
         return None
     checksums = {match[2]: match[1] for match in matches if match}
     return {**checksums, name: sum_of(content)}, note[1] if note else ""

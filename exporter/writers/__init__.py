@@ -172,7 +172,8 @@ def _record(files: RunFiles, folder: str, name: str) -> None:
             within = file.relative_to(files.run / folder).as_posix()
             if within != UNFINISHED and file.suffix != ".log" and not file.is_symlink():
                 checksums[f"{name}/{within}"] = files.sha256(f"{folder}/{within}")
-    record(files, writer_folder(name), checksums)
+    if checksums:
+        record(files, writer_folder(name), checksums)
 
 
 def _recover(final: Path, former: Path) -> None:

@@ -1,6 +1,6 @@
 """A byte of a run that is not as it was written is noticed, and what is then said mends the run.
 
-One run is made and one is interrupted; every kind of file in them is harmed in four ways. What
+One run is made and one is interrupted; every kind of file in them is harmed in five ways. What
 ``check`` and ``render`` say of it has to agree, and whoever follows it has to end with a whole run:
 byte for byte the unharmed one where docs/run-folder.md promises it.
 """
@@ -90,6 +90,7 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
     "middle byte": _flip(0.5),
     "last byte": _flip(1),
     "cut short": lambda content: content[:-1],
+    "emptied": lambda _: b"",
 }
 QUICK = {
     ("plan.json", "middle byte"),
@@ -271,6 +272,17 @@ def test_an_interrupted_run_is_mended_by_going_on(
     follow(said[-1], photos, run)
     assert problems(run) == []
     assert promised(run) == promised(whole)
+
+
+def test_an_interrupted_run_of_the_first_version_is_rendered(killed: Path, tmp_path: Path) -> None:
+    """It has no checksums, and so nothing that could differ from them."""
+    run = tmp_path / "run"
+    shutil.copytree(killed, run)
+    shutil.rmtree(run / "checksums")
+    assert main(["render", str(run), "--writer", "html"]) == 0
+    assert problems(run) == [
+        "the run is not complete: 2 of 3 shards are there; go on with --resume"
+    ]
 
 
 @pytest.mark.parametrize(("pattern", "harm"), cases(*OF_WRITERS))
