@@ -106,7 +106,7 @@ def read_header(content: bytes) -> tuple[int, int, int] | None:
         return (width, height, 1) if ordinary else None
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         _check_webp(content)
-        if content[12:16] == b"VP8 " and content[23:26] == b"\x9d\x01\x2a":
+        if content[12:16] == b"VP8 " and content[23:26] == b"\x9d\x01\x2a" and len(content) > 29:
             width, height = struct.unpack_from("<HH", content, 26)
             return width & 0x3FFF, height & 0x3FFF, 1
     return None
@@ -204,6 +204,8 @@ def _png_chunks(content: bytes) -> list[bytes]:
 def _check_webp(content: bytes) -> None:
     end = 12
     while end < struct.unpack_from("<I", content, 4)[0] + 8:
+        if end + 8 > len(content):
+            raise OSError("it ends where a chunk should begin")
         kind, length = struct.unpack_from("<4sI", content, end)
         start, end = end + 8, end + 8 + length + length % 2
         if start + length > len(content):

@@ -157,6 +157,7 @@ TABLES: dict[str, Callable[[Any], Any]] = {
 @given(changes=patches, cut=st.floats(0, 1), length=st.booleans())
 @example(changes=[(0.999, b"\xff" * 8)], cut=1.0, length=False)
 @example(changes=[], cut=0.0, length=True)
+@example(changes=[(0.125, b"(")], cut=1.0, length=False)
 def test_a_table_of_other_bytes(
     run: Path, name: str, changes: Any, cut: float, length: bool
 ) -> None:
@@ -224,6 +225,7 @@ PICTURES = dict(pictures())
 @given(changes=patches, cut=st.floats(0, 1))
 @example(changes=[(0.02, b"\x7f\xff\xff\xff\x7f\xff\xff\xff")], cut=1.0)
 @example(changes=[], cut=0.5)
+@example(changes=[], cut=0.0625)
 def test_a_picture_of_other_bytes(form: str, changes: Any, cut: float) -> None:
     content = patched(PICTURES[form], changes)
     content = content[: int(cut * len(content))]
