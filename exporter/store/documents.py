@@ -120,7 +120,8 @@ def damaged(run: RunFiles, name: str, error: object, remedy: str = RESUME) -> Ru
         said = f"{error} is missing"
     else:
         said = str(error).split("\n", 1)[0]
-    return RunError(f"{str(run.run / name)!r} is damaged ({said[:200]}); {remedy}")
+    said = " ".join(said.split())[:200]
+    return RunError(f"{str(run.run / name)!r} is damaged ({said}); {remedy}")
 
 
 @cache

@@ -138,6 +138,7 @@ def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """
     if not altered and is_altered(run, PLAN):
+        run.open(PLAN).close()  # a link or a pipe is said to be one
         raise damaged(run, PLAN, "its SHA-256 differs", plan_again(run))
     document = read_json(run, PLAN, AGAIN, versioned=True)
     try:

@@ -112,6 +112,7 @@ def good(run: Path, name: str) -> Any:
 @example(changes=[([17, 0, 1], "../../x")])
 @example(changes=[([13], [[0, 10**18]])])
 @example(changes=[([0], "\ud800")])
+@example(changes=[([17], {"\n": None})])
 def test_a_document_with_other_values(run: Path, name: str, changes: Any) -> None:
     text = json.dumps(edited(good(run, name), changes))
     (run / name).write_text(text, encoding="utf-8")

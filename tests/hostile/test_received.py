@@ -28,7 +28,7 @@ from exporter.demo import photographs
 from exporter.errors import ExporterError
 from exporter.store import check
 from exporter.writers.writing import remembered
-from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, change, clear, mutate
+from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, clear, forge, forged, mutate
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests/data/run-80828a6"
@@ -321,7 +321,7 @@ def test_the_list_of_kernels_names_files_beside_it(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, name: str
 ) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
-    change(run, "kernels/kernels.json", lambda records: records[0].update({field: name}))
+    forged(run, "kernels/kernels.json", lambda records: records[0].update({field: name}))
     assert f"(0.{field}: " in sentence(main(["render", str(run), "--writer", "html"]), capsys)
     assert main(["check", str(run)]) == 2
     assert "kernels/kernels.json' is damaged" in capsys.readouterr().out
@@ -334,7 +334,7 @@ def test_an_id_names_one_file(
 ) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
     columns: dict[str, Any] = {"id": {"0": id}, "key": [id, "b", "c"]}
-    change(run, "plan.json", lambda plan: plan["images"].update({where: columns[where]}))
+    forged(run, "plan.json", lambda plan: plan["images"].update({where: columns[where]}))
     line = sentence(main(["render", str(run)]), capsys)
     assert "plan.json' is damaged" in line
     assert f"({where}.0: " in line
@@ -342,7 +342,7 @@ def test_an_id_names_one_file(
 
 def test_rows_of_another_id_are_refused(home: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
-    change(run, "plan.json", lambda plan: plan["images"]["key"].__setitem__(0, "another"))
+    forged(run, "plan.json", lambda plan: plan["images"]["key"].__setitem__(0, "another"))
     with pytest.raises(ExporterError, match="its rows are not those of the plan"):
         list(exporter.open_run(run).rows())
 
@@ -371,6 +371,7 @@ def test_a_damaged_document_is_one_sentence(
 ) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
     (run / name).write_text(text)
+    forge(run)
     line = sentence(main(["render", str(run), "--writer", "html"]), capsys)
     assert f"{name}' is damaged (" in line
     assert says in line
@@ -387,6 +388,7 @@ def test_what_is_remembered_is_no_consent(home: Path, tmp_path: Path) -> None:
         "writer_options": {"html": {"anything": 1}},
     }  # fmt: skip
     (run.path / "writers.json").write_text(json.dumps(told))
+    forge(run.path)
     assert remembered(run.files) == {"keep": 5}
 
 
@@ -399,6 +401,7 @@ def test_rendering_a_received_run_stays_offline(
 ) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
     (run / "writers.json").write_text(json.dumps(told))
+    forge(run)
     with socket.create_server(("127.0.0.1", 0)) as server:
         calls: list[Any] = []
 
@@ -436,7 +439,7 @@ def test_code_that_a_received_recipe_names_does_not_run(
 ) -> None:
     name = f"{outside / 'evil.py'}:thing"
     value = [name] if setting == "maps" else name
-    change(planned, "recipe.json", lambda recipe: recipe["settings"].update({setting: value}))
+    forged(planned, "recipe.json", lambda recipe: recipe["settings"].update({setting: value}))
     if command == "finish":
         shutil.copytree(outside / "whole/shards", planned / "shards", dirs_exist_ok=True)
     line = sentence(main([command, str(planned)]), capsys)
