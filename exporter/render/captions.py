@@ -31,8 +31,5 @@ def target_text(target: str, row: Row) -> str:
 
 def flag_text(stored: StoredMap) -> str:
     """Say what a flagged map is, in two words."""
-    if "nan" in stored.flags:
-        return "not a number"
-    if "zero" in stored.flags:
-        return "all zero"
-    return "constant" if "constant" in stored.flags else "no positive value"
+    words = {"nan": "not a number", "zero": "all zero", "constant": "constant"}
+    return next((said for flag, said in words.items() if flag in stored.flags), "no positive value")

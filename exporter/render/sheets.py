@@ -52,7 +52,7 @@ def activation_sheet(
     across = min(SHEET_COLUMNS, count)
     down = -(-count // across)
     high = max(1, round(cell * activation.height / max(1, activation.width)))
-    drawing = _drawing(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
+    drawing = _sheet(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
     for k, (channel, plane) in enumerate(zip(activation.channels, values, strict=True)):
         x, y = GAP + k % across * (cell + GAP), GAP + k // across * (high + STRIP + GAP)
         title = f"#{channel}  {activation.lo[k]:.3g} … {activation.hi[k]:.3g}"
@@ -126,7 +126,7 @@ def _grid(cells: NDArray[np.uint8], across: int, text: str) -> NDArray[np.uint8]
     across = max(1, min(across, count))
     down = -(-count // across)
     width = max(across * (wide + GAP) + GAP, 320)
-    drawing = _drawing(down * (high + GAP) + GAP + STRIP + 3, width)
+    drawing = _sheet(down * (high + GAP) + GAP + STRIP + 3, width)
     draw_text(drawing, text, (GAP + 2, 13), size=12, width=width - 2 * GAP - 2)
     for k, cell in enumerate(cells):
         x = GAP + k % across * (wide + GAP)
@@ -136,5 +136,5 @@ def _grid(cells: NDArray[np.uint8], across: int, text: str) -> NDArray[np.uint8]
     return drawing
 
 
-def _drawing(height: int, width: int) -> NDArray[np.uint8]:
+def _sheet(height: int, width: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 228, dtype=np.uint8)

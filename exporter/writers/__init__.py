@@ -30,10 +30,6 @@ UNFINISHED = ".unfinished"
 """A file in the folder of a writer that works in place, until the folder is whole."""
 
 
-def _nothing_more(run: Run) -> Iterable[str]:  # noqa: ARG001
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class Writer:
     """What there is to know of a writer, beside its name.
@@ -50,7 +46,7 @@ class Writer:
     write: Callable[[Run, Path, Any], Written]
     options: type[WriterOptions] = WriterOptions
     expects: str = "*"
-    check: Callable[[Run], Iterable[str]] = _nothing_more
+    check: Callable[[Run], Iterable[str]] = lambda _: ()
     in_place: bool = False
 
 

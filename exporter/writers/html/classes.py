@@ -30,7 +30,7 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the table of all classes."""
     with_page = {row.index: f"classes/{row.index}.html" for row in report.classes}
     pictures = report.pictures.get(OF_CLASSES, [])
-    shown = [(of, with_page.get(of.record.channel), "", None) for of in pictures]
+    shown = [(picture, with_page.get(picture.record.channel), "", None) for picture in pictures]
     summary = report.run.summary
     method, layer = summary.image_map if summary else ("", "")
     yield (
@@ -89,12 +89,13 @@ def _best(report: Report, entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the most confident of some images, and how many these are."""
     plan, index = report.plan, report.index
     height, width = plan.model.preprocessing.size
-    best = heapq.nsmallest(EXAMPLES, entries, key=lambda of: (-(of.score or 0), of.position))
+    best = heapq.nsmallest(
+        EXAMPLES, entries, key=lambda entry: (-(entry.score or 0), entry.position)
+    )
     shown = [
         entry._asdict()
         | {"src": entry.photograph, "width": 224, "height": round(224 * height / width)}
-        | {"alt": f"Photograph {index.describe(entry)}", "name": index.class_name(entry)}
-        | {"score": words.score(entry.score, plan)}
+        | {"alt": f"Photograph {index.describe(entry)}", "score": words.score(entry.score, plan)}
         for entry in best
     ]
     return {"total": len(entries), "shown": shown}

@@ -37,8 +37,8 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
     """Take images into an index, and yield what the report has of them.
 
     Args:
-        report: the plan, and the ids of the images with a sheet of their strongest channels.
-        rows: images with their maps.
+        report: what they are of.
+        rows: images with their maps, ``total`` of them.
         total: how many they are.
         index: the entries that they are added to.
     """

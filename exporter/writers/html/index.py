@@ -31,6 +31,7 @@ class Entry(NamedTuple):
         path: as in the image set.
         label: as given, or None.
         predicted: class index of the first prediction, or None.
+        name: of that class; ``""`` without a prediction.
         score: of the first prediction, or None.
         loss: cross-entropy, or None.
         correct: whether the first prediction is right, or None where that is not known.
@@ -42,6 +43,7 @@ class Entry(NamedTuple):
     path: str
     label: str | None
     predicted: int | None
+    name: str
     score: float | None
     loss: float | None
     correct: bool | None
@@ -98,6 +100,7 @@ class SetIndex:
             row.path,
             row.label,
             None if first is None else first.index,
+            "" if first is None else first.name,
             None if first is None else finite(first.score),
             finite(row.loss),
             row.correct,
@@ -107,14 +110,9 @@ class SetIndex:
         self.by_id[row.id] = entry
         return entry
 
-    def class_name(self, entry: Entry) -> str:
-        """Return the class that an image is predicted as; ``""`` without a prediction."""
-        predicted = entry.predicted
-        return "" if predicted is None else self.names.get(predicted, f"class {predicted}")
-
     def describe(self, entry: Entry) -> str:
         """Return an image's path, class and score in words, for its alternative text."""
-        said = [self.class_name(entry), words.score(entry.score, self.plan)]
+        said = [entry.name, words.score(entry.score, self.plan)]
         return f"{entry.path}: {' '.join(filter(None, said))}" if any(said) else entry.path
 
 
@@ -163,7 +161,7 @@ def index_script(
         "predicted": [classes.get(entry.predicted, -1) for entry in images],
         "score": [entry.score for entry in images],
         "loss": losses if any(loss is not None for loss in losses) else None,
-        "correct": "".join({True: "1", False: "0", None: "-"}[of.correct] for of in images),
+        "correct": "".join({True: "1", False: "0", None: "-"}[row.correct] for row in images),
         "flags": [entry.flags for entry in images],
         "tensorboard": options.tensorboard_url,
         "sheets": len(options.kept) if plan.recorded else None,

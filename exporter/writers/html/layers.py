@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from exporter.records import ChannelRow
 from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex, parts
@@ -35,8 +33,8 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in roles
         if name not in known
     ]
-    rows = [(of, files.get(of.name), roles[of.name]) for of in plan.layers]
-    rows += [(of, files.get(of["name"]), roles[of["name"]]) for of in others]
+    rows: list[Any] = [(layer, files.get(layer.name), roles[layer.name]) for layer in plan.layers]
+    rows += [(part, files.get(part["name"]), roles[part["name"]]) for part in others]
     most = Counter(layer.type for layer in plan.layers).most_common(8)
     yield "layers.html", {"table": rows, "types": most}
 
@@ -72,28 +70,13 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "kernels": [sheet for sheet in report.kernel_sheets if sheet["record"].name == name],
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
             "redundant": redundant[name],
-            "stats": _stats(channels, redundant[name]),
+            "rows": channels,
             "per_page": CHANNELS_PER_PAGE,
         }
         for part, context in enumerate(_parts(report, channels, number)):
             # All pictures are on the first page of a layer; each is in its channel's row, too.
             galleries = by_settings(items) if part == 0 else []
             yield layer_file(number, part), shared | context | {"galleries": galleries}
-
-
-def _stats(channels: Sequence[ChannelRow], redundant: Mapping[int, Any]) -> dict[str, Any]:
-    if not channels:
-        return {}
-    strongest = max(channels, key=lambda row: row.maximum)
-    return {
-        "total": len(channels),
-        "images": max(row.images for row in channels),
-        "dead": sum(row.dead for row in channels),
-        "sparsity": float(np.mean([row.sparsity for row in channels])),
-        "maximum": strongest.maximum,
-        "strongest": strongest.channel,
-        "redundant": len(redundant),
-    }
 
 
 def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Iterator[dict[str, Any]]:

@@ -24,15 +24,7 @@ _JPEG_QUALITY = 90
 
 
 class Picture(NamedTuple):
-    """One maximised picture in the report.
-
-    Attributes:
-        record: its numbers; the picture itself is in the report's folder.
-        name: what the channel or class is called.
-        src: its file.
-        how: prior and settings in words.
-        alt: what it shows, in words.
-    """
+    """A maximised picture in the report: its numbers, and its name, file and settings in words."""
 
     record: MaximisedPicture
     name: str

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from itertools import zip_longest
 from typing import Any
 
-from exporter.records import FLAG_REASONS, SetSummary
+from exporter.records import FLAG_REASONS
 from exporter.writers.html import text as words
 from exporter.writers.html.classes import confused_pairs
 from exporter.writers.html.report import Report
-from exporter.writers.wandb.listing import redirections
+from exporter.writers.wandb.place import redirections
 
 SHOWN = 8
 """Images of a strip."""
@@ -41,7 +41,6 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         "strips": strips,
         "kept": [] if strips else kept,
         "rule": next(iter(rules)) if len(rules) == 1 else None,
-        "calibration": _calibration(run.summary),
         "pairs": confused_pairs(report, PAIRS),
         "layer_files": report.layer_files,
         "target_text": words.target_text(run.plan.target, run.plan.model.classes),
@@ -84,12 +83,3 @@ def _strips(report: Report) -> list[dict[str, Any]]:
         if shown:
             strips.append({"name": name, "rule": rule, "of": strip.of, "shown": shown})
     return strips
-
-
-def _calibration(summary: SetSummary | None) -> dict[str, Any] | None:
-    """Return the bins that have images; None where nothing was labelled."""
-    if summary is None or summary.calibration_error is None:
-        return None
-    bins = [interval for interval in summary.bins if interval.images]
-    most = max((interval.images for interval in bins), default=0)
-    return {"summary": summary, "bins": bins, "most": most}

@@ -39,6 +39,18 @@ PAGES = (
     Page("layers", "layer.html", layers.pages),
     Page("classes", "classes.html", classes.table, "Classes", classes.known),
     Page("classes", "class.html", classes.pages),
-    Page("kernels", "kernels.html", layers.kernels, "Kernels", lambda of: bool(of.run.kernels())),
-    Page("methods", "methods.html", methods.methods, "Methods", lambda of: bool(of.plan.methods)),
+    Page(
+        "kernels",
+        "kernels.html",
+        layers.kernels,
+        "Kernels",
+        lambda report: bool(report.run.kernels()),
+    ),
+    Page(
+        "methods",
+        "methods.html",
+        methods.methods,
+        "Methods",
+        lambda report: bool(report.plan.methods),
+    ),
 )

@@ -54,7 +54,7 @@ def pack_shard(
         "targets": list(targets),
         "acts": _activations(rows, sheets),
         "p": [
-            [part for of in row.predictions for part in (of.index, finite(of.score))]
+            [part for top in row.predictions for part in (top.index, finite(top.score))]
             for row in rows
         ],
         "size": [None if row.width is None else [row.width, row.height] for row in rows],

@@ -87,7 +87,7 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
 def _within(report: Report, site: Site, sections: Sequence[Section], most: float) -> list[Section]:
     """Leave out the largest pages of a folder (layers, classes) until the rest fits."""
     files = {section.file for section in sections}
-    sizes = {of.file: len(_render(report, site, of, files, {})) for of in sections}
+    sizes = {each.file: len(_render(report, site, each, files, {})) for each in sections}
     for file in sorted(sizes, key=lambda file: -sizes[file]):
         if sum(sizes.values()) > most and "/" in file:
             del sizes[file]

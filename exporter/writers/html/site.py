@@ -19,11 +19,7 @@ _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 
 @dataclass(frozen=True, slots=True)
 class InFolder:
-    """A page that is a file: addresses are relative to it.
-
-    Attributes:
-        file: the page, relative to the report.
-    """
+    """A page that is a file of the report: addresses are relative to it."""
 
     file: str
     single = False
@@ -55,9 +51,9 @@ class InOneFile:
 
     Attributes:
         file: what the page is called in the folder.
-        folder: the report's folder.
+        folder: the report's.
         files: every page that is in the single file.
-        photographs: the bytes of each image that is in it, by id.
+        photographs: the bytes of the images that are, by id.
     """
 
     file: str
@@ -85,10 +81,7 @@ class InOneFile:
         return f"{self.anchor}-{name}"
 
     def source(self, file: str) -> Markup | None:
-        """Return ``src`` with the bytes.
-
-        A photograph is in the file once: in the list, from where scripts show it elsewhere.
-        """
+        """Return ``src`` with the bytes; photographs are in the list, whence scripts show them."""
         if not file.startswith("photos/"):
             return _inline((self.folder / file).read_bytes(), _TYPES[PurePosixPath(file).suffix])
         id = PurePosixPath(file).stem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.render import decode_image
 from exporter.writers import links
 from exporter.writers.reading import SetNumbers, templating
 from exporter.writers.tensorboard.events import histogram_summary, image_summary
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SCORES = {"probability": "probability", "share": "share of the area", "value": "output"}
 
 
-def set_summaries(run: Run, of: SetNumbers) -> Iterator[Any]:
+def set_summaries(run: Run, numbers: SetNumbers) -> Iterator[Any]:
     """Yield the scalars and histograms of the set and of each recorded layer."""
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
@@ -30,27 +30,27 @@ def set_summaries(run: Run, of: SetNumbers) -> Iterator[Any]:
     kind = "value" if model.scores == "probability" and model.outputs == 1 else model.scores
     what = f"{_SCORES[kind]} of the first prediction"
     scalars: list[tuple[str, float, str]] = [
-        ("images", of.read, f"Images read.{partial}"),
-        ("skipped", of.skipped, "Images that could not be read."),
+        ("images", numbers.read, f"Images read.{partial}"),
+        ("skipped", numbers.skipped, "Images that could not be read."),
     ]
-    if of.judged:
+    if numbers.judged:
         said = (
-            f"Share of the {of.judged} images whose label is a class of the model that the first "
-            f"prediction gets right.{partial}"
+            f"Share of the {numbers.judged} images whose label is a class of the model that the "
+            f"first prediction gets right.{partial}"
         )
-        scalars.append(("accuracy", of.correct / of.judged, said))
-    if of.losses.size:
-        said = f"Mean cross-entropy (nats) of {of.losses.size} labelled images.{partial}"
-        scalars.append(("mean loss", of.losses.mean(), said))
-    if of.scores.size:
-        said = f"Mean {what}, {of.scores.size} images.{partial}"
-        scalars.append(("mean confidence", of.scores.mean(), said))
-        yield histogram_summary("set/confidence", of.scores, f"The {what}.")
+        scalars.append(("accuracy", numbers.correct / numbers.judged, said))
+    if numbers.losses.size:
+        said = f"Mean cross-entropy (nats) of {numbers.losses.size} labelled images.{partial}"
+        scalars.append(("mean loss", numbers.losses.mean(), said))
+    if numbers.scores.size:
+        said = f"Mean {what}, {numbers.scores.size} images.{partial}"
+        scalars.append(("mean confidence", numbers.scores.mean(), said))
+        yield histogram_summary("set/confidence", numbers.scores, f"The {what}.")
     said = (
         "Maps that are zero, constant, not a number, or without a positive value where a ReLU "
         "follows."
     )
-    for tag, number, description in [*scalars, ("flagged maps", of.flagged, said)]:
+    for tag, number, description in [*scalars, ("flagged maps", numbers.flagged, said)]:
         yield scalar_pb(f"set/{tag}", number, description)
     for layer, rows in groupby(run.channels(), key=lambda row: row.layer):
         channels, name = list(rows), links.tag_text(layer)
@@ -74,10 +74,11 @@ def kernel_summaries(run: Run) -> Iterator[Any]:
         values = run.kernel_values(record)
         yield histogram_summary(f"weights/{name}", values, f"All weights of the {what}.")
         sheet = run.kernel_sheet(record)
+        height, width = decode_image(sheet).shape[:2]
         yield image_summary(
             f"kernels/{name}",
             [sheet],
-            png_size(sheet),
+            (width, height),
             description=f"{what}: {record.shown} of {record.total} kernels, weights "
             f"{record.lo:.4g} … {record.hi:.4g}.",
         )
@@ -97,14 +98,6 @@ def maximised_summaries(run: Run) -> Iterator[Any]:
             f"{picture.before:.4g}), at most {picture.peak:.4g}. "
             f"{links.escape_markdown(links.how(picture))}.",
         )
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Return (width, height) of a PNG from its header, (0, 0) where it is none."""
-    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 24:
-        return (0, 0)
-    width, height = struct.unpack(">II", png[16:24])
-    return int(width), int(height)
 
 
 def run_page(

@@ -69,17 +69,11 @@ def run_python(
 ) -> tuple[int, str, str]:
     """Run Python in a folder until it ends; it has ended when this returns, however it does.
 
-    Args:
-        arguments: of the interpreter.
-        folder: ``RUN/wandb``, where it runs.
-        environment: its environment.
-        timeout: the most seconds it may take.
-
     Returns:
         Exit status, standard output and standard error.
 
     Raises:
-        WriterError: if it takes longer.
+        WriterError: if it takes longer than ``timeout`` seconds.
     """
     # Files, because W&B's service inherits them and would keep a pipe open.
     with (

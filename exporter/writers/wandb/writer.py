@@ -20,7 +20,7 @@ from exporter.records import Written
 from exporter.writers.montages import montage_jpegs
 from exporter.writers.reading import kept_rows
 from exporter.writers.wandb import rows
-from exporter.writers.wandb.listing import write_listing
+from exporter.writers.wandb.place import note_place
 from exporter.writers.wandb.process import WORK, environment, run_python
 from exporter.writers.wandb.sync import sync
 
@@ -66,7 +66,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
             if staged.is_file():
                 # W&B lets only the user read them, and a run folder may be a team's.
                 staged.chmod(0o644)
-        write_listing(folder)
+        note_place(folder)
         command = f"cd {shlex.quote(str(folder))} && wandb sync {shlex.quote(logs[0].name)}"
         where = command
         if options.wandb == "online":
@@ -94,13 +94,15 @@ def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[s
         for row, montage in montage_jpegs(run, kept_rows(run, options.kept))
         if row.image is not None
     ]
+    sheets = ((record, run.kernel_sheet(record)) for record in run.kernels())
     kernels = [
-        rows.cells(rows.KERNELS, of, _picture(folder, "kernels", f"{n:04}", run.kernel_sheet(of)))
-        for n, of in enumerate(run.kernels())
+        rows.cells(rows.KERNELS, record, _picture(folder, "kernels", f"{number:04}", sheet))
+        for number, (record, sheet) in enumerate(sheets)
     ]
+    excited = ((record, record.picture) for record in run.maximised())
     maximised = [
-        rows.cells(rows.MAXIMISED, of, _picture(folder, "maximised", f"{n:05}", of.picture))
-        for n, of in enumerate(run.maximised())
+        rows.cells(rows.MAXIMISED, record, _picture(folder, "maximised", f"{number:05}", picture))
+        for number, (record, picture) in enumerate(excited)
     ]
     channels = [rows.cells(rows.CHANNELS, channel) for channel in run.channels()]
     notes = []

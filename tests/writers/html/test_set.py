@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import exporter
 from exporter.records import MethodFaithfulness, OtherMetric
 from exporter.store import Run, open_run, records_table, schema_of
 from exporter.writers import write
@@ -145,3 +146,23 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
         *("19", "0.250", "0.750", "—", "0.125"),
         *("18", "0.500", "0.625", "−0.250", "—"),
     ]
+
+
+def test_a_factory_s_report_is_titled_by_what_it_built(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class SmallNet(nn.Sequential):\n"
+        "    pass\n"
+        "def build():\n"
+        "    return SmallNet(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "                    nn.Flatten(), nn.Linear(4, 3))\n"
+    )
+    photos = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:1]
+    exporter.export(
+        f"{tmp_path / 'net.py'}:build", photos, out=tmp_path / "run", maps=["eigencam"],
+        layers=["1"], writers=["html"],
+    )  # fmt: skip
+    report = tmp_path / "run" / "html"
+    assert "<h1>What <em>SmallNet</em> looks at</h1>" in text_of(report, "index.html")
+    assert "<title>Images · SmallNet</title>" in text_of(report, "images.html")
+    assert open_run(tmp_path / "run").plan.model.name == "build"

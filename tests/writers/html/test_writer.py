@@ -368,7 +368,7 @@ def test_of_100_000_images_only_the_visible_are_built(
     for number in range(count):
         name = f"folder {number % 100}/photograph {number:06d}.jpg"
         label, score = ("cat", "dog")[number % 2], round(number % 997 / 997, 5)
-        said = (number % 8, score, None, number % 3 > 0)
+        said = (number % 8, "", score, None, number % 3 > 0)
         index.images.append(Entry(number, f"{number:032x}", name, label, *said, 0))
     script = index_script(index, HtmlOptions(kept=()), {}, ())
     (large / "data" / "index.js").write_text(script, "utf-8")

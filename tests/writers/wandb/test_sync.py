@@ -21,7 +21,7 @@ from exporter.writers import write
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
 from exporter.store.files import RunFiles
-from exporter.writers.wandb.listing import verify_offline
+from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE, environment
 
 NEEDS_HERE = pytest.mark.skipif(HERE is None, reason="the log names the folder it was written in")

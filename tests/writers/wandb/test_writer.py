@@ -29,8 +29,10 @@ from exporter.writers.montages import montage_jpeg
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import rows as wandb_rows
 from exporter.writers.wandb import writer as wandb_writer
+from exporter.store.checksums import recorded
 from exporter.store.files import RunFiles
-from exporter.writers.wandb.listing import verify_offline
+from exporter.store.layout import writer_folder
+from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,6 +143,7 @@ def made(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             f"--target similar:{base}/a.jpg"
         )
         (run / "plan.json").write_text(json.dumps(plan))
+        (run / "checksums" / "plan.json.sha256").unlink()
         opened = open_run(run)
         kept = tuple(row.id for row in opened.index)
         options = WandbOptions(
@@ -215,16 +218,17 @@ def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made
     assert (photograph["width"], photograph["height"], photograph["format"]) == (224, 224, "jpg")
 
 
-def test_the_list_has_every_file_that_the_log_names(made: Made) -> None:
-    listed = json.loads((made.folder / "files.json").read_text())["files"]
+def test_every_file_that_the_log_names_has_a_checksum(made: Made) -> None:
+    kept = recorded(RunFiles(made.run), writer_folder("wandb")) or {}
     for artifact in artifacts(made.folder).values():
         for entry in artifact.manifest.contents:
-            name = local(made.folder, entry).relative_to(made.folder).as_posix()
-            assert listed[name] == entry.size
+            file = local(made.folder, entry)
+            known = kept[file.relative_to(made.run).as_posix()]
+            assert known == hashlib.sha256(file.read_bytes()).hexdigest()
     for record in records(made.folder):
-        for file in record.files.files:
+        for entry in record.files.files:
             (log,) = made.folder.glob("offline-run-*")
-            assert f"{log.name}/files/{file.path}" in listed
+            assert f"wandb/{log.name}/files/{entry.path}" in kept
 
 
 def test_config_summary_and_names(made: Made) -> None:
@@ -326,7 +330,7 @@ def test_all_that_is_written_is_in_the_writers_folder(made: Made) -> None:
     assert list(made.outside.rglob("*")) == []
     assert {path.name for path in made.run.iterdir() if path.name.startswith(".")} == set()
     names = {path.name.split("-")[0] for path in made.folder.iterdir()}
-    assert names == {"artifacts", "files.json", "offline"}
+    assert names == {"artifacts", "offline"} | (set() if HERE else {"folder.json"})
 
 
 def test_no_process_is_left(made: Made) -> None:
@@ -358,31 +362,30 @@ def test_the_command_names_the_folder_and_the_run(made: Made) -> None:
 
 def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> None:
     assert list(check(open_run(made.run))) == []
-    folder = tmp_path / "moved" / "wandb"
-    shutil.copytree(made.folder, folder)
-    moved = [line for line in verify_offline(RunFiles(folder.parent), folder.name) if "was written at another path" in line]
-    assert list(verify_offline(RunFiles(folder.parent), folder.name)) == moved
+    run = shutil.copytree(made.run, tmp_path / "moved")
+    moved = list(check(open_run(run)))
     assert len(moved) == (0 if HERE else 1)
+    assert all("was written at another path" in line for line in moved)
 
     largest, *_, smallest = sorted(
-        (file for file in (folder / "artifacts").rglob("*") if file.is_file()),
+        (file for file in (run / "wandb" / "artifacts").rglob("*") if file.is_file()),
         key=lambda file: -file.stat().st_size,
     )
     largest.unlink()
     smallest.write_bytes(smallest.read_bytes()[:-1])
-    problems = list(verify_offline(RunFiles(folder.parent), folder.name))
+    problems = list(check(open_run(run)))
     assert len(problems) == 2 + len(moved)
     assert any(largest.name in line and "missing" in line for line in problems)
-    assert any(smallest.name in line and "bytes" in line for line in problems)
+    assert any(smallest.name in line and "not as it was written" in line for line in problems)
+    assert all("exporter render --writer wandb" in line for line in problems)
 
-    list_file = folder / "files.json"
-    list_file.write_text(json.dumps({"folder": "of another machine", "files": {}}))
-    (problem,) = verify_offline(RunFiles(folder.parent), folder.name)
-    assert "was written at another path" in problem
-    list_file.write_text("{")
-    with pytest.raises(RunError, match=r"files\.json' is damaged"):
-        list(verify_offline(RunFiles(folder.parent), folder.name))
-    assert list(verify_offline(RunFiles(tmp_path), "none")) == []
+    note = run / "wandb" / "folder.json"
+    note.write_text('"of another machine"')
+    assert any("was written at another path" in line for line in verify_offline(RunFiles(run)))
+    note.write_text("{")
+    with pytest.raises(RunError, match=r"folder\.json' is damaged"):
+        list(verify_offline(RunFiles(run)))
+    assert list(verify_offline(RunFiles(tmp_path))) == []
 
 
 def test_large_tables_are_cut_and_hostile_text_stays_text(

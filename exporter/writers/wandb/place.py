@@ -1,0 +1,47 @@
+"""Where an offline W&B run was written and where a sync would send it; `check` knows its files.
+
+A sync that does not find the files which W&B's log names says that it finished, and sends no table.
+Where the log names them by the path of the folder, that path is kept as a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporter.store.documents import read_json
+from exporter.store.files import RunFiles
+from exporter.writers.wandb.process import HERE
+
+NOTE = "wandb/folder.json"
+
+
+def note_place(folder: Path) -> None:
+    """Note where ``RUN/wandb`` is, if the log depends on it."""
+    if HERE is None:
+        (folder.parent / NOTE).write_text(json.dumps(_digest(folder)), encoding="utf-8")
+
+
+def verify_offline(run: RunFiles) -> Iterator[str]:
+    """Yield why a sync of the offline run in ``wandb/`` would lose something or send it elsewhere.
+
+    Raises:
+        RunError: if the note of its place is damaged.
+    """
+    for settings in redirections(run):
+        yield f"{settings} would say where wandb sync sends, and no writer wrote it; remove it"
+    again = "write it again with exporter render --writer wandb"
+    if run.exists(NOTE) and read_json(run, NOTE, again) != _digest(run.run / "wandb"):
+        yield f"wandb/ was written at another path, and a sync would go without its tables; {again}"
+
+
+def redirections(run: RunFiles) -> Iterator[str]:
+    """Yield the files from which ``wandb sync``, called there, would take a server of its own."""
+    names = (f"wandb/{own}/settings" for own in ("wandb", ".wandb"))
+    return (name for name in names if run.exists(name))
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
