@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import errno
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -16,26 +16,42 @@ from exporter.errors import ExporterError, ModelError, one_line
 FAILURES = (Exception, SystemExit)
 """What the user's code may raise, for places that go on whatever it is."""
 
+_SHORTAGES = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+    "nsufficient memory",
+    "annot allocate memory",
+    "not enough memory",
+)
+"""What PyTorch, its libraries and OpenCV say where memory runs out, as a RuntimeError."""
+
 _TORCH = ("torch", "torchvision")
 _USER, _LIBRARY, _OURS = range(3)
 
 
 @contextmanager
 def user_code(
-    who: str, on: str = "", *, error: type[ExporterError] = ModelError, advice: str = ""
+    who: str,
+    on: str = "",
+    *,
+    error: type[ExporterError] = ModelError,
+    advice: str = "",
+    memory: str = "",
 ) -> Iterator[None]:
     """Turn whatever the user's code raises into an `ExporterError`; wrap each call of it in this.
 
     The sentence says whose code failed, in which layer of a model, on what, with what, where in
     their files, and what to do. An `ExporterError` passes as it is, but for one from inside that
-    does not say on what; so do `KeyboardInterrupt` and ``torch.OutOfMemoryError``, after which the
-    caller tries fewer images.
+    does not say on what; so does `KeyboardInterrupt`.
 
     Args:
         who: whose code it is: ``the model``, ``the factory 'net.py:build'``.
         on: what it was given: ``the image 'cat.jpg'``.
         error: the kind of error to raise.
         advice: what to do, such as ``fix it and go on with --resume``.
+        memory: what to do instead where memory ran out (see `is_shortage`).
 
     Raises:
         ExporterError: of the given kind; its cause is what was raised.
@@ -55,6 +71,8 @@ def user_code(
             who, error, cause = failure.who, type(failure), failure.__cause__
         elif passes(failure):
             raise
+        if memory and is_shortage(cause):
+            advice = memory
         raised = error(sentence(who, cause, on, advice))
         raised.who = "" if on else who
         raise raised from cause
@@ -62,9 +80,20 @@ def user_code(
 
 def passes(failure: BaseException) -> bool:
     """Say whether `user_code` leaves a failure as it is."""
-    torch = sys.modules.get("torch")  # the writers work without it
-    own = (ExporterError, KeyboardInterrupt, GeneratorExit)
-    return isinstance(failure, own if torch is None else (*own, torch.OutOfMemoryError))
+    return isinstance(failure, (ExporterError, KeyboardInterrupt, GeneratorExit))
+
+
+def is_shortage(failure: BaseException | None) -> bool:
+    """Say whether memory ran out, on the host or on a device, in whatever library's words."""
+    if isinstance(failure, ExporterError):
+        return is_shortage(failure.__cause__)
+    if isinstance(failure, OSError):
+        return failure.errno == errno.ENOMEM
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return True
+    said = one_line(failure) if isinstance(failure, Exception) else ""
+    words = isinstance(failure, RuntimeError) or type(failure).__module__ == "cv2"
+    return words and any(shortage in said for shortage in _SHORTAGES)
 
 
 def sentence(who: str, failure: BaseException, on: str = "", advice: str = "") -> str:

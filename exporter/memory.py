@@ -1,11 +1,14 @@
-"""What is done where a device runs out of memory: the same work in halves."""
+"""What is done where memory runs out, on the host or a device: the same work in halves."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+
+from exporter.guard import is_shortage
 
 Part = TypeVar("Part")
 
@@ -22,7 +25,7 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
         The parts in order; a single one where all items fit together.
 
     Raises:
-        torch.OutOfMemoryError: if not even one item fits.
+        Exception: what the shortage was raised as, if not even one item fits.
 
     Examples:
         >>> def two_at_most(items):
@@ -34,10 +37,11 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
     """
     try:
         return [compute(slice(start, start + count))]
-    except torch.OutOfMemoryError:
-        if count <= 1:
+    except Exception as error:
+        if count <= 1 or not is_shortage(error):
             raise
     # Outside of the handler: the error's traceback held on to the tensors of the failed attempt.
+    gc.collect()
     torch.cuda.empty_cache()
     half = count // 2
     return in_halves(compute, half, start) + in_halves(compute, count - half, start + half)

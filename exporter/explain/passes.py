@@ -20,8 +20,10 @@ from exporter.capture import (
     watch_changes,
 )
 from exporter.errors import LayerError, MapError, NoGradientError
+from exporter.guard import is_shortage
 from exporter.layers.layout import Planes, layout_of
 from exporter.maps import ATTENTION, Attended, Method, PassContext
+from exporter.maps import context as contexts
 from exporter.maps.needs import counted
 
 ELEMENTS = 1 << 26
@@ -159,7 +161,7 @@ class Runner:
                     raise MapError(f"{method.name} needs a layer that has a gradient")
             for layer in able:
                 try:
-                    maps = method(self._at(context, method, captured, layer)).detach()
+                    maps = self._maps_of(context, method, captured, layer).detach()
                 except NoGradientError as error:
                     if not method.at_layers:
                         raise MapError(f"{method.name} cannot be computed: {error}") from None
@@ -174,6 +176,19 @@ class Runner:
         why = self._without_attention
         missing |= {f"{m.name} at {ATTENTION}": why for m in self._attending if why}
         return PassMaps(at_layers, pixels, missing)
+
+    def _maps_of(
+        self, context: PassContext, method: Method, captured: Captured, layer: str
+    ) -> Tensor:
+        """Run a method at a layer; where memory runs out, with fewer variants at a time."""
+        rows = contexts.ROWS
+        while True:
+            try:
+                return method(self._at(replace(context, rows=rows), method, captured, layer))
+            except Exception as error:
+                if rows <= len(context.inputs) or not is_shortage(error):
+                    raise
+            rows //= 2
 
     def _attention_maps(self, context: PassContext) -> LayerMaps:
         """Run the methods of attention, some images at a time, so that the weights are bounded.

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporter.errors import LayerError, MapError, ModelError, TargetError
+from exporter.errors import LayerError, MapError, TargetError
 from exporter.explain.batches import FLAGS, DeviceBatch, Outcome
 from exporter.explain.explainer import Explainer
 from exporter.explain.work import BatchWork, Loaded, lay_masks
 from exporter.faithfulness import measure
-from exporter.guard import user_code
+from exporter.guard import is_shortage, user_code
 from exporter.memory import in_halves
 from exporter.records import (
     ChannelBatch,
@@ -159,25 +159,24 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
     if len(entries) > 1:
         which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
         smaller = "give a lower --batch-size, or "
-    try:
-        with user_code("the model", which, advice=f"{smaller}fix it and go on with --resume"):
-            try:
-                yield
-            except (LayerError, MapError, TargetError) as error:
-                if error.who:
-                    raise
-                raise type(error)(f"{which} cannot be explained: {error}") from error
-    except torch.OutOfMemoryError as error:
-        if work.plan.depends_on_batch:
-            raise ModelError(
-                f"{which} does not fit into the memory of {str(work.device)!r}, and as the model's "
-                "output depends on the batch, it is not cut in halves; begin again with a lower "
-                "--batch-size and --overwrite"
-            ) from error
-        raise ModelError(
-            f"not even one image of {which} fits into the memory of {str(work.device)!r}; take "
-            "fewer layers or methods or another device, and go on with --resume"
-        ) from error
+    advice = f"{smaller}fix it and go on with --resume"
+    memory = (
+        f"not even one image of {which} fits into the memory of {str(work.device)!r}: take fewer "
+        "layers or methods, or free memory, and go on with --resume"
+    )
+    if work.plan.depends_on_batch:
+        memory = (
+            f"{which} does not fit into the memory of {str(work.device)!r}, and as the model's "
+            "output depends on the batch, it is not cut in halves: begin again with a lower "
+            "--batch-size and --overwrite"
+        )
+    with user_code("the model", which, advice=advice, memory=memory):
+        try:
+            yield
+        except (LayerError, MapError, TargetError) as error:
+            if error.who or is_shortage(error):
+                raise
+            raise type(error)(f"{which} cannot be explained: {error}") from error
 
 
 def _unread(entry: ImageEntry, error: str | None) -> Row:

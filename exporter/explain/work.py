@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporter.errors import ImageError
+from exporter.errors import ImageError, ImageSetError
 from exporter.faithfulness import Metric
+from exporter.guard import is_shortage, told
 from exporter.images import ImageSet, normalise
 from exporter.records import ImageEntry, Plan, Prepared, Preprocessing
+
+_ALONE = threading.Lock()
+"""Held by the one thread that reads an image again, for which memory was short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +75,35 @@ class Loaded:
 
 
 def load(work: BatchWork, entries: Sequence[ImageEntry]) -> Loaded:
-    """Read and preprocess the images of one batch; one that cannot be read keeps its reason."""
+    """Read and preprocess the images of one batch; one that cannot be read keeps its reason.
+
+    Raises:
+        ImageSetError: if there is too little memory for an image, which is no fault of the image.
+    """
+    columns = zip(*(_read(work, entry) for entry in entries), strict=True)
+    return Loaded(tuple(entries), *columns) if entries else Loaded((), (), (), ())
+
+
+def _read(
+    work: BatchWork, entry: ImageEntry, *, again: bool = True
+) -> tuple[Prepared | None, str | None, NDArray[np.uint8] | None]:
     steps = work.plan.model.preprocessing
-
-    def read(entry: ImageEntry) -> tuple[Prepared | None, str | None, NDArray[np.uint8] | None]:
-        try:
-            image = work.image_set.load(entry, steps)
-            return image, None, work.image_set.load_mask(entry, steps) if work.masks else None
-        except ImageError as failure:
-            return None, str(failure), None
-
-    columns = zip(*map(read, entries), strict=True) if entries else ((), (), ())
-    return Loaded(tuple(entries), *columns)
+    try:
+        image = work.image_set.load(entry, steps)
+        return image, None, work.image_set.load_mask(entry, steps) if work.masks else None
+    except ImageError as failure:
+        return None, str(failure), None
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        if not again:
+            raise ImageSetError(
+                f"there is not enough memory to read {entry.path!r}: {told(error)}; free memory, "
+                "or give fewer --workers, and go on with --resume"
+            ) from error
+    gc.collect()
+    with _ALONE:  # other threads may have taken the memory that is missing
+        return _read(work, entry, again=False)
 
 
 def inputs(

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.errors import ModelError
 from exporter.faithfulness.metrics import STEPS
 from exporter.faithfulness.registry import Metric, RankedImage
 from exporter.guard import user_code
@@ -119,14 +118,13 @@ def rank(image: RankedImage, values: NDArray[np.float32]) -> RankedImage:
 def _value(metric: Metric, ranked: RankedImage, row: Row) -> float | None:
     """Return what a metric comes to; None where that is no finite number."""
     advice = "fix it, or leave out --faithfulness"
-    try:
-        with user_code(f"the metric {metric.name!r}", repr(row.path), advice=advice):
-            value = float(metric.compute(ranked))
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"not even one variant of {row.path!r} fits into the device's memory, which the metric "
-            f"{metric.name!r} needs; leave out --faithfulness or take another device"
-        ) from error
+    memory = (
+        f"not even one variant of {row.path!r} fits into the memory of "
+        f"{str(ranked.image.device)!r}: free memory and go on with --resume, or leave out "
+        "--faithfulness"
+    )
+    with user_code(f"the metric {metric.name!r}", repr(row.path), advice=advice, memory=memory):
+        value = float(metric.compute(ranked))
     return value if math.isfinite(value) else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
-from exporter.guard import passes, told, user_code
+from exporter.guard import is_shortage, passes, told, user_code
 from exporter.images.files import Paths, exists, is_path
 from exporter.images.labels import NAMES, class_names, label_text
 from exporter.images.sources import Entry
@@ -74,7 +74,7 @@ class DataSet:
             with _READING, user_code(f"item {index} of the data set", error=ImageError):
                 item = self._dataset[index]
         except ImageError as error:
-            if isinstance(error.__cause__, MemoryError):
+            if is_shortage(error):
                 raise MemoryError(str(error)) from error.__cause__
             raise
         image, label = item, None

@@ -27,7 +27,8 @@ from PIL.TiffImagePlugin import (
     ImageFileDirectory_v2,
 )
 
-from exporter.errors import ImageError
+from exporter.errors import ImageError, one_line
+from exporter.guard import is_shortage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +64,7 @@ def decode(content: bytes, bits: int = 16) -> NDArray[np.uint8]:
     Raises:
         ImageError: if the bytes are not an image, are truncated or damaged, or hold more than
             ``MAX_PIXELS`` pixels.
+        MemoryError: if there is too little memory for it.
     """
     if not content:
         raise ImageError("the file is empty (0 bytes)")
@@ -77,6 +79,8 @@ def decode(content: bytes, bits: int = 16) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"the picture is too large: {error}".rstrip(".")) from None
     except Exception as error:  # Pillow's plugins raise anything on damaged bytes
+        if is_shortage(error):
+            raise MemoryError(one_line(error)) from error
         said = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             f"the image of {len(content):,} bytes is damaged or truncated: "

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ImageError, ImageSetError, reason
-from exporter.guard import FAILURES, sentence, user_code
+from exporter.errors import ImageError, ImageSetError, one_line, reason
+from exporter.guard import FAILURES, is_shortage, sentence, user_code
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text
 from exporter.images.keys import hash_contents, hash_path, unique_ids, unique_texts
@@ -294,6 +294,10 @@ def _load(source: Source, entry: Entry) -> Any:
     except (ImageError, MemoryError):
         raise
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        if is_shortage(error):
+            raise MemoryError(reason(error)) from error
         raise ImageError(f"the file cannot be read: {reason(error)}") from None
     except FAILURES as error:  # a plug-in's code
+        if is_shortage(error):
+            raise MemoryError(one_line(error)) from error
         raise ImageError(sentence("the image source", error)) from error

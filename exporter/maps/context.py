@@ -81,6 +81,7 @@ class PassContext:
         memo: what methods of the same batch share; see `shared`.
         reader: called as ``reader(output)``: see `logits`.
         attended: the attention of every block, for a method that needs it.
+        rows: as `ROWS`, where memory is too short for so many.
     """
 
     module: nn.Module
@@ -97,6 +98,7 @@ class PassContext:
     memo: dict[str, Tensor] = field(default_factory=dict)
     reader: Callable[[Any], Tensor] | None = None
     attended: Attended | None = None
+    rows: int | None = None
 
     def logits(self, output: Any) -> Tensor:
         """Return the explained rows (k·N, K) of a model output."""
@@ -178,7 +180,7 @@ class PassContext:
             variants: how many there are of each image.
             rows: what the slices count: 1 for variants, N for rows of stacked variants.
         """
-        together = max(1, ROWS // max(1, len(self.inputs)))
+        together = max(1, (self.rows or ROWS) // max(1, len(self.inputs)))
         for start in range(0, variants, together):
             stop = min(start + together, variants)
             yield slice(start * rows, stop * rows)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from exporter.errors import ModelError
 from exporter.guard import user_code
 from exporter.maximise.ascent import TOGETHER, maximise
 from exporter.maximise.requests import Wanted, describe
@@ -74,23 +72,21 @@ def make_pictures(
     """
     preprocessing, classes = model.preprocessing, model.classes
     pictures, advice = f"the pictures made for {group.layer!r}", "fix it and go on with --resume"
-    try:
-        with user_code("the model", pictures, advice=advice):
-            maximised = maximise(
-                module,
-                group.layer,
-                group.channels,
-                settings=group.settings,
-                view=preprocessing.size,
-                mean=preprocessing.mean,
-                std=preprocessing.std,
-                **options,
-            )
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"not even one picture for {group.layer!r} fits into the device's memory; give a "
-            "smaller size to --maximise, or take another device, and go on with --resume"
-        ) from error
+    memory = (
+        "not even one picture fits into memory: free some and go on with --resume, or give a "
+        "smaller size to --maximise"
+    )
+    with user_code("the model", pictures, advice=advice, memory=memory):
+        maximised = maximise(
+            module,
+            group.layer,
+            group.channels,
+            settings=group.settings,
+            view=preprocessing.size,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            **options,
+        )
     height, width = maximised.pictures.shape[1:3]
     return [
         MaximisedPicture(
