@@ -29,7 +29,7 @@ window.exporter = window.exporter || {};
       class: (text) => text === "" || index.classes.includes(Number(text)),
       label: (text) => text === "" || index.labels.includes(text),
       outcome: among("", "right", "wrong", "unknown"),
-      maps: among("", "flagged", "zero", "constant", "nan"),
+      maps: among("", ...Object.keys(exporter.select.BITS)),
       min: number, max: number,
       sort: (text) => Object.hasOwn(exporter.select.sorts, text),
       map: among("", ...known), with: among("", "-", ...known),

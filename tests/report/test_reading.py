@@ -128,6 +128,13 @@ def test_a_grid_without_maps_stays_without_them(mixed: Desk) -> None:
     assert mixed.text("#grid-caption") == "Photographs as the model sees them."
 
 
+def test_an_address_holds_for_every_flag(mixed: Desk) -> None:
+    for flag in ("zero", "constant", "nan", "negative", "flagged"):
+        mixed.images(f"#maps={flag}")
+        assert mixed.page.evaluate("location.hash") == f"#maps={flag}"
+        assert mixed.names() == []
+
+
 def test_skip_to_content_keeps_the_filters(mixed: Desk) -> None:
     mixed.images("#q=photograph 01&sort=high")
     mixed.tiles(10)
