@@ -7,6 +7,7 @@ byte for byte the unharmed one where docs/run-folder.md promises it.
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -297,6 +298,29 @@ def test_what_a_writer_made_is_written_again(
     follow(said[0], photos, run)
     assert problems(run) == []
     assert computed == {name: (run / name).stat().st_mtime_ns for name in promised(run)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_a_run_harmed_in_several_files_is_mended_step_by_step(
+    whole: Path, photos: Path, tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    files = sorted(file for file in run.rglob("*") if file.is_file() and file.name != ".lock")
+    for file in draw.sample(files, 4):
+        content = bytearray(file.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(content)
+    said = problems(run)
+    assert said, "nobody has noticed"
+    for _ in range(5):
+        if said:
+            follow(said[0], photos, run)
+            said = problems(run)
+    assert said == []
+    assert promised(run) == promised(whole)
 
 
 @pytest.fixture(scope="module")

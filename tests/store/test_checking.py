@@ -75,7 +75,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut": (
         lambda r: write(
-            r / "shards/00000.parquet", (r / "shards/00000.parquet").read_bytes()[:900]
+            r / "shards/00000.parquet is not as it was written",
+            (r / "shards/00000.parquet is not as it was written").read_bytes()[:900],
         ),
         "shards/00000.parquet' is damaged",
     ),
