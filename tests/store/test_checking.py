@@ -75,10 +75,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut": (
         lambda r: write(
-            r / "shards/00000.parquet is not as it was written",
-            (r / "shards/00000.parquet is not as it was written").read_bytes()[:900],
+            r / "shards/00000.parquet", (r / "shards/00000.parquet").read_bytes()[:900]
         ),
-        "shards/00000.parquet' is damaged",
+        "shards/00000.parquet is not as it was written",
     ),
     "rows": (lambda r: rewrite(r, lambda t: t.slice(1)), "has 7 rows and the plan has 8"),
     "order": (
