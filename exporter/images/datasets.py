@@ -25,11 +25,16 @@ _READING = threading.Lock()
 
 
 class DataSet:
-    """The items of a data set; each is read by one thread at a time."""
+    """The items of a data set; each is read by one thread at a time.
+
+    One that can only be iterated over is a stream: its first items, up to a limit, are kept.
+    """
 
     def __init__(self, where: Any) -> None:
         self.name = type(where).__name__
-        self._dataset = where
+        self.stream = not hasattr(where, "__len__")
+        self._given = where
+        self._dataset: Any = [] if self.stream else where
         self._left_out: dict[str, str] = {}
 
     @property
@@ -46,7 +51,9 @@ class DataSet:
         return is_dataset(where) and not is_path(where) and not Paths.matches(where)
 
     def entries(self) -> Iterator[Entry]:
-        """Name the items, in the order of their index; none is read."""
+        """Name the items, in the order of their index; only those of a stream are read."""
+        if self.stream:
+            return (Entry(f"item-{index:06d}") for index, _ in enumerate(self._kept()))
         try:
             count = len(self._dataset)
         except BaseException as error:  # the user's code, or a length that is not known
@@ -57,6 +64,13 @@ class DataSet:
                 "__len__ and __getitem__"
             ) from error
         return (Entry(f"item-{index:06d}") for index in range(count))
+
+    def _kept(self) -> Iterator[Any]:
+        self._dataset = []
+        with user_code(f"the data set {self.name!r}", error=ImageSetError):
+            for item in self._given:
+                self._dataset.append(item)
+                yield item
 
     def load(self, entry: Entry) -> Any:
         """Return an item's image."""
@@ -85,7 +99,7 @@ class DataSet:
             )
         elif isinstance(item, tuple | list) and item:
             image, label = item[0], item[1] if len(item) > 1 else None
-        text = None if label is None else label_text(label, class_names(self._dataset, index))
+        text = None if label is None else label_text(label, class_names(self._given, index))
         if text is None and label is not None and not isinstance(label, str | float):
             shape = getattr(label, "shape", None)
             of = "" if shape is None else f" of shape {tuple(shape)}"
@@ -111,8 +125,8 @@ class Factory(DataSet):
 
 
 def is_dataset(value: object) -> bool:
-    """Say whether an object has a length and items."""
-    return hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    """Say whether an object has a length and items, or can be iterated over without a length."""
+    return hasattr(value, "__getitem__" if hasattr(value, "__len__") else "__iter__")
 
 
 def _call_factory(spec: str) -> Any:

@@ -206,8 +206,8 @@ def _png_chunks(content: bytes) -> list[bytes]:
 
 
 def _check_webp(content: bytes) -> None:
-    end = 12
-    while end < struct.unpack_from("<I", content, 4)[0] + 8:
+    end, stop = 12, struct.unpack_from("<I", content, 4)[0] + 8
+    while end + 8 <= stop:
         if end + 8 > len(content):
             raise OSError("it ends where a chunk should begin")
         kind, length = struct.unpack_from("<4sI", content, end)

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ImageError, ImageSetError, one_line, reason
-from exporter.guard import FAILURES, is_shortage, sentence, user_code
+from exporter.errors import ImageError, ImageSetError, reason
+from exporter.guard import user_code
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text
 from exporter.images.keys import hash_contents, hash_path, unique_ids, unique_texts
 from exporter.images.pixels import Form, form_of, is_model_ready, prepare_contents, to_pixels
 from exporter.images.preprocess import prepare
+from exporter.images.reading import hash_entries, read_contents, refuse_random
 from exporter.images.registry import Opened, open_source
-from exporter.images.sources import Entry, Source
+from exporter.images.sources import Entry
 from exporter.records import ImageEntry, Prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporter.records import Preprocessing
-
-_CHUNK = 256
-# So many items of a data set are read twice, which shows all but rarely that it augments at random.
-_READ_TWICE = 8
-# What is left of 12 bits when they are taken for 16.
-_DARK = 16
 
 
 class ImageSet:
@@ -97,7 +90,7 @@ class ImageSet:
         if (entry.id, preprocessing) in self._first:
             return self._first[entry.id, preprocessing]
         path = self._names.get(entry.path, entry.path)
-        contents = _load(self._source, Entry(path, entry.label, entry.mask, entry.boxes))
+        contents = read_contents(self._source, Entry(path, entry.label, entry.mask, entry.boxes))
         key = hash_contents(contents)
         if key != entry.key:
             what = "file" if isinstance(contents, bytes) else "item"
@@ -123,7 +116,7 @@ class ImageSet:
             except ImageError as error:
                 first = first or f"{entry.path!r}: {error}"
                 continue
-            if prepared.tensor is None and prepared.view.max() < _DARK:
+            if prepared.tensor is None and prepared.view.max() < 16:  # as 12 bits taken for 16
                 self.notes += (
                     f"the first image is nearly black, with values up to {prepared.view.max()} of "
                     "255; of files with 12 bits in 16, set [preprocessing] bits = 12",
@@ -159,7 +152,7 @@ class ImageSet:
             ImageError: if it cannot be read; one sentence that says why.
         """
         try:
-            contents = _load(self._source, Entry(mask))
+            contents = read_contents(self._source, Entry(mask))
         except ImageError as error:
             raise ImageError(f"the mask {mask!r}: {error}") from None
         return np.asarray(to_pixels(contents).any(axis=2))
@@ -188,13 +181,13 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
         said = f" ({'; '.join(opened.notes)})" if opened.notes else ""
         raise ImageSetError(f"the image set {opened.where!r} has no images{said}")
     forms: dict[Form, str] = {}
-    hashed = _hash(opened.source, listed, workers, forms)
+    hashed = hash_entries(opened.source, listed, workers, forms)
     if isinstance(opened.source, DataSet):
-        _refuse_random(opened.source, opened.where, hashed)
+        refuse_random(opened.source, opened.where, hashed)
     # Where a source gives the keys, its first image shows what kind of item it has.
-    for entry in [entry for entry in hashed if entry.error is None][: 0 if forms else 1]:
+    for entry in islice((e for e in hashed if e.error is None), 0 if forms else 1):
         with suppress(ImageError):  # its row will say so
-            forms[form_of(_load(opened.source, entry))] = entry.path
+            forms[form_of(read_contents(opened.source, entry))] = entry.path
     texts = unique_texts(entry.path for entry in listed)
     keys = [entry.key or hash_path(texts[entry.path]) for entry in hashed]
     entries = tuple(
@@ -242,62 +235,12 @@ def reopen_images(
 
 def _list(where: Any, limit: int | None) -> tuple[Opened, list[Entry]]:
     opened = open_source(where)
+    if limit is None and getattr(opened.source, "stream", False):
+        said = f"the data set {opened.where!r} has no length; give --limit, or one with __len__"
+        raise ImageSetError(said)
     with user_code(f"the {opened.kind}", repr(opened.where), error=ImageSetError):
         try:
             return opened, list(islice(opened.source.entries(), limit))
         except (OSError, ValueError) as error:
             said = f"the images {opened.where!r} cannot be read: {reason(error)}"
             raise ImageSetError(said) from None
-
-
-def _hash(
-    source: Source, listed: Sequence[Entry], workers: int, forms: dict[Form, str]
-) -> list[Entry]:
-    """Give each image its key, or the reason why it cannot be read; collect the forms they have."""
-
-    def identified(entry: Entry) -> Entry:
-        if entry.key is not None or entry.error is not None:
-            return entry
-        try:
-            if isinstance(source, DataSet):
-                contents, label = source.read(entry)
-            else:
-                contents, label = _load(source, entry), entry.label
-            key = hash_contents(contents)
-            forms.setdefault(form_of(contents), entry.path)
-        except ImageError as error:
-            return replace(entry, error=str(error))
-        except MemoryError as error:
-            said = f"there is not enough memory to read {as_text(entry.path)!r}"
-            raise ImageSetError(f"{said}: {error}".rstrip(": ")) from error
-        return replace(entry, key=key, label=label)
-
-    chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
-    threads = workers or min(16, 2 * (os.cpu_count() or 1))
-    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-        return list(chain.from_iterable(pool.map(lambda chunk: [*map(identified, chunk)], chunks)))
-
-
-def _refuse_random(source: DataSet, shown: str, hashed: Sequence[Entry]) -> None:
-    for entry in [entry for entry in hashed if entry.error is None][:_READ_TWICE]:
-        with suppress(ImageError):  # its row will say so
-            if hash_contents(source.load(entry)) != entry.key:
-                raise ImageSetError(
-                    f"the data set {shown!r} gives other pixels each time it is read "
-                    f"({entry.path!r}): turn its random augmentation off, or seed it by the index"
-                )
-
-
-def _load(source: Source, entry: Entry) -> Any:
-    try:
-        return source.load(entry)
-    except (ImageError, MemoryError):
-        raise
-    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
-        if is_shortage(error):
-            raise MemoryError(reason(error)) from error
-        raise ImageError(f"the file cannot be read: {reason(error)}") from None
-    except FAILURES as error:  # a plug-in's code
-        if is_shortage(error):
-            raise MemoryError(one_line(error)) from error
-        raise ImageError(sentence("the image source", error)) from error

@@ -286,7 +286,7 @@ def test_workers_take_tensors_as_they_were_planned(tmp_path: Path, monkeypatch: 
     torch.manual_seed(1)
     scores = model(torch.randn(3, 224, 224)[None]).softmax(1)
     first = next(iter(run.rows()))
-    assert first.predictions[0].score == pytest.approx(float(scores.max()), abs=1e-6)
+    assert first.predictions[0].score == pytest.approx(float(scores.detach().max()), abs=1e-6)
 
 
 # ------------------------------------------------ user code that raises anything

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torch.utils.data import (
 from torchvision.datasets import FakeData, ImageFolder
 
 from exporter.errors import ImageError, ImageSetError
-from exporter.images import normalise, open_images
+from exporter.images import normalise, open_images, reopen_images
 from exporter.records import Preprocessing
 
 SAME = Preprocessing((6, 8), None)
@@ -300,8 +301,49 @@ def test_a_data_set_without_length_is_refused() -> None:
         def __iter__(self) -> Any:
             yield PIXELS
 
-    with pytest.raises(ImageSetError, match="__len__"):
+    with pytest.raises(ImageSetError, match="'Endless' has no length; give --limit"):
         open_images(Endless())
+
+
+def test_a_stream_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    class Endless(IterableDataset[Any]):
+        classes = ("a", "b", "c")
+
+        def __iter__(self) -> Any:
+            for index in itertools.count():
+                given.append(index)
+                yield np.roll(PIXELS, index, 1), index % 3
+
+    given: list[int] = []
+    images = open_images(Endless(), limit=4)
+    assert given == [0, 1, 2, 3]
+    assert [entry.label for entry in images.entries] == ["a", "b", "c", "a"]
+    for index, entry in enumerate(images.entries):
+        assert np.array_equal(images.load(entry, SAME).view, np.roll(PIXELS, index, 1))
+    again = reopen_images(Endless(), images.entries, limit=4)
+    assert np.array_equal(again.load(again.entries[2], SAME).view, np.roll(PIXELS, 2, 1))
+    few = open_images(iter([PIXELS, GREY]), limit=5)
+    assert len(few.entries) == 2
+    (tmp_path / "stream.py").write_text(
+        "import itertools, numpy as np\n"
+        "def factory():\n"
+        "    for level in itertools.count():\n"
+        "        yield np.full((6, 8, 3), level, np.uint8)\n"
+    )
+    made = open_images(f"{tmp_path}/stream.py:factory", limit=3)
+    assert [made.load(entry, SAME).view[0, 0, 0] for entry in made.entries] == [0, 1, 2]
+
+
+def test_a_stream_that_breaks_is_one_sentence() -> None:
+    def breaks() -> Any:
+        yield PIXELS
+        raise OSError("no more\ntape")
+
+    with pytest.raises(ImageSetError) as caught:
+        open_images(breaks(), limit=3)
+    assert "no more tape" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(open_images(breaks(), limit=1).entries) == 1
 
 
 def test_pil_items_of_any_mode(encode: Callable[..., bytes]) -> None:
