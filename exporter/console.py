@@ -211,15 +211,14 @@ def counted(count: int, noun: str) -> str:
 def explained(plan: Plan) -> str:
     """Write what maps a run has: ``2 methods at 4 layers and 1 pixel method``."""
     pixel = sum(method.pixel for method in plan.methods)
-    parts = []
-    if len(plan.methods) > pixel or not pixel:
-        # Not layers of the model, but what is made from several of them.
-        layers = [name for name in plan.explained if name not in ("attention", "fused")]
-        at = counted(len(layers), "layer")
-        parts.append(f"{counted(len(plan.methods) - pixel, 'method')} at {at}")
-    if pixel:
-        parts.append(counted(pixel, "pixel method"))
-    return " and ".join(parts)
+    attended = sum(method.attended for method in plan.methods)
+    at_layers = len(plan.methods) - pixel - attended
+    # Not layers of the model, but what is made from several of them.
+    layers = [name for name in plan.explained if name not in ("attention", "fused")]
+    parts = [f"{counted(at_layers, 'method')} at {counted(len(layers), 'layer')}"] * bool(at_layers)
+    parts += [counted(attended, "attention method")] * bool(attended)
+    parts += [counted(pixel, "pixel method")] * bool(pixel)
+    return " and ".join(parts) or "no maps"
 
 
 def duration(seconds: float) -> str:

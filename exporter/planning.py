@@ -14,6 +14,7 @@ from torch import nn
 
 from exporter.capture import guest
 from exporter.config import RunConfig
+from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
 from exporter.errors import (
@@ -93,7 +94,7 @@ def bind(
             ready = "items" in planned.execution
             image_set = reopen_images(where, planned.images, limit=config.limit, ready=ready)
         watch.begin("loading the model")
-        with user_code("the model"):
+        with user_code("the model"), importing():
             resolved = _resolve(config, recipe.module)
             methods, without = fitting_methods(resolved.module, methods)
             wanted = config.device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from exporter.engines import Recipe
 from exporter.images import ImageSet
 from exporter.models import match_labels
+from exporter.paths import command_without_folders, values_without_folders, without_folders
 from exporter.records import SCHEMA_VERSION, Plan
 from exporter.targets import PlannedTarget, Target
 
@@ -50,10 +52,10 @@ def make_plan(
     labels = match_labels(names, target.record.classes)
     return Plan(
         schema=SCHEMA_VERSION,
-        settings=config.settings(),
-        model=target.record,
-        target=config.target,
-        image_set=image_set.where,
+        settings=values_without_folders(config.settings()),
+        model=replace(target.record, spec=without_folders(target.record.spec)),
+        target=without_folders(config.target),
+        image_set=without_folders(image_set.where),
         images=images,
         shards=tuple(
             (start, min(start + config.shard_size, len(images)))
@@ -62,7 +64,7 @@ def make_plan(
         label_match=labels.reason,
         label_index=labels.index,
         versions=_versions(),
-        command=recipe.command,
+        command=command_without_folders(recipe.command),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(
             *before,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,10 +22,12 @@ from exporter.cli.flags import (
 )
 from exporter.config import RunConfig, build_config
 from exporter.console import OUT, Bar, counted, explained, marked, say_outcome
+from exporter.doors import importing
 
 if TYPE_CHECKING:
     from exporter.engines import Recipe
     from exporter.run import Outcome
+    from exporter.store import Run
 
 
 @click.command("run")
@@ -58,10 +62,9 @@ def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any)
     """
     config = build_config(file, given(flags))
     with Bar() as bar:
-        bar.begin("starting")
-        from exporter.run import plan_run
-
-        run = plan_run(_recipe(config), resume=resume, overwrite=overwrite, watch=bar)
+        run: Run = _chain(bar).plan_run(
+            _recipe(config), resume=resume, overwrite=overwrite, watch=bar
+        )
     shards = len(run.plan.shards)
     folder = shlex.quote(str(run.path))
     OUT.print(
@@ -99,10 +102,7 @@ def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -
     The model is built again as the run's recipe says, which runs the code that it names.
     """
     with Bar() as bar:
-        bar.begin("starting")
-        from exporter.run import work
-
-        run = work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
+        run: Run = _chain(bar).work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
     there, shards = len(run.shards), len(run.plan.shards)
     OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
     if there == shards and not run.complete:
@@ -116,10 +116,7 @@ def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -
 def finish_command(run_folder: Path, trust_recipe: bool) -> int:
     """Merge the shards of a planned run and run the writers that it was planned with."""
     with Bar() as bar:
-        bar.begin("starting")
-        from exporter.run import finish_run
-
-        outcome = finish_run(run_folder, trust_recipe=trust_recipe, watch=bar)
+        outcome: Outcome = _chain(bar).finish_run(run_folder, trust_recipe=trust_recipe, watch=bar)
     return _say(run_folder, outcome)
 
 
@@ -142,11 +139,17 @@ def demo_command(out: Path) -> int:
 
 def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
     with Bar() as bar:
-        bar.begin("starting")
-        from exporter.run import run
-
-        outcome = run(_recipe(config), resume=resume, overwrite=overwrite, watch=bar)
+        outcome: Outcome = _chain(bar).run(
+            _recipe(config), resume=resume, overwrite=overwrite, watch=bar
+        )
     return _say(config.out, outcome)
+
+
+def _chain(bar: Bar) -> ModuleType:
+    """Import what needs torch, once a bar is there to be looked at."""
+    bar.begin("starting")
+    with importing():
+        return import_module("exporter.run")
 
 
 def _say(out: Path, outcome: Outcome) -> int:

@@ -175,6 +175,7 @@ def method(
             relu=relu,
             pixel=bool(pixel),
             settings=_text(values),
+            attended=bool(needs.attention),
         )
         known = tuple(aliases)
         _refuse_taken((name, *known), compute)

@@ -96,6 +96,7 @@ class MethodRecord:
         relu: whether the definition ends in a ReLU; the stored map is always signed.
         pixel: whether it gives a map at input resolution (layer ``""``).
         settings: the settings used, name to text.
+        attended: whether it gives one map of all attention, at the layer ``attention``.
     """
 
     name: str
@@ -109,6 +110,7 @@ class MethodRecord:
     relu: bool
     pixel: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    attended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from exporter.paths import values_without_folders, without_folders
 from exporter.records import ImageEntry, Plan
 
 Document = dict[str, Any]
@@ -72,11 +73,16 @@ def _document(plan: Plan) -> Document:
     document: Document = json.loads(json.dumps(asdict(replace(plan, images=()))))
     for name in _TOLD:
         del document[name]
-    document["settings"] = {
+    compared = {
         _FORMER.get(name, name): value
         for name, value in document["settings"].items()
         if name not in _FREE
     }
+    # Runs of earlier versions hold absolute paths.
+    document["settings"] = values_without_folders(compared)
+    document["target"] = without_folders(document["target"])
+    for method in document["methods"]:
+        del method["attended"]  # they do not hold this
     for name in ("spec", "checkpoint", "type", "code"):
         del document["model"][name]
     del document["model"]["preprocessing"]["source"]

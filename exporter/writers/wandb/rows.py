@@ -6,8 +6,6 @@ Text stays text: W&B escapes what a table shows, and a column never mixes kinds.
 from __future__ import annotations
 
 import dataclasses
-import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.paths import command_without_folders, without_folders
 from exporter.records import ratio
 from exporter.writers import links
 from exporter.writers.reading import set_numbers
@@ -22,13 +21,6 @@ from exporter.writers.reading import set_numbers
 if TYPE_CHECKING:
     from exporter.store import Run
     from exporter.writers.options import WandbOptions
-
-_ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
-# A path that a text is, or ends with after = or : or a comma; else one in quotes or brackets.
-# The slashes of a web address are none.
-_ABSOLUTE = re.compile(
-    rf"""(?:^|(?<=[=:,])){_ROOT}(?:.*[\\/])?|(?<=['"(]){_ROOT}(?:[^'")]*[\\/])?"""
-)
 
 MAX_TABLE_ROWS = 10_000
 """Rows per table: beyond, W&B's own page is slow, and beyond 200,000 it drops them."""
@@ -133,7 +125,7 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "label_match": plan.label_match,
         "execution": plan.execution,
         "versions": plan.versions,
-        "command": _command(plan.command),
+        "command": command_without_folders(plan.command),
         "step": options.step,
         "report": options.report_url,
         "tensorboard": options.tensorboard_url,
@@ -179,24 +171,6 @@ def _text(value: str | None) -> str | None:
         return None
     line = links.plain(value)
     return f" {line}" if line.startswith("wandb-") else line
-
-
-def without_folders(text: str) -> str:
-    """Return text in which an absolute path is its last part only; other text is left as it is.
-
-    >>> [without_folders(text) for text in ("/home/me/photos", "--out=~/runs/a", "a/b")]
-    ['photos', '--out=a', 'a/b']
-    """
-    return _ABSOLUTE.sub("", text.rstrip("/") or "/")
-
-
-def _command(command: str) -> str:
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    named = any("/" in word for word in words)
-    return shlex.join(map(without_folders, words)) if named else command
 
 
 def _plain_config(value: Any) -> Any:

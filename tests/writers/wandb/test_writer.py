@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from exporter.errors import RunError, WriterError
+from exporter.paths import without_folders
 from exporter.records import Written
 from exporter.store import open_run
 from exporter.writers import check, write
@@ -322,7 +323,7 @@ def test_the_log_tells_no_path_that_was_typed(made: Made) -> None:
     ],
 )
 def test_an_absolute_path_becomes_its_last_part(text: str, told: str) -> None:
-    assert wandb_rows.without_folders(text) == told
+    assert without_folders(text) == told
 
 
 def test_all_that_is_written_is_in_the_writers_folder(made: Made) -> None:

@@ -1,0 +1,48 @@
+"""What may be recorded of paths: a relative one as it was typed, of an absolute one the last part.
+
+Run folders are given away, and an absolute path tells of the machine and of who uses it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
+# A path that a text is, or ends with after = or : or a comma; else one in quotes or brackets.
+# The slashes of a web address are none.
+_ABSOLUTE = re.compile(
+    rf"""(?:^|(?<=[=:,])){_ROOT}(?:.*[\\/])?|(?<=['"(]){_ROOT}(?:[^'")]*[\\/])?"""
+)
+
+
+def without_folders(text: str) -> str:
+    """Return text in which an absolute path is its last part only; other text is left as it is.
+
+    >>> [without_folders(text) for text in ("/home/me/photos", "--out=~/runs/a", "a/b")]
+    ['photos', '--out=a', 'a/b']
+    """
+    return _ABSOLUTE.sub("", text.rstrip("/") or "/")
+
+
+def command_without_folders(command: str) -> str:
+    """Return a command line with no absolute path among its words."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    named = any("/" in word for word in words)
+    return shlex.join(map(without_folders, words)) if named else command
+
+
+def values_without_folders(value: Any) -> Any:
+    """Return JSON values with no absolute path among them."""
+    if isinstance(value, Mapping):
+        return {str(name): values_without_folders(part) for name, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [values_without_folders(part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return without_folders(str(value))
