@@ -121,7 +121,7 @@ def maps_at_layers(
     attending = [method.name for method in methods if method.needs.attention]
     if attending and not maps and not any(method.at_layers for method in methods):
         why = missing.get(f"{attending[0]} at {ATTENTION}", "the model has no attention")
-        raise MapError(f"{' and '.join(attending)}: {why}")
+        raise LayerError(f"{' and '.join(attending)}: {why}")
     if any(method.at_layers for method in methods) and not maps:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
