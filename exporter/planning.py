@@ -17,12 +17,7 @@ from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import (
-    ImageError,
-    LayerError,
-    RunError,
-    TargetError,
-)
+from exporter.errors import ImageError, LayerError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
