@@ -29,12 +29,10 @@ class SelfAttention:
     """Where a model attends.
 
     Attributes:
-        names: the innermost module of every self-attention, in the order in which they run.
-        blocks: the block of the row of blocks that each lies in.
+        blocks: the block of the row of blocks that each self-attention lies in, as they run.
         elements: attention weights of one image, all blocks together.
     """
 
-    names: tuple[str, ...]
     blocks: tuple[str, ...]
     elements: int
 
@@ -267,8 +265,7 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
             "the model attends within windows or at several resolutions, where attention maps are"
             " defined for one row of tokens per image; choose a map of activations or gradients"
         )
-    blocks = _blocks(model, names)
-    return SelfAttention(tuple(names), blocks, sum(weights.numel() for weights in kept))
+    return SelfAttention(_blocks(model, names), sum(weights.numel() for weights in kept))
 
 
 def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.chance import differ, random_states, restore_random
 from exporter.capture.hooks import hooked
 from exporter.errors import ModelError
 
@@ -147,18 +145,18 @@ def watch_changes(model: nn.Module) -> Iterator[Changes]:
     if state is None:
         yield changes
         return
-    before = _random_states(state.cuda_devices)
+    before = random_states(state.cuda_devices)
     inputs: list[tuple[Tensor, Tensor, Any]] = []
     state.inputs = inputs
     try:
         yield changes
     finally:
         state.inputs = None
-    after = _random_states(state.cuda_devices)
+    after = random_states(state.cuda_devices)
     written = [(copy, began) for given, copy, began in inputs if not _same(given, copy)]
     changes.wrote_input = bool(written)
     changes.wrote_unseen = any(c.requires_grad and c.grad_fn is began for c, began in written)
-    changes.random = tuple(name for name in before if _differ(before[name], after[name]))
+    changes.random = tuple(name for name in before if differ(before[name], after[name]))
     names = {id(tensor): name for name, tensor in model.named_buffers()}
     changes.buffers = tuple(
         names.get(id(b.tensor), b.name) for b in state.buffers if b.rebound or b.written
@@ -230,11 +228,11 @@ class _State:
         Comparing values waits for a device, so an inner guest does it on the CPU alone.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            states = _random_states(self.cuda_devices)
+            states = random_states(self.cuda_devices)
             try:
                 yield
             finally:
-                _restore_random(states)
+                restore_random(states)
                 with torch.no_grad():
                     for buffer in self.buffers:
                         on_cpu = buffer.tensor is not None and buffer.tensor.device.type == "cpu"
@@ -256,42 +254,12 @@ def _snapshot(modules: Iterable[nn.Module]) -> list[_Buffer]:
         ]
 
 
-def _random_states(cuda_devices: list[int]) -> dict[str, Any]:
-    states = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
-    states |= {f"torch on cuda:{d}": torch.cuda.get_rng_state(d) for d in cuda_devices}
-    return states | {"Python": random.getstate()}
-
-
-def _differ(state: Any, other: Any) -> bool:
-    if isinstance(state, Tensor):
-        state, other = state.numpy(), other.numpy()
-    return pickle.dumps(state) != pickle.dumps(other)
-
-
-def _restore_random(states: dict[str, Any]) -> None:
-    for name, state in states.items():
-        if name == "torch":
-            torch.set_rng_state(state)
-        elif name == "NumPy":
-            np.random.set_state(state)
-        elif name == "Python":
-            random.setstate(state)
-        else:
-            torch.cuda.set_rng_state(state, int(name.rpartition(":")[2]))
-
-
 def _same(tensor: Tensor, values: Tensor) -> bool:
-    """Say whether two tensors hold the same values; without values (``meta``) they do."""
-    if tensor.shape != values.shape or tensor.is_meta:
-        return tensor.shape == values.shape
-    if tensor.device != values.device or tensor.dtype != values.dtype:
-        return True  # moved on purpose
-    same = torch.equal(tensor, values)
-    if same or not (tensor.is_floating_point() or tensor.is_complex()):
-        return same
-    return torch.equal(tensor.isnan(), values.isnan()) and torch.equal(
-        tensor.nan_to_num(), values.nan_to_num()
-    )
+    """Say whether two tensors hold the same values; what moved to another type did on purpose."""
+    if tensor.is_meta or _kind(tensor) != _kind(values) or torch.equal(tensor, values):
+        return True
+    floating = tensor.shape == values.shape and tensor.is_floating_point()
+    return floating and torch.allclose(tensor, values, rtol=0, atol=0, equal_nan=True)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:

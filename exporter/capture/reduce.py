@@ -68,7 +68,7 @@ def channel_statistics(activation: Tensor) -> Statistics:
     """
     images, channels, height, width = activation.shape
     positions = height * width
-    last = _lies_channels_last(activation)
+    last = activation.stride(1) == 1 and channels > 1 and not activation.is_contiguous()
     if last and channels < _NARROW:
         activation, last = activation.contiguous(), False
     # (N, positions, C) or (N, C, positions): a view of memory, reduced over ``axis``.
@@ -140,7 +140,3 @@ def quantise(values: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     levels = shares.mul_(top).round_().masked_fill_(~finite, 0)
     lo, hi = (edge.masked_fill(~finite, torch.nan)[..., 0, 0] for edge in (lo, hi))
     return lo, hi, levels
-
-
-def _lies_channels_last(activation: Tensor) -> bool:
-    return activation.stride(1) == 1 and activation.shape[1] > 1 and not activation.is_contiguous()

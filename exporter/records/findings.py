@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from exporter.records.columns import Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +23,11 @@ class LayoutRecord:
         evidence: why it is read like this, in a short phrase.
     """
 
-    kind: str
-    channels: int
-    height: int
-    width: int
-    prefix: int = 0
+    kind: Annotated[str, Field(pattern="^(nchw|nhwc|tokens|given)$")]
+    channels: Count
+    height: Count
+    width: Count
+    prefix: Count = 0
     evidence: str = ""
 
 

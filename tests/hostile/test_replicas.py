@@ -15,9 +15,9 @@ from torch.nn import functional
 import exporter
 from exporter.config import build_config
 from exporter.engines import Recipe, local, replicas
-from exporter.errors import ExporterError, ModelError
+from exporter.errors import ExporterError, LayerError
 from exporter.planning import bind
-from exporter.watch import Silence
+from exporter.watch import Watch
 
 PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 HELD: dict[str, Tensor] = {}
@@ -137,7 +137,7 @@ def computed(job: Any) -> list[Any]:
         job,
         list(range(len(job.plan.shards))),
         lambda _index, parts: taken.extend(row for part in parts for row in part.rows),
-        Silence(),
+        Watch(),
     )
     return taken
 
@@ -243,7 +243,7 @@ def test_a_layer_that_a_later_batch_lacks_is_an_error_of_that_batch(
 ) -> None:
     torch.manual_seed(0)
     with pytest.raises(
-        ModelError, match=rf"a batch of 2 images, from '04.*nothing at 'second'.*{why}"
+        LayerError, match=rf"a batch of 2 images, from '04.*nothing at 'second'.*{why}"
     ):
         exporter.export(
             Seldom(third_call(), how),
