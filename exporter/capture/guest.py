@@ -54,7 +54,7 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     with ExitStack() as undo:
         undo.enter_context(state.lent_again(for_good=True))
         undo.callback(_restore, flags, parameters)
-        undo.enter_context(hooked((), [(model, state.copied)]))
+        undo.enter_context(hooked([(model, state.looked_at)], [(model, state.copied)]))
         for module, _, compiled in flags:
             module.training = False
             if compiled is not None:
@@ -137,25 +137,18 @@ class Changes:
 
 @contextmanager
 def watch_changes(model: nn.Module) -> Iterator[Changes]:
-    """Watch what the forwards of a model that is held by a `guest` change; known on leaving.
-
-    Of their inputs the first with a graph and the first without are looked at.
-    """
+    """Watch what the forwards of a model that is held by a `guest` change; known on leaving."""
     state, changes = _HELD.get(model), Changes()
     if state is None:
         yield changes
         return
     before = random_states(state.cuda_devices)
-    inputs: list[tuple[Tensor, Tensor, Any]] = []
-    state.inputs = inputs
+    state.changes = changes
     try:
         yield changes
     finally:
-        state.inputs = None
+        state.changes = None
     after = random_states(state.cuda_devices)
-    written = [(copy, began) for given, copy, began in inputs if not _same(given, copy)]
-    changes.wrote_input = bool(written)
-    changes.wrote_unseen = any(c.requires_grad and c.grad_fn is began for c, began in written)
     changes.random = tuple(name for name in before if differ(before[name], after[name]))
     names = {id(tensor): name for name, tensor in model.named_buffers()}
     changes.buffers = tuple(
@@ -202,7 +195,8 @@ class _State:
 
     buffers: list[_Buffer]
     cuda_devices: list[int]
-    inputs: list[tuple[Tensor, Tensor, Any]] | None = None
+    changes: Changes | None = None
+    given: tuple[Tensor, Tensor, Any] | None = None
 
     def moved(self) -> bool:
         """Say whether a buffer is no longer what was found."""
@@ -214,12 +208,18 @@ class _State:
     def copied(self, _module: nn.Module, inputs: Any) -> Any:
         """Give a forward a copy of its input; as a hook, so that no pass can forget it."""
         copies = tuple(v.clone() if isinstance(v, Tensor) else v for v in inputs)
-        if self.inputs is not None and copies and isinstance(copies[0], Tensor):
-            copy, kept = copies[0], self.inputs
-            # All of them would not fit into memory.
-            if all(copy.requires_grad != known.requires_grad for _, known, _ in kept):
-                kept.append((inputs[0].detach(), copy, copy.grad_fn))
+        if self.changes is not None and copies and isinstance(copies[0], Tensor):
+            self.given = inputs[0].detach(), copies[0], copies[0].grad_fn
         return copies
+
+    def looked_at(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        """Hold the copy against the input when the forward is done; as a hook, too."""
+        given, self.given = self.given, None
+        if given is None or self.changes is None or _same(*given[:2]):
+            return
+        _, copy, began = given
+        self.changes.wrote_input = True
+        self.changes.wrote_unseen |= copy.requires_grad and copy.grad_fn is began
 
     @contextmanager
     def lent_again(self, *, for_good: bool = False) -> Iterator[None]:

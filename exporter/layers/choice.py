@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from exporter.capture import LayerName, first_names, named_layers, parse_name, quoted
+from exporter.capture import (
+    LayerName,
+    expand,
+    first_names,
+    is_pattern,
+    named_layers,
+    parse_name,
+    quoted,
+)
 from exporter.errors import LayerError, choices
 from exporter.layers.layout import Layout
-from exporter.layers.names import expand, is_pattern
 from exporter.layers.stages import choose_stages
 from exporter.layers.trial import Trial
 

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.capture import named_layers, quoted, unquoted
+from exporter.capture import expand, is_pattern, named_layers, quoted, unquoted
 from exporter.errors import LayerError, choices
-from exporter.layers.names import expand, is_pattern
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
