@@ -38,14 +38,7 @@ _PLAIN: Final = {
 
 
 class Field(NamedTuple):
-    """What a record's field is stored as.
-
-    Attributes:
-        kind: its type in Python, without None and without what is written beside it.
-        optional: whether it may be None.
-        arrow: its type in Arrow.
-        column: what the field says of its column, if anything.
-    """
+    """What a record's field is stored as: its bare type, whether it may be None, its Arrow type."""
 
     kind: Any
     optional: bool
