@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 import exporter
+from benchmarks.road import exact
 from exporter.cli import group
 from exporter.errors import ModelError
 from exporter.faithfulness import METRICS, Metric, RankedImage, measure
-from exporter.faithfulness.imputation import impute
+from exporter.faithfulness.imputation import NOISE, impute
 from exporter.faithfulness.measure import enlarge, ranks
 from exporter.faithfulness.measure import rank as ranked_by
 from exporter.faithfulness.metrics import ROAD_SHARES, STEPS, blur
@@ -132,6 +133,48 @@ def test_imputed_pixels_are_those_of_another_library(share: float) -> None:
     found = impute(image, torch.stack((removed, ~removed)), torch.zeros_like(image))
     np.testing.assert_allclose(found[0].numpy(), expected.numpy(), atol=2e-3)
     assert torch.equal(found[0][:, ~removed], image[:, ~removed])
+
+
+def holes(kind: str, height: int, width: int) -> torch.Tensor:
+    """Return what is removed of an image, bool (H, W)."""
+    noise = np.random.default_rng(6)
+    removed = torch.ones(height, width, dtype=torch.bool)
+    if kind == "all but one":
+        removed[height // 3, width // 4] = False
+    elif kind == "stripes":
+        removed[:, ::9] = False
+    elif kind == "border":
+        removed[3:-3, 3:-3] = False
+    elif kind == "one":
+        removed[:] = False
+        removed[0, 0] = True
+    elif kind == "nothing":
+        removed[:] = False
+    else:
+        side = {"blobs": 5, "grains": height}[kind]
+        values = enlarge(noise.random((side, side)).astype(np.float32), height, width)
+        removed = ranks(torch.from_numpy(values)) < int(0.8 * values.size)
+    return removed
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 83), (7, 130)])
+@pytest.mark.parametrize(
+    "kind", ["blobs", "grains", "stripes", "border", "all but one", "one", "nothing"]
+)
+def test_imputed_pixels_solve_the_system(kind: str, size: tuple[int, int]) -> None:
+    """Within half of the noise that is added, of what SciPy's sparse LU gives."""
+    pytest.importorskip("scipy")
+    image = torch.randn(3, *size, generator=torch.Generator().manual_seed(7))
+    removed = holes(kind, *size)
+    others = torch.rand(2, *size, generator=torch.Generator().manual_seed(8)) < 0.5
+    for given in (image, image.double()):
+        found = impute(given, torch.cat((removed[None], others)), torch.zeros_like(given))
+        expected = exact(image.numpy(), removed.numpy())
+        assert found.dtype == given.dtype
+        np.testing.assert_allclose(found[0].numpy(), expected, atol=NOISE / 2)
+        assert torch.equal(found[0][:, ~removed], given[:, ~removed])
+        alone = impute(given, removed[None], torch.zeros_like(given))
+        np.testing.assert_allclose(alone[0].numpy(), found[0].numpy(), atol=1e-5)
 
 
 def test_the_noise_is_where_pixels_are_imputed() -> None:
