@@ -85,12 +85,17 @@ def capture(
         named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
         reached = _gradients(recording, named, score(output), missing) if named else {}
     return Captured(
-        output=rebuild(output, lambda _path, tensor: tensor.detach()),
-        activations={name: tensor.detach() for name, tensor in recording.tensors.items()},
+        output=rebuild(output, lambda _path, tensor: _plain(tensor)),
+        activations={name: _plain(tensor) for name, tensor in recording.tensors.items()},
         gradients=reached,
         missing=missing,
         asked=recording.asked,
     )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph; one made under inference mode is copied out of it."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _absent(recording: Recording) -> dict[str, str]:

@@ -158,7 +158,8 @@ class Runner:
             else:
                 able = able[-1:] if method.reads_layers else [""]
                 if not able:
-                    raise MapError(f"{method.name} needs a layer that has a gradient")
+                    why = next(iter(captured.missing.values()), "there is none")
+                    raise MapError(f"{method.name} needs a layer that has a gradient: {why}")
             for layer in able:
                 try:
                     maps = self._maps_of(context, method, captured, layer).detach()
