@@ -422,7 +422,7 @@ def test_unknown_names_say_which_are_close() -> None:
         capture(model, torch.ones(1, 3, 32, 32), ["layr4"], first)
     with pytest.raises(LayerError, match="counts calls from 1"):
         capture(model, torch.ones(1, 3, 32, 32), ["layer4#0"], first)
-    with pytest.raises(LayerError, match="no layer ''"):
+    with pytest.raises(LayerError, match="'' is not a layer's name"):
         capture(model, torch.ones(1, 3, 32, 32), [""], first)
 
 
