@@ -49,7 +49,9 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     # Modules compiled in place run hooks added later in vain; for the visit they run as written.
     flags = [(m, m.training, m._compiled_call_impl) for m in modules]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    tensors = (*model.parameters(), *model.buffers())
+    # Not `parameters()` and `buffers()` again: each walks through the whole model.
+    tensors: list[Tensor] = [p for p, _, _ in parameters]
+    tensors += [b for m in modules for b in m._buffers.values() if b is not None]
     state = _State(_snapshot(modules), sorted({t.get_device() for t in tensors if t.is_cuda}))
     with ExitStack() as undo:
         undo.enter_context(state.lent_again(for_good=True))
@@ -75,6 +77,7 @@ def refuse_unfit(model: nn.Module) -> None:
             parameter has no shape yet or was made under ``torch.inference_mode()``, or if the
             parameters lie on several devices.
     """
+    devices: dict[torch.device, None] = {}
     for name, module in model.named_modules():
         which = f"the layer {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
@@ -82,7 +85,7 @@ def refuse_unfit(model: nn.Module) -> None:
                 f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
                 " it can be seen; hand over the module it was made from"
             )
-        if "_orig_mod" in dict(module.named_children()):
+        if "_orig_mod" in module._modules:
             raise ModelError(
                 f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
                 "can be seen; hand over the module it was made from"
@@ -92,21 +95,24 @@ def refuse_unfit(model: nn.Module) -> None:
                 f"{which} is a DataParallel, whose copies each see a part of the images; hand over "
                 "its .module"
             )
-        for own, tensor in (*module._parameters.items(), *module._buffers.items()):
-            called = f"{name}.{own}" if name else own
-            if tensor is not None and nn.parameter.is_lazy(tensor):
+        own = (module._parameters, module._buffers)
+        for key, tensor in ((key, t) for held in own for key, t in held.items() if t is not None):
+            if nn.parameter.is_lazy(tensor):
+                called = f"{name}.{key}" if name else key
                 raise ModelError(
                     f"{called!r} has no shape yet (a lazy layer); run the model once before"
                 )
-            if tensor is not None and tensor.is_inference():
+            if tensor.is_inference():
+                called = f"{name}.{key}" if name else key
                 raise ModelError(
                     f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
                     " build or load the model outside of it"
                 )
-    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+        devices |= {p.device: None for p in module._parameters.values() if p is not None}
     if len(devices) > 1:
+        named = ", ".join(sorted(map(str, devices)))
         raise ModelError(
-            f"the parameters lie on several devices ({', '.join(devices)}), and a model is "
+            f"the parameters lie on several devices ({named}), and a model is "
             "explained on one; load it without device_map, or move it with model.to(…)"
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.names import LayerName, find_layer
+from exporter.capture.names import LayerName, find_layer, named_layers
 from exporter.containers import rebuild
 
 After = Callable[[nn.Module, Any, Any], Any]
@@ -145,11 +145,12 @@ def record_layers(model: nn.Module, wanted: Sequence[str], graph: Set[str]) -> I
     Raises:
         LayerError: if a name is no layer of the model.
     """
-    recording = Recording({text: find_layer(model, text) for text in wanted}, graph)
+    modules = named_layers(model)
+    recording = Recording({text: find_layer(model, text, modules) for text in wanted}, graph)
 
     def keep(name: str) -> After:
         return lambda _module, _inputs, output: recording.returned(name, output)
 
     names = dict.fromkeys(name.module for name in recording.wanted.values())
-    with hooked([(model.get_submodule(name), keep(name)) for name in names]):
+    with hooked([(modules[name], keep(name)) for name in names]):
         yield recording

@@ -106,13 +106,15 @@ def unquoted(text: str) -> str:
     return re.sub(QUOTED, plain, text)
 
 
-def find_layer(model: nn.Module, text: str) -> LayerName:
-    """Find the layer of a model that a name means.
+def find_layer(
+    model: nn.Module, text: str, modules: Mapping[str, nn.Module] | None = None
+) -> LayerName:
+    """Find the layer of a model that a name means; its `named_layers` may be known already.
 
     Raises:
         LayerError: if no module is called so, or it is another module's second name.
     """
-    modules = named_layers(model)
+    modules = named_layers(model) if modules is None else modules
     name = parse_name(text, modules)
     if name.module in modules:
         return name
