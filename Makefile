@@ -35,7 +35,7 @@ test-quick: $(VENV)/.test ## Run the quick subset, under two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not browser'
 
 fuzz: $(VENV)/.test ## Try the readers of runs, lists and pictures on random bytes, about five minutes
-	EXPORTER_FUZZ_EXAMPLES=400 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/hostile/test_readers.py
+	EXPORTER_FUZZ_EXAMPLES=1500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/hostile/test_readers.py
 
 lint: $(VENV)/.test ## Check style, types and who may import whom
 	$(BIN)/ruff check .
