@@ -51,14 +51,16 @@ BATCH = 16
 class Stages(Watch):
     """A watch that notes how long each stage took."""
 
+    clock = staticmethod(time.perf_counter)
+
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._stage = ""
-        self._since = time.perf_counter()
+        self._since = self.clock()
 
     def begin(self, stage: str, total: int | None = None) -> None:  # noqa: ARG002
         """Close the stage before and open the next."""
-        now = time.perf_counter()
+        now = self.clock()
         if self._stage:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = stage, now
