@@ -39,9 +39,11 @@ from exporter.run import run
 from exporter.watch import Watch
 
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
-LAYERS = {
+LAYERS: dict[str, tuple[str, ...]] = {
     "mobilenet_v3_small": ("features.1", "features.3", "features.8", "features.12"),
+    "resnet18": ("layer1", "layer2", "layer3", "layer4"),
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
+    "vit_b_16": tuple(f"encoder.layers.encoder_layer_{block}" for block in (3, 6, 9, 10)),
 }
 # Enough work that what a run costs once (imports, building the model) is a small part of it.
 IMAGES = {"mobilenet_v3_small": 1920, "resnet50": 384}
@@ -181,7 +183,7 @@ def measure(name: str, images: Path, work: Path) -> dict[str, Any]:
     every = export_once(name, images, work / "all", "all")
     after = floor_ms(name, images, channels_last=faster == "channels last")
     floor = (before + after) / 2
-    entry: dict[str, Any] = _rounded(
+    entry: dict[str, Any] = rounded(
         {
             "model": name,
             "floor_ms": floor,
@@ -208,12 +210,13 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Round every number in nested dictionaries and lists to three digits."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -225,9 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     results = []
     with tempfile.TemporaryDirectory(prefix="exporter-bench-") as folder:
-        for name in given.model or LAYERS:
+        for name in given.model or IMAGES:
             images = Path(folder) / name
-            make_photographs(images, given.images or IMAGES[name])
+            make_photographs(images, given.images or IMAGES.get(name, 192))
             results.append(measure(name, images, Path(folder)))
     if given.json:
         print(json.dumps({"models": results}, indent=1))

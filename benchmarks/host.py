@@ -34,7 +34,7 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from benchmarks.export import METHODS, Stages
+from benchmarks.export import METHODS, Stages, rounded
 from benchmarks.photographs import make_photographs
 from exporter.config import build_config
 from exporter.engines import Recipe
@@ -187,15 +187,7 @@ def measure(count: int) -> dict[str, Any]:
         "rooms": rooms,
     }
     figures["missed"] = [name for name, most in GOALS.items() if figures[name] > most]
-    return {name: _rounded(value) for name, value in figures.items()}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return value
+    return {name: rounded(value) for name, value in figures.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
