@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from exporter.errors import ConfigError, ExporterError, choices, kind_of
-from exporter.guard import FAILURES, told, user_code
+from exporter.guard import FAILURES, passes, told, user_code
 
 MAPS = "exporter.maps"
 WRITERS = "exporter.writers"
@@ -145,7 +145,9 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> ModuleTy
     try:
         with _importable(str(Path.cwd())):
             return importlib.import_module(name)
-    except FAILURES as failure:
+    except BaseException as failure:
+        if passes(failure):
+            raise
         missing = getattr(failure, "name", None)
         if isinstance(failure, ModuleNotFoundError) and f"{name}.".startswith(f"{missing}."):
             raise error(
@@ -168,7 +170,9 @@ def _import_file(path: str, what: str, error: type[ExporterError]) -> ModuleType
     try:
         with _importable(str(file.parent)):
             description.loader.exec_module(module)
-    except FAILURES as failure:
+    except BaseException as failure:
         del sys.modules[name]
+        if passes(failure):
+            raise
         raise error(f"the file {path!r} cannot be run: {told(failure)}") from failure
     return module

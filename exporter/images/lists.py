@@ -125,8 +125,9 @@ def _parquet_rows(file: Path) -> Iterator[_Line]:
     with pq.ParquetFile(file) as table:
         names = table.schema_arrow.names
         places = _places(file, names)
-        number = 0
-        for batch in table.iter_batches(columns=[names[at] for at in places.values()]):
+        number, wanted = 0, [names[at] for at in places.values()]
+        # In this thread alone: where the system starts no more, Arrow would wait for one for ever.
+        for batch in table.iter_batches(columns=wanted, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", {name: row[names[at]] for name, at in places.items()}
