@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -78,8 +79,10 @@ def _end_after_signals(heard: socket.socket) -> None:
             if first is not None and time.monotonic() - first > _TOGETHER:
                 break
             first = first or time.monotonic()
-    with contextlib.suppress(OSError):
-        os.write(2, b"ended at once; what is done is kept: --resume goes on from it\n")
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        # Not through its buffer, which the main thread may hold; 2 may be a pipe of `quiet_codecs`.
+        there = sys.stderr.fileno()
+        os.write(there, b"ended at once; what is done is kept: --resume goes on from it\n")
     os._exit(INTERRUPTED)
 
 
