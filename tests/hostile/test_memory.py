@@ -82,7 +82,7 @@ PLACES = {
         ("--maximise", "0:0-5:steps=2,size=16", "--maximise", "output:1:steps=2"),
     ),
     "reruns": ("Needing", ("--map", "ablationcam:channels=8")),
-    "variants": ("Needing", ("--map", "rise:masks=24")),
+    "variants": ("Needing", ("--map", "occlusion")),
     "samples": ("Back", ("--map", "smoothgrad:samples=8")),
 }
 """Where it is short: the module that needs memory, and the flags that make the model run."""
@@ -176,7 +176,7 @@ def test_what_does_not_fit_alone_is_said_and_gone_on_with(
     assert run("plain", *flags, "--batch-size", "1") == 0
     # Memory is gone after so many calls more: no image is at fault.
     (module,) = [m for name, m in sys.modules.items() if name.startswith("_exporter_file_mine")]
-    calls = {"forward": 9, "backward": 9, "faithfulness": 24, "maximising": 20}[place]
+    calls = {"forward": 9, "backward": 4, "faithfulness": 24, "maximising": 20}[place]
     monkeypatch.setenv("CALLS", str(len(module.calls) + calls))
     assert run("short", *flags, "--batch-size", "1") == 2
     said = capfd.readouterr().err
