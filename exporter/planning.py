@@ -52,7 +52,7 @@ from exporter.models import (
 )
 from exporter.plans import make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
-from exporter.store import plan_differences
+from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
 from exporter.watch import Watch
 
@@ -114,6 +114,8 @@ def bind(
 def _as_planned(here: Plan, planned: Plan) -> Plan:
     """Return the plan of the run, if what was built here is what it says."""
     clauses = plan_differences(planned, here)
+    if code_changed(planned, here):
+        clauses.append(CODE_CHANGED)
     if clauses:
         raise RunError(
             f"what is built here is not what was planned: {'; '.join(clauses)}; plan the run "

@@ -159,8 +159,7 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
     if len(entries) > 1:
         which = f"a batch of {len(entries)} images, from {which} to {entries[-1].path!r}"
         smaller = "give a lower --batch-size, or "
-    again = "with --resume, or with --overwrite where the model's code has to change"
-    advice = f"{smaller}fix it and go on {again}"
+    advice = f"{smaller}fix it and go on with --resume"
     memory = (
         f"not even one image of {which} fits into the memory of {str(work.device)!r}: take fewer "
         "layers or methods, or free memory, and go on with --resume"

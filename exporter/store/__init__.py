@@ -1,22 +1,24 @@
 """The run folder: made by ``create_run``, read by ``open_run``, verified by ``check``."""
 
-from exporter.store.beginning import create_run, refuse_taken, reopen_run
+from exporter.store.beginning import CODE_CHANGED, create_run, refuse_taken, reopen_run
 from exporter.store.checking import check, refuse_damaged
 from exporter.store.folder import RunFolder
 from exporter.store.kernels import KernelSheet
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import forget_recipe, read_recipe, write_recipe
-from exporter.store.resuming import plan_differences
+from exporter.store.resuming import code_changed, plan_differences
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, schema_of
 from exporter.store.tables import records_table, table_records
 
 __all__ = [
+    "CODE_CHANGED",
     "LIGHT_COLUMNS",
     "ROW_SCHEMA",
     "KernelSheet",
     "Run",
     "RunFolder",
     "check",
+    "code_changed",
     "create_run",
     "forget_recipe",
     "open_run",

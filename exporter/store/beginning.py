@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.errors import RunError
@@ -14,10 +15,16 @@ from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
 from exporter.store.plans import plan_bytes, read_plan
 from exporter.store.reader import open_run
-from exporter.store.resuming import plan_differences, plan_identity
+from exporter.store.resuming import code_changed, plan_differences, plan_identity
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
 """Folders that are made before the plan is written."""
+
+CODE_CHANGED = "the code that the model runs has changed"
+EDITED = (
+    f"{CODE_CHANGED} since this run was begun; images that were stored before were computed again "
+    "and had to come out the same"
+)
 
 
 def create_run(
@@ -155,11 +162,21 @@ def _begun(run: RunFiles, plan: Plan) -> Plan:
         _write_plan(run, plan)
     begun = read_plan(run).whole()
     clauses = plan_differences(begun, plan)
+    edited = code_changed(begun, plan)
+    steady = begun.findings is not None and begun.findings.steady
+    if edited and (run.exists(layout.TOTALS) or not steady):
+        clauses.append(CODE_CHANGED)
     if clauses:
         raise RunError(
             f"the run {str(run.run)!r} was begun with different settings: {'; '.join(clauses)}; "
             f"{others}"
         )
+    if edited:
+        # Whether it is the same model, the stored rows tell that are computed again.
+        model = replace(begun.model, code=plan.model.code)
+        notes = tuple(dict.fromkeys((*begun.notes, EDITED)))
+        _write_plan(run, replace(begun, model=model, notes=notes))
+        begun = read_plan(run).whole()
     return begun
 
 

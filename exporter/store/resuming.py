@@ -41,15 +41,14 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
 
     Returns:
         Clauses such as ``maps was ["gradcam"] and is now ["layercam"]``; empty where the run can be
-        resumed. Package versions count: another torch computes other last bits.
+        resumed. Package versions count: another torch computes other last bits. The code of the
+        model does not: `code_changed` tells.
     """
     before, after = _document(old), _document(new)
     clauses = []
     for group in ("settings", "execution", "versions", "label_index", "model"):
         clauses += _changed(before.pop(group), after.pop(group), _PREFIXES.get(group, ""))
     clauses += _batches(old, new)
-    if old.model.code and new.model.code not in ("", old.model.code):
-        clauses.append("the code that the model runs has changed")
     for name in ("layers", "methods"):
         if before.pop(name) != after.pop(name):
             clauses.append(f"the table of {name} has changed")
@@ -58,6 +57,11 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
     clauses += _images(old.images, new.images)
     clauses += ["the images are cut into different shards"] * recut
     return list(dict.fromkeys(clauses))  # a setting may be a field of the plan, too
+
+
+def code_changed(old: Plan, new: Plan) -> bool:
+    """Say whether the code that the model runs has changed; not where one plan does not know."""
+    return bool(old.model.code and new.model.code) and old.model.code != new.model.code
 
 
 def plan_identity(plan: Plan) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 import exporter
 from exporter.errors import RunError
 from exporter.models.code import code_digest
+from exporter.store import check
 
 PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 
@@ -123,6 +124,25 @@ def edit(folder: Path, before: str, after: str) -> None:
 def test_edited_code_is_refused(kind: str, tmp_path: Path) -> None:
     interrupted(tmp_path)
     edit(tmp_path, *CODE[kind])
+    with pytest.raises(RunError, match=r"holds other numbers for .* than this model gives"):
+        plan(tmp_path, resume=True)
+    (tmp_path / "factory.py").write_text(FACTORY)
+    assert plan(tmp_path, resume=True).complete
+
+
+def test_edited_code_that_computes_the_same_goes_on_and_it_is_said(tmp_path: Path) -> None:
+    rows = interrupted(tmp_path)
+    edit(tmp_path, "x - 0.0", "(x - 0.0) if len(x) else x.flip(0)")
+    resumed = plan(tmp_path, resume=True)
+    assert list(resumed.rows()) == rows
+    assert [note for note in resumed.plan.notes if "code that the model runs has changed" in note]
+    assert not check(resumed.path)
+
+
+def test_a_finished_run_is_of_the_code_it_was_made_with(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    plan(tmp_path, resume=True)
+    edit(tmp_path, *CODE["forward"])
     with pytest.raises(RunError, match="the code that the model runs has changed"):
         plan(tmp_path, resume=True)
 
