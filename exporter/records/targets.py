@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from exporter.errors import TargetError, choices
 
 _KINDS = ("predicted", "label", "second", "value")
 _FORMS = (*_KINDS, "top-3", "binary", "multilabel", "mask", "plane", "prob:predicted", "box:0")
 _READINGS = ("binary", "multilabel", "mask", "plane")
+_LONGEST = 1000
+"""Characters of the longest target."""
+_PARTS = 32
+"""Classes that may be joined by ``+`` and ``-`` at most."""
 _FUNCTION = re.compile(r"[^:\s][^:]*:[A-Za-z_][\w.]*")
 
 
@@ -80,7 +85,8 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
         classes: class names by index, or empty.
 
     Raises:
-        TargetError: if it is none of these, or the name is that of several classes.
+        TargetError: if it is none of these, the name is that of several classes, or it has more
+            than 1,000 characters or 32 joined parts.
 
     >>> parse_target("top-3", ()).k
     3
@@ -90,6 +96,11 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
     'label'
     """
     wanted = text.strip()
+    if len(wanted) > _LONGEST:
+        raise TargetError(
+            f"the target {wanted[:40] + '…'!r} has {len(wanted):,} characters; "
+            f"write at most {_LONGEST:,}"
+        )
     read = _prefixed(wanted, classes) or _atom(wanted, classes) or _joined(wanted, classes)
     if read is not None:
         return read
@@ -159,29 +170,48 @@ def _atom(wanted: str, classes: Sequence[str]) -> Target | None:
 
 def _joined(wanted: str, classes: Sequence[str]) -> Target | None:
     """Return what ``A+B`` or ``A-B`` means, or None where some part of it is no target."""
-    for sign in "+-":
-        for match in re.finditer(re.escape(sign), wanted):
-            sides = wanted[: match.start()].strip(), wanted[match.end() :].strip()
-            first, second = (
-                (_atom(side, classes) or _joined(side, classes)) if side else None for side in sides
-            )
-            if first is None or second is None:
-                continue
-            if sign == "+":
-                parts = tuple(part for side in (first, second) for part in side.parts or (side,))
-                return Target("several", k=first.k + second.k, parts=parts)
-            if first == second or max(first.k, second.k) > 1 or first.against or second.against:
-                raise TargetError(
-                    f"the target {wanted!r} is not a contrast; write two different classes, such "
-                    "as predicted-label, predicted-second or 281-285"
-                )
-            return replace(first, against=second)
-    return None
+    if wanted.count("+") + wanted.count("-") >= _PARTS:
+        if _FUNCTION.fullmatch(wanted):
+            return None  # the signs are those of a file's path
+        raise TargetError(
+            f"the target {wanted[:40] + '…'!r} joins more than {_PARTS} parts; write at most "
+            f"{_PARTS}, such as 281+285"
+        )
+
+    @cache  # without it the time doubles with every sign
+    def read(text: str) -> Target | None:
+        return (_atom(text, classes) or split(text)) if text else None
+
+    def split(text: str) -> Target | None:
+        for match in (*re.finditer(r"\+", text), *re.finditer("-", text)):
+            sides = text[: match.start()].strip(), text[match.end() :].strip()
+            first, second = map(read, sides)
+            if first is not None and second is not None:
+                return _join(first, second, match[0], text)
+        return None
+
+    return split(wanted)
+
+
+def _join(first: Target, second: Target, sign: str, text: str) -> Target:
+    """Return two targets side by side, or the contrast of two classes."""
+    if sign == "+":
+        parts = tuple(part for side in (first, second) for part in side.parts or (side,))
+        return Target("several", k=first.k + second.k, parts=parts)
+    if first == second or max(first.k, second.k) > 1 or first.against or second.against:
+        raise TargetError(
+            f"the target {text!r} is not a contrast; write two different classes, such "
+            "as predicted-label, predicted-second or 281-285"
+        )
+    return replace(first, against=second)
 
 
 def _indices_of(name: str, classes: Sequence[str]) -> list[int]:
     exact = [index for index, known in enumerate(classes) if known == name]
-    return exact or [i for i, known in enumerate(classes) if plain(name) in synonyms(known)]
+    if exact:
+        return exact
+    sought = plain(name)
+    return [index for index, known in enumerate(classes) if sought in synonyms(known)]
 
 
 def _index_of(name: str, classes: Sequence[str]) -> int:

@@ -68,9 +68,10 @@ class HtmlSettings(BaseModel):
     def _bytes(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G)?B?", value.strip())
+        parts = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(k|M|G)?B?", value.strip())
         if parts is None:
-            raise ValueError(f"{value!r} is not a size; write it like 500kB, 20MB or 1.5GB")
+            shown = value if len(value) <= 40 else f"{value[:40]}…"
+            raise ValueError(f"{shown!r} is not a size; write it like 500kB, 20MB or 1.5GB")
         return round(float(parts[1]) * _UNITS[parts[2]])
 
 

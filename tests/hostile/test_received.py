@@ -26,6 +26,7 @@ import exporter
 from exporter.cli import main
 from exporter.demo import photographs
 from exporter.errors import ExporterError
+from exporter.records.targets import parse_target
 from exporter.store import check
 from exporter.writers.writing import remembered
 from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, clear, forge, forged, mutate
@@ -375,6 +376,48 @@ def test_a_damaged_document_is_one_sentence(
     line = sentence(main(["render", str(run), "--writer", "html"]), capsys)
     assert f"{name}' is damaged (" in line
     assert says in line
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("1" + "+1" * 40 + "+zz", "joins more than 32 parts"),
+        ("1" + "-1" * 400 + "-zz", "joins more than 32 parts"),
+        ("1" + "+1" * 30 + "+zz", "zz"),
+        ("prob:" * 2000 + "1", "has 10,001 characters"),
+        ("mask:prob:" * 90 + "1", "does not fit together"),
+        ("9" * 5000, "has 5,000 characters"),
+    ],
+)
+def test_a_target_without_an_end_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str, says: str
+) -> None:
+    with in_time(), pytest.raises(ExporterError, match=says):
+        parse_target(target, ())
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    forged(run, "plan.json", lambda plan: plan.update(target=target))
+    is_safe(run, tmp_path / "nothing", capsys, ["render", run, "--writer", "html"])
+
+
+def test_as_many_classes_as_are_allowed_are_read_at_once() -> None:
+    names = [f"a-{n}" for n in range(32)]
+    with in_time():
+        assert len(parse_target("+".join(map(str, range(32))), names).parts) == 32
+        assert parse_target("a-1-a-2", names).against is not None
+    assert parse_target("my" + "-" * 40 + "file.py:score", ()).kind == "function"
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 400 + "GB", "1." + "9" * 400, "1e400", "²GB"])
+def test_a_size_without_an_end_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    (run / "writers.json").write_text(json.dumps({"max_size": size}))
+    forge(run)
+    line = sentence(main(["render", str(run), "--writer", "html"]), capsys)
+    assert "is not a size; write it like 500kB" in line
+    asked = ["render", str(home / "good"), "--writer", "html", "--max-size", size]
+    assert "is not a size; write it like 500kB" in sentence(main(asked), capsys)
 
 
 # ------------------------------------------------------------ network, addresses and code
