@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from exporter.capture import Statistics, Strongest, quantise
 from exporter.containers import rebuild, tensors
+from exporter.explain.passes import LayerMaps
+from exporter.maps import Method
 from exporter.records import MAP_LEVELS
 
 FLAGS = ("", "zero", "constant", "", "nan")
@@ -26,6 +29,13 @@ _READ_AS: dict[torch.dtype, str] = {
     torch.uint8: "u1",
     torch.bool: "?",
 }
+
+REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda values: values.sum(2),
+    "sum-abs": lambda values: values.abs().sum(2),
+    "max-abs": lambda values: values.abs().amax(2),
+}
+"""How the channels of a pixel map become one for the store: the setting ``reduce``."""
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -164,3 +174,24 @@ def unpack(outline: Any, buffer: NDArray[np.uint8]) -> Any:
 def _widest_first(contents: Any) -> dict[str, Tensor]:
     """Return the tensors by path, the widest types first, so that every array is aligned."""
     return dict(sorted(tensors(contents).items(), key=lambda item: -item[1].element_size()))
+
+
+def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:
+    """Reduce pixel maps to what the store keeps: one channel, at a smaller stated size.
+
+    The channels of (N, T, C, H, W) are reduced as the setting ``reduce`` says; then pixels are
+    averaged by area, so that the longer side has ``size`` of them (0, or a smaller input: all).
+    Maps of one shape are returned together.
+    """
+    groups: dict[tuple[int, ...], LayerMaps] = {}
+    for method in methods:
+        if method.name not in pixels:
+            continue
+        values = REDUCTIONS[str(method.settings["reduce"])](pixels[method.name])
+        height, width = values.shape[-2:]
+        share = int(method.settings["size"]) / max(height, width)
+        if 0 < share < 1:
+            size = (max(1, round(height * share)), max(1, round(width * share)))
+            values = functional.adaptive_avg_pool2d(values, size)
+        groups.setdefault(tuple(values.shape[-2:]), {})[method.name] = values.unbind(1)
+    return list(groups.values())

@@ -19,9 +19,9 @@ from exporter.capture import (
     strongest_channels,
 )
 from exporter.errors import TargetError
-from exporter.explain.batches import DeviceBatch, Outcome, quantised, send
+from exporter.explain.batches import DeviceBatch, Outcome, quantised, send, stored_pixels
 from exporter.explain.layers import maps_at_layers
-from exporter.explain.passes import LayerMaps, Runner, describe_passes, stored_pixels
+from exporter.explain.passes import LayerMaps, Runner, describe_passes
 from exporter.layers import Layout, Reshape
 from exporter.layers.layout import Planes
 from exporter.maps import Method

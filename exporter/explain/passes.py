@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from exporter.capture import (
     Captured,
@@ -31,13 +30,6 @@ ELEMENTS = 1 << 26
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) per target; all targets share one tensor where none matters."""
-
-REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda values: values.sum(2),
-    "sum-abs": lambda values: values.abs().sum(2),
-    "max-abs": lambda values: values.abs().amax(2),
-}
-"""How the channels of a pixel map become one for the store: the setting ``reduce``."""
 
 
 @dataclass(frozen=True)
@@ -111,35 +103,6 @@ class Runner:
             MapError: if a method does not fit the model.
         """
         unsure, self._unsure = self._unsure, []
-        given = (inputs, captured, layers, scorer)
-        if not unsure:
-            return self._run(*given, targets=targets, count=count, reader=reader)
-        with watch_changes(self._module) as changes:
-            maps = self._run(*given, targets=targets, count=count, reader=reader)
-        if changes.wrote_unseen:
-            raise MapError(
-                "the model writes into its input where autograd does not see it (under "
-                "torch.no_grad, or through .data), so gradients at the input are wrong: leave out "
-                f"{', '.join(unsure)}, or let the model write into a copy"
-            )
-        return maps
-
-    def _run(
-        self,
-        inputs: Tensor,
-        captured: Captured,
-        layers: Sequence[str],
-        scorer: Callable[[Any, slice], Tensor],
-        *,
-        targets: Tensor | None,
-        count: int,
-        reader: Callable[[Any], Tensor],
-    ) -> PassMaps:
-        at_layers: dict[str, LayerMaps] = {}
-        pixels: dict[str, Tensor] = {}
-        missing: dict[str, str] = {}
-        asked = set(layers)
-        kept = [name for name in captured.activations if asked & set(captured.asked[name])]
         context = PassContext(
             module=self._module,
             inputs=inputs,
@@ -149,6 +112,24 @@ class Runner:
             rest=_no_layer,
             reader=reader,
         )
+        if not unsure:
+            return self._run(context, captured, layers)
+        with watch_changes(self._module) as changes:
+            maps = self._run(context, captured, layers)
+        if changes.wrote_unseen:
+            raise MapError(
+                "the model writes into its input where autograd does not see it (under "
+                "torch.no_grad, or through .data), so gradients at the input are wrong: leave out "
+                f"{', '.join(unsure)}, or let the model write into a copy"
+            )
+        return maps
+
+    def _run(self, context: PassContext, captured: Captured, layers: Sequence[str]) -> PassMaps:
+        at_layers: dict[str, LayerMaps] = {}
+        pixels: dict[str, Tensor] = {}
+        missing: dict[str, str] = {}
+        asked = set(layers)
+        kept = [name for name in captured.activations if asked & set(captured.asked[name])]
         for method in self._methods:
             known = captured.gradients if method.needs.gradients else kept
             able = [name for name in kept if name in known]
@@ -259,27 +240,6 @@ class Runner:
             gradients=gradients,
             rest=rest,
         )
-
-
-def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:
-    """Reduce pixel maps to what the store keeps: one channel, at a smaller stated size.
-
-    The channels of (N, T, C, H, W) are reduced as the setting ``reduce`` says; then pixels are
-    averaged by area, so that the longer side has ``size`` of them (0, or a smaller input: all).
-    Maps of one shape are returned together.
-    """
-    groups: dict[tuple[int, ...], LayerMaps] = {}
-    for method in methods:
-        if method.name not in pixels:
-            continue
-        values = REDUCTIONS[str(method.settings["reduce"])](pixels[method.name])
-        height, width = values.shape[-2:]
-        share = int(method.settings["size"]) / max(height, width)
-        if 0 < share < 1:
-            size = (max(1, round(height * share)), max(1, round(width * share)))
-            values = functional.adaptive_avg_pool2d(values, size)
-        groups.setdefault(tuple(values.shape[-2:]), {})[method.name] = values.unbind(1)
-    return list(groups.values())
 
 
 def in_map_type(tensor: Tensor) -> Tensor:

@@ -18,13 +18,7 @@ from torch import Tensor
 from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
 from exporter.guard import user_code
-from exporter.maps.needs import (
-    Needs,
-    Setting,
-    Value,
-    settings_of,
-    store_settings,
-)
+from exporter.maps.needs import Needs, Setting, Value, settings_of, store_settings
 from exporter.records import MethodRecord
 
 Kind = Literal["weights", "map", "pass"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from exporter.maximise.ascent import TOGETHER, AscentSettings, Maximised, maximise
-from exporter.maximise.groups import estimate_maximised, make_pictures, maximise_groups
-from exporter.maximise.requests import (
-    Request,
-    Wanted,
+from exporter.maximise.groups import (
     choose,
     describe_wanted,
-    parse_request,
-    settle,
+    estimate_maximised,
+    make_pictures,
+    maximise_groups,
 )
+from exporter.maximise.requests import Request, Wanted, parse_request, settle
 
 __all__ = [
     "TOGETHER",

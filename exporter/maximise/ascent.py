@@ -48,11 +48,7 @@ class AscentSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a prior that there is not.
-
-        Raises:
-            ConfigError: with the names of those that there are.
-        """
+        """Refuse a prior that there is not, with the names of those that there are."""
         if self.prior not in PRIORS:
             raise ConfigError(f"no prior is called {self.prior!r}; {choices(self.prior, PRIORS)}")
 

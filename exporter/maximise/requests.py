@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from exporter.errors import ConfigError, LayerError, ModelError, TargetError, ch
 from exporter.guard import FAILURES
 from exporter.layers import Trial
 from exporter.maximise.ascent import (
-    TOGETHER,
     AscentSettings,
     check_channels,
     no_gradient,
@@ -273,62 +272,3 @@ def _numbers(part: str, layer: str, classes: Sequence[str], count: int) -> range
         raise TargetError(f"{part!r} is no class; give an index, a name, or strongest=8")
     check_channels(layer, (target.index,), count)
     return (target.index,)
-
-
-def choose(
-    wanted: Sequence[Wanted],
-    means: Mapping[str, Mapping[int, float]],
-    predicted: Mapping[int, float],
-) -> tuple[Wanted, ...]:
-    """Say which channels' pictures are made, now that the pass is done, and which together.
-
-    Args:
-        wanted: what is wanted.
-        means: by layer and channel, the mean over the set.
-        predicted: by class that is predicted, of how many images.
-
-    Returns:
-        Groups of at most `TOGETHER` channels by layer and settings, in the order in which these are
-        first asked for, the same whatever the batches of the run: each is a file of the run folder,
-        and a run may be resumed with smaller batches. The strongest channels of a layer have the
-        largest mean over the set, the strongest classes the most predictions; of equals the lower
-        number.
-    """
-    alike: dict[tuple[str, AscentSettings], dict[int, None]] = {}
-    for asked in wanted:
-        numbers = asked.channels
-        if asked.strongest:
-            known = predicted if asked.layer == OUTPUT else means[own_name(asked.layer)]
-            # A mean that is not a number comes last.
-            order = sorted((isnan(value), -value, number) for number, value in known.items())
-            numbers = tuple(number for _, _, number in order[: asked.strongest])
-        if numbers:
-            alike.setdefault((asked.layer, asked.settings), {}).update(dict.fromkeys(numbers))
-    return tuple(
-        Wanted(layer, tuple(channels)[start : start + TOGETHER], 0, settings)
-        for (layer, settings), channels in alike.items()
-        for start in range(0, len(channels), TOGETHER)
-    )
-
-
-def describe_wanted(wanted: Wanted) -> str:
-    """Say what is wanted of one layer.
-
-    >>> describe_wanted(Wanted("layer4", (), 8, AscentSettings()))
-    'layer4: 8 strongest channels, fourier prior, 128 steps of 0.05, shifted anywhere, zoomed up \
-to 15 %, seed 0'
-    """
-    count = wanted.strongest or len(wanted.channels)
-    channels = f"{count}{' strongest' if wanted.strongest else ''} channel{'s' * (count != 1)}"
-    prior = "no" if wanted.settings.prior == "none" else wanted.settings.prior
-    return f"{wanted.layer}: {channels}, {prior} prior, {describe(wanted.settings)}"
-
-
-def describe(settings: AscentSettings) -> str:
-    """Say how pictures are made, besides their prior: steps, shifts, zooms and seed."""
-    shift = "anywhere" if settings.jitter is None else f"up to {settings.jitter} pixels"
-    parts = [f"{settings.steps} steps of {settings.rate:g}", f"shifted {shift}"]
-    parts.append(f"zoomed up to {100 * settings.zoom:g} %")
-    if settings.prior == "total-variation":
-        parts.append(f"weight {settings.weight:g}")
-    return ", ".join([*parts, f"seed {settings.seed}"])

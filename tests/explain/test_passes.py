@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from exporter.capture import capture, follows_alone, guest
 from exporter.explain import Explainer
-from exporter.explain.passes import Runner, stored_pixels
+from exporter.explain.batches import stored_pixels
+from exporter.explain.passes import Runner
 from exporter.maps import Method, Needs, PassContext, Passes
 from exporter.maps.needs import store_settings
 from exporter.records import MethodRecord

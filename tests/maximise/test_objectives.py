@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from exporter.errors import ConfigError, ExporterError, LayerError
 from exporter.layers import run_trial
 from exporter.maximise.ascent import AscentSettings
-from exporter.maximise.requests import Wanted, choose, parse_request, settle
+from exporter.maximise.groups import choose
+from exporter.maximise.requests import Wanted, parse_request, settle
 
 CLASSES = ("tench", "tiger cat", "great grey owl", "half-track", "tench")
 
