@@ -31,7 +31,7 @@ from exporter.capture.reduce import (
     quantise,
     strongest_channels,
 )
-from exporter.capture.rerun import follows_alone, run_from
+from exporter.capture.rerun import agrees_alone, close, follows_alone, run_from
 
 __all__ = [
     "QUOTED",
@@ -46,9 +46,11 @@ __all__ = [
     "Stepping",
     "Strongest",
     "TwiceDifferentiable",
+    "agrees_alone",
     "attention_pass",
     "capture",
     "channel_statistics",
+    "close",
     "expand",
     "find_attention",
     "find_layer",

@@ -10,15 +10,18 @@ from torch import Tensor, nn
 from exporter.capture.hooks import hooked
 from exporter.capture.names import find_layer
 from exporter.containers import rebuild, tensors
-from exporter.guard import FAILURES
+from exporter.guard import FAILURES, is_shortage
+
+_ROUNDING = 1e3
+"""Units of the last place, of the largest value, that other kernels may round off."""
 
 
 def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
-    """Say whether the rest of the model reads nothing but the layer's output.
+    """Say whether gradients and the number of images reach the output through the layer alone.
 
     It is tried on one image: the layer's output is replaced by two copies of itself without a
     graph, and nothing of the input may reach the model's output around it, nor may the number of
-    images. Numbers are not compared, so nothing waits for the device.
+    images. A way around it that carries no gradient is not seen here: see `agrees_alone`.
 
     Args:
         model: a guest: eval, frozen.
@@ -33,12 +36,52 @@ def follows_alone(model: nn.Module, layer: str, example: Tensor) -> bool:
     try:
         with torch.enable_grad():
             output = _substituted(model, layer, image, twice)
-    except FAILURES:  # whatever a model raises when its images become two on the way
+    except FAILURES as error:  # whatever a model raises when its images become two on the way
+        if is_shortage(error):
+            raise
         return False
     floating = [tensor for tensor in tensors(output).values() if tensor.is_floating_point()]
     return bool(floating) and all(
         tensor.ndim > 0 and len(tensor) == 2 and not tensor.requires_grad for tensor in floating
     )
+
+
+def agrees_alone(
+    model: nn.Module, layer: str, inputs: Tensor, activation: Tensor, output: Any
+) -> bool:
+    """Say whether a batch comes out the same when only its first image runs up to the layer.
+
+    It does not where the rest reads the images around the layer, with a gradient or without.
+
+    Args:
+        model: a guest: eval, frozen.
+        layer: a layer name.
+        inputs: (N, C, H, W), the images.
+        activation: (N, …), what the layer returned for them.
+        output: what the model returned for them.
+    """
+    try:
+        with torch.no_grad():
+            again = run_from(model, layer, inputs, activation.detach(), alone=True)
+    except FAILURES as error:  # whatever a model raises where the numbers of images differ
+        if is_shortage(error):
+            raise
+        return False
+    first, other = tensors(output), tensors(again)
+    return first.keys() == other.keys() and all(
+        close(values, other[path]) for path, values in first.items()
+    )
+
+
+def close(values: Tensor, others: Tensor) -> bool:
+    """Say whether two tensors are equal to rounding, measured by the largest value."""
+    if values.shape != others.shape or not values.numel():
+        return values.shape == others.shape
+    if not values.is_floating_point():
+        return torch.equal(values, others)
+    first, other = (each.detach().double().cpu().nan_to_num() for each in (values, others))
+    share = min(_ROUNDING * torch.finfo(values.dtype).eps, 0.05)
+    return bool((first - other).abs().max() <= share * first.abs().max())
 
 
 def run_from(
@@ -51,7 +94,8 @@ def run_from(
         layer: a layer name.
         inputs: (N, C, H, W), the images.
         activation: (k·N, …) as the layer returns it, row r for image r modulo N.
-        alone: what `follows_alone` says; if so, the layers before run on one image only.
+        alone: what `follows_alone` and `agrees_alone` say; if so, the layers before
+            run on one image only.
 
     Returns:
         The model's output for the k·N rows. It has a graph where ``activation`` has one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from exporter.capture import (
     Captured,
     SelfAttention,
+    agrees_alone,
     attention_pass,
     find_attention,
     follows_alone,
@@ -228,11 +230,13 @@ class Runner:
         if gradients is not None:
             gradients = torch.stack([self._planes.read(layer, g, inputs) for g in gradients])
 
+        @cache
+        def alone() -> bool:
+            return self._follows_alone(layer, inputs, captured)
+
         def rest(activation: Tensor, images: slice) -> Any:
-            if layer not in self._alone:
-                self._alone[layer] = follows_alone(self._module, layer, inputs)
             laid = self._planes.write(layer, activation, output[images])
-            return run_from(self._module, layer, inputs[images], laid, alone=self._alone[layer])
+            return run_from(self._module, layer, inputs[images], laid, alone=alone())
 
         return replace(
             context,
@@ -240,6 +244,17 @@ class Runner:
             gradients=gradients,
             rest=rest,
         )
+
+    def _follows_alone(self, layer: str, inputs: Tensor, captured: Captured) -> bool:
+        """Say whether the rest reads the layer alone; what one image told is not remembered."""
+        if layer in self._alone:
+            return self._alone[layer]
+        alone = follows_alone(self._module, layer, inputs) and agrees_alone(
+            self._module, layer, inputs, captured.activations[layer], captured.output
+        )
+        if not alone or bool((inputs != inputs[:1]).any()):
+            self._alone[layer] = alone
+        return alone
 
 
 def in_map_type(tensor: Tensor) -> Tensor:

@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.capture import guest, watch_changes
+from exporter.capture import close, guest, watch_changes
 from exporter.containers import tensors
 from exporter.errors import TargetError
-from exporter.guard import FAILURES
+from exporter.guard import FAILURES, is_shortage
 from exporter.layers.trial import Trial
 from exporter.records import Findings
 from exporter.targets import is_detections, locate_output
-
-_ROUNDING = 1e3
-"""Units of the last place, of the largest value, that a batch of another size may round off."""
 
 
 def find_out(trial: Trial) -> Findings:
@@ -51,7 +48,9 @@ def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None]:
     """Return whether an image gives the same again, and the same in a batch."""
     try:
         batch = trial.module(_between_others(image))
-    except FAILURES:  # a model that takes one image at a time may fail in any way
+    except FAILURES as error:  # a model that takes one image at a time may fail in any way
+        if is_shortage(error):
+            raise
         return _agree(trial, trial.module(image), 0), None
     if _agree(trial, batch, 1):
         return True, True
@@ -74,10 +73,10 @@ def _agree(trial: Trial, output: Any, row: int) -> bool:
         scores = trial.output[0]["scores"], output[row]["scores"]
         # Of boxes near the threshold rounding decides whether they are there.
         common = min(map(len, scores))
-        return _close(scores[0][:common], scores[1][:common])
+        return close(scores[0][:common], scores[1][:common])
     first, other = _explained(trial, trial.output, 0), _explained(trial, output, row)
     return first.keys() == other.keys() and all(
-        _close(values, other[path]) for path, values in first.items()
+        close(values, other[path]) for path, values in first.items()
     )
 
 
@@ -93,11 +92,3 @@ def _explained(trial: Trial, output: Any, row: int) -> dict[str, Tensor]:
         for path, values in held.items()
         if values.ndim and values.is_floating_point() and len(values) > row
     }
-
-
-def _close(values: Tensor, others: Tensor) -> bool:
-    if values.shape != others.shape or not values.numel():
-        return values.shape == others.shape
-    first, other = (each.detach().double().cpu().nan_to_num() for each in (values, others))
-    share = min(_ROUNDING * torch.finfo(values.dtype).eps, 0.05)
-    return bool((first - other).abs().max() <= share * first.abs().max())
