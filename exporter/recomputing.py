@@ -37,7 +37,8 @@ def refuse_other_model(job: Job, folder: RunFolder) -> None:
     if shard is None or (findings is not None and not findings.steady):
         return
     start, stop = folder.plan.shards[shard]
-    size = int(str(folder.plan.settings["batch_size"]))
+    asked = folder.plan.settings.get("batch_size")
+    size = asked if isinstance(asked, int) and asked > 0 else job.batch_size
     run = open_run(folder.path)
     for first in range(start, stop, size):
         batch = job.plan.images[first : min(first + size, stop)]

@@ -14,7 +14,7 @@ from exporter.store.checksums import altered, is_altered, verify
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import plan_again, way_on
 from exporter.store.schema import ROW_SCHEMA
-from exporter.store.tables import read_parquet, wrong_sizes
+from exporter.store.tables import read_parquet, reading, wrong_sizes
 
 _RESUME = "go on with --resume"
 
@@ -59,14 +59,20 @@ def _shards(run: Run) -> Iterator[str]:
         name = layout.shard_file(index)
         try:
             table = read_parquet(run.files, name)
+            with reading(run.files, name):
+                problems = list(_rows(table, run.plan, index)) if _fits(table) else []
         except RunError as error:
             if not is_altered(run.files, name):  # else `damage` says so
                 yield str(error)
             continue
-        if not table.schema.equals(ROW_SCHEMA):
+        if not _fits(table):
             yield f"{name} does not have the columns of the row schema; {_RESUME}"
             continue
-        yield from (f"{name}: {problem}" for problem in _rows(table, run.plan, index))
+        yield from (f"{name}: {problem}" for problem in problems)
+
+
+def _fits(table: pa.Table) -> bool:
+    return bool(table.schema.equals(ROW_SCHEMA))
 
 
 def _rows(table: pa.Table, plan: Plan, index: int) -> Iterator[str]:

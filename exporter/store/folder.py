@@ -13,7 +13,7 @@ from exporter.errors import RunError
 from exporter.records import SCHEMA_VERSION, KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
 from exporter.store.checksums import commit, is_altered, sum_of, verify
-from exporter.store.documents import json_bytes
+from exporter.store.documents import AGAIN, json_bytes
 from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
 from exporter.store.recipes import plan_again, way_on
@@ -141,7 +141,7 @@ class RunFolder:
         if not part and not self.plan.recorded:
             return
         for index in range(len(self.plan.shards)):
-            yield read_parquet(self.files, layout.summary_file(index, part), columns)
+            yield read_parquet(self.files, layout.summary_file(index, part), columns, AGAIN)
 
     def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
         """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
@@ -189,7 +189,7 @@ class RunFolder:
             The totals of the run.
 
         Raises:
-            RunError: if a shard is missing, or the disk refuses.
+            RunError: if a shard is missing or has other columns, or the disk refuses.
         """
         self.refuse_missing()
         merged = {
@@ -197,8 +197,11 @@ class RunFolder:
             for name, table in (tables or {}).items()
         }
         if summary is not None:
-            told = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            merged[layout.SET_SUMMARY] = memoryview(told.encode())
+            try:
+                told = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+                merged[layout.SET_SUMMARY] = memoryview(told.encode())
+            except ValueError as error:
+                raise RunError(f"a number of the whole set is none ({error}); {AGAIN}") from None
         if channels is not None:
             merged[layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
         self.files.make_folder(layout.SET)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exporter.records import Row
-from exporter.store.documents import damaged
+from exporter.store.documents import RESUME, damaged
 from exporter.store.files import RunFiles
 from exporter.store.schema import PICTURE, ROW_SCHEMA, Field, field_of, fields_of
 
@@ -127,17 +127,20 @@ def _tuples(value: Any) -> Any:
 
 
 @contextmanager
-def reading(run: RunFiles, name: str) -> Iterator[None]:
-    """Turn what is wrong with a Parquet file into one sentence, a `RunError`."""
+def reading(run: RunFiles, name: str, remedy: str = RESUME) -> Iterator[None]:
+    """Turn what is wrong with a Parquet file into one sentence, a `RunError`, with its remedy."""
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise damaged(run, name, error) from None
+        raise damaged(run, name, error, remedy) from None
 
 
 @contextmanager
 def open_parquet(
-    run: RunFiles, name: str, metadata: pq.FileMetaData | None = None
+    run: RunFiles,
+    name: str,
+    metadata: pq.FileMetaData | None = None,
+    remedy: str = RESUME,
 ) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
 
@@ -145,13 +148,14 @@ def open_parquet(
         run: the run folder.
         name: the file.
         metadata: its footer, where that was read before.
+        remedy: what to do where it is damaged.
 
     Raises:
         RunError: if it is missing or damaged.
     """
     with (
         run.open(name) as file,
-        reading(run, name),
+        reading(run, name, remedy),
         pq.ParquetFile(file, metadata=metadata) as parquet,
     ):
         # No table of ours has less than a byte per row; runs of equal values would fill the memory.
@@ -167,14 +171,26 @@ def parquet_bytes(table: pa.Table, **options: Any) -> memoryview:
     return memoryview(buffer.getvalue())
 
 
-def read_parquet(run: RunFiles, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(
+    run: RunFiles, name: str, columns: Sequence[str] | None = None, remedy: str = RESUME
+) -> pa.Table:
     """Read a Parquet file, or columns of it, in this thread alone.
 
+    Args:
+        run: the run folder.
+        name: the file.
+        columns: names of columns, or of leaves of them, which all have to be there; all where None.
+        remedy: what to do where it is damaged.
+
     Raises:
-        RunError: if it is missing or damaged.
+        RunError: if it is missing or damaged, or lacks a column.
     """
-    with open_parquet(run, name) as file:
-        return file.read(columns=None if columns is None else list(columns), use_threads=False)
+    with open_parquet(run, name, remedy=remedy) as file:
+        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+        for column in columns or ():
+            if column.split(".")[0] not in table.column_names:
+                raise ValueError(f"it has no column {column!r}")
+        return table
 
 
 def read_records(run: RunFiles, name: str, record: type[Record], **where: Any) -> Iterator[Record]:

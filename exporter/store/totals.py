@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporter.records import Plan, Totals
+from exporter.store.documents import AGAIN
 from exporter.store.files import RunFiles
 from exporter.store.layout import shard_file
-from exporter.store.tables import read_parquet
+from exporter.store.tables import read_parquet, reading
 
 _COLUMNS = (
     "path",
@@ -33,19 +34,25 @@ def count_totals(run: RunFiles, plan: Plan, checksums: Mapping[str, str], second
         plan: of the run.
         checksums: SHA-256 by name.
         seconds: wall-clock time of this session's computing.
+
+    Raises:
+        RunError: if a shard has other columns than it should.
     """
     skipped: list[tuple[str, str]] = []
     labelled = correct = 0
     flagged: Counter[str] = Counter()
     for index in range(len(plan.shards)):
-        table = read_parquet(run, shard_file(index), _COLUMNS)
-        bad = table.filter(pc.is_valid(table.column("error")))
-        skipped.extend(
-            zip(bad.column("path").to_pylist(), bad.column("error").to_pylist(), strict=True)
-        )
-        labelled += pc.sum(pc.is_valid(table.column("correct"))).as_py() or 0
-        correct += pc.sum(table.column("correct")).as_py() or 0
-        flagged.update(_flags(table))
+        # Its checksum fits, or the run would not be finished: to go on would leave it as it is.
+        name = shard_file(index)
+        table = read_parquet(run, name, _COLUMNS, AGAIN)
+        with reading(run, name, AGAIN):
+            bad = table.filter(pc.is_valid(table.column("error")))
+            skipped.extend(
+                zip(bad.column("path").to_pylist(), bad.column("error").to_pylist(), strict=True)
+            )
+            labelled += pc.sum(pc.is_valid(table.column("correct"))).as_py() or 0
+            correct += pc.sum(table.column("correct")).as_py() or 0
+            flagged.update(_flags(table))
     return Totals(
         images=len(plan.images),
         read=len(plan.images) - len(skipped),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exporter.records import ChannelBatch, ChannelRow, LayerRedundancy, RedundantPair
 from exporter.store import schema_of
 from exporter.summaries.scope import Scope
-from exporter.summaries.sums import other_version
+from exporter.summaries.sums import merging, other_version
 
 TOP: Final = 9
 """Images kept per channel: those with the largest maximum."""
@@ -54,6 +54,7 @@ def channel_table(batches: Sequence[ChannelBatch]) -> pa.Table:
     return pa.concat_tables([CHANNEL_SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
+@merging()
 def merge_channels(tables: Iterable[pa.Table]) -> pa.Table:
     """Merge the tables of all shards, in shard order, one in memory at a time.
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from exporter.records import Faithfulness, MethodFaithfulness, OtherMetric, ratio
 from exporter.store import records_table, schema_of, table_records
 from exporter.summaries.scope import Scope
+from exporter.summaries.sums import merging
 
 FAITHFULNESS: Final = "faithfulness"
 """Name of the part of a shard (a row per image and method), and of the table of the set."""
@@ -18,8 +19,13 @@ FAITHFULNESS: Final = "faithfulness"
 _BUILT_IN: Final = ("deletion", "insertion", "road")
 
 
+@merging()
 def merge_faithfulness(tables: Iterable[pa.Table], scope: Scope) -> pa.Table:
-    """Return the means of each method over all shards, methods in the order asked for."""
+    """Return the means of each method over all shards, methods in the order asked for.
+
+    Raises:
+        RunError: if another version wrote the tables.
+    """
     images: Counter[str] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     totals: defaultdict[tuple[str, str], float] = defaultdict(float)

@@ -28,7 +28,6 @@ from exporter.summaries.choices import strips
 from exporter.summaries.classes import (
     BINS,
     PAIRS,
-    Columns,
     class_rows,
     columns_of,
     confusion_rows,
@@ -43,7 +42,7 @@ from exporter.summaries.sums import (
     MethodSums,
     ShardSums,
     add_up,
-    other_version,
+    merging,
 )
 
 CELLS: Final = 4_000_000
@@ -111,6 +110,7 @@ class SetTables(NamedTuple):
     tables: dict[str, pa.Table]
 
 
+@merging()
 def merge_set(parts: Parts, scope: Scope) -> SetTables:
     """Merge the parts of all shards, in shard order.
 
@@ -122,13 +122,14 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
     Raises:
         RunError: if another version wrote the parts.
     """
-    seen = _columns(parts("images", IMAGES_SCHEMA.names))
+    images = parts("images", IMAGES_SCHEMA.names)
+    seen = columns_of(pa.concat_tables([IMAGES_SCHEMA.empty_table(), *images]))
     methods: dict[Any, MethodSums] = {}
     agreeing: dict[Any, AgreementSums] = {}
     sizes: set[tuple[Any, ...]] = set()
     leaves = [f"maps.list.element.{name}" for name in _SIZE]
     for table in parts("set", ("methods", "agreement", *leaves)):
-        for shard in _shards(table.select(["methods", "agreement"])):
+        for shard in table_records(table.select(["methods", "agreement"]), ShardSums):
             add_up(methods, shard.methods)
             add_up(agreeing, shard.agreement)
         sizes.update(
@@ -141,7 +142,7 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
     maps: dict[Any, MapSums] = {}
     pooled: dict[str, list[NDArray[np.float32]]] = {}
     for table in parts("set", ("maps", "pooled")):
-        for shard in _shards(table):
+        for shard in table_records(table, ShardSums):
             add_up(maps, (part for part in shard.maps if part.index in mapped))
             for part in shard.pooled:
                 pooled.setdefault(part.layer, []).append(np.frombuffer(part.means, "<f4"))
@@ -168,20 +169,6 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
     )
     tables = {name: records_table(rows[name], schema) for name, schema in SET_TABLES.items()}
     return SetTables(asdict(summary), tables)
-
-
-def _columns(tables: Iterable[pa.Table]) -> Columns:
-    try:
-        return columns_of(pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables]))
-    except pa.ArrowInvalid as error:
-        raise other_version(str(error).split("\n", 1)[0]) from None
-
-
-def _shards(table: pa.Table) -> list[ShardSums]:
-    try:
-        return list(table_records(table, ShardSums))
-    except TypeError as error:
-        raise other_version(str(error)) from None
 
 
 def choose_classes(predicted: Mapping[int, int], cells: int) -> frozenset[int]:

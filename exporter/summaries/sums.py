@@ -6,11 +6,13 @@ A sum depends on the cut into shards only in its last bits; means are equal to 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Final, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from exporter.errors import RunError
 from exporter.records import Column, Int32
@@ -113,6 +115,27 @@ def _sum(first: Any, second: Any) -> Any:
     if isinstance(first, bytes):
         return (np.frombuffer(first, "<i8") + np.frombuffer(second, "<i8")).tobytes()
     return first + second
+
+
+@contextmanager
+def merging() -> Iterator[None]:
+    """Turn what does not fit in the shards' parts into one sentence, a `RunError`.
+
+    Their checksums fit, so another version wrote them, or somebody else.
+    """
+    try:
+        with np.errstate(invalid="ignore"):
+            yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        pa.ArrowException,
+    ) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise other_version(" ".join(reason.split("\n", 1)[0].split())[:200]) from None
 
 
 def other_version(reason: str) -> RunError:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import exporter
@@ -28,6 +30,7 @@ from exporter.demo import photographs
 from exporter.errors import ExporterError
 from exporter.records.targets import parse_target
 from exporter.store import check
+from exporter.store.schema import parquet_options
 from exporter.writers.writing import remembered
 from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, clear, forge, forged, mutate
 
@@ -418,6 +421,157 @@ def test_a_size_without_an_end_is_refused(
     assert "is not a size; write it like 500kB" in line
     asked = ["render", str(home / "good"), "--writer", "html", "--max-size", size]
     assert "is not a size; write it like 500kB" in sentence(main(asked), capsys)
+
+
+Tables = Callable[[pa.Table], pa.Table]
+
+
+def of_table(name: str, what: Tables) -> Callable[[Path], None]:
+    """Return what changes a Parquet file of a run."""
+
+    def change(run: Path) -> None:
+        before = pq.ParquetFile(run / name).read()
+        pq.write_table(what(before), run / name, **parquet_options())
+
+    return change
+
+
+def of_leaf(name: str, column: str, field: str, value: object) -> Callable[[Path], None]:
+    """Return what gives a field of every struct in a list another value, of the same type."""
+
+    def what(table: pa.Table) -> pa.Table:
+        rows = table.column(column).to_pylist()
+        for row in rows:
+            for each in row:
+                each[field] = value
+        place = table.column_names.index(column)
+        return table.set_column(
+            place, table.field(column), pa.array(rows, table.field(column).type)
+        )
+
+    return of_table(name, what)
+
+
+def without(name: str) -> Tables:
+    return lambda table: table.drop_columns([name])
+
+
+def of_plan(**values: object) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        document = json.loads((run / "plan.json").read_text())
+        settings = document["settings"]
+        settings.pop("batch_size")
+        settings.update(values)
+        (run / "plan.json").write_text(json.dumps(document))
+
+    return change
+
+
+NUMBERS = pa.table({"x": [1]})
+SHARD, SET = "shards/00000.parquet", "summaries/00000-set.parquet"
+UNFIT: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no error": (of_table(SHARD, without("error")), "it has no column 'error'"),
+    "no maps": (of_table(SHARD, without("maps")), "it has no column 'maps.list.element.method'"),
+    "maps of int": (
+        of_table(SHARD, lambda t: without("maps")(t).append_column("maps", pa.array([1] * len(t)))),
+        "shards/00000.parquet' is damaged",
+    ),
+    "set of x": (of_table(SET, lambda _: NUMBERS), "it has no column 'methods'"),
+    "sums of 3 bytes": (of_leaf(SET, "maps", "sums", b"abc"), "another version"),
+    "no sums": (of_leaf(SET, "maps", "sums", None), "another version"),
+    "no height": (of_leaf(SET, "maps", "height", None), "another version"),
+    "histogram of none": (of_leaf(SET, "methods", "histogram", None), "another version"),
+    "images of x": (
+        of_table("summaries/00000-images.parquet", lambda _: NUMBERS),
+        "it has no column 'id'",
+    ),
+    "infinite": (
+        of_table(
+            "summaries/00000-images.parquet",
+            lambda t: t.set_column(
+                t.column_names.index("confidence"),
+                t.field("confidence"),
+                pa.array([float("inf")] * len(t), t.field("confidence").type),
+            ),
+        ),
+        "Out of range float values",
+    ),
+    "channels of x": (of_table("summaries/00000.parquet", lambda _: NUMBERS), "another version"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_parts_that_do_not_fit_are_not_merged(
+    kind: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, says = UNFIT[kind]
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    change(run)
+    forge(run)
+    (run / "run.json").unlink()
+    line = sentence(main(["finish", str(run)]), capsys)
+    assert says in line
+    assert line.endswith("make the run again with --overwrite")
+    is_safe(run, tmp_path / "nothing", capsys, ["run", *flags(home), "--out", run, "--resume"])
+    assert not (run / "run.json").exists()
+
+
+@pytest.mark.parametrize("size", [{}, {"batch_size": 0}, {"batch_size": "x"}, {"batch_size": -1}])
+def test_a_size_of_batches_that_is_none_is_not_used(
+    home: Path, tmp_path: Path, size: dict[str, object]
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    of_plan(**size)(run)
+    forge(run)
+    (run / "run.json").unlink()
+    (run / "shards/00001.parquet").unlink()
+    assert main(["run", *flags(home), "--out", str(run), "--resume"]) == 0
+    assert check(run) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<![x[ ]]>", "html/index.html cannot be read"),
+        (f'<a href="&#{"9" * 5000};">', "html/index.html cannot be read"),
+        (f'<a href="&#x{"f" * 50};">', None),
+        ('<a href="a\0b">', "links to 'a\\x00b'"),
+        (f'<a href="{"a" * 5000}">', "links to 'aaa"),
+        (f'<a href="{"a/" * 5000}">', "links to 'a/a"),
+        ('<a href="http://[">', "which is not an address"),
+    ],
+)
+def test_a_page_that_is_no_html_is_one_sentence(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str | None
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    (run / "html/index.html").write_text(text)
+    forge(run)
+    with in_time():
+        code = main(["check", str(run)])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert says is None or (code == 2 and says in said.out)
+
+
+@pytest.mark.parametrize("column", ["id", "path", "error", "label"])
+def test_text_that_is_no_utf_8_is_one_sentence(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    def what(table: pa.Table) -> pa.Table:
+        values = pa.array([b"\xff\xfe"] * len(table), pa.binary())
+        text = pa.StringArray.from_buffers(len(table), *values.buffers()[1:])
+        return table.set_column(table.column_names.index(column), table.field(column), text)
+
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    of_table(SHARD, what)(run)
+    forge(run)
+    is_safe(run, tmp_path / "nothing", capsys, read_all, ["check", run])
+    if column in ("id", "error"):
+        assert main(["check", str(run)]) == 2
+        assert "shards/00000.parquet' is damaged ('utf-8' codec" in capsys.readouterr().out
+    (run / "run.json").unlink()
+    is_safe(run, tmp_path / "nothing", capsys, ["check", run], ["finish", run])
 
 
 # ------------------------------------------------------------ network, addresses and code
