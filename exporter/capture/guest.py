@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.buffers import Buffers, same
 from exporter.capture.chance import differ, random_states, restore_random
 from exporter.capture.hooks import hooked
 from exporter.errors import ModelError
@@ -25,8 +26,9 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     require grad; and every forward is given a copy of its input, so that a model which writes into
     it spoils nobody else's. On leaving, also through an exception, these are as they were found:
     the mode of every module (set by its flag, so that no ``train`` override runs),
-    ``requires_grad`` and ``.grad`` of every parameter, the values of every buffer, the random state
-    of torch on the CPU and on the model's CUDA devices, of NumPy and of Python, and the grad mode.
+    ``requires_grad`` and ``.grad`` of every parameter, the shape and values of every buffer, which
+    buffers there are, the random state of torch on the CPU and on the model's CUDA devices, of
+    NumPy and of Python, and the grad mode.
     Guests may be nested: an inner guest of the same model only restores what a forward can change
     (buffers and the random state), at little cost.
 
@@ -40,7 +42,9 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
         ModelError: if the model does not fit (see `refuse_unfit`); it is then untouched.
     """
     outer = _HELD.get(model)
-    if outer is not None and not outer.moved():
+    if outer is not None and not outer.buffers.moved():
+        if outer.buffers.written():
+            outer.buffers.restore(by_value=False)
         with outer.lent_again():
             yield model
         return
@@ -52,7 +56,7 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     # Not `parameters()` and `buffers()` again: each walks through the whole model.
     tensors: list[Tensor] = [p for p, _, _ in parameters]
     tensors += [b for m in modules for b in m._buffers.values() if b is not None]
-    state = _State(_snapshot(modules), sorted({t.get_device() for t in tensors if t.is_cuda}))
+    state = _State(Buffers(modules), sorted({t.get_device() for t in tensors if t.is_cuda}))
     with ExitStack() as undo:
         undo.enter_context(state.lent_again(for_good=True))
         undo.callback(_restore, flags, parameters)
@@ -158,58 +162,18 @@ def watch_changes(model: nn.Module) -> Iterator[Changes]:
     changes.random = tuple(name for name in before if differ(before[name], after[name]))
     names = {id(tensor): name for name, tensor in model.named_buffers()}
     changes.buffers = tuple(
-        names.get(id(b.tensor), b.name) for b in state.buffers if b.rebound or b.written
+        names.get(id(b.tensor), b.name) for b in state.buffers.each if b.rebound or b.written
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    owner: nn.Module
-    name: str
-    tensor: Tensor | None
-    version: int
-    values: Tensor | None
-
-    @property
-    def rebound(self) -> bool:
-        """Whether another tensor has taken its place."""
-        return self.owner._buffers.get(self.name) is not self.tensor
-
-    @property
-    def written(self) -> bool:
-        """Whether its values are others; torch counts no version of running statistics."""
-        if self.tensor is None or self.values is None:
-            return False
-        return self.tensor._version != self.version or not _same(self.tensor, self.values)
-
-    def restore(self, *, by_value: bool) -> None:
-        """Put the tensor back, with its values."""
-        now, tensor = self.owner._buffers.get(self.name), self.tensor
-        # A buffer that moved to another device or type was moved on purpose (`model.to`).
-        moved = now is not None and tensor is not None and _kind(now) != _kind(tensor)
-        if now is not tensor and not moved:
-            self.owner._buffers[self.name] = tensor
-        if tensor is None or self.values is None:
-            return
-        if tensor._version != self.version or (by_value and not _same(tensor, self.values)):
-            tensor.copy_(self.values)
 
 
 @dataclass
 class _State:
     """What a forward can change: buffers, as they were found, and the random states."""
 
-    buffers: list[_Buffer]
+    buffers: Buffers
     cuda_devices: list[int]
     changes: Changes | None = None
     given: tuple[Tensor, Tensor, Any] | None = None
-
-    def moved(self) -> bool:
-        """Say whether a buffer is no longer what was found."""
-        return any(
-            b.rebound or (b.tensor is not None and b.tensor._version != b.version)
-            for b in self.buffers
-        )
 
     def copied(self, _module: nn.Module, inputs: Any) -> Any:
         """Give a forward a copy of its input; as a hook, so that no pass can forget it."""
@@ -221,7 +185,7 @@ class _State:
     def looked_at(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         """Hold the copy against the input when the forward is done; as a hook, too."""
         given, self.given = self.given, None
-        if given is None or self.changes is None or _same(*given[:2]):
+        if given is None or self.changes is None or same(*given[:2]):
             return
         _, copy, began = given
         self.changes.wrote_input = True
@@ -239,37 +203,11 @@ class _State:
                 yield
             finally:
                 restore_random(states)
-                with torch.no_grad():
-                    for buffer in self.buffers:
-                        on_cpu = buffer.tensor is not None and buffer.tensor.device.type == "cpu"
-                        buffer.restore(by_value=for_good or on_cpu)
+                self.buffers.restore(by_value=for_good)
 
 
 _HELD: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
 """Models that are held by a guest now."""
-
-
-def _snapshot(modules: Iterable[nn.Module]) -> list[_Buffer]:
-    with torch.inference_mode(False), torch.no_grad():
-        return [
-            _Buffer(module, name, None, 0, None)
-            if tensor is None
-            else _Buffer(module, name, tensor, tensor._version, tensor.clone())
-            for module in modules
-            for name, tensor in module._buffers.items()
-        ]
-
-
-def _same(tensor: Tensor, values: Tensor) -> bool:
-    """Say whether two tensors hold the same values; what moved to another type did on purpose."""
-    if tensor.is_meta or _kind(tensor) != _kind(values) or torch.equal(tensor, values):
-        return True
-    floating = tensor.shape == values.shape and tensor.is_floating_point()
-    return floating and torch.allclose(tensor, values, rtol=0, atol=0, equal_nan=True)
-
-
-def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
-    return tensor.device, tensor.dtype
 
 
 def _restore(

@@ -220,7 +220,7 @@ class Explainer:
             inputs: (N, C, H, W), on the model's device.
             index: the class.
         """
-        with torch.inference_mode(False), torch.no_grad():
+        with guest(self._module), torch.no_grad():
             values = self._scorer.read(self._module(inputs)).ranks.float()
         several = self._scorer.target.reading == "multilabel"
         return (values.sigmoid() if several else values.softmax(1))[:, index]
