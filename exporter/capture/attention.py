@@ -7,7 +7,6 @@ nothing to switch back.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from exporter.capture.hooks import hooked
+from exporter.capture.modes import multi_head_with
 from exporter.containers import rebuild
 from exporter.errors import LayerError
 
@@ -148,20 +148,7 @@ class _Explicit(TorchFunctionMode):
         self.names: list[str] = []
         self._running = running
         self._graph = graph
-        # The same function, line by line, with this attention in the place of the fused one. A
-        # mode is off inside its own handler, so the fused one could not be caught there.
-        plain = F.multi_head_attention_forward
-        self._multi_head = types.FunctionType(
-            plain.__code__,
-            {
-                **plain.__globals__,
-                "has_torch_function": lambda _tensors: False,
-                "scaled_dot_product_attention": self._attend,
-            },
-            plain.__name__,
-            plain.__defaults__,
-            plain.__closure__,
-        )
+        self._multi_head = multi_head_with(self._attend)
 
     def __torch_function__(
         self,

@@ -6,6 +6,7 @@ sees every call, whoever makes it, so neither the model nor its hooks change.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -109,15 +110,58 @@ class _Relu(torch.autograd.Function):
         return positive if passed is None else positive * passed, None, None
 
 
-class TwiceDifferentiable(_Mode):
-    """A block inside which hardsigmoid has a second derivative, which torch does not give it.
+def multi_head_with(attend: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return ``F.multi_head_attention_forward``, line by line, with another attention inside.
 
-    It is computed as min(max(x + 3, 0), 6) / 6. MobileNetV3's squeeze-and-excitation blocks end in
-    one.
+    A mode is off inside its own handler, so the fused attention could not be caught there.
+
+    Args:
+        attend: called as ``F.scaled_dot_product_attention`` is.
+    """
+    plain = functional.multi_head_attention_forward
+    own = {"has_torch_function": lambda _tensors: False, "scaled_dot_product_attention": attend}
+    return types.FunctionType(
+        plain.__code__,
+        {**plain.__globals__, **own},
+        plain.__name__,
+        plain.__defaults__,
+        plain.__closure__,
+    )
+
+
+def _plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *args: Any,
+    **given: Any,
+) -> Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        barred = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = barred.masked_fill(~attn_mask, -torch.inf)
+    attend = torch.ops.aten._scaled_dot_product_attention_math
+    attended: Tensor = attend(query, key, value, attn_mask, *args, **given)[0]
+    return attended
+
+
+_multi_head = multi_head_with(_plain_attention)
+
+
+class TwiceDifferentiable(_Mode):
+    """A block inside which attention and hardsigmoid have second derivatives.
+
+    Torch gives fused attention none, so it is computed step by step: in this thread alone, where
+    `torch.nn.attention.sdpa_kernel` would switch the process. Hardsigmoid is computed as
+    min(max(x + 3, 0), 6) / 6; MobileNetV3's squeeze-and-excitation blocks end in one.
     """
 
     def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
-        """Compute hardsigmoid by other functions; call every other one as it is."""
+        """Compute the two by other functions; call every other one as it is."""
+        if func is functional.scaled_dot_product_attention:
+            return _plain_attention(*args, **given)
+        if func is functional.multi_head_attention_forward:
+            return _multi_head(*args, **given)
         if func is not functional.hardsigmoid:
             return func(*args, **given)
         asked = {**dict(zip(("input", "inplace"), args, strict=False)), **given}

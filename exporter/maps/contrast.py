@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from exporter.capture import TwiceDifferentiable
 from exporter.errors import MapError, NoGradientError
@@ -132,8 +131,7 @@ def shapleycam(context: PassContext) -> Tensor:
     activations = context.layer_output()
     start = activations.detach().requires_grad_()
     rows = []
-    # Fused attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), TwiceDifferentiable():
+    with torch.enable_grad(), TwiceDifferentiable():
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
             gradient = gradient_of(score.sum(), start, create=True)
