@@ -312,8 +312,9 @@ def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:
     document = read_recipe(folder.files, trusted=trusted)
     if document is None:
         raise RunError(
-            f"the run {str(folder.path)!r} has no recipe: its model or its images were handed over "
-            "in Python; go on with exporter.export(…, resume=True)"
+            f"the run {str(folder.path)!r} has no recipe: it was finished, or its model or images "
+            "were handed over in Python; go on with exporter run (or exporter.export) --resume and "
+            "its settings"
         )
     return Recipe.read(document, folder.path)
 
@@ -346,5 +347,6 @@ def _compute(
 def _write(path: Path, config: WriterConfig, watch: Watch) -> Outcome:
     opened = open_run(path)
     written, failed = write_all(opened, config, watch)
-    forget_recipe(opened.files)
+    if not failed:  # else ``finish`` repeats what the recipe asks for
+        forget_recipe(opened.files)
     return Outcome(opened, written, failed)

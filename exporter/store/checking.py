@@ -105,11 +105,11 @@ def damage(run: Run) -> Iterator[str]:
     if totals is not None:
         yield from (f"{problem}; {_RESUME}" for problem in altered(run.files, totals.checksums))
     elif run.files.exists(layout.checksum_file(layout.PLAN)):
-        on = f"go on with {way_on(run.files, missing=True)}"
         shards = [layout.shard_file(index) for index in run.shards]
         for name in (*shards, *layout.maximised_files(run.files)):
             if verify(run.files, name) is None:
-                yield f"{name}, or what goes with it, is not as it was written; {on}"
+                on = way_on(run.files, missing=name in shards)  # workers make no pictures
+                yield f"{name}, or what goes with it, is not as it was written; go on with {on}"
         if is_altered(run.files, layout.KERNEL_LIST):
             yield f"{layout.KERNELS}/ is not as it was written; {plan_again(run.files)}"
         if run.files.exists(layout.RECIPE) and is_altered(run.files, layout.RECIPE):

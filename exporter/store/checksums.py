@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from exporter.errors import RunError
 from exporter.store.files import RunFiles
-from exporter.store.layout import CHECKSUMS, checksum_file
+from exporter.store.layout import CHECKSUMS, PLAN, checksum_file
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NOTE = re.compile(r"# (.+) ([0-9a-f]{64})")
@@ -112,8 +112,12 @@ def verify(run: RunFiles, last: str) -> dict[str, str] | None:
 
 
 def is_altered(run: RunFiles, last: str) -> bool:
-    """Say whether a file is known not to be as it was written; False where no checksum was kept."""
-    return run.exists(checksum_file(last)) and verify(run, last) is None
+    """Say whether a file is known not to be as it was written.
+
+    False where no checksum was kept: in a run of the first version, of whose plan there is none.
+    """
+    kept = any(run.exists(checksum_file(name)) for name in (last, PLAN))
+    return kept and verify(run, last) is None
 
 
 def altered(run: RunFiles, checksums: Mapping[str, str]) -> Iterator[str]:

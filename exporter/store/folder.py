@@ -224,16 +224,15 @@ class RunFolder:
         Raises:
             RunError: if one is missing or damaged; it names the command that mends it.
         """
+        missing = self.missing()
+        if missing:
+            named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
+            raise RunError(
+                f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} "
+                f"shards ({named}); go on with {way_on(self.files, missing=True)}"
+            )
         if is_altered(self.files, layout.KERNEL_LIST):
             raise RunError(
                 f"the kernels of the run {str(self.path)!r} are not as they were written; "
                 f"{plan_again(self.files)}"
             )
-        missing = self.missing()
-        if not missing:
-            return
-        named = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
-        raise RunError(
-            f"the run {str(self.path)!r} lacks {len(missing)} of {len(self.plan.shards)} shards "
-            f"({named}); go on with {way_on(self.files, missing=True)}"
-        )

@@ -246,7 +246,9 @@ class Run:
         Raises:
             RunError: if the file is damaged, or has no such layer.
         """
-        rows = tuple(read_records(self.files, layout.CHANNELS, ChannelRow, layer=layer))
+        # The file of a partial run is an earlier finish's, and no checksum speaks for it.
+        there = read_records(self.files, layout.CHANNELS, ChannelRow, layer=layer)
+        rows = tuple(there) if self.complete else ()
         if layer is not None and not rows and layer not in self.plan.recorded:
             raise RunError(
                 f"no channels were recorded at {layer!r}; {choices(layer, self.plan.recorded)}"
@@ -256,7 +258,7 @@ class Run:
     @property
     def summary(self) -> SetSummary | None:
         """The numbers and strips of the whole set; None for a partial run, or one without them."""
-        return read_summary(self.files)
+        return read_summary(self.files) if self.complete else None
 
     def classes(self) -> tuple[ClassRow, ...]:
         """Return the classes that are a label or a prediction, by index; none for a partial run."""
@@ -373,7 +375,8 @@ class Run:
         return next(self._rows(index, table.slice(number, 1).combine_chunks()))
 
     def _set(self, name: str, record: type[Record], **where: Any) -> tuple[Record, ...]:
-        return tuple(self._records(layout.set_table(name), record, **where))
+        rows = self._records(layout.set_table(name), record, **where)
+        return tuple(rows) if self.complete else ()
 
     def _records(self, name: str, record: type[Record], **where: Any) -> Iterator[Record]:
         """Read a table whose name may be that of an earlier version."""

@@ -345,6 +345,35 @@ def test_what_a_sync_would_send_is_written_again(
     assert problems(run) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", [False, True])
+def test_pictures_of_a_run_in_parts_are_made_again_by_finishing(
+    photos: Path, tmp_path: Path, *, lacking: bool
+) -> None:
+    """Workers make no pictures: to be sent to ``work`` again and again would mend nothing."""
+    run, settings = tmp_path / "run", tmp_path / "run.toml"
+    settings.write_text("[preprocessing]\nsize = 32\n")
+    plan = [*arguments(photos, run), "--config", str(settings), "--maximise", "1:0"]
+    assert main(plan) == 0
+    assert main(["work", str(run)]) == 0
+    assert main(["finish", str(run)]) == 0
+    pictures = (run / "maximised/00000.parquet").read_bytes()
+    # As a `finish` leaves it that was killed, and whose pictures rotted after that.
+    (run / "run.json").unlink()
+    assert main([*plan, "--resume"]) == 0
+    (run / "maximised/00000.parquet").write_bytes(HARMS["middle byte"](pictures))
+    if lacking:
+        (run / "shards/00001.parquet").unlink()
+    (said,) = [line for line in problems(run) if line.startswith("maximised/")]
+    assert said.endswith(f"go on with exporter finish {run}")
+    for _ in range(3):
+        if open_run(run).complete:
+            break
+        follow(problems(run)[0], photos, run)
+    assert problems(run) == []
+    assert (run / "maximised/00000.parquet").read_bytes() == pictures
+
+
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("pattern", ["recipe.json", *FROM_THE_START, *OF_SHARDS[:4]])
 @pytest.mark.slow

@@ -676,6 +676,93 @@ def test_the_key_is_only_its_users(planned: Path, own_state: Path) -> None:
     assert [file.name for file in key.parent.iterdir()] == ["recipe.key"]
 
 
+# ------------------------------------------------------------ what nothing holds to be whole
+
+
+@pytest.mark.parametrize("harm", ["sidecar", "kernel and sidecar", "emptied"])
+def test_kernels_without_a_checksum_are_not_certified(
+    planned: Path, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    kept = planned / "checksums/kernels-kernels.json.sha256"
+    assert main(["work", str(planned)]) == 0
+    if harm == "emptied":
+        kept.write_bytes(b"")
+    else:
+        kept.unlink()
+    if harm.startswith("kernel"):
+        kernel = next((planned / "kernels").glob("*.npy"))
+        content = bytearray(kernel.read_bytes())
+        content[-1] ^= 1
+        kernel.write_bytes(content)
+    capsys.readouterr()
+    line = sentence(main(["finish", str(planned)]), capsys)
+    assert "kernels" in line
+    assert line.endswith("plan the run again with --resume")
+    assert not (planned / "run.json").exists()
+    assert main(["check", str(planned)]) == 2
+    assert "kernels/ is not as it was written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("recipe.json", "plan the run again"), ("run.json", "--resume")]
+)
+def test_a_document_without_a_checksum_is_not_as_it_was_written(
+    home: Path, planned: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
+) -> None:
+    run = planned
+    if name == "run.json":
+        run = Path(shutil.copytree(home / "good", planned.parent / "whole"))
+    (run / f"checksums/{name}.sha256").unlink()
+    assert main(["check", str(run)]) == 2
+    assert says in capsys.readouterr().out
+    if name == "recipe.json":
+        assert "its SHA-256 differs" in sentence(main(["work", str(run)]), capsys)
+
+
+def test_what_is_left_of_a_set_is_not_read_of_a_partial_run(home: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    whole = exporter.open_run(home / "good")
+    assert whole.channels() and whole.summary and whole.classes() and whole.methods()
+    (run / "run.json").unlink()
+    partial = exporter.open_run(run)
+    assert (partial.channels(), partial.summary) == ((), None)
+    parts = (partial.classes, partial.confusion, partial.methods, partial.agreement)
+    assert {part() for part in (*parts, partial.class_maps, partial.redundant)} == {()}
+    assert partial.faithfulness() == ()
+    (run / "set/classes.parquet").write_bytes(b"rotted")
+    (run / "channels.parquet").write_bytes(b"rotted")
+    assert main(["render", str(run), "--writer", "html"]) == 0
+
+
+def test_a_finished_run_has_no_recipe_and_it_is_said(
+    planned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["work", str(planned)]) == 0
+    assert main(["finish", str(planned)]) == 0
+    (planned / "shards/00001.parquet").unlink()
+    capsys.readouterr()
+    line = sentence(main(["work", str(planned)]), capsys)
+    assert "has no recipe: it was finished, or its model or images were handed over" in line
+    assert line.endswith("exporter run (or exporter.export) --resume and its settings")
+
+
+def test_a_recipe_stays_until_every_writer_has_written(
+    planned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["work", str(planned)]) == 0
+    forged(planned, "kernels/kernels.json", lambda records: records[0].update(sheet="gone.png"))
+    assert main(["finish", str(planned)]) == 2
+    assert "gone.png" in capsys.readouterr().err
+    assert not (planned / "html").exists()
+    assert (planned / "recipe.json").exists()
+    assert (planned / "checksums/recipe.json.sha256").exists()
+    shutil.copy(next((planned / "kernels").glob("*.png")), planned / "kernels/gone.png")
+    assert main(["finish", str(planned)]) == 0
+    assert (planned / "html/index.html").exists()
+    assert not (planned / "recipe.json").exists()
+    assert not (planned / "checksums/recipe.json.sha256").exists()
+
+
 # ------------------------------------------------------------ by the system calls
 
 SAMPLE = (0, 1, 2, 3, 7, 8, 9, 10, 11, 13, 14, 16, 24, 36)
