@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from torch import nn
 
 _Code = (types.FunctionType, types.MethodType, functools.partial, type)
+_Plain = (str, bytes, int, float, complex, types.NoneType)
 
 
 def code_digest(module: nn.Module) -> str:
@@ -21,8 +23,10 @@ def code_digest(module: nn.Module) -> str:
 
     What counts is the bytecode of its classes, of functions set on its modules (a replaced
     ``forward``), of their hooks, and of the functions that all these call by name, hold in a
-    closure or wrap; not comments, names of variables or lines, nor the code of installed packages.
-    What such code reads besides (numbers in attributes and globals) does not count.
+    closure or wrap, with text and numbers in closures and default arguments; not comments, names
+    of variables or lines, nor the code of installed packages. What such code reads besides (numbers
+    in attributes and globals, and in closures what it writes itself, such as a count of its calls)
+    does not count.
     """
     hashed = hashlib.blake2b(digest_size=16)
     seen: set[int] = set()
@@ -36,8 +40,10 @@ def code_digest(module: nn.Module) -> str:
     waiting.reverse()
     while waiting:
         value = waiting.pop()
-        if isinstance(value, str | bytes | float | bool):
+        if isinstance(value, _Plain):
             hashed.update(f"{value!r}\0".encode())
+        elif isinstance(value, tuple):
+            waiting += reversed(value)
         elif id(value) not in seen:
             seen.add(id(value))
             waiting += reversed([*_inside(value)])
@@ -49,18 +55,20 @@ def _inside(value: Any) -> Iterator[Any]:
     if isinstance(value, types.MethodType):
         yield value.__func__
     elif isinstance(value, functools.partial):
-        yield value.func
-        for given in (*value.args, *value.keywords.items()):
-            yield from given if isinstance(given, tuple) else (given,)
+        yield from (value.func, value.args, *value.keywords.items())
     elif isinstance(value, type):
         yield from _of_class(value)
     elif isinstance(value, types.FunctionType):
         if _installed(value.__module__):
             return
         yield from _of_code(value.__code__, value.__doc__)
-        for cell in value.__closure__ or ():
+        yield from (value.__defaults__, *(value.__kwdefaults__ or {}).items())
+        written = _written(value.__code__)
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             # A cell that is still empty belongs to a function that refers to itself.
-            yield from (held for held in _contents(cell) if not isinstance(held, nn.Module))
+            for held in _contents(cell):
+                if not isinstance(held, (nn.Module, *(_Plain if name in written else ()))):
+                    yield held
         named = (value.__globals__.get(name) for name in value.__code__.co_names)
         yield from (called for called in named if isinstance(called, _Code))
     elif callable(value):
@@ -86,6 +94,14 @@ def _of_code(code: types.CodeType, doc: str | None) -> Iterator[Any]:
         elif constant != doc:
             listed = isinstance(constant, frozenset)
             yield repr(sorted(map(repr, constant)) if listed else constant)
+
+
+def _written(code: types.CodeType) -> set[str]:
+    """Return the names that code, or a function inside it, gives another value in a closure."""
+    steps = dis.get_instructions(code)
+    names = {str(step.argval) for step in steps if step.opname == "STORE_DEREF"}
+    inside = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return names.union(*map(_written, inside))
 
 
 def _contents(cell: types.CellType) -> Iterator[Any]:

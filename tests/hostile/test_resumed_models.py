@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -255,3 +256,47 @@ def test_numbers_in_closures_count_and_calls_do_not() -> None:
     model(torch.zeros(1, 2))
     assert code_digest(model) == digest == code_digest(make(1.0))
     assert code_digest(make(2.0)) != digest
+
+
+def of_a_closure(number: Any) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    original = model.forward
+    model.forward = lambda x: original(x) * number  # type: ignore[method-assign]
+    return model
+
+
+def of_a_default(number: Any) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    original = model.forward
+
+    def forward(x: torch.Tensor, times: Any = number) -> torch.Tensor:
+        return original(x) * times
+
+    model.forward = forward  # type: ignore[method-assign]
+    return model
+
+
+def of_a_keyword(number: Any) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+
+    def twice(_module: nn.Module, _inputs: Any, output: Any, *, times: Any = number) -> Any:
+        return output * times
+
+    model.register_forward_hook(twice)
+    return model
+
+
+def of_a_partial(number: Any) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    original = model.forward
+    model.forward = functools.partial(  # type: ignore[method-assign]
+        lambda times, x: original(x) * times, number
+    )
+    return model
+
+
+@pytest.mark.parametrize("make", [of_a_closure, of_a_default, of_a_keyword, of_a_partial])
+def test_numbers_of_every_type_count_wherever_code_holds_them(make: Any) -> None:
+    numbers = (1, 2, True, None, 1.0, 1.5, (1, 2), (1, 3), "1", b"1", 1j)
+    assert len({code_digest(make(number)) for number in numbers}) == len(numbers)
+    assert all(code_digest(make(number)) == code_digest(make(number)) for number in numbers)
