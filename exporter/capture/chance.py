@@ -21,7 +21,7 @@ _SETTERS: dict[str, Callable[[Any], Any]] = {
 def random_states(cuda_devices: Sequence[int]) -> dict[str, Any]:
     """Return the random states by whose they are, such as ``torch`` or ``torch on cuda:0``."""
     on_cuda = {f"torch on cuda:{d}": torch.cuda.get_rng_state(d) for d in cuda_devices}
-    others = {"NumPy": np.random.get_state(), "Python": random.getstate()}
+    others = {"NumPy": np.random.get_state(legacy=False), "Python": random.getstate()}
     return {"torch": torch.get_rng_state(), **on_cuda, **others}
 
 

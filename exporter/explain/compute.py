@@ -16,9 +16,12 @@ from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
+from exporter.guard import user_code
 from exporter.layers import LayerChoice, Reshape, Trial, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.targets import Scorer, parse_target
+
+_SHORT = "free memory, or give fewer images, layers or maps at a time"
 
 
 def compute_maps(
@@ -71,7 +74,8 @@ def compute_maps(
         LayerError: if a layer is unknown, never runs, or has no gradient or no spatial positions.
         MapError: if a method is unknown, or fits none of the layers, or the model is quantised
             and no method of activations is asked for (others are left out).
-        ModelError: if the model cannot carry gradients.
+        ModelError: if the model cannot carry gradients, or its code fails, whatever it raises: that
+            is the cause of the error. So is the shortage where memory runs out.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
@@ -95,7 +99,8 @@ def compute_maps(
             raise TargetError(
                 "cam explains a class; give class indices, not functions, as its targets"
             )
-    with guest(model):
+    shape = " × ".join(map(str, images.shape))
+    with guest(model), user_code("the model", f"inputs of {shape}", memory=_SHORT):
 
         @cache
         def trial() -> Trial:
