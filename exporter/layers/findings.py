@@ -46,13 +46,17 @@ def find_out(trial: Trial) -> Findings:
 
 def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None]:
     """Return whether an image gives the same again, and the same in a batch."""
-    try:
-        batch = trial.module(_between_others(image))
-    except FAILURES as error:  # a model that takes one image at a time may fail in any way
-        if is_shortage(error):
-            raise
+    batch, several = _between_others(image), None
+    for number in (3, 2):  # two, where three take more memory than there is
+        try:
+            several = trial.module(batch[:number])
+        except FAILURES as error:  # a model that takes one image at a time may fail in any way
+            if is_shortage(error):
+                continue
+        break
+    if several is None:
         return _agree(trial, trial.module(image), 0), None
-    if _agree(trial, batch, 1):
+    if _agree(trial, several, 1):
         return True, True
     repeats = _agree(trial, trial.module(image), 0)
     return repeats, False if repeats else None

@@ -23,9 +23,11 @@ from exporter.capture import (
 )
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, ModelError
-from exporter.guard import user_code
+from exporter.guard import is_shortage, user_code
 from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.targets import is_detections, locate_output, watching
+
+_SHORT = "free memory, or explain on another device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +143,15 @@ def run_trial(
         backward: whether there is one; `choose_layers` needs it for ``auto``.
 
     Raises:
-        ModelError: if the forward fails, or the model cannot be run as a `guest`.
+        ModelError: if the forward or the backward fails, memory runs out, or the model cannot
+            be run as a `guest`.
     """
     with guest(module), watching(module):
         try:
             return _run(module, example, output, reshape, backward, graph=True)
         except ModelError as error:
             # What autograd refuses is a RuntimeError; anything else is the model's own failure.
-            if not isinstance(error.__cause__, RuntimeError):
+            if not isinstance(error.__cause__, RuntimeError) or is_shortage(error):
                 raise
             return _run(module, example, output, reshape, backward, graph=False)
 
@@ -209,18 +212,19 @@ def _run(
     afterwards = [(child, after(name)) for name, child in layers.items()]
     with hooked(afterwards, [(child, before) for child in layers.values()]):
         shape = " × ".join(str(side) for side in example.shape)
-        trial = f"a trial forward of {type(module).__name__}"
+        given, name = f"an input of {shape}", type(module).__name__
         with (
-            user_code(trial, f"an input of {shape}"),
+            user_code(f"a trial forward of {name}", given, memory=_SHORT),
             torch.set_grad_enabled(graph),
             watch_changes(module) as changes,
         ):
             output = module(leaf.requires_grad_() if graph else leaf)
         running = False
-        told = graph and backward and _differentiated(output, path, leaf)
-    given = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
+        with user_code(f"a trial backward of {name}", given, memory=_SHORT):
+            told = graph and backward and _differentiated(output, path, leaf)
+    shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     dependent = frozenset(reached) if told and reached else None
-    return Trial(module, example, tuple(calls), given, path, reshape, planes, dependent, changes)
+    return Trial(module, example, tuple(calls), shown, path, reshape, planes, dependent, changes)
 
 
 def _plane(
@@ -247,6 +251,8 @@ def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:
         explained, _ = locate_output(output, path)
         mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
         torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
-    except (ExporterError, RuntimeError):
+    except (ExporterError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         return False
     return True

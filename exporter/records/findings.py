@@ -38,7 +38,8 @@ class Findings:
     Attributes:
         repeats: whether the same image gave the same output twice.
         alone: whether it gave the same in a batch as alone; None where that cannot be told,
-            because it does not repeat, or the model does not take several images.
+            because it does not repeat, or the model does not take several images, or memory does
+            not.
         random: whose random numbers it drew: ``torch``, ``NumPy``, ``Python``.
         writes_input: whether it wrote into its input.
         writes_input_unseen: whether it did so where autograd does not see it, so that gradients at
