@@ -14,7 +14,7 @@ Part = TypeVar("Part")
 
 
 def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> list[Part]:
-    """Compute items together; where memory runs out, in halves, one after the other.
+    """Compute items together; where memory runs out, half as many at a time from there on.
 
     Args:
         compute: given which items, a slice of them.
@@ -33,15 +33,23 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
         ...         raise torch.OutOfMemoryError
         ...     return list(range(items.start, items.stop))
         >>> in_halves(two_at_most, 5)
-        [[0, 1], [2], [3, 4]]
+        [[0, 1], [2, 3], [4]]
     """
-    try:
-        return [compute(slice(start, start + count))]
-    except Exception as error:
-        if count <= 1 or not is_shortage(error):
-            raise
-    # Outside of the handler: the error's traceback held on to the tensors of the failed attempt.
-    gc.collect()
-    torch.cuda.empty_cache()
-    half = count // 2
-    return in_halves(compute, half, start) + in_halves(compute, count - half, start + half)
+    parts: list[Part] = []
+    end, size = start + count, count
+    while start < end:
+        try:
+            parts.append(compute(slice(start, min(start + size, end))))
+        except Exception as error:
+            if size <= 1 or not is_shortage(error):
+                raise
+            short = True
+        else:
+            start, short = start + size, False
+        if short:
+            # Outside of the handler: the error's traceback held on to the tensors of the failed
+            # attempt. They are young, and looking at everything takes longer than a small model.
+            gc.collect(1)
+            torch.cuda.empty_cache()
+            size = (size + 1) // 2
+    return parts

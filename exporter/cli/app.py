@@ -23,7 +23,7 @@ from exporter.guard import told
 _GOES_ON = {"run": "with --resume goes on ", "work": "goes on "}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a way to end each
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug: set[str] = set()
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away (``| head``)
         return DONE
     except (Exception, SystemExit) as error:
+        # The same, while click wrote its help.
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+            return DONE
         try:
             said = _sentence(error)
             if said is None:

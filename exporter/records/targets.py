@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -51,25 +51,25 @@ class Target:
     parts: tuple[Target, ...] = ()
     source: str = ""
 
-    def words(self, name: Callable[[int], str] = "class {}".format) -> str:
-        """Say of what a score is explained; ``name`` gives the name of a class by its index.
+    def words(self, names: Mapping[int, str | None] | None = None) -> str:
+        """Say of what a score is explained; ``names`` are those of classes, by index.
 
         >>> parse_target("prob:predicted-2", ()).words()
         'the predicted class rather than class 2'
         """
         if self.parts:
-            return " and of ".join(part.words(name) for part in self.parts)
+            return " and of ".join(part.words(names) for part in self.parts)
         index = self.index or 0
         words = {
             "predicted": "the predicted class",
             "label": "the image's label, or of the predicted class where it is not known",
             "second": "the second most likely class",
             "top": f"the {self.k} most likely classes",
-            "class": name(index),
+            "class": (names or {}).get(index) or f"class {index}",
             "box": f"box {index}",
             "value": "the output" if self.index is None else f"output {index}",
         }.get(self.kind, self.source)
-        return words if self.against is None else f"{words} rather than {self.against.words(name)}"
+        return words if self.against is None else f"{words} rather than {self.against.words(names)}"
 
 
 def parse_target(text: str, classes: Sequence[str]) -> Target:

@@ -26,7 +26,7 @@ def target_text(target: str, row: Row) -> str:
         read = None
     if read is None or read.kind != "class":
         return f"for {target.replace(':', ' ')}"
-    return f"for {read.words(lambda index: names.get(index) or f'class {index}')}"
+    return f"for {read.words(names)}"
 
 
 def flag_text(stored: StoredMap) -> str:

@@ -132,7 +132,7 @@ def assert_alike(short: Run, plain: Run) -> None:
     assert made == [(p.layer, p.channel) for p in plain.maximised()]
 
 
-QUICK = [("forward", "host"), ("backward", "python"), ("faithfulness", "numpy")]
+QUICK = [("forward", "host"), ("backward", "python")]
 QUICK += [("maximising", "device"), ("reruns", "library"), ("samples", "wrapped")]
 REST = [(p, s) for p in PLACES for s in SHORTAGES if (p, s) not in QUICK]
 

@@ -188,7 +188,7 @@ def target_text(target: str, classes: Sequence[str] = ()) -> str:
         return f"the similarity to the image {read.source}"
     parts = read.parts or (read,)
     explained = ("probability", "probabilities") if parts[0].probability else ("score", "scores")
-    words = read.words(lambda index: classes[index] if classes else f"class {index}")
+    words = read.words(dict(enumerate(classes)))
     reading = f" ({parts[0].reading})" if parts[0].reading else ""
     return f"the {explained[read.k > 1]} of {words}{reading}"
 
