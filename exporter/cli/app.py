@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a wa
     except BrokenPipeError:  # the reader of our output went away (``| head``)
         return DONE
     except (Exception, SystemExit) as error:
-        # The same, while click wrote its help.
-        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        # The same, while click wrote its help; it wraps the output that broke, and exits.
+        if isinstance(error, SystemExit) and "PacifyFlush" in type(sys.stdout).__name__:
             return DONE
         try:
             said = _sentence(error)

@@ -48,7 +48,8 @@ def quiet_codecs() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"PIL\b")
             yield
     finally:
-        sys.stderr.flush()  # not closed: a logger may have got hold of it meanwhile
+        with suppress(OSError):  # it may take nothing
+            sys.stderr.flush()  # not closed: a logger may have got hold of it meanwhile
         sys.stderr = stream
         os.dup2(terminal, 2)  # the last end that writes is closed, unless a child holds it
         passing.join(timeout=1)
