@@ -249,6 +249,8 @@ class Runner:
         """Say whether the rest reads the layer alone; what one image told is not remembered."""
         if layer in self._alone:
             return self._alone[layer]
+        if inputs.is_meta:  # there are no numbers to compare
+            return follows_alone(self._module, layer, inputs)
         alone = follows_alone(self._module, layer, inputs) and agrees_alone(
             self._module, layer, inputs, captured.activations[layer], captured.output
         )
