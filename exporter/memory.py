@@ -51,5 +51,5 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
             # attempt. They are young, and looking at everything takes longer than a small model.
             gc.collect(1)
             torch.cuda.empty_cache()
-            size = (size + 1) // 2
+            size //= 2
     return parts
