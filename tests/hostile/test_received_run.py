@@ -18,6 +18,7 @@ from exporter.config import WriterConfig, build_writer_config
 from exporter.errors import ExporterError
 from exporter.run import finish_run
 from exporter.store import open_run
+from exporter.store.checksums import commit
 from exporter.store.files import RunFiles
 from exporter.writers import check
 from exporter.writers.wandb import writer as wandb_writer
@@ -183,7 +184,7 @@ def log_of(run: Path) -> bytes:
 def test_what_a_run_remembers_is_no_consent(place: Path, wire: Wire) -> None:
     run = place / "run"
     note = {"writers": ["wandb"], "keep": 2, **LEADING_OUT}
-    (run / "writers.json").write_text(json.dumps(note))
+    commit(RunFiles(run), {"writers.json": json.dumps(note).encode()})
     told = remembered(RunFiles(run))
     assert told == {"writers": ["wandb"], "keep": 2}
     written, failed = write_all(open_run(run), build_writer_config(told))
@@ -196,7 +197,7 @@ def test_what_a_run_remembers_is_no_consent(place: Path, wire: Wire) -> None:
 def test_a_finished_run_is_finished_again_without_being_sent(place: Path, wire: Wire) -> None:
     run = place / "run"
     note = {"writers": ["wandb"], "keep": 2, **LEADING_OUT}
-    (run / "writers.json").write_text(json.dumps(note))
+    commit(RunFiles(run), {"writers.json": json.dumps(note).encode()})
     assert finish_run(run).failed == ()
     assert wire.sent == 0
     assert b"stranger" not in log_of(run)

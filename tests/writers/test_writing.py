@@ -11,6 +11,7 @@ import pytest
 from exporter.config import WriterConfig
 from exporter.errors import RunError
 from exporter.store import open_run
+from exporter.store.checksums import commit
 from exporter.store.files import RunFiles
 from exporter.store.lock import RunLock
 from exporter.watch import Watch
@@ -64,5 +65,6 @@ def test_a_run_that_cannot_be_noted_is_rendered_and_it_is_said(run: Path) -> Non
 
 
 def test_settings_of_another_version_are_left_out(run: Path) -> None:
-    (run / "writers.json").write_text(json.dumps({"keep": 5, "sparkle": True}))
+    note = json.dumps({"keep": 5, "sparkle": True})
+    commit(RunFiles(run), {"writers.json": note.encode()})
     assert remembered(RunFiles(run)) == {"keep": 5}
