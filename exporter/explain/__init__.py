@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from exporter.explain.compute import compute_maps
-from exporter.explain.explainer import Explainer
+from exporter.explain.explainer import Explainer, describe_passes
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
-from exporter.explain.passes import describe_passes
 from exporter.explain.rows import Computed, HostBatch, Pending, compute, launch, rows
 from exporter.explain.work import BatchWork, Loaded, inputs, load
 

@@ -21,10 +21,11 @@ from exporter.capture import (
 from exporter.errors import TargetError
 from exporter.explain.batches import DeviceBatch, Outcome, quantised, send, stored_pixels
 from exporter.explain.layers import maps_at_layers
-from exporter.explain.passes import LayerMaps, Runner, describe_passes
+from exporter.explain.passes import LayerMaps, Runner
 from exporter.layers import Layout, Reshape
 from exporter.layers.layout import Planes
 from exporter.maps import Method
+from exporter.maps.needs import counted
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
 
 
@@ -230,3 +231,44 @@ class Explainer:
         if not self._channels:
             return statistics, None
         return statistics, strongest_channels(activation, statistics.mean, self._channels)
+
+
+def describe_passes(
+    methods: Sequence[Method], layers: Sequence[str] = (), *, targets: int = 1
+) -> tuple[str, ...]:
+    """Say which passes a batch takes, in the order in which they are run.
+
+    Every method that reads activations and gradients of the plain model shares one pass, at all
+    layers: one forward, and one backward per target if any of them needs a gradient. There is this
+    pass even for no methods: predictions come from it. Methods that run the model themselves (a
+    changed backward rule, perturbed inputs) follow, those that share their passes together.
+
+    Args:
+        methods: in the order asked for.
+        layers: in execution order.
+        targets: targets explained per image.
+
+    Examples:
+        >>> from exporter.maps import get_methods
+        >>> describe_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0]
+        'one forward and one backward for gradcam, layercam at layer3, layer4'
+        >>> describe_passes(get_methods(["eigencam"]), ["layer4"])[0]
+        'one forward and no backward for eigencam at layer4'
+    """
+    shared = ", ".join(method.name for method in methods if not method.needs.passes)
+    read = layers if any(method.reads_layers for method in methods) else ()
+    gradients = any(method.needs.gradients for method in methods)
+    back = counted(targets, "backward") if gradients else "no backward"
+    where = f" at {', '.join(read)}" if shared and read else ""
+    own: dict[object, list[Method]] = {}
+    for method in methods:
+        if method.needs.passes:
+            alike = method.needs.passes if method.needs.passes.shared else method.name
+            own.setdefault(alike, []).append(method)
+    return (
+        f"one forward and {back} for {shared or 'predictions and activations'}{where}",
+        *(
+            f"{group[0].sentence(targets)} for {', '.join(method.name for method in group)}"
+            for group in own.values()
+        ),
+    )
