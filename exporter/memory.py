@@ -37,19 +37,19 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
     """
     parts: list[Part] = []
     end, size = start + count, count
-    while start < end:
+    while True:
         try:
             parts.append(compute(slice(start, min(start + size, end))))
         except Exception as error:
             if size <= 1 or not is_shortage(error):
                 raise
-            short = True
         else:
-            start, short = start + size, False
-        if short:
-            # Outside of the handler: the error's traceback held on to the tensors of the failed
-            # attempt. They are young, and looking at everything takes longer than a small model.
-            gc.collect(1)
-            torch.cuda.empty_cache()
-            size //= 2
-    return parts
+            start += size
+            if start >= end:
+                return parts
+            continue
+        # Outside of the handler: the error's traceback held on to the tensors of the failed
+        # attempt. They are young, and looking at everything takes longer than a small model.
+        gc.collect(1)
+        torch.cuda.empty_cache()
+        size //= 2

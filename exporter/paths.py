@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
@@ -37,12 +37,17 @@ def command_without_folders(command: str) -> str:
     return shlex.join(map(without_folders, words)) if named else command
 
 
-def values_without_folders(value: Any) -> Any:
-    """Return JSON values with no absolute path among them."""
+def values_without_folders(value: Any, shown: Callable[[str], str] = str) -> Any:
+    """Return JSON values with no absolute path among them.
+
+    Args:
+        value: what settings hold; what JSON has no form for becomes text.
+        shown: what is then made of each text, but for the names in mappings.
+    """
     if isinstance(value, Mapping):
-        return {str(name): values_without_folders(part) for name, part in value.items()}
+        return {str(name): values_without_folders(part, shown) for name, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [values_without_folders(part) for part in value]
+        return [values_without_folders(part, shown) for part in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return without_folders(str(value))
+    return shown(without_folders(str(value)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exporter.capture import guest
+from exporter.capture import guest, refuse_unfit
 from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
@@ -96,11 +96,15 @@ def bind(
             if planned is not None and wanted == "auto":
                 wanted = planned.execution["device"]
             device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)
-            model = resolved.module if recipe.module is not None else resolved.module.to(device)
-            stack.enter_context(guest(model))
+            model = resolved.module
+            refuse_unfit(model)
             channels_last = has_convolutions(model)
-            if channels_last and recipe.module is None:
-                model = model.to(memory_format=torch.channels_last)
+            # Before the guest, which would put tensors back that took another format.
+            if recipe.module is None:
+                model = model.to(device)
+                if channels_last:
+                    model = model.to(memory_format=torch.channels_last)
+            stack.enter_context(guest(model))
             resolved = replace(resolved, module=model)
         with user_code("the model", "the first image"):
             job = _settle(

@@ -51,8 +51,8 @@ def refuse_other_model(job: Job, folder: RunFolder) -> None:
             if what:
                 raise RunError(
                     f"the run {str(folder.path)!r} holds other numbers for {row.path!r} than this "
-                    f"model gives ({what} {'differ' if what[-1] == 's' else 'differs'}): the code "
-                    "of the model is not what the run was begun with; give it that, --overwrite, "
+                    f"model gives (in {what}): the code of the model "
+                    "is not what the run was begun with; give it that, --overwrite, "
                     "or another --out"
                 )
         return
@@ -68,7 +68,7 @@ def _difference(stored: Row, again: Row) -> str:
     least = min(after.values(), default=0.0)
     for index, score in before.items():
         if abs(after.get(index, least) - score) > _SCORE * max(1.0, abs(score)):
-            return "predictions"
+            return "its predictions"
     maps = {(m.method, m.layer, m.target): m.array() for m in again.maps}
     for known in stored.maps:
         values, other = known.array(), maps.get((known.method, known.layer, known.target))

@@ -9,15 +9,13 @@ import torch
 from torch import nn
 
 import exporter
+from tests.small import small
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 
 
-def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    )
+def before_the_first_batch(model: nn.Module, out: Path) -> list[int]:
+    """Return how many images went through the model at a time, before four of a batch."""
     images: list[int] = []
 
     def count(_module: nn.Module, inputs: Any) -> None:
@@ -27,15 +25,19 @@ def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
     exporter.export(
         model,
         PHOTOS,
-        out=tmp_path / "run",
+        out=out,
         limit=4,
         batch_size=4,
         writers=(),
         preprocessing={"size": 32},
     )
+    return images[: images.index(4)]
+
+
+def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
     # The trial that planning reads; its image between two others, to see whether a batch changes
     # what the model gives; the first image explained, to see what is missing.
-    assert images[: images.index(4)] == [1, 3, 1]
+    assert before_the_first_batch(small(), tmp_path / "run") == [1, 3, 1]
 
 
 def test_a_model_that_differs_in_a_batch_is_run_a_fourth_time_to_see_why(tmp_path: Path) -> None:
@@ -44,15 +46,4 @@ def test_a_model_that_differs_in_a_batch_is_run_a_fourth_time_to_see_why(tmp_pat
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), norm, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
     model.eval()(torch.zeros(1, 3, 32, 32))
     norm.register_forward_pre_hook(lambda module, _inputs: module.train() and None)
-    images: list[int] = []
-    model.register_forward_pre_hook(lambda _module, inputs: images.append(len(inputs[0])))
-    exporter.export(
-        model,
-        PHOTOS,
-        out=tmp_path / "run",
-        limit=4,
-        batch_size=4,
-        writers=(),
-        preprocessing={"size": 32},
-    )
-    assert images[: images.index(4)] == [1, 3, 1, 1]
+    assert before_the_first_batch(model, tmp_path / "run") == [1, 3, 1, 1]

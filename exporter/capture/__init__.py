@@ -31,7 +31,7 @@ from exporter.capture.reduce import (
     quantise,
     strongest_channels,
 )
-from exporter.capture.rerun import agrees_alone, close, follows_alone, run_from
+from exporter.capture.rerun import agrees_alone, all_close, close, follows_alone, run_from
 
 __all__ = [
     "QUOTED",
@@ -47,6 +47,7 @@ __all__ = [
     "Strongest",
     "TwiceDifferentiable",
     "agrees_alone",
+    "all_close",
     "attention_pass",
     "capture",
     "channel_statistics",

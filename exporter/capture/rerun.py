@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -67,9 +68,13 @@ def agrees_alone(
         if is_shortage(error):
             raise
         return False
-    first, other = tensors(output), tensors(again)
-    return first.keys() == other.keys() and all(
-        close(values, other[path]) for path, values in first.items()
+    return all_close(tensors(output), tensors(again))
+
+
+def all_close(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Say whether the same paths hold tensors that are `close`."""
+    return tensors.keys() == others.keys() and all(
+        close(values, others[path]) for path, values in tensors.items()
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.capture import close, guest, watch_changes
+from exporter.capture import all_close, close, guest, watch_changes
 from exporter.containers import tensors
 from exporter.errors import TargetError
 from exporter.guard import FAILURES, is_shortage
@@ -78,10 +78,7 @@ def _agree(trial: Trial, output: Any, row: int) -> bool:
         # Of boxes near the threshold rounding decides whether they are there.
         common = min(map(len, scores))
         return close(scores[0][:common], scores[1][:common])
-    first, other = _explained(trial, trial.output, 0), _explained(trial, output, row)
-    return first.keys() == other.keys() and all(
-        close(values, other[path]) for path, values in first.items()
-    )
+    return all_close(_explained(trial, trial.output, 0), _explained(trial, output, row))
 
 
 def _explained(trial: Trial, output: Any, row: int) -> dict[str, Tensor]:

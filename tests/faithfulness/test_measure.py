@@ -29,6 +29,7 @@ from exporter.faithfulness.metrics import ROAD_SHARES, STEPS, blur
 from exporter.records import Faithfulness, Row, StoredMap
 from exporter.store import records_table, schema_of
 from exporter.summaries import merge_faithfulness
+from tests.small import small
 
 SIDE = 16
 
@@ -185,19 +186,6 @@ def test_the_noise_is_where_pixels_are_imputed() -> None:
     torch.testing.assert_close(noisy - silent, removed[:, None].expand_as(noisy).float())
 
 
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(6, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    )
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Return a folder of six images, one of them broken."""
@@ -211,7 +199,7 @@ def photos(tmp_path: Path) -> Path:
 
 def run(photos: Path, out: Path, **settings: object) -> exporter.Run:
     return exporter.export(
-        model(),
+        small(),
         photos,
         out=out,
         maps=("gradcam", "eigencam"),
@@ -270,7 +258,7 @@ def test_without_the_flag_nothing_of_it_is_there(photos: Path, tmp_path: Path) -
 
 
 def test_one_value_has_no_probability_and_no_measure(photos: Path, tmp_path: Path) -> None:
-    single = nn.Sequential(*model()[:-1], nn.Linear(8, 1))
+    single = nn.Sequential(*small()[:-1], nn.Linear(8, 1))
     made = exporter.export(
         single, photos, out=tmp_path / "run", writers=(), maps=("gradcam",), layers=("3",),
         target="value", preprocessing={"size": 32}, faithfulness=True,

@@ -17,14 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import exporter
 from exporter.cli import main
 from exporter.errors import RunError
 from exporter.store import check, open_run
 from exporter.watch import Watch
+from tests.small import small
 
 PROMISED = ("shards", "summaries", "set", "kernels", "maximised", "channels.parquet")
 
@@ -117,19 +116,6 @@ def cases(*patterns: str) -> list[Any]:
         for pattern in patterns
         for harm in HARMS
     ]
-
-
-def small() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(6, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    )
 
 
 class _Interrupting(Watch):

@@ -15,6 +15,7 @@ from exporter.cli import main
 from exporter.errors import ImageError
 from exporter.images.decode import decode
 from exporter.store import Run, open_run
+from tests.hostile.workplace import work_in
 
 SHORTAGES = {
     "device": 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")',
@@ -91,12 +92,7 @@ PLACES = {
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of seven photographs."""
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
-    noise = np.random.default_rng(0)
-    for index in range(7):
-        cv2.imwrite(str(tmp_path / f"photos/{index}.png"), noise.integers(0, 255, (32, 32, 3)))
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch, photographs=7)
     for name in [name for name in sys.modules if name.startswith("_exporter_file_mine")]:
         del sys.modules[name]
     monkeypatch.setenv("MOST", "1000000")

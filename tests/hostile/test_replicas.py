@@ -18,22 +18,10 @@ from exporter.engines import Recipe, local, replicas
 from exporter.errors import ExporterError, LayerError
 from exporter.planning import bind
 from exporter.watch import Watch
+from tests.small import small
 
 PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 HELD: dict[str, Tensor] = {}
-
-
-def layers() -> list[nn.Module]:
-    torch.manual_seed(0)
-    return [
-        nn.Conv2d(3, 6, 3, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(6, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    ]
 
 
 class Remembering(nn.Module):
@@ -41,7 +29,7 @@ class Remembering(nn.Module):
 
     def __init__(self, held: dict[str, Tensor]) -> None:
         super().__init__()
-        self.net = nn.Sequential(*layers())
+        self.net = nn.Sequential(*small())
         # What a closure holds is not copied.
         self.write = lambda x: held.update(last=x)
         self.read = lambda: held["last"]
@@ -61,7 +49,7 @@ def in_a_global() -> nn.Module:
 
 
 def in_a_hook() -> nn.Module:
-    model = nn.Sequential(*layers())
+    model = nn.Sequential(*small())
     held: dict[str, Tensor] = {}
     model[0].register_forward_hook(lambda _m, _i, output: held.update(first=output))
     model[2].register_forward_pre_hook(lambda _m, inputs: (inputs[0] + held["first"],))
@@ -70,7 +58,7 @@ def in_a_hook() -> nn.Module:
 
 def forward_of_another() -> nn.Module:
     """A block whose forward is bound to the block itself."""
-    model = nn.Sequential(nn.Sequential(*layers()))
+    model = nn.Sequential(nn.Sequential(*small()))
     original = model[0].forward
     model[0].forward = lambda x: original(x) + 0  # type: ignore[method-assign]
     return model
@@ -81,7 +69,7 @@ class Default(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(*layers())
+        self.net = nn.Sequential(*small())
 
     def forward(self, x: Tensor, _held: dict[str, Tensor] = {}) -> Tensor:  # noqa: B006
         _held["x"] = x
@@ -96,7 +84,7 @@ class OfClass(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(*layers())
+        self.net = nn.Sequential(*small())
 
     def forward(self, x: Tensor) -> Tensor:
         OfClass.held = x
@@ -144,13 +132,13 @@ def computed(job: Any) -> list[Any]:
 
 def partial_of_its_own() -> nn.Module:
     """A forward that is copied with its block."""
-    model = nn.Sequential(nn.Sequential(*layers()))
+    model = nn.Sequential(nn.Sequential(*small()))
     model[0].forward = functools.partial(model[0].forward)  # type: ignore[method-assign]
     return model
 
 
 def plain() -> nn.Module:
-    return nn.Sequential(nn.Sequential(*layers()))
+    return nn.Sequential(nn.Sequential(*small()))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from exporter.cli import main
 from exporter.store import check, open_run
+from tests.hostile.workplace import work_in
 
 LONG = "x" * 300
 MODEL = """
@@ -29,13 +28,8 @@ def net():
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of six photographs and a model."""
-    (tmp_path / "photos").mkdir()
     (tmp_path / "mine.py").write_text(MODEL)
-    (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
-    noise = np.random.default_rng(0)
-    for index in range(6):
-        cv2.imwrite(str(tmp_path / f"photos/{index}.png"), noise.integers(0, 255, (32, 32, 3)))
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch, photographs=6)
     monkeypatch.setattr("exporter.console.FIRST", 1e6)  # no progress, however slow
     return tmp_path
 

@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from exporter.store import check, open_run
+from tests.hostile.workplace import work_in
 
 MODEL = """
 import ctypes, time
@@ -75,13 +74,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of eight photographs."""
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
-    noise = np.random.default_rng(0)
-    for index in range(8):
-        cv2.imwrite(str(tmp_path / f"photos/{index}.png"), noise.integers(0, 255, (32, 32, 3)))
     (tmp_path / "slow").touch()
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch, photographs=8)
     return tmp_path
 
 

@@ -7,13 +7,12 @@ import itertools
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from exporter.cli import main
 from exporter.maps.registry import _REGISTERED
 from exporter.store import check, open_run
+from tests.hostile.workplace import work_in
 
 HEAD = """
 import torch
@@ -219,12 +218,7 @@ rest = [
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of six photographs."""
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
-    noise = np.random.default_rng(0)
-    for index in range(6):
-        cv2.imwrite(str(tmp_path / f"photos/{index}.png"), noise.integers(0, 255, (32, 32, 3)))
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch, photographs=6)
     monkeypatch.setattr("exporter.console.FIRST", 1e6)  # no progress, however slow
     monkeypatch.delitem(_REGISTERED, "mine", raising=False)
     return tmp_path

@@ -11,12 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import exporter
 from exporter.records import ImageMeasures
 from exporter.store import Run, check, open_run
+from tests.small import small
 
 SETTINGS: dict[str, Any] = {
     "writers": (),
@@ -25,19 +24,6 @@ SETTINGS: dict[str, Any] = {
     "maps": ("gradcam", "eigencam"),
     "batch_size": 1,
 }
-
-
-def small() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(6, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    )
 
 
 @pytest.fixture(scope="module")

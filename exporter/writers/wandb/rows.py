@@ -6,14 +6,14 @@ Text stays text: W&B escapes what a table shows, and a column never mixes kinds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.paths import command_without_folders, without_folders
+from exporter.paths import command_without_folders, values_without_folders, without_folders
 from exporter.records import ratio
 from exporter.writers import links
 from exporter.writers.reading import set_numbers
@@ -139,7 +139,7 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "job_type": "explain",
         "tags": list(dict.fromkeys(links.plain(tag)[:64] for tag in tags if tag)),
         "notes": "\n".join(notes) or None,
-        "config": _plain_config(config),
+        "config": values_without_folders(config, _no_link),
     }
 
 
@@ -166,20 +166,10 @@ def _number(value: float | None) -> float | None:
 
 
 def _text(value: str | None) -> str | None:
-    """Return text as a table shows it; what begins as W&B's own links do would be followed."""
-    if value is None:
-        return None
-    line = links.plain(value)
-    return f" {line}" if line.startswith("wandb-") else line
+    """Return text as a table shows it."""
+    return None if value is None else _no_link(links.plain(value))
 
 
-def _plain_config(value: Any) -> Any:
-    """Return JSON values, and no absolute path among them."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain_config(part) for name, part in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain_config(part) for part in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    text = without_folders(str(value))
+def _no_link(text: str) -> str:
+    """Return text that W&B does not follow, as it does what begins as its own links do."""
     return f" {text}" if text.startswith("wandb-") else text
