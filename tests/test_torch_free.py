@@ -52,6 +52,8 @@ run = exporter.open_run(sys.argv[1])
 row = next(row for row in run.rows() if row.maps)
 stored = row.maps[0]
 print(run.map(row.id, stored.method, stored.layer).shape == (stored.height, stored.width))
+print(run.overlay(row.path, stored.method).size, len(run.table()))
+print(run._repr_html_().count("data:image/jpeg"))
 """
     done = without_torch(code, str(sample_run))
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.stdout.split("\n")[:3] == ["True", "(224, 224) 20", "6"], done.stderr

@@ -3,13 +3,14 @@
 from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
-from exporter.render.heatmaps import hatch, heatmap, normalise, overlay
+from exporter.render.heatmaps import OPACITY, hatch, heatmap, normalise, overlay, overlay_map
 from exporter.render.montage import MontageLayout, layout_of
 from exporter.render.sheets import activation_sheet, kernel_sheet
 from exporter.render.text import draw_text, fit_text, text_width
 
 __all__ = [
     "COLORMAPS",
+    "OPACITY",
     "MontageLayout",
     "activation_sheet",
     "caption",
@@ -25,6 +26,7 @@ __all__ = [
     "layout_of",
     "normalise",
     "overlay",
+    "overlay_map",
     "target_text",
     "text_width",
 ]

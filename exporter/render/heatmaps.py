@@ -19,9 +19,12 @@ from exporter.render.colormaps import get_colormap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from exporter.records import StoredMap
+
 HATCH_LIGHT = 200
 HATCH_DARK = 150
 HATCH_PERIOD = 8
+OPACITY = 0.5
 
 
 def normalise(
@@ -107,7 +110,7 @@ def hatch(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def overlay(
-    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float = 0.5
+    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float = OPACITY
 ) -> NDArray[np.uint8]:
     """Blend a heatmap over an image of the same size: round(image (1 - a) + heat a).
 
@@ -123,3 +126,33 @@ def overlay(
         image = np.repeat(image, 3, axis=2)
     blended = cv2.addWeighted(image, 1.0 - opacity, heat, opacity, 0.0)
     return np.asarray(blended, dtype=np.uint8)
+
+
+def overlay_map(
+    view: NDArray[np.uint8],
+    stored: StoredMap,
+    *,
+    rectify: bool,
+    colormap: str = "viridis",
+    opacity: float = OPACITY,
+) -> NDArray[np.uint8]:
+    """Colour a stored map and blend it over the model's view.
+
+    Args:
+        view: uint8 (H, W, 3) RGB.
+        stored: the map, at its layer's own resolution.
+        rectify: set negative values to zero first.
+        colormap: name of a table.
+        opacity: share of the heatmap, in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3) RGB; a grey hatch for a map that holds a value that is not finite.
+
+    Raises:
+        ConfigError: if there is no such colour map.
+    """
+    size = (view.shape[1], view.shape[0])
+    if "nan" in stored.flags:
+        return hatch(size)
+    heat = heatmap(stored.array(), size, rectify=rectify, colormap=colormap)
+    return overlay(view, heat, opacity)

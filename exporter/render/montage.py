@@ -18,7 +18,7 @@ from exporter.records import MethodRecord, Plan, Row, parse_target
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
-from exporter.render.heatmaps import hatch, heatmap, overlay
+from exporter.render.heatmaps import overlay_map
 from exporter.render.text import draw_text, text_width
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ BACKGROUND = (255, 255, 255)
 EMPTY = (236, 236, 236)
 FAINT = (110, 110, 110)
 ALARM = (160, 30, 30)
-OPACITY = 0.5
 AREA = 180_000
 """Pixels that all tiles of a montage share, so that 24 tiles make about 560 x 448 pixels."""
 
@@ -147,11 +146,7 @@ class MontageLayout:
                 named.add(line)
                 self._name_target(drawing, target_text(stored.target, row), line)
             relu, note = self._methods[column - 1].relu, flag_text(stored)
-            if "nan" in stored.flags:
-                self._paste(drawing, hatch(self.tile), column, line)
-            else:
-                heat = heatmap(stored.array(), self.tile, rectify=relu)
-                self._paste(drawing, overlay(view, heat, OPACITY), column, line)
+            self._paste(drawing, overlay_map(view, stored, rectify=relu), column, line)
             if stored.flags or (relu and stored.hi <= 0):
                 x, y = self._corner(column, line)
                 wide, bottom = self.tile[0], y + self.tile[1]

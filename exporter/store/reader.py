@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from exporter.errors import RunError, choices
 from exporter.records import (
+    COMBINED,
     ChannelRow,
     ClassMap,
     ClassRow,
@@ -30,14 +32,17 @@ from exporter.records import (
     RedundantPair,
     Row,
     SetSummary,
+    StoredMap,
     Totals,
 )
 from exporter.store import layout
 from exporter.store.documents import read_summary, read_totals
 from exporter.store.files import RunFiles
+from exporter.store.finding import find_image
 from exporter.store.kernels import read_kernels, read_sheet, read_values
 from exporter.store.plans import PlanFile, read_plan
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
+from exporter.store.showing import overlaid, run_html
 from exporter.store.tables import (
     Record,
     open_parquet,
@@ -50,10 +55,14 @@ from exporter.store.tables import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
     from pyarrow.parquet import FileMetaData, ParquetFile
 
 _GROUPS_AT_ONCE = 8
 _IDENTITY = ("id", "key", "path")
+
+DEEPEST = "deepest"
+"""In the place of a layer's name, the deepest at which a method has a map."""
 
 
 def open_run(path: Path | str) -> Run:
@@ -76,6 +85,10 @@ def open_run(path: Path | str) -> Run:
         >>> stored = first.maps[0]
         >>> run.map(first.id, stored.method, stored.layer).shape == (stored.height, stored.width)
         True
+        >>> run.overlay("astronaut.jpg", "gradcam").size  # a Pillow image
+        (224, 224)
+        >>> run.table().to_pandas()[["path", "error"]].shape
+        (2, 2)
         >>> run.totals.images
         2
     """
@@ -135,6 +148,10 @@ class Run:
             f"layers {explained}, methods {methods}, {state}>"
         )
 
+    def _repr_html_(self) -> str:
+        """Show a notebook what the run is, with a few of its images."""
+        return run_html(self, self._planned)
+
     # ------------------------------------------------------------ rows
 
     def rows(self, columns: Iterable[str] | None = None) -> Iterator[Row]:
@@ -161,26 +178,32 @@ class Run:
         for index in self.shards:
             yield from self._rows(index, self._read(index, LIGHT_COLUMNS))
 
-    def row(self, id: str) -> Row:
+    def row(self, id: str | PathLike[str]) -> Row:
         """Return one image with everything stored of it.
 
         Args:
-            id: its id, which is its key unless the contents are repeated.
+            id: its id, which is its key unless the contents are repeated; or its path: that in the
+                image set, one that ends with it, or the end of it.
 
         Raises:
-            RunError: if the run has no such image, or its shard is not there.
+            RunError: if the run has no such image, or several, or its shard is not there.
         """
         return self._row(id, ROW_SCHEMA.names)
 
     def map(
-        self, id: str, method: str, layer: str, target: str | None = None
+        self,
+        id: str | PathLike[str],
+        method: str,
+        layer: str = "deepest",
+        target: str | None = None,
     ) -> NDArray[np.float32]:
         """Return one map: raw, signed, at its layer's own resolution.
 
         Args:
-            id: the image's id.
+            id: the image's id or path, as for ``row``.
             method: name of the method.
-            layer: qualified name of the layer, ``""`` for a pixel method.
+            layer: qualified name of the layer, ``""`` for a pixel method; ``deepest`` is the
+                deepest at which the method has a map.
             target: such as ``class:281``; the first stored where None.
 
         Returns:
@@ -189,37 +212,57 @@ class Run:
         Raises:
             RunError: if the run has no such image or map.
         """
-        row = self._row(id, ["maps", "error"])
-        if row.error is not None:
-            raise RunError(f"the image {id!r} has no maps: {row.error}")
-        for stored in row.maps:
-            if (stored.method, stored.layer) == (method, layer) and target in {
-                None,
-                stored.target,
-            }:
-                return stored.array()
-        methods = [stored.method for stored in row.maps]
-        layers = [stored.layer for stored in row.maps if stored.method == method]
-        if not layers:
-            raise RunError(f"the run has no maps of {method!r}; {choices(method, methods)}")
-        if layer not in layers:
-            raise RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
-        targets = [stored.target for stored in row.maps if stored.layer == layer]
-        raise RunError(f"no map of {id!r} explains {target!r}; {choices(str(target), targets)}")
+        return self._stored(self._row(id, ["maps", "error"]), method, layer, target).array()
 
-    def image(self, id: str) -> bytes:
+    def overlay(
+        self,
+        id: str | PathLike[str],
+        method: str,
+        layer: str = "deepest",
+        target: str | None = None,
+        *,
+        opacity: float | None = None,
+        colormap: str = "viridis",
+    ) -> Image:
+        """Return one map, coloured, over the model's view of the image.
+
+        Args:
+            id: the image's id or path, as for ``row``.
+            method: name of the method.
+            layer: as for ``map``.
+            target: as for ``map``.
+            opacity: share of the colours, 0 to 1; as in montages where None.
+            colormap: name of a table of colours, such as ``turbo`` or ``diverging``.
+
+        Returns:
+            A Pillow image, RGB, of the view's size; a notebook shows it.
+
+        Raises:
+            RunError: if the run has no such image or map.
+            ConfigError: if there is no such colour map, or the opacity is none.
+        """
+        row = self._row(id, ["image", "maps", "error"])
+        stored = self._stored(row, method, layer, target)
+        return overlaid(row, stored, self._planned.plan, opacity=opacity, colormap=colormap)
+
+    def image(self, id: str | PathLike[str]) -> bytes:
         """Return the model's view of an image, JPEG.
+
+        Args:
+            id: the image's id or path, as for ``row``.
 
         Raises:
             RunError: if the run has no such image, or it could not be read.
         """
         row = self._row(id, ["image", "error"])
         if row.image is None:
-            raise RunError(f"the image {id!r} has no picture: {row.error}")
+            raise RunError(f"the image {row.path!r} has no picture: {row.error}")
         return row.image
 
     def table(self, columns: Sequence[str] = LIGHT_COLUMNS) -> pa.Table:
-        """Return columns of all images that are there.
+        """Return columns of all images that are there, as an Arrow table.
+
+        ``run.table().to_pandas()`` is a data frame, where pandas is installed.
 
         Args:
             columns: names in the row schema, or leaves such as ``maps.list.element.flags``;
@@ -360,11 +403,33 @@ class Run:
                 raise RunError(f"a run has no column {name!r}; {choices(name, ROW_SCHEMA.names)}")
         return [name for name in ROW_SCHEMA.names if name in asked or name in _IDENTITY]
 
-    def _row(self, id: str, columns: Sequence[str]) -> Row:
+    def _stored(self, row: Row, method: str, layer: str, target: str | None) -> StoredMap:
+        """Return a map of a row."""
+        if row.error is not None:
+            raise RunError(f"the image {row.path!r} has no maps: {row.error}")
+        stored = [kept for kept in row.maps if kept.method == method]
+        layers = [kept.layer for kept in stored]
+        if not stored:
+            methods = [kept.method for kept in row.maps]
+            raise RunError(f"the run has no maps of {method!r}; {choices(method, methods)}")
+        if layer == DEEPEST and layer not in layers:
+            order = ("", *COMBINED, *self._planned.plan.layers_of_the_model)
+            layer = next((name for name in reversed(order) if name in layers), layers[-1])
+        if layer not in layers:
+            raise RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
+        targets = [kept.target for kept in stored if kept.layer == layer]
+        for kept in stored:
+            if kept.layer == layer and target in (None, kept.target):
+                return kept
+        raise RunError(
+            f"no map of {row.path!r} explains {target!r}; {choices(str(target), targets)}"
+        )
+
+    def _row(self, id: str | PathLike[str], columns: Sequence[str]) -> Row:
         """Read columns of one image, with its row group alone."""
-        place = self._positions.get(id)
+        place = self._positions.get(str(id))
         if place is None:
-            raise RunError(f"the run {str(self.path)!r} has no image {id!r}")
+            place = find_image(id, self._planned.images)
         index = bisect_right(self._cuts, place, key=lambda cut: cut[0]) - 1
         if not self.files.exists(layout.shard_file(index)):
             raise RunError(
