@@ -5,7 +5,7 @@
   const now = exporter.now;
   const { values: state } = exporter.state;
   const { element } = exporter;
-  const KEPT = 32;
+  const KEPT = 64;
 
   const predictions = () => {
     const index = exporter.index, list = $("v-predictions"), given = now.shard.p[exporter.data.rowOf(now.position)];
@@ -56,7 +56,7 @@
     photo.href = exporter.data.photo(position);
     photo.dataset.control = "viewer-photo";
     links.append(photo);
-    if (index.tensorboard && index.flags[position] & 32) {
+    if (index.tensorboard && index.flags[position] & KEPT) {
       const link = element("a", "", "In TensorBoard");
       link.href = index.tensorboard.replace(/\/+$/, "") + "/#images&tagFilter=" + encodeURIComponent("@" + index.ids[position] + "$");
       link.rel = "noreferrer";

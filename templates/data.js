@@ -91,7 +91,7 @@ window.exporter = window.exporter || {};
     return out;
   };
 
-  const flagNames = (bits) => ["zero", "constant", "nan", "negative"].filter((_, bit) => bits & (1 << bit));
+  const flagNames = (bits) => ["zero", "constant", "nan", "negative", "noise"].filter((_, bit) => bits & (1 << bit));
 
   // Decoded when a map of the group is first drawn: the grid draws one group of a shard's twenty.
   const levelsOf = (group) => {
@@ -147,7 +147,7 @@ window.exporter = window.exporter || {};
     shardOf: (position) => Math.floor(position / exporter.index.perShard),
     rowOf: (position) => position % exporter.index.perShard,
     photo: (position) => "photos/" + String(Math.floor(position / 1000)).padStart(2, "0") + "/" + exporter.index.ids[position] + ".jpg",
-    unread: (position) => (exporter.index.flags[position] & 16) !== 0,
+    unread: (position) => (exporter.index.flags[position] & 32) !== 0,
   };
 
   exporter.element = (tag, className, content) => {

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "size"];
+  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "size"];
   const { BITS, sorts } = exporter.select;
   const { values: state } = exporter.state;
 

@@ -46,7 +46,7 @@
       const map = maps.find((one) => one.layer === layerOf(method));
       if (!map) return;
       const height = Math.round(PAINTED * index.view[0] / index.view[1]);
-      exporter.paint.draw(canvas, map, height, PAINTED, { rectify: index.methods[method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
+      exporter.paint.draw(canvas, map, height, PAINTED, exporter.stage.settings(map));
       canvas.style.opacity = Number(state.opacity) / 100;
     }).catch((error) => { entry.element.title = error.message; });
   };

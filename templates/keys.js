@@ -24,6 +24,9 @@
     else if (key === "o") {
       state.opacity = cycle(OPACITIES, OPACITIES.findLast((one) => Number(one) <= Number(state.opacity)));
       viewer.repaint();
+    } else if (key === "u") {
+      state.fade = cycle(["", "even"], state.fade || "");
+      viewer.repaint();
     } else if (key === "c") {
       state.colour = cycle(Object.keys(exporter.colours), state.colour);
       viewer.repaint();

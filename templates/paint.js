@@ -61,10 +61,10 @@ exporter.paint = (() => {
     return [-reach, reach];
   };
 
-  const normalise = (values, rectify, centred) => {
+  const normalise = (values, rectify, centred, flat) => {
     const [lo, hi] = range(values, rectify, centred);
     const out = new Float32Array(values.length);
-    if (!(hi > lo)) return out.fill(centred ? 0.5 : 0);
+    if (flat || !(hi > lo)) return out.fill(centred ? 0.5 : 0);
     for (let i = 0; i < values.length; i++) {
       const v = rectify && values[i] < 0 ? 0 : values[i];
       out[i] = (v - lo) / (hi - lo);
@@ -84,11 +84,12 @@ exporter.paint = (() => {
     return image;
   };
 
-  // settings: rectify, colour (name), threshold in [0, 1]. Pixels below the threshold are transparent.
+  // settings: rectify, colour (name), threshold in [0, 1], fade. Pixels below the threshold are transparent;
+  // with fade the others are as opaque as the map is high there.
   const heat = (map, height, width, settings) => {
     if (map.flags.includes("nan")) return hatch(height, width);
     const centred = settings.colour === "diverging";
-    const scaled = normalise(map.values(), settings.rectify && !centred, centred);
+    const scaled = normalise(map.values(), settings.rectify && !centred, centred, map.flags.includes("noise"));
     const smooth = resize(scaled, map.height, map.width, height, width);
     const table = exporter.colours[settings.colour];
     const image = new ImageData(width, height);
@@ -99,7 +100,7 @@ exporter.paint = (() => {
       image.data[j] = table[level];
       image.data[j + 1] = table[level + 1];
       image.data[j + 2] = table[level + 2];
-      image.data[j + 3] = strength < floor ? 0 : 255;
+      image.data[j + 3] = strength < floor ? 0 : settings.fade ? Math.floor(strength * 255 + 0.5) : 255;
     }
     return image;
   };

@@ -2,7 +2,7 @@
 "use strict";
 window.exporter = window.exporter || {};
 (() => {
-  const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, flagged: 15 };
+  const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, noise: 16, flagged: 31 };
   const search = [];
 
   const name = (position) => {

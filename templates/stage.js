@@ -9,7 +9,7 @@ window.exporter = window.exporter || {};
   const { values: state } = exporter.state;
   let probe = null;
 
-  const settings = (map) => ({ rectify: exporter.index.methods[map.method].relu, colour: state.colour, threshold: Number(state.threshold) / 100 });
+  const settings = (map) => ({ rectify: exporter.index.methods[map.method].relu, colour: state.colour, threshold: Number(state.threshold) / 100, fade: state.fade !== "even" });
   const layerName = (map) => exporter.index.layers[map.layer] || "input";
   const ends = (map) => {
     const centred = state.colour === "diverging";

@@ -8,7 +8,7 @@ window.exporter = window.exporter || {};
   const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
   // The map and layer of the grid, while `values` has those of the open viewer.
   let beneath = null;
-  const NAMES = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+  const NAMES = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
@@ -16,7 +16,7 @@ window.exporter = window.exporter || {};
     const named = (places) => places.filter((at) => layers[at] !== "" && !exporter.index.combined.includes(at));
     const deepest = [...named([...layers.keys()]), ...named(methods.length ? methods[0].layers : [])].pop() ?? 0;
     return {
-      colour: "viridis", opacity: "50", threshold: "0", size: "180", sort: "set", wipe: "50",
+      colour: "viridis", opacity: "80", threshold: "0", size: "180", sort: "set", wipe: "50",
       map: methods.length ? methods[0].name : "", layer: String(deepest),
     };
   };
@@ -35,6 +35,7 @@ window.exporter = window.exporter || {};
       map: among("", ...known), with: among("", "-", ...known),
       layer: within(0, index.layers.length - 1), at: within(0, index.layers.length - 1),
       colour: (text) => Object.hasOwn(exporter.colours, text),
+      fade: among("", "even"),
       opacity: within(0, 100), threshold: within(0, 95), wipe: within(0, 100), size: within(120, 360),
       target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"),
     };

@@ -18,8 +18,9 @@ from exporter.explain.passes import LayerMaps
 from exporter.maps import Method
 from exporter.records import MAP_LEVELS
 
-FLAGS = ("", "zero", "constant", "", "nan")
-"""What a map's flags say, by number: all values 0; all equal, but not 0; one not finite."""
+FLAGS = ("", "zero", "constant", "noise", "nan")
+"""What a map's flags say, by number: all values 0; all equal, but not 0; none larger than the
+rounding of what it is the sum of; one not finite."""
 
 _READ_AS: dict[torch.dtype, str] = {
     torch.float32: "<f4",
@@ -128,17 +129,28 @@ def send(outcome: Outcome[Tensor]) -> DeviceBatch:
     return DeviceBatch(outline, pinned, ready)
 
 
-def quantised(layer: str, maps: Mapping[str, tuple[Tensor, ...]]) -> Maps[Tensor]:
+def quantised(
+    layer: str, maps: LayerMaps, floors: Mapping[str, tuple[Tensor, ...]] | None = None
+) -> Maps[Tensor]:
     """Quantise all maps of one layer at once, each image's between its own extremes.
 
     Levels are 0 where a map is constant or not finite, and flagged.
+
+    Args:
+        layer: qualified layer name.
+        maps: its maps.
+        floors: by method, for each target what rounding alone may amount to in a map, (N,).
     """
     targets = range(max((len(each) for each in maps.values()), default=0))
     names = tuple((method, target) for target in targets for method in maps)
     values = torch.stack([maps[method][target] for method, target in names]).to(torch.float32)
     lo, hi, levels = quantise(values, MAP_LEVELS)
     same, nothing = lo == hi, (lo == 0) & (hi == 0)
-    flags = (nothing * 1 + (same & ~nothing) * 2 + torch.isnan(lo) * 4).to(torch.uint8)
+    known, none = floors or {}, lo.new_zeros(lo.shape[1])
+    floor = torch.stack([known[m][t].to(lo) if m in known else none for m, t in names])
+    noise = ~same & (torch.maximum(-lo, hi) <= floor)
+    flags = nothing * 1 + (same & ~nothing) * 2 + noise * 3 + torch.isnan(lo) * 4
+    flags = flags.to(torch.uint8)
     # Through int32: torch has few operations on uint16, and the low 16 bits are what is stored.
     return Maps(layer, names, levels.to(torch.int32).to(torch.int16), lo, hi, flags)
 

@@ -36,6 +36,7 @@ class BatchMaps:
     Attributes:
         maps: by layer in execution order, then those of ``attention`` and ``fused``.
         pixels: by method, (N, T, C, H, W) at the input's resolution.
+        floors: by layer and method, what rounding alone may amount to in its maps, (N,) per target.
         missing: by layer (or ``method at layer``), why there is no map or activation.
         scored: what is explained, and the predictions.
         captured: the shared pass.
@@ -43,6 +44,7 @@ class BatchMaps:
 
     maps: Mapping[str, LayerMaps]
     pixels: Mapping[str, Tensor]
+    floors: Mapping[str, LayerMaps]
     missing: Mapping[str, str]
     scored: Scored
     captured: Captured
@@ -144,7 +146,8 @@ class Explainer:
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
                 maps=tuple(
-                    quantised(layer, maps) for layer, maps in (*explained.maps.items(), *pixels)
+                    quantised(layer, maps, explained.floors.get(layer))
+                    for layer, maps in (*explained.maps.items(), *pixels)
                 ),
                 recorded={
                     name: self._record(self._planes.read(name, activation, inputs))
@@ -193,7 +196,7 @@ class Explainer:
                 reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
             )
             with torch.no_grad():
-                maps, missing = maps_at_layers(
+                maps, floors, missing = maps_at_layers(
                     self._methods,
                     captured,
                     self._layers,
@@ -204,7 +207,7 @@ class Explainer:
                     passes=passes,
                     fusion=self._fuse,
                 )
-        return BatchMaps(maps, passes.pixels, missing, first, captured)
+        return BatchMaps(maps, passes.pixels, floors, missing, first, captured)
 
     def _refuse_other_outputs(self, outputs: int | None) -> None:
         known, self._outputs = self._outputs or outputs, self._outputs or outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
@@ -72,12 +73,13 @@ def maps_at_layers(
     targets: Tensor,
     passes: PassMaps,
     fusion: str = "",
-) -> tuple[dict[str, LayerMaps], dict[str, str]]:
+) -> tuple[dict[str, LayerMaps], dict[str, LayerMaps], dict[str, str]]:
     """Compute every method at every captured layer, on the device.
 
     Returns:
-        Maps by layer in execution order, then those of ``attention`` and ``fused``; and by layer
-        (or ``method at layer``) why one is missing.
+        Maps by layer in execution order, then those of ``attention`` and ``fused``; by layer, what
+        rounding may amount to in them (see `_floors`); and by layer (or ``method at layer``) why
+        one is missing.
 
     Raises:
         LayerError: if a layer has no plane, or none of the layers can be explained.
@@ -89,6 +91,7 @@ def maps_at_layers(
         if asked & {name, *captured.asked.get(name, ())}
     }
     maps: dict[str, LayerMaps] = {}
+    floors: dict[str, LayerMaps] = {}
     for name, output in captured.activations.items():
         if not asked & set(captured.asked[name]):
             continue
@@ -110,6 +113,7 @@ def maps_at_layers(
                 for read in (output, *(gradients if gradients is not None and graded else ()))
             )
             here |= _layer_maps(fitting, values, slopes, classifier, targets)
+            floors[name] = _floors(fitting, values, slopes, classifier, targets)
         if here:
             maps[name] = {m.name: here[m.name] for m in methods if m.name in here}
     missing |= passes.missing
@@ -125,7 +129,7 @@ def maps_at_layers(
     if any(method.at_layers for method in methods) and not maps:
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
-    return maps, missing
+    return maps, floors, missing
 
 
 def _layer_maps(
@@ -149,6 +153,33 @@ def _layer_maps(
         )
         for method in methods
     }
+
+
+def _floors(
+    methods: Sequence[Method],
+    activation: Tensor,
+    gradients: Sequence[Tensor],
+    classifier: Tensor | None,
+    targets: Tensor,
+) -> LayerMaps:
+    """Return by method what rounding alone may amount to in its maps, (N,) for each target.
+
+    2 ε √(H·W) Σ_c max|A_c| · w_c, with ε the relative precision of the numbers: w_c is the mean of
+    |g_c| for a method of gradients, the magnitude of the classifier's weight, or 1. Channels that
+    cancel, or a gradient whose spatial mean is zero, leave no more than that.
+    """
+    largest = torch.linalg.vector_norm(activation, torch.inf, dim=(2, 3))
+    cells = activation.shape[2] * activation.shape[3]
+    eps = 2 * torch.finfo(activation.dtype).eps * cells**0.5
+    sloped = [torch.linalg.vector_norm(g, 1, dim=(2, 3)) / cells for g in gradients]
+    rows = [] if classifier is None else [classifier[at].abs() for at in targets.unbind(1)]
+    alone = [torch.ones_like(largest)] * targets.shape[1]
+    floors: LayerMaps = {}
+    for method in methods:
+        weights = sloped if method.needs.gradients else rows if method.needs.classifier else alone
+        if method.homogeneous:
+            floors[method.name] = tuple(eps * (largest * part).sum(1) for part in weights)
+    return floors
 
 
 def classifiers_at(

@@ -78,6 +78,7 @@ def gradcam(terms: Terms) -> Tensor:
     relu=True,
     needs=Needs(gradients=True),
     kind="weights",
+    homogeneous=False,
     aliases=("gradcamplusplus",),
 )
 def gradcampp(terms: Terms) -> Tensor:

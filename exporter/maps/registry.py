@@ -47,6 +47,7 @@ class Method:
     channelwise: bool = True
     aliases: tuple[str, ...] = ()
     fuse: str = ""
+    homogeneous: bool = True
     declared: Mapping[str, Setting] = field(default_factory=dict)
     settings: Mapping[str, Value] = field(default_factory=dict)
 
@@ -109,6 +110,7 @@ def method(
     channelwise: bool = True,
     aliases: Iterable[str] = (),
     fuse: str = "",
+    homogeneous: bool = True,
     pixel: str = "",
 ) -> Callable[[ComputeT], ComputeT]:
     """Register a map method; used as a decorator, it returns the function unchanged.
@@ -136,6 +138,8 @@ def method(
         aliases: other names that are understood, besides those that differ in case or punctuation.
         fuse: ``mean``, ``max`` or ``product`` for a method whose one map is that of all layers
             fused; ``""`` for one with a map at each.
+        homogeneous: whether twice the gradient (without one, twice the activations) gives twice
+            the map, so that a map too small for its layer is known as rounding noise.
         pixel: for a map at the input's resolution, how its channels become the one that is stored:
             ``sum``, ``sum-abs`` or ``max-abs``.
 
@@ -174,7 +178,17 @@ def method(
         known = tuple(aliases)
         _refuse_taken((name, *known), compute)
         _REGISTERED[name] = Method(
-            name, record, needs, kind, compute, channelwise, known, fuse, declared, values
+            name,
+            record,
+            needs,
+            kind,
+            compute,
+            channelwise,
+            known,
+            fuse,
+            homogeneous,
+            declared,
+            values,
         )
         return compute
 

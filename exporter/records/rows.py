@@ -19,6 +19,7 @@ MAP_LEVELS = 65535
 FLAG_REASONS = {
     "zero": "every value is zero: no activation there, or no gradient",
     "constant": "every value is the same",
+    "noise": "no value is larger than rounding alone explains",
     "nan": "a value is not a finite number",
     "negative": "every value is negative, so that the method's ReLU leaves nothing",
 }
@@ -55,7 +56,8 @@ class StoredMap:
     flags: Annotated[
         str,
         Column(
-            "zero, constant, nan or negative (its ReLU leaves nothing); empty where all is well"
+            "zero, constant, noise (no more than rounding), nan or negative (its ReLU leaves "
+            "nothing); empty where all is well"
         ),
     ] = ""
 

@@ -3,7 +3,15 @@
 from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
-from exporter.render.heatmaps import OPACITY, hatch, heatmap, normalise, overlay, overlay_map
+from exporter.render.heatmaps import (
+    OPACITY,
+    hatch,
+    heatmap,
+    normalise,
+    overlay,
+    overlay_map,
+    painted,
+)
 from exporter.render.montage import MontageLayout, layout_of
 from exporter.render.sheets import activation_sheet, kernel_sheet
 from exporter.render.text import draw_text, fit_text, text_width
@@ -27,6 +35,7 @@ __all__ = [
     "normalise",
     "overlay",
     "overlay_map",
+    "painted",
     "target_text",
     "text_width",
 ]

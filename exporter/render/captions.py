@@ -31,5 +31,5 @@ def target_text(target: str, row: Row) -> str:
 
 def flag_text(stored: StoredMap) -> str:
     """Say what a flagged map is, in two words."""
-    words = {"nan": "not a number", "zero": "all zero", "constant": "constant"}
+    words = {"nan": "not a number", "zero": "all zero", "constant": "constant", "noise": "noise"}
     return next((said for flag, said in words.items() if flag in stored.flags), "no positive value")

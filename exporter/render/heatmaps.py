@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 HATCH_LIGHT = 200
 HATCH_DARK = 150
 HATCH_PERIOD = 8
-OPACITY = 0.5
+OPACITY = 0.8
+"""Opacity of an overlay where the map is largest."""
 
 
 def normalise(
@@ -83,15 +84,33 @@ def heatmap(
     Raises:
         ConfigError: if there is no such colour map.
     """
-    table = get_colormap(colormap)
+    levels = _levels(values, size, rectify=rectify, colormap=colormap)
+    return hatch(size) if levels is None else _coloured(levels, colormap)
+
+
+def painted(stored: StoredMap) -> NDArray[np.float32]:
+    """Return the values of a stored map as they are drawn: rounding noise is zero everywhere."""
+    values = stored.array()
+    return np.zeros_like(values) if "noise" in stored.flags else values
+
+
+def _levels(
+    values: NDArray[np.floating], size: tuple[int, int], *, rectify: bool, colormap: str
+) -> NDArray[np.uint8] | None:
+    """Return the level of each pixel, (height, width); None where a value is not finite."""
     centred = colormap == "diverging" and not rectify
     scaled = normalise(values, rectify=rectify, centred=centred)
     if not np.isfinite(scaled).all():
-        return hatch(size)
+        return None
     # 255 v + 0.5 before the interpolation: it is affine, and the map is small there.
     steps = scaled * np.float32(255) + np.float32(0.5)
     smooth = cv2.resize(steps, size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.applyColorMap(smooth.astype(np.uint8), table[:, None]), dtype=np.uint8)
+    return np.asarray(smooth.astype(np.uint8))
+
+
+def _coloured(levels: NDArray[np.uint8], colormap: str) -> NDArray[np.uint8]:
+    table = get_colormap(colormap)
+    return np.asarray(cv2.applyColorMap(levels, table[:, None]), dtype=np.uint8)
 
 
 def hatch(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -110,21 +129,24 @@ def hatch(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def overlay(
-    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float = OPACITY
+    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float | NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """Blend a heatmap over an image of the same size: round(image (1 - a) + heat a).
 
     Args:
         image: uint8 (H, W, 3) RGB, or (H, W, 1) grey.
         heat: uint8 (H, W, 3) RGB.
-        opacity: share of the heatmap, in [0, 1].
+        opacity: share of the heatmap, in [0, 1]: the same everywhere, or (H, W).
 
     Returns:
         uint8 (H, W, 3) RGB.
     """
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
-    blended = cv2.addWeighted(image, 1.0 - opacity, heat, opacity, 0.0)
+    if isinstance(opacity, float):
+        blended = cv2.addWeighted(image, 1.0 - opacity, heat, opacity, 0.0)
+    else:
+        blended = cv2.blendLinear(image, heat, 1 - opacity, opacity)
     return np.asarray(blended, dtype=np.uint8)
 
 
@@ -136,14 +158,14 @@ def overlay_map(
     colormap: str = "viridis",
     opacity: float = OPACITY,
 ) -> NDArray[np.uint8]:
-    """Colour a stored map and blend it over the model's view.
+    """Draw a stored map over the model's view, which keeps its colours where the map is low.
 
     Args:
-        view: uint8 (H, W, 3) RGB.
+        view: uint8 (H, W, 3) RGB, or (H, W, 1) grey.
         stored: the map, at its layer's own resolution.
         rectify: set negative values to zero first.
-        colormap: name of a table.
-        opacity: share of the heatmap, in [0, 1].
+        colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
+        opacity: where the map is largest, in [0, 1]; elsewhere in proportion to its level.
 
     Returns:
         uint8 (H, W, 3) RGB; a grey hatch for a map that holds a value that is not finite.
@@ -152,7 +174,10 @@ def overlay_map(
         ConfigError: if there is no such colour map.
     """
     size = (view.shape[1], view.shape[0])
-    if "nan" in stored.flags:
+    levels = _levels(painted(stored), size, rectify=rectify, colormap=colormap)
+    if levels is None or "nan" in stored.flags:
         return hatch(size)
-    heat = heatmap(stored.array(), size, rectify=rectify, colormap=colormap)
-    return overlay(view, heat, opacity)
+    share = levels * np.float32(1 / 255)
+    if colormap == "diverging" and not rectify:
+        share = np.abs(2 * share - 1)
+    return overlay(view, _coloured(levels, colormap), share * np.float32(opacity))

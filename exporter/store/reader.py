@@ -231,7 +231,7 @@ class Run:
             method: name of the method.
             layer: as for ``map``.
             target: as for ``map``.
-            opacity: share of the colours, 0 to 1; as in montages where None.
+            opacity: where the map is largest, 0 to 1; as in montages where None.
             colormap: name of a table of colours, such as ``turbo`` or ``diverging``.
 
         Returns:

@@ -36,7 +36,7 @@ class Grid:
         levels: uint16 (n, M, cells), the stored levels.
         there: bool (n, M), whether the image has this map and it holds numbers.
         zero: float32 (n, M), the level at which the shown map is 0, which may lie below level 0.
-        flat: bool (n, M), maps of one value, whose levels say nothing.
+        flat: bool (n, M), maps of one value or of rounding noise, whose levels say nothing.
     """
 
     layer: str
@@ -102,9 +102,13 @@ def _grid(
     maps = [stored.get(name, absent) for stored in images.values() for name in methods]
     shape = (len(images), len(methods))
     ends = np.array([(stored.lo, stored.hi) for stored in maps], float).reshape(*shape, 2)
-    broken = np.array(["nan" in stored.flags for stored in maps]).reshape(shape)
+    broken, noise = (
+        np.array([flag in stored.flags for stored in maps]).reshape(shape)
+        for flag in ("nan", "noise")
+    )
     there = np.isfinite(ends).all(axis=-1) & ~broken
-    lo, hi = np.moveaxis(np.where(there[..., None], ends, 0), -1, 0)
+    # Rounding noise counts as a map that is zero everywhere.
+    lo, hi = np.moveaxis(np.where((there & ~noise)[..., None], ends, 0), -1, 0)
     rectified = np.array([name in scope.rectified for name in methods])
     span = hi - lo
     flat = ~(span > 0)

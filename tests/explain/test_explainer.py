@@ -57,6 +57,34 @@ def explain(
     return laid_out(Explainer(model, **asked)(images, known).to_host())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_map_of_rounding_noise_is_flagged(dtype: torch.dtype) -> None:
+    """What is normalised over its plane has a gradient whose mean is zero: Grad-CAM is noise."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.InstanceNorm2d(16), nn.ReLU(), nn.AvgPool2d(30), nn.Flatten()
+    ).to(dtype)
+    images = torch.rand(4, 3, 32, 32, dtype=dtype)
+    maps = ("gradcam", "gradcam++", "layercam", "hirescam", "eigencam")
+    found = explain(model, images, maps=maps, layers=("0", "2"))
+    flagged = {(one.layer, one.method) for one in found.maps if (one.flags == 3).all()}
+    assert flagged == {("0", "gradcam")}
+    assert {number for one in found.maps for number in one.flags.tolist()} == {0, 3}
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_a_small_map_is_no_noise(scale: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AvgPool2d(30), nn.Flatten(), nn.Linear(16, 5)
+    )
+    with torch.no_grad():
+        model[-1].weight *= scale
+    methods = (*NAMES, "gradcam++", "xgradcam", "cam", "hirescam", "eigengradcam")
+    found = explain(model, torch.rand(4, 3, 32, 32), maps=methods, layers=("1",))
+    assert {number for one in found.maps for number in one.flags.tolist()} == {0}
+
+
 def test_maps_are_those_of_compute_maps_within_half_a_level(
     model: nn.Module, images: Tensor
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from exporter.render import COLORMAPS, heatmap, normalise, overlay
+from exporter.records import StoredMap
+from exporter.render import COLORMAPS, heatmap, normalise, overlay, overlay_map, painted
 
 
 def naive_bilinear(values: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -104,6 +107,35 @@ def test_an_overlay_is_the_rounded_mixture(opacity: float) -> None:
     heat = np.ascontiguousarray(image.transpose(1, 0, 2))
     exact = image * (1 - opacity) + heat * float(opacity)
     assert np.abs(overlay(image, heat, opacity) - exact).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("colormap", "rectify", "opacities"),
+    [
+        ("grey", True, (0, 0, 0.8)),
+        ("diverging", False, (0.4, 0, 0.8)),
+        ("grey", False, (0, 0.27, 0.8)),
+    ],
+)
+def test_a_photograph_keeps_its_colours_where_the_map_is_low(
+    colormap: str, rectify: bool, opacities: tuple[float, ...]
+) -> None:
+    levels = np.array([0, 21845, 65535], "<u2").tobytes()
+    stored = StoredMap("gradcam", "a", "class:0", 1, 3, -1.0, 2.0, levels)
+    image = np.full((1, 3, 3), (200, 60, 20), np.uint8)
+    heat = heatmap(stored.array(), (3, 1), rectify=rectify, colormap=colormap).astype(float)
+    shown = overlay_map(image, stored, rectify=rectify, colormap=colormap)
+    share = np.array(opacities)[None, :, None]
+    assert np.abs(shown - (image * (1 - share) + heat * share)).max() < 2
+
+
+def test_rounding_noise_is_drawn_as_nothing() -> None:
+    levels = np.arange(4, dtype="<u2").tobytes()
+    noise = StoredMap("gradcam", "a", "class:0", 2, 2, -1e-13, 1e-13, levels, "noise")
+    image = np.full((8, 8, 3), 90, np.uint8)
+    assert np.array_equal(overlay_map(image, noise, rectify=True), image)
+    assert np.ptp(heatmap(painted(noise), (8, 8), rectify=False), axis=(0, 1)).max() == 0
+    assert np.ptp(painted(replace(noise, flags=""))) > 0
 
 
 def test_a_grey_view_is_overlaid_as_rgb() -> None:

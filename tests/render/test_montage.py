@@ -12,7 +12,7 @@ from exporter.render import (
     captions,
     heatmap,
     layout_of,
-    overlay,
+    overlay_map,
 )
 from exporter.store import Run, open_run
 
@@ -43,8 +43,11 @@ def test_a_tile_is_the_overlay_of_its_map_on_the_input(run: Run, row: Row) -> No
     x0, y0 = layout._corner(0, 0)
     image = picture[y0 : y0 + high, x0 : x0 + wide]
     one = next(m for m in row.maps if (m.method, m.layer) == ("layercam", "layer4"))
-    heat = heatmap(one.array(), (wide, high), rectify=True)
-    assert np.abs(shown.astype(int) - overlay(image, heat, 0.5)).mean() < 0.1
+    expected = overlay_map(image, one, rectify=True)
+    assert np.abs(shown.astype(int) - expected).mean() < 0.1
+    lowest = (heatmap(one.array(), (wide, high), rectify=True, colormap="grey") == 0).all(2)
+    assert lowest.any()
+    assert np.array_equal(shown[lowest], image[lowest])
 
 
 def test_drawing_twice_gives_the_same_and_leaves_nothing_of_the_row_before(run: Run) -> None:

@@ -128,6 +128,18 @@ def test_a_grid_without_maps_stays_without_them(mixed: Desk) -> None:
     assert mixed.text("#grid-caption") == "Photographs as the model sees them."
 
 
+def test_rounding_noise_is_painted_as_nothing(mixed: Desk) -> None:
+    mixed.images()
+    least = mixed.page.evaluate("""["noise", ""].map((flag) => {
+      const canvas = document.createElement("canvas");
+      const values = () => Float32Array.of(-1e-13, 1e-13);
+      exporter.paint.draw(canvas, { flags: [flag], values, height: 1, width: 2 }, 8, 8,
+        { rectify: false, colour: "viridis", fade: true });
+      return Math.max(...canvas.getContext("2d").getImageData(0, 0, 8, 8).data);
+    })""")
+    assert least == [0, 255]
+
+
 def test_an_address_holds_for_every_flag(mixed: Desk) -> None:
     for flag in ("zero", "constant", "nan", "negative", "flagged"):
         mixed.images(f"#maps={flag}")

@@ -18,7 +18,7 @@ from PIL import Image
 from exporter.errors import ConfigError, RunError
 from exporter.images import hash_contents
 from exporter.records import ImageEntry, Row
-from exporter.render import decode_image, heatmap
+from exporter.render import OPACITY, decode_image, heatmap
 from exporter.store import create_run, open_run
 from exporter.store.finding import find_image
 from exporter.store.plans import ImageColumns
@@ -97,14 +97,21 @@ def test_an_overlay_is_the_heatmap_of_the_map_over_the_view(sample_run: Path) ->
     assert isinstance(drawn, Image.Image)
     assert (drawn.mode, drawn.size) == ("RGB", (224, 224))
     values = run.map("chelsea.jpg", "gradcam", "layer4")
-    colours = heatmap(values, (224, 224), rectify=True, colormap="turbo")
-    np.testing.assert_array_equal(np.asarray(drawn), colours)
-    view = decode_image(run.image("chelsea.jpg"))
+    view = decode_image(run.image("chelsea.jpg")).astype(float)
+
+    def over(values: np.ndarray, most: float, *, rectify: bool, colormap: str) -> np.ndarray:
+        colours = heatmap(values, (224, 224), rectify=rectify, colormap=colormap)
+        share = heatmap(values, (224, 224), rectify=rectify, colormap="grey") / 255 * most
+        return view * (1 - share) + colours * share
+
+    expected = over(values, 1, rectify=True, colormap="turbo")
+    assert np.abs(np.asarray(drawn) - expected).max() <= 1
     bare = run.overlay("chelsea.jpg", "gradcam", "layer3", opacity=0)
     np.testing.assert_array_equal(np.asarray(bare), view)
-    half = np.asarray(run.overlay("chelsea.jpg", "eigencam", "layer3")).astype(float)
-    signed = heatmap(run.map("chelsea.jpg", "eigencam", "layer3"), (224, 224), rectify=False)
-    assert np.abs(half - (view.astype(float) + signed) / 2).max() <= 1
+    usual = np.asarray(run.overlay("chelsea.jpg", "eigencam", "layer3"))
+    signed = run.map("chelsea.jpg", "eigencam", "layer3")
+    expected = over(signed, OPACITY, rectify=False, colormap="viridis")
+    assert np.abs(usual - expected).max() <= 1
 
 
 def test_the_deepest_layer_is_the_deepest_where_the_method_has_a_map(

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.records import Row
-from exporter.render import decode_image, encode_jpeg, heatmap, overlay
+from exporter.render import decode_image, encode_jpeg, overlay_map
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
     IMAGES_PER_SHARD,
@@ -162,9 +162,9 @@ def _figure(report: Report, row: Row, encoded: bytes, line: dict[str, Any]) -> d
     if record is None or not maps:
         return figure
     stored = next((last for last in reversed(maps) if last.layer == plan.deepest), maps[-1])
-    heat = heatmap(stored.array(), (width, height), rectify=record.relu)
+    drawn = overlay_map(pixels, stored, rectify=record.relu)
     what = f"{record.title} at {stored.layer or 'input'}"
-    report.write(f"figures/{row.id}.jpg", encode_jpeg(overlay(pixels, heat, 0.5)))
+    report.write(f"figures/{row.id}.jpg", encode_jpeg(drawn))
     return figure | {
         "src": f"figures/{row.id}.jpg",
         "caption": f"{what}, {words.figure(stored.lo)} to {words.figure(stored.hi)}",

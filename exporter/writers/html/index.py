@@ -18,8 +18,8 @@ from exporter.writers.options import HtmlOptions
 IMAGES_PER_SHARD = 256
 PHOTOGRAPHS_PER_FOLDER = 1000
 CHANNELS_PER_PAGE = 256
-UNREAD, KEPT = 16, 32
-assert len(FLAGS) <= 4, "flags share their bits with UNREAD and KEPT"
+UNREAD, KEPT = 32, 64
+assert len(FLAGS) <= 5, "flags share their bits with UNREAD and KEPT"
 
 
 class Entry(NamedTuple):
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
         score: of the first prediction, or None.
         loss: cross-entropy, or None.
         correct: whether the first prediction is right, or None where that is not known.
-        flags: bits: those of its maps (`flag_bits`), 16 not read, 32 kept.
+        flags: bits: those of its maps (`flag_bits`), 32 not read, 64 kept.
     """
 
     position: int

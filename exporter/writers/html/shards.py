@@ -29,7 +29,7 @@ ACTIVATION_BYTES = 2600
 """Bytes of channels per image, before Base64: what fits beside 20 maps in 30 kB."""
 
 ZERO = 63
-FLAGS = ("zero", "constant", "nan", "negative")
+FLAGS = ("zero", "constant", "nan", "negative", "noise")
 
 
 def pack_shard(
@@ -65,7 +65,7 @@ def pack_shard(
 
 
 def flag_bits(flags: str) -> int:
-    """Return the flags of a map as bits: 1 zero, 2 constant, 4 not a number, 8 negative.
+    """Return the flags of a map as bits: 1 zero, 2 constant, 4 not a number, 8 negative, 16 noise.
 
     >>> flag_bits("zero"), flag_bits("constant,nan"), flag_bits("")
     (1, 6, 0)

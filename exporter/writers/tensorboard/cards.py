@@ -7,12 +7,11 @@ from typing import Any
 
 from exporter.errors import ImageError
 from exporter.records import MethodRecord, Plan, Row, StoredMap
-from exporter.render import decode_image, encode_jpeg, hatch, heatmap, overlay, target_text
+from exporter.render import decode_image, encode_jpeg, heatmap, overlay_map, painted, target_text
 from exporter.writers import links
 from exporter.writers.options import TensorBoardOptions
 from exporter.writers.tensorboard.events import image_summary
 
-OPACITY = 0.5
 QUALITY = 88
 
 
@@ -34,11 +33,10 @@ def cards(row: Row, plan: Plan, options: TensorBoardOptions) -> Iterator[tuple[s
     for stored in row.maps:
         if stored.method not in methods:
             continue
-        relu, flawed = methods[stored.method].relu, "nan" in stored.flags
-        heat = hatch(size) if flawed else heatmap(stored.array(), size, rectify=relu)
+        relu = methods[stored.method].relu
         pictures, shown = samples.setdefault((stored.method, stored.layer), ([row.image], []))
-        pictures.append(encode_jpeg(heat, QUALITY))
-        pictures.append(encode_jpeg(overlay(view, heat, OPACITY), QUALITY))
+        pictures.append(encode_jpeg(heatmap(painted(stored), size, rectify=relu), QUALITY))
+        pictures.append(encode_jpeg(overlay_map(view, stored, rectify=relu), QUALITY))
         shown.append(stored)
     for (method, layer), (pictures, shown) in samples.items():
         tag, title = links.image_tag(layer, row), links.plain(row.path)

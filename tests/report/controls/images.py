@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.report.desk import Desk, changed, control, file
+from tests.report.desk import Desk, canvas, changed, control, file
 
 
 @control("search")
@@ -129,6 +129,16 @@ def grid_opacity(desk: Desk) -> None:
     look(desk)
     desk.slide("opacity", 80)
     desk.wait("document.querySelector('.tile canvas')?.style.opacity === '0.8'")
+
+
+@control("fade")
+def grid_fade(desk: Desk) -> None:
+    look(desk)
+    assert canvas(desk, ".tile canvas")[..., 3].min() == 0
+    desk.control("fade").select_option("even")
+    desk.wait("location.hash === '#fade=even'")
+    desk.wait("document.querySelector('.tile canvas')?.width > 0")
+    assert (canvas(desk, ".tile canvas")[..., 3] == 255).all()
 
 
 @control("size")

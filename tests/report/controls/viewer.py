@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from exporter.records import Row, StoredMap
-from exporter.render import COLORMAPS, heatmap, overlay
+from exporter.render import COLORMAPS, heatmap, overlay, overlay_map
 from exporter.writers.html.text import figure
 from tests.report.desk import Desk, canvas, changed, control
 
@@ -51,7 +51,7 @@ def overlay_equals_opencv(desk: Desk) -> None:
     row = desk.row
     values = stored(row, "gradcam", "layer4").array()
     desk.page.set_viewport_size({"width": 1280, "height": 1400})
-    desk.viewer(row)
+    desk.viewer(row, "&fade=even")
     photograph = cv2.cvtColor(
         cv2.imdecode(np.frombuffer(row.image or b"", np.uint8), cv2.IMREAD_COLOR),
         cv2.COLOR_BGR2RGB,
@@ -74,12 +74,18 @@ def overlay_equals_opencv(desk: Desk) -> None:
         expected = overlay(photograph, heat, opacity / 100)
         off = np.abs(shown.astype(int) - expected)[2:-2, 2:-2]
         assert off.max() <= 6, (opacity, off.max())
+    desk.page.keyboard.press("u")
+    desk.wait("!location.hash.includes('fade')")
+    shot = desk.page.locator("#v-placeholder").screenshot(animations="disabled")
+    shown = cv2.cvtColor(cv2.imdecode(np.frombuffer(shot, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    expected = overlay_map(photograph, stored(row, "gradcam", "layer4"), rectify=True, opacity=1.0)
+    assert np.abs(shown.astype(int) - expected)[2:-2, 2:-2].max() <= 6
     desk.page.set_viewport_size({"width": 1280, "height": 900})
 
 
 @control("viewer-threshold")
 def threshold(desk: Desk) -> None:
-    desk.viewer(desk.row, "&map=eigencam")
+    desk.viewer(desk.row, "&map=eigencam&fade=even")
     assert (canvas(desk, "#v-heat")[..., 3] == 255).all()
     desk.slide("viewer-threshold", 50)
     desk.wait("location.hash.includes('threshold=50')")
@@ -91,7 +97,7 @@ def threshold(desk: Desk) -> None:
 
 @control("viewer-colour")
 def colours(desk: Desk) -> None:
-    desk.viewer(desk.row)
+    desk.viewer(desk.row, "&fade=even")
     values = stored(desk.row, "gradcam", "layer4").array()
     for name in COLORMAPS:
         desk.control("viewer-colour").select_option(name)
@@ -170,7 +176,7 @@ def viewer_keys(desk: Desk) -> None:
 
 def right(desk: Desk) -> StoredMap:
     """Compare the first map with Eigen-CAM at layer3."""
-    desk.viewer(desk.row, "&map=gradcam")
+    desk.viewer(desk.row, "&map=gradcam&fade=even")
     desk.control("viewer-compare").select_option("side")
     desk.wait("!document.getElementById('w-frame').hidden")
     desk.control("viewer-with").select_option("2 0")

@@ -70,7 +70,7 @@ def test_two_maps_side_by_side_are_those_that_were_asked_for(
     page: Any, run: Run, report: Path
 ) -> None:
     row = first_row(run)
-    open_images(page, report, f"#image={row.id}")
+    open_images(page, report, f"#image={row.id}&fade=even")
     assert not page.locator("#w-frame").is_visible()
     page.select_option("#v-compare", "side")
     assert page.locator("#v-with option:checked").inner_text() == "LayerCAM at layer4"
@@ -122,9 +122,8 @@ def test_both_values_are_read_at_the_same_place(page: Any, run: Run, report: Pat
 
 def test_a_wipe_shows_one_map_on_each_side(page: Any, run: Run, report: Path) -> None:
     row = first_row(run)
-    open_images(
-        page, report, f"#image={row.id}&compare=wipe&with=eigencam&at=1&wipe=25&opacity=100"
-    )
+    state = f"#image={row.id}&compare=wipe&with=eigencam&at=1&wipe=25&opacity=100&fade=even"
+    open_images(page, report, state)
     left, right = (page.locator(f"#{name}-frame").bounding_box() for name in "vw")
     assert left == right
     shot = cv2.imdecode(
@@ -271,20 +270,20 @@ def test_keys_compare_swap_and_place(page: Any, run: Run, report: Path) -> None:
 def test_the_whole_view_is_in_the_address(page: Any, run: Run, report: Path) -> None:
     row = first_row(run)
     state = (
-        f"#sort=high&map=layercam&layer=0&colour=turbo&opacity=80&threshold=30&image={row.id}"
+        f"#sort=high&map=layercam&layer=0&colour=turbo&opacity=70&fade=even&threshold=30&image={row.id}"
         "&geometry=original&compare=wipe&with=gradcam&at=0&wipe=33"
     )
     open_images(page, report, state)
     assert page.evaluate("location.hash") == state
     for selector, value in (
-        ("#v-opacity", "80"),
+        ("#v-opacity", "70"),
         ("#v-threshold", "30"),
         ("#v-colour", "turbo"),
         ("#v-wipe", "33"),
         ("#v-geometry", "original"),
     ):
         assert page.input_value(selector) == value
-    assert page.locator("#v-opacity").get_attribute("aria-valuetext") == "80 %"
+    assert page.locator("#v-opacity").get_attribute("aria-valuetext") == "70 %"
     assert page.locator("#v-caption").inner_text().startswith("LayerCAM at layer3")
 
 

@@ -254,7 +254,7 @@ def test_painted_maps_equal_opencv(page: Any, run: Run, report: Path) -> None:
     relu = {method.name: method.relu for method in run.plan.methods}
     rows = [row for row in run.rows() if row.maps and row.path.endswith(".jpg")]
     for row in rows[:4]:
-        open_images(page, report, f"#image={row.id}")
+        open_images(page, report, f"#image={row.id}&fade=even")
         page.wait_for_selector("#v-table canvas")
         for colour in COLORMAPS:
             page.select_option("#v-colour", colour)
@@ -279,7 +279,7 @@ def test_painted_maps_equal_opencv(page: Any, run: Run, report: Path) -> None:
 def test_threshold_hides_and_the_pointer_reads(page: Any, run: Run, report: Path) -> None:
     row = next(row for row in run.rows() if row.maps)
     one = next(one for one in row.maps if (one.method, one.layer) == ("eigencam", "layer4"))
-    open_images(page, report, f"#image={row.id}&map=eigencam&threshold=50")
+    open_images(page, report, f"#image={row.id}&map=eigencam&threshold=50&fade=even")
     page.wait_for_selector("#v-table canvas")
     painted = canvas_pixels(page, "#v-heat")
     values = cv2.resize(one.array(), (224, 224), interpolation=cv2.INTER_LINEAR)
@@ -401,7 +401,7 @@ def test_of_100_000_images_only_the_visible_are_built(
 def test_firefox_paints_maps_from_a_file(run: Run, report: Path, tmp_path: Path) -> None:
     row = next(row for row in run.rows() if row.maps)
     shot = tmp_path / "shot.png"
-    address = (report / "images.html").as_uri() + f"#image={row.id}&opacity=100"
+    address = (report / "images.html").as_uri() + f"#image={row.id}&opacity=100&fade=even"
     command = [
         str(FIREFOX), "--headless", "--no-remote", "--profile", str(tmp_path / "profile"),
         "--window-size", "1280,900", "--screenshot", str(shot), address,

@@ -22,7 +22,7 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from exporter.records import Written
-from exporter.render import decode_image, heatmap, overlay
+from exporter.render import decode_image, heatmap, overlay_map
 from exporter.store import Run, open_run
 from exporter.writers import links, write
 from exporter.writers.tensorboard import TensorBoardOptions
@@ -152,7 +152,7 @@ def test_the_samples_are_the_input_as_stored_the_heatmap_and_the_overlay(
     one = next(m for m in row.maps if (m.method, m.layer) == ("layercam", "layer4"))
     exact = heatmap(one.array(), (224, 224), rectify=True)
     assert np.abs(decode_image(heat).astype(int) - exact).mean() < 4
-    exact = overlay(decode_image(row.image or b""), exact, 0.5)
+    exact = overlay_map(decode_image(row.image or b""), one, rectify=True)
     assert np.abs(decode_image(blend).astype(int) - exact).mean() < 4
 
 
