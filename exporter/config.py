@@ -157,6 +157,11 @@ class RunConfig(WriterConfig):
     workers: Annotated[int, Field(ge=0)] = setting(
         0, "Decoding threads; 0 lets the exporter choose.", "N"
     )
+    precision: Literal["float32", "bf16", "fp16"] = setting(
+        "float32",
+        "Format that the model computes in, by autocast; maps are computed in float32, and what "
+        "changes is measured on the first images.",
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
         0, "Seed of random weights and of every random choice.", "N"

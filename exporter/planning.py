@@ -48,12 +48,14 @@ from exporter.models import (
     float_type,
     has_convolutions,
     read_classes,
+    refuse_precision,
     resolve,
 )
 from exporter.plans import make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
+from exporter.tuning import in_precision
 from exporter.watch import Watch
 
 
@@ -98,6 +100,7 @@ def bind(
             device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)
             model = resolved.module
             refuse_unfit(model)
+            refuse_precision(config.precision, model, device)
             channels_last = has_convolutions(model)
             # Before the guest, which would put tensors back that took another format.
             if recipe.module is None:
@@ -112,6 +115,7 @@ def bind(
             )
         if without:
             job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
+        job = stack.enter_context(in_precision(job, config.precision, planned))
         yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
 
 

@@ -24,6 +24,7 @@ from exporter.capture.names import (
     unquoted,
 )
 from exporter.capture.passes import Captured, capture
+from exporter.capture.precision import TYPES, Precision, precision_of, run_in, unscaled_in
 from exporter.capture.reduce import (
     Statistics,
     Strongest,
@@ -35,12 +36,14 @@ from exporter.capture.rerun import agrees_alone, all_close, close, follows_alone
 
 __all__ = [
     "QUOTED",
+    "TYPES",
     "After",
     "AttentionPass",
     "BiasTerms",
     "Captured",
     "Changes",
     "LayerName",
+    "Precision",
     "SelfAttention",
     "Statistics",
     "Stepping",
@@ -63,14 +66,17 @@ __all__ = [
     "named_layers",
     "on_gradient",
     "parse_name",
+    "precision_of",
     "quantise",
     "quoted",
     "record_layers",
     "refuse_unfit",
     "relu_rule",
     "run_from",
+    "run_in",
     "strongest_channels",
     "unquoted",
+    "unscaled_in",
     "unwrapped",
     "watch_changes",
 ]

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from exporter.capture.hooks import hooked
 from exporter.capture.modes import multi_head_with
+from exporter.capture.precision import FLOAT32, Precision, precision_of
 from exporter.containers import rebuild
 from exporter.errors import LayerError
 
@@ -46,11 +47,13 @@ class AttentionPass:
         scores: each target's score at the model's output, T tensors (N,).
         step_scores: by block, the same scores if the blocks after it were left out, T tensors (N,)
             each; the last one is ``scores``.
+        precision: the format that the model ran in.
     """
 
     weights: tuple[Tensor, ...]
     scores: tuple[Tensor, ...]
     step_scores: tuple[tuple[Tensor, ...], ...]
+    precision: Precision = FLOAT32
 
     def gradients(self, target: int) -> tuple[Tensor, ...]:
         """Return the gradient of one target's score with respect to every module's weights."""
@@ -60,8 +63,7 @@ class AttentionPass:
         """Return the gradient of a block's own score with respect to that block's own weights."""
         return self._gradients(self.step_scores[step][target], (self.weights[step],))[0]
 
-    @staticmethod
-    def _gradients(score: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _gradients(self, score: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if not score.requires_grad:
             raise LayerError(
                 "no gradient of what is explained reaches the attention weights: the model "
@@ -69,7 +71,8 @@ class AttentionPass:
             )
         gradients = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
         pairs = zip(gradients, weights, strict=True)
-        return tuple(torch.zeros_like(at) if g is None else g for g, at in pairs)
+        every = (torch.zeros_like(at) if g is None else g for g, at in pairs)
+        return tuple(self.precision.unscaled(gradient) for gradient in every)
 
 
 def attention_pass(
@@ -127,7 +130,7 @@ def attention_pass(
         score(_rows(output, index * number, (index + 1) * number)).unbind(1)
         for index in range(len(blocks))
     )
-    return AttentionPass(tuple(weights), steps[-1], steps)
+    return AttentionPass(tuple(weights), steps[-1], steps, precision_of(model))
 
 
 def _rows(output: Any, start: int, stop: int) -> Any:

@@ -23,19 +23,23 @@ Before = Callable[[nn.Module, Any], Any]
 
 @contextmanager
 def hooked(
-    after: Iterable[tuple[nn.Module, After]], before: Iterable[tuple[nn.Module, Before]] = ()
+    after: Iterable[tuple[nn.Module, After]],
+    before: Iterable[tuple[nn.Module, Before]] = (),
+    *,
+    always: bool = False,
 ) -> Iterator[None]:
     """Call functions around the forwards of modules; every hook is removed on leaving.
 
     Args:
         after: modules, and what is called when one returns.
         before: modules, and what is called when one begins, ahead of the user's own hooks.
+        always: whether ``after`` is called where a forward fails, too, with the output None.
     """
     with ExitStack() as undo:
         for module, begin in before:
             undo.callback(module.register_forward_pre_hook(begin, prepend=True).remove)
         for module, end in after:
-            undo.callback(module.register_forward_hook(end).remove)
+            undo.callback(module.register_forward_hook(end, always_call=always).remove)
         yield
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from exporter.capture.guest import guest
 from exporter.capture.hooks import Recording, record_layers
+from exporter.capture.precision import precision_of
 from exporter.containers import rebuild
 
 Score = Callable[[Any], "Tensor | Sequence[Tensor]"]
@@ -84,10 +85,11 @@ def capture(
             missing[name] = "it is written to in place after its module returned it"
         named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
         reached = _gradients(recording, named, score(output), missing) if named else {}
+        unscaled = precision_of(model).unscaled
     return Captured(
         output=rebuild(output, lambda _path, tensor: _plain(tensor)),
         activations={name: _plain(tensor) for name, tensor in recording.tensors.items()},
-        gradients=reached,
+        gradients={name: unscaled(gradient) for name, gradient in reached.items()},
         missing=missing,
         asked=recording.asked,
     )

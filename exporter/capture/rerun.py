@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from exporter.capture.hooks import hooked
 from exporter.capture.names import find_layer
+from exporter.capture.precision import precision_of
 from exporter.containers import rebuild, tensors
 from exporter.guard import FAILURES, is_shortage
 
@@ -107,7 +108,8 @@ def run_from(
     """
     copies = 1 if alone else len(activation) // len(inputs)
     images = inputs[:1] if alone else inputs.repeat(copies, 1, 1, 1)
-    return _substituted(model, layer, images, lambda _raw: activation)
+    given = precision_of(model).enter(activation)
+    return _substituted(model, layer, images, lambda raw: given.to(raw.dtype))
 
 
 def _substituted(model: nn.Module, layer: str, images: Tensor, change: Any) -> Any:

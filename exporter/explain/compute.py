@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import guest, named_layers, parse_name, unwrapped
+from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
@@ -19,6 +19,7 @@ from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
 from exporter.layers import LayerChoice, Reshape, Trial, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
+from exporter.models import refuse_precision
 from exporter.targets import Scorer, parse_target
 
 _SHORT = "free memory, or give fewer images, layers or maps at a time"
@@ -36,6 +37,7 @@ def compute_maps(
     reshape: Reshape | None = None,
     seed: int = 0,
     fuse: str | None = None,
+    precision: str = "float32",
 ) -> Mapping[tuple[str, str], Tensor]:
     """Compute raw, signed class-activation maps of a batch.
 
@@ -60,6 +62,8 @@ def compute_maps(
         seed: of methods that draw random numbers, such as ``smoothgrad``.
         fuse: ``mean``, ``max`` or ``product``: each method's maps of the layers, scaled to [0, 1],
             are also put together into one, under the layer ``fused``.
+        precision: ``bf16`` or ``fp16``: the model runs under autocast; maps are computed in float32
+            all the same.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
@@ -74,6 +78,7 @@ def compute_maps(
         LayerError: if a layer is unknown, never runs, or has no gradient or no spatial positions.
         MapError: if a method is unknown, or fits none of the layers, or the model is quantised
             and no method of activations is asked for (others are left out).
+        ConfigError: if the model or its device does not carry the precision.
         ModelError: if the model cannot carry gradients, or its code fails, whatever it raises: that
             is the cause of the error. So is the shortage where memory runs out.
 
@@ -88,6 +93,7 @@ def compute_maps(
     model = unwrapped(model)
     methods, _ = fitting_methods(model, get_methods((maps,) if isinstance(maps, str) else maps))
     images = _fitting(model, inputs)
+    refuse_precision(precision, model, images.device)
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
     target = parse_target(targets if isinstance(targets, str) else "predicted", ())
     scorer, several = Scorer(target, output), target.k > 1
@@ -121,7 +127,13 @@ def compute_maps(
             fuse=fuse,
             classifiers=classifiers_at(methods, chosen.names, scorer, trial),
         )
-        explained = explainer.explain(images, torch.full((len(images),), -1, device=images.device))
+        unknown = torch.full((len(images),), -1, device=images.device)
+        for lowered in Precision.candidates(precision):
+            with run_in(model, lowered):
+                explained = explainer.explain(images, unknown)
+            # Gradients in float16 overflow where they are scaled too much for these images.
+            if lowered.scale == 1 or _finite(explained):
+                break
     at_layers = chosen.names if any(method.at_layers for method in methods) else ()
     _refuse_missing(explained, at_layers, methods)
     with torch.inference_mode(False), torch.no_grad():
@@ -135,6 +147,11 @@ def compute_maps(
                 relu = rectify and method.record.relu
                 finished[method.name, layer] = stacked.relu() if relu else stacked
         return finished
+
+
+def _finite(explained: BatchMaps) -> bool:
+    maps = (each for here in explained.maps.values() for maps in here.values() for each in maps)
+    return all(bool(values.isfinite().all()) for values in (*maps, *explained.pixels.values()))
 
 
 def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequence[Method]) -> None:

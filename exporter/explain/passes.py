@@ -227,7 +227,9 @@ class Runner:
         activations = self._planes.read(layer, output, inputs)
         gradients = captured.gradients.get(layer) if method.needs.gradients else None
         if gradients is not None:
-            gradients = torch.stack([self._planes.read(layer, g, inputs) for g in gradients])
+            gradients = torch.stack(
+                [in_map_type(self._planes.read(layer, g, inputs)) for g in gradients]
+            )
 
         @cache
         def alone() -> bool:
@@ -239,7 +241,7 @@ class Runner:
 
         return replace(
             context,
-            activations=activations if method.needs.activations else None,
+            activations=in_map_type(activations) if method.needs.activations else None,
             gradients=gradients,
             rest=rest,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exporter.capture import TwiceDifferentiable
+from exporter.capture import TwiceDifferentiable, unscaled_in
 from exporter.errors import MapError, NoGradientError
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.gradient_weighted import gradcam_maps, gradcampp
@@ -131,7 +131,7 @@ def shapleycam(context: PassContext) -> Tensor:
     activations = context.layer_output()
     start = activations.detach().requires_grad_()
     rows = []
-    with torch.enable_grad(), TwiceDifferentiable():
+    with torch.enable_grad(), TwiceDifferentiable(), unscaled_in(context.module):
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
             gradient = gradient_of(score.sum(), start, create=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.capture import BiasTerms
+from exporter.capture import BiasTerms, precision_of
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
@@ -83,7 +83,8 @@ def full_gradients(context: PassContext, receive: Receive) -> Tensor:
     """
     current = 0
     start = context.inputs.detach().requires_grad_()
-    with BiasTerms(lambda term: receive(current, term)):
+    unscaled = precision_of(context.module).unscaled
+    with BiasTerms(lambda term: receive(current, unscaled(term))):
         scores = context.summed_scores(start)
     rows = []
     for current, score in enumerate(scores):  # noqa: B007 - read by what BiasTerms calls

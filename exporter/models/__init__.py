@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from exporter.models.classes import LabelMatch, check_classes, match_labels, read_classes
-from exporter.models.placement import choose_device, float_type, has_convolutions
+from exporter.models.placement import (
+    choose_device,
+    float_type,
+    has_convolutions,
+    has_format,
+    refuse_precision,
+)
 from exporter.models.resolve import ResolvedModel, adopt, resolve
 
 __all__ = [
@@ -14,7 +20,9 @@ __all__ = [
     "choose_device",
     "float_type",
     "has_convolutions",
+    "has_format",
     "match_labels",
     "read_classes",
+    "refuse_precision",
     "resolve",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from exporter.capture import TYPES
 from exporter.errors import ConfigError
 
 
@@ -49,3 +50,45 @@ def float_type(module: nn.Module) -> torch.dtype:
     """Return the type of a model's numbers: its first floating parameter's, or float32."""
     types = (parameter.dtype for parameter in module.parameters())
     return next((kind for kind in types if kind.is_floating_point), torch.float32)
+
+
+def refuse_precision(name: str, module: nn.Module, device: torch.device) -> None:
+    """Refuse a number format that a model or a device does not carry.
+
+    Args:
+        name: ``float32`` for none but the model's own, ``bf16`` or ``fp16``.
+        module: the model.
+        device: where it runs.
+
+    Raises:
+        ConfigError: if there is no such format, the model is of another one already, or the device
+            computes in this one only by detours.
+    """
+    if name == "float32":
+        return
+    if name not in TYPES:
+        raise ConfigError(f"no precision is called {name!r}; choose float32, bf16 or fp16")
+    own = float_type(module)
+    if own != torch.float32:
+        raise ConfigError(
+            f"the model's parameters are {str(own).removeprefix('torch.')} and precision {name!r} "
+            "is for a model of float32; leave it out"
+        )
+    if not has_format(name, device):
+        raise ConfigError(
+            f"the device {str(device)!r} has no instructions for {name}, which would be slower "
+            f"than float32; give {'bf16 or ' if name == 'fp16' else ''}float32"
+        )
+
+
+def has_format(name: str, device: torch.device) -> bool:
+    """Say whether a device computes in ``bf16`` or ``fp16`` by instructions of its own."""
+    if not torch.amp.is_autocast_available(device.type):
+        return False
+    if device.type == "cuda":
+        return name == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # The only place where torch tells: its CPU library, on processors that it is built for.
+        told = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", None)
+        return told is not None and bool(told())
+    return True

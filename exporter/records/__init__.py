@@ -14,7 +14,7 @@ from exporter.records.channels import (
     own_name,
 )
 from exporter.records.columns import Box, Column, Float32, Int32
-from exporter.records.findings import Findings, LayoutRecord
+from exporter.records.findings import Findings, LayoutRecord, PrecisionRecord
 from exporter.records.images import (
     Geometry,
     ImageEntry,
@@ -94,6 +94,7 @@ __all__ = [
     "OtherMetric",
     "Plan",
     "Position",
+    "PrecisionRecord",
     "Prediction",
     "Prepared",
     "Preprocessing",

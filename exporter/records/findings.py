@@ -92,3 +92,49 @@ class Findings:
                 f"the model writes into its input{unseen}; every pass is given a copy of its own"
             )
         return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRecord:
+    """What a number format other than float32 changes, measured on the first images.
+
+    Attributes:
+        name: ``bf16`` or ``fp16``.
+        scale: what gradients are multiplied by while they are inside the model.
+        images: how many images were explained in both formats.
+        median: of the methods and layers, by how much a map changes: its mean absolute difference,
+            in shares of the map's range.
+        largest: that of the method and layer that change most.
+        where: these two, such as ``hirescam at layer3``.
+        scores: by how much a prediction's score changes at most.
+        other_class: for how many of the images another class is predicted.
+    """
+
+    name: Annotated[str, Field(pattern="^(bf16|fp16)$")]
+    scale: float
+    images: Count
+    median: float
+    largest: float
+    where: str
+    scores: float
+    other_class: Count
+
+    @property
+    def change(self) -> str:
+        """The change against float32, in words."""
+        which = f"the first {self.images} images" if self.images > 1 else "the first image"
+        parts = [f"scores by up to {self.scores:.2g}"]
+        if self.where:
+            parts.insert(
+                0,
+                f"maps by {self.median:.2%} of their range (median) and {self.largest:.2%} at most "
+                f"({self.where})",
+            )
+        if self.other_class:
+            parts.append(f"the predicted class of {self.other_class} of them")
+        return f"on {which}: {', '.join(parts)}"
+
+    @property
+    def sentence(self) -> str:
+        """What the user should know, in a sentence."""
+        return f"the model ran in {self.name}, which changes, {self.change}"

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from exporter.records.columns import Count
-from exporter.records.findings import Findings, LayoutRecord
+from exporter.records.findings import Findings, LayoutRecord, PrecisionRecord
 from exporter.records.images import ImageEntry, Preprocessing
 
 COMBINED = ("attention", "fused")
@@ -139,6 +139,7 @@ class Plan:
         notes: what the user should know (layers that never fired, unreadable folders).
         layouts: by layer that is explained or recorded, how its output lies in the plane, and why.
         findings: what running the model showed; None where the plan is older than that.
+        precision: what the number format changes; None in the model's own.
     """
 
     schema: Count
@@ -162,6 +163,15 @@ class Plan:
     notes: tuple[str, ...] = ()
     layouts: Mapping[str, LayoutRecord] = field(default_factory=dict)
     findings: Findings | None = None
+    precision: PrecisionRecord | None = None
+
+    @property
+    def computed_on(self) -> Mapping[str, str]:
+        """What the numbers were computed on and in, by name."""
+        if self.precision is None:
+            return self.execution
+        lowered = {"precision": self.precision.name, "against float32": self.precision.change}
+        return {**self.execution, **lowered}
 
     @property
     def depends_on_batch(self) -> bool:

@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema", "images"}
-    | {"layouts", "findings"}
+    | {"layouts", "findings", "precision"}
 )
 """Who made a run, when, and how that is told: not what it contains."""
 
@@ -28,6 +28,9 @@ _FREE = _SPELLINGS | {"batch_size"}
 
 _FORMER = {"quality": "faithfulness"}
 """Settings of older runs, and their names today."""
+
+_DEFAULTS = {"precision": "float32"}
+"""Settings that older runs do not have, and what they did."""
 
 _PREFIXES = {"versions": "version of ", "model": "model's "}
 
@@ -79,7 +82,7 @@ def _document(plan: Plan) -> Document:
         del document[name]
     compared = {
         _FORMER.get(name, name): value
-        for name, value in document["settings"].items()
+        for name, value in (_DEFAULTS | document["settings"]).items()
         if name not in _FREE
     }
     # Runs of earlier versions hold absolute paths.

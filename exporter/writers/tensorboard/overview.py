@@ -148,7 +148,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"),
         ("target", plan.target),
         ("labels", plan.label_match),
-        ("computed on", _pairs(plan.execution)),
+        ("computed on", _pairs(plan.computed_on)),
         ("planned", plan.created),
     ]
     if totals is not None:

@@ -123,7 +123,7 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "target": plan.target,
         "images_planned": len(plan.images),
         "label_match": plan.label_match,
-        "execution": plan.execution,
+        "execution": plan.computed_on,
         "versions": plan.versions,
         "command": command_without_folders(plan.command),
         "step": options.step,

@@ -1,0 +1,119 @@
+"""What makes a run faster and is settled by trying, before the first batch: the number format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.capture import Precision, run_in
+from exporter.engines import Job
+from exporter.errors import ModelError
+from exporter.explain import Computed, launch, load, rows
+from exporter.records import Plan, PrecisionRecord, StoredMap
+
+_IMAGES = 4
+"""First images that are explained in both formats."""
+
+_HEADROOM = 4.0
+"""By how much the gradients of other images may be larger."""
+
+
+@contextmanager
+def in_precision(job: Job, name: str, planned: Plan | None) -> Iterator[Job]:
+    """Run the model in another number format from here on, and say what that changes.
+
+    The first images are explained in float32 and in the format. In float16 gradients are scaled,
+    by as much as these images allow.
+
+    Args:
+        job: bound in float32.
+        name: ``float32``, ``bf16`` or ``fp16``.
+        planned: the plan of a run that is gone on with: its scale counts.
+
+    Raises:
+        ModelError: if the model or its maps overflow in the format.
+    """
+    if name == "float32":
+        yield job
+        return
+    record = planned.precision if planned is not None else None
+    record = record or _measured(job, name)
+    plan = replace(
+        job.plan,
+        precision=record,
+        notes=(*job.plan.notes, record.sentence),
+    )
+    with run_in(job.module, Precision(name, record.scale)):
+        yield replace(job, plan=plan)
+
+
+def _measured(job: Job, name: str) -> PrecisionRecord:
+    exact = _first_rows(job)
+    for precision in Precision.candidates(name):
+        with run_in(job.module, precision):
+            lowered = _first_rows(job)
+        if _finite(lowered) or not _finite(exact):
+            return compared(exact, lowered, Precision(name, max(1.0, precision.scale / _HEADROOM)))
+    raise ModelError(
+        f"in {name} the model's output or its maps are not numbers for the first images, and in "
+        "float32 they are; give --precision bf16 or float32"
+    )
+
+
+def compared(exact: Computed, lowered: Computed, precision: Precision) -> PrecisionRecord:
+    """Say how far rows are from those of float32.
+
+    Args:
+        exact: rows of float32.
+        lowered: rows of the same images in another format.
+        precision: this format.
+    """
+    changes: dict[str, float] = {}
+    scores, other = 0.0, 0
+    pairs = [(a, b) for a, b in zip(exact.rows, lowered.rows, strict=True) if a.predictions]
+    for before, after in pairs:
+        known = {each.index: each.score for each in before.predictions}
+        shared = [abs(known[p.index] - p.score) for p in after.predictions if p.index in known]
+        scores = max(scores, *shared, 0.0)
+        other += [p.index for p in before.predictions[:1]] != [
+            p.index for p in after.predictions[:1]
+        ]
+        there = {_name(each): each for each in after.maps}
+        for stored in before.maps:
+            again = there.get(_name(stored))
+            spread = stored.hi - stored.lo
+            if again is None or not spread > 0:
+                continue  # another class is explained, or nothing is shown
+            where = f"{stored.method} at {stored.layer or 'the input'}"
+            change = float(np.abs(stored.array() - again.array()).mean() / spread)
+            changes[where] = max(change, changes.get(where, 0.0))
+    worst = max(changes, key=lambda where: changes[where], default="")
+    return PrecisionRecord(
+        name=precision.name,
+        scale=precision.scale,
+        images=len(pairs),
+        median=float(np.median(list(changes.values()))) if changes else 0.0,
+        largest=changes.get(worst, 0.0),
+        where=worst,
+        scores=scores,
+        other_class=other,
+    )
+
+
+def _name(stored: StoredMap) -> tuple[str, str, str]:
+    return stored.method, stored.layer, stored.target
+
+
+def _first_rows(job: Job) -> Computed:
+    entries = [entry for entry in job.plan.images if entry.error is None][:_IMAGES]
+    return rows(job, launch(job, job.explainer(job.module), load(job, entries)))
+
+
+def _finite(computed: Computed) -> bool:
+    return all(
+        row.error is None and np.isfinite([(m.lo, m.hi) for m in row.maps]).all()
+        for row in computed.rows
+    )
