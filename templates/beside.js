@@ -39,6 +39,7 @@
     add("Label", exporter.select.labelName(position));
     add("Verdict", mark === "1" ? "✓ right" : mark === "0" ? "✗ wrong" : "", mark === "1" ? "right" : "wrong");
     if (index.loss && index.loss[position] !== null) add("Loss", exporter.number(index.loss[position]) + " nats (cross-entropy)");
+    for (const { title, unit, values } of index.measures) if (values[position] !== null) add(title, exporter.number(values[position]) + " (" + unit + ")");
     const original = exporter.stage.shape();
     if (original) {
       add("Original", original.size.join(" × ") + " pixels");

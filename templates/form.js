@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "size"];
+  const FIELDS = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "size"];
   const { BITS, sorts } = exporter.select;
   const { values: state } = exporter.state;
 
@@ -40,6 +40,7 @@
 
   const fill = () => {
     const { index } = exporter;
+    for (const { name, title } of index.measures) option($("measure"), name, title);
     for (const [key, [title]] of Object.entries(sorts)) {
       if (key === "loss" && !index.loss) continue;
       if (key === "label" && !index.labels.length) continue;
@@ -54,7 +55,7 @@
     for (const bits of index.flags) seen |= bits;
     for (const one of [...$("maps").options]) if (one.value && !(seen & BITS[one.value])) one.remove();
     const offered = {
-      class: index.classes.length, label: index.labels.length, maps: seen & BITS.flagged, layer: $("layer").options.length,
+      class: index.classes.length, label: index.labels.length, maps: seen & BITS.flagged, measure: index.measures.length, layer: $("layer").options.length,
       outcome: index.correct.includes("1") || index.correct.includes("0"),
     };
     for (const [id, some] of Object.entries(offered)) $(id).closest(".field").hidden = !some;
@@ -64,6 +65,7 @@
     if (state.class || state.label) names();
     const shown = { ...state, ...exporter.state.grid() };
     for (const field of FIELDS) $(field).value = shown[field] ?? "";
+    for (const end of ["from", "to"]) $(end).hidden = !state.measure;
   };
   // The panel closes as a menu does: with Escape, or a click beside it.
   const panel = () => {

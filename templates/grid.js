@@ -188,6 +188,7 @@
 
   const begin = () => {
     index = exporter.index;
+    exporter.select.measured();
     read();
     fill();
     reflect();
@@ -196,13 +197,14 @@
     let typing = 0;
     $("tools").addEventListener("input", (event) => {
       state[event.target.name] = event.target.value;
+      if (event.target.name === "measure") { state.from = state.to = ""; reflect(); }
       clearTimeout(typing);
       typing = setTimeout(refresh, event.target.type === "search" ? 120 : 0);
     });
     panel();
     $("tools").addEventListener("submit", (event) => event.preventDefault());
     const clear = () => {
-      for (const field of ["q", "class", "label", "outcome", "min", "max", "maps"]) state[field] = "";
+      for (const field of ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps"]) state[field] = "";
       state.sort = "set";
       reflect();
       refresh();

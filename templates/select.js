@@ -40,6 +40,15 @@ window.exporter = window.exporter || {};
     label: ["label", byText(labelName)],
   };
 
+  const measure = (name) => exporter.index.measures.find((one) => one.name === name);
+  // Each measure sorts both ways; what the index does not have is not offered.
+  const measured = () => {
+    for (const { name, title, values } of exporter.index.measures) {
+      sorts[name] = [title.toLowerCase() + ", low first", (rows) => rows.sort(byNumber(values, 1))];
+      sorts[name + "-high"] = [title.toLowerCase() + ", high first", (rows) => rows.sort(byNumber(values, -1))];
+    }
+  };
+
   const select = (state) => {
     const index = exporter.index, rows = index.ids.length, score = index.score, out = [];
     const q = (state.q || "").trim().toLowerCase();
@@ -49,6 +58,8 @@ window.exporter = window.exporter || {};
     const low = state.min ? Number(state.min) * scale : -Infinity;
     const high = state.max ? Number(state.max) * scale : Infinity;
     const mark = new Map([["right", "1"], ["wrong", "0"], ["unknown", "-"]]).get(state.outcome);
+    const values = state.measure && measure(state.measure).values;
+    const from = state.from ? Number(state.from) : -Infinity, to = state.to ? Number(state.to) : Infinity;
     const bits = Object.hasOwn(BITS, state.maps) ? BITS[state.maps] : 0;
     for (let i = 0; i < rows; i++) {
       if (wanted !== null && index.predicted[i] !== wanted) continue;
@@ -56,10 +67,11 @@ window.exporter = window.exporter || {};
       if (mark && index.correct[i] !== mark) continue;
       if (bits && !(index.flags[i] & bits)) continue;
       if ((state.min || state.max) && !(score[i] !== null && score[i] >= low && score[i] <= high)) continue;
+      if (values && !(values[i] !== null && values[i] >= from && values[i] <= to)) continue;
       if (q && !text(i).includes(q)) continue;
       out.push(i);
     }
     return sorts[Object.hasOwn(sorts, state.sort) ? state.sort : "set"][1](out);
   };
-  exporter.select = { BITS, name, className, labelName, sorts, select };
+  exporter.select = { BITS, measure, measured, name, className, labelName, sorts, select };
 })();

@@ -8,7 +8,7 @@ window.exporter = window.exporter || {};
   const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
   // The map and layer of the grid, while `values` has those of the open viewer.
   let beneath = null;
-  const NAMES = ["q", "class", "label", "outcome", "min", "max", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+  const NAMES = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
@@ -30,7 +30,8 @@ window.exporter = window.exporter || {};
       label: (text) => text === "" || index.labels.includes(text),
       outcome: among("", "right", "wrong", "unknown"),
       maps: among("", ...Object.keys(exporter.select.BITS)),
-      min: number, max: number,
+      min: number, max: number, from: number, to: number,
+      measure: (text) => text === "" || exporter.select.measure(text) !== undefined,
       sort: (text) => Object.hasOwn(exporter.select.sorts, text),
       map: among("", ...known), with: among("", "-", ...known),
       layer: within(0, index.layers.length - 1), at: within(0, index.layers.length - 1),

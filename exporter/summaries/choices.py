@@ -21,6 +21,13 @@ from exporter.summaries.classes import Columns, Floats
 LENGTH: Final = 24
 """Images of a strip at most."""
 
+PER_CLASS: Final = 2
+"""Images of a predicted class in a strip at most."""
+
+NONE_TWICE: Final = (
+    "a strip shows at most two images of a predicted class, and none that an earlier strip shows"
+)
+
 EVERY: Final = "all images are kept"
 MOST_WRONG: Final = "most wrong: the errors with the highest confidence"
 LEAST_SURE: Final = "least sure: the lowest confidence"
@@ -39,7 +46,9 @@ _NARROW = 1e-3  # a spread below this is that of equal numbers, and of their rou
 
 
 def strips(seen: Columns, classes: Sequence[ClassRow]) -> tuple[Strip, ...]:
-    """Return the strips that have images.
+    """Return the strips that have images, none of them twice.
+
+    Where there are few images, each strip takes its share of them.
 
     Args:
         seen: the images of the set.
@@ -48,14 +57,23 @@ def strips(seen: Columns, classes: Sequence[ClassRow]) -> tuple[Strip, ...]:
     predicted = np.flatnonzero(~np.isnan(seen["predicted"])).tolist()
     known = {row.index: row for row in classes}
     frequent = [n for n in predicted if known[seen["predicted"][n]].predicted >= _TYPICAL_OF]
-    chosen = {rule: _order(seen, rule) for rule in (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING)}
-    chosen[MOST_TYPICAL] = _per_class(seen, _distance(seen, known), frequent)
-    chosen[ONE_PER_CLASS] = _per_class(seen, -seen["confidence"], predicted)
-    return tuple(
-        Strip(rule.split(":")[0], rule, tuple(seen["id"][places[:LENGTH]]), len(places))
-        for rule, places in chosen.items()
-        if places
-    )
+    orders = {rule: _order(seen, rule) for rule in (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING)}
+    orders[MOST_TYPICAL] = _ranked(seen, _distance(seen, known), frequent)
+    orders[ONE_PER_CLASS] = _ranked(seen, -seen["confidence"], predicted)
+    orders = {rule: order for rule, order in orders.items() if order}
+    length = min(LENGTH, -(-len(predicted) // max(1, len(orders))))
+    taken: set[int] = set()
+    made = []
+    for rule, order in orders.items():
+        fresh = [place for place in order if place not in taken]
+        if rule in (MOST_TYPICAL, ONE_PER_CLASS):
+            places, of = _first_of_each(seen, fresh), len(_first_of_each(seen, order))
+        else:
+            places, of = _few_of_each(seen, fresh), len(order)
+        if places:
+            taken.update(places[:length])
+            made.append(Strip(rule.split(":")[0], rule, tuple(seen["id"][places[:length]]), of))
+    return tuple(made)
 
 
 def _order(images: Columns, rule: str) -> list[int]:
@@ -73,12 +91,24 @@ def _ranked(images: Columns, values: Floats, among: Iterable[int]) -> list[int]:
     return sorted(among, key=lambda place: (numbers[place], ids[place]))
 
 
-def _per_class(images: Columns, values: Floats, among: Iterable[int]) -> list[int]:
-    """Return the first of each predicted class by some values, frequent classes first."""
+def _few_of_each(images: Columns, order: Iterable[int]) -> list[int]:
+    """Return the first `PER_CLASS` of each predicted class, in the order given."""
+    seen: Counter[float] = Counter()
+    few = []
+    for place in order:
+        index = images["predicted"][place]
+        seen[index] += 1
+        if seen[index] <= PER_CLASS:
+            few.append(place)
+    return few
+
+
+def _first_of_each(images: Columns, order: Iterable[int]) -> list[int]:
+    """Return the first of each predicted class in an order, frequent classes first."""
     classes = images["predicted"].tolist()
     frequency = Counter(classes)
     best: dict[float, int] = {}
-    for place in _ranked(images, values, among):
+    for place in order:
         best.setdefault(classes[place], place)
     return [best[index] for index in sorted(best, key=lambda index: (-frequency[index], index))]
 
@@ -148,7 +178,8 @@ def keep_images(
     take(disagreeing, quota, MOST_DISAGREEING)
     if classifies:
         fresh = [place for place in every if place not in taken]
-        take(_per_class(images, -images["confidence"], fresh), quota, ONE_PER_CLASS)
+        fresh = _ranked(images, -images["confidence"], fresh)
+        take(_first_of_each(images, fresh), quota, ONE_PER_CLASS)
     take(sorted(every, key=lambda place: _lot(known[place].id, seed)), keep, SAMPLE)
     return tuple((known[place].id, taken[place]) for place in sorted(taken))
 

@@ -24,7 +24,7 @@ from exporter.records import (
 from exporter.store import records_table, schema_of, table_records
 from exporter.summaries.annotations import REGION
 from exporter.summaries.channels import REDUNDANT, redundancy
-from exporter.summaries.choices import strips
+from exporter.summaries.choices import NONE_TWICE, strips
 from exporter.summaries.classes import (
     BINS,
     PAIRS,
@@ -93,6 +93,7 @@ RULES: Final = {
         "mean over the images predicted as a class of their maps as they are painted (0 to 1) at "
         "the deepest layer"
     ),
+    "strips": NONE_TWICE,
     "redundant": (
         f"two channels whose spatial means have a correlation of at least {REDUNDANT:g} "
         f"in magnitude over at most {SAMPLE} images, chosen by the hash of their ids"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -51,15 +52,32 @@ def chosen(*tables: pa.Table) -> dict[str, list[str]]:
 
 def test_by_hand() -> None:
     assert chosen(table(*IMAGES)) == {
-        # Of equals the smallest id.
-        "most wrong": ["d", "y", "z"],
-        "least sure": ["w", "v", "b", "d", "y", "z", "c", "x"],
-        "most disagreeing": ["c", "b", "d"],
-        # Class 4 is more frequent. Of class 1, b and c are one deviation from the mean confidence,
-        # d is two from the mean entropy; class 5 has one image only.
-        "most typical": ["y", "b"],
-        "one per class": ["x", "c", "v"],
+        # Each strip takes two of eight. Of equals the smallest id.
+        "most wrong": ["d", "y"],
+        "least sure": ["w", "v"],
+        "most disagreeing": ["c", "b"],
+        # d, y, b and c, which would be typical, are shown above; class 5 has one image only.
+        "most typical": ["z"],
+        "one per class": ["x"],
     }
+
+
+def test_what_is_typical_is_nearest_to_the_means_of_its_class() -> None:
+    # Class 4 is more frequent. Of class 1, c is one deviation from the mean confidence, d is two
+    # from the mean entropy.
+    found = chosen(table(*(one | {"correct": None, "agreement": None} for one in IMAGES)))
+    assert found["most typical"] == ["y", "c"]
+
+
+def test_no_strip_has_more_than_two_of_a_class_and_no_image_is_in_two() -> None:
+    many = [image(f"{n:02d}", n // 8, 0.5 + n / 100, correct=n % 2 == 0) for n in range(40)]
+    classes = [seen(index, 8, 0.5, 0.1, None, None) for index in range(5)]
+    found = strips(columns_of(table(*many)), classes)
+    shown = [id for strip in found for id in strip.ids]
+    assert len(shown) == len(set(shown)) == 8 * 2 + 3 * 5 - 1
+    for strip in found:
+        assert max(Counter(int(id) // 8 for id in strip.ids).values()) <= 2, strip.name
+    assert [strip.of for strip in found] == [20, 40, 5, 5]
 
 
 def test_any_cut_chooses_the_same() -> None:
@@ -69,14 +87,14 @@ def test_any_cut_chooses_the_same() -> None:
 
 
 def test_a_strip_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "LENGTH", 2)
+    monkeypatch.setattr(choices, "LENGTH", 1)
     found = strips(columns_of(table(*IMAGES)), CLASSES)
     assert [(strip.name, len(strip.ids), strip.of) for strip in found] == [
-        ("most wrong", 2, 3),
-        ("least sure", 2, 8),
-        ("most disagreeing", 2, 3),
-        ("most typical", 2, 2),
-        ("one per class", 2, 3),
+        ("most wrong", 1, 3),
+        ("least sure", 1, 8),
+        ("most disagreeing", 1, 3),
+        ("most typical", 1, 2),
+        ("one per class", 1, 3),
     ]
 
 

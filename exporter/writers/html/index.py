@@ -22,6 +22,16 @@ UNREAD, KEPT = 32, 64
 assert len(FLAGS) <= 5, "flags share their bits with UNREAD and KEPT"
 
 
+MEASURES = {
+    "agreement": ("Agreement", "mean rank correlation of the methods, deepest layer, −1 to 1"),
+    "concentration": ("Concentration", "share of energy in the top 20 % of cells, 0.2 to 1"),
+    "faithfulness": ("Faithfulness", "insertion, 0 to 1, more is better"),
+    "pointing": ("Pointing", "1 where the largest cell is inside the boxes or the mask, else 0"),
+}
+"""What images are sorted and filtered by, in the order of `Entry.measures`: title and unit. All but
+the first are of the first method's map."""
+
+
 class Entry(NamedTuple):
     """The light values of one image.
 
@@ -36,6 +46,7 @@ class Entry(NamedTuple):
         loss: cross-entropy, or None.
         correct: whether the first prediction is right, or None where that is not known.
         flags: bits: those of its maps (`flag_bits`), 32 not read, 64 kept.
+        measures: a number for each of `MEASURES`, None where there is none.
     """
 
     position: int
@@ -48,6 +59,7 @@ class Entry(NamedTuple):
     loss: float | None
     correct: bool | None
     flags: int
+    measures: tuple[float | None, ...]
 
     @property
     def photograph(self) -> str:
@@ -61,6 +73,7 @@ class SetIndex:
 
     Attributes:
         plan: what ran.
+        measures: by image, a number for each of `MEASURES`.
         images: one entry each.
         by_id: the same by their ids.
         names: class name by index, of every class that is predicted.
@@ -71,6 +84,7 @@ class SetIndex:
     """
 
     plan: Plan
+    measures: Mapping[str, tuple[float | None, ...]]
     images: list[Entry] = field(default_factory=list)
     by_id: dict[str, Entry] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -105,6 +119,7 @@ class SetIndex:
             finite(row.loss),
             row.correct,
             bits,
+            self.measures.get(row.id, (None,) * len(MEASURES)),
         )
         self.images.append(entry)
         self.by_id[row.id] = entry
@@ -135,6 +150,7 @@ def index_script(
     classes = _positions(entry.predicted for entry in images)
     losses = [entry.loss for entry in images]
     layers = plan.map_layers
+    columns = [[entry.measures[place] for entry in images] for place in range(len(MEASURES))]
     present = {(method, layer) for method, layer, _, _ in index.ends}
     contents: dict[str, Any] = {
         "perShard": IMAGES_PER_SHARD,
@@ -161,6 +177,11 @@ def index_script(
         "predicted": [classes.get(entry.predicted, -1) for entry in images],
         "score": [entry.score for entry in images],
         "loss": losses if any(loss is not None for loss in losses) else None,
+        "measures": [
+            {"name": name, "title": title, "unit": unit, "values": values}
+            for (name, (title, unit)), values in zip(MEASURES.items(), columns, strict=True)
+            if any(value is not None for value in values)
+        ],
         "correct": "".join({True: "1", False: "0", None: "-"}[row.correct] for row in images),
         "flags": [entry.flags for entry in images],
         "tensorboard": options.tensorboard_url,

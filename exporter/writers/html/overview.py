@@ -10,6 +10,7 @@ from typing import Any
 from exporter.records import FLAG_REASONS
 from exporter.writers.html import text as words
 from exporter.writers.html.classes import confused_pairs
+from exporter.writers.html.findings import findings
 from exporter.writers.html.report import Report
 from exporter.writers.wandb.place import redirections
 
@@ -38,6 +39,7 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         "complete": run.totals is not None and present == planned,
         "labelled": len(judged),
         "correct": sum(judged),
+        "findings": findings(run),
         "strips": strips,
         "kept": [] if strips else kept,
         "rule": next(iter(rules)) if len(rules) == 1 else None,

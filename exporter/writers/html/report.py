@@ -12,6 +12,7 @@ from exporter.records import ChannelRow, ClassRow
 from exporter.render import decode_image
 from exporter.writers.html.index import SetIndex
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
+from exporter.writers.html.shards import finite
 from exporter.writers.options import HtmlOptions
 
 if TYPE_CHECKING:
@@ -40,13 +41,28 @@ class Report:
         self.folder = folder
         self._folders: set[Path] = set()
         self.options = options
-        self.index = SetIndex(run.plan)
+        self.index = SetIndex(run.plan, self.measures)
         self.first: list[dict[str, Any]] = []
         self.figures: dict[str, dict[str, Any]] = {}
         self.channels: Mapping[str, list[ChannelRow]] = defaultdict(list)
         for row in run.channels():
             self.channels[row.layer].append(row)
         self.pictures: Mapping[str, list[Picture]] = write_pictures(run, self.write)
+
+    @cached_property
+    def measures(self) -> Mapping[str, tuple[float | None, ...]]:
+        """By image, the numbers of `MEASURES`; of those of one method, the first's."""
+        first = self.plan.methods[0].name if self.plan.methods else ""
+        faithful = {
+            row.id: row.insertion for row in self.run.image_faithfulness() if row.method == first
+        }
+        return {
+            row.id: tuple(
+                finite(value, 3)
+                for value in (row.agreement, row.top_share, faithful.get(row.id), row.pointing)
+            )
+            for row in self.run.measures()
+        }
 
     @cached_property
     def classes(self) -> tuple[ClassRow, ...]:

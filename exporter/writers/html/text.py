@@ -51,6 +51,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def decimal(value: float, digits: int = 2) -> str:
+    """Write a value to so many decimals, with a true minus sign.
+
+    >>> decimal(-0.123), decimal(0.5, 3)
+    ('−0.12', '0.500')
+    """
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
 def figure(value: float) -> str:
     """Write a value to four digits, with a true minus sign.
 
@@ -142,7 +151,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("+", "-plus")).strip("-")
 
 
-FILTERS = (number, percent, figure, count, moment, duration, slug)
+FILTERS = (number, percent, decimal, figure, count, moment, duration, slug)
 """What templates may write values with, by these names."""
 
 

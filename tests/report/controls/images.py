@@ -72,6 +72,32 @@ def flagged(desk: Desk) -> None:
     assert desk.names() == wanted
 
 
+@control("measure", "measure-from", "measure-to")
+def measure(desk: Desk) -> None:
+    desk.images()
+    said = desk.control("measure").locator("option").all_inner_texts()
+    assert said[:3] == ["any", "Agreement", "Concentration"]
+    assert not desk.control("measure-from").is_visible()
+    agreement = {one.id: one.agreement for one in desk.run.measures() if one.agreement is not None}
+    middle = sorted(agreement.values())[len(agreement) // 2]
+    desk.control("measure").select_option("agreement")
+    desk.tiles(len(agreement))
+    desk.control("measure-from").fill(f"{middle - 1e-3:.3f}")
+    wanted = [value for value in agreement.values() if value >= middle - 1e-3]
+    desk.tiles(len(wanted))
+    desk.control("measure-to").fill(f"{middle + 1e-3:.3f}")
+    desk.wait("location.hash.includes('&to=')")
+    desk.tiles(sum(value <= middle + 1e-3 for value in wanted))
+    desk.control("sort").select_option("agreement")
+    desk.images("#sort=agreement-high")
+    order = [row.path for row in sorted(desk.rows, key=lambda row: -agreement.get(row.id, -9))]
+    assert desk.names()[:3] == [path.rpartition("/")[2] for path in order[:3]]
+    # The viewer says the number.
+    best = max(desk.rows, key=lambda row: agreement.get(row.id, -9))
+    desk.viewer(best)
+    assert f"{agreement[best.id]:.3g} (mean rank correlation" in desk.text("#v-facts")
+
+
 @control("sort")
 def sort(desk: Desk) -> None:
     desk.images("#sort=high")

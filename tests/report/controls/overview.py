@@ -69,6 +69,27 @@ def strip_image(desk: Desk) -> None:
     assert desk.text("#v-path") == next(row.path for row in desk.rows if row.id == id)
 
 
+@control("finding")
+def finding(desk: Desk) -> None:
+    desk.open("index.html")
+    links = desk.page.locator('[data-control="finding"]')
+    names = links.locator("b").all_inner_texts()
+    addresses = [link.get_attribute("href") for link in links.all()]
+    assert names[:3] == ["Accuracy", "Calibration", "Confusion"]
+    # What it found stands before everything else.
+    first = desk.page.locator("main h2").first
+    assert first.inner_text() == "What it found"
+    for address in addresses:
+        desk.open(address.partition("#")[0], f"#{address.partition('#')[2]}")
+        assert desk.page.locator("h1").count() == 1
+        if not address.startswith("images"):
+            place = address.partition("#")[2]
+            assert not place or desk.page.locator(f"#{place}").count() == 1, address
+    wrong = sum(row.correct is False for row in desk.rows)
+    desk.images("#" + addresses[0].partition("#")[2])
+    desk.tiles(wrong)
+
+
 @control("bins")
 def bins(desk: Desk) -> None:
     desk.open("index.html")

@@ -1,0 +1,173 @@
+"""What a run found, in sentences that a person would say first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from exporter.records import ratio
+from exporter.writers.html.text import count, decimal, number, percent, score
+
+if TYPE_CHECKING:
+    from exporter.records import Plan
+    from exporter.store import Run
+
+
+EVEN = 0.02
+"""Difference of mean confidence and accuracy below which nothing is said of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence.
+
+    Attributes:
+        about: what it is about, in a word or two.
+        text: the sentence.
+        page: the report's page that shows more, without ``.html``; ``layer`` for a layer's own.
+        at: the place on that page, or the state of the images page; of ``layer`` its name.
+    """
+
+    about: str
+    text: str
+    page: str
+    at: str = ""
+
+
+def findings(run: Run) -> list[Finding]:
+    """Say what a run found, the most telling first; nothing of a run that is not complete."""
+    if run.summary is None:
+        return []
+    parts = (_accuracy, _confusion, _agreement, _faithfulness, _flagged, _dead, _unread, _first)
+    return [finding for part in parts for finding in part(run)]
+
+
+def _accuracy(run: Run) -> Iterator[Finding]:
+    summary = run.summary
+    if summary is None or summary.accuracy is None:
+        return
+    text = (
+        f"The model is right on {number(summary.correct)} of "
+        f"{count(summary.labelled, 'labelled image')} ({percent(summary.accuracy)})."
+    )
+    yield Finding("Accuracy", text, "images", "outcome=wrong")
+    surest = sum(part.images * (part.confidence or 0) for part in summary.bins)
+    confidence = ratio(surest, sum(part.images for part in summary.bins))
+    if confidence is None or summary.calibration_error is None:
+        return
+    gap = confidence - summary.accuracy
+    how = "too sure" if gap >= EVEN else "too unsure" if gap <= -EVEN else "as sure as it is right"
+    yield Finding(
+        "Calibration",
+        f"It is {how}: its mean confidence is {percent(confidence)}, its expected calibration "
+        f"error {percent(summary.calibration_error)}.",
+        "index",
+        "calibration",
+    )
+
+
+def _confusion(run: Run) -> Iterator[Finding]:
+    for pair in run.confusion(limit=1):
+        labels = [name for name, index in run.plan.label_index.items() if index == pair.label]
+        support = next((row.support for row in run.classes() if row.index == pair.label), 0)
+        state = urlencode({"class": pair.predicted, "label": labels[0]}) if len(labels) == 1 else ""
+        yield Finding(
+            "Confusion",
+            f"It takes {pair.label_name} for {pair.predicted_name} most often: "
+            f"{number(pair.images)} of {count(support, 'image')} with that label.",
+            "images" if state else "classes",
+            state or "pairs",
+        )
+
+
+def _agreement(run: Run) -> Iterator[Finding]:
+    by_layer: dict[str, list[float]] = defaultdict(list)
+    for row in run.agreement():
+        if row.correlation is not None:
+            by_layer[row.layer].append(row.correlation)
+    means = {layer: sum(values) / len(values) for layer, values in by_layer.items() if layer}
+    if not means:
+        return
+    most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    text = f"The mean rank correlation of the methods' maps at {most} is {decimal(means[most])}."
+    if len(means) > 1:
+        text = (
+            f"The methods agree most at {most} (mean rank correlation {decimal(means[most])}) and "
+            f"least at {least} ({decimal(means[least])})."
+        )
+    yield Finding("Agreement", text, "methods", "agree")
+
+
+def _faithfulness(run: Run) -> Iterator[Finding]:
+    measured = [row for row in run.faithfulness() if row.insertion is not None]
+    if len(measured) < 2:
+        return
+    best = max(measured, key=lambda row: row.insertion or 0.0)
+    yield Finding(
+        "Faithfulness",
+        f"The maps of {_title(run.plan, best.method)} bring the class back soonest: insertion "
+        f"{decimal(best.insertion or 0.0)}, mean of {count(best.images, 'image')}.",
+        "methods",
+        "faithful",
+    )
+
+
+def _flagged(run: Run) -> Iterator[Finding]:
+    flagged = run.totals.flagged if run.totals else {}
+    if not flagged:
+        return
+    worst = max(flagged, key=flagged.__getitem__)
+    method, _, rest = worst.partition(" ")
+    layer, _, flag = rest.rpartition(" ")
+    where = f"{_title(run.plan, method)}{f' at {layer}' if layer else ''}"
+    several = count(sum(flagged.values()), "map shows", "maps show")
+    yield Finding(
+        "Flagged",
+        f"{several} nothing, most often {where} ({number(flagged[worst])}, {flag}).",
+        "images",
+        "maps=flagged",
+    )
+
+
+def _dead(run: Run) -> Iterator[Finding]:
+    dead: dict[str, list[bool]] = defaultdict(list)
+    for row in run.channels():
+        dead[row.layer].append(row.dead)
+    if not any(map(any, dead.values())):
+        return
+    worst = max(dead, key=lambda layer: sum(dead[layer]) / len(dead[layer]))
+    yield Finding(
+        "Dead channels",
+        f"No image activates {number(sum(dead[worst]))} of {count(len(dead[worst]), 'channel')} of "
+        f"{worst}.",
+        "layer",
+        worst,
+    )
+
+
+def _unread(run: Run) -> Iterator[Finding]:
+    skipped = len(run.totals.skipped) if run.totals else 0
+    if skipped:
+        text = f"{count(skipped, 'image')} could not be read."
+        yield Finding("Skipped", text, "index", "skipped")
+
+
+def _first(run: Run) -> Iterator[Finding]:
+    strips = run.summary.strips if run.summary else ()
+    for strip in strips[:1]:
+        row = run.row(strip.ids[0])
+        said = f"{row.predictions[0].name} {score(row.predictions[0].score, run.plan)}"
+        label = f", labelled {row.label}" if row.correct is False else ""
+        yield Finding(
+            "Look first",
+            f"Begin with {row.path} ({strip.name}): predicted {said}{label}.",
+            "images",
+            f"image={row.id}",
+        )
+
+
+def _title(plan: Plan, method: str) -> str:
+    return next((known.title for known in plan.methods if known.name == method), method)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from exporter.records import Row
+from exporter.store import Run, open_run
+from exporter.writers.html.findings import Finding, findings
+
+
+@pytest.fixture(scope="module")
+def run(sample_run: Path) -> Run:
+    return open_run(sample_run)
+
+
+@pytest.fixture(scope="module")
+def rows(run: Run) -> list[Row]:
+    return list(run.rows())
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> dict[str, Finding]:
+    return {finding.about: finding for finding in findings(run)}
+
+
+def test_accuracy_and_calibration_are_those_of_the_images(
+    rows: list[Row], found: dict[str, Finding]
+) -> None:
+    judged = [row for row in rows if row.correct is not None]
+    right, mean = sum(bool(row.correct) for row in judged), 0.0
+    text = f"The model is right on {right} of {len(judged)} labelled images"
+    assert found["Accuracy"].text == f"{text} ({100 * right / len(judged):.1f} %)."
+    mean = sum(row.confidence or 0 for row in judged) / len(judged)
+    gap = mean - right / len(judged)
+    assert abs(gap) > 0.02
+    word = "too sure" if gap > 0 else "too unsure"
+    start = f"It is {word}: its mean confidence is {100 * mean:.1f} %,"
+    assert found["Calibration"].text.startswith(start)
+
+
+def test_the_pair_is_the_one_that_is_most_confused(
+    rows: list[Row], found: dict[str, Finding]
+) -> None:
+    wrong = [row for row in rows if row.correct is False]
+    pairs = Counter((row.label, row.predictions[0].name) for row in wrong)
+    most = max(pairs.values())
+    said = re.fullmatch(
+        r"It takes (.*) for (.*) most often: (\d+) of (\d+) images? with that label\.",
+        found["Confusion"].text,
+    )
+    assert said
+    assert pairs[said[1], said[2]] == most == int(said[3])
+    assert sum(row.label == said[1] and bool(row.predictions) for row in rows) == int(said[4])
+
+
+def test_the_depths_where_methods_agree_most_and_least(run: Run, found: dict[str, Finding]) -> None:
+    by_layer: dict[str, list[float]] = {}
+    for row in run.agreement():
+        assert row.correlation is not None
+        by_layer.setdefault(row.layer, []).append(row.correlation)
+    means = sorted((sum(values) / len(values), layer) for layer, values in by_layer.items())
+    (low, shallow), (high, deep) = means[0], means[-1]
+    expected = (
+        f"The methods agree most at {deep} (mean rank correlation {high:.2f}) and least at "
+        f"{shallow} ({low:.2f})."
+    )
+    assert found["Agreement"].text == expected.replace("-", "−")
+
+
+def test_flagged_maps_dead_channels_and_where_to_begin(
+    run: Run, rows: list[Row], found: dict[str, Finding]
+) -> None:
+    flagged = [one for row in rows for one in row.maps if one.flags]
+    assert found["Flagged"].text.startswith(f"{len(flagged)} map")
+    dead = [row for row in run.channels(found["Dead channels"].at) if row.dead]
+    assert found["Dead channels"].text.startswith(f"No image activates {len(dead)} of ")
+    worst = max(
+        (row for row in rows if row.correct is False), key=lambda row: row.predictions[0].score
+    )
+    assert found["Look first"].at == f"image={worst.id}"
+    assert found["Look first"].text.endswith(f", labelled {worst.label}.")
+
+
+def test_a_run_that_is_not_complete_has_found_nothing(tmp_path: Path, make_run: object) -> None:
+    assert callable(make_run)
+    assert findings(open_run(make_run(tmp_path / "run", shards=1))) == []
