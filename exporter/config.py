@@ -152,7 +152,9 @@ class RunConfig(WriterConfig):
         "say how.",
         "FUNCTION",
     )
-    batch_size: Positive = setting(16, "Images per forward pass.", "N")
+    batch_size: Positive | Literal["auto"] = setting(
+        16, "Images per forward pass; auto doubles them to what fits into memory.", "N|auto"
+    )
     shard_size: Positive = setting(256, "Images per shard.", "N")
     workers: Annotated[int, Field(ge=0)] = setting(
         0, "Decoding threads; 0 lets the exporter choose.", "N"
@@ -292,8 +294,8 @@ def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
     # Of a union pydantic also names the branch that it tried, which is no setting.
     fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
     where = ".".join(part for part in first["loc"] if isinstance(part, str) and part in fields)
-    if where == "keep":
-        return f"the setting 'keep' is {first['input']!r}: give a number or all"
+    if asked := {"keep": "a number or all", "batch_size": "a number above 0, or auto"}.get(where):
+        return f"the setting {where!r} is {first['input']!r}: give {asked}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message if where == "" else f"{where}: {message}"

@@ -33,7 +33,7 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
     unread = f", {broken} cannot be read" if broken else ""
     yield "images", f"{len(plan.images)} of {plan.image_set} ({job.image_set.kind}){unread}"
     cut = f"{len(plan.shards)} of up to {config.shard_size}"
-    yield "shards", f"{cut}, batches of {config.batch_size}"
+    yield "shards", f"{cut}, batches of {job.batch_size}"
     yield "model", f"{plan.model.name}, {plan.model.parameters:,} parameters, on {job.device}"
     yield "layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"
     explainer, entries = job.explainer(job.module), plan.images[: job.batch_size]

@@ -1,9 +1,15 @@
-"""What is done where memory runs out, on the host or a device: the same work in halves."""
+"""What is done where memory runs out, on the host or a device: the same work in halves.
+
+And how much of it the host has, where the system tells.
+"""
 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -53,3 +59,32 @@ def in_halves(compute: Callable[[slice], Part], count: int, start: int = 0) -> l
         gc.collect(1)
         torch.cuda.empty_cache()
         size //= 2
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes of memory this process may still take; None where nothing tells.
+
+    The machine's, or the control group's (a container, a batch job) where that is less.
+
+    Args:
+        root: where the system's files are.
+    """
+    amounts: list[int] = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+        amounts.append(next(int(t.split()[1]) << 10 for t in lines if t.startswith("MemAvailable")))
+    with suppress(OSError, ValueError):  # of no limit the file says "max"
+        group = root / "sys/fs/cgroup"
+        limit, taken = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        amounts.append(max(0, int(limit) - int(taken)))
+    return min(amounts, default=None)
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory this process has had; None where nothing tells."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return None
+    most = getrusage(RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10

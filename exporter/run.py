@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from exporter.store import (
     reopen_run,
     write_recipe,
 )
+from exporter.store.layout import PLAN
 from exporter.watch import Watch
 from exporter.writers.writing import remembered, write_all
 
@@ -216,6 +217,7 @@ def run(
     config, watch = recipe.config, watch or Watch()
     engine = find_engine(config.engine)
     refuse_taken(config.out, overwrite=overwrite, resume=resume)
+    recipe = _as_settled(recipe) if resume else recipe
     with bind(recipe, watch=watch) as job:
         images = job.image_set
         watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
@@ -241,6 +243,7 @@ def plan_run(
     recipe.require_portable("a worker")
     find_engine(recipe.config.engine)
     refuse_taken(recipe.config.out, overwrite=overwrite, resume=resume)
+    recipe = _as_settled(recipe) if resume else recipe
     with bind(recipe, watch=watch) as job:
         _begin(job, overwrite=overwrite, resume=resume).close()
     return open_run(recipe.config.out)
@@ -306,6 +309,15 @@ def finish_run(
                 job = stack.enter_context(binding)
             merge_shards(folder, job, folder.elapsed(), watch)
     return _write(path, config, watch)
+
+
+def _as_settled(recipe: Recipe) -> Recipe:
+    """Return the recipe with the batch size that the run in its folder has settled by trying."""
+    config = recipe.config
+    if config.batch_size != "auto" or not (config.out / PLAN).exists():
+        return recipe
+    size = open_run(config.out).plan.settings["batch_size"]
+    return replace(recipe, config=config.model_copy(update={"batch_size": size}))
 
 
 def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:

@@ -1,4 +1,7 @@
-"""What makes a run faster and is settled by trying, before the first batch: the number format."""
+"""What makes a run faster and is settled by trying, before the first batch.
+
+The number format, and the number of images per batch.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from exporter.capture import Precision, run_in
 from exporter.engines import Job
-from exporter.errors import ModelError
-from exporter.explain import Computed, launch, load, rows
+from exporter.errors import ConfigError, ModelError
+from exporter.explain import Computed, launch, lay_masks, load, rows
+from exporter.guard import is_shortage
+from exporter.memory import free_memory, peak_memory
 from exporter.records import Plan, PrecisionRecord, StoredMap
 
 _IMAGES = 4
@@ -20,9 +26,14 @@ _IMAGES = 4
 _HEADROOM = 4.0
 """By how much the gradients of other images may be larger."""
 
+_MOST = 512
+"""Images per batch that are tried at most."""
+_MOST_ON_CPU = 32
+"""Likewise on a CPU, where larger batches are no faster (docs/speed.md)."""
+
 
 @contextmanager
-def in_precision(job: Job, name: str, planned: Plan | None) -> Iterator[Job]:
+def in_precision(job: Job, planned: Plan | None) -> Iterator[Job]:
     """Run the model in another number format from here on, and say what that changes.
 
     The first images are explained in float32 and in the format. In float16 gradients are scaled,
@@ -30,12 +41,12 @@ def in_precision(job: Job, name: str, planned: Plan | None) -> Iterator[Job]:
 
     Args:
         job: bound in float32.
-        name: ``float32``, ``bf16`` or ``fp16``.
         planned: the plan of a run that is gone on with: its scale counts.
 
     Raises:
         ModelError: if the model or its maps overflow in the format.
     """
+    name = job.recipe.config.precision
     if name == "float32":
         yield job
         return
@@ -117,3 +128,64 @@ def _finite(computed: Computed) -> bool:
         row.error is None and np.isfinite([(m.lo, m.hi) for m in row.maps]).all()
         for row in computed.rows
     )
+
+
+def with_batch_size(job: Job) -> Job:
+    """Settle how many images go through the model together, where that is ``auto``.
+
+    Batches of the first image are explained, twice as many each time, until they do not fit. On a
+    CPU, where a process that takes too much is killed, larger batches are not tried once they would
+    take half of the memory that is free, as the growth so far tells.
+
+    Raises:
+        ConfigError: if the model's output for an image depends on the others in its batch.
+    """
+    config, plan = job.recipe.config, job.plan
+    if config.batch_size != "auto":
+        return job
+    if plan.depends_on_batch:
+        raise ConfigError(
+            "the model's output for an image depends on the others in its batch, so the batch size "
+            "decides what the maps are: give --batch-size a number"
+        )
+    size, why = _largest(job)
+    recipe = replace(job.recipe, config=config.model_copy(update={"batch_size": size}))
+    settled = replace(
+        plan,
+        settings={**plan.settings, "batch_size": size},
+        notes=(*plan.notes, f"batches have {size} image{'s' * (size > 1)}, tried here: {why}"),
+    )
+    return replace(job, recipe=recipe, plan=settled)
+
+
+def _largest(job: Job) -> tuple[int, str]:
+    """Return the largest batch that fits, a power of two, and why there is no larger one."""
+    on_cpu, explainer = job.device.type == "cpu", job.explainer(job.module)
+    shard = max(stop - start for start, stop in job.plan.shards)
+    most = _MOST_ON_CPU if on_cpu else _MOST
+    free, before = free_memory(), peak_memory()
+    image = job.image_set.load_first(job.plan.model.preprocessing)
+    size, tried = 0, 1
+    while True:
+        try:
+            # With masks the target's are laid out too; the first image stands for all.
+            given = (lay_masks([None] * tried, job),) if job.masks else ()
+            labels = torch.full((tried,), -1, device=job.device)
+            explainer(job.inputs([image] * tried), labels, *given).to_host()
+        except Exception as error:
+            if not size or not is_shortage(error):
+                raise
+            return size, f"{tried} do not fit into the memory of {str(job.device)!r}"
+        size, tried = tried, tried * 2
+        if size >= shard:
+            return size, "no shard has more"
+        if size >= most:
+            return size, "more were not tried"
+        grown = (peak_memory() or 0) - (before or 0)
+        if on_cpu and free is None:
+            return size, "this system does not tell how much memory is free"
+        if on_cpu and free is not None and 2 * grown > free / 2:
+            return (
+                size,
+                f"{tried} would take more than half of the {free / 1e9:.1f} GB that are free",
+            )

@@ -38,7 +38,7 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"batch_size": 0}, r"'batch_size' is 0: .*greater than 0"),
+        ({"batch_size": 0}, r"^the setting 'batch_size' is 0: give a number above 0, or auto$"),
         ({"keep": "some"}, r"^the setting 'keep' is 'some': give a number or all$"),
         ({"keep": -1}, r"^the setting 'keep' is -1: give a number or all$"),
         ({"seed": -1}, r"^the setting 'seed' is -1: .*greater than or equal to 0"),

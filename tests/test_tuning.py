@@ -1,4 +1,4 @@
-"""What a run settles by trying before its first batch: the number format."""
+"""What a run settles by trying before its first batch: the number format, the batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import exporter
-from exporter.errors import ModelError, RunError
+from exporter import memory, tuning
+from exporter.errors import ConfigError, ModelError, RunError
 from exporter.models import placement
 from exporter.records import Plan
 from exporter.store import Run, plan_differences
@@ -103,3 +104,116 @@ def test_a_model_that_overflows_float16_is_refused(tmp_path: Path) -> None:
         "in fp16 the model's output or its maps are not numbers for the first images, and in "
         "float32 they are; give --precision bf16 or float32"
     )
+
+
+class Limited(nn.Sequential):
+    """A model on a device that holds eight images at a time."""
+
+    limit = 8
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        outputs: torch.Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+def sizes_of(model: nn.Module) -> list[int]:
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def settled(run: Run) -> tuple[object, str]:
+    return run.plan.settings["batch_size"], run.plan.notes[-1]
+
+
+def test_batches_double_to_what_fits_and_the_plan_remembers(tmp_path: Path) -> None:
+    model = Limited(*small())
+    sizes = sizes_of(model)
+    run = export(tmp_path / "run", model, limit=13, batch_size="auto")
+    assert settled(run) == (
+        8,
+        "batches have 8 images, tried here: 16 do not fit into the memory of 'cpu'",
+    )
+    assert sizes[-2:] == [8, 5]
+    (tmp_path / "run/run.json").unlink()
+    (tmp_path / "run/shards/00000.parquet").unlink()
+    sizes.clear()
+    model.limit = 64
+    again = export(tmp_path / "run", model, limit=13, batch_size="auto", resume=True)
+    assert settled(again) == settled(run)  # though more would fit now
+
+
+def test_no_batch_is_larger_than_a_shard_or_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = export(tmp_path / "shard", batch_size="auto", shard_size=4)
+    assert settled(run) == (4, "batches have 4 images, tried here: no shard has more")
+    monkeypatch.setattr(tuning, "_MOST_ON_CPU", 2)
+    run = export(tmp_path / "most", batch_size="auto")
+    assert settled(run) == (2, "batches have 2 images, tried here: more were not tried")
+
+
+def test_on_a_cpu_half_of_the_free_memory_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small()
+    sizes = sizes_of(model)
+    # A process of 1 GB, that every image adds 100 MB to; 1.6 GB are free.
+    monkeypatch.setattr(tuning, "free_memory", lambda: 1_600_000_000)
+    monkeypatch.setattr(
+        tuning, "peak_memory", lambda: 10**9 + 10**8 * (max(sizes[3:]) if sizes[3:] else 0)
+    )
+    run = export(tmp_path / "run", model, limit=13, batch_size="auto")
+    assert settled(run) == (
+        8,
+        "batches have 8 images, tried here: 16 would take more than half of the 1.6 GB that are "
+        "free",
+    )
+    monkeypatch.setattr(tuning, "free_memory", lambda: None)
+    run = export(tmp_path / "untold", batch_size="auto")
+    assert settled(run)[0] == 1
+
+
+def test_workers_take_the_batch_size_of_the_plan(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    planned = exporter.plan(
+        "tests.small:small", PHOTOS, out=out, limit=4, writers=(), layers=("1",),
+        preprocessing={"size": 32}, batch_size="auto",
+    )  # fmt: skip
+    assert planned.plan.settings["batch_size"] == 4
+    assert json.loads((out / "recipe.json").read_text())["settings"]["batch_size"] == 4
+    exporter.work(out)
+    assert exporter.finish(out).complete
+
+
+class Centred(nn.Sequential):
+    """A model that holds an image against the others of its batch."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = super().forward(inputs - inputs.mean(0))  # type: ignore[no-untyped-call]
+        return outputs
+
+
+def test_where_the_batch_decides_what_maps_are_its_size_is_given(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        export(tmp_path / "run", Centred(*small()), batch_size="auto")
+    assert str(refusal.value) == (
+        "the model's output for an image depends on the others in its batch, so the batch size "
+        "decides what the maps are: give --batch-size a number"
+    )
+
+
+def test_free_memory_is_the_machines_or_the_groups(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    assert memory.free_memory(tmp_path) is None
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 4 kB\n")
+    assert memory.free_memory(tmp_path) == 4096
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text("1000\n")
+    assert memory.free_memory(tmp_path) == 4096
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("3000\n")
+    assert memory.free_memory(tmp_path) == 2000
+    assert 10**7 < (memory.peak_memory() or 0) < 10**12

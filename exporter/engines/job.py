@@ -64,7 +64,9 @@ class Job(BatchWork):
     @property
     def batch_size(self) -> int:
         """Images per forward pass."""
-        return self.recipe.config.batch_size
+        size = self.recipe.config.batch_size
+        assert size != "auto", "planning has settled it"
+        return size
 
     @property
     def output(self) -> str | None:

@@ -7,7 +7,7 @@ from exporter.explain.explainer import Explainer, describe_passes
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.rows import Computed, HostBatch, Pending, compute, launch, rows
-from exporter.explain.work import BatchWork, Loaded, inputs, load
+from exporter.explain.work import BatchWork, Loaded, inputs, lay_masks, load
 
 __all__ = [
     "FUSED",
@@ -25,6 +25,7 @@ __all__ = [
     "fitting_methods",
     "inputs",
     "launch",
+    "lay_masks",
     "load",
     "rows",
 ]
