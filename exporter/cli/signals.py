@@ -19,6 +19,10 @@ PATIENCE = 60.0
 _TOGETHER = 0.5
 """Seconds within which signals count as one: a launcher passes on what the terminal sends too."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_END, _AGAIN = b"\0", b"\xff"
+"""What the watcher is told beside signals: to end, and that an interrupt was lost."""
+_PAUSE = 0.05
+"""Seconds until a lost interrupt is raised again."""
 _KEPT: list[socket.socket] = []
 """Sockets that have to stay open while the process ends."""
 
@@ -46,9 +50,20 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
             interrupted = True
             raise KeyboardInterrupt
 
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        nonlocal interrupted
+        # It came where Python lets nothing be raised: in a weak reference's callback, in __del__.
+        if interrupted and unraisable.exc_type is KeyboardInterrupt:
+            interrupted = False
+            with contextlib.suppress(OSError):
+                told.send(_AGAIN)
+        else:
+            hook(unraisable)
+
     if threading.current_thread() is not threading.main_thread():  # the caller owns the signals
         yield
         return
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     # Python writes to it where the signal arrives, whatever the main thread is in.
     earlier = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
@@ -63,18 +78,22 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
             signal.set_wakeup_fd(earlier)
             for number, handler in before.items():
                 signal.signal(number, handler)
-            told.send(b"\0")
+            sys.unraisablehook = hook
+            told.send(_END)
             if watcher.ident is not None:
                 watcher.join()
 
 
 def _end_after_signals(heard: socket.socket) -> None:
-    """End the process at the second signal, or a while after the first; return where told 0."""
+    """End the process at the second signal, or a while after the first; return where told to."""
     first = None
     while select.select([heard], [], [], None if first is None else PATIENCE)[0]:
         number = heard.recv(1)
-        if number == b"\0":
+        if number == _END:
             return
+        if number == _AGAIN:
+            time.sleep(_PAUSE)
+            os.kill(os.getpid(), signal.SIGINT)
         if number[0] in _SIGNALS:
             if first is not None and time.monotonic() - first > _TOGETHER:
                 break

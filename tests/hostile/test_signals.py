@@ -7,11 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from exporter.cli.signals import interruptible
 from exporter.store import check, open_run
 from tests.hostile.workplace import work_in
 
@@ -228,6 +232,32 @@ def test_every_command_ends_at_a_signal(work: Path, command: str, seconds: float
     exporter(["finish", "out"])
     exporter(["render", "out", "--writer", "html"])
     assert check("out") == ()
+
+
+class Signalled:
+    """Is signalled when it is deleted."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def signalled_in_a_callback() -> None:
+    thing = threading.Event()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+    assert reference() is None
+
+
+@pytest.mark.parametrize("signalled", [Signalled, signalled_in_a_callback])
+def test_an_interrupt_where_nothing_can_be_raised_is_raised_afterwards(
+    signalled: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), interruptible(to_the_end=False):
+        signalled()
+        time.sleep(10)
+    assert sys.unraisablehook is before
+    assert capsys.readouterr().err == ""
 
 
 def test_a_signal_to_a_child_of_the_model_is_none_to_the_run(work: Path) -> None:
