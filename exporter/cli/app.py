@@ -75,7 +75,7 @@ def _sentence(error: BaseException) -> str | None:
             said = f"the command was ended from inside: {told(error)}; {kept}"
         case MemoryError():
             said = f"memory ran out: {told(error)}; give a lower --batch-size; {kept}"
-        case ImportError():
+        case _ if isinstance(error, ImportError) or _while_importing(error):
             said = f"a library cannot be loaded: {told(error)}"
         case OSError():
             where = "standard output" if error.filename is None else repr(str(error.filename))
@@ -83,6 +83,12 @@ def _sentence(error: BaseException) -> str | None:
         case RuntimeError() if "can't start new thread" in str(error):
             said = f"the system starts no more threads; raise the limit (ulimit -u); {kept}"
     return said
+
+
+def _while_importing(error: BaseException) -> bool:
+    """Tell whether a module was being imported: short of memory, one can raise anything."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename.startswith("<frozen importlib") for frame, _ in frames)
 
 
 def _flush() -> None:

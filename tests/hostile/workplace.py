@@ -15,5 +15,6 @@ def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch, photographs: int) -> 
     (folder / "run.toml").write_text("[preprocessing]\nsize = 32\n")
     noise = np.random.default_rng(0)
     for index in range(photographs):
-        cv2.imwrite(str(folder / f"photos/{index}.png"), noise.integers(0, 255, (32, 32, 3)))
+        pixels = noise.integers(0, 255, (32, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / f"photos/{index}.png"), pixels)
     monkeypatch.chdir(folder)
