@@ -188,6 +188,7 @@ def test_a_reader_that_goes_away_is_no_error(more: list[str]) -> None:
     assert (process.returncode, said) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_characters_shows_question_marks() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "exporter", "maps"],

@@ -47,6 +47,7 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_runs_on_small_inputs_and_holds_its_numbers(name: str, tmp_path: Path) -> None:
     written = load(name).main(tmp_path, small=True)
@@ -71,6 +72,7 @@ def test_it_is_short_and_its_page_shows_its_picture(name: str) -> None:
     assert f"]({name}.md)" in (PAGES / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_wrong_number_stops_the_example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     example = load("vgg11_kernels")
     real = example.collect_kernels
@@ -132,6 +134,7 @@ def test_the_sobel_gate_halves_or_less_where_nothing_changes() -> None:
     assert torch.allclose(share[..., :3], torch.sigmoid(torch.tensor(1e-3 * scale)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_edge_stage_and_both_streams_reach_the_outputs() -> None:
     torch.manual_seed(0)
     net = load("two_stream").build()

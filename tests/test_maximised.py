@@ -99,6 +99,7 @@ def test_the_pictures_asked_for_are_in_the_run(work: Path) -> None:
     assert run.plan.explained == ("3",)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_picture_is_what_the_model_says_to_it(work: Path) -> None:
     assert main(arguments(work, *ASKED)) == 0
     run = open_run(work / "run")
@@ -118,6 +119,7 @@ def test_what_is_said_of_a_picture_is_what_the_model_says_to_it(work: Path) -> N
         assert said.max().item() == pytest.approx(one.peak, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_makes_only_what_is_missing_and_gives_the_same_bytes(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_resumed_run_makes_only_what_is_missing_and_gives_the_same_bytes(
     assert made == [1]
 
 
+@pytest.mark.slow
 def test_the_seed_of_the_run_is_that_of_the_pictures(work: Path) -> None:
     found = {}
     for name, more in (("a", ()), ("b", ("--seed", "1")), ("c", ())):
@@ -230,6 +233,7 @@ def test_a_module_handed_over_is_left_as_it_was(work: Path) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_on_resuming_makes_each_picture_once(work: Path) -> None:
     asked = ("--maximise", "3:0-9:steps=3", "--maximise", "output:0:steps=3")
     assert main(arguments(work, *asked)) == 0

@@ -56,6 +56,7 @@ def test_every_method_on_two_architectures(capsys: Any) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_wrong_map_is_noticed(capsys: Any, monkeypatch: Any) -> None:
     right = METHODS["eigengradcam"]
 
@@ -81,6 +82,7 @@ def test_a_method_without_a_reference_is_noticed(capsys: Any, monkeypatch: Any) 
     assert "it has no reference" in [one["why"] for one in found["missed"]]
 
 
+@pytest.mark.slow
 def test_an_exception_that_is_none_is_noticed(capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(behaviour, "BY_DEFINITION", {"gradcam": "for no reason"})
     status, found = run(capsys, "--only", "gradcam", "--only", "gradcam++", "--model", "vit")

@@ -76,6 +76,7 @@ def example() -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_the_pages_example_runs_from_outside_the_package(
     install: Install, archive: Path, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_file_of_ones_own_is_a_map(folder: Path) -> None:
     assert "One position decides the weight of a channel." in report
 
 
+@pytest.mark.slow
 def test_a_plug_in_is_listed_and_runs_by_its_name(folder: Path) -> None:
     site = folder / "site"
     described = site / "maxgrad-1.0.dist-info"

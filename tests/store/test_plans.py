@@ -29,6 +29,7 @@ def test_a_plan_comes_back_from_its_file(sampling: ModuleType, tmp_path: Path) -
     assert planned.whole() == plan
 
 
+@pytest.mark.slow
 def test_a_large_plan_is_read_quickly(sampling: ModuleType, tmp_path: Path) -> None:
     keys = [f"{number:032x}" for number in range(100_000)]
     images = tuple(ImageEntry(key, key, f"c{key[-2:]}/photo {key[-6:]}.jpg", "a") for key in keys)
