@@ -36,7 +36,6 @@ from exporter.store import (
     reopen_run,
     write_recipe,
 )
-from exporter.store.layout import PLAN
 from exporter.watch import Watch
 from exporter.writers.writing import remembered, write_all
 
@@ -218,10 +217,11 @@ def run(
     engine = find_engine(config.engine)
     refuse_taken(config.out, overwrite=overwrite, resume=resume)
     recipe = _as_settled(recipe) if resume else recipe
-    with bind(recipe, watch=watch) as job:
-        images = job.image_set
-        watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
-        with _begin(job, overwrite=overwrite, resume=resume) as folder:
+    with ExitStack() as stack:
+        with bind(recipe, watch=watch) as job:
+            images = job.image_set
+            watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
+            folder = stack.enter_context(_begin(job, watch, overwrite=overwrite, resume=resume))
             if not folder.complete:
                 folder.share()
                 missing = folder.missing()
@@ -233,7 +233,7 @@ def run(
                 seconds = time.perf_counter() - begun
                 folder.claim()
                 merge_shards(folder, job, seconds, watch)
-    return _write(config.out, config, watch)
+        return _write(config.out, config, watch)
 
 
 def plan_run(
@@ -245,7 +245,7 @@ def plan_run(
     refuse_taken(recipe.config.out, overwrite=overwrite, resume=resume)
     recipe = _as_settled(recipe) if resume else recipe
     with bind(recipe, watch=watch) as job:
-        _begin(job, overwrite=overwrite, resume=resume).close()
+        _begin(job, watch or Watch(), overwrite=overwrite, resume=resume).close()
     return open_run(recipe.config.out)
 
 
@@ -278,7 +278,7 @@ def work(
     number, count = part
     if not 0 <= number < count:
         raise ConfigError(f"the part {number}/{count} is none: give i/n with i from 0 to n - 1")
-    with reopen_run(path, shared=True) as folder:
+    with reopen_run(path, shared=True, watch=watch) as folder:
         known = range(len(folder.plan.shards))
         asked = known if shards is None else [shard for shard in shards if shard in known]
         missing = folder.missing(shard for shard in asked if shard % count == number)
@@ -293,7 +293,7 @@ def finish_run(
 ) -> Outcome:
     """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
     path, watch = Path(run).absolute(), watch or Watch()
-    with reopen_run(path, shared=False) as folder, ExitStack() as stack:
+    with reopen_run(path, shared=False, watch=watch) as folder:
         document = read_recipe(folder.files, trusted=trust_recipe)
         config = (
             build_writer_config(remembered(folder.files))
@@ -302,21 +302,27 @@ def finish_run(
         )
         if not folder.complete:
             folder.refuse_missing()
-            job = None
-            if folder.plan.settings.get("maximise"):
-                recipe = _recipe_of(folder, trust_recipe)
-                binding = bind(recipe, planned=folder.plan, watch=watch)
-                job = stack.enter_context(binding)
-            merge_shards(folder, job, folder.elapsed(), watch)
-    return _write(path, config, watch)
+            with ExitStack() as stack:
+                job = None
+                if folder.plan.settings.get("maximise"):
+                    recipe = _recipe_of(folder, trust_recipe)
+                    binding = bind(recipe, planned=folder.plan, watch=watch)
+                    job = stack.enter_context(binding)
+                merge_shards(folder, job, folder.elapsed(), watch)
+        return _write(path, config, watch)
 
 
 def _as_settled(recipe: Recipe) -> Recipe:
     """Return the recipe with the batch size that the run in its folder has settled by trying."""
     config = recipe.config
-    if config.batch_size != "auto" or not (config.out / PLAN).exists():
+    if config.batch_size != "auto":
         return recipe
-    size = open_run(config.out).plan.settings["batch_size"]
+    try:
+        size = open_run(config.out).settings.get("batch_size")
+    except RunError:  # there is none, or its plan is to be written again
+        return recipe
+    if not isinstance(size, int) or size < 1:
+        return recipe
     return replace(recipe, config=config.model_copy(update={"batch_size": size}))
 
 
@@ -331,9 +337,10 @@ def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:
     return Recipe.read(document, folder.path)
 
 
-def _begin(job: Job, *, overwrite: bool, resume: bool) -> RunFolder:
+def _begin(job: Job, watch: Watch, *, overwrite: bool, resume: bool) -> RunFolder:
     """Write what workers need, and return the folder, locked."""
-    folder = create_run(job.recipe.config.out, job.plan, overwrite=overwrite, resume=resume)
+    out = job.recipe.config.out
+    folder = create_run(out, job.plan, overwrite=overwrite, resume=resume, watch=watch)
     try:
         if not folder.complete:
             folder.write_kernels([sheet(kernels) for kernels in job.kernels])

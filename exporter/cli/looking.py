@@ -13,7 +13,7 @@ from rich.table import Table
 
 from exporter.cli.flags import BAD_REQUEST, DONE, given, writer_flags
 from exporter.config import build_writer_config
-from exporter.console import ERR, OUT, Bar, counted, explained, marked, say_written
+from exporter.console import OUT, Bar, counted, explained, marked, say_written
 
 
 @click.command("layers")
@@ -117,20 +117,20 @@ def maps_command(as_json: bool) -> int:
 @writer_flags
 def render_command(run_folder: Path, **flags: Any) -> int:
     """Run the writers again from a run folder; no model, no torch."""
-    from exporter.store import open_run, refuse_damaged
+    from exporter.store import open_run, refuse_damaged, reopen_run
     from exporter.writers.writing import remembered, write_all
 
-    opened = open_run(run_folder)
-    refuse_damaged(opened)
-    # All writers run unless some are named, whichever the run had.
-    told = {name: value for name, value in remembered(opened.files).items() if name != "writers"}
-    config = build_writer_config(given(flags), told)
-    if not opened.complete:
-        ERR.print(
-            f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} shards "
-            "are there"
-        )
-    with Bar() as bar:
+    with Bar() as bar, reopen_run(run_folder, shared=False, watch=bar):
+        opened = open_run(run_folder)
+        refuse_damaged(opened, bar)
+        # All writers run unless some are named, whichever the run had.
+        told = {n: value for n, value in remembered(opened.files).items() if n != "writers"}
+        config = build_writer_config(given(flags), told)
+        if not opened.complete:
+            bar.say(
+                f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} "
+                "shards are there"
+            )
         written, failed = write_all(opened, config, bar)
     say_written(run_folder, written, failed)
     return BAD_REQUEST if failed else DONE
@@ -143,7 +143,8 @@ def check_command(run_folder: Path) -> int:
     from exporter.store import check, open_run
     from exporter.writers import check as check_written
 
-    problems = [*check(run_folder), *check_written(open_run(run_folder))]
+    with Bar() as bar:
+        problems = [*check(run_folder, bar), *check_written(open_run(run_folder), bar)]
     for problem in problems:
         OUT.print("[red]✗[/] " + marked(problem))
     if problems:

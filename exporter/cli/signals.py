@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -87,8 +86,12 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
 def _end_after_signals(heard: socket.socket) -> None:
     """End the process at the second signal, or a while after the first; return where told to."""
     first = None
-    while select.select([heard], [], [], None if first is None else PATIENCE)[0]:
-        number = heard.recv(1)
+    while True:
+        heard.settimeout(None if first is None else PATIENCE)
+        try:
+            number = heard.recv(1)
+        except TimeoutError:
+            break
         if number == _END:
             return
         if number == _AGAIN:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 GAP = 2
 STRIP = 15
 GRID_LIMIT = 256
-"""Filters of a sheet whose filters are one cell each (RGB, or one input channel)."""
+"""Kernels of a sheet whose kernels are one cell each (RGB, or one input channel)."""
 
 ROW_LIMIT = 64
-"""Filters of a sheet whose filters are a row each."""
+"""Kernels of a sheet whose kernels are a row each."""
 
 INPUT_LIMIT = 16
 GRID_COLUMNS = 16
@@ -73,27 +73,27 @@ def kernel_sheet(
 ) -> tuple[NDArray[np.uint8], int]:
     """Draw the kernels of a convolution.
 
-    Three input channels are drawn as RGB, each filter scaled from its own smallest to its own
-    largest weight. Otherwise each (filter, input) slice is drawn in the diverging map, blue below
-    zero, white at zero, red above, on one scale for the whole layer: filters of one input in a
-    grid, filters of several inputs in a row each.
+    Three input channels are drawn as RGB, each kernel scaled from its own smallest to its own
+    largest weight. Otherwise each (kernel, input) slice is drawn in the diverging map, blue below
+    zero, white at zero, red above, on one scale for the whole layer: kernels of one input in a
+    grid, kernels of several inputs in a row each.
 
     Args:
         values: weights (O, I, kh, kw).
-        limit: the most filters drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
+        limit: the most kernels drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
             many of how many.
-        inputs: the most input channels drawn per filter.
+        inputs: the most input channels drawn per kernel.
         rgb: draw as RGB; None does so where there are three input channels.
 
     Returns:
-        The sheet, uint8 (H, W, 3) RGB, and how many of the O filters it shows.
+        The sheet, uint8 (H, W, 3) RGB, and how many of the O kernels it shows.
     """
-    filters, channels = values.shape[:2]
+    kernels, channels = values.shape[:2]
     coloured = channels == 3 if rgb is None else rgb and channels == 3
     if limit is None:
         limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
-    shown, depth = min(filters, limit), min(channels, inputs)
-    text = f"{shown} of {filters} filters"
+    shown, depth = min(kernels, limit), min(channels, inputs)
+    text = f"{shown} of {kernels} kernels"
     finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
     reach = np.abs(finite).max() if finite.size else 0.0
     own = np.nan_to_num(values[:shown].astype(np.float64), posinf=reach, neginf=-reach)

@@ -8,7 +8,7 @@ from exporter.store.reader import Run, open_run
 from exporter.store.recipes import forget_recipe, read_recipe, write_recipe
 from exporter.store.resuming import code_changed, plan_differences
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, schema_of
-from exporter.store.tables import records_table, table_records
+from exporter.store.tables import records_table, refuse_unfit, table_records
 
 __all__ = [
     "CODE_CHANGED",
@@ -27,6 +27,7 @@ __all__ = [
     "records_table",
     "refuse_damaged",
     "refuse_taken",
+    "refuse_unfit",
     "reopen_run",
     "schema_of",
     "table_records",

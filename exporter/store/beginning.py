@@ -8,14 +8,15 @@ from pathlib import Path
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.checksums import altered, commit, is_altered, noted
-from exporter.store.documents import read_totals
+from exporter.store.checksums import commit, is_altered, noted, settle_interrupted
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
 from exporter.store.plans import plan_bytes, read_plan
-from exporter.store.reader import open_run
+from exporter.store.reader import open_run, refuse_no_run
+from exporter.store.replacing import is_put_aside, restore
 from exporter.store.resuming import code_changed, plan_differences, plan_identity
+from exporter.watch import Watch
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
 """Folders that are made before the plan is written."""
@@ -28,7 +29,12 @@ EDITED = (
 
 
 def create_run(
-    path: Path | str, plan: Plan, *, overwrite: bool = False, resume: bool = False
+    path: Path | str,
+    plan: Plan,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    watch: Watch | None = None,
 ) -> RunFolder:
     """Begin a run in a new or empty folder, or go on with one.
 
@@ -37,9 +43,10 @@ def create_run(
         plan: what the run will do.
         overwrite: remove the run that is there, and nothing else of the folder.
         resume: go on with the run that is there, if its plan is the same; or begin one.
+        watch: told how what is there is verified.
 
     Returns:
-        The folder, locked against everybody else until it is shared, finished or closed.
+        The folder, locked against everybody else until it is shared or closed.
 
     Raises:
         RunError: if the folder holds something else, a run and neither flag is given, a run of
@@ -51,28 +58,30 @@ def create_run(
     lock = RunLock(run)
     try:
         begun = _begin(RunFiles(run), plan, overwrite=overwrite, resume=resume)
-        return RunFolder(run, begun, lock)
+        return RunFolder(run, begun, lock, watch)
     except BaseException:
         lock.release()
         raise
 
 
-def reopen_run(path: Path | str, *, shared: bool) -> RunFolder:
+def reopen_run(path: Path | str, *, shared: bool, watch: Watch | None = None) -> RunFolder:
     """Go on with a run as it was planned.
 
     Args:
         path: the run folder.
-        shared: to compute shards, beside other workers; else to finish the run, alone.
+        shared: to compute shards, beside other workers; else to finish or render the run, alone.
+        watch: told how what is there is verified.
 
     Raises:
         RunError: if there is no run, or another process is in the way.
     """
-    run = open_run(path)
-    lock = RunLock(run.path, shared=shared)
+    refuse_no_run(RunFiles(Path(path)))  # a lock is made in none but a run
+    lock = RunLock(Path(path), shared=shared)
     try:
+        run = open_run(path)
         if not shared:
             _clear(run.files)
-        return RunFolder(run.path, run.plan, lock)
+        return RunFolder(run.path, run.plan, lock, watch)
     except BaseException:
         lock.release()
         raise
@@ -93,7 +102,13 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
     if overwrite and resume:
         raise RunError("--resume and --overwrite contradict each other; give one of them")
     names = run.names()
-    if layout.PLAN not in names and not all(_is_leftover(run, name) for name in names):
+    if _lacks_plan(run):
+        if not resume:
+            raise RunError(
+                f"the run {str(run.run)!r} lacks {layout.PLAN}; give --resume and the settings it "
+                "was begun with, and it is written again"
+            )
+    elif layout.PLAN not in names and not all(_is_leftover(run, name) for name in names):
         raise RunError(
             f"the folder {str(run.run)!r} is not empty and is not a run (it has no {layout.PLAN}); "
             "give --out a new folder"
@@ -103,6 +118,13 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
             f"the folder {str(run.run)!r} already holds a run; "
             "give --resume to go on with it or --overwrite to start again"
         )
+
+
+def _lacks_plan(run: RunFiles) -> bool:
+    """Say whether all there is of a run's plan is its checksum, but shards are there."""
+    if run.exists(layout.PLAN) or not run.is_folder(layout.SHARDS):
+        return False
+    return bool(noted(run, layout.PLAN)) and not _is_leftover(run, layout.SHARDS)
 
 
 def _is_leftover(run: RunFiles, name: str) -> bool:
@@ -120,14 +142,12 @@ def _is_leftover(run: RunFiles, name: str) -> bool:
 def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
     # Another process may have begun a run since the folder was looked at.
     refuse_taken(run.run, overwrite=overwrite, resume=resume)
-    if run.exists(layout.PLAN) and resume:
-        begun = _begun(run, plan)
-        _clear(run)
-        return begun
+    _clear(run)
+    if resume and (run.exists(layout.PLAN) or _lacks_plan(run)):
+        return _begun(run, plan)
     if run.exists(layout.PLAN):
         for name in layout.own_names():
             run.remove(name)
-    _clear(run)
     for name in _FIRST:
         run.make_folder(name)
     _write_plan(run, plan)
@@ -156,8 +176,8 @@ def _begun(run: RunFiles, plan: Plan) -> Plan:
     if is_altered(run, layout.PLAN):
         if noted(run, layout.PLAN) != plan_identity(plan) and not _reads_alike(run, plan):
             raise RunError(
-                f"{str(run.run / layout.PLAN)!r} is not as it was written, and the run was begun "
-                f"with different settings; {others}"
+                f"{str(run.run / layout.PLAN)!r} is missing or not as it was written, and the run "
+                f"was begun with different settings; {others}"
             )
         _write_plan(run, plan)
     begun = read_plan(run).whole()
@@ -181,13 +201,10 @@ def _begun(run: RunFiles, plan: Plan) -> Plan:
 
 
 def _clear(run: RunFiles) -> None:
-    """Remove what a killed process left, and ``run.json`` if what it names is not as it was."""
+    """Bring in order what a killed process left."""
+    for name in layout.replaced():
+        if is_put_aside(run, name):
+            restore(run, name)
     for name in layout.temporaries(run):
         run.remove(name)
-    try:
-        totals = read_totals(run)
-        whole = totals is not None and not any(altered(run, totals.checksums))
-    except RunError:
-        whole = False
-    if not whole:
-        run.remove(layout.TOTALS)
+    settle_interrupted(run)

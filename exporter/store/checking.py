@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,20 +10,23 @@ import pyarrow as pa
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.checksums import altered, is_altered, verify
+from exporter.store.checksums import VERIFYING, altered, is_altered, verify
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import plan_again, way_on
+from exporter.store.replacing import aside, is_put_aside
 from exporter.store.schema import ROW_SCHEMA
 from exporter.store.tables import read_parquet, reading, wrong_sizes
+from exporter.watch import Watch
 
 _RESUME = "go on with --resume"
 
 
-def check(path: Path | str) -> tuple[str, ...]:
+def check(path: Path | str, watch: Watch | None = None) -> tuple[str, ...]:
     """Verify a run folder: shards, checksums, rows, maps, pictures and kernels.
 
     Args:
         path: the run folder.
+        watch: told how far it is.
 
     Returns:
         A sentence a problem; nothing where the run is complete and whole.
@@ -33,37 +36,53 @@ def check(path: Path | str) -> tuple[str, ...]:
     """
     run = open_run(path)
     problems: list[str] = []
-    for part in (_completeness, damage, _shards, _kernels, _leftovers):
+    harmed: dict[str, str] = {}
+    unread = []
+    try:
+        for name, problem in damage(run, watch):
+            harmed.setdefault(name, problem)
+    except RunError as error:
+        unread.append(str(error))
+    parts = (
+        _completeness(run, harmed),
+        (*harmed.values(), *unread),
+        _shards(run, harmed),
+        _kernels(run),
+        _leftovers(run),
+    )
+    for part in parts:
         try:
-            problems.extend(part(run))
+            problems.extend(part)
         except RunError as error:
             problems.append(str(error))
     return tuple(dict.fromkeys(problems))
 
 
-def _completeness(run: Run) -> Iterator[str]:
-    there, all_ = len(run.shards), len(run.plan.shards)
+def _completeness(run: Run, harmed: Container[str]) -> Iterator[str]:
+    there, all_ = run.shards, len(run.plan.shards)
     if not run.complete:
-        go_on = f"go on with {way_on(run.files, missing=there < all_)}"
-        yield f"the run is not complete: {there} of {all_} shards are there; {go_on}"
+        whole = sum(layout.shard_file(index) not in harmed for index in there)
+        go_on = f"go on with {way_on(run.files, missing=whole < all_)}"
+        yield f"the run is not complete: {whole} of {all_} shards are there; {go_on}"
         return
-    for index in sorted(set(range(all_)) - set(run.shards)):
+    for index in sorted(set(range(all_)) - set(there)):
         yield f"{layout.shard_file(index)} is missing; {_RESUME}"
     totals = run.totals
     if totals is not None and totals.images != len(run.plan.images):
         yield f"run.json counts {totals.images} images and the plan has {len(run.plan.images)}"
 
 
-def _shards(run: Run) -> Iterator[str]:
+def _shards(run: Run, harmed: Container[str]) -> Iterator[str]:
     for index in run.shards:
         name = layout.shard_file(index)
+        if name in harmed:
+            continue
         try:
             table = read_parquet(run.files, name)
             with reading(run.files, name):
                 problems = list(_rows(table, run.plan, index)) if _fits(table) else []
         except RunError as error:
-            if not is_altered(run.files, name):  # else `damage` says so
-                yield str(error)
+            yield str(error)
             continue
         if not _fits(table):
             yield f"{name} does not have the columns of the row schema; {_RESUME}"
@@ -92,8 +111,8 @@ def _is_jpeg(content: bytes | None) -> bool:
     return bool(content) and content[:2] == b"\xff\xd8" and content[-2:] == b"\xff\xd9"  # type: ignore[index]
 
 
-def damage(run: Run) -> Iterator[str]:
-    """Yield a sentence for every file of a run that is not as it was written, with what mends it.
+def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
+    """Yield every file of a run that is not as it was written, and a sentence with what mends it.
 
     Of a partial run the shards that are there are looked at, and what goes with them; one of the
     first version has no checksums yet.
@@ -101,28 +120,40 @@ def damage(run: Run) -> Iterator[str]:
     Raises:
         RunError: if ``run.json`` is damaged.
     """
-    totals = run.totals
+    totals, watch = run.totals, watch or Watch()
     if totals is not None:
-        yield from (f"{problem}; {_RESUME}" for problem in altered(run.files, totals.checksums))
+        for name, problem in altered(run.files, totals.checksums, watch):
+            yield name, f"{problem}; {_RESUME}"
     elif run.files.exists(layout.checksum_file(layout.PLAN)):
         shards = [layout.shard_file(index) for index in run.shards]
-        for name in (*shards, *layout.maximised_files(run.files)):
+        pictures = layout.maximised_files(run.files)
+        watch.begin(VERIFYING, len(shards) + len(pictures))
+        for name in (*shards, *pictures):
             if verify(run.files, name) is None:
                 on = way_on(run.files, missing=name in shards)  # workers make no pictures
-                yield f"{name}, or what goes with it, is not as it was written; go on with {on}"
+                yield (
+                    name,
+                    f"{name}, or what goes with it, is not as it was written; go on with {on}",
+                )
+            watch.advance()
+        again = f"is not as it was written; {plan_again(run.files)}"
         if is_altered(run.files, layout.KERNEL_LIST):
-            yield f"{layout.KERNELS}/ is not as it was written; {plan_again(run.files)}"
+            yield layout.KERNEL_LIST, f"{layout.KERNELS}/ {again}"
         if run.files.exists(layout.RECIPE) and is_altered(run.files, layout.RECIPE):
-            yield f"{layout.RECIPE} is not as it was written; {plan_again(run.files)}"
+            yield layout.RECIPE, f"{layout.RECIPE} {again}"
 
 
-def refuse_damaged(run: Run) -> None:
+def refuse_damaged(run: Run, watch: Watch | None = None) -> None:
     """Refuse a run of which a byte is not as it was written.
+
+    Args:
+        run: the run.
+        watch: told how far it is.
 
     Raises:
         RunError: of the first file, with what mends it.
     """
-    for problem in damage(run):
+    for _, problem in damage(run, watch):
         raise RunError(f"of the run {str(run.path)!r} {problem}")
 
 
@@ -136,5 +167,7 @@ def _kernels(run: Run) -> Iterator[str]:
 
 
 def _leftovers(run: Run) -> Iterator[str]:
+    needed = {aside(name) for name in layout.replaced() if is_put_aside(run.files, name)}
     for name in layout.temporaries(run.files):
-        yield f"{name} was left by an interrupted command and can be removed"
+        if name not in needed:
+            yield f"{name} was left by an interrupted command and can be removed"

@@ -23,8 +23,12 @@ from exporter.errors import RunError, reason
 LARGEST = 8 << 30
 """Bytes of the largest file: Arrow ends each of a shard's three columns of bytes at 2 GiB."""
 
+DEEPEST = 100
+"""Folders of a run in one another; its own are at most six."""
+
 # A pipe without a writer would block; on systems without these flags ``lstat`` has to do.
 _AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FOLDER = getattr(os, "O_DIRECTORY", 0)
 
 
 class RunFiles:
@@ -80,6 +84,28 @@ class RunFiles:
         except OSError as error:
             raise RunError(f"the folder {str(path)!r} cannot be read: {reason(error)}") from error
 
+    def below(self, folder: str) -> Iterator[str]:
+        """Yield the names of all that is below a folder and is no folder itself.
+
+        Raises:
+            RunError: if folders are nested deeper than any that the exporter makes.
+        """
+        folders = [folder]
+        while folders:
+            folder = folders.pop()
+            if folder.count("/") > DEEPEST:
+                top = folder.split("/")[0]
+                raise RunError(
+                    f"{str(self.run / top)!r} has folders nested more than {DEEPEST} deep, which "
+                    "the exporter does not make; remove them"
+                )
+            for name in self.names(folder):
+                inner = f"{folder}/{name}"
+                if self.is_folder(inner):
+                    folders.append(inner)
+                else:
+                    yield inner
+
     def open(self, name: str, most: int = LARGEST) -> IO[bytes]:
         """Open a file for reading.
 
@@ -89,7 +115,8 @@ class RunFiles:
         """
         path = self.place(name)
         try:
-            file = open_regular(path, os.O_RDONLY, "rb")
+            with _folder_of(self.run, name) as folder:
+                file = open_regular(path, os.O_RDONLY, "rb", folder)
         except OSError as error:
             raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
         size = os.fstat(file.fileno()).st_size
@@ -112,7 +139,7 @@ class RunFiles:
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Write a file under a new name, wait for the disk, and rename it into place."""
-        with self._built(name) as half:
+        with self.built(name) as half:
             with open_regular(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -120,16 +147,7 @@ class RunFiles:
             half.replace(self.place(name))
 
     @contextmanager
-    def new_folder(self, name: str) -> Iterator[str]:
-        """Give a name under which a folder is built; it then takes the place of the one before."""
-        with self._built(name) as half:
-            half.mkdir()
-            yield half.name
-            self.remove(name)
-            half.rename(self.place(name))
-
-    @contextmanager
-    def _built(self, name: str) -> Iterator[Path]:
+    def built(self, name: str) -> Iterator[Path]:
         """Give a new name beside the final one, and remove what is half-written after an error."""
         path = self.place(name)
         half = path.with_name(f".{path.name.removesuffix('.parquet')}.{secrets.token_hex(6)}.tmp")
@@ -138,7 +156,7 @@ class RunFiles:
             sync_folder(path.parent)
         except OSError as error:
             _remove(half, quiet=True)
-            raise RunError(_sentence(path, error)) from error
+            raise not_written(path, error) from error
         except BaseException:
             _remove(half, quiet=True)
             raise
@@ -155,6 +173,14 @@ class RunFiles:
         if name:
             self.place(f"{name}/_")  # a link to a folder is there, too
 
+    def rename(self, name: str, to: str) -> None:
+        """Give a file, a link itself or a folder another name, in the place of a file there."""
+        path = self.place(name)
+        try:
+            path.replace(self.place(to))
+        except OSError as error:
+            raise RunError(f"{str(path)!r} cannot be renamed: {reason(error)}") from error
+
     def remove(self, name: str, *, quiet: bool = False) -> None:
         """Remove a file, a link itself or a whole folder, if it is there.
 
@@ -165,13 +191,14 @@ class RunFiles:
         _remove(self.place(name), quiet=quiet)
 
 
-def open_regular(path: Path, flags: int, mode: str) -> IO[bytes]:
+def open_regular(path: Path, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
     """Open a regular file, not through a link, and not waiting for anybody.
 
     Args:
         path: the file.
         flags: those of ``os.open``.
         mode: that of ``open``, which the flags have to fit.
+        folder: a descriptor of its folder, where that is open.
 
     Raises:
         RunError: if it is anything else.
@@ -180,12 +207,33 @@ def open_regular(path: Path, flags: int, mode: str) -> IO[bytes]:
     status = _status(path)
     if status is not None and not S_ISREG(status.st_mode):
         raise _refusal(path, status, "a regular file")
-    file: IO[bytes] = os.fdopen(os.open(path, flags | _AS_IT_IS, 0o666), mode)
+    name = path if folder is None else path.name
+    file: IO[bytes] = os.fdopen(os.open(name, flags | _AS_IT_IS, 0o666, dir_fd=folder), mode)
     status = os.fstat(file.fileno())
     if not S_ISREG(status.st_mode):
         file.close()
         raise _refusal(path, status, "a regular file")
     return file
+
+
+@contextmanager
+def _folder_of(run: Path, name: str) -> Iterator[int | None]:
+    """Open the folder of a file, each folder on the way from the one before and none by a link.
+
+    So what is opened in it is in the run, whatever somebody else renames meanwhile. None on
+    systems that cannot.
+    """
+    if os.open not in os.supports_dir_fd:
+        yield None
+        return
+    folder = os.open(run, os.O_RDONLY | _FOLDER)
+    try:
+        for part in name.split("/")[:-1]:
+            outer, folder = folder, os.open(part, os.O_RDONLY | _FOLDER | _AS_IT_IS, dir_fd=folder)
+            os.close(outer)
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def sync_folder(folder: Path) -> None:
@@ -226,12 +274,19 @@ def _remove(path: Path, *, quiet: bool) -> None:
     except OSError as error:
         if not quiet:
             raise RunError(f"{str(path)!r} cannot be removed: {reason(error)}") from error
+    except RecursionError:
+        if not quiet:
+            raise RunError(
+                f"{str(path)!r} cannot be removed: its folders are nested too deep; remove it "
+                "with a tool of the system"
+            ) from None
 
 
-def _sentence(path: Path, error: OSError) -> str:
+def not_written(path: Path, error: OSError) -> RunError:
+    """Return the error that says why something could not be written."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return (
+        return RunError(
             f"there is no space left on the disk for {str(path)!r}; "
             "free some and go on with --resume"
         )
-    return f"{str(path)!r} cannot be written: {reason(error)}"
+    return RunError(f"{str(path)!r} cannot be written: {reason(error)}")

@@ -12,14 +12,23 @@ import pyarrow as pa
 from exporter.errors import RunError
 from exporter.records import SCHEMA_VERSION, KernelRecord, MaximisedPicture, Plan, Row, Totals
 from exporter.store import kernels, layout
-from exporter.store.checksums import commit, is_altered, sum_of, verify
-from exporter.store.documents import AGAIN, json_bytes
+from exporter.store.checksums import (
+    VERIFYING,
+    altered,
+    commit,
+    is_altered,
+    settle_interrupted,
+    sum_of,
+    verify,
+)
+from exporter.store.documents import AGAIN, json_bytes, read_totals
 from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
 from exporter.store.recipes import plan_again, way_on
 from exporter.store.schema import parquet_options, schema_of
 from exporter.store.tables import parquet_bytes, read_parquet, records_table, rows_to_table
 from exporter.store.totals import count_totals
+from exporter.watch import Watch
 
 
 class RunFolder:
@@ -33,12 +42,14 @@ class RunFolder:
         plan: what the run does; of a run that is gone on with, the plan it was begun with.
     """
 
-    def __init__(self, path: Path, plan: Plan, lock: RunLock) -> None:
+    def __init__(self, path: Path, plan: Plan, lock: RunLock, watch: Watch | None = None) -> None:
         self.path = path
         self.files = RunFiles(path)
         self.plan = plan
         self._lock = lock
+        self._watch = watch or Watch()
         self._checksums: dict[str, dict[str, str]] = {}
+        self._complete: bool | None = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -61,6 +72,7 @@ class RunFolder:
             RunError: if a worker is still writing.
         """
         self._lock.hold(shared=False)
+        settle_interrupted(self.files)
         # A worker may have written a shard of ours once more, and bytes rot: all is read again.
         self._checksums.clear()
 
@@ -70,8 +82,19 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run was finished."""
-        return self.files.exists(layout.TOTALS)
+        """Whether the run was finished and every byte is as it was then; it is verified once."""
+        if self._complete is None:
+            self._complete = self._is_finished()
+        return self._complete
+
+    def _is_finished(self) -> bool:
+        try:
+            totals = read_totals(self.files)
+            return totals is not None and not any(
+                altered(self.files, totals.checksums, self._watch)
+            )
+        except RunError:
+            return False
 
     def elapsed(self) -> float:
         """Return the seconds from the plan to the last shard, whoever computed them."""
@@ -87,8 +110,18 @@ class RunFolder:
         Args:
             shards: those to look at; all of them where None.
         """
-        asked = range(len(self.plan.shards)) if shards is None else shards
-        return [n for n in asked if not self._is_there(layout.shard_file(n))]
+        asked = range(len(self.plan.shards)) if shards is None else tuple(shards)
+        unread = [
+            file
+            for file in map(layout.shard_file, asked)
+            if file not in self._checksums and self.files.exists(file)
+        ]
+        if unread:
+            self._watch.begin(VERIFYING, len(unread))
+        for file in unread:
+            self._is_there(file)
+            self._watch.advance()
+        return [n for n in asked if layout.shard_file(n) not in self._checksums]
 
     def first_stored(self) -> int | None:
         """Return the first shard that is there, or None."""
@@ -116,7 +149,7 @@ class RunFolder:
         start, stop = self.plan.shards[index]
         if [row.id for row in rows] != [image.id for image in self.plan.images[start:stop]]:
             raise ValueError(f"the rows of shard {index} are not the images {start} to {stop - 1}")
-        self.files.remove(layout.TOTALS)  # its presence says that all is there
+        self._complete = False
         files = {
             # Sums of maps are mostly zero bytes; what the channels add is not.
             layout.summary_file(index, name): parquet_bytes(
@@ -177,7 +210,7 @@ class RunFolder:
         summary: Mapping[str, object] | None = None,
         channels: pa.Table | None = None,
     ) -> Totals:
-        """Write what the whole set gives, ``run.json`` last, and unlock the folder.
+        """Write what the whole set gives, ``run.json`` last.
 
         Args:
             seconds: wall-clock time of this session's computing.
@@ -215,7 +248,7 @@ class RunFolder:
         sync_folder(self.path)
         text = json_bytes({"schema": SCHEMA_VERSION} | asdict(totals))
         commit(self.files, {layout.TOTALS: text})
-        self.close()
+        self._complete = True
         return totals
 
     def refuse_missing(self) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import KernelRecord
-from exporter.store.checksums import record, sum_of
+from exporter.store.checksums import record, settle, sum_of, verify
 from exporter.store.documents import damaged, json_bytes, read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import KERNEL_LIST, KERNELS
 from exporter.store.recipes import plan_again
+from exporter.store.replacing import new_folder
 
 _SHEET = 1 << 28
 """Bytes of the largest picture of kernels."""
@@ -41,14 +42,16 @@ class KernelSheet:
 
 
 def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelRecord, ...]:
-    """Write ``kernels/`` anew, swapped in as a whole.
+    """Write ``kernels/`` anew, swapped in as a whole; not where it is there and whole.
 
     Raises:
         RunError: if the folder cannot be written.
     """
     records = tuple(_record(number, sheet) for number, sheet in enumerate(sheets))
+    if verify(run, KERNEL_LIST) is not None and read_kernels(run) == records:
+        return records
     checksums = {}
-    with run.new_folder(KERNELS) as half:
+    with new_folder(run, KERNELS) as half:
 
         def write(name: str, content: bytes) -> None:
             run.write(f"{half}/{name}", content)
@@ -61,6 +64,7 @@ def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelR
             write(kept.sheet, sheet.picture)
         write(KERNEL_LIST.split("/")[1], json_bytes([asdict(kept) for kept in records]))
         record(run, KERNEL_LIST, checksums)
+    settle(run, KERNEL_LIST)
     return records
 
 

@@ -23,6 +23,8 @@ KERNEL_LIST: Final = "kernels/kernels.json"
 MAXIMISED: Final = "maximised"
 WRITER_NOTE: Final = "writers.json"
 
+NEXT: Final = ".next"
+
 FILLED: Final = (SHARDS, SUMMARIES, CHECKSUMS, SET, MAXIMISED)
 """Folders that are filled a file at a time, each under a temporary name first."""
 
@@ -34,6 +36,11 @@ def own_names() -> tuple[str, ...]:
     """
     writers = writer_names()
     return (TOTALS, *writers, WRITER_NOTE, CHANNELS, *reversed(FILLED), KERNELS, RECIPE, PLAN)
+
+
+def replaced() -> tuple[str, ...]:
+    """Return the folders that are swapped in as a whole."""
+    return (KERNELS, *writer_names())
 
 
 def shard_file(index: int) -> str:
@@ -77,6 +84,12 @@ def checksum_file(file: str) -> str:
         file: the file that commits the others, or the folder that they are in.
     """
     return f"{CHECKSUMS}/{file.removesuffix('.parquet').replace('/', '-')}.sha256"
+
+
+def next_checksum_file(file: str) -> str:
+    """Return where checksums are while what they are of is being written again."""
+    folder, _, name = checksum_file(file).rpartition("/")
+    return f"{folder}/.{name}{NEXT}"
 
 
 def writer_folder(name: str) -> str:

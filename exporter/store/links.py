@@ -38,11 +38,8 @@ def broken_links(run: RunFiles, folder: str) -> Iterator[str]:
         run: the run, which relative links must not leave: they are broken elsewhere.
         folder: where the pages are, at any depth.
     """
-    for name in run.names(folder):
-        page = f"{folder}/{name}"
-        if run.is_folder(page):
-            yield from broken_links(run, page)
-        elif name.endswith(".html"):
+    for page in sorted(run.below(folder)):
+        if page.endswith(".html"):
             yield from (f"{page} {problem}" for problem in _problems(run, page))
 
 

@@ -36,6 +36,7 @@ from exporter.records import (
     Totals,
 )
 from exporter.store import layout
+from exporter.store.checksums import noted
 from exporter.store.documents import read_summary, read_totals
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
@@ -93,11 +94,26 @@ def open_run(path: Path | str) -> Run:
         2
     """
     files = RunFiles(Path(path))
-    if not files.exists(layout.PLAN):
-        raise RunError(
-            f"there is no run in {str(files.run)!r} (no {layout.PLAN}); make one with exporter run"
-        )
+    refuse_no_run(files)
     return Run(files, read_plan(files))
+
+
+def refuse_no_run(files: RunFiles) -> None:
+    """Refuse a folder that holds no run, or one whose plan is gone.
+
+    Raises:
+        RunError: if there is no plan.
+    """
+    if files.exists(layout.PLAN):
+        return
+    if noted(files, layout.PLAN):
+        raise RunError(
+            f"the run {str(files.run)!r} lacks {layout.PLAN}; go on with --resume and the settings "
+            "it was begun with, and it is written again"
+        )
+    raise RunError(
+        f"there is no run in {str(files.run)!r} (no {layout.PLAN}); make one with exporter run"
+    )
 
 
 class Run:

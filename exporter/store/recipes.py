@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import RunError
-from exporter.store.checksums import commit, is_altered
+from exporter.store.checksums import commit, forget, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles, open_regular
-from exporter.store.layout import RECIPE, checksum_file
+from exporter.store.layout import RECIPE
 
 _REMEDY = "plan the run again with --resume"
 _FIELDS = ("settings", "command", "folder")
@@ -63,8 +63,11 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
         seal.encode("utf-8", "replace"), _seal(document, key).encode()
     )
     if not own and not trusted:
+        where = "by another user or on another machine"
+        if values.get("seal") is None:
+            where += ", or where there was no place for a key to seal its recipe with"
         raise RunError(
-            f"the run {str(run.run)!r} was planned by another user or on another machine, and its "
+            f"the run {str(run.run)!r} was planned {where}, and its "
             f"recipe says what code runs (its model is {model!r}); if you trust whoever planned "
             "it, give --trust-recipe"
         )
@@ -101,13 +104,18 @@ def _new_key() -> bytes | None:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(secrets.token_bytes(_KEY_BYTES))
-        with suppress(FileExistsError):  # of two processes the first
+        try:
             os.link(half, file)
+        except FileExistsError:  # of two processes the first
+            pass
+        except OSError:  # a file system without hard links, where the last one wins
+            half.replace(file)
     except (OSError, RuntimeError):
         return None
     finally:
         if half is not None:
-            half.unlink(missing_ok=True)
+            with suppress(OSError):
+                half.unlink(missing_ok=True)
     return _key()
 
 
@@ -134,5 +142,4 @@ def plan_again(run: RunFiles) -> str:
 
 def forget_recipe(run: RunFiles) -> None:
     """Remove the recipe of a run that is finished: it names folders of this machine."""
-    run.remove(RECIPE, quiet=True)
-    run.remove(checksum_file(RECIPE), quiet=True)
+    forget(run, RECIPE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from itertools import pairwise
 from typing import Any, TypeVar, cast, get_args
 
@@ -84,26 +85,62 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
         record: a dataclass whose fields say their ``Column``.
 
     Raises:
-        TypeError: if a column is missing, of another type, or has no value where one has to be.
+        ValueError: if a column is missing, of another type, or has no value where one has to be.
     """
-    fields = fields_of(cast(Any, record))
-    names = [name for name in fields if name in table.column_names]
-    columns = []
-    for name in names:
-        column = table.column(name)
-        if column.type != fields[name].arrow:
-            raise TypeError(f"the column {name!r} is of type {column.type}")
-        columns.append(_values(column.combine_chunks(), fields[name]))
+    refuse_unfit(table, record)
+    known = fields_of(cast(Any, record))
+    names = [name for name in known if name in table.column_names]
+    columns = [_values(table.column(name).combine_chunks(), known[name]) for name in names]
     for values in zip(*columns, strict=True):
         yield record(**dict(zip(names, values, strict=True)))
+
+
+def refuse_unfit(table: pa.Table, record: type[Record]) -> None:
+    """Refuse a table that does not hold records.
+
+    Args:
+        table: columns of the record's fields; those with a default need not be there.
+        record: a dataclass whose fields say their ``Column``.
+
+    Raises:
+        ValueError: if a column is missing, of another type, or has no value where one has to be.
+    """
+    defaults = {f.name: (f.default, f.default_factory) for f in fields(cast(Any, record))}
+    for name, field in fields_of(cast(Any, record)).items():
+        if name not in table.column_names:
+            if set(defaults[name]) == {MISSING}:
+                raise ValueError(f"it has no column {name!r}")
+            continue
+        column = table.column(name)
+        if column.type != field.arrow:
+            raise ValueError(f"the column {name!r} is of type {column.type}")
+        _refuse_nulls(column.combine_chunks(), field)
+
+
+def _refuse_nulls(array: pa.Array, field: Field) -> None:
+    """Refuse what has no value where one has to be; a list without one is an empty list."""
+    if field.arrow.equals(PICTURE):
+        array = pc.struct_field(array, "bytes")
+    if not pa.types.is_nested(array.type):
+        if array.null_count and not field.optional:
+            raise ValueError("a value is missing")
+    elif field.record:
+        for name, child in fields_of(field.kind).items():
+            _refuse_nulls(pc.struct_field(array, name), child)
+    elif (element := field_of(get_args(field.kind)[0])).record:
+        _refuse_nulls(array.flatten(), element)
+    else:
+        inner = pc.list_flatten(array)
+        while pa.types.is_nested(inner.type) and not inner.null_count:
+            inner = pc.list_flatten(inner)
+        if inner.null_count:
+            raise ValueError("a value is missing")
 
 
 def _values(array: pa.Array, field: Field) -> Iterable[Any]:
     """Return a column's values in Python; lists are tuples, and structs are records."""
     if field.arrow.equals(PICTURE):
         array = pc.struct_field(array, "bytes")
-    if array.null_count and not field.optional and not pa.types.is_nested(array.type):
-        raise TypeError("a value is missing")
     if not pa.types.is_nested(array.type):
         return array.to_pylist()  # type: ignore[no-any-return]
     if field.record:
@@ -113,11 +150,6 @@ def _values(array: pa.Array, field: Field) -> Iterable[Any]:
     if element.record:
         flat = list(_values(array.values, element))
         return (tuple(flat[start:stop]) for start, stop in pairwise(array.offsets.to_pylist()))
-    inner = pc.list_flatten(array)
-    while pa.types.is_nested(inner.type) and not inner.null_count:
-        inner = pc.list_flatten(inner)
-    if inner.null_count:
-        raise TypeError("a value is missing")
     nothing = None if field.optional else ()
     return (nothing if value is None else _tuples(value) for value in array.to_pylist())
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from exporter.records import ChannelBatch, ChannelRow, LayerRedundancy, RedundantPair
-from exporter.store import schema_of
+from exporter.store import refuse_unfit, schema_of
 from exporter.summaries.scope import Scope
 from exporter.summaries.sums import merging, other_version
 
@@ -68,6 +68,7 @@ def merge_channels(tables: Iterable[pa.Table]) -> pa.Table:
     for table in tables:
         if not table.schema.equals(CHANNEL_SCHEMA):
             raise other_version("other columns of channels")
+        refuse_unfit(table, ChannelRow)
         both = pa.concat_tables([merged, table]).combine_chunks()
         merged = _merge(both) if len(merged) and len(table) else both
     return merged
@@ -144,7 +145,7 @@ def _merge(table: pa.Table) -> pa.Table:
         "dead": np.bincount(group, ~dead) == 0,
     }
     lists = [table[name].combine_chunks() for name in _LISTS]
-    owner = np.repeat(group, lists[0].value_lengths().to_numpy())
+    owner = np.repeat(group, lists[0].value_lengths().fill_null(0).to_numpy())
     # Sorting is stable: of equals the earlier image goes first.
     order = np.lexsort((-lists[1].flatten().to_numpy(), owner))
     counts = np.bincount(owner, minlength=len(groups))

@@ -15,13 +15,14 @@ from exporter.records import (
     ClassMap,
     ClassRow,
     ConfusedPair,
+    ImageMeasures,
     MethodAgreement,
     MethodRow,
     RedundantPair,
     SetSummary,
     ratio,
 )
-from exporter.store import records_table, schema_of, table_records
+from exporter.store import records_table, refuse_unfit, schema_of, table_records
 from exporter.summaries.annotations import REGION
 from exporter.summaries.channels import REDUNDANT, redundancy
 from exporter.summaries.choices import NONE_TWICE, strips
@@ -124,7 +125,9 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
         RunError: if another version wrote the parts.
     """
     images = parts("images", IMAGES_SCHEMA.names)
-    seen = columns_of(pa.concat_tables([IMAGES_SCHEMA.empty_table(), *images]))
+    measured = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *images])
+    refuse_unfit(measured, ImageMeasures)
+    seen = columns_of(measured)
     methods: dict[Any, MethodSums] = {}
     agreeing: dict[Any, AgreementSums] = {}
     sizes: set[tuple[Any, ...]] = set()
@@ -133,10 +136,10 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
         for shard in table_records(table.select(["methods", "agreement"]), ShardSums):
             add_up(methods, shard.methods)
             add_up(agreeing, shard.agreement)
-        sizes.update(
-            tuple(size[name] for name in _SIZE)
-            for size in table.column("maps").combine_chunks().flatten().to_pylist()
-        )
+        maps_of = pa.Table.from_struct_array(table.column("maps").combine_chunks().flatten())
+        if len(maps_of.drop_null()) < len(maps_of):
+            raise ValueError("a value is missing")
+        sizes.update(zip(*(maps_of[name].to_pylist() for name in _SIZE), strict=True))
     rows_of_classes = class_rows(seen, scope)
     predicted = {row.index: row.predicted for row in rows_of_classes if row.predicted}
     mapped = choose_classes(predicted, sum(height * width for *_, height, width in sizes))

@@ -126,14 +126,7 @@ def merging() -> Iterator[None]:
     try:
         with np.errstate(invalid="ignore"):
             yield
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        pa.ArrowException,
-    ) as error:
+    except (ArithmeticError, LookupError, ValueError, pa.ArrowException) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise other_version(" ".join(reason.split("\n", 1)[0].split())[:200]) from None
 

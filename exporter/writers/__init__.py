@@ -7,12 +7,10 @@ is also the folder in the run. A library is imported when its writer runs, not b
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from exporter.doors import WRITERS, load_plugin, plugins, writer_names
@@ -23,11 +21,9 @@ if TYPE_CHECKING:
     from exporter.records import Written
     from exporter.store import Run
     from exporter.store.files import RunFiles
+    from exporter.watch import Watch
 
 __all__ = ["Writer", "WriterOptions", "check", "find_writer", "write", "writer_names"]
-
-UNFINISHED = ".unfinished"
-"""A file in the folder of a writer that works in place, until the folder is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +67,53 @@ def find_writer(name: str) -> Writer:
     return writer
 
 
-def check(run: Run) -> Iterator[str]:
+def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with what writers have made of a run."""
-    from exporter.store.checksums import altered, is_altered, recorded
-    from exporter.store.layout import WRITER_NOTE, checksum_file, writer_folder
+    from exporter.store.checksums import is_altered
+    from exporter.store.layout import WRITER_NOTE
+    from exporter.store.replacing import is_put_aside
 
     if run.files.exists(WRITER_NOTE) and is_altered(run.files, WRITER_NOTE):
         yield f"{WRITER_NOTE} is not as it was written; remove it, and writers use their defaults"
     for name in writer_names():
         again = f"write it again with exporter render --writer {name}"
-        if not run.files.exists(name):
-            continue
         try:
-            if UNFINISHED in run.files.names(name):
-                yield f"{name}/ is not whole, its writer was interrupted; {again}"
-                continue
-            writer = find_writer(name)
-            if not any((run.path / name).rglob(writer.expects)):
-                yield f"{name}/ has no {writer.expects}; {again}"
-            kept = checksum_file(writer_folder(name))
-            checksums = recorded(run.files, writer_folder(name))
-            if checksums is None and run.files.exists(kept):
-                yield f"{kept} is damaged; {again}"
-            outside = [f for f in checksums or () if not f.startswith((f"{name}/", kept))]
-            yield from (f"{kept} names {file!r}; {again}" for file in outside)
-            if checksums is not None and not outside:
-                yield from (f"{problem}; {again}" for problem in altered(run.files, checksums))
-            yield from writer.check(run)
+            if is_put_aside(run.files, name):
+                yield f"{name}/ was being replaced when its writer was interrupted; {again}"
+            elif run.files.exists(name):
+                yield from (f"{problem}; {again}" for problem in _altered(run.files, name, watch))
+                yield from find_writer(name).check(run)
         except ExporterError as error:
             yield f"{name}/ cannot be checked: {error}"
+
+
+def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
+    """Yield what of a writer's folder is not as it was written."""
+    from exporter.store.checksums import altered, recorded
+    from exporter.store.layout import checksum_file, writer_folder
+    from exporter.store.replacing import UNFINISHED
+
+    names = list(files.below(name))
+    if f"{name}/{UNFINISHED}" in names:
+        yield f"{name}/ is not whole, its writer was interrupted"
+        return
+    expected = find_writer(name).expects
+    if not any(PurePosixPath(file).match(expected) for file in names):
+        yield f"{name}/ has no {expected}"
+    kept = checksum_file(writer_folder(name))
+    checksums = recorded(files, writer_folder(name))
+    if checksums is None and files.exists(kept):
+        yield f"{kept} is damaged"
+    outside = [file for file in checksums or () if not file.startswith(f"{name}/")]
+    yield from (f"{kept} names {file!r}" for file in outside)
+    if checksums is not None and not outside:
+        yield from (problem for _, problem in altered(files, checksums, watch))
 
 
 def write(run: Run, name: str, options: WriterOptions) -> Written:
     """Write one folder of a run and put it in the place of the one before.
 
-    It is built as ``RUN/.NAME.tmp`` and renamed to ``RUN/NAME`` when it is whole. A writer that
+    It is built under a random name and renamed to ``RUN/NAME`` when it is whole. A writer that
     fails or is killed leaves the folder that was there, and never half of a new one. What a writer
     makes in place is marked as unfinished meanwhile, and the former folder is put back on failure.
 
@@ -120,25 +128,17 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
     Raises:
         WriterError: if there is no such writer, or it fails; the run itself stays whole.
     """
+    from exporter.store.checksums import settle
+    from exporter.store.layout import writer_folder
+    from exporter.store.replacing import folder_in_place, new_folder
+
     writer = find_writer(name)
-    final, former = run.path / name, run.path / f".{name}.old"
-    building = final if writer.in_place else run.path / f".{name}.tmp"
     try:
-        _recover(final, former)
-        if writer.in_place:
-            _move(final, former)
-        else:
-            _remove(building)
-        building.mkdir()
-        (building / UNFINISHED).touch()
-        written = writer.write(run, building, options)
-        if any(entry.name != UNFINISHED for entry in building.iterdir()):
-            _record(run.files, building.name, name)
-            if not writer.in_place:
-                _move(final, former)
-                building.rename(final)
-            (final / UNFINISHED).unlink()
         # One that was told to write nothing (W&B switched off) leaves what was there.
+        with (folder_in_place if writer.in_place else new_folder)(run.files, name) as building:
+            written = writer.write(run, run.path / building, options)
+            _record(run.files, building, name)
+        settle(run.files, writer_folder(name))
     except WriterError:
         raise
     except ExporterError as error:
@@ -150,10 +150,6 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
         ) from error
     except Exception as error:
         raise WriterError(f"the {name} writer failed ({one_line(error)})") from error
-    finally:
-        if not writer.in_place:
-            _remove(building, quietly=True)
-        _recover(final, former)
     return written
 
 
@@ -161,35 +157,13 @@ def _record(files: RunFiles, folder: str, name: str) -> None:
     """Keep the checksums of what a writer has made; what it still logs does not count."""
     from exporter.store.checksums import record
     from exporter.store.layout import writer_folder
+    from exporter.store.replacing import UNFINISHED
 
     checksums = {}
-    for parent, _, names in os.walk(files.run / folder):
-        for file in (Path(parent, name) for name in sorted(names)):
-            within = file.relative_to(files.run / folder).as_posix()
-            if within != UNFINISHED and file.suffix != ".log" and not file.is_symlink():
-                checksums[f"{name}/{within}"] = files.sha256(f"{folder}/{within}")
+    for file in sorted(files.below(folder)):
+        within = file.removeprefix(f"{folder}/")
+        is_link = (files.run / file).is_symlink()
+        if within != UNFINISHED and not within.endswith(".log") and not is_link:
+            checksums[f"{name}/{within}"] = files.sha256(file)
     if checksums:
         record(files, writer_folder(name), checksums)
-
-
-def _recover(final: Path, former: Path) -> None:
-    """Leave one whole folder of the two: the new one if it is whole, else the former."""
-    if final.is_symlink() or (final / UNFINISHED).exists():
-        _remove(final)
-    if os.path.lexists(former):
-        if final.exists():
-            _remove(former)
-        else:
-            former.rename(final)
-
-
-def _move(final: Path, former: Path) -> None:
-    if final.exists() or final.is_symlink():
-        final.rename(former)
-
-
-def _remove(path: Path, *, quietly: bool = False) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=quietly)
-    else:
-        path.unlink(missing_ok=True)

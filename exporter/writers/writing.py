@@ -13,7 +13,6 @@ from exporter.store.checksums import commit, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles
 from exporter.store.layout import WRITER_NOTE
-from exporter.store.lock import RunLock
 from exporter.summaries import keep_images
 from exporter.watch import Watch
 from exporter.writers import WriterOptions, find_writer, write
@@ -25,32 +24,27 @@ def write_all(
 ) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
     """Run the writers a configuration asks for, the report last so that it can link to the others.
 
+    Nobody else may be writing the run: `exporter.store.reopen_run` sees to that.
+
     Returns:
         What was written, and (writer, reason) of each that failed.
-
-    Raises:
-        RunError: if another process is writing the run, or its folder cannot be written at all.
     """
     watch = watch or Watch()
-    lock = RunLock(run.path)
     try:
+        _remember(run.files, config)
+    except RunError as error:
+        watch.say(f"exporter render will not know these writers' settings: {error}")
+    written: list[Written] = []
+    failed: list[tuple[str, str]] = []
+    options = writer_options(run, config)
+    for name in sorted(options, key=lambda name: name == "html"):
+        watch.begin(f"writing {name}")
         try:
-            _remember(run.files, config)
-        except RunError as error:
-            watch.say(f"exporter render will not know these writers' settings: {error}")
-        written: list[Written] = []
-        failed: list[tuple[str, str]] = []
-        options = writer_options(run, config)
-        for name in sorted(options, key=lambda name: name == "html"):
-            watch.begin(f"writing {name}")
-            try:
-                written.append(write(run, name, options[name]))
-            except ExporterError as error:
-                failed.append((name, str(error)))
-        forget(run)
-        return tuple(written), tuple(failed)
-    finally:
-        lock.release()
+            written.append(write(run, name, options[name]))
+        except ExporterError as error:
+            failed.append((name, str(error)))
+    forget(run)
+    return tuple(written), tuple(failed)
 
 
 def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions]:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporter.records import Row
@@ -28,15 +29,20 @@ from exporter.store.tables import rows_to_table, table_records
 SECRET = "the-reader's-own-secret"
 CONTROL = "\x1b[2J\x07\r\n\u202e"
 WRITTEN = (
-    ".lock", ".writers.json.tmp", "writers.json", "recipe.json", "run.json", "plan.json", "html",
-    ".html.tmp", ".html.old", "tensorboard", ".tensorboard.tmp", "shards", "summaries", "checksums",
-    "set", "kernels", "maximised", "channels.parquet", "shards/00000.parquet", "set/summary.json",
-    "kernels/kernels.json", "checksums/shards-00000.sha256", "summaries/00000-images.parquet",
-    "set/classes.parquet", "html/index.html", "wandb", "wandb/files.json",
+    ".lock", "writers.json", "recipe.json", "run.json", "plan.json", "html", ".html.5f1e.tmp",
+    ".html.old", "tensorboard", ".tensorboard.old", "shards", "summaries", "checksums", "set",
+    "kernels", ".kernels.old", "maximised", "channels.parquet", "shards/00000.parquet",
+    "set/summary.json", "kernels/kernels.json", "checksums/shards-00000.sha256",
+    "checksums/.plan.json.sha256.next", "checksums/.writers-html.sha256.next",
+    "summaries/00000-images.parquet", "set/classes.parquet", "html/index.html", "html/.unfinished",
+    "wandb", "wandb/folder.json",
 )  # fmt: skip
 """What commands open, make, rename or remove in a run folder."""
 
-DOCUMENTS = ("plan.json", "run.json", "kernels/kernels.json", "set/summary.json", "writers.json")
+DOCUMENTS = (
+    "plan.json", "run.json", "kernels/kernels.json", "set/summary.json", "writers.json",
+    "wandb/folder.json",
+)  # fmt: skip
 WRONG: tuple[Any, ...] = (
     None, True, -1, 10**30, 1e308, float("nan"), float("inf"), "", "x" * 100_000, CONTROL,
     "../../x", "/etc/passwd", [], {}, [[[]]], {"../x": 1}, ["/etc/passwd"], "\ud800", "a\0b", 0.5,
@@ -152,7 +158,7 @@ def outward(run: Path, outside: Path, chance: random.Random) -> str:
             ".",
         )
     )
-    where = chance.randrange(6)
+    where = chance.randrange(7)
     if where < 2:
         field = ("sheet", "values")[where]
         change(run, "kernels/kernels.json", lambda records: records[0].update({field: text}))
@@ -165,15 +171,21 @@ def outward(run: Path, outside: Path, chance: random.Random) -> str:
         change(run, "plan.json", lambda plan: plan["images"]["key"].__setitem__(0, text))
         rewrite(run, lambda rows: [replace(rows[0], id=text, key=text), *rows[1:]])
     else:
-        (run / "wandb").mkdir(exist_ok=True)
-        listing = {"folder": None, "files": {text: 3, "../../" + text: 4}}
-        (run / "wandb/files.json").write_text(json.dumps(listing))
+        # Of a document, of a folder; those of a run of the first version are the first.
+        kept = ("plan.json.sha256", "writers-html.sha256", ".plan.json.sha256.next")[where % 3]
+        (run / "checksums").mkdir(exist_ok=True)
+        (run / "checksums" / kept).write_text(f"{'0' * 64}  {text}\n{'0' * 64}  ../../{text}\n")
     return f"{where} {text[:40]!r}"
+
+
+def documents(run: Path) -> list[str]:
+    """Return the documents that a run has, and that hold something by name."""
+    return [name for name in DOCUMENTS[:-1] if (run / name).exists()]
 
 
 def wrong_value(run: Path, outside: Path, chance: random.Random) -> str:
     """Put another value somewhere in a document."""
-    name, value = chance.choice(DOCUMENTS[:4]), chance.choice(WRONG)
+    name, value = chance.choice(documents(run)), chance.choice(WRONG)
     told = ""
 
     def put(document: Any) -> None:
@@ -194,7 +206,7 @@ def wrong_value(run: Path, outside: Path, chance: random.Random) -> str:
 
 def missing_value(run: Path, outside: Path, chance: random.Random) -> str:
     """Take a value out of a document."""
-    name = chance.choice(DOCUMENTS[:4])
+    name = chance.choice(documents(run))
     told = ""
 
     def take(document: Any) -> None:
@@ -218,6 +230,7 @@ def deep(run: Path, outside: Path, chance: random.Random) -> str:
     name, depth = chance.choice(DOCUMENTS), chance.choice((150, 900, 3_000, 100_000))
     nested = "[" * depth + "]" * depth
     if chance.random() < 0.5 or not (run / name).exists():
+        (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text(nested)
     else:
         text = (run / name).read_text()
@@ -289,6 +302,27 @@ def rows(run: Path, outside: Path, chance: random.Random) -> str:
     return str(number)
 
 
+def tables(run: Path, outside: Path, chance: random.Random) -> str:
+    """Write a table of the set, or of what a shard adds to it, that no exporter wrote."""
+    files = (run / "summaries", run / "set", run / "channels.parquet", run / "maximised")
+    known = [file for place in files for file in [*place.glob("*.parquet"), place]]
+    file = chance.choice(sorted(file for file in known if file.suffix == ".parquet"))
+    table = pq.ParquetFile(file).read()
+    name = chance.choice(table.column_names)
+    place, kind = table.column_names.index(name), table.field(name)
+    how = chance.randrange(4)
+    if how == 0:
+        table = table.drop_columns([name])
+    elif how == 1:
+        table = table.set_column(place, kind, pa.nulls(len(table), kind.type))
+    elif how == 2:
+        table = table.set_column(place, name, pa.array([CONTROL] * len(table)))
+    else:
+        table = pa.concat_tables([table] * 3)
+    pq.write_table(table, file)
+    return f"{file.relative_to(run)} {name} {how}"
+
+
 def consent(run: Path, outside: Path, chance: random.Random) -> str:
     """Say in the run what only its reader may decide: network, addresses, code, a place."""
     told = {
@@ -335,5 +369,5 @@ def rewrite(run: Path, what: Callable[[list[Row]], list[Row]]) -> None:
 
 KINDS = (
     link, pipe, other_kind, outward, wrong_value, missing_value, deep, huge, bytes_of, rows,
-    consent, link, wrong_value,
+    consent, link, wrong_value, tables,
 )  # fmt: skip

@@ -7,6 +7,7 @@ outside the run changes or is opened, nothing is sent, no traceback, no wait wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -27,9 +28,10 @@ import pytest
 import exporter
 from exporter.cli import main
 from exporter.demo import photographs
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, RunError
 from exporter.records.targets import parse_target
-from exporter.store import check
+from exporter.store import check, read_recipe, write_recipe
+from exporter.store.files import RunFiles
 from exporter.store.schema import parquet_options
 from exporter.writers.writing import remembered
 from tests.hostile.mutations import CONTROL, SECRET, WRITTEN, clear, forge, forged, mutate
@@ -295,7 +297,8 @@ def test_a_link_or_a_pipe_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "name", [".writers.json.tmp", ".html.tmp", ".html.old", "writers.json", "html"]
+    "name",
+    [".html.5f1e.tmp", ".html.old", "writers.json", "html", "checksums/.writers-html.sha256.next"],
 )
 @pytest.mark.parametrize("leads_to", ["secret.txt", "folder", "nothing"])
 def test_what_is_written_does_not_go_through_a_link(
@@ -312,6 +315,37 @@ def test_what_is_written_does_not_go_through_a_link(
     (run / name).symlink_to(outside / leads_to)
     is_safe(run, outside, capsys, ["render", run, "--writer", "html"])
     assert not (run / "html").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "html",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (".x.tmp", "shards", "wandb")),
+    ],
+)
+def test_folders_without_an_end_are_one_sentence(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    run = Path(shutil.copytree(home / "good", tmp_path / "run"))
+    before = Path.cwd()
+    try:
+        (run / where).mkdir(exist_ok=True)
+        os.chdir(run / where)
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+    finally:
+        os.chdir(before)
+    try:
+        for command in (["check", run], ["render", run, "--writer", "html"]):
+            with in_time():
+                code = main([str(part) for part in command])
+            said = capsys.readouterr()
+            assert "Traceback" not in said.out + said.err
+            assert code == 0 or "nested" in said.out + said.err or "was left by" in said.out
+    finally:
+        subprocess.run(["rm", "-rf", str(run)], check=True)  # which Python cannot
 
 
 # ------------------------------------------------------------ what a run may say
@@ -674,6 +708,39 @@ def test_the_key_is_only_its_users(planned: Path, own_state: Path) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     assert len(key.read_bytes()) == 32
     assert [file.name for file in key.parent.iterdir()] == ["recipe.key"]
+
+
+@pytest.mark.parametrize("refused", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_home_without_hard_links_has_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(refused, os.strerror(refused))
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(os, "link", no_links)
+    run = RunFiles(tmp_path)
+    recipe = {"settings": {"model": "m"}, "command": "exporter", "folder": "."}
+    write_recipe(run, recipe)
+    assert read_recipe(run) == recipe
+    key = tmp_path / "state/exporter/recipe.key"
+    assert [file.name for file in key.parent.iterdir()] == ["recipe.key"]
+    assert key.stat().st_mode & 0o777 == 0o600
+    before = key.read_bytes()
+    write_recipe(run, recipe)
+    assert key.read_bytes() == before
+
+
+def test_a_recipe_without_a_seal_says_that_there_may_have_been_no_place_for_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_text("a file, in which nothing can be kept")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = RunFiles(tmp_path)
+    write_recipe(run, {"settings": {"model": "m"}, "command": "exporter", "folder": "."})
+    with pytest.raises(RunError, match="or where there was no place for a key"):
+        read_recipe(run)
+    assert read_recipe(run, trusted=True)
 
 
 # ------------------------------------------------------------ what nothing holds to be whole

@@ -120,7 +120,7 @@ def test_max_size_without_the_file_is_refused(
     assert main(["render", "out", "--no-single-file", "--max-size", "4MB"]) == 2
 
 
-PROGRESS = ("images: ", "computing maps: ", "writing ")
+PROGRESS = ("images: ", "computing maps: ", "verifying what is there: ", "writing ")
 """How lines begin that a run prints where it takes a while."""
 
 SILENT = [

@@ -321,3 +321,25 @@ def test_a_run_without_threads_or_memory_ends_and_is_gone_on_with(work: Path, li
         exporter([*run[3:], "--resume"])
     assert check("out") == ()
     assert len(list(open_run("out").rows())) == 8
+
+
+def test_signals_are_heard_in_a_process_that_has_many_files_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 1400 > hard >= 0:
+        pytest.skip(f"the system lets a process open {hard} files")
+    failed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1400), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible(to_the_end=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failed == []

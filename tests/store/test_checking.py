@@ -14,9 +14,10 @@ import pytest
 
 from exporter.errors import RunError
 from exporter.records import Row
-from exporter.store import check
+from exporter.store import check, open_run, refuse_damaged, reopen_run
 from exporter.store.schema import parquet_options
 from exporter.store.tables import rows_to_table, table_records
+from exporter.watch import Watch
 
 
 @pytest.fixture
@@ -116,6 +117,70 @@ def test_a_partial_run_is_not_whole(
 ) -> None:
     problems = check(make_run(tmp_path / "partial", shards=1))
     assert problems == ("the run is not complete: 1 of 3 shards are there; go on with --resume",)
+
+
+def test_shards_that_are_not_whole_are_not_counted(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "partial", shards=3)
+    (run / "run.json").unlink(missing_ok=True)
+    flip(run / "summaries/00001-set.parquet")
+    assert check(run) == (
+        "the run is not complete: 2 of 3 shards are there; go on with --resume",
+        "shards/00001.parquet, or what goes with it, is not as it was written; go on with --resume",
+    )
+
+
+class Told(Watch):
+    """Keeps how far what is."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, list[int]] = {}
+
+    def begin(self, stage: str, total: int | None = None) -> None:
+        """Note a stage."""
+        self.stages[stage] = [0, total or 0]
+
+    def advance(self, steps: int = 1) -> None:
+        """Note a step of the last stage."""
+        self.stages[next(reversed(self.stages))][0] += steps
+
+
+def of_finished(run: Path, watch: Watch) -> int:
+    """Do what ``run --resume`` and ``finish`` do first; return how many files it is."""
+    with reopen_run(run, shared=False, watch=watch) as folder:
+        assert folder.complete
+    return 33
+
+
+def of_partial(run: Path, watch: Watch) -> int:
+    """Do what every command does with a run that is not finished."""
+    (run / "run.json").unlink()
+    with reopen_run(run, shared=True, watch=watch) as folder:
+        assert folder.missing() == []
+        assert folder.missing() == []
+    return 3
+
+
+def of_check(run: Path, watch: Watch) -> int:
+    """Do what ``check`` does."""
+    assert check(run, watch) == ()
+    return 33
+
+
+def of_render(run: Path, watch: Watch) -> int:
+    """Do what ``render`` does first."""
+    refuse_damaged(open_run(run), watch)
+    return 33
+
+
+@pytest.mark.parametrize("do", [of_finished, of_partial, of_check, of_render])
+def test_it_is_said_that_what_is_there_is_verified(
+    run: Path, do: Callable[[Path, Watch], int]
+) -> None:
+    watch = Told()
+    count = do(run, watch)
+    assert watch.stages == {"verifying what is there": [count, count]}
 
 
 def test_no_run_is_an_error(tmp_path: Path) -> None:

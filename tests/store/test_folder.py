@@ -123,12 +123,48 @@ def test_overwrite_removes_only_the_run(
 def test_a_report_that_was_moved_aside_is_seen_and_removed(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
-    """A kill between a writer's two renames leaves the former report under a hidden name."""
+    """A kill after a writer's two renames leaves the former report under a hidden name."""
     run = make_run(tmp_path / "run")
+    (run / "html").mkdir()
+    (run / "html/index.html").touch()
     (run / ".html.old").mkdir()
     assert any(".html.old" in problem for problem in check(run))
     create_run(run, sampling.sample_plan(), overwrite=True).close()
     assert not (run / ".html.old").exists()
+
+
+@pytest.mark.parametrize("shards", [1, None])
+def test_a_plan_that_is_gone_is_written_again_by_going_on(
+    sample_run: Path,
+    make_run: Callable[..., Path],
+    sampling: ModuleType,
+    tmp_path: Path,
+    shards: int | None,
+) -> None:
+    """What the run was begun with is noted beside the plan's checksum: no shard is lost."""
+    run, plan = make_run(tmp_path / "run", shards=shards), sampling.sample_plan()
+    (run / "plan.json").unlink()
+    before = files(run)
+    for ask in (open_run, check, lambda path: reopen_run(path, shared=False)):
+        with pytest.raises(RunError, match=r"lacks plan\.json; go on with --resume and"):
+            ask(run)
+    for flags in ({}, {"overwrite": True}):
+        with pytest.raises(RunError, match=r"lacks plan\.json; give --resume and"):
+            create_run(run, plan, **flags)
+    with pytest.raises(RunError, match="was begun with different settings"):
+        create_run(run, changed(plan, "settings"), resume=True)
+    assert files(run) == before
+    with create_run(run, plan, resume=True) as folder:
+        assert folder.missing() == ([] if shards is None else [1, 2])
+        assert folder.complete == (shards is None)
+    finish_rest(sampling, run, plan)
+    assert check(run) == ()
+    assert files(run) == files(sample_run)
+
+
+def finish_rest(sampling: ModuleType, run: Path, plan: Plan) -> None:
+    if not open_run(run).complete:
+        finish(sampling, run, plan)
 
 
 def test_a_file_in_the_way_is_told(sampling: ModuleType, tmp_path: Path) -> None:
@@ -289,8 +325,8 @@ def test_a_cut_shard_is_computed_again(
     shard = run / "shards" / "00001.parquet"
     shard.write_bytes(cut(shard.read_bytes()))
     with create_run(run, sampling.sample_plan(), resume=True) as folder:
+        assert not folder.complete
         assert folder.missing() == [1]
-        assert not (run / "run.json").exists()
     finish(sampling, run, sampling.sample_plan())
     assert files(run) == files(sample_run)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.store import open_run
-from exporter.writers import UNFINISHED
+from exporter.store.replacing import UNFINISHED
 from exporter.writers import check as check_written
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.cli import main
 from exporter.config import WriterConfig
-from exporter.errors import RunError
 from exporter.store import open_run
 from exporter.store.checksums import commit
 from exporter.store.files import RunFiles
@@ -36,15 +36,22 @@ class Ear(Watch):
         self.lines.append(line)
 
 
-def test_nothing_is_not_written_while_another_writes(run: Path) -> None:
+def test_nothing_is_read_or_written_while_another_writes(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another process is writing may look damaged: who has no lock says nothing of it."""
+    (run / "shards/00001.parquet").rename(run / "moved")
+    plan = (run / "plan.json").read_bytes()
+    (run / "plan.json").write_bytes(plan[:-9])
     lock = RunLock(run)
-    try:
-        with pytest.raises(RunError, match="another process is writing the run"):
-            write_all(open_run(run), NONE)
-    finally:
-        lock.release()
+    for command in ("render", "work", "finish"):
+        assert main([command, str(run)]) == 2
+        assert "another process is writing the run" in capsys.readouterr().err
+    lock.release()
     assert not (run / "writers.json").exists()
-    assert write_all(open_run(run), NONE) == ((), ())
+    (run / "moved").rename(run / "shards/00001.parquet")
+    (run / "plan.json").write_bytes(plan)
+    assert main(["render", str(run), "--writer", "html"]) == 0
     RunLock(run).release()
 
 
