@@ -37,7 +37,7 @@ from benchmarks.patch import LOUDEST, QUIETEST, Places, middles, textured
 from exporter.capture import Captured, capture
 from exporter.errors import LayerError
 from exporter.layers import LayerChoice, choose_layers, run_trial
-from exporter.layers.layout import Planes
+from exporter.layers.planes import Planes
 from exporter.maps import channel_maps, get_methods
 from exporter.targets import locate_output, rows_of
 

@@ -191,7 +191,7 @@ def _settle(
             recorded=recorded,
             methods=tuple(method.record for method in methods),
             execution=_execution(example, channels_last, metrics, image_set) | target.execution,
-            before=(*resolved.notes, *unused),
+            before=(*resolved.notes, *layers.notes, *unused),
             after=(*findings.notes, *(f"{name}: {why}" for name, why in first.missing.items())),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,

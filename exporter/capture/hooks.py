@@ -46,9 +46,15 @@ def hooked(
 def on_gradient(tensor: Tensor, receive: Callable[[Tensor], None]) -> None:
     """Call a function with a tensor's gradient as a backward reaches it.
 
-    A hook, not a kept gradient: those of all layers together would not fit into memory.
+    A hook, not a kept gradient: those of all layers together would not fit into memory. Where a
+    backward gives none (a quantised layer, a function of the user's own) it is not called.
     """
-    tensor.register_hook(receive)  # type: ignore[no-untyped-call]
+
+    def hook(gradient: Tensor | None) -> None:
+        if gradient is not None:
+            receive(gradient)
+
+    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 @dataclass

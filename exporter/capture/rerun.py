@@ -91,7 +91,13 @@ def close(values: Tensor, others: Tensor) -> bool:
 
 
 def run_from(
-    model: nn.Module, layer: str, inputs: Tensor, activation: Tensor, *, alone: bool
+    model: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    activation: Tensor,
+    *,
+    alone: bool,
+    copies: int = 1,
 ) -> Any:
     """Run a model with a layer's output replaced.
 
@@ -102,11 +108,11 @@ def run_from(
         activation: (k·N, …) as the layer returns it, row r for image r modulo N.
         alone: what `follows_alone` and `agrees_alone` say; if so, the layers before
             run on one image only.
+        copies: k.
 
     Returns:
         The model's output for the k·N rows. It has a graph where ``activation`` has one.
     """
-    copies = 1 if alone else len(activation) // len(inputs)
     images = inputs[:1] if alone else inputs.repeat(copies, 1, 1, 1)
     given = precision_of(model).enter(activation)
     return _substituted(model, layer, images, lambda raw: given.to(raw.dtype))

@@ -23,7 +23,7 @@ from exporter.explain.batches import DeviceBatch, Outcome, quantised, send, stor
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner
 from exporter.layers import Layout, Reshape
-from exporter.layers.layout import Planes
+from exporter.layers.planes import Planes
 from exporter.maps import Method
 from exporter.maps.needs import counted
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching

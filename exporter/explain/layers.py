@@ -12,7 +12,7 @@ from exporter.errors import LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse_layers
 from exporter.explain.passes import LayerMaps, PassMaps, in_map_type
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
-from exporter.layers.layout import Planes
+from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
 from exporter.targets import Scorer
 

@@ -22,7 +22,7 @@ from exporter.capture import (
 )
 from exporter.errors import LayerError, MapError, NoGradientError
 from exporter.guard import is_shortage
-from exporter.layers.layout import Planes, layout_of
+from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, Attended, Method, PassContext
 from exporter.maps import context as contexts
 
@@ -202,13 +202,13 @@ class Runner:
 
     def _attended(self, context: PassContext, attention: SelfAttention) -> Attended:
         passed = attention_pass(self._module, context.inputs, context.score, attention)
-        number, _, height, width = context.inputs.shape
         tokens = passed.weights[0].shape[-1]
-        layout = layout_of((number, tokens, 1), (height, width))
-        if layout is None or len(passed.weights[0]) != number:
+        layout = self._planes.grid_of(tokens, context.inputs)
+        if layout is None or len(passed.weights[0]) != len(context.inputs):
             raise LayerError(
-                f"the model attends among {tokens} tokens, which are not a grid of patches with"
-                " tokens before it; choose a map of activations or gradients"
+                f"the model attends among {tokens} tokens, and nothing shows that they are a grid "
+                "of patches with tokens before or after it; choose a map of activations or "
+                "gradients"
             )
         return Attended(passed, layout.height, layout.width, layout.prefix)
 
@@ -236,8 +236,10 @@ class Runner:
             return self._follows_alone(layer, inputs, captured)
 
         def rest(activation: Tensor, images: slice) -> Any:
-            laid = self._planes.write(layer, activation, output[images])
-            return run_from(self._module, layer, inputs[images], laid, alone=alone())
+            shown = inputs[images]
+            laid = self._planes.write(layer, activation, self._planes.some(layer, output, images))
+            copies = len(activation) // len(shown)
+            return run_from(self._module, layer, shown, laid, copies=copies, alone=alone())
 
         return replace(
             context,

@@ -19,7 +19,7 @@ from exporter.capture import (
 from exporter.errors import LayerError, choices
 from exporter.layers.layout import Layout
 from exporter.layers.stages import choose_stages
-from exporter.layers.trial import Trial
+from exporter.layers.trial import Plane, Trial
 
 AUTO = "auto"
 
@@ -38,6 +38,17 @@ class LayerChoice:
     names: tuple[str, ...]
     reason: str
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which of them are read by their shape alone, a sentence each."""
+        return tuple(
+            f"{name} is read as a plane of {layout.height}×{layout.width} by its shape alone "
+            f"({layout.evidence}), and nothing else shows that it is one; --reshape says how to "
+            "read it"
+            for name, layout in self.layouts.items()
+            if not layout.shown
+        )
 
 
 def choose_layers(trial: Trial, wanted: Sequence[str], *, single: bool = True) -> LayerChoice:
@@ -87,7 +98,7 @@ def _matching(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> tupl
     names = tuple(
         name
         for name, plane in trial.planes.items()
-        if plane.name.module in meant and plane.area > 1
+        if plane.name.module in meant and plane.area > 1 and not _guessed_tokens(plane)
     )
     if not names:
         raise LayerError(
@@ -97,6 +108,10 @@ def _matching(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> tupl
     return names
 
 
+def _guessed_tokens(plane: Plane) -> bool:
+    return plane.layout.kind == "tokens" and not plane.layout.shown
+
+
 def _exact(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> str:
     asked = parse_name(text, modules)
     # The same module under a second name: hooks know it by its first.
@@ -104,7 +119,13 @@ def _exact(text: str, modules: Mapping[str, nn.Module], trial: Trial) -> str:
     if module not in modules:
         raise LayerError(f"the model has no layer {text!r}; {choices(text, map(quoted, modules))}")
     name = LayerName(module, asked.call, asked.path)
-    if str(name) in trial.planes:
+    if (plane := trial.planes.get(str(name))) is not None:
+        if _guessed_tokens(plane):
+            raise LayerError(
+                f"the layer {text!r} gives {plane.layout.shape[0]} tokens per image, and nothing "
+                "shows that they are a grid (they do not follow a patch that is moved over the "
+                "image); choose another, or give --reshape, a function to (N, C, H, W)"
+            )
         return str(name)
     calls = {call.name: call for call in trial.calls if call.layer.module == module}
     if not calls:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from exporter.errors import NoLayerError, TargetError
-from exporter.layers.trial import Call, Plane, Trial
+from exporter.layers.calls import Call
+from exporter.layers.trial import Plane, Trial
 from exporter.targets import is_detections, locate_output
 
 MOST_STAGES = 4
 _SAME_STAGE = 0.75
 """A layer whose area is at least this share of a stage's belongs to it: unpadded convolutions
 shave a pixel off without starting a stage."""
-_PROPORTION = math.log(1.5)
-"""How far a plane's proportions may be from the input's: attention's windows are far off."""
 _DETECTOR_HEADS = frozenset({"rpn", "roi_heads", "head", "fpn", "extra"})
 _PATCHES = ("patch_embed", "conv_proj", "patch_embedding", "patch_embeddings")
 
@@ -41,27 +39,29 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
         NoLayerError: if no layer has a plane of more than one pixel.
     """
     candidates = tuple(trial.planes.values())
-    usable = [c for c in candidates if c.area > 1 and _usable(c, trial)]
-    usable = _trunk(usable, trial)
+    shown = [c for c in candidates if c.area > 1 and c.layout.shown]
+    usable = _trunk([c for c in shown if _usable(c, trial)], trial)
     if (reached := trial.reached) is not None:
         usable = _unless_none_is_left(usable, lambda c: str(c.name) in reached)
     planes = [c for c in usable if c.layout.kind != "tokens"]
     tokens = [c for c in usable if c.layout.kind == "tokens"]
-    # Among tokens, a plane out of proportion is something else: one row per head of an attention.
-    alike = [c for c in planes if _in_proportion(c, trial)]
-    planes = alike if alike or tokens else planes
     planes = [c for c in planes if not _between_tokens(c, tokens)]
-    if tokens and (
-        {c.area for c in planes} <= {c.area for c in tokens}
-        or max(c.position for c in planes) < tokens[0].position
-    ):
+    stem = not planes or (bool(tokens) and planes[-1].position < tokens[0].position)
+    areas = {c.area for c in tokens}
+    if tokens and len(areas) == 1 and (stem or {c.area for c in planes} == areas):
         return _spaced_blocks(tokens, trial)
-    if planes:
-        every = [c for c in candidates if c.area > 1 and c.layout.kind != "tokens"]
-        return _last_of_each(planes, every, trial)
+    if planes or tokens:
+        return _last_of_each(tokens if stem else usable, shown, trial)
+    name = type(trial.module).__name__
+    if any(c.area > 1 and c.layout.kind == "tokens" for c in candidates):
+        raise NoLayerError(
+            f"the model {name} has no spatial layer for auto: it gives tokens, and nothing shows "
+            "that they are a grid (they do not follow a patch that is moved over the image); name "
+            "a layer, or give --reshape, a function from a layer's output to (N, C, H, W)"
+        )
     raise NoLayerError(
-        f"the model {type(trial.module).__name__} has no spatial layer: no output has rows and "
-        "columns of more than one pixel, so there is nothing to lay on an image"
+        f"the model {name} has no spatial layer: no output has rows and columns of more than one "
+        "pixel, so there is nothing to lay on an image"
     )
 
 
@@ -70,11 +70,11 @@ def _last_of_each(
 ) -> tuple[tuple[str, ...], str]:
     outside = _outside_of_heads(planes, trial)
     # Blocks that end in a pooling (a transition) are left only where the stage has something else.
-    settled = _settled([c for c in every if _in_proportion(c, trial)], trial)
+    settled = _settled(every, trial)
     loosely = _settled(planes, trial)
     stages = _stages(_unless_none_is_left(outside, loosely))
     last = sorted(
-        (_unless_none_is_left(stage, settled)[-1] for stage in stages),
+        (_end_of(_unless_none_is_left(stage, settled), trial) for stage in stages),
         key=lambda candidate: candidate.position,
     )
     chosen = last[-MOST_STAGES:]
@@ -157,13 +157,11 @@ def _score_channels(trial: Trial) -> int | None:
 
 def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ...], str]:
     """Take up to four of the repeated blocks, evenly spaced, the deepest that can be shown last."""
-    kinds: dict[str, list[Plane]] = {}
-    for candidate in tokens:
-        child = trial.calls[candidate.position].module
-        if not _is_leaf(child) and not isinstance(child, nn.Sequential):
-            kinds.setdefault(type(child).__name__, []).append(candidate)
-    repeated = [blocks for blocks in kinds.values() if len(blocks) > 1]
-    usable = min(repeated, key=lambda group: min(c.depth for c in group), default=list(tokens))
+    usable = _blocks_among(tokens, trial)
+    if len(usable) == 1:
+        layout = usable[0].layout
+        reason = f"auto: the last layer that gives tokens, {layout.height}×{layout.width}"
+        return (str(usable[0].name),), reason
     kind = type(trial.calls[usable[-1].position].module)
     every = trial.planes.values()
     blocks = [c for c in every if c in usable or _left_out(c, kind, usable, trial)]
@@ -179,6 +177,32 @@ def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ..
     if blocks[-1] is not usable[-1]:
         reason += " (not the last: only its class token reaches the output)"
     return tuple(str(candidate.name) for candidate in chosen), reason
+
+
+def _blocks_among(tokens: Sequence[Plane], trial: Trial) -> list[Plane]:
+    """Return the repeated blocks that hold most parameters, or the last layer where none repeats.
+
+    Inside a block whose class token alone is read, leaves may still have a gradient at patches.
+    """
+    kinds: dict[str, list[Plane]] = {}
+    for candidate in tokens:
+        child = trial.calls[candidate.position].module
+        if not _is_leaf(child) and not isinstance(child, nn.Sequential):
+            kinds.setdefault(type(child).__name__, []).append(candidate)
+    repeated = [blocks for blocks in kinds.values() if len(blocks) > 1]
+
+    def held(blocks: Sequence[Plane]) -> int:
+        module = trial.calls[blocks[-1].position].module
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    return max(repeated, key=held, default=list(tokens[-1:]))
+
+
+def _end_of(stage: Sequence[Plane], trial: Trial) -> Plane:
+    """Return a stage's last layer; of tokens, its last block."""
+    if stage[-1].layout.kind != "tokens":
+        return stage[-1]
+    return _blocks_among([c for c in stage if c.layout.kind == "tokens"], trial)[-1]
 
 
 def _left_out(
@@ -232,11 +256,6 @@ def _between_tokens(candidate: Plane, tokens: Sequence[Plane]) -> bool:
     return height == width and any(
         height in (row.area, row.area + row.layout.prefix) for row in tokens
     )
-
-
-def _in_proportion(candidate: Plane, trial: Trial) -> bool:
-    own = math.log(candidate.layout.height / candidate.layout.width)
-    return abs(own - math.log(trial.size[0] / trial.size[1])) <= _PROPORTION
 
 
 def _unless_none_is_left(candidates: Sequence[Plane], keep: Callable[[Plane], bool]) -> list[Plane]:

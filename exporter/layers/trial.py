@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,51 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import (
-    After,
-    Changes,
-    LayerName,
-    guest,
-    hooked,
-    named_layers,
-    on_gradient,
-    watch_changes,
-)
+from exporter.capture import Changes, LayerName, guest, on_gradient, watch_changes
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, ModelError
 from exporter.guard import is_shortage, user_code
+from exporter.layers.calls import Call, watching_calls
+from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.targets import is_detections, locate_output, watching
 
 _SHORT = "free memory, or explain on another device"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of one module, as its forward returned.
-
-    Attributes:
-        layer: the module's name and the number of the call.
-        module: the module.
-        position: its number among the calls.
-        start: how many calls had returned when this one began; those at or after it and before
-            this call are inside it.
-        shapes: shape with the batch of each tensor that it gave, by path: ``""`` for the output
-            itself, ``[0]`` or ``[key]`` for a part of a container.
-        carries: by path of each floating-point one, whether a gradient flows from it to the input.
-    """
-
-    layer: LayerName
-    module: nn.Module
-    position: int
-    start: int
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    carries: dict[str, bool] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The module's name; of its second call ``name#2``."""
-        return self.layer.numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +41,7 @@ class Plane:
     @property
     def area(self) -> int:
         """Number of pixels of the plane."""
-        return self.layout.height * self.layout.width
+        return self.layout.area
 
     @property
     def depth(self) -> int:
@@ -125,6 +89,7 @@ def run_trial(
     output: str | None = None,
     reshape: Reshape | None = None,
     backward: bool = True,
+    graph: bool = True,
 ) -> Trial:
     """Run a model once, forward and backward, and note what planning asks; it is left as it was.
 
@@ -141,6 +106,7 @@ def run_trial(
         reshape: reads a layer's output as (N, C, H, W); None, or where it does not fit, the type
             and the shape say how.
         backward: whether there is one; `choose_layers` needs it for ``auto``.
+        graph: whether it is recorded what carries gradients, as a backward needs.
 
     Raises:
         ModelError: if the forward or the backward fails, memory runs out, or the model cannot
@@ -148,7 +114,7 @@ def run_trial(
     """
     with guest(module), watching(module):
         try:
-            return _run(module, example, output, reshape, backward, graph=True)
+            return _run(module, example, output, reshape, backward, graph=graph)
         except ModelError as error:
             # What autograd refuses is a RuntimeError; anything else is the model's own failure.
             if not isinstance(error.__cause__, RuntimeError) or is_shortage(error):
@@ -165,52 +131,32 @@ def _run(
     *,
     graph: bool,
 ) -> Trial:
-    calls: list[Call] = []
-    began: list[int] = []
-    counts: Counter[str] = Counter()
-    planes: dict[str, Plane] = {}
-    reached: set[str] = set()
-    running = True
-
-    def before(_module: nn.Module, _inputs: Any) -> None:
-        began.append(len(calls))
-
-    def after(name: str) -> After:
-        def hook(child: nn.Module, _inputs: Any, output: Any) -> Any:
-            counts[name] += 1
-            start = began.pop()
-            if not running:
-                return None  # a checkpointed block runs again in the backward
-            call = Call(LayerName(name, counts[name]), child, len(calls), start)
-            calls.append(call)
-            return rebuild(output, partial(look, call))
-
-        return hook
+    seen: dict[str, _Seen] = {}
+    touched: dict[str, Tensor] = {}
+    size = (int(example.shape[-2]), int(example.shape[-1]))
 
     def look(call: Call, part: str, tensor: Tensor) -> Tensor:
         call.shapes[part] = tuple(tensor.shape)
         if tensor.is_floating_point() or tensor.is_quantized:
             call.carries[part] = tensor.requires_grad
-        plane = _plane(call, part, tensor, example, reshape)
-        if plane is not None:
-            planes[str(plane.name)] = plane
+        own = None if part else call.module
+        layout = read_layout(tensor, len(example), size, reshape, own)
+        if layout is not None:
+            seen[str(call.part(part))] = _Seen(call, part, layout, _means(tensor, layout))
         if not tensor.requires_grad:
             return tensor
         # A clone, as in a capture: a module may hand on an inner one's tensor that nothing reads
         # from there, and the inner one's gradient is not its own.
-        own = tensor.clone()
-        if plane is not None:
-            on_gradient(own, partial(receive, plane))
-        return own
+        copy = tensor.clone()
+        if layout is not None:
+            on_gradient(copy, partial(receive, str(call.part(part)), layout))
+        return copy
 
-    def receive(plane: Plane, gradient: Tensor) -> None:
-        if bool((plane.layout.spatial(gradient) != 0).any()):
-            reached.add(str(plane.name))
+    def receive(name: str, layout: Layout, gradient: Tensor) -> None:
+        touched[name] = _positions(gradient, layout)
 
-    layers = named_layers(module)
     leaf = example.clone() if example.is_inference() else example.detach()
-    afterwards = [(child, after(name)) for name, child in layers.items()]
-    with hooked(afterwards, [(child, before) for child in layers.values()]):
+    with watching_calls(module, look) as (calls, end):
         shape = " × ".join(str(side) for side in example.shape)
         given, name = f"an input of {shape}", type(module).__name__
         with (
@@ -219,28 +165,78 @@ def _run(
             watch_changes(module) as changes,
         ):
             output = module(leaf.requires_grad_() if graph else leaf)
-        running = False
+        end()
         with user_code(f"a trial backward of {name}", given, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
+    planes = {
+        name: Plane(
+            each.call.part(each.part), each.call.position, layout, each.means.get(layout.kind)
+        )
+        for name, layout in _settled(module, example, seen, calls).items()
+        for each in (seen[name],)
+    }
+    reached = {name for name, plane in planes.items() if _reaches(touched.get(name), plane.layout)}
     dependent = frozenset(reached) if told and reached else None
     return Trial(module, example, tuple(calls), shown, path, reshape, planes, dependent, changes)
 
 
-def _plane(
-    call: Call, part: str, tensor: Tensor, example: Tensor, reshape: Reshape | None
-) -> Plane | None:
-    """Return how a tensor lies in the plane, where it does for each image."""
-    size = (int(example.shape[-2]), int(example.shape[-1]))
-    layout = read_layout(tensor, size, reshape, None if part else call.module)
-    # Windows and regions multiply the batch: such an output is not one plane per image.
-    if layout is None or len(tensor) != len(example):
-        return None
-    means = None
-    if layout.kind != "tokens" and tensor.is_floating_point():
-        means = layout.spatial(tensor.detach()).mean((2, 3))
-    name = LayerName(call.layer.module, call.layer.call, part)
-    return Plane(name, call.position, layout, means)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An output that may lie in a plane: its layout as first read, and means by how it is read."""
+
+    call: Call
+    part: str
+    layout: Layout
+    means: Mapping[str, Tensor]
+
+
+def _settled(
+    module: nn.Module, example: Tensor, seen: Mapping[str, _Seen], calls: Sequence[Call]
+) -> dict[str, Layout]:
+    """Return the layout of every plane, with what shows it where something does."""
+    layouts = {name: each.layout for name, each in seen.items()}
+
+    def open_ones() -> dict[str, Layout]:
+        return {name: layout for name, layout in layouts.items() if not layout.shown}
+
+    height, width = example.shape[-2:]
+    layouts |= shown_by_types(open_ones(), calls, (height, width))
+    left = {name: layout for name, layout in open_ones().items() if layout.area > 1}
+    if left and not example.is_meta:
+        known = [layout for layout in layouts.values() if layout.shown]
+        moved = shown_by_moves(module, example, left, known)
+        types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
+        layouts |= moved
+        layouts |= shown_by_siblings(open_ones(), moved, types)
+    return layouts
+
+
+def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Return (N, C), over rows and columns, for each way in which the layout may be settled."""
+    if layout.kind == "tokens" or not tensor.is_floating_point():
+        return {}
+    values = tensor.detach()
+    if layout.kind == "given":
+        return {"given": layout.spatial(values).mean((2, 3))}
+    return {"nchw": values.mean((2, 3)), "nhwc": values.mean((1, 2))}
+
+
+def _positions(gradient: Tensor, layout: Layout) -> Tensor:
+    """Say where a gradient is not zero: at which tokens, or whether anywhere in a plane."""
+    if layout.kind == "tokens":
+        return (gradient.movedim(layout.axis, 0) != 0).any(2).any(0)
+    if layout.kind == "given":
+        gradient = layout.spatial(gradient)
+    return (gradient != 0).any()
+
+
+def _reaches(touched: Tensor | None, layout: Layout) -> bool:
+    """Say whether a gradient reaches the plane: of tokens, more than those besides it."""
+    if touched is None or touched.is_meta:
+        return False
+    inside = layout.prefix + layout.area
+    return bool((touched[layout.prefix : inside] if touched.ndim else touched).any())
 
 
 def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:

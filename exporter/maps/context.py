@@ -36,7 +36,7 @@ class Attended:
         attention: the weights, and their gradients on demand.
         height: rows of patches.
         width: columns of patches.
-        prefix: tokens before the patches: class, registers, distillation.
+        prefix: tokens before the patches (class, registers, distillation); others may follow them.
     """
 
     attention: AttentionPass
@@ -47,15 +47,20 @@ class Attended:
     def read_out(self, relevance: Tensor) -> Tensor:
         """Return the patches' part (N, H, W) of a matrix (N, L, L) of what tokens owe to tokens.
 
-        The row of the class token; where there is none (no token before the patches), the mean of
-        the patches' rows, which is what average pooling reads.
+        The row of the class token, the first before the patches or else the first after them; where
+        there is none, the mean of the patches' rows, which is what average pooling reads.
         """
-        row = relevance[:, 0] if self.prefix else relevance.mean(1)
+        end = self.prefix + self.height * self.width
+        if self.prefix:
+            row = relevance[:, 0]
+        else:
+            row = relevance[:, end] if relevance.shape[1] > end else relevance.mean(1)
         return self.patches(row)
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Return the patches' part (N, H, W) of one value per token (N, L)."""
-        return tokens[:, self.prefix :].reshape(len(tokens), self.height, self.width)
+        end = self.prefix + self.height * self.width
+        return tokens[:, self.prefix : end].reshape(len(tokens), self.height, self.width)
 
 
 @dataclass(frozen=True)

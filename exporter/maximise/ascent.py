@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from exporter.capture import find_layer, guest, record_layers, relu_rule
 from exporter.errors import ConfigError, LayerError, choices
-from exporter.layers.layout import Planes, Reshape
+from exporter.layers.layout import Reshape
+from exporter.layers.planes import Planes
 from exporter.maximise.parametrisation import PRIORS, Parametrisation, Size
 from exporter.memory import in_halves
 from exporter.records import OUTPUT

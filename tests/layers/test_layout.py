@@ -40,21 +40,23 @@ def test_spatial_puts_every_place_where_it_was() -> None:
 
 def test_a_layer_s_type_decides_where_its_shape_leaves_a_choice() -> None:
     square = torch.rand(1, 8, 8, 8)
-    first = read_layout(torch.rand(1, 8, 8, 2), (32, 32), module=nn.Conv2d(1, 8, 1))
-    last = read_layout(square, (32, 32), module=nn.Linear(8, 8))
+    first = read_layout(torch.rand(1, 8, 8, 2), 1, (32, 32), module=nn.Conv2d(1, 8, 1))
+    last = read_layout(square, 1, (32, 32), module=nn.Linear(8, 8))
     assert first == Layout("nchw", 8, 8, 2)
     assert last == Layout("nhwc", 8, 8, 8)
-    assert read_layout(square, (32, 32), module=nn.LayerNorm(8)) == last
-    assert read_layout(square, (32, 32)) == Layout("nchw", 8, 8, 8)
+    assert read_layout(square, 1, (32, 32), module=nn.LayerNorm(8)) == last
+    assert read_layout(square, 1, (32, 32)) == Layout("nchw", 8, 8, 8)
 
 
 def test_a_layout_says_why_and_what_it_was_read_from() -> None:
     tokens = torch.rand(2, 17, 6)
-    layout = read_layout(tokens, (32, 32))
+    layout = read_layout(tokens, 2, (32, 32))
     assert layout is not None
-    assert layout.evidence == "17 tokens are a grid of 4×4 after 1 of their own"
-    assert layout.fits(torch.rand(5, 17, 6))
-    assert not layout.fits(torch.rand(5, 16, 6))
-    given = read_layout(tokens, (32, 32), lambda values: values[:, 1:].mT.unflatten(2, (4, 4)))
+    assert layout.evidence == "17 tokens could be a grid of 4×4 after 1 of their own"
+    assert not layout.shown
+    assert layout.fits(torch.rand(5, 17, 6), 5)
+    assert not layout.fits(torch.rand(5, 17, 6), 17)
+    assert not layout.fits(torch.rand(5, 16, 6), 5)
+    given = read_layout(tokens, 2, (32, 32), lambda values: values[:, 1:].mT.unflatten(2, (4, 4)))
     assert given is not None
     assert (given.kind, given.evidence) == ("given", "the reshape function")

@@ -1,0 +1,237 @@
+"""Whether an output is a plane: what shows it where neither its type nor the user does.
+
+A number of tokens fits a square by chance (138 of the numbers from 1 to 300 do, with up to eight
+tokens before it), and a plane's channels may have the input's proportions. So a shape is a plane
+only with evidence: a convolution, a batch normalisation or a pooling takes or gives that shape; or
+the output follows a patch that is moved over the image; or layers of the same type and shape do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import guest
+from exporter.guard import FAILURES
+from exporter.layers.calls import Call, watching_calls
+from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, type_tells
+
+_PLACES = ((1, 6), (6, 2), (3, 4), (0, 1), (5, 7))
+"""Rows and columns of an eighth of the image each, where the patch is laid."""
+_ENOUGH = len(_PLACES) - 1
+"""In how many of them an output has to change there."""
+_MARGIN = 0.25
+"""How far the change has to be concentrated, from evenly spread (0) to the patch alone (1)."""
+Changes = Mapping[str, Tensor]
+"""How far each position of an output changed, (places, …), by how it is read."""
+
+
+def shown_by_types(
+    layouts: Mapping[str, Layout], calls: Sequence[Call], size: tuple[int, int]
+) -> dict[str, Layout]:
+    """Settle the layouts that the modules which take or give the same shape tell.
+
+    Args:
+        layouts: by name, of outputs whose shape alone suggests how they lie.
+        calls: every call of the trial.
+        size: (height, width) of the model's input.
+    """
+    told: dict[tuple[int, ...], dict[Literal["nchw", "nhwc"], Call]] = {}
+    for call in calls:
+        for shape in (call.taken, call.shapes.get("")):
+            if shape is not None and (kind := type_tells(call.module, shape)):
+                told.setdefault(shape[1:], {}).setdefault(kind, call)
+    settled = {}
+    for name, layout in layouts.items():
+        kinds = told.get(layout.shape, {})
+        if len(kinds) != 1:
+            continue
+        for kind, call in kinds.items():
+            where = {"nchw": "first", "nhwc": "last"}[kind]
+            why = f"channels {where}, as {call.name}, a {type(call.module).__name__}, has them"
+            laid = of_four(kind, (1, *layout.shape), why)
+            # What has its channels last says nothing of the other two axes.
+            if kind == "nchw" or in_proportion(laid.height, laid.width, size):
+                settled[name] = laid
+    return settled
+
+
+def shown_by_moves(
+    module: nn.Module, example: Tensor, layouts: Mapping[str, Layout], known: Iterable[Layout]
+) -> dict[str, Layout]:
+    """Settle the layouts of outputs that follow a patch moved over the image.
+
+    Tokens are held against every grid of a known plane, with any number of tokens before and after
+    it, and against those that have the image's proportions.
+
+    Args:
+        module: the model, a guest.
+        example: (N, C, H, W), of which the first image is taken.
+        layouts: by name, of outputs whose shape alone suggests how they lie.
+        known: layouts of planes that are known.
+    """
+    changes = _changes(module, example[:1], layouts)
+    size = (int(example.shape[-2]), int(example.shape[-1]))
+    grids = {(plane.height, plane.width) for plane in known if plane.kind == "nchw"}
+    settled: dict[str, Layout] = {}
+    for name, changed in changes.items():
+        shares = {
+            layout: _follows(values, layout, size)
+            for layout, values in _readings(layouts[name], changed, grids, size)
+        }
+        best = max(shares, key=lambda layout: shares[layout], default=None)
+        if best is not None and shares[best] > 0:
+            settled[name] = best
+    return settled
+
+
+def _changes(
+    module: nn.Module, image: Tensor, layouts: Mapping[str, Layout]
+) -> dict[str, dict[str, Tensor]]:
+    """Run an image with a patch at each place, and say how far each position of outputs changed."""
+    plain: dict[str, Tensor] = {}
+    changes: dict[str, dict[str, list[Tensor]]] = {}
+
+    def look(call: Call, part: str, tensor: Tensor) -> Tensor:
+        name = str(call.part(part))
+        layout = layouts.get(name)
+        if layout is None or not layout.fits(tensor, 1) or tensor.is_quantized:
+            return tensor
+        values = tensor.detach().movedim(layout.axis, 0)
+        # A copy: what follows may write to it.
+        moved = values.float() - plain.setdefault(name, values.float().clone())
+        axes = {"tokens": 2} if layout.kind == "tokens" else {"nchw": 1, "nhwc": 3}
+        for kind, axis in axes.items():
+            changes.setdefault(name, {}).setdefault(kind, []).append(moved.norm(dim=axis).cpu())
+        return tensor
+
+    try:
+        for shown in (image, *(_patched(image, place) for place in _PLACES)):
+            # A guest each, so that all draw the same random numbers.
+            with guest(module), torch.no_grad(), watching_calls(module, look):
+                module(shown)
+    except FAILURES:  # the model may fail on other images, or memory may be short
+        return {}
+    runs = len(_PLACES) + 1
+    return {
+        name: {kind: torch.cat(values[1:]) for kind, values in kinds.items()}
+        for name, kinds in changes.items()
+        if all(len(values) == runs for values in kinds.values())
+    }
+
+
+def _patched(image: Tensor, place: tuple[int, int]) -> Tensor:
+    """Return an image with a texture over one eighth of its rows and columns."""
+    rows, columns = (
+        slice(math.floor(at * side / 8), math.ceil((at + 1) * side / 8))
+        for at, side in zip(place, image.shape[-2:], strict=True)
+    )
+    laid = image.clone()
+    patch = laid[..., rows, columns]
+    steps = torch.arange(patch[0].numel(), device=image.device).view(patch.shape[1:])
+    spread = image.float().std(correction=0).clamp(min=1.0).to(image.dtype)
+    laid[..., rows, columns] = patch + 2 * spread * torch.cos(steps * 2.4).to(image.dtype)
+    return laid
+
+
+def _readings(
+    layout: Layout,
+    changed: Changes,
+    grids: Iterable[tuple[int, int]],
+    size: tuple[int, int],
+) -> list[tuple[Layout, Tensor]]:
+    """List how an output could lie, each with the changes as (places, rows, columns)."""
+    if layout.kind != "tokens":
+        words = {"nchw": "last", "nhwc": "first"}
+        listed = []
+        kinds: tuple[Literal["nchw", "nhwc"], ...] = ("nchw", "nhwc")
+        for kind in kinds:
+            laid = of_four(kind, (1, *layout.shape), "")
+            if not in_proportion(laid.height, laid.width, size):
+                continue  # windows, heads and tokens
+            why = f"its {words[kind]} two axes, {laid.height}×{laid.width}, follow a moved patch"
+            listed.append((replace(laid, evidence=why), changed[kind]))
+        return listed
+    tokens = layout.shape[0]
+    readings: list[tuple[Layout, Tensor]] = []
+    proportional = {
+        (read.height, read.width)
+        for cut in range(min(9, tokens))
+        if (read := layout_of((1, tokens - cut, 1), size)) and read.prefix == 0
+    }
+    for height, width in {*grids, *proportional}:
+        area = height * width
+        if area < 2 or not area <= tokens < 2 * area:
+            continue
+        for prefix in range(tokens - area + 1):
+            laid = replace(layout, height=height, width=width, prefix=prefix, shown=True)
+            spare = [f"{prefix} before"] * (prefix > 0)
+            spare += [f"{tokens - area - prefix} after"] * (prefix + area < tokens)
+            besides = f" ({' and '.join(spare)} of their own)" if spare else ""
+            second = ", images on the second axis" * (layout.axis == 1)
+            why = f"{tokens} tokens{besides} follow a moved patch as {height}×{width}{second}"
+            values = changed["tokens"][:, prefix : prefix + area]
+            readings.append((replace(laid, evidence=why), values.reshape(-1, height, width)))
+    return readings
+
+
+def _follows(changes: Tensor, layout: Layout, size: tuple[int, int]) -> float:
+    """Return the share of the change that lies at the patch; 0 where it does not follow.
+
+    What changes wherever the patch lies (a class token, squeeze and excitation) is taken away.
+    """
+    own = (changes - changes.median(0).values).clamp(min=0).double()
+    total = own.sum((1, 2))
+    if not bool(torch.isfinite(total).all()):
+        return 0.0
+    good, shares = 0, 0.0
+    for place, change, whole in zip(_PLACES, own, total, strict=True):
+        if whole <= 0:
+            continue
+        rows, columns = (
+            _inside(at, cells, side)
+            for at, cells, side in zip(place, (layout.height, layout.width), size, strict=True)
+        )
+        shown = True
+        for inside, profile in ((rows, change.sum(1)), (columns, change.sum(0))):
+            even, best = float(inside.mean()), float(inside.max())
+            share = float((inside * profile).sum() / whole)
+            shown &= share >= even + _MARGIN * (best - even)
+        good += shown
+        shares += float((rows[:, None] * columns * change).sum() / whole)
+    return shares if good >= _ENOUGH else 0.0
+
+
+def _inside(at: int, cells: int, side: int) -> Tensor:
+    """Return how far each of ``cells`` along a side of the image lies in the patch, (cells,)."""
+    low, high = math.floor(at * side / 8), math.ceil((at + 1) * side / 8)
+    edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
+    covered = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
+    return covered.clamp(min=0) / (side / cells)
+
+
+def shown_by_siblings(
+    layouts: Mapping[str, Layout], measured: Mapping[str, Layout], types: Mapping[str, str]
+) -> dict[str, Layout]:
+    """Settle the layouts of layers of the same type and shape as one that follows.
+
+    Deep blocks mix all places, so that the patch need not stand out there.
+
+    Args:
+        layouts: by name, of outputs that are not settled.
+        measured: by name, those that follow.
+        types: of each, what kind of layer it is.
+    """
+    alike: dict[tuple[str, tuple[int, ...]], tuple[str, Layout]] = {}
+    for name, layout in measured.items():
+        alike.setdefault((types[name], layout.shape), (name, layout))
+    settled = {}
+    for name, layout in layouts.items():
+        if (like := alike.get((types[name], layout.shape))) is not None:
+            settled[name] = replace(like[1], evidence=f"as {like[0]}, whose {like[1].evidence}")
+    return settled

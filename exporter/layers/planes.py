@@ -1,0 +1,155 @@
+"""Read layers' outputs batch after batch as planes, and lay grids out as the layers do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import parse_name
+from exporter.errors import LayerError, MapError
+from exporter.layers.layout import Layout, Reshape, in_proportion, layout_of, read_layout
+from exporter.layers.trial import run_trial
+
+
+class Planes:
+    """Reads a layer's output, or its gradient, as (N, C, H, W), and lays such a grid out again."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layouts: Mapping[str, Layout] | None = None,
+        reshape: Reshape | None = None,
+    ) -> None:
+        """Take the layouts that are known; that of another layer is read off its first batch.
+
+        Args:
+            module: the model.
+            layouts: by layer, such as those of a `LayerChoice`.
+            reshape: from a layer's output to (N, C, H, W), where its shape does not tell.
+        """
+        self._module = module
+        self._modules = dict(module.named_modules())
+        self._layouts = dict(layouts or {})
+        self._reshape = reshape
+
+    def read(self, layer: str, output: Tensor, inputs: Tensor) -> Tensor:
+        """View a layer's output, or its gradient, as (N, C, H, W).
+
+        Args:
+            layer: its name.
+            output: what the layer returned, channels first or last, or a row of tokens.
+            inputs: what the model was given, (N, C, H, W).
+
+        Raises:
+            LayerError: if it has no plane of spatial positions, or not that of earlier batches.
+        """
+        layout = self._layouts.get(layer) or self._bind(layer, output, inputs)
+        if not layout.fits(output, len(inputs)):
+            raise LayerError(
+                f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, where "
+                f"it gave {layout.shape} per image before; give every batch images of the same size"
+            )
+        laid = layout.spatial(output)
+        if len(laid) != len(inputs):
+            raise LayerError(
+                f"the reshape function gave {len(laid)} planes of {layer!r} for {len(inputs)} "
+                "images; let it give one per image"
+            )
+        return laid
+
+    def _bind(self, layer: str, output: Tensor, inputs: Tensor) -> Layout:
+        """Read a layout where type, user or proportions tell; otherwise try the model on an image.
+
+        On a device without numbers, the shape is all there is.
+        """
+        module = self._modules.get(parse_name(layer, self._modules).module)
+        size = int(inputs.shape[-2]), int(inputs.shape[-1])
+        layout = read_layout(output, len(inputs), size, self._reshape, module)
+        if layout is not None and inputs.is_meta:
+            layout = replace(layout, shown=True)
+        if layout is not None and not layout.shown and not _is_clear(layout, size):
+            trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
+            plane = trial.planes.get(layer)
+            layout = None if plane is None else plane.layout
+        if layout is None or (not layout.shown and layout.kind == "tokens"):
+            raise LayerError(
+                f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
+                "is not a plane of spatial positions with channels for each; choose a layer that "
+                "gives (C, H, W), (H, W, C) or tokens, or give a reshape function"
+            )
+        self._layouts[layer] = layout
+        return layout
+
+    def grid_of(self, tokens: int, inputs: Tensor) -> Layout | None:
+        """Return how so many tokens lie, as a layer that gives as many shows; None if none does."""
+
+        def known() -> Layout | None:
+            rows = (each for each in self._layouts.values() if each.kind == "tokens")
+            return next((row for row in rows if row.shown and row.shape[0] == tokens), None)
+
+        if inputs.is_meta:  # there are no numbers to tell by
+            return layout_of((len(inputs), tokens, 1), (inputs.shape[-2], inputs.shape[-1]))
+        if known() is None:
+            trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
+            self._layouts |= {name: plane.layout for name, plane in trial.planes.items()}
+        return known()
+
+    def write(self, layer: str, grid: Tensor, output: Tensor) -> Tensor:
+        """Lay out (k·N, C, h, w) as a layer returns it: the inverse of `read`.
+
+        Args:
+            layer: its name; `read` has read it.
+            grid: row r for image r modulo N.
+            output: what the layer returned for the N images; tokens besides the grid are its.
+        """
+        layout = self._layouts[layer]
+        if layout.kind == "nchw":
+            return grid
+        if layout.kind == "nhwc":
+            return grid.permute(0, 2, 3, 1)
+        images = output.shape[layout.axis]
+        repeats = [1] * output.ndim
+        repeats[layout.axis] = len(grid) // images
+        copies = output.repeat(repeats)
+        if layout.kind == "given":
+            return _invert(layout, grid, copies)
+        tokens = copies.movedim(layout.axis, 0)
+        end = layout.prefix + layout.area
+        own = grid.permute(0, 2, 3, 1).flatten(1, 2)
+        laid = torch.cat((tokens[:, : layout.prefix], own, tokens[:, end:]), 1)
+        return laid.movedim(0, layout.axis)
+
+    def some(self, layer: str, output: Tensor, images: slice) -> Tensor:
+        """Return a layer's output for some of the images."""
+        return output[(slice(None),) * self._layouts[layer].axis + (images,)]
+
+
+def _is_clear(layout: Layout, size: tuple[int, int]) -> bool:
+    """Say whether four axes can be channels first alone, by their proportions."""
+    if layout.kind != "nchw":
+        return False
+    otherwise = in_proportion(layout.channels, layout.height, size)
+    return in_proportion(layout.height, layout.width, size) and not otherwise
+
+
+def _invert(layout: Layout, grid: Tensor, output: Tensor) -> Tensor:
+    """Undo a user's function: where it only moves and leaves out values, its gradient does."""
+    with torch.enable_grad():
+        leaf = output.detach().clone().requires_grad_()
+        read = layout.spatial(leaf)
+        moved, taken = (
+            torch.autograd.grad(
+                read, leaf, to.to(read.dtype), retain_graph=True, create_graph=to.requires_grad
+            )[0]
+            for to in (grid, torch.ones_like(read))
+        )
+        laid = moved + output.detach() * (1 - taken)
+    if not torch.equal(layout.spatial(laid), grid.to(read.dtype)):
+        raise MapError(
+            "the reshape function changes values, so that the model cannot run on from the layer; "
+            "give one that only moves and leaves out values"
+        )
+    return laid

@@ -1,0 +1,285 @@
+"""A plane only with evidence: the types that take and give it, or a patch that it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import exporter
+from exporter.errors import LayerError, NoLayerError
+from exporter.layers import Layout, Trial, choose_layers, run_trial
+
+
+def trial_of(module: nn.Module, *shape: int) -> Trial:
+    return run_trial(module, torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)))
+
+
+def auto(module: nn.Module, *shape: int) -> tuple[str, ...]:
+    return choose_layers(trial_of(module, *shape), ["auto"]).names
+
+
+class Recurrent(nn.Module):
+    """Columns of a convolution, read one after the other: 16 of them are not 4 × 4."""
+
+    def __init__(self, kind: type[nn.RNNBase], stride: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, stride, 1)
+        self.rnn = kind(8, 12, batch_first=True, bidirectional=kind is nn.GRU)
+        self.fc = nn.Linear(12 * (1 + self.rnn.bidirectional), 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read, _ = self.rnn(self.conv(x).mean(2).mT)
+        return self.fc(read[:, -1])
+
+
+class Transformer(nn.Module):
+    """Patches of 8 × 8 with tokens before and after them, moved about or left out on the way."""
+
+    def __init__(
+        self, before: int = 0, after: int = 0, *, order: slice | Tensor | None = None
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch_embed = nn.Conv2d(3, 16, 8, 8)
+        self.own = nn.Parameter(torch.randn(1, before + after, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.fc = nn.Linear(16, 5)
+        self.before, self.order = before, slice(None) if order is None else order
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch_embed(x).flatten(2).mT[:, self.order]
+        own = self.own.expand(len(x), -1, -1)
+        tokens = torch.cat((own[:, : self.before], tokens, own[:, self.before :]), 1)
+        return self.fc(self.blocks(tokens).square().mean(1))
+
+
+class Queries(nn.Module):
+    """A decoder of 100 queries, which are no plane of 10 × 10."""
+
+    def __init__(self, queries: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 16, 8, 8)
+        self.queries = nn.Parameter(torch.randn(1, queries, 16))
+        layer = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
+        self.decoder = nn.TransformerDecoder(layer, 2)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory = self.conv(x).flatten(2).mT
+        return self.fc(self.decoder(self.queries.expand(len(x), -1, -1), memory)).amax(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "side", "named"),
+    [
+        (lambda: Recurrent(nn.LSTM, 4), 64, "rnn[0]"),
+        (lambda: Recurrent(nn.GRU, 4), 64, "rnn[0]"),
+        (lambda: Recurrent(nn.RNN, 2), 32, "rnn[0]"),
+        (lambda: Recurrent(nn.LSTM, 4), 100, "rnn[0]"),
+        (lambda: Queries(100), 64, "decoder.layers.1"),
+        (lambda: Queries(64), 64, "decoder.layers.1"),
+        (lambda: Queries(17), 64, "decoder.layers.0"),
+    ],
+)
+def test_a_number_that_fits_a_square_is_no_plane(
+    build: Callable[[], nn.Module], side: int, named: str
+) -> None:
+    module = build()
+    assert auto(module, 3, side, side) == ("conv",)
+    with pytest.raises(LayerError, match="nothing shows that they are a grid"):
+        choose_layers(trial_of(module, 3, side, side), [named])
+    with pytest.raises(LayerError, match="is not a plane"):
+        exporter.compute_maps(module, torch.rand(2, 3, side, side), layers=[named])
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        torch.randperm(64, generator=torch.Generator().manual_seed(1)),
+        torch.arange(63, -1, -1),
+        torch.arange(64).view(8, 8).mT.flatten(),
+        slice(None, None, 4),
+        slice(0, 49),
+    ],
+)
+def test_patches_that_are_moved_about_or_left_out_are_no_plane(order: slice | Tensor) -> None:
+    with pytest.raises(NoLayerError, match="tokens, and nothing shows that they are a grid"):
+        auto(Transformer(order=order), 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shape"),
+    [
+        (0, 0, (32, 32)),
+        (1, 0, (32, 32)),
+        (0, 1, (32, 32)),
+        (5, 0, (64, 64)),
+        (2, 3, (64, 32)),
+        (1, 7, (64, 64)),
+        (8, 0, (48, 64)),
+    ],
+)
+def test_tokens_that_follow_the_image_are_read_where_they_are(
+    before: int, after: int, shape: tuple[int, int]
+) -> None:
+    module = Transformer(before, after)
+    choice = choose_layers(trial_of(module, 3, *shape), ["auto"])
+    assert choice.names == ("blocks.layers.0", "blocks.layers.1")
+    height, width = shape[0] // 8, shape[1] // 8
+    layout = choice.layouts["blocks.layers.1"]
+    assert layout == Layout("tokens", 16, height, width, prefix=before)
+    tokens = torch.rand(2, before + height * width + after, 16)
+    inside = tokens[:, before : before + height * width]
+    expected = inside.mT.reshape(2, 16, height, width)
+    assert torch.equal(layout.spatial(tokens), expected)
+
+
+class BatchSecond(Transformer):
+    """The same encoder on (L, N, C), as PyTorch's own does by default."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__(1)
+        self.first = first
+        for layer in self.blocks.layers:
+            layer.self_attn.batch_first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch_embed(x).flatten(2).mT
+        tokens = torch.cat((self.own.expand(len(x), -1, -1), tokens), 1)
+        read = self.blocks(tokens) if self.first else self.blocks(tokens.mT.permute(2, 0, 1))
+        return self.fc(read.square().mean(1 if self.first else 0))
+
+
+def by_hand(tokens: Tensor) -> Tensor:
+    return tokens[1:].permute(1, 2, 0).unflatten(2, (4, 4))
+
+
+@pytest.mark.parametrize("images", [1, 3, 16, 17])
+@pytest.mark.parametrize("reshape", [None, by_hand])
+def test_tokens_with_the_images_second_are_those_of_the_twin(
+    images: int, reshape: Callable[[Tensor], Tensor] | None
+) -> None:
+    pictures = torch.rand(images, 3, 32, 32)
+    layers = ["blocks.layers.0", "blocks.layers.1"]
+    maps = ["gradcam", "ablationcam"]
+    expected = exporter.compute_maps(BatchSecond(first=True), pictures, maps=maps, layers=layers)
+    second = exporter.compute_maps(
+        BatchSecond(first=False), pictures, maps=maps, layers=layers, reshape=reshape
+    )
+    for key, values in expected.items():
+        torch.testing.assert_close(second[key], values, atol=1e-6, rtol=1e-4)
+
+
+def test_auto_takes_tokens_with_the_images_second_and_says_so() -> None:
+    choice = choose_layers(trial_of(BatchSecond(first=False), 3, 32, 32), ["auto"])
+    assert choice.names == ("blocks.layers.0", "blocks.layers.1")
+    assert choice.layouts["blocks.layers.0"].axis == 1
+    assert choice.layouts["blocks.layers.0"].evidence == (
+        "17 tokens (1 before of their own) follow a moved patch as 4×4, images on the second axis"
+    )
+
+
+def strided(*strides: tuple[int, int], channels: int = 8, inputs: int = 1) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for stride in strides:
+        layers += [nn.Conv2d(inputs, channels, 3, stride, 1), nn.ReLU()]
+        inputs = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "grids"),
+    [
+        (strided((1, 2), channels=64), (1, 64, 64), [(64, 32)]),
+        (strided((2, 1), channels=32), (1, 64, 64), [(32, 64)]),
+        (strided((2, 1), (2, 1), (2, 1)), (1, 64, 64), [(32, 64), (16, 64), (8, 64)]),
+        (
+            strided((2, 2), (2, 2), (2, 1), (4, 1)),
+            (1, 32, 128),
+            [(16, 64), (8, 32), (4, 32), (1, 32)],
+        ),
+        (strided((1, 4), (1, 4), (22, 1)), (1, 22, 1000), [(22, 250), (22, 63), (1, 63)]),
+        (strided((4, 4), (1, 16), channels=11, inputs=3), (3, 240, 64), [(60, 16), (60, 1)]),
+    ],
+)
+def test_strides_in_one_direction_leave_channels_first_and_the_deepest_stage(
+    module: nn.Module, shape: tuple[int, ...], grids: list[tuple[int, int]]
+) -> None:
+    choice = choose_layers(trial_of(module, *shape), ["auto"])
+    assert [(each.height, each.width) for each in choice.layouts.values()] == grids
+    maps = exporter.compute_maps(module, torch.rand(2, *shape), maps=["gradcam"], layers=["1"])
+    assert tuple(maps["gradcam", "1"].shape) == (2, *grids[0])
+
+
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "swin_tiny_patch4_window7_224": {
+        **{"img_size": 64, "window_size": 2, "embed_dim": 16},
+        **{"depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 2)},
+    },
+    "davit_tiny": {
+        **{"depths": (1, 1, 2, 1), "embed_dims": (16, 16, 32, 32), "window_size": 2},
+        **{"num_heads": (1, 2, 2, 2)},
+    },
+    "twins_pcpvt_small": {
+        **{"img_size": 64, "depths": (2, 2, 2, 2), "embed_dims": (16, 16, 32, 32)},
+        **{"num_heads": (1, 1, 2, 2)},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("swin_tiny_patch4_window7_224", ("layers.0", "layers.1", "layers.2", "norm")),
+        ("davit_tiny", ("stages.0", "stages.1", "stages.2", "stages")),
+        ("twins_pcpvt_small", ("blocks.0.1", "blocks.1.1", "blocks.2.1", "blocks.3.1")),
+    ],
+)
+def test_auto_of_stages_of_tokens_ends_with_their_blocks(
+    name: str, layers: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(name, **SMALL[name])
+    choice = choose_layers(trial_of(module, 3, 64, 64), ["auto"])
+    assert choice.names == layers
+    assert choice.reason == (
+        "auto: the last layer of each of the 4 deepest resolutions, 16×16, 8×8, 4×4, 2×2"
+    )
+
+
+def test_a_lone_layer_of_tokens_is_called_no_block() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.norm = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.patches(x).flatten(2).mT).square().mean(1)
+
+    choice = choose_layers(trial_of(Rows(), 3, 64, 64), ["auto"])
+    assert choice.reason == "auto: the last layer that gives tokens, 16×16"
+
+
+def test_what_is_read_by_its_shape_alone_is_named_in_a_note_and_never_taken_by_itself() -> None:
+    class Random(nn.Module):
+        """Its plane comes from no image."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), 3, 7, 9) * x.mean((1, 2, 3)).view(-1, 1, 1, 1)
+
+    module = nn.Sequential(Random(), nn.Flatten(), nn.Linear(189, 3))
+    assert choose_layers(trial_of(module, 3, 32, 32), ["0"]).notes == (
+        "0 is read as a plane of 7×9 by its shape alone (its last two axes, 7×9, fit the input's "
+        "proportions best), and nothing else shows that it is one; --reshape says how to read it",
+    )
+    with pytest.raises(NoLayerError):
+        auto(module, 3, 32, 32)
