@@ -164,6 +164,10 @@ class RunConfig(WriterConfig):
         "Format that the model computes in, by autocast; maps are computed in float32, and what "
         "changes is measured on the first images.",
     )
+    compile: bool = setting(
+        False,
+        "Compile the shared pass with torch.compile; for methods that need no pass of their own.",
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
         0, "Seed of random weights and of every random choice.", "N"

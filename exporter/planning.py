@@ -55,7 +55,7 @@ from exporter.plans import make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
-from exporter.tuning import in_precision, with_batch_size
+from exporter.tuning import compiled, in_precision, with_batch_size
 from exporter.watch import Watch
 
 
@@ -115,7 +115,7 @@ def bind(
             )
         if without:
             job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
-        job = with_batch_size(stack.enter_context(in_precision(job, planned)))
+        job = compiled(with_batch_size(stack.enter_context(in_precision(job, planned))))
         yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
 
 

@@ -1,22 +1,25 @@
 """What makes a run faster and is settled by trying, before the first batch.
 
-The number format, and the number of images per batch.
+The number format, the number of images per batch, and whether the model can be compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from exporter.capture import Precision, run_in
+from exporter.capture import FLOAT32, Precision, held_in, run_in
 from exporter.engines import Job
-from exporter.errors import ConfigError, ModelError
+from exporter.errors import ConfigError, ExporterError, ModelError, one_line
 from exporter.explain import Computed, launch, lay_masks, load, rows
 from exporter.guard import is_shortage
+from exporter.maps import get_methods
 from exporter.memory import free_memory, peak_memory
 from exporter.records import Plan, PrecisionRecord, StoredMap
 
@@ -25,6 +28,9 @@ _IMAGES = 4
 
 _HEADROOM = 4.0
 """By how much the gradients of other images may be larger."""
+
+_ROUNDING = 1e-4
+"""By how much float32 may differ in a compiled model, in shares of the largest value."""
 
 _MOST = 512
 """Images per batch that are tried at most."""
@@ -189,3 +195,64 @@ def _largest(job: Job) -> tuple[int, str]:
                 size,
                 f"{tried} would take more than half of the {free / 1e9:.1f} GB that are free",
             )
+
+
+def compiled(job: Job) -> Job:
+    """Compile the shared pass, where that is asked for, and hold it against the plain one.
+
+    Raises:
+        ConfigError: if a method runs the model itself, an image's numbers are not its own, or
+            torch.compile cannot compile the model, or makes another one of it.
+    """
+    if not job.recipe.config.compile:
+        return job
+    findings = job.plan.findings
+    own = [method.name for method in get_methods(job.recipe.config.maps) if method.kind == "pass"]
+    if own:
+        raise ConfigError(
+            f"{', '.join(own)} {'run' if own[1:] else 'runs'} the model in a way of its own, which "
+            "a compiled model does not have: leave that out, or --compile"
+        )
+    if job.plan.depends_on_batch or (findings and not findings.steady):
+        raise ConfigError(
+            "the model draws random numbers, or its output for an image depends on the others in "
+            "its batch, so that a compiled model would give other maps: leave out --compile"
+        )
+    size = job.batch_size
+    quick = cache(lambda module: job.explainer(module).compiled(size))
+    plain, image = job.explainer(job.module), job.image_set.load_first(job.plan.model.preprocessing)
+    inputs = job.inputs([image] * min(2, size))  # a short batch, as the last one may be
+    given = (lay_masks([None] * len(inputs), job),) if job.masks else ()
+    labels = torch.full((len(inputs),), -1, device=job.device)
+    as_it_is = plain.explain(inputs, labels, *given).captured
+    with held_in(job.module, FLOAT32):
+        exact = plain.explain(inputs, labels, *given).captured
+    try:
+        again = quick(job.module).explain(inputs, labels, *given).captured
+    except ExporterError:
+        raise
+    except Exception as error:
+        if is_shortage(error):
+            raise
+        raise ConfigError(
+            f"the model cannot be compiled: {one_line(error)}; leave out --compile"
+        ) from error
+    for part in ("activations", "gradients"):
+        if not _as_near(*(getattr(captured, part) for captured in (again, as_it_is, exact))):
+            raise ConfigError(
+                f"the compiled model has other {part} than the model: leave out --compile"
+            )
+    return replace(job, explainer=quick)
+
+
+def _as_near(
+    tensors: Mapping[str, Tensor], others: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+) -> bool:
+    """Say whether tensors are as near to float32 as others: fused operations round otherwise."""
+    if not tensors.keys() == others.keys() == exact.keys():
+        return False
+    for name, values in exact.items():
+        near, far = ((each[name].float() - values).abs().max() for each in (tensors, others))
+        if not near <= 2 * far + _ROUNDING * values.abs().max():
+            return False
+    return True

@@ -1,4 +1,4 @@
-"""What a run settles by trying before its first batch: the number format, the batch size."""
+"""What a run settles by trying before its first batch: number format, batch size, compiling."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 import exporter
 from exporter import memory, tuning
+from exporter.capture import compiled
 from exporter.errors import ConfigError, ModelError, RunError
 from exporter.models import placement
 from exporter.records import Plan
@@ -217,3 +218,73 @@ def test_free_memory_is_the_machines_or_the_groups(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("3000\n")
     assert memory.free_memory(tmp_path) == 2000
     assert 10**7 < (memory.peak_memory() or 0) < 10**12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [("aot_eager", "float32"), ("aot_eager", "bf16"), ("inductor", "float32")],
+)
+def test_a_compiled_run_has_the_maps_of_a_plain_one(
+    backend: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    torch._dynamo.reset()
+    wanted: dict[str, Any] = {"maps": ("gradcam", "layercam", "eigencam"), "target": "top-2"}
+    wanted["precision"] = precision
+    plain = export(tmp_path / "plain", **wanted)
+    quick = export(tmp_path / "quick", compile=True, **wanted)
+    for before, after in zip(plain.rows(), quick.rows(), strict=True):
+        assert [p.index for p in before.predictions] == [p.index for p in after.predictions]
+        assert len(before.maps) == len(after.maps) == 12
+        for old, new in zip(before.maps, after.maps, strict=True):
+            assert (old.method, old.layer, old.target) == (new.method, new.layer, new.target)
+            allowed = 1e-4 if precision == "float32" else 0.1
+            assert abs(old.array() - new.array()).max() <= allowed * (old.hi - old.lo)
+    with pytest.raises(RunError, match="compile was False and is now True"):
+        export(tmp_path / "plain", compile=True, resume=True, **wanted)
+
+
+class Branching(nn.Sequential):
+    """A model that looks at its numbers to choose its way."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        chosen = inputs if inputs.sum() > -1e9 else -inputs
+        outputs: torch.Tensor = super().forward(chosen)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compiled_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(model: nn.Module, **settings: Any) -> str:
+        with pytest.raises(ConfigError) as refusal:
+            export(tmp_path / "run", model, compile=True, **settings)
+        return str(refusal.value)
+
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    assert refused(small(), maps=("gradcam", "saliency", "guidedbackprop")) == (
+        "saliency, guidedbackprop run the model in a way of its own, which a compiled model does "
+        "not have: leave that out, or --compile"
+    )
+    assert refused(Centred(*small())).startswith("the model draws random numbers, or its output")
+    branching = refused(Branching(*small()))
+    assert branching.startswith("the model cannot be compiled: Unsupported: ")
+    assert branching.endswith("; leave out --compile")
+    hooked = small()
+    hooked.register_forward_hook(lambda _module, _inputs, output: -output)
+    assert refused(hooked) == (
+        "the compiled model has other gradients than the model: leave out --compile"
+    )
+
+
+@pytest.mark.slow
+def test_without_a_compiler_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    with pytest.raises(ConfigError, match=r"cannot be compiled: .*; leave out --compile$"):
+        export(tmp_path / "run", compile=True)

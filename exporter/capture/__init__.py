@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
+from exporter.capture.compiled import CompiledCapture
 from exporter.capture.guest import Changes, guest, refuse_unfit, unwrapped, watch_changes
 from exporter.capture.hooks import After, hooked, on_gradient, record_layers
 from exporter.capture.modes import BiasTerms, Stepping, TwiceDifferentiable, relu_rule
@@ -24,7 +25,15 @@ from exporter.capture.names import (
     unquoted,
 )
 from exporter.capture.passes import Captured, capture
-from exporter.capture.precision import TYPES, Precision, precision_of, run_in, unscaled_in
+from exporter.capture.precision import (
+    FLOAT32,
+    TYPES,
+    Precision,
+    held_in,
+    precision_of,
+    run_in,
+    unscaled_in,
+)
 from exporter.capture.reduce import (
     Statistics,
     Strongest,
@@ -35,6 +44,7 @@ from exporter.capture.reduce import (
 from exporter.capture.rerun import agrees_alone, all_close, close, follows_alone, run_from
 
 __all__ = [
+    "FLOAT32",
     "QUOTED",
     "TYPES",
     "After",
@@ -42,6 +52,7 @@ __all__ = [
     "BiasTerms",
     "Captured",
     "Changes",
+    "CompiledCapture",
     "LayerName",
     "Precision",
     "SelfAttention",
@@ -61,6 +72,7 @@ __all__ = [
     "first_names",
     "follows_alone",
     "guest",
+    "held_in",
     "hooked",
     "is_pattern",
     "named_layers",

@@ -84,18 +84,18 @@ def capture(
         for name in recording.forget_changed():
             missing[name] = "it is written to in place after its module returned it"
         named = [n for n in recording.tensors if not graph.isdisjoint(recording.asked[n])]
-        reached = _gradients(recording, named, score(output), missing) if named else {}
+        reached = differentiate(recording, named, score(output), missing) if named else {}
         unscaled = precision_of(model).unscaled
     return Captured(
-        output=rebuild(output, lambda _path, tensor: _plain(tensor)),
-        activations={name: _plain(tensor) for name, tensor in recording.tensors.items()},
+        output=rebuild(output, lambda _path, tensor: plain(tensor)),
+        activations={name: plain(tensor) for name, tensor in recording.tensors.items()},
         gradients={name: unscaled(gradient) for name, gradient in reached.items()},
         missing=missing,
         asked=recording.asked,
     )
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """Return a tensor without its graph; one made under inference mode is copied out of it."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
@@ -118,13 +118,23 @@ def _absent(recording: Recording) -> dict[str, str]:
     return missing
 
 
-def _gradients(
+def differentiate(
     recording: Recording,
     names: Sequence[str],
     scores: Tensor | Sequence[Tensor],
     missing: dict[str, str],
 ) -> dict[str, Tensor]:
-    """Differentiate each target's summed score with respect to every kept tensor."""
+    """Differentiate each target's summed score with respect to every kept tensor.
+
+    Args:
+        recording: holds these tensors.
+        names: theirs.
+        scores: see `capture`.
+        missing: is told why there is no gradient with respect to one.
+
+    Returns:
+        By name, (T, …) of the tensor's shape.
+    """
     tensors = [recording.tensors[name] for name in names]
     # A layer that ran under inference mode, inside the model, can carry no gradient.
     free = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]

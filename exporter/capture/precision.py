@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -107,9 +107,9 @@ def run_in(model: nn.Module, precision: Precision) -> Iterator[None]:
     def begin(_module: nn.Module, inputs: Any) -> Any:
         where = next((v.device for v in inputs if isinstance(v, Tensor)), torch.device("cpu"))
         entered.append(ExitStack())
-        entered[-1].enter_context(precision.autocast(where))
-        enter = precision_of(model).enter
-        return tuple(enter(v) if isinstance(v, Tensor) else v for v in inputs)
+        now = precision_of(model)
+        entered[-1].enter_context(now.autocast(where))
+        return tuple(now.enter(v) if isinstance(v, Tensor) else v for v in inputs)
 
     def end(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         if entered:
@@ -117,7 +117,7 @@ def run_in(model: nn.Module, precision: Precision) -> Iterator[None]:
         return None if output is None else precision_of(model).leave(output)
 
     try:
-        with _known(model, precision), hooked([(model, end)], [(model, begin)], always=True):
+        with held_in(model, precision), hooked([(model, end)], [(model, begin)], always=True):
             yield
     finally:
         while entered:  # a forward that was interrupted
@@ -125,17 +125,16 @@ def run_in(model: nn.Module, precision: Precision) -> Iterator[None]:
 
 
 @contextmanager
-def unscaled_in(model: nn.Module) -> Iterator[None]:
-    """Scale no gradient inside a model for now: second derivatives would be scaled unequally."""
-    with _known(model, replace(precision_of(model), scale=1.0)):
-        yield
-
-
-@contextmanager
-def _known(model: nn.Module, precision: Precision) -> Iterator[None]:
+def held_in(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Run a model that `run_in` runs in another format, or with another scale, for now."""
     before = precision_of(model)
     _RUN_IN[model] = precision
     try:
         yield
     finally:
         _RUN_IN[model] = before
+
+
+def unscaled_in(model: nn.Module) -> AbstractContextManager[None]:
+    """Scale no gradient inside a model for now: second derivatives would be scaled unequally."""
+    return held_in(model, replace(precision_of(model), scale=1.0))

@@ -105,7 +105,8 @@ def _on_cpu(job: Job, batches: Sequence[Batch], storing: _Storing) -> None:
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
     findings = job.plan.findings
     apart = findings is None or (findings.steady and not findings.writes_buffers)
-    apart = apart and job.plan.precision is None  # a copy would compute in float32
+    # A copy would compute in float32, and would have to be compiled, too.
+    apart = apart and job.plan.precision is None and not job.recipe.config.compile
     few = len(batches) < trial + 2 * trial * threads
     if threads < 2 or parameters > _SMALL or few or not apart:
         _in_turn(job, batches, storing, whole)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.capture import (
     Captured,
+    CompiledCapture,
     Statistics,
     Strongest,
     capture,
@@ -94,6 +96,7 @@ class Explainer:
             classifiers: by layer, the linear layer (K, C) behind it, for methods that need one.
         """
         self._module = module
+        self._capture: Callable[..., Captured] = capture
         self._methods = tuple(methods)
         self._layers = tuple(layers) if any(method.reads_layers for method in methods) else ()
         self._planes = Planes(module, layouts, reshape)
@@ -109,6 +112,12 @@ class Explainer:
         self.passes: tuple[str, ...] = describe_passes(
             self._methods, self._layers, targets=self._scorer.target.k
         )
+
+    def compiled(self, images: int) -> Explainer:
+        """Return the same explainer with its shared pass compiled for batches of so many images."""
+        other = copy.copy(self)
+        other._capture = CompiledCapture(images)
+        return other
 
     def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
         """Explain one batch, and quantise what is stored of it.
@@ -173,7 +182,7 @@ class Explainer:
 
         with guest(self._module):
             with watching(self._module):
-                captured = capture(
+                captured = self._capture(
                     self._module,
                     inputs,
                     tuple(dict.fromkeys((*self._layers, *self._recorded))),

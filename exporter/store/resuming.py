@@ -29,7 +29,7 @@ _FREE = _SPELLINGS | {"batch_size"}
 _FORMER = {"quality": "faithfulness"}
 """Settings of older runs, and their names today."""
 
-_DEFAULTS = {"precision": "float32"}
+_DEFAULTS = {"precision": "float32", "compile": False}
 """Settings that older runs do not have, and what they did."""
 
 _PREFIXES = {"versions": "version of ", "model": "model's "}
