@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exporter.capture import guest, refuse_unfit
+from exporter.capture import lent, refuse_unfit
 from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
@@ -107,7 +107,7 @@ def bind(
                 model = model.to(device)
                 if channels_last:
                     model = model.to(memory_format=torch.channels_last)
-            stack.enter_context(guest(model))
+            stack.enter_context(lent(model))
             resolved = replace(resolved, module=model)
         with user_code("the model", "the first image"):
             job = _settle(
@@ -169,9 +169,9 @@ def _settle(
         load=lambda path: _reference(path, preprocessing, lay),
         masks=any(entry.mask for entry in image_set.entries),
     )
-    classes = target.record.classes
-    hold = partial(settle, explained=layers.names, recorded=recorded, classes=classes)
-    maximised = tuple(wanted for asked in requests for wanted in hold(asked, trial))
+    maximised = settle(
+        requests, trial, explained=layers.names, recorded=recorded, classes=target.record.classes
+    )
     explainer = _explainers(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )

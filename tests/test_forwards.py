@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import exporter
 from tests.small import small
@@ -14,7 +14,7 @@ from tests.small import small
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 
 
-def before_the_first_batch(model: nn.Module, out: Path) -> list[int]:
+def before_the_first_batch(model: nn.Module, out: Path, **settings: Any) -> list[int]:
     """Return how many images went through the model at a time, before four of a batch."""
     images: list[int] = []
 
@@ -30,6 +30,7 @@ def before_the_first_batch(model: nn.Module, out: Path) -> list[int]:
         batch_size=4,
         writers=(),
         preprocessing={"size": 32},
+        **settings,
     )
     return images[: images.index(4)]
 
@@ -47,3 +48,24 @@ def test_a_model_that_differs_in_a_batch_is_run_a_fourth_time_to_see_why(tmp_pat
     model.eval()(torch.zeros(1, 3, 32, 32))
     norm.register_forward_pre_hook(lambda module, _inputs: module.train() and None)
     assert before_the_first_batch(model, tmp_path / "run") == [1, 3, 1, 1]
+
+
+def test_what_a_target_or_pictures_of_other_sizes_need_is_run_once_each(tmp_path: Path) -> None:
+    # The reference image, and a picture of each size that is not the view's, however often asked.
+    requests = [f"0:{n}:size={size},steps=1" for n, size in enumerate((16, 48, 16, 32))]
+    target = f"similar:{PHOTOS / 'coffee.jpg'}"
+    images = before_the_first_batch(
+        small(), tmp_path / "run", target=target, maximise=tuple(requests)
+    )
+    assert images == [1, 3, 1, 1, 1, 1]
+
+
+def test_a_forward_that_fails_is_tried_again_with_less(tmp_path: Path) -> None:
+    class Short(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return x
+
+    model = nn.Sequential(Short(), *small())
+    assert before_the_first_batch(model, tmp_path / "run") == [1, 3, 2, 1]

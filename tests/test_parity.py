@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from benchmarks.parity.formats import FORMATS, Ratios, judge
 from benchmarks.parity.state import changed, snapshot
 from benchmarks.parity.subjects import QUICK, SUBJECTS
 from benchmarks.parity.taking import activation_of, array
+from exporter.explain import compute_maps
 from exporter.maps import METHODS, Terms, registry
 
 pytest.importorskip("captum")
@@ -150,3 +152,23 @@ def test_twelve_architectures_and_three_layers_each() -> None:
         for name in subject.narrow:
             assert activation_of(subject.model(), subject.images(1), name).shape[1] <= 64
         subject.forget()
+
+
+def test_refinecam_is_that_of_pytorch_grad_cam() -> None:
+    """There, a layer is scaled again when it is up-sampled: the same where all have one size."""
+    from pytorch_grad_cam import RefineCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)),
+    ).eval()
+    with torch.no_grad():  # gradients beside which the epsilon of its Grad-CAM++ is small
+        model[6].weight.mul_(1e4)
+    image = torch.rand(1, 3, 12, 12)
+    peer = RefineCAM(model, [model[1], model[3]])(image, [ClassifierOutputTarget(2)])
+    maps = compute_maps(model, image, maps=["refinecam"], layers=["1", "3"], targets=[2])
+    ours = maps["refinecam", "fused"].numpy()
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose((ours - ours.min()) / np.ptp(ours), peer, atol=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
 from exporter.capture.compiled import CompiledCapture
-from exporter.capture.guest import Changes, guest, refuse_unfit, unwrapped, watch_changes
+from exporter.capture.guest import Changes, guest, lent, watch_changes
 from exporter.capture.hooks import After, hooked, on_gradient, record_layers
 from exporter.capture.modes import BiasTerms, Stepping, TwiceDifferentiable, relu_rule
 from exporter.capture.names import (
@@ -42,6 +42,7 @@ from exporter.capture.reduce import (
     strongest_channels,
 )
 from exporter.capture.rerun import agrees_alone, all_close, close, follows_alone, run_from
+from exporter.capture.unfit import refuse_unfit, unwrapped
 
 __all__ = [
     "FLOAT32",
@@ -75,6 +76,7 @@ __all__ = [
     "held_in",
     "hooked",
     "is_pattern",
+    "lent",
     "named_layers",
     "on_gradient",
     "parse_name",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.buffers import Buffers, same
 from exporter.capture.chance import differ, random_states, restore_random
 from exporter.capture.hooks import hooked
-from exporter.errors import ModelError
+from exporter.capture.state import ModelState, same
+from exporter.capture.unfit import refuse_unfit
+
+_TURN = RLock()
+"""Held by the thread whose turn it is to be a guest."""
 
 
 @contextmanager
@@ -23,14 +27,19 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
 
     Inside, autograd records, whatever the caller has switched off (``no_grad``,
     ``inference_mode``); with every parameter frozen a graph begins only where a tensor is made to
-    require grad; and every forward is given a copy of its input, so that a model which writes into
-    it spoils nobody else's. On leaving, also through an exception, these are as they were found:
-    the mode of every module (set by its flag, so that no ``train`` override runs),
-    ``requires_grad`` and ``.grad`` of every parameter, the shape and values of every buffer, which
-    buffers there are, the random state of torch on the CPU and on the model's CUDA devices, of
-    NumPy and of Python, and the grad mode.
-    Guests may be nested: an inner guest of the same model only restores what a forward can change
-    (buffers and the random state), at little cost.
+    require grad. No pass spoils another: every forward is given a copy of its input, and a model
+    that writes into its parameters or buffers has them put back before each. Whether it writes into
+    parameters is found out when it is first run by a guest; if not, they are not copied again.
+
+    On leaving, also through an exception, these are as they were found: the mode of every module
+    (set by its flag, so that no ``train`` override runs), ``requires_grad`` and ``.grad`` of every
+    parameter, the shape and values of every parameter and buffer, which of them there are, the
+    random state of torch on the CPU and on the model's CUDA devices, of NumPy and of Python, and
+    the grad mode.
+
+    Random states are the process's, and modes and hooks the model's, so threads take turns: a
+    second one waits here until the first has left. Guests may be nested: an inner guest of the same
+    model only restores what a forward can change (values and the random state), at little cost.
 
     Args:
         model: any module; it is not copied.
@@ -41,13 +50,52 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ModelError: if the model does not fit (see `refuse_unfit`); it is then untouched.
     """
-    outer = _HELD.get(model)
-    if outer is not None and not outer.buffers.moved():
-        if outer.buffers.written():
-            outer.buffers.restore(by_value=False)
-        with outer.lent_again():
+    visit = _HELD.get(model)
+    apart = visit is not None and visit.apart
+    with nullcontext() if apart else _TURN, lent(model):
+        yield model
+
+
+@contextmanager
+def lent(model: nn.Module, *, apart: bool = False) -> Iterator[nn.Module]:
+    """Hold a model as `guest` does, for several guests in turn, of whatever threads.
+
+    Args:
+        model: any module.
+        apart: whether its guests run beside those of other models, in threads of their own; for
+            models of which it is known that they share nothing.
+
+    Yields:
+        The same module.
+
+    Raises:
+        ModelError: as `guest`.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        with _TURN:
+            visit = _HELD.get(model)
+            if visit is None or visit.state.moved():
+                visit = _begun(model, apart=apart, known=visit is None)
+            visit.hosts += 1
+            if visit.state.seen_written():
+                visit.state.restore(by_value=False)
+            states = random_states(visit.cuda_devices)
+        try:
             yield model
-        return
+        finally:
+            with _TURN:
+                visit.hosts -= 1
+                restore_random(states)
+                if visit.hosts:
+                    visit.leave_as_found()
+                else:
+                    visit.end.close()
+                    if visit.ran and "_parameters" not in visit.state.written_kinds:
+                        _STEADY.add(model)
+
+
+def _begun(model: nn.Module, *, apart: bool, known: bool) -> _Visit:
+    """Put a model in eval mode, frozen and hooked; what was found is kept, to be restored."""
     refuse_unfit(model)
     modules = list(model.modules())
     # Modules compiled in place run hooks added later in vain; for the visit they run as written.
@@ -56,76 +104,24 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     # Not `parameters()` and `buffers()` again: each walks through the whole model.
     tensors: list[Tensor] = [p for p, _, _ in parameters]
     tensors += [b for m in modules for b in m._buffers.values() if b is not None]
-    state = _State(Buffers(modules), sorted({t.get_device() for t in tensors if t.is_cuda}))
+    devices = sorted({t.get_device() for t in tensors if t.is_cuda})
+    steady = apart or model in _STEADY
+    visit = _Visit(ModelState(modules, steady=steady), devices, apart)
     with ExitStack() as undo:
-        undo.enter_context(state.lent_again(for_good=True))
+        undo.callback(visit.state.restore, by_value=True)
         undo.callback(_restore, flags, parameters)
-        undo.enter_context(hooked([(model, state.looked_at)], [(model, state.copied)]))
+        undo.enter_context(hooked([(model, visit.looked_at)], [(model, visit.copied)]))
         for module, _, compiled in flags:
             module.training = False
             if compiled is not None:
                 module._compiled_call_impl = None
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
-        if outer is None:
-            _HELD[model] = state
+        if known:
+            _HELD[model] = visit
             undo.callback(_HELD.pop, model, None)
-        yield model
-
-
-def refuse_unfit(model: nn.Module) -> None:
-    """Refuse a model whose modules cannot be seen at work, or that is not ready.
-
-    Raises:
-        ModelError: if a module is TorchScript, compiled or a `torch.nn.DataParallel`, if a
-            parameter has no shape yet or was made under ``torch.inference_mode()``, or if the
-            parameters lie on several devices.
-    """
-    devices: dict[torch.device, None] = {}
-    for name, module in model.named_modules():
-        which = f"the layer {name!r}" if name else "the model"
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ModelError(
-                f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
-                " it can be seen; hand over the module it was made from"
-            )
-        if "_orig_mod" in module._modules:
-            raise ModelError(
-                f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
-                "can be seen; hand over the module it was made from"
-            )
-        if isinstance(module, nn.DataParallel):
-            raise ModelError(
-                f"{which} is a DataParallel, whose copies each see a part of the images; hand over "
-                "its .module"
-            )
-        own = (module._parameters, module._buffers)
-        for key, tensor in ((key, t) for held in own for key, t in held.items() if t is not None):
-            if nn.parameter.is_lazy(tensor):
-                called = f"{name}.{key}" if name else key
-                raise ModelError(
-                    f"{called!r} has no shape yet (a lazy layer); run the model once before"
-                )
-            if tensor.is_inference():
-                called = f"{name}.{key}" if name else key
-                raise ModelError(
-                    f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
-                    " build or load the model outside of it"
-                )
-        devices |= {p.device: None for p in module._parameters.values() if p is not None}
-    if len(devices) > 1:
-        named = ", ".join(sorted(map(str, devices)))
-        raise ModelError(
-            f"the parameters lie on several devices ({named}), and a model is "
-            "explained on one; load it without device_map, or move it with model.to(…)"
-        )
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside a compiled model or a `torch.nn.DataParallel`, which hooks see."""
-    wrapper = "module" if isinstance(model, nn.DataParallel) else "_orig_mod"
-    inside = dict(model.named_children()).get(wrapper)
-    return model if inside is None else unwrapped(inside)
+        visit.end = undo.pop_all()
+    return visit
 
 
 @dataclass
@@ -135,48 +131,89 @@ class Changes:
     Attributes:
         wrote_input: whether one wrote into its input.
         wrote_unseen: whether one did where autograd does not see it: gradients there are wrong.
+        parameters: names of the parameters whose values changed.
         buffers: names of the buffers whose values changed.
         random: whose random states changed: ``torch``, ``NumPy``, ``Python``.
     """
 
     wrote_input: bool = False
     wrote_unseen: bool = False
+    parameters: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     random: tuple[str, ...] = ()
 
 
 @contextmanager
-def watch_changes(model: nn.Module) -> Iterator[Changes]:
-    """Watch what the forwards of a model that is held by a `guest` change; known on leaving."""
-    state, changes = _HELD.get(model), Changes()
-    if state is None:
+def watch_changes(model: nn.Module, *, input_only: bool = False) -> Iterator[Changes]:
+    """Watch what the forwards of a model that is held by a `guest` change; known on leaving.
+
+    Args:
+        model: the model.
+        input_only: whether to look at the input alone, which takes less time.
+    """
+    visit, changes = _HELD.get(model), Changes()
+    if visit is None:
         yield changes
         return
-    before = random_states(state.cuda_devices)
-    state.changes = changes
+    before = random_states(visit.cuda_devices)
+    visit.changes = changes
     try:
         yield changes
     finally:
-        state.changes = None
-    after = random_states(state.cuda_devices)
+        visit.changes = None
+    if input_only:
+        return
+    after = random_states(visit.cuda_devices)
     changes.random = tuple(name for name in before if differ(before[name], after[name]))
-    names = {id(tensor): name for name, tensor in model.named_buffers()}
-    changes.buffers = tuple(
-        names.get(id(b.tensor), b.name) for b in state.buffers.each if b.rebound or b.written
-    )
+    changes.parameters, changes.buffers = visit.state.written(model)
 
 
 @dataclass
-class _State:
-    """What a forward can change: buffers, as they were found, and the random states."""
+class _Visit:
+    """A model that is held.
 
-    buffers: Buffers
+    Attributes:
+        state: parameters and buffers, as they were found.
+        cuda_devices: whose random states a forward can change.
+        apart: whether its guests take no turns with those of other models.
+        hosts: how many guests hold it; the last one to leave restores it.
+        ran: whether a forward has run.
+        learnt: whether values have been compared after one.
+        changes: where what a forward changes is noted.
+        given: the input of the forward that runs, the copy of it that the model has, and where
+            that copy's graph began.
+        end: what restores the model.
+    """
+
+    state: ModelState
     cuda_devices: list[int]
+    apart: bool
+    hosts: int = 0
+    ran: bool = False
+    learnt: bool = False
     changes: Changes | None = None
     given: tuple[Tensor, Tensor, Any] | None = None
+    end: ExitStack = field(default_factory=ExitStack)
+
+    def __deepcopy__(self, _memo: object) -> _Visit:
+        """Return itself: a copy of a model that is held carries its hooks."""
+        return self
+
+    def leave_as_found(self) -> None:
+        """Put values back for the next guest.
+
+        Comparing them waits for a device: one visit in which the model ran has to show what is
+        written unseen.
+        """
+        learning = self.ran and not self.learnt
+        self.learnt |= learning
+        self.state.restore(by_value=learning)
 
     def copied(self, _module: nn.Module, inputs: Any) -> Any:
-        """Give a forward a copy of its input; as a hook, so that no pass can forget it."""
+        """Give a forward a copy of its input, and values as found; as a hook, so for every pass."""
+        self.ran = True
+        if self.state.written_kinds:
+            self.state.restore(by_value=False)
         copies = tuple(v.clone() if isinstance(v, Tensor) else v for v in inputs)
         if self.changes is not None and copies and isinstance(copies[0], Tensor):
             self.given = inputs[0].detach(), copies[0], copies[0].grad_fn
@@ -191,23 +228,12 @@ class _State:
         self.changes.wrote_input = True
         self.changes.wrote_unseen |= copy.requires_grad and copy.grad_fn is began
 
-    @contextmanager
-    def lent_again(self, *, for_good: bool = False) -> Iterator[None]:
-        """Let autograd record, and restore buffers and the random states on the way out.
 
-        Comparing values waits for a device, so an inner guest does it on the CPU alone.
-        """
-        with torch.inference_mode(False), torch.enable_grad():
-            states = random_states(self.cuda_devices)
-            try:
-                yield
-            finally:
-                restore_random(states)
-                self.buffers.restore(by_value=for_good)
-
-
-_HELD: WeakKeyDictionary[nn.Module, _State] = WeakKeyDictionary()
+_HELD: WeakKeyDictionary[nn.Module, _Visit] = WeakKeyDictionary()
 """Models that are held by a guest now."""
+
+_STEADY: WeakSet[nn.Module] = WeakSet()
+"""Models that wrote to no parameter in the first visit that ran them: copying takes its time."""
 
 
 def _restore(

@@ -90,7 +90,10 @@ class _ReluRule(_Mode):
         limits = ("min_val", "max_val") if "min_val" in usual else ()
         asked = {**usual, **dict(zip(("input", *limits, "inplace"), args, strict=False)), **given}
         before = asked.get("input")
-        if not isinstance(before, Tensor) or not before.requires_grad or asked.get("min_val", 0):
+        if not isinstance(before, Tensor) or asked.get("min_val", 0):
+            return func(*args, **given)
+        _refuse_transformed(before)
+        if not before.requires_grad:
             return func(*args, **given)
         after = _Relu.apply(before, float(asked.get("max_val", torch.inf)), self._guided)
         # Whoever holds the tensor finds the new values in it.
@@ -108,6 +111,20 @@ class _Relu(torch.autograd.Function):
         (passed,) = ctx.saved_tensors
         positive = gradients[0].clamp_min(0)
         return positive if passed is None else positive * passed, None, None
+
+
+def _refuse_transformed(tensor: Tensor) -> None:
+    """Raise inside `torch.vmap` and the like: there, a tensor does not show that it has a graph.
+
+    Raises:
+        MapError: that derivatives can be neither changed nor seen.
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise MapError(
+            "the model runs layers inside torch.vmap or another transform of torch.func, where "
+            "derivatives of single layers can be neither changed nor seen; use methods of plain "
+            "gradients, such as saliency"
+        )
 
 
 def multi_head_with(attend: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -200,7 +217,10 @@ class BiasTerms(_Mode):
     def call(self, func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
         """Call a function, and watch the gradient of what it returns where it added a bias."""
         output = func(*args, **given)
-        if func not in _BIASED or not output.requires_grad:
+        if func not in _BIASED:
+            return output
+        _refuse_transformed(output)
+        if not output.requires_grad:
             return output
         asked = {**dict(zip(_BIASED[func], args, strict=False)), **given}
         bias = _implicit(asked) if func is functional.batch_norm else asked.get("bias")

@@ -104,7 +104,9 @@ def _on_cpu(job: Job, batches: Sequence[Batch], storing: _Storing) -> None:
     trial = 1 + _TRIAL
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
     findings = job.plan.findings
-    apart = findings is None or (findings.steady and not findings.writes_buffers)
+    apart = findings is None or (
+        findings.steady and not (findings.writes_buffers or findings.writes_parameters)
+    )
     # A copy would compute in float32, and would have to be compiled, too.
     apart = apart and job.plan.precision is None and not job.recipe.config.compile
     few = len(batches) < trial + 2 * trial * threads

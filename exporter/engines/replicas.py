@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from exporter.capture import Stepping, guest, hooked
+from exporter.capture import Stepping, hooked, lent
 from exporter.engines.job import Batch, Job, in_order
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
 from exporter.guard import FAILURES
@@ -43,7 +43,7 @@ class Replicas:
 
     def __enter__(self) -> Replicas:
         for module in self._copies:
-            self._held.enter_context(guest(module))
+            self._held.enter_context(lent(module, apart=True))
         return self
 
     def __exit__(self, *_: object) -> None:

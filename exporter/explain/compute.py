@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
-from exporter.errors import LayerError, TargetError
+from exporter.errors import LayerError, ModelError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
-from exporter.layers import LayerChoice, Reshape, Trial, run_trial
+from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
+from exporter.memory import in_halves
 from exporter.models import refuse_precision
 from exporter.targets import Scorer, parse_target
-
-_SHORT = "free memory, or give fewer images, layers or maps at a time"
 
 
 def compute_maps(
@@ -80,7 +79,8 @@ def compute_maps(
             and no method of activations is asked for (others are left out).
         ConfigError: if the model or its device does not carry the precision.
         ModelError: if the model cannot carry gradients, or its code fails, whatever it raises: that
-            is the cause of the error. So is the shortage where memory runs out.
+            is the cause of the error. Where memory runs out, fewer images at a time are tried; not
+            even one may fit, or the model's output for an image may depend on the others.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
@@ -106,7 +106,11 @@ def compute_maps(
                 "cam explains a class; give class indices, not functions, as its targets"
             )
     shape = " × ".join(map(str, images.shape))
-    with guest(model), user_code("the model", f"inputs of {shape}", memory=_SHORT):
+    short = (
+        f"not even one image fits into the memory of {str(images.device)!r}: free memory, or ask "
+        "for fewer layers, maps or targets at a time"
+    )
+    with guest(model), user_code("the model", f"inputs of {shape}", memory=short):
 
         @cache
         def trial() -> Trial:
@@ -116,26 +120,47 @@ def compute_maps(
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
             chosen = _chosen(model, wanted, methods, trial)
-        explainer = Explainer(
-            model,
-            methods,
-            chosen.names,
-            target=scorer,
-            layouts=chosen.layouts,
-            reshape=reshape,
-            seed=seed,
-            fuse=fuse,
-            classifiers=classifiers_at(methods, chosen.names, scorer, trial),
-        )
-        unknown = torch.full((len(images),), -1, device=images.device)
-        for lowered in Precision.candidates(precision):
-            with run_in(model, lowered):
-                explained = explainer.explain(images, unknown)
-            # Gradients in float16 overflow where they are scaled too much for these images.
-            if lowered.scale == 1 or _finite(explained):
-                break
-    at_layers = chosen.names if any(method.at_layers for method in methods) else ()
-    _refuse_missing(explained, at_layers, methods)
+        at_layers = chosen.names if any(method.at_layers for method in methods) else ()
+        classifiers = classifiers_at(methods, chosen.names, scorer, trial)
+
+        def explain(some: slice) -> dict[tuple[str, str], Tensor]:
+            part = images[some]
+            explainer = Explainer(
+                model,
+                methods,
+                chosen.names,
+                target=scorer.of_images(some) if isinstance(scorer, PerImageScorer) else scorer,
+                layouts=chosen.layouts,
+                reshape=reshape,
+                seed=seed,
+                fuse=fuse,
+                classifiers=classifiers,
+            )
+            unknown = torch.full((len(part),), -1, device=part.device)
+            for lowered in Precision.candidates(precision):
+                with run_in(model, lowered):
+                    explained = explainer.explain(part, unknown)
+                # Gradients in float16 overflow where they are scaled too much for these images.
+                if lowered.scale == 1 or _finite(explained):
+                    break
+            _refuse_missing(explained, at_layers, methods)
+            return _finished(explained, methods, several=several, rectify=rectify)
+
+        parts = in_halves(explain, len(images))
+        if len(parts) > 1 and find_out(trial()).alone is False:
+            fitting = len(next(iter(parts[0].values())))
+            raise ModelError(
+                f"inputs of {shape} do not fit into the memory of {str(images.device)!r}, and as "
+                "the model's output for an image depends on the others in its batch, they are not "
+                f"explained in parts; give at most {fitting} at a time"
+            )
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _finished(
+    explained: BatchMaps, methods: Sequence[Method], *, several: bool, rectify: bool
+) -> dict[tuple[str, str], Tensor]:
+    """Return a batch's maps by method and layer, (N, …) or (N, T, …) each."""
     with torch.inference_mode(False), torch.no_grad():
         pixels = {name: whole.unbind(1) for name, whole in explained.pixels.items()}
         finished = {}
@@ -154,6 +179,19 @@ def _finite(explained: BatchMaps) -> bool:
     return all(bool(values.isfinite().all()) for values in (*maps, *explained.pixels.values()))
 
 
+def _joined(parts: Sequence[Mapping[tuple[str, str], Tensor]]) -> dict[tuple[str, str], Tensor]:
+    """Put the maps of parts of a batch together.
+
+    Raises:
+        LayerError: if a map is there for some of the images only.
+    """
+    for method, layer in {key for part in parts for key in part}:
+        if any((method, layer) not in part for part in parts):
+            raise LayerError(f"{method} at {layer!r} has a map for some of the images only")
+    with torch.inference_mode(False), torch.no_grad():
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
 def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequence[Method]) -> None:
     """Raise where a layer or an attention method that was asked for has no map."""
     asked, missing = explained.captured.asked, explained.missing
@@ -165,8 +203,11 @@ def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequen
             if layer in (name, *asked.get(name, ())):
                 raise LayerError(f"the layer {layer!r} cannot be explained: {why}")
     for method in methods:
-        if (name := f"{method.name} at {ATTENTION}") in missing:
-            raise LayerError(f"{method.name} cannot be computed: {missing[name]}")
+        # `cam` is there for the layers that it fits only.
+        own = () if method.needs.classifier else (*explained.captured.activations, ATTENTION)
+        for layer in own:
+            if (name := f"{method.name} at {layer}") in missing:
+                raise LayerError(f"{name!r} cannot be computed: {missing[name]}")
 
 
 def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:

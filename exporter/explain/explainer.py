@@ -180,15 +180,14 @@ class Explainer:
             scored.append(self._scorer(output, labels, masks))
             return scored[0].scores
 
-        with guest(self._module):
-            with watching(self._module):
-                captured = self._capture(
-                    self._module,
-                    inputs,
-                    tuple(dict.fromkeys((*self._layers, *self._recorded))),
-                    score,
-                    gradients=self._layers if self._gradients else False,
-                )
+        with guest(self._module), watching(self._module):
+            captured = self._capture(
+                self._module,
+                inputs,
+                tuple(dict.fromkeys((*self._layers, *self._recorded))),
+                score,
+                gradients=self._layers if self._gradients else False,
+            )
             with torch.no_grad():
                 if not scored:  # without gradients, or with none that reaches a layer
                     score(captured.output)

@@ -115,7 +115,7 @@ class Runner:
         )
         if not unsure:
             return self._run(context, captured, layers)
-        with watch_changes(self._module) as changes:
+        with watch_changes(self._module, input_only=True) as changes:
             maps = self._run(context, captured, layers)
         if changes.wrote_unseen:
             raise MapError(

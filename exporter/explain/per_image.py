@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,10 @@ class PerImageScorer(Scorer):
             named="class" if self.is_logit else "value",
         )
         return Scored(targets, torch.full_like(targets, -1), scores, reading)
+
+    def of_images(self, images: slice) -> PerImageScorer:
+        """Return the scorer of some of the images."""
+        return replace(self, wanted=self.wanted[images])
 
     def again(
         self, output: Any, first: Scored, images: slice, masks: Tensor | None = None

@@ -164,11 +164,11 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
         f"not even one image of {which} fits into the memory of {str(work.device)!r}: take fewer "
         "layers or methods, or free memory, and go on with --resume"
     )
-    if work.plan.depends_on_batch:
+    if work.plan.depends_on_batch and len(entries) > 1:
         memory = (
             f"{which} does not fit into the memory of {str(work.device)!r}, and as the model's "
-            "output depends on the batch, it is not cut in halves: begin again with a lower "
-            "--batch-size and --overwrite"
+            "output depends on the batch, it is not cut in halves: begin again with --batch-size "
+            f"{len(entries) // 2} or lower, and --overwrite"
         )
     with user_code("the model", which, advice=advice, memory=memory):
         try:

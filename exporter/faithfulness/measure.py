@@ -20,7 +20,7 @@ from exporter.faithfulness.metrics import STEPS
 from exporter.faithfulness.registry import Metric, RankedImage
 from exporter.guard import user_code
 from exporter.memory import in_halves
-from exporter.records import Faithfulness, OtherMetric, Plan, Row
+from exporter.records import Faithfulness, OtherMetric, Plan, Row, parse_target
 
 _VARIANTS_PER_PASS = STEPS + 1
 
@@ -84,7 +84,7 @@ def measure(
 
 def _image(plan: Plan, row: Row, inputs: Tensor, probability: Probability) -> RankedImage:
     """Return an image that no map has ranked yet."""
-    index = int(row.maps[0].target.removeprefix("class:").partition("-")[0])
+    index = parse_target(row.maps[0].target, ()).index or 0
     channels_last = inputs.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
 

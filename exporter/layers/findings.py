@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exporter.capture import all_close, close, guest, watch_changes
 from exporter.containers import tensors
-from exporter.errors import TargetError
+from exporter.errors import TargetError, one_line
 from exporter.guard import FAILURES, is_shortage
 from exporter.layers.trial import Trial
 from exporter.records import Findings
@@ -32,7 +32,7 @@ def find_out(trial: Trial) -> Findings:
         # The trial's guest put the random states back: these forwards would draw what it drew.
         _ = torch.rand(1), torch.rand(1, device=image.device), np.random.rand(), random.random()
         with watch_changes(model) as more:
-            repeats, alone = _run_again(trial, image)
+            repeats, alone, untold = _run_again(trial, image)
     both = (changes, more)
     return Findings(
         repeats=repeats,
@@ -41,25 +41,33 @@ def find_out(trial: Trial) -> Findings:
         writes_input=any(each.wrote_input for each in both),
         writes_input_unseen=changes.wrote_unseen,
         writes_buffers=tuple(dict.fromkeys(name for each in both for name in each.buffers)),
+        writes_parameters=tuple(dict.fromkeys(name for each in both for name in each.parameters)),
+        untold=untold,
     )
 
 
-def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None]:
-    """Return whether an image gives the same again, and the same in a batch."""
-    batch, several = _between_others(image), None
-    for number in (3, 2):  # two, where three take more memory than there is
+def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None, str]:
+    """Return whether an image gives the same again, the same in a batch, and why neither is known.
+
+    Where the batch cannot be run, that is said; two images are tried where three take more memory
+    than there is.
+    """
+    batch, several, untold = _between_others(image), None, ""
+    for number in (3, 2):
         try:
             several = trial.module(batch[:number])
         except FAILURES as error:  # a model that takes one image at a time may fail in any way
+            untold = one_line(error)
             if is_shortage(error):
+                untold = f"there was not enough memory for {number} images"
                 continue
         break
     if several is None:
-        return _agree(trial, trial.module(image), 0), None
+        return _agree(trial, trial.module(image), 0), None, untold
     if _agree(trial, several, 1):
-        return True, True
+        return True, True, ""
     repeats = _agree(trial, trial.module(image), 0)
-    return repeats, False if repeats else None
+    return repeats, False if repeats else None, ""
 
 
 def _between_others(image: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class Planes:
         self._modules = dict(module.named_modules())
         self._layouts = dict(layouts or {})
         self._reshape = reshape
+        self._inverted: set[str] = set()
 
     def read(self, layer: str, output: Tensor, inputs: Tensor) -> Tensor:
         """View a layer's output, or its gradient, as (N, C, H, W).
@@ -100,6 +101,9 @@ class Planes:
     def write(self, layer: str, grid: Tensor, output: Tensor) -> Tensor:
         """Lay out (k·N, C, h, w) as a layer returns it: the inverse of `read`.
 
+        A user's function is held to that the first time, which waits for the device. Where it
+        changes values later, there are no numbers.
+
         Args:
             layer: its name; `read` has read it.
             grid: row r for image r modulo N.
@@ -115,7 +119,15 @@ class Planes:
         repeats[layout.axis] = len(grid) // images
         copies = output.repeat(repeats)
         if layout.kind == "given":
-            return _invert(layout, grid, copies)
+            laid, same = _invert(layout, grid, copies)
+            if layer not in self._inverted and not grid.is_meta:
+                if not bool(same):
+                    raise MapError(
+                        "the reshape function changes values, so that the model cannot run on from "
+                        "the layer; give one that only moves and leaves out values"
+                    )
+                self._inverted.add(layer)
+            return laid.masked_fill(~same, torch.nan)
         tokens = copies.movedim(layout.axis, 0)
         end = layout.prefix + layout.area
         own = grid.permute(0, 2, 3, 1).flatten(1, 2)
@@ -135,8 +147,11 @@ def _is_clear(layout: Layout, size: tuple[int, int]) -> bool:
     return in_proportion(layout.height, layout.width, size) and not otherwise
 
 
-def _invert(layout: Layout, grid: Tensor, output: Tensor) -> Tensor:
-    """Undo a user's function: where it only moves and leaves out values, its gradient does."""
+def _invert(layout: Layout, grid: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Undo a user's function, and say whether that is what was done, bool ().
+
+    Where it only moves and leaves out values, its gradient undoes it.
+    """
     with torch.enable_grad():
         leaf = output.detach().clone().requires_grad_()
         read = layout.spatial(leaf)
@@ -147,9 +162,4 @@ def _invert(layout: Layout, grid: Tensor, output: Tensor) -> Tensor:
             for to in (grid, torch.ones_like(read))
         )
         laid = moved + output.detach() * (1 - taken)
-    if not torch.equal(layout.spatial(laid), grid.to(read.dtype)):
-        raise MapError(
-            "the reshape function changes values, so that the model cannot run on from the layer; "
-            "give one that only moves and leaves out values"
-        )
-    return laid
+    return laid, (layout.spatial(laid) == grid.to(read.dtype)).all()

@@ -39,7 +39,8 @@ def refinecam(terms: Terms) -> Tensor:
     Each layer's map Σ_c w_c A_c passes a ReLU, is scaled to [0, 1] per image (min-max) and then
     up-sampled bilinearly to the largest layer's size; the product over the layers is the map, kept
     under the layer ``fused``. No epsilon beyond Grad-CAM++'s definition. Source: Domeniconi et al.
-    2026, and RefineCAM of pytorch-grad-cam, which up-samples to the image's size.
+    2026 and their code, which scales each layer at its own size and then up-samples it to the
+    image's; pytorch-grad-cam's RefineCAM scales it once more there.
     """
     return gradcampp(terms)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.capture import BiasTerms, precision_of
+from exporter.errors import MapError
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
@@ -59,8 +60,15 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
     total = inputs.new_zeros(shape, dtype=widest)
 
     def receive(target: int, term: Tensor) -> None:
-        if term.ndim == 4:
-            total[:, target] += _shown(term.to(wide), inputs, rescaled, widest)
+        if term.ndim != 4:
+            return
+        if len(term) != len(inputs):
+            raise MapError(
+                f"fullgrad adds up the layers' terms image by image, and a layer ran on {len(term)}"
+                f" where there are {len(inputs)} images: the model takes them apart, or makes "
+                "several of one; leave it out"
+            )
+        total[:, target] += _shown(term.to(wide), inputs, rescaled, widest)
 
     gradients = full_gradients(context, receive)
     for target, gradient in enumerate(gradients.unbind(1)):

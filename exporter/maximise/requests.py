@@ -7,7 +7,7 @@ model, and, once the pass over the set is done, against what the set shows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import nan
 from typing import Any
@@ -149,30 +149,47 @@ def _number(text: str, name: str, value: str) -> int | float:
 
 
 def settle(
-    request: Request,
+    requests: Sequence[Request],
     trial: Trial,
     *,
     explained: Sequence[str] = (),
     recorded: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> tuple[Wanted, ...]:
-    """Hold a request against the model; it runs once more only for pictures of another size.
+    """Hold requests against the model; it runs once more for each size that is not the trial's.
 
     Args:
-        request: what is asked.
+        requests: what is asked.
         trial: of the model, which is a guest.
         explained: what ``auto`` stands for.
         recorded: layers whose strongest channels will be known.
         classes: class names by index, or empty.
 
     Returns:
-        What is wanted, a layer each.
+        What is wanted, in order, a layer each.
 
     Raises:
         LayerError: if a layer is unknown or has no such channel, or its strongest are not known.
         TargetError: if a class is unknown.
         ModelError: if the model takes no pictures of the size asked for.
     """
+    wanted = tuple(
+        each
+        for request in requests
+        for each in _settled(request, trial, explained, recorded, classes)
+    )
+    for side in dict.fromkeys(request.settings.size for request in requests):
+        _try_size(trial, side)
+    return wanted
+
+
+def _settled(
+    request: Request,
+    trial: Trial,
+    explained: Sequence[str],
+    recorded: Sequence[str],
+    classes: Sequence[str],
+) -> Iterator[Wanted]:
     # ``output`` is the model's own output; a layer of that name is written ``output#1``.
     layers = [f"{OUTPUT}#1" if name == OUTPUT else name for name in explained]
     if request.layer != "auto":
@@ -181,8 +198,6 @@ def settle(
         raise LayerError(
             "--maximise auto means the explained layers, and there are none; name a layer"
         )
-    _try_size(trial, request.settings.size)
-    settled = []
     for layer in layers:
         count = _count(trial, layer)
         if request.strongest and layer != OUTPUT and own_name(layer) not in recorded:
@@ -193,8 +208,7 @@ def settle(
         names = classes if layer == OUTPUT else ()
         numbers = [n for part in request.chosen for n in _numbers(part, layer, names, count)]
         channels = tuple(dict.fromkeys(numbers))
-        settled.append(Wanted(layer, channels, min(request.strongest, count), request.settings))
-    return tuple(settled)
+        yield Wanted(layer, channels, min(request.strongest, count), request.settings)
 
 
 def _first_name(trial: Trial, layer: str) -> str:

@@ -38,13 +38,14 @@ class Findings:
     Attributes:
         repeats: whether the same image gave the same output twice.
         alone: whether it gave the same in a batch as alone; None where that cannot be told,
-            because it does not repeat, or the model does not take several images, or memory does
-            not.
+            because it does not repeat, or ``untold`` says why.
+        untold: why no batch could be tried: what the model failed with, given several images.
         random: whose random numbers it drew: ``torch``, ``NumPy``, ``Python``.
         writes_input: whether it wrote into its input.
         writes_input_unseen: whether it did so where autograd does not see it, so that gradients at
             the input are not those of the image.
         writes_buffers: names of the buffers whose values it changed.
+        writes_parameters: names of the parameters whose values it changed.
     """
 
     repeats: bool = True
@@ -53,6 +54,8 @@ class Findings:
     writes_input: bool = False
     writes_input_unseen: bool = False
     writes_buffers: tuple[str, ...] = ()
+    writes_parameters: tuple[str, ...] = ()
+    untold: str = ""
 
     @property
     def steady(self) -> bool:
@@ -79,12 +82,20 @@ class Findings:
                 "do too: the batch size is part of the plan, and methods that run variants of "
                 "images together mix them"
             )
-        if self.writes_buffers:
-            names, more = self.writes_buffers[:3], len(self.writes_buffers) - 3
-            listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+        if self.untold:
             notes.append(
-                f"the model writes into its buffers ({listed}) though it is in eval mode; they are "
-                "put back after every batch"
+                "whether the model's output for an image depends on the other images in its batch "
+                f"is not known, as planning could not run several at once: {self.untold}"
+            )
+        if self.writes_buffers:
+            notes.append(
+                f"the model writes into its buffers ({_first(self.writes_buffers)}) though it is in"
+                " eval mode; they are put back before every pass"
+            )
+        if self.writes_parameters:
+            notes.append(
+                f"the model writes into its parameters ({_first(self.writes_parameters)}) though it"
+                " is in eval mode; they are put back before every pass"
             )
         if self.writes_input:
             unseen = " where autograd does not see it" * self.writes_input_unseen
@@ -92,6 +103,12 @@ class Findings:
                 f"the model writes into its input{unseen}; every pass is given a copy of its own"
             )
         return tuple(notes)
+
+
+def _first(names: tuple[str, ...]) -> str:
+    """List three names, and say how many more there are."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ class Scorer:
     ) -> Tensor:
         """Score variants of some images for what was chosen of the images themselves.
 
+        Boxes are numbered by their scores, so they are followed only where all of them are what
+        they were: in further passes of the same images.
+
         Args:
             output: what the model gave for k variants of the images, (k·N, …), row r being a
                 variant of image r modulo N.
@@ -101,13 +104,17 @@ class Scorer:
             (k·N, T), with its graph.
 
         Raises:
-            TargetError: if boxes are explained, which are not the same in a variant.
+            TargetError: if boxes are explained, and these are others.
         """
         if first.reading.present is not None:
-            raise TargetError(
-                "boxes are not the same in every variant of an image, so methods that run the "
-                "model on variants cannot follow one; use methods of one pass, such as gradcam"
-            )
+            boxes, known, chosen = self.read(output), first.reading.ranks, first.targets[images]
+            if not _close(boxes.ranks, known[images]):
+                raise TargetError(
+                    "the detector finds other boxes in a variant of an image (masked, noisy, or "
+                    "with a layer changed), so a box cannot be followed there; use methods that "
+                    "run the image as it is, such as gradcam or saliency"
+                )
+            return torch.where(chosen < 0, 0.0, boxes.scores(chosen.clamp(min=0)))
         scores = self._at(output, first, first.targets, images, masks)
         if not any(part.against for part in (self.target, *self.target.parts)):
             return scores
@@ -146,6 +153,11 @@ class Scorer:
             return READINGS["boxes"](output, ask)
         values = locate_output(output, self.output)[0]
         return READINGS[_kind(values, self.target)](values, ask)
+
+
+def _close(scores: Tensor, others: Tensor) -> bool:
+    """Say whether the boxes of two outputs have the same scores, to rounding."""
+    return scores.shape == others.shape and torch.allclose(scores, others, rtol=1e-4, atol=1e-6)
 
 
 def _kind(values: Tensor, target: Target) -> str:

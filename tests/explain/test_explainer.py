@@ -304,7 +304,7 @@ def test_a_run_that_holds_the_model_takes_no_other_snapshot_per_batch(
     module = importlib.import_module("exporter.capture.guest")
     explainer = Explainer(model, get_methods(NAMES), LAYERS, target=Target("predicted"))
     with guest(model):
-        monkeypatch.setattr(module, "Buffers", None)  # calling it would raise
+        monkeypatch.setattr(module, "ModelState", None)  # calling it would raise
         for _ in range(2):
             explainer(images, torch.full((3,), -1))
 

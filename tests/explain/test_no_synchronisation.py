@@ -115,6 +115,13 @@ def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
     )
 
 
+def test_running_on_from_a_layer_that_a_function_reads_does_not_wait(
+    on_meta: Callable[..., Any],
+) -> None:
+    batch = on_meta(["ablationcam", "finercam"], Target("predicted"), reshape=lambda t: t.flip(-1))
+    assert [block.layer for block in batch.outline.maps] == ["stem", "stage1", "stage2"]
+
+
 ATTENDING = [name for name, found in METHODS.items() if found.needs.attention]
 
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from exporter.errors import MapError
 from exporter.explain import compute_maps
+from exporter.layers.planes import Planes
 from exporter.maps import METHODS
+from tests.explain.test_no_synchronisation import NoWaiting
 
 LAYER = "encoder.layers.encoder_layer_0"
 
@@ -33,6 +35,18 @@ def test_every_map_is_that_of_the_shape_where_both_read_the_same(vit: nn.Module)
     assert ("ablationcam", LAYER) in given
     for key, expected in read.items():
         torch.testing.assert_close(given[key], expected, rtol=0, atol=0)
+
+
+def test_a_function_that_changes_values_later_gives_no_numbers(vit: nn.Module) -> None:
+    factor = [1.0]
+    planes = Planes(vit, reshape=lambda tokens: patches(tokens) * factor[0])
+    images, tokens = torch.rand(2, 3, 16, 16), torch.rand(2, 17, 8)
+    grid = planes.read(LAYER, tokens, images)
+    assert torch.equal(planes.write(LAYER, grid, tokens), tokens)
+    factor[0] = 2.0
+    with NoWaiting():
+        written = planes.write(LAYER, grid, tokens)
+    assert written.isnan().all()
 
 
 def test_the_model_runs_on_only_from_values_that_were_moved(vit: nn.Module) -> None:

@@ -92,7 +92,11 @@ def counting_in_a_global() -> nn.Module:
 
 def writing_its_weights() -> nn.Module:
     model = convolutional()
-    model[0].register_forward_pre_hook(lambda m, _inputs: m.weight.data.mul_(0.9) and None)
+
+    def shrink(module: nn.Module, _inputs: Any) -> None:
+        module.weight.data.mul_(0.9)
+
+    model[0].register_forward_pre_hook(shrink)
     return model
 
 
@@ -194,6 +198,24 @@ def test_what_depends_on_the_batch_is_found(build: Callable[[], nn.Module]) -> N
     assert "depends on the other images in its batch" in findings.notes[0]
 
 
+@pytest.mark.parametrize("build", [writing_its_weights])
+def test_weights_that_a_model_writes_are_found_and_put_back(
+    build: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    model = build()
+    before = model[0].weight.clone()
+    findings = found(model)
+    assert findings == Findings(writes_parameters=("0.weight",))
+    assert findings.notes == (
+        "the model writes into its parameters (0.weight) though it is in eval mode; they are put "
+        "back before every pass",
+    )
+    run = export(model, tmp_path / "run", limit=2)
+    assert run.plan.findings == findings
+    assert findings.notes[0] in run.plan.notes
+    assert torch.equal(model[0].weight, before)
+
+
 @pytest.mark.parametrize("build", TRAINED)
 def test_running_statistics_are_put_back(build: Callable[[], nn.Module], tmp_path: Path) -> None:
     """Torch counts no version of them, so that only their values tell."""
@@ -284,5 +306,7 @@ def test_nothing_is_found_of_models_like_most(model: nn.Module) -> None:
 
 
 def test_a_model_that_takes_one_image_at_a_time_is_not_said_to_depend_on_the_batch() -> None:
-    model = Around(convolutional(), lambda x: x.reshape(1, 3, 16, 16))
-    assert found(model) == Findings(alone=None)
+    findings = found(Around(convolutional(), lambda x: x.reshape(1, 3, 16, 16)))
+    why = "RuntimeError: shape '[1, 3, 16, 16]' is invalid for input of size 2304"
+    assert findings == Findings(alone=None, untold=why)
+    assert findings.notes[0].endswith(f"could not run several at once: {why}")

@@ -66,3 +66,11 @@ def test_what_does_not_fit_together_is_tried_with_less(
     findings = find_out(run_trial(nn.Sequential(Mixing(), convolutional()), IMAGE))
     assert findings.repeats
     assert findings.alone is alone
+    if alone is None:
+        assert findings.notes == (
+            "whether the model's output for an image depends on the other images in its batch is "
+            "not known, as planning could not run several at once: there was not enough memory for "
+            "2 images",
+        )
+    else:
+        assert findings.untold == ""

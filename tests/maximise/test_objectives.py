@@ -91,7 +91,7 @@ class Fixed(nn.Module):
 def settled(text: str) -> tuple[Wanted, ...]:
     torch.manual_seed(0)
     return settle(
-        parse_request(text, 0),
+        [parse_request(text, 0)],
         run_trial(Fixed(), torch.rand(1, 3, 16, 16)),
         explained=("conv",),
         recorded=("conv",),
@@ -159,7 +159,7 @@ class Called(nn.Module):
 def test_a_layer_called_output_is_not_the_models_output() -> None:
     def found(text: str) -> tuple[Wanted, ...]:
         return settle(
-            parse_request(text, 0),
+            [parse_request(text, 0)],
             run_trial(Called(), torch.rand(1, 3, 16, 16)),
             explained=("output",),
             recorded=("output",),
@@ -177,12 +177,14 @@ def test_a_layer_called_output_is_not_the_models_output() -> None:
 
 def test_whatever_a_model_says_to_another_size_is_one_sentence() -> None:
     with pytest.raises(ExporterError, match=r"no pictures of 32 × 32 pixels \(only 16\)"):
-        settle(parse_request("output:1:size=32", 0), run_trial(Called(), torch.rand(1, 3, 16, 16)))
+        settle(
+            [parse_request("output:1:size=32", 0)], run_trial(Called(), torch.rand(1, 3, 16, 16))
+        )
 
 
 def test_auto_means_something_only_where_a_layer_is_explained() -> None:
     with pytest.raises(LayerError, match="means the explained layers, and there are none"):
-        settle(parse_request("auto:1", 0), run_trial(Fixed(), torch.rand(1, 3, 16, 16)))
+        settle([parse_request("auto:1", 0)], run_trial(Fixed(), torch.rand(1, 3, 16, 16)))
 
 
 def test_the_strongest_are_chosen_after_the_pass() -> None:

@@ -346,8 +346,16 @@ def test_variants_are_scored_for_what_the_images_were(text: str, values: Tensor)
         torch.testing.assert_close(found[1, 0], other[1, 1][region(1)[1]].mean())
 
 
-def test_boxes_are_not_followed_through_variants() -> None:
-    asked = Scorer(parse_target("box:0", ()))
-    output = [detections(torch.rand(2), [1, 2])]
-    with pytest.raises(TargetError, match="boxes are not the same in every variant"):
-        asked.again(output, asked(output, UNKNOWN[:1]), slice(0, 1))
+def test_boxes_are_followed_through_further_passes_and_not_through_variants() -> None:
+    asked = Scorer(parse_target("box:1", ()))
+    scores, others = torch.tensor([0.9, 0.4]), torch.tensor([0.8, 0.3])
+    output = [detections(scores, [1, 2]), detections(scores[:1], [1])]
+    first = asked(output, UNKNOWN[:2])
+    assert asked.again(output, first, slice(0, 2)).tolist() == [[scores[1]], [0]]
+    for variant in (
+        [detections(others, [1, 2]), output[1]],
+        [output[1], output[0]],
+        [*output, *output],
+    ):
+        with pytest.raises(TargetError, match="finds other boxes in a variant"):
+            asked.again(variant, first, slice(0, 2))

@@ -1,0 +1,63 @@
+"""Models that cannot be looked into: refused, or taken out of what they are wrapped in."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from exporter.errors import ModelError
+
+
+def refuse_unfit(model: nn.Module) -> None:
+    """Refuse a model whose modules cannot be seen at work, or that is not ready.
+
+    Raises:
+        ModelError: if a module is TorchScript, compiled or a `torch.nn.DataParallel`, if a
+            parameter has no shape yet or was made under ``torch.inference_mode()``, or if the
+            parameters lie on several devices.
+    """
+    devices: dict[torch.device, None] = {}
+    for name, module in model.named_modules():
+        which = f"the layer {name!r}" if name else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{which} is TorchScript (scripted or traced), which runs no hooks, so nothing in"
+                " it can be seen; hand over the module it was made from"
+            )
+        if "_orig_mod" in module._modules:
+            raise ModelError(
+                f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
+                "can be seen; hand over the module it was made from"
+            )
+        if isinstance(module, nn.DataParallel):
+            raise ModelError(
+                f"{which} is a DataParallel, whose copies each see a part of the images; hand over "
+                "its .module"
+            )
+        own = (module._parameters, module._buffers)
+        for key, tensor in ((key, t) for held in own for key, t in held.items() if t is not None):
+            if nn.parameter.is_lazy(tensor):
+                called = f"{name}.{key}" if name else key
+                raise ModelError(
+                    f"{called!r} has no shape yet (a lazy layer); run the model once before"
+                )
+            if tensor.is_inference():
+                called = f"{name}.{key}" if name else key
+                raise ModelError(
+                    f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
+                    " build or load the model outside of it"
+                )
+        devices |= {p.device: None for p in module._parameters.values() if p is not None}
+    if len(devices) > 1:
+        named = ", ".join(sorted(map(str, devices)))
+        raise ModelError(
+            f"the parameters lie on several devices ({named}), and a model is "
+            "explained on one; load it without device_map, or move it with model.to(…)"
+        )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside a compiled model or a `torch.nn.DataParallel`, which hooks see."""
+    wrapper = "module" if isinstance(model, nn.DataParallel) else "_orig_mod"
+    inside = dict(model.named_children()).get(wrapper)
+    return model if inside is None else unwrapped(inside)
