@@ -1,20 +1,14 @@
 """See what a vision model sees, over a whole image set, in one pass.
 
 The public interface is what this module names; torch is imported only by what needs it, so that
-``open_run`` and the writers work without it.
+``open_run`` and the writers work without it. Type checkers and editors read ``__init__.pyi``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from exporter.explain import compute_maps
-    from exporter.maps import method
-    from exporter.run import export, finish, plan, work
-    from exporter.store import Run, open_run
+from typing import Any
 
 try:
     __version__ = version("exporter")

@@ -98,11 +98,8 @@ class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSetting
 class RunConfig(WriterConfig):
     """Everything ``exporter run`` can be told; the fields are the flags' long names.
 
-    What only the writers read is ``WriterConfig``'s. Two settings have no flag:
-
-    Attributes:
-        activation_channels: channels kept per layer and image.
-        preprocessing: overrides of the preprocessing.
+    What only the writers read is ``WriterConfig``'s. A setting that is not declared by ``setting``
+    has no flag.
     """
 
     model: str = setting(
@@ -184,7 +181,9 @@ class RunConfig(WriterConfig):
         "L",
         "the explained layers",
     )
-    activation_channels: Annotated[int, Field(ge=0)] = 8
+    activation_channels: Annotated[int, Field(ge=0)] = Field(
+        8, description="Channels kept per layer and image."
+    )
     kernels: tuple[str, ...] = setting(
         ("auto",),
         "A layer or parameter whose kernels are drawn; repeatable.",
@@ -198,7 +197,11 @@ class RunConfig(WriterConfig):
         "lists the settings.",
         "LAYER:CHANNELS",
     )
-    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    preprocessing: PreprocessingConfig = Field(
+        PreprocessingConfig(),
+        description="Overrides of the preprocessing: size, resize, crop, interpolation, mean, std, "
+        "bits.",
+    )
 
     @model_validator(mode="before")
     @classmethod

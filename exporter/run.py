@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from exporter.arguments import in_python, takes_settings
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
 from exporter.engines import Engine, Job, Recipe, find_engine, local
@@ -63,6 +64,8 @@ class Outcome:
 # ---------------------------------------------------------------- from Python
 
 
+@in_python
+@takes_settings
 def export(
     model: str | nn.Module,
     images: object,
@@ -82,12 +85,11 @@ def export(
         images: a folder, glob, list or ``module:factory``; or a sequence of paths, or a torch
             Dataset.
         out: the run folder.
-        config: a TOML file of settings; ``settings`` win over it.
+        config: a TOML file of settings; those given here win over it.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
         watch: told how the work goes on.
-        **settings: any field of ``RunConfig``, such as ``maps``, ``layers``, ``target``,
-            ``writers``, ``keep``.
+        **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
         The run, open for reading.
@@ -112,6 +114,8 @@ def export(
     return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=watch))
 
 
+@in_python
+@takes_settings
 def plan(
     model: str,
     images: str | Path,
@@ -127,6 +131,16 @@ def plan(
 
     ``work`` then computes its shards, in as many processes as there are, and ``finish`` ends it.
     The arguments are those of ``export``, but for a model or images that only this process has.
+
+    Args:
+        model: a model spec.
+        images: a folder, glob, list or ``module:factory``.
+        out: the run folder.
+        config: a TOML file of settings; those given here win over it.
+        resume: go on with a run that was interrupted.
+        overwrite: replace a run that is there.
+        watch: told how the work goes on.
+        **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
         The run, open for reading; it has no shards yet.
@@ -152,6 +166,36 @@ def plan(
     return plan_run(recipe, resume=resume, overwrite=overwrite, watch=watch)
 
 
+@in_python
+def work(
+    run: str | Path,
+    shards: Iterable[int] | None = None,
+    *,
+    part: tuple[int, int] = (0, 1),
+    trust_recipe: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Compute what is missing of some shards of a planned run, beside other workers.
+
+    Args:
+        run: the run folder.
+        shards: numbers of the shards; all of them where None.
+        part: (i, n): of these, the shards k with k mod n = i, so that n workers share them evenly.
+        trust_recipe: run the code that the recipe names, also where another user, or you on a
+            machine with another home folder, planned the run.
+        watch: told how the work goes on.
+
+    Returns:
+        The run, open for reading.
+
+    Raises:
+        RunError: if there is no planned run, its recipe is not trusted, or the model or the images
+            that are built here are not those of the plan.
+    """
+    return work_run(run, shards, part=part, trust_recipe=trust_recipe, watch=watch)
+
+
+@in_python
 def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None = None) -> Run:
     """Merge what the shards of a planned run add up to, and run its writers.
 
@@ -249,7 +293,7 @@ def plan_run(
     return open_run(recipe.config.out)
 
 
-def work(
+def work_run(
     run: str | Path,
     shards: Iterable[int] | None = None,
     *,
@@ -257,23 +301,7 @@ def work(
     trust_recipe: bool = False,
     watch: Watch | None = None,
 ) -> Run:
-    """Compute what is missing of some shards of a planned run, beside other workers.
-
-    Args:
-        run: the run folder.
-        shards: numbers of the shards; all of them where None.
-        part: (i, n): of these, the shards k with k mod n = i, so that n workers share them evenly.
-        trust_recipe: run the code that the recipe names, also where another user, or you on a
-            machine with another home folder, planned the run.
-        watch: told how the work goes on.
-
-    Returns:
-        The run, open for reading.
-
-    Raises:
-        RunError: if there is no planned run, its recipe is not trusted, or the model or the images
-            that are built here are not those of the plan.
-    """
+    """Compute what is missing of some shards; the arguments are those of ``work``."""
     path, watch = Path(run).absolute(), watch or Watch()
     number, count = part
     if not 0 <= number < count:

@@ -1,11 +1,13 @@
 """docs/api.md says what the code says: it is written from signatures and docstrings.
 
-``python tests/test_api.py`` writes the page again. The examples on it are the docstrings' doctests,
-which run with the rest.
+``python tests/test_api.py`` writes the page again, and exporter/__init__.pyi, the stub that gives
+editors and type checkers every setting as an argument. The examples on the page are
+the docstrings' doctests, which run with the rest.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from typing import Any
 import griffe
 
 import exporter
+from exporter.arguments import describe_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
+STUB = ROOT / "exporter" / "__init__.pyi"
 
 SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
@@ -66,7 +70,62 @@ def page() -> str:
         lines += [f"## {heading}", ""]
         for name in names:
             lines += _described(package, name)
+        if heading == "Runs":
+            lines += _settings()
     return "\n".join(lines).rstrip() + "\n"
+
+
+def stub() -> str:
+    """Return exporter/__init__.pyi as it should be: what editors and type checkers complete."""
+    homes: dict[str, str] = vars(exporter)["_HOMES"]
+    written = {name: getattr(exporter, name) for name in ("export", "plan")}
+    lines = [
+        "# The public interface with every setting as an argument, for editors and type checkers.",
+        "# Written by tests/test_api.py.",
+        "",
+        "from collections.abc import Mapping, Sequence",
+        "from pathlib import Path",
+        "from typing import Any, Literal",
+        "",
+        "from torch import nn",
+        "",
+        *sorted(
+            f"from {home} import {name} as {name}"
+            for name, home in homes.items()
+            if name not in written
+        ),
+        "from exporter.watch import Watch",
+        "",
+        "__all__ = [",
+        *(f'    "{name}",' for name in exporter.__all__),
+        "]",
+        "",
+        "__version__: str",
+        "",
+    ]
+    for name, function in written.items():
+        parts = list(inspect.signature(function).parameters.values())
+        first = next(n for n, part in enumerate(parts) if part.kind is part.KEYWORD_ONLY)
+        shown = [
+            f"    {part.name}: {part.annotation}"
+            + ("," if part.default is part.empty else f" = {_literal(part.default)},")
+            for part in parts
+        ]
+        lines += [f"def {name}(", *shown[:first], "    *,", *shown[first:], ") -> Run: ..."]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: object) -> str:
+    """Write a default as ruff would."""
+    return repr(value).replace("'", '"')
+
+
+def _settings() -> Iterator[str]:
+    yield from ("### Settings", "")
+    yield from ("Keyword arguments of `exporter.export` and `exporter.plan`:", "")
+    for name, (kind, default, text) in describe_settings().items():
+        yield f"- `{name}: {kind} = {_literal(default)}`: {text}"
+    yield ""
 
 
 def _described(package: Any, name: str) -> Iterator[str]:
@@ -156,6 +215,10 @@ def test_the_page_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/test_api.py"
 
 
+def test_the_stub_is_current() -> None:
+    assert STUB.read_text(encoding="utf-8") == stub(), "run: python tests/test_api.py"
+
+
 def test_everything_public_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name in set(exporter.__all__) - {"__version__"}:
@@ -164,3 +227,4 @@ def test_everything_public_is_on_the_page() -> None:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")

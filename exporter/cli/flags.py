@@ -61,7 +61,7 @@ def _add(command: _F, *flags: Callable[[_F], _F]) -> _F:
 
 
 def _flags(fields: dict[str, FieldInfo]) -> list[Callable[[_F], _F]]:
-    return [_flag(name, field) for name, field in fields.items() if field.description]
+    return [_flag(name, field) for name, field in fields.items() if field.json_schema_extra]
 
 
 def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:

@@ -102,7 +102,9 @@ def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -
     The model is built again as the run's recipe says, which runs the code that it names.
     """
     with Bar() as bar:
-        run: Run = _chain(bar).work(run_folder, part=share, trust_recipe=trust_recipe, watch=bar)
+        run: Run = _chain(bar).work_run(
+            run_folder, part=share, trust_recipe=trust_recipe, watch=bar
+        )
     there, shards = len(run.shards), len(run.plan.shards)
     OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
     if there == shards and not run.complete:

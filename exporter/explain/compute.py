@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from exporter.arguments import in_python
 from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, ModelError, TargetError
@@ -24,6 +25,7 @@ from exporter.models import refuse_precision
 from exporter.targets import Scorer, parse_target
 
 
+@in_python
 def compute_maps(
     model: nn.Module,
     inputs: Tensor,
