@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,22 @@ import torch
 from exporter.console import duration, size
 from exporter.engines import Job
 from exporter.errors import LayerError
-from exporter.explain import compute, load
+from exporter.explain import compute, launch, load
 from exporter.layers import choose_layers, count_layers, layer_table, run_trial
+from exporter.maps import Method, count_forwards, lightest
 from exporter.maximise import describe_wanted, estimate_maximised
 from exporter.models import float_type, resolve
+from exporter.records import ImageEntry, Row
+
+TOGETHER = 4
+"""Images of the batch that is timed at most."""
 
 
 def describe_run(job: Job) -> Iterator[tuple[str, str]]:
     """Say what a run does and what it costs, a line each: what it is about, and the rest.
 
-    One batch is computed twice, the second time against the clock; of each request for maximised
-    pictures a few steps are made.
+    A batch of a few images is computed a few times, with few of the passes that a method runs by
+    itself, which are then counted; of each request for maximised pictures a few steps are made.
 
     Raises:
         ExporterError: if the model or a method fails on the batch.
@@ -36,16 +41,16 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
     yield "shards", f"{cut}, batches of {job.batch_size}"
     yield "model", f"{plan.model.name}, {plan.model.parameters:,} parameters, on {job.device}"
     yield "layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"
-    explainer, entries = job.explainer(job.module), plan.images[: job.batch_size]
-    for number, sentence in enumerate(explainer.passes, 1):
+    for number, sentence in enumerate(job.explainer(job.module).passes, 1):
         yield f"pass {number}", sentence
     for wanted in job.maximised:
         yield "maximise", describe_wanted(wanted)
-    compute(job, explainer, load(job, entries))
-    start = time.perf_counter()
-    rows = compute(job, explainer, load(job, entries)).rows
-    share = len(plan.images) / len(entries)
-    seconds = (time.perf_counter() - start) * share
+    # Faithfulness takes dozens of forward passes per image and method.
+    together = 1 if job.metrics else min(job.batch_size, TOGETHER)
+    entries = [entry for entry in plan.images if entry.error is None][:together]
+    share = len(plan.images) / max(1, len(entries))
+    seconds, rows = _timed(job, entries)
+    seconds *= share
     yield "time", f"about {duration(seconds)} to compute, from a batch of {len(entries)}"
     if job.maximised:
         seconds = estimate_maximised(job.make_pictures, job.maximised)
@@ -59,6 +64,34 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
         yield "labels", plan.label_match
     for note in plan.notes:
         yield "note", note
+
+
+def _timed(job: Job, entries: Sequence[ImageEntry]) -> tuple[float, Sequence[Row]]:
+    """Return how many seconds a batch takes, and its rows; of what is repeated, a part is timed."""
+    loaded = load(job, entries)
+    light = tuple(map(lightest, job.methods))
+    for _ in range(2):  # the first is slower than those that follow
+        begun = time.perf_counter()
+        rows = compute(job, job.build_explainer(job.module, methods=light), loaded).rows
+        seconds = time.perf_counter() - begun
+
+    def alone(*methods: Method) -> float:
+        explainer, times = job.build_explainer(job.module, methods=methods), []
+        for _ in range(3):
+            begun = time.perf_counter()
+            for part in launch(job, explainer, loaded).parts:
+                part.to_host()
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    layouts, view = job.plan.layouts, job.plan.model.preprocessing.size
+    channels = [layouts[name].channels for name in job.plan.layers_of_the_model if name in layouts]
+    repeated = [(m, few) for m, few in zip(job.methods, light, strict=True) if few is not m]
+    plain = alone() if repeated else 0.0
+    for method, few in repeated:
+        whole, part = (count_forwards(each, channels, view) for each in (method, few))
+        seconds += max(0.0, alone(few) - plain) * (whole / max(1, part) - 1)
+    return seconds, rows
 
 
 def describe_layers(

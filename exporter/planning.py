@@ -39,7 +39,7 @@ from exporter.layers import (
     layout_records,
     run_trial,
 )
-from exporter.maps import ATTENTION, Method, get_methods
+from exporter.maps import ATTENTION, Method, get_methods, lightest
 from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
     ResolvedModel,
@@ -172,12 +172,14 @@ def _settle(
     maximised = settle(
         requests, trial, explained=layers.names, recorded=recorded, classes=target.record.classes
     )
-    explainer = _explainers(
+    build = _explainers(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )
     unknown, masks = torch.full((1,), -1, device=device), target.scorer.takes_masks
     given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
-    first = explainer(model)(example, unknown, given).to_host()
+    # What is missing does not depend on how many passes a method runs.
+    tried = build(model, methods=tuple(map(lightest, methods)))
+    first = tried(example, unknown, given).to_host()
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return Job(
         recipe=recipe,
@@ -198,7 +200,9 @@ def _settle(
         ),
         image_set=image_set,
         module=model,
-        explainer=explainer,
+        explainer=cache(build),
+        build_explainer=build,
+        methods=tuple(methods),
         kernels=collect_kernels(model, config.kernels) if config.kernels else (),
         device=device,
         channels_last=channels_last,
@@ -247,12 +251,12 @@ def _explainers(
     layers: tuple[str, ...],
     recorded: tuple[str, ...],
     scorer: Scorer,
-) -> Callable[[nn.Module], Explainer]:
-    """Return what builds an explainer around the model or a replica of it, once for each."""
+) -> Callable[..., Explainer]:
+    """Return what builds an explainer around the model or a replica of it."""
     classifiers = classifiers_at(methods, layers, scorer, lambda: trial)
     layouts = {name: plane.layout for name, plane in trial.planes.items()}
 
-    settled = partial(
+    return partial(
         Explainer,
         methods=methods,
         layers=layers,
@@ -266,7 +270,6 @@ def _explainers(
         fuse=config.fuse,
         classifiers=classifiers,
     )
-    return cache(settled)
 
 
 def _reference(

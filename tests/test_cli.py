@@ -16,6 +16,8 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from exporter.cli import group, main
 from exporter.console import explained
@@ -146,9 +148,29 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     assert re.search(r"images +6 of", said)
     assert re.search(r"layers +3 ", said)
     assert re.search(r"pass 1 .*gradcam", said)
-    assert re.search(r"time +about .* from a batch of 6", said)
+    assert re.search(r"time +about .* from a batch of 4", said)
     assert re.search(r"disk +about", said)
     assert not (work / "run").exists()
+
+
+def test_a_dry_run_counts_passes_instead_of_running_them(
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    real = nn.Linear.forward
+
+    def forward(self: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        rows.append(len(inputs))
+        return real(self, inputs)
+
+    monkeypatch.setattr(nn.Linear, "forward", forward)
+    methods = ("integratedgradients:steps=1000000", "smoothgrad:samples=1000000", "occlusion")
+    asked = [part for name in (*methods, "scorecam") for part in ("--map", name)]
+    assert main(arguments(work, "--dry-run", *asked)) == 0
+    assert sum(rows) < 300
+    said = capfd.readouterr().out
+    assert "1000000 forwards of images between" in said
+    assert re.search(r"time +about \d\S* (min|h) to compute", said), said
 
 
 def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from exporter.engines.recipe import Recipe
 from exporter.explain import BatchWork, Computed, Explainer
 from exporter.layers import Kernels, Reshape
+from exporter.maps import Method
 from exporter.maximise import TOGETHER, Wanted, make_pictures
 from exporter.records import ImageEntry, MaximisedPicture
 
@@ -47,6 +48,8 @@ class Job(BatchWork):
         recipe: how the model and the images were built.
         module: the model, on ``device``, in eval, its parameters frozen for the whole run.
         explainer: gives the explainer of the model or of a replica of it, the same each time.
+        build_explainer: builds one more of a model, with other ``methods`` where they are given.
+        methods: the map methods, as ``explainer`` runs them.
         kernels: the kernels to draw.
         workers: decoding threads; 0 decodes where the model runs.
         maximised: channels that pictures are made for, after the pass.
@@ -56,6 +59,8 @@ class Job(BatchWork):
     recipe: Recipe
     module: nn.Module
     explainer: Callable[[nn.Module], Explainer]
+    build_explainer: Callable[..., Explainer]
+    methods: tuple[Method, ...]
     kernels: tuple[Kernels, ...]
     workers: int
     maximised: tuple[Wanted, ...] = ()

@@ -21,6 +21,7 @@ from exporter.maps import occlusion as _occlusion  # noqa: F401
 # isort: on
 
 from exporter.maps.context import ATTENTION, Attended, PassContext
+from exporter.maps.light import count_forwards, lightest
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import METHODS, Method, all_methods, get_methods, method
 from exporter.maps.terms import Terms
@@ -37,6 +38,8 @@ __all__ = [
     "Terms",
     "all_methods",
     "channel_maps",
+    "count_forwards",
     "get_methods",
+    "lightest",
     "method",
 ]

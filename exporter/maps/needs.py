@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -29,6 +29,8 @@ class Passes:
             derivative.
         shared: whether it is the image's own `PassContext.input_gradients`, which is run once for
             all methods with the same rule.
+        least: settings with which the method runs as few passes as it can, for a trial; not
+            needed where ``forwards`` names a setting.
     """
 
     forwards: int | str = 1
@@ -37,6 +39,7 @@ class Passes:
     after_layer: bool = False
     relu_rule: Literal["", "guided", "deconvnet"] = ""
     shared: bool = False
+    least: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
     def sentence(
         self, settings: Mapping[str, Value], targets: int = 1, *, attention: bool = False

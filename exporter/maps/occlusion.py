@@ -26,7 +26,11 @@ from exporter.maps.registry import method
     pixel="sum",
     needs=Needs(
         activations=False,
-        passes=Passes(forwards="per window", of="the image with that window covered"),
+        passes=Passes(
+            forwards="per window",
+            of="the image with that window covered",
+            least={"window": 0.99, "stride": 0.99},
+        ),
     ),
     kind="pass",
 )
@@ -45,7 +49,7 @@ def occlusion(context: PassContext, window: float = 0.25, stride: float = 0.125)
     """
     inputs = context.inputs
     height, width = inputs.shape[-2:]
-    windows = _windows(height, width, window, stride)
+    windows = window_places(height, width, window, stride)
     wide = torch.promote_types(inputs.dtype, torch.float32)
     whole = context.values(inputs).to(wide)
     falls = whole.new_zeros(*whole.shape, height, width)
@@ -61,7 +65,9 @@ def occlusion(context: PassContext, window: float = 0.25, stride: float = 0.125)
     return torch.div(falls, covers.clamp_min(1)).unsqueeze(2)
 
 
-def _windows(height: int, width: int, window: float, stride: float) -> list[tuple[slice, slice]]:
+def window_places(
+    height: int, width: int, window: float, stride: float
+) -> list[tuple[slice, slice]]:
     """Return the rows and columns of every window."""
     side, step = (_pixels(size, min(height, width)) for size in (window, stride))
     return [

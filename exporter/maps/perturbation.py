@@ -28,7 +28,7 @@ from exporter.maps.terms import Terms
     " of the channels where logits are small, one channel alone where they are large. Masked"
     " images are unlike any that the model was trained on.",
     relu=True,
-    needs=Needs(passes=Passes(forwards="per channel", of="masked images")),
+    needs=Needs(passes=Passes(forwards="per channel", of="masked images", least={"channels": 1})),
     kind="pass",
 )
 def scorecam(context: PassContext, channels: int = 0) -> Tensor:
@@ -77,7 +77,12 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     " the absence of a channel.",
     relu=True,
     needs=Needs(
-        passes=Passes(forwards="per channel", of="the layer without that channel", after_layer=True)
+        passes=Passes(
+            forwards="per channel",
+            of="the layer without that channel",
+            after_layer=True,
+            least={"channels": 1},
+        )
     ),
     kind="pass",
 )
