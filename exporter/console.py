@@ -83,6 +83,10 @@ def marked(text: str) -> str:
     return escape(shown(text))
 
 
+SAID = ("Calibration", "Confusion", "Dead channels", "Skipped")
+"""Findings that the end of a run says; the others are said with more detail, or take a picture."""
+
+
 def say_outcome(out: Path, outcome: Outcome) -> None:
     """Print what a run came to: images, accuracy, reports, what was flagged and skipped."""
     plan, totals = outcome.run.plan, outcome.run.totals
@@ -97,6 +101,11 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
         OUT.print(f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images")
     elif plan.label_match:
         OUT.print(marked(plan.label_match))
+    from exporter.writers.html.findings import findings
+
+    for finding in findings(outcome.run):
+        if finding.about in SAID:
+            OUT.print(f"{finding.about.lower()}: {marked(finding.text)}")
     say_written(out, outcome.written, outcome.failed)
     if totals and totals.flagged:
         for line in flagged_lines(totals.flagged):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
-from exporter.console import ERR, OUT, Bar, marked, shown
+from exporter.console import ERR, OUT, Bar, marked, say_outcome, shown
+from exporter.run import Outcome
+from exporter.store import open_run
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,20 @@ def test_progress_is_told_in_plain_lines_without_a_terminal(
         "computing maps: 0 of 2,000",
         "computing maps: 1,000 of 2,000",
     ]
+
+
+def test_the_end_of_a_run_says_what_it_found(
+    sample_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(sample_run)
+    say_outcome(run.path, Outcome(run, ()))
+    said = capsys.readouterr().out.splitlines()
+    totals = run.totals
+    assert f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images" in said
+    assert "dead channels: No image activates 1 of 12 channels of layer3." in said
+    assert "skipped: 1 image could not be read." in said
+    assert sum(line.startswith("confusion: It takes ") for line in said) == 1
+    assert len(said) < 12
 
 
 def test_a_short_command_tells_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import click
 
 import exporter
 from exporter.cli import looking, running
+from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE, INTERRUPTED
 from exporter.cli.quiet import quiet_codecs
 from exporter.cli.signals import interruptible
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a wa
     """Run the command line and return the exit code; ``sys.argv`` where no arguments are given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug: set[str] = set()
+    answered = answer_shell(group)
+    if answered is not None:
+        return answered
     _print_anything()
     try:
         with interruptible(to_the_end=arguments is None), quiet_codecs():
@@ -149,5 +153,6 @@ for _command in (
     looking.maps_command,
     looking.render_command,
     looking.check_command,
+    completion_command,
 ):
     group.add_command(_debugged(_command))

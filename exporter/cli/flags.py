@@ -11,6 +11,7 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from exporter.cli.completion import COMPLETERS
 from exporter.config import RunConfig, WriterConfig
 from exporter.errors import ConfigError
 
@@ -70,6 +71,7 @@ def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
     assert isinstance(notes, dict), "the setting is declared with `setting`"
     shown = notes["shown"] or field.default
     options: dict[str, Any] = {"default": None, "metavar": notes["metavar"]}
+    options["shell_complete"] = COMPLETERS.get(name)
     if kind is bool:
         flag, shown = f"{flag}/--no-{flag.removeprefix('--')}", None
     elif get_origin(kind) in (tuple, dict):

@@ -11,13 +11,14 @@ from typing import Any
 import click
 from rich.table import Table
 
+from exporter.cli.completion import complete_model
 from exporter.cli.flags import BAD_REQUEST, DONE, given, writer_flags
 from exporter.config import build_writer_config
 from exporter.console import OUT, Bar, counted, explained, marked, say_written
 
 
 @click.command("layers")
-@click.argument("spec")
+@click.argument("spec", shell_complete=complete_model)
 @click.option(
     "--weights",
     default="none",

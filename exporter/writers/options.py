@@ -58,6 +58,7 @@ class WandbSettings(BaseModel):
 class HtmlSettings(BaseModel):
     """What only the writer of the HTML report reads."""
 
+    title: str | None = setting(None, "Title of the report.", "TEXT", "What MODEL looks at")
     single_file: bool = setting(False, "Write the report as one file too, html/report.html.")
     max_size: Annotated[int, Field(gt=0)] = setting(
         20_000_000, "Largest size of that file; images are chosen to fit.", "SIZE", "20MB"

@@ -113,12 +113,15 @@ def _inline(content: bytes, type: str) -> Markup:
 class Site:
     """The templates, and what each of them is told whatever the page."""
 
-    def __init__(self, plan: Plan, links: Collection[tuple[str, str]]) -> None:
+    def __init__(
+        self, plan: Plan, links: Collection[tuple[str, str]], title: str | None = None
+    ) -> None:
         """Read the templates.
 
         Args:
             plan: what ran.
             links: name and title of each page that the header leads to.
+            title: of the report, as its author gave it.
         """
         self._environment = templating(escape=True)
         for write in words.FILTERS:
@@ -126,6 +129,7 @@ class Site:
         self._environment.globals |= {
             "plan": plan,
             "links": links,
+            "report_title": title,
             "csp": words.POLICY,
             "icon": words.icon(),
             "colorbars": words.colour_bars(),

@@ -43,7 +43,8 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     """
     report = Report(run, folder, options)
     pages = [page for page in PAGES if page.exists(report)]
-    site = Site(run.plan, [(page.name, page.title) for page in pages if page.title])
+    links = [(page.name, page.title) for page in pages if page.title]
+    site = Site(run.plan, links, options.title)
     for name in words.ASSETS:
         report.write(f"assets/{name}", (templates() / name).read_bytes())
     for file, context in write_images(report, drawn_images(report)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import exporter
+from exporter.cli import main
 from exporter.records import MethodFaithfulness, OtherMetric
 from exporter.store import Run, open_run, records_table, schema_of
 from exporter.writers import write
@@ -146,6 +148,18 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
         *("19", "0.250", "0.750", "—", "0.125"),
         *("18", "0.500", "0.625", "−0.250", "—"),
     ]
+
+
+def test_a_report_has_the_title_that_it_is_given(sample_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(sample_run, tmp_path / "run")
+    told = ["render", str(run), "--writer", "html", "--single-file"]
+    assert main([*told, "--title", "Cats <b>& dogs</b>"]) == 0
+    escaped = "Cats &lt;b&gt;&amp; dogs&lt;/b&gt;"
+    assert f"<h1>{escaped}</h1>" in text_of(run / "html", "index.html")
+    assert f"<title>Images · {escaped}</title>" in text_of(run / "html", "images.html")
+    assert f"<title>{escaped}</title>" in text_of(run / "html", "report.html")
+    assert main(told) == 0  # as it was told before
+    assert f"<h1>{escaped}</h1>" in text_of(run / "html", "index.html")
 
 
 def test_a_factory_s_report_is_titled_by_what_it_built(tmp_path: Path) -> None:
