@@ -25,11 +25,13 @@ _SETTINGS = re.compile(r"^( *)\*\*settings: .*(?:\n\1 +.*)*", re.MULTILINE)
 _FLAG = re.compile(
     r"exporter (?:run|plan|work|finish|render|check) (?!\(|and )[^;]*"
     r"|(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z-]*)"
-    r"(?: (?P<value>[A-Z][A-Z:=]*\b|none\b|auto\b|all\b|binary\b|offline\b|'[^']*'))?"
+    r"(?P<value> (?:'[^']*'|[\w:=]+))?"
 )
 
 _GIVEN_AS = {tuple: "Sequence", dict: "Mapping"}
 _SEVERAL: dict[Any, str] = {tuple: "; a sequence of them.", dict: "; by writer, then by option."}
+_WORDS = ("none", "auto", "binary")
+"""Values of settings of any text that errors advise."""
 _DEFAULTS = {
     **{name: field.default for name, field in RunConfig.model_fields.items()},
     **dict.fromkeys(("resume", "overwrite", "trust_recipe"), False),
@@ -121,14 +123,23 @@ def python_words(text: str, names: Container[str] = ()) -> str:
     def argument(flag: re.Match[str]) -> str:
         if flag["name"] is None:
             return flag[0]
-        name, value = flag["name"].replace("-", "_"), flag["value"] or ""
+        name, value = flag["name"].replace("-", "_"), (flag["value"] or "")[1:]
         if f"{name}s" in names or (name not in _DEFAULTS and f"{name}s" in _DEFAULTS):
             name += "s"
         default = _DEFAULTS.get(name)
         if isinstance(default, bool):
-            return f"{name}={not flag['no']}" + f" {value}".rstrip()
-        if value.isalpha() and value.islower():
+            return f"{name}={not flag['no']}" + (flag["value"] or "")
+        if value in (*_WORDS, *_choices(name)):
             value = repr(value)
-        return f"{name}=[{value}]" if value and isinstance(default, tuple) else f"{name}={value}"
+        elif not (value.isupper() or value.startswith("'")):  # a word of the sentence
+            return f"{name}=" + (flag["value"] or "")
+        return f"{name}=[{value}]" if isinstance(default, tuple) else f"{name}={value}"
 
     return _FLAG.sub(argument, text)
+
+
+def _choices(name: str) -> list[str]:
+    """Return the words that a setting can be."""
+    field = RunConfig.model_fields.get(name)
+    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]

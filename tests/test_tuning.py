@@ -103,7 +103,7 @@ def test_a_model_that_overflows_float16_is_refused(tmp_path: Path) -> None:
         export(tmp_path / "run", model, precision="fp16", layers=("0",))
     assert str(no.value) == (
         "in fp16 the model's output or its maps are not numbers for the first images, and in "
-        "float32 they are; give --precision bf16 or float32"
+        "float32 they are; give precision='bf16' or float32"
     )
 
 
@@ -202,7 +202,7 @@ def test_where_the_batch_decides_what_maps_are_its_size_is_given(tmp_path: Path)
         export(tmp_path / "run", Centred(*small()), batch_size="auto")
     assert str(refusal.value) == (
         "the model's output for an image depends on the others in its batch, so the batch size "
-        "decides what the maps are: give --batch-size a number"
+        "decides what the maps are: give batch_size= a number"
     )
 
 
@@ -266,16 +266,16 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     assert refused(small(), maps=("gradcam", "saliency", "guidedbackprop")) == (
         "saliency, guidedbackprop run the model in a way of its own, which a compiled model does "
-        "not have: leave that out, or --compile"
+        "not have: leave that out, or compile=True"
     )
     assert refused(Centred(*small())).startswith("the model draws random numbers, or its output")
     branching = refused(Branching(*small()))
     assert branching.startswith("the model cannot be compiled: Unsupported: ")
-    assert branching.endswith("; leave out --compile")
+    assert branching.endswith("; leave out compile=True")
     hooked = small()
     hooked.register_forward_hook(lambda _module, _inputs, output: -output)
     assert refused(hooked) == (
-        "the compiled model has other gradients than the model: leave out --compile"
+        "the compiled model has other gradients than the model: leave out compile=True"
     )
 
 
@@ -286,5 +286,5 @@ def test_without_a_compiler_that_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     torch._dynamo.reset()
     monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
     monkeypatch.setattr(inductor, "force_disable_caches", True)
-    with pytest.raises(ConfigError, match=r"cannot be compiled: .*; leave out --compile$"):
+    with pytest.raises(ConfigError, match=r"cannot be compiled: .*; leave out compile=True$"):
         export(tmp_path / "run", compile=True)
