@@ -44,6 +44,10 @@ class NoGradientError(MapError):
     """A score whose gradient does not reach what a method differentiates it with respect to."""
 
 
+class BackwardError(MapError):
+    """A backward that fails in the model; methods of activations need none."""
+
+
 class ImageSetError(ExporterError):
     """An image set that cannot be opened, or is empty."""
 

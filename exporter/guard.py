@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from exporter.errors import ExporterError, ModelError, one_line
+from exporter.errors import BackwardError, ExporterError, ModelError, one_line
 
 FAILURES = (Exception, SystemExit)
 """What the user's code may raise, for places that go on whatever it is."""
@@ -94,6 +95,36 @@ def is_shortage(failure: BaseException | None) -> bool:
     said = one_line(failure) if isinstance(failure, Exception) else ""
     words = isinstance(failure, RuntimeError) or type(failure).__module__ == "cv2"
     return words and any(shortage in said for shortage in _SHORTAGES)
+
+
+@contextmanager
+def backward() -> Iterator[None]:
+    """Turn what autograd refuses inside the block into a `BackwardError` with what mends it.
+
+    What code of the user's raises in a backward, anything but a RuntimeError, passes as it is.
+
+    Raises:
+        BackwardError: where the backward fails, but for a shortage of memory.
+    """
+    try:
+        yield
+    except RuntimeError as failure:
+        if is_shortage(failure):
+            raise
+        raise BackwardError(
+            f"the model's backward fails ({_told_of_backward(failure)})"
+        ) from failure
+
+
+def _told_of_backward(failure: RuntimeError) -> str:
+    said = str(failure)
+    if "modified by an inplace operation" in said:
+        which = re.search(r"output \d+ of (\w+?)(Backward\d*)?,", said)
+        what = f"what {which[1]} gave or took" if which else "a tensor that it needs"
+        return f"{what} is overwritten in place; let the model work on a copy, without inplace=True"
+    if "use_reentrant=True" in said:
+        return "a checkpoint of it is reentrant; build it with use_reentrant=False"
+    return told(failure)
 
 
 def sentence(who: str, failure: BaseException, on: str = "", advice: str = "") -> str:

@@ -26,7 +26,7 @@ from exporter.explain import (
     fitting_methods,
     inputs,
 )
-from exporter.faithfulness import Metric, load_metrics
+from exporter.faithfulness import load_metrics
 from exporter.guard import user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
@@ -51,7 +51,7 @@ from exporter.models import (
     refuse_precision,
     resolve,
 )
-from exporter.plans import make_plan
+from exporter.plans import execution_of, make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
@@ -176,10 +176,15 @@ def _settle(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )
     unknown, masks = torch.full((1,), -1, device=device), target.scorer.takes_masks
-    given = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
+    held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
     # What is missing does not depend on how many passes a method runs.
     tried = build(model, methods=tuple(map(lightest, methods)))
-    first = tried(example, unknown, given).to_host()
+    first = tried(example, unknown, held).to_host()
+    # What no gradient reaches has no map anywhere: it is noted, and not tried for every image.
+    given = {method for block in first.maps for method, _ in block.names}
+    if first.missing and given:
+        methods = tuple(method for method in methods if method.name in given)
+        build = partial(build, methods=methods)
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return Job(
         recipe=recipe,
@@ -192,7 +197,7 @@ def _settle(
             layer_reason=layers.reason,
             recorded=recorded,
             methods=tuple(method.record for method in methods),
-            execution=_execution(example, channels_last, metrics, image_set) | target.execution,
+            execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *layers.notes, *unused),
             after=(*findings.notes, *(f"{name}: {why}" for name, why in first.missing.items())),
             layouts=layout_records(trial, (*layers.names, *recorded)),
@@ -228,19 +233,6 @@ def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
         preprocessing=config.preprocessing,
         classes=config.classes,
     )
-
-
-def _execution(
-    example: torch.Tensor, channels_last: bool, metrics: Sequence[Metric], image_set: ImageSet
-) -> dict[str, str]:
-    execution = {
-        "device": example.device.type,
-        "dtype": str(example.dtype).removeprefix("torch."),
-        "memory format": "channels last" if channels_last else "contiguous",
-    }
-    if image_set.ready:
-        execution["items"] = "model-ready tensors"
-    return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})
 
 
 def _explainers(

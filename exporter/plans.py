@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
+
 from exporter.engines import Recipe
+from exporter.faithfulness import Metric
 from exporter.images import ImageSet
 from exporter.models import match_labels
 from exporter.paths import command_without_folders, values_without_folders, without_folders
@@ -75,6 +78,20 @@ def make_plan(
         ),
         **settled,
     )
+
+
+def execution_of(
+    example: torch.Tensor, channels_last: bool, metrics: Sequence[Metric], image_set: ImageSet
+) -> dict[str, str]:
+    """Return what was chosen by trial that could move a bit."""
+    execution = {
+        "device": example.device.type,
+        "dtype": str(example.dtype).removeprefix("torch."),
+        "memory format": "channels last" if channels_last else "contiguous",
+    }
+    if image_set.ready:
+        execution["items"] = "model-ready tensors"
+    return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})
 
 
 def _unlabelled(target: Target, image_set: ImageSet, known: Mapping[str, int]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from exporter.capture.modes import multi_head_with
 from exporter.capture.precision import FLOAT32, Precision, precision_of
 from exporter.containers import rebuild
 from exporter.errors import LayerError
+from exporter.guard import backward
 
 _SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)
 
@@ -69,7 +70,10 @@ class AttentionPass:
                 "no gradient of what is explained reaches the attention weights: the model "
                 "detaches it or runs under torch.no_grad; choose rollout, or a map of activations"
             )
-        gradients = torch.autograd.grad(score.sum(), weights, retain_graph=True, allow_unused=True)
+        with backward():
+            gradients = torch.autograd.grad(
+                score.sum(), weights, retain_graph=True, allow_unused=True
+            )
         pairs = zip(gradients, weights, strict=True)
         every = (torch.zeros_like(at) if g is None else g for g, at in pairs)
         return tuple(self.precision.unscaled(gradient) for gradient in every)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from exporter.capture.hooks import on_gradient
 from exporter.errors import MapError, choices
 
 RULES = ("guided", "deconvnet")
@@ -104,11 +105,14 @@ class _Relu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, cap: float, guided: bool) -> Tensor:
         ctx.save_for_backward((value > 0) & (value < cap) if guided else None)
+        ctx.set_materialize_grads(False)
         return value.clamp(0, cap)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:
         (passed,) = ctx.saved_tensors
+        if gradients[0] is None:  # what follows gives none
+            return None, None, None
         positive = gradients[0].clamp_min(0)
         return positive if passed is None else positive * passed, None, None
 
@@ -232,7 +236,7 @@ class BiasTerms(_Mode):
                 terms = gradient.detach() * laid
                 self._receive(terms.flatten(1) if linear else terms)
 
-            output.register_hook(receive)
+            on_gradient(output, receive)
         return output
 
 

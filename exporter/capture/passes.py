@@ -13,6 +13,8 @@ from exporter.capture.guest import guest
 from exporter.capture.hooks import Recording, record_layers
 from exporter.capture.precision import precision_of
 from exporter.containers import rebuild
+from exporter.errors import BackwardError
+from exporter.guard import backward
 
 Score = Callable[[Any], "Tensor | Sequence[Tensor]"]
 
@@ -144,12 +146,17 @@ def differentiate(
         row: Sequence[Tensor | None] = ()
         if target.requires_grad and free:
             recording.replay()
-            row = torch.autograd.grad(
-                target.sum(),
-                [tensors[number] for number in free],
-                retain_graph=count < len(targets),
-                allow_unused=True,
-            )
+            try:
+                with backward():
+                    row = torch.autograd.grad(
+                        target.sum(),
+                        [tensors[number] for number in free],
+                        retain_graph=count < len(targets),
+                        allow_unused=True,
+                    )
+            except BackwardError as error:
+                missing |= dict.fromkeys(names, f"no gradient reaches it: {error}")
+                return {}
         rows.append(dict(zip(free, row, strict=False)))
     gradients: dict[str, Tensor] = {}
     for number, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
@@ -165,7 +172,10 @@ def differentiate(
 
 def _why_not(name: str, recording: Recording, targets: Sequence[Tensor]) -> str:
     if name in recording.silenced or recording.tensors[name].is_inference():
-        return "the model runs it under torch.no_grad or inference_mode"
+        return (
+            "the model runs it under torch.no_grad, inference_mode or a reentrant checkpoint "
+            "(which use_reentrant=False mends)"
+        )
     if not any(target.requires_grad for target in targets):
         return "the explained output carries none (it is detached, or made under torch.no_grad)"
     return "the explained output does not depend on it, or is detached from it"

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from exporter.arguments import in_python
 from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
-from exporter.errors import LayerError, ModelError, TargetError
+from exporter.errors import LayerError, MapError, ModelError, TargetError
 from exporter.explain.explainer import BatchMaps, Explainer
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
+from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
 from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
@@ -210,6 +211,8 @@ def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequen
         for layer in own:
             if (name := f"{method.name} at {layer}") in missing:
                 raise LayerError(f"{name!r} cannot be computed: {missing[name]}")
+        if (name := f"{method.name} at {INPUT}") in missing:
+            raise MapError(f"{method.name} cannot be computed: {missing[name]}")
 
 
 def _fitting(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import Captured
-from exporter.errors import LayerError, MapError, NoLayerError
+from exporter.errors import ExporterError, LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse_layers
-from exporter.explain.passes import LayerMaps, PassMaps, in_map_type
+from exporter.explain.passes import INPUT, LayerMaps, PassMaps, in_map_type
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
 from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, METHODS, Method, channel_maps
@@ -126,10 +126,21 @@ def maps_at_layers(
     if attending and not maps and not any(method.at_layers for method in methods):
         why = missing.get(f"{attending[0]} at {ATTENTION}", "the model has no attention")
         raise LayerError(f"{' and '.join(attending)}: {why}")
-    if any(method.at_layers for method in methods) and not maps:
-        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        raise LayerError(f"none of the layers can be explained ({reasons}); choose others")
+    if methods and not maps and not passes.pixels:
+        raise _nothing(methods, missing)
     return maps, floors, missing
+
+
+def _nothing(methods: Sequence[Method], missing: Mapping[str, str]) -> ExporterError:
+    """Return the error that says why there is no map at all."""
+    if not any(method.at_layers for method in methods):
+        where, why = next(iter(missing.items()))
+        return MapError(f"{where.removesuffix(f' at {INPUT}')} cannot be computed: {why}")
+    layers: dict[str, list[str]] = {}
+    for where, why in missing.items():
+        layers.setdefault(why, []).append(where)
+    reasons = "; ".join(f"{', '.join(names)}: {why}" for why, names in layers.items())
+    return LayerError(f"none of the layers can be explained ({reasons}); choose others")
 
 
 def _layer_maps(

@@ -20,7 +20,7 @@ from exporter.capture import (
     run_from,
     watch_changes,
 )
-from exporter.errors import LayerError, MapError, NoGradientError
+from exporter.errors import BackwardError, LayerError, MapError, NoGradientError
 from exporter.guard import is_shortage
 from exporter.layers.planes import Planes
 from exporter.maps import ATTENTION, Attended, Method, PassContext
@@ -28,6 +28,9 @@ from exporter.maps import context as contexts
 
 ELEMENTS = 1 << 26
 """Attention weights of a pass, all blocks together: 256 MiB of float32; gradients take as much."""
+
+INPUT = "the input"
+"""In the place of a layer, where a pixel method has no map."""
 
 LayerMaps = dict[str, tuple[Tensor, ...]]
 """By method, a raw map (N, H, W) per target; all targets share one tensor where none matters."""
@@ -141,14 +144,13 @@ class Runner:
                 able = able[-1:] if method.reads_layers else [""]
                 if not able:
                     why = next(iter(captured.missing.values()), "there is none")
-                    raise MapError(f"{method.name} needs a layer that has a gradient: {why}")
+                    missing[f"{method.name} at {INPUT}"] = f"it needs a layer's gradient: {why}"
             for layer in able:
                 try:
                     maps = self._maps_of(context, method, captured, layer).detach()
-                except NoGradientError as error:
-                    if not method.at_layers:
-                        raise MapError(f"{method.name} cannot be computed: {error}") from None
-                    missing[f"{method.name} at {layer}"] = str(error)
+                except (NoGradientError, BackwardError) as error:
+                    where = layer if method.at_layers else INPUT
+                    missing[f"{method.name} at {where}"] = str(error)
                     continue
                 if method.record.pixel:
                     pixels[method.name] = in_map_type(maps)
@@ -192,7 +194,7 @@ class Runner:
                 for method in self._attending:
                     maps = method(replace(part, attended=attended))
                     parts[method.name].append(maps.detach().expand(-1, context.count, -1, -1))
-        except LayerError as error:
+        except (LayerError, BackwardError) as error:
             if found is not None:
                 raise
             self._without_attention = str(error)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from exporter.capture import Changes, LayerName, guest, on_gradient, watch_changes
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, ModelError
-from exporter.guard import is_shortage, user_code
+from exporter.guard import backward, is_shortage, user_code
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
@@ -246,9 +246,8 @@ def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:
     try:
         explained, _ = locate_output(output, path)
         mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
-        torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
-    except (ExporterError, RuntimeError) as error:
-        if is_shortage(error):
-            raise
+        with backward():
+            torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)
+    except ExporterError:
         return False
     return True

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from exporter.capture import AttentionPass, relu_rule
 from exporter.errors import NoGradientError
+from exporter.guard import backward
 from exporter.maps.terms import needed
 
 ROWS = 32
@@ -218,12 +219,14 @@ def gradient_of(
 
     Raises:
         NoGradientError: if there is none: zeros would look like a map.
+        BackwardError: if the backward fails.
     """
     gradient = None
     if score.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            score, start, retain_graph=keep or create, create_graph=create, allow_unused=True
-        )
+        with backward():
+            (gradient,) = torch.autograd.grad(
+                score, start, retain_graph=keep or create, create_graph=create, allow_unused=True
+            )
     if gradient is None:
         raise NoGradientError(
             "no gradient of what is explained reaches the input or the layer: the model detaches "

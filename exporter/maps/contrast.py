@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exporter.capture import TwiceDifferentiable, unscaled_in
-from exporter.errors import MapError, NoGradientError
+from exporter.errors import BackwardError, MapError, NoGradientError
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.gradient_weighted import gradcam_maps, gradcampp
 from exporter.maps.needs import Needs, Passes
@@ -139,12 +139,10 @@ def shapleycam(context: PassContext) -> Tensor:
             along = (gradient * start.detach()).sum()
             try:
                 curved = _second(along, start)
-            except RuntimeError as error:
-                if "is not implemented" not in str(error):
-                    raise
+            except BackwardError as error:
                 raise MapError(
                     "shapleycam needs second derivatives, and a step of the model has none"
-                    f" ({error}); choose gradcam, which needs the first ones only"
+                    f": {error}; choose gradcam, which needs the first ones only"
                 ) from None
             rows.append((gradient - curved / 2).detach())
     return gradcam_maps(activations, rows)
