@@ -23,6 +23,7 @@ from exporter.contents import merge_shards, shard_store, sheet
 from exporter.engines import Engine, Job, Recipe, find_engine, local
 from exporter.errors import ConfigError, RunError, WriterError
 from exporter.guard import user_code
+from exporter.notebook import watched
 from exporter.planning import bind
 from exporter.recomputing import refuse_other_model
 from exporter.records import Written
@@ -88,7 +89,7 @@ def export(
         config: a TOML file of settings; those given here win over it.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
-        watch: told how the work goes on.
+        watch: told how the work goes on; where None, a notebook shows it.
         **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
@@ -111,7 +112,8 @@ def export(
         [('astronaut.jpg', 1), ('brick.jpg', 1)]
     """
     recipe = _recipe("export", model, images, config, out=Path(out), **settings)
-    return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=watch))
+    with watched(watch) as told:
+        return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=told))
 
 
 @in_python
@@ -139,7 +141,7 @@ def plan(
         config: a TOML file of settings; those given here win over it.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
-        watch: told how the work goes on.
+        watch: told how the work goes on; where None, a notebook shows it.
         **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
@@ -163,7 +165,8 @@ def plan(
         True
     """
     recipe = _recipe("plan", model, images, config, out=Path(out), **settings)
-    return plan_run(recipe, resume=resume, overwrite=overwrite, watch=watch)
+    with watched(watch) as told:
+        return plan_run(recipe, resume=resume, overwrite=overwrite, watch=told)
 
 
 @in_python
@@ -192,7 +195,8 @@ def work(
         RunError: if there is no planned run, its recipe is not trusted, or the model or the images
             that are built here are not those of the plan.
     """
-    return work_run(run, shards, part=part, trust_recipe=trust_recipe, watch=watch)
+    with watched(watch) as told:
+        return work_run(run, shards, part=part, trust_recipe=trust_recipe, watch=told)
 
 
 @in_python
@@ -212,7 +216,8 @@ def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None =
             trusted.
         WriterError: if a writer failed; the run itself is whole.
     """
-    return _whole(finish_run(run, trust_recipe=trust_recipe, watch=watch))
+    with watched(watch) as told:
+        return _whole(finish_run(run, trust_recipe=trust_recipe, watch=told))
 
 
 def _recipe(
