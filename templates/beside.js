@@ -35,6 +35,7 @@
     const add = (name, value, className) => {
       if (value !== "" && value !== null && value !== undefined) list.append(element("dt", "", name), element("dd", className || "", value));
     };
+    add("Note", index.notes[position], "author");
     const mark = index.correct[position];
     add("Label", exporter.select.labelName(position));
     add("Verdict", mark === "1" ? "✓ right" : mark === "0" ? "✗ wrong" : "", mark === "1" ? "right" : "wrong");

@@ -24,7 +24,8 @@
     else if (key === "o") {
       state.opacity = cycle(OPACITIES, OPACITIES.findLast((one) => Number(one) <= Number(state.opacity)));
       viewer.repaint();
-    } else if (key === "u") {
+    } else if (key === "b" && exporter.boxes.known()) viewer.boxes();
+    else if (key === "u") {
       state.fade = cycle(["", "even"], state.fade || "");
       viewer.repaint();
     } else if (key === "c") {

@@ -6,6 +6,8 @@
   const { values: state } = exporter.state;
   const { element } = exporter;
 
+  // A long name keeps both ends: what a layer is in, and which it is there.
+  const shorten = (name) => name.length <= 20 ? name : name.slice(0, 8) + "…" + name.slice(-11);
   const targets = () => [...new Set(now.maps.map((map) => map.part))];
   const part = () => Math.min(Number(state.target) || 0, Math.max(0, targets().length - 1));
   const visible = () => now.maps.filter((map) => map.part === part() || targets().length < 2);
@@ -19,6 +21,7 @@
     image.alt = "";
     canvas.setAttribute("aria-hidden", "true");
     button.setAttribute("aria-label", describe(map) + ", raw values " + rangeText(map) + (map.flags.length ? ", flagged " + map.flags.join(" ") : ""));
+    button.title = "Raw values " + rangeText(map);
     const box = element("span", "photo");
     box.append(image, canvas);
     button.append(box, element("span", "num", exporter.number(map.lo, 2) + " to " + exporter.number(map.hi, 2)));
@@ -46,7 +49,8 @@
     for (const layer of layers) {
       const title = element("th");
       title.scope = "col";
-      title.append(element("code", "", index.layers[layer]));
+      title.append(element("code", "", shorten(index.layers[layer])));
+      title.title = index.layers[layer];
       head.append(title);
     }
     const body = table.createTBody();

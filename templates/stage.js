@@ -59,6 +59,7 @@ window.exporter = window.exporter || {};
     wipe();
     draw("v");
     if (both) draw("w"); else { raw.w = null; exporter.paint.release($("w-heat")); }
+    exporter.boxes.show();
     reflect();
     point(probe);
   };

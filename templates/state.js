@@ -5,18 +5,21 @@ window.exporter = window.exporter || {};
 (() => {
   const values = {};
   // Of the viewer alone; they leave the address with it.
-  const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+  const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes"];
   // The map and layer of the grid, while `values` has those of the open viewer.
   let beneath = null;
-  const NAMES = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full"];
+  const NAMES = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes"];
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
     // The deepest layer that the first method has maps at: not the input, nor a map made from several layers.
     const named = (places) => places.filter((at) => layers[at] !== "" && !exporter.index.combined.includes(at));
     const deepest = [...named([...layers.keys()]), ...named(methods.length ? methods[0].layers : [])].pop() ?? 0;
+    // A screen of 4K shows few images large, and many as small as they have to be.
+    const room = Math.sqrt((innerWidth - 80) * (innerHeight - 260) / Math.max(1, exporter.index.ids.length));
+    const size = innerWidth < 2400 ? 180 : Math.min(480, Math.max(300, 20 * Math.floor(room * 0.8 / 20)));
     return {
-      colour: "viridis", opacity: "80", threshold: "0", size: "180", sort: "set", wipe: "50",
+      colour: "viridis", opacity: "80", threshold: "0", size: String(size), sort: "set", wipe: "50",
       map: methods.length ? methods[0].name : "", layer: String(deepest),
     };
   };
@@ -37,8 +40,8 @@ window.exporter = window.exporter || {};
       layer: within(0, index.layers.length - 1), at: within(0, index.layers.length - 1),
       colour: (text) => Object.hasOwn(exporter.colours, text),
       fade: among("", "even"),
-      opacity: within(0, 100), threshold: within(0, 95), wipe: within(0, 100), size: within(120, 360),
-      target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"),
+      opacity: within(0, 100), threshold: within(0, 95), wipe: within(0, 100), size: within(120, 480),
+      target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"), boxes: among("", "off"),
     };
   };
 

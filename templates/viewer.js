@@ -111,6 +111,12 @@
     choose(other);
   };
 
+  const boxes = () => {
+    state.boxes = state.boxes === "off" ? "" : "off";
+    exporter.boxes.show();
+    write();
+  };
+
   const controls = () => {
     const on = (id, kind, act) => $(id).addEventListener(kind, act);
     for (const name of Object.keys(exporter.colours)) {
@@ -123,6 +129,8 @@
     on("v-close", "click", () => $("viewer").close());
     on("v-full", "click", () => { full(state.full !== "1"); write(); });
     on("v-swap", "click", swap);
+    on("v-boxes", "click", boxes);
+    on("v-ranges", "click", () => $("v-ranges").setAttribute("aria-pressed", String($("v-table").classList.toggle("ranges"))));
     for (const name of ["opacity", "threshold"]) {
       on("v-" + name, "input", (event) => { state[name] = event.target.value; soon(); });
       on("v-" + name, "change", repaint);
@@ -158,5 +166,5 @@
     else if (at < 0 && $("viewer").open) $("viewer").close();
   };
   const begin = () => { controls(); exporter.keys.begin(); };
-  exporter.viewer = { begin, open, restore, placed, step, choose, repaint, full, geometry, compare, method, layer, swap };
+  exporter.viewer = { begin, open, restore, placed, step, choose, repaint, full, geometry, compare, method, layer, swap, boxes };
 })();

@@ -34,6 +34,7 @@ from exporter.records import (
     Row,
     StoredMap,
 )
+from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, RunFolder, create_run
 from exporter.summaries import (
     Scope,
@@ -72,6 +73,7 @@ class SampleImage:
     error: str | None = None
     boxes: tuple[tuple[float, float, float, float], ...] | None = None
     zero_map: bool = False
+    predicted_boxes: tuple[tuple[float, float, float, float], ...] | None = None
 
 
 HOSTILE = (
@@ -249,6 +251,8 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
     scores = np.exp(logits) / np.exp(logits).sum()
     best = np.argsort(-scores)[:3]
     targets = [f"class:{n}" for n in best[: 2 if plan.target == "top-2" else 1]]
+    if image.predicted_boxes is not None:
+        targets = [f"box:{len(image.predicted_boxes) - 1}"]
     return replace(
         row,
         width=pixels.shape[1],
@@ -260,6 +264,7 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
         loss=None if label_index is None else float(np.float32(-np.log(scores[label_index]))),
         correct=None if label_index is None else bool(best[0] == label_index),
         image=content,
+        predicted_boxes=image.predicted_boxes,
         maps=tuple(_maps(plan, image, generator, targets)),
         activations=tuple(
             pack_activation(_activation(plan, entry, layer), layer, 8) for layer in plan.recorded
@@ -330,7 +335,10 @@ def sample_batches(plan: Plan, images: Sequence[SampleImage], index: int) -> lis
 
 
 def sample_kernels() -> list[KernelSheet]:
-    """Return two sheets: RGB (64, 3, 7, 7), and (128, 64, 3, 3) of which 16 kernels are shown."""
+    """Return two sheets, RGB (64, 3, 7, 7) and (128, 64, 3, 3) of which 16 kernels are shown.
+
+    A third is drawn as a run's is, of a layer whose channels are recorded.
+    """
     generator = np.random.default_rng(7)
     first = generator.normal(size=(64, 3, 7, 7)).astype(np.float32)
     later = generator.normal(size=(128, 64, 3, 3)).astype(np.float32)
@@ -338,9 +346,12 @@ def sample_kernels() -> list[KernelSheet]:
     colour = unit.transpose(0, 2, 3, 1).reshape(8, 8, 7, 7, 3).transpose(0, 2, 1, 3, 4)
     grey = (later[:16] / np.abs(later).max() + 1) / 2
     plain = grey.transpose(0, 2, 1, 3).reshape(16 * 3, 64 * 3)
+    deep = generator.normal(size=(12, 4, 3, 3)).astype(np.float32)
+    drawn, shown = kernel_sheet(deep)
     return [
         KernelSheet("conv1", "Conv2d", first, _png(colour.reshape(56, 56, 3)), 64),
         KernelSheet("layer2.0.conv1", "Conv2d", later, _png(plain), 16),
+        KernelSheet("layer3", "Conv2d", deep, encode_png(drawn), shown),
     ]
 
 

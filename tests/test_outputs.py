@@ -63,7 +63,7 @@ class Detector(nn.Module):
         for image, logits in zip(x, self.net(x)):
             scores, labels = logits.sigmoid().sort(descending=True)
             keep = (image.mean() > 0.2) & (scores > 0.1)
-            boxes = torch.zeros(len(scores), 4)
+            boxes = (labels + 1)[:, None] * torch.tensor([4.0, 2.0, 8.0, 6.0])
             found.append({"boxes": boxes[keep], "labels": labels[keep] + 1, "scores": scores[keep]})
         return found
 
@@ -193,6 +193,18 @@ def test_boxes_have_maps_each_and_images_without_boxes_none(work: Path) -> None:
     assert [len(row.predictions) for row in rows] == [3, 3, 3, 0]
     assert rows[0].predictions[0].score >= rows[0].predictions[1].score
     assert all(1 <= one.index <= 3 for one in rows[0].predictions)
+    assert rows[3].predicted_boxes is None
+    high, wide = made.plan.model.preprocessing.size
+    for row in rows[:3]:
+        assert row.crop is not None
+        left, top, right, bottom = row.crop
+        x, y = (right - left) / wide, (bottom - top) / high
+        # The model's boxes are in pixels of its input, the stored ones in those of the original.
+        expected = [
+            (left + 4 * n * x, top + 2 * n * y, left + 8 * n * x, top + 6 * n * y)
+            for n in (said.index for said in row.predictions)
+        ]
+        np.testing.assert_allclose(row.predicted_boxes, expected, rtol=1e-6)
 
 
 def test_label_prediction_and_contrast_stand_in_one_row(work: Path) -> None:

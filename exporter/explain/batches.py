@@ -77,6 +77,8 @@ class Outcome(Generic[Array]):
         maps: layer by layer in execution order, in each by target, then by method.
         recorded: by recorded layer, its statistics and its strongest channels (or None).
         missing: by layer (or ``method at layer``), why there is no map or activation.
+        boxes: float32 (N, k, 4), of a detector the boxes of the most probable, in pixels of the
+            input; None for other models.
     """
 
     top_index: Array
@@ -89,6 +91,7 @@ class Outcome(Generic[Array]):
     maps: tuple[Maps[Array], ...]
     recorded: Mapping[str, tuple[Statistics, Strongest | None]]
     missing: Mapping[str, str]
+    boxes: Array | None = None
 
 
 class DeviceBatch(NamedTuple):

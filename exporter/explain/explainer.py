@@ -146,6 +146,7 @@ class Explainer:
                 and name not in captured.activations
                 and name not in explained.missing
             }
+            boxes = scored.reading.boxes
             outcome = Outcome(
                 top_index=indices.to(torch.int32),
                 top_score=scores.to(torch.float32),
@@ -164,6 +165,7 @@ class Explainer:
                     if not set(self._recorded).isdisjoint(captured.asked[name])
                 },
                 missing=dict(explained.missing) | unrecorded,
+                boxes=None if boxes is None else boxes[:, : self._top_k],
             )
             return send(outcome)
 

@@ -23,6 +23,7 @@ from exporter.faithfulness import measure
 from exporter.guard import is_shortage, user_code
 from exporter.memory import in_halves
 from exporter.records import (
+    Box,
     ChannelBatch,
     Faithfulness,
     ImageEntry,
@@ -218,11 +219,26 @@ def _rows(
         yield replace(
             row,
             predictions=predictions,
+            predicted_boxes=_boxes(host, n, image),
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
             maps=tuple(_maps(work, host, n)),
             activations=tuple(_activations(host, n)),
         )
+
+
+def _boxes(host: HostBatch, n: int, image: Prepared) -> tuple[Box, ...] | None:
+    """Return the predictions' boxes in the original; None where a box is no such."""
+    if host.boxes is None:
+        return None
+    known = host.boxes[n][host.top_index[n] >= 0].astype(np.float64)
+    left, top, right, bottom = image.geometry.crop
+    height, width = image.view.shape[:2]
+    scale = np.array([(right - left) / width, (bottom - top) / height] * 2)
+    boxes = known * scale + np.array([left, top] * 2)
+    if len(boxes) == 0 or not np.isfinite(boxes).all():
+        return None
+    return tuple((left, top, right, bottom) for left, top, right, bottom in boxes.tolist())
 
 
 def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:

@@ -129,6 +129,10 @@ class Row:
         tuple[Box, ...] | None, Column("given boxes: left, top, right, bottom", "pixels")
     ] = None
     mask: Annotated[str | None, Column("given mask, relative to the image set")] = None
+    predicted_boxes: Annotated[
+        tuple[Box, ...] | None,
+        Column("of a detector, the predictions' boxes: left, top, right, bottom", "pixels"),
+    ] = None
     error: Annotated[str | None, Column("why the image was not read")] = None
 
     @property

@@ -5,6 +5,7 @@ from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.encode import decode_image, encode_jpeg, encode_png
 from exporter.render.heatmaps import (
     OPACITY,
+    fading_map,
     hatch,
     heatmap,
     normalise,
@@ -13,7 +14,7 @@ from exporter.render.heatmaps import (
     painted,
 )
 from exporter.render.montage import MontageLayout, layout_of
-from exporter.render.sheets import activation_sheet, kernel_sheet
+from exporter.render.sheets import activation_sheet, kernel_places, kernel_sheet
 from exporter.render.text import draw_text, fit_text, text_width
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "draw_text",
     "encode_jpeg",
     "encode_png",
+    "fading_map",
     "fit_text",
     "get_colormap",
     "hatch",
     "heatmap",
+    "kernel_places",
     "kernel_sheet",
     "layout_of",
     "normalise",

@@ -29,7 +29,7 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """Encode a picture as PNG, without loss; otherwise as `encode_jpeg`."""
+    """Encode a picture as PNG, without loss, RGBA too; otherwise as `encode_jpeg`."""
     return _encode(".png", rgb, [])
 
 
@@ -54,8 +54,8 @@ def decode_image(encoded: bytes, *, reduced: bool = False) -> NDArray[np.uint8]:
 
 
 def _encode(extension: str, rgb: NDArray[np.uint8], flags: list[int]) -> bytes:
-    colour = rgb.ndim == 3 and rgb.shape[2] == 3
-    pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if colour else rgb
+    order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(rgb.shape[-1])
+    pixels = rgb if rgb.ndim < 3 or order is None else cv2.cvtColor(rgb, order)
     done, buffer = cv2.imencode(extension, pixels, flags)
     if not done:
         raise ImageError(f"a picture of shape {rgb.shape} cannot be encoded as {extension[1:]}")

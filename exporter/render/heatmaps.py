@@ -174,10 +174,33 @@ def overlay_map(
         ConfigError: if there is no such colour map.
     """
     size = (view.shape[1], view.shape[0])
+    coloured = fading_map(stored, size, rectify=rectify, colormap=colormap)
+    if coloured is None:
+        return hatch(size)
+    share = coloured[..., 3] * np.float32(opacity / 255)
+    return overlay(view, np.ascontiguousarray(coloured[..., :3]), share)
+
+
+def fading_map(
+    stored: StoredMap, size: tuple[int, int], *, rectify: bool, colormap: str = "viridis"
+) -> NDArray[np.uint8] | None:
+    """Colour a stored map, as opaque as it is high, to be laid over the model's view.
+
+    Args:
+        stored: the map, at its layer's own resolution.
+        size: (width, height) of the picture in pixels.
+        rectify: set negative values to zero first.
+        colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
+
+    Returns:
+        uint8 (height, width, 4) RGBA; None for a map that holds a value that is not finite.
+
+    Raises:
+        ConfigError: if there is no such colour map.
+    """
     levels = _levels(painted(stored), size, rectify=rectify, colormap=colormap)
     if levels is None or "nan" in stored.flags:
-        return hatch(size)
-    share = levels * np.float32(1 / 255)
-    if colormap == "diverging" and not rectify:
-        share = np.abs(2 * share - 1)
-    return overlay(view, _coloured(levels, colormap), share * np.float32(opacity))
+        return None
+    centred = colormap == "diverging" and not rectify
+    opacity = np.abs(2 * levels.astype(np.int16) - 255).astype(np.uint8) if centred else levels
+    return np.dstack((_coloured(levels, colormap), opacity))

@@ -15,6 +15,7 @@ import numpy as np
 
 from exporter.errors import ImageError
 from exporter.records import MethodRecord, Plan, Row, parse_target
+from exporter.render.boxes import LEGEND, draw_boxes, explained_box
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
@@ -102,7 +103,7 @@ class MontageLayout:
             return drawing
         view = np.asarray(cv2.resize(image, self.tile, interpolation=cv2.INTER_AREA), np.uint8)
         if self._rows:
-            self._paste(drawing, view, 0, 0)
+            self._paste(drawing, self._with_boxes(drawing, row, view), 0, 0)
         if len(self._rows) > 1:
             self._write_predictions(drawing, row)
         self._draw_maps(drawing, row, view)
@@ -146,12 +147,31 @@ class MontageLayout:
                 named.add(line)
                 self._name_target(drawing, target_text(stored.target, row), line)
             relu, note = self._methods[column - 1].relu, flag_text(stored)
-            self._paste(drawing, overlay_map(view, stored, rectify=relu), column, line)
+            heat = overlay_map(view, stored, rectify=relu)
+            draw_boxes(heat, row, explained_box(stored.target), alone=True)
+            self._paste(drawing, heat, column, line)
             if stored.flags or (relu and stored.hi <= 0):
                 x, y = self._corner(column, line)
                 wide, bottom = self.tile[0], y + self.tile[1]
                 drawing[bottom - STRIP : bottom, x : x + wide] = BACKGROUND
                 _say(drawing, note, (x + 2, bottom - 4), wide - 4, ALARM)
+
+    def _with_boxes(
+        self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Return the view with the image's boxes, and say above it what their colours mean."""
+        if not (row.boxes or row.predicted_boxes):
+            return view
+        explained = (explained_box(stored.target) for stored in row.maps)
+        boxed = view.copy()
+        draw_boxes(boxed, row, next(explained, None))
+        x, y = self._corner(0, 0)
+        for word, colour in LEGEND:
+            drawing[y - 12 : y - 4, x : x + 8] = FAINT
+            drawing[y - 11 : y - 5, x + 1 : x + 7] = colour
+            _say(drawing, word, (x + 11, y - 4), max(0, self.tile[0] - x + GAP - 11))
+            x += 19 + text_width(word, 12)
+        return boxed
 
     def _name_target(self, drawing: NDArray[np.uint8], text: str, line: int) -> None:
         x, y = self._corner(1, line)

@@ -111,6 +111,45 @@ def kernel_sheet(
     return _grid(get_colormap("diverging")[levels], across, text), shown
 
 
+def kernel_places(
+    shape: tuple[int, ...], shown: int, *, inputs: int = INPUT_LIMIT
+) -> tuple[tuple[int, int], list[tuple[int, int, int, int]]]:
+    """Return where the filters lie on the sheet that `kernel_sheet` draws.
+
+    Args:
+        shape: of the weights, (O, I, kh, kw).
+        shown: filters on the sheet.
+        inputs: as it was drawn with.
+
+    Returns:
+        The sheet's (width, height), and for each filter left, top, width and height, in pixels.
+    """
+    _, channels, rows, columns = shape
+    depth = 1 if channels == 3 else min(channels, inputs)
+    across = GRID_COLUMNS if depth == 1 else depth
+    size, cells = _places(shown * depth, rows, columns, across)
+    spans = [(cells[k], cells[k + depth - 1]) for k in range(0, len(cells), depth)]
+    return size, [
+        (first[0], first[1], last[0] + last[2] - first[0], first[3]) for first, last in spans
+    ]
+
+
+def _places(
+    count: int, rows: int, columns: int, across: int
+) -> tuple[tuple[int, int], list[tuple[int, int, int, int]]]:
+    """Return a grid's (width, height), and each cell's left, top, width and height."""
+    scale = max(1, 28 // max(rows, columns, 1))
+    high, wide = rows * scale, columns * scale
+    across = max(1, min(across, count))
+    down = -(-count // across)
+    top = STRIP + 3 + GAP
+    size = (max(across * (wide + GAP) + GAP, 320), down * (high + GAP) + GAP + STRIP + 3)
+    return size, [
+        (GAP + k % across * (wide + GAP), top + k // across * (high + GAP), wide, high)
+        for k in range(count)
+    ]
+
+
 def _levels(values: NDArray[Any], lo: NDArray[Any], hi: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the level of each value between two ends, 0 to 255; the middle where they are one."""
     span = np.subtract(hi, lo)
@@ -121,17 +160,11 @@ def _levels(values: NDArray[Any], lo: NDArray[Any], hi: NDArray[Any]) -> NDArray
 def _grid(cells: NDArray[np.uint8], across: int, text: str) -> NDArray[np.uint8]:
     """Lay (K, kh, kw, 3) cells out, each weight enlarged to a whole number of pixels."""
     count, rows, columns = cells.shape[:3]
-    scale = max(1, 28 // max(rows, columns, 1))
-    high, wide = rows * scale, columns * scale
-    across = max(1, min(across, count))
-    down = -(-count // across)
-    width = max(across * (wide + GAP) + GAP, 320)
-    drawing = _sheet(down * (high + GAP) + GAP + STRIP + 3, width)
+    (width, height), places = _places(count, rows, columns, across)
+    drawing = _sheet(height, width)
     draw_text(drawing, text, (GAP + 2, 13), size=12, width=width - 2 * GAP - 2)
-    for k, cell in enumerate(cells):
-        x = GAP + k % across * (wide + GAP)
-        y = STRIP + 3 + GAP + k // across * (high + GAP)
-        enlarged = np.repeat(np.repeat(cell, scale, axis=0), scale, axis=1)
+    for cell, (x, y, wide, high) in zip(cells, places, strict=True):
+        enlarged = cell.repeat(high // cell.shape[0], axis=0).repeat(wide // cell.shape[1], axis=1)
         drawing[y : y + high, x : x + wide] = enlarged
     return drawing
 

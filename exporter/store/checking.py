@@ -14,7 +14,7 @@ from exporter.store.checksums import VERIFYING, altered, is_altered, verify
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import plan_again, way_on
 from exporter.store.replacing import aside, is_put_aside
-from exporter.store.schema import ROW_SCHEMA
+from exporter.store.schema import LATER_COLUMNS, ROW_SCHEMA
 from exporter.store.tables import read_parquet, reading, wrong_sizes
 from exporter.watch import Watch
 
@@ -91,7 +91,9 @@ def _shards(run: Run, harmed: Container[str]) -> Iterator[str]:
 
 
 def _fits(table: pa.Table) -> bool:
-    return bool(table.schema.equals(ROW_SCHEMA))
+    there = set(table.column_names)
+    fields = [f for f in ROW_SCHEMA if f.name in there or f.name not in LATER_COLUMNS]
+    return bool(table.schema.equals(pa.schema(fields)))
 
 
 def _rows(table: pa.Table, plan: Plan, index: int) -> Iterator[str]:

@@ -292,7 +292,8 @@ class Run:
         parts = [self._read(index, columns) for index in self.shards]
         if not parts:
             return ROW_SCHEMA.empty_table().select([n for n in columns if n in ROW_SCHEMA.names])
-        return pa.concat_tables(parts)
+        # Shards of an earlier version lack its later columns.
+        return pa.concat_tables(parts, promote_options="default")
 
     # ------------------------------------------------------------ the set
 

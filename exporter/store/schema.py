@@ -119,6 +119,9 @@ ROW_SCHEMA: Final = schema_of(Row).with_metadata(
 )
 """Columns of ``shards/*.parquet``, in order."""
 
+LATER_COLUMNS: Final = frozenset({"predicted_boxes"})
+"""Columns that runs of earlier versions do not have."""
+
 HEAVY_COLUMNS: Final = frozenset({"image", "maps", "activations"})
 
 LIGHT_COLUMNS: Final = tuple(name for name in ROW_SCHEMA.names if name not in HEAVY_COLUMNS)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from exporter.capture import hooked
 from exporter.errors import TargetError
@@ -84,6 +85,7 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
         named="box",
         find=find,
         present=present,
+        boxes=torch.stack([_padded_boxes(image["boxes"], most) for image in output]),
         note=(
             "the output is boxes: the score of a box is explained, and predictions are boxes; where"
             " none survives suppression, the best candidate of each class before it"
@@ -105,6 +107,11 @@ def _padded(values: Tensor, length: int, filler: int | None = None) -> Tensor:
         # A zero that hangs on the graph, so that an image without boxes has gradients of zero.
         return torch.cat((values, values[:0].sum().expand(missing)))
     return torch.cat((values, values.new_full((missing,), filler)))
+
+
+def _padded_boxes(boxes: Tensor, length: int) -> Tensor:
+    known = boxes.detach().to(torch.float32)
+    return functional.pad(known, (0, 0, 0, length - len(known)), value=torch.nan)
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Reading:
             (N, T, H, W).
         note: what the user should know of how the output was read, or ``""``.
         shown: what the scores of ``predict`` are: ``probability``, ``share`` or ``value``.
+        boxes: float32 (N, K, 4), of a detector: left, top, right, bottom in pixels of the input,
+            not a number where an image has fewer.
     """
 
     ranks: Tensor
@@ -54,6 +56,7 @@ class Reading:
     region: Callable[[Tensor], Tensor] | None = None
     note: str = ""
     shown: str = "probability"
+    boxes: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

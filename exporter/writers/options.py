@@ -55,8 +55,46 @@ class WandbSettings(BaseModel):
     wandb_entity: str | None = setting(None, "Entity of the W&B run.", "E")
 
 
+PAGES = ("index", "images", "layers", "classes", "kernels", "methods")
+"""Pages of the report that a note can stand on."""
+
+
+class ReportWords(BaseModel):
+    """What the author says in the HTML report: plain text, in which blank lines part paragraphs.
+
+    Attributes:
+        title: instead of ``What MODEL looks at``.
+        authors: their names.
+        abstract: stands below them.
+        pages: a note for a page, by its name.
+        images: a note for an image, by its path or id.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str | None = None
+    authors: tuple[str, ...] = ()
+    abstract: str = ""
+    pages: dict[str, str] = {}
+    images: dict[str, str] = {}
+
+    @field_validator("pages")
+    @classmethod
+    def _known_pages(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = next((name for name in value if name not in PAGES), None)
+        if unknown is not None:
+            raise ValueError(f"the report has no page {unknown!r}; choose from {', '.join(PAGES)}")
+        return value
+
+
 class HtmlSettings(BaseModel):
-    """What only the writer of the HTML report reads."""
+    """What only the writer of the HTML report reads.
+
+    Attributes:
+        report: what the author says in it; it has no flag.
+    """
+
+    report: ReportWords = ReportWords()
 
     title: str | None = setting(None, "Title of the report.", "TEXT", "What MODEL looks at")
     single_file: bool = setting(False, "Write the report as one file too, html/report.html.")

@@ -57,7 +57,8 @@ def other_runs(
 
     ``wide`` explains two classes per image and has a layer of more channels than a page shows;
     ``partial`` was interrupted, so that what only the whole set shows is not there yet; ``mixed``
-    has more images than fit a window, long names of layers, and methods that are at none.
+    has more images than fit a window, long names of layers, and methods that are at none;
+    ``boxes`` is of a detector.
     """
     place = tmp_path_factory.mktemp("others") / PLACE
     wide = {"target": "top-2", "channels": {"layer4": 300}, "methods": ("gradcam", "layercam")}
@@ -73,7 +74,13 @@ def other_runs(
         },
         "combined": ("attention", "fused"),
     }
+    boxed = sampling.SampleImage(
+        "street.jpg",
+        boxes=((60.0, 20.0, 200.0, 140.0),),
+        predicted_boxes=((70.0, 30.0, 210.0, 150.0), (80.0, 100.0, 180.0, 260.0)),
+    )
     found = {
+        "boxes": make_run(place / "boxes" / "run", images=[boxed]),
         "mixed": make_run(place / "mixed" / "run", **mixed),
         "wide": make_run(place / "wide" / "run", **wide),
         "partial": make_run(place / "partial" / "run", shards=2),

@@ -124,7 +124,7 @@ def class_of_the_most(desk: Desk) -> tuple[int, int]:
 
 def layer_page(desk: Desk) -> str:
     desk.open("layers.html")
-    desk.page.locator("#layers").get_by_role("link", name="layer4").click()
+    desk.page.locator(".cards").get_by_role("link", name="layer4").click()
     # The table lies below the maximised pictures, and its images are loaded when it is near.
     desk.wait("document.querySelector('table.channels')")
     desk.page.evaluate("document.querySelector('table.channels').scrollIntoView()")

@@ -39,7 +39,14 @@ def test_a_method_that_is_at_no_layer_has_a_row_and_no_column(mixed: Desk) -> No
     mixed.viewer(mixed.row)
     heads = mixed.page.locator("#v-table thead th").all_inner_texts()
     layers = list(mixed.run.plan.layers_of_the_model)
-    assert heads == [*layers, "fused"]
+    titles = mixed.page.locator("#v-table thead th").evaluate_all("l => l.map((one) => one.title)")
+    assert titles == [*layers, "fused"]
+    # A long name keeps both its ends.
+    assert all(len(head) <= 20 for head in heads)
+    for head, name in zip(heads, titles, strict=True):
+        begin, _, end = head.partition("…")
+        assert name.startswith(begin)
+        assert name.endswith(end)
     assert all(all(column) for column in columns(mixed))
     own = mixed.page.locator("#v-table tr.own")
     said = [" ".join(text.split()) for text in own.all_inner_texts()]
@@ -183,6 +190,33 @@ def test_every_column_and_every_control_is_in_sight(mixed: Desk, mode: str) -> N
     assert {(round(width, 1), round(height, 1)) for width, height in sides} == {
         (round(sides[0][0], 1), round(sides[0][0], 1))
     }
+
+
+@pytest.mark.parametrize("mode", ["", "side"])
+def test_the_picture_and_its_controls_stay_beside_the_channels(mixed: Desk, mode: str) -> None:
+    mixed.viewer(mixed.row, f"&compare={mode}")
+    body, places = mixed.page.evaluate("""(() => {
+      const body = document.querySelector(".v-body"), box = (one) => one.getBoundingClientRect();
+      body.scrollTop = 1e6;
+      const [frame, last] = ["v-frame", "v-full"].map((id) => box(document.getElementById(id)));
+      return [[box(body).top, box(body).bottom, body.scrollTop], [frame.top, last.bottom]];
+    })()""")
+    assert body[2] > 100
+    assert body[0] <= places[0] < places[1] <= body[1]
+
+
+def test_a_large_screen_is_used(mixed: Desk) -> None:
+    mixed.page.set_viewport_size({"width": 3840, "height": 2160})
+    mixed.images()
+    tiles = mixed.page.locator("button.tile")
+    sides = [tile.bounding_box() for tile in tiles.all()]
+    assert sides[0]["width"] >= 300
+    assert max(one["y"] + one["height"] for one in sides) > 2000
+    mixed.viewer(mixed.row)
+    frame, viewer = (mixed.page.locator(name).bounding_box() for name in ("#v-frame", "#viewer"))
+    assert frame["height"] > 1300
+    assert viewer["height"] > 2000
+    assert viewer["width"] > 3600
 
 
 def test_captions_of_channels_stay_below_their_pictures(mixed: Desk) -> None:

@@ -81,7 +81,7 @@ def test_channels_and_kernels(sample_run: Path) -> None:
     assert [row.channel for row in channels] == list(range(20))
     assert [row.channel for row in channels if row.dead] == [3]
     assert len(run.channels()) == 32
-    first, later = run.kernels()
+    first, later, _ = run.kernels()
     assert (first.shape, later.shape) == ((64, 3, 7, 7), (128, 64, 3, 3))
     assert (later.shown, later.total) == (16, 128)
     assert run.kernel_sheet(first).startswith(b"\x89PNG")

@@ -6,6 +6,7 @@ import heapq
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,8 @@ from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, neighbours
 
 EXAMPLES = 8
+WITH_MAPS = 8000
+"""Images that carry a map on the pages of classes, 1 kB each, the most frequent classes first."""
 SIDE = 96
 PAIRS = 200
 
@@ -71,6 +74,21 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
+def mapped_images(report: Report) -> set[str]:
+    """Return the images that the pages of classes show with a map, before they are passed over."""
+    members: dict[tuple[str, int], list[tuple[float, str]]] = defaultdict(list)
+    for row in report.run.measures():
+        if row.predicted is None:
+            continue
+        wrong, ranked = row.correct is False, (-(row.confidence or 0), row.id)
+        members["errors" if wrong else "examples", row.predicted].append(ranked)
+        if wrong and row.label is not None:
+            members["missed", row.label].append(ranked)
+    largest = sorted(members.values(), key=len, reverse=True)
+    best = (id for images in largest for _, id in heapq.nsmallest(EXAMPLES, images))
+    return set(islice(best, WITH_MAPS))
+
+
 def _members(report: Report) -> dict[tuple[str, int], list[Entry]]:
     """Return the images of each class, by what happened to them."""
     members: dict[tuple[str, int], list[Entry]] = defaultdict(list)
@@ -96,6 +114,8 @@ def _best(report: Report, entries: Sequence[Entry]) -> dict[str, Any]:
         entry._asdict()
         | {"src": entry.photograph, "width": 224, "height": round(224 * height / width)}
         | {"alt": f"Photograph {index.describe(entry)}", "score": words.score(entry.score, plan)}
+        | {"heat": None, "caption": ""}
+        | report.figures.get(entry.id, {})
         for entry in best
     ]
     return {"total": len(entries), "shown": shown}

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.records import Row
-from exporter.render import decode_image, encode_jpeg, overlay_map
+from exporter.render import encode_png, fading_map, hatch
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
     IMAGES_PER_SHARD,
@@ -17,10 +17,13 @@ from exporter.writers.html.index import (
     parts,
 )
 from exporter.writers.html.report import Report, layer_file
-from exporter.writers.html.shards import flag_bits, pack_shard
+from exporter.writers.html.shards import CELLS, flag_bits, pack_shard
 
 FIRST_PHOTOGRAPHS = 200
 """Photographs that the images page shows without JavaScript."""
+
+FINE = 14
+"""Rows that a smaller map is enlarged to before the browser enlarges it."""
 
 
 class Batch(NamedTuple):
@@ -82,6 +85,7 @@ def _line(row: Row, entry: Entry, index: SetIndex) -> dict[str, Any]:
         "correct": row.correct,
         "error": row.error,
         "flagged": sum(1 for stored in row.maps if flag_bits(stored.flags)),
+        "note": entry.note,
     }
 
 
@@ -90,7 +94,7 @@ def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, 
 
     Args:
         report: its ``index``, ``first`` and ``figures`` are filled.
-        drawn: ids of the images that are drawn with a map over them.
+        drawn: ids of the images that are shown with a map over them.
     """
     for batch in batches(report, report.run.rows(), report.present, report.index):
         for row, line in zip(batch.rows, batch.page["rows"], strict=True):
@@ -100,7 +104,7 @@ def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, 
             if len(report.first) < FIRST_PHOTOGRAPHS:
                 report.first.append(line)
             if row.id in drawn:
-                report.figures[row.id] = _figure(report, row, row.image, line)
+                report.figures[row.id] = _figure(report, row, line)
         report.write(batch.script_file, batch.script)
         yield batch.list_file, batch.page
 
@@ -146,27 +150,28 @@ def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     )
 
 
-def _figure(report: Report, row: Row, encoded: bytes, line: dict[str, Any]) -> dict[str, Any]:
-    """Draw an image with its first method at the deepest layer, if it has that map.
+def _figure(report: Report, row: Row, line: dict[str, Any]) -> dict[str, Any]:
+    """Return an image with its first method at the deepest layer, if it has that map.
 
     Returns:
-        What the page says of it; ``src`` is the photograph itself where there is no map.
+        What a page says of it: ``src`` is the photograph, ``heat`` the map that lies over it, a
+        small picture that fades where the map is low, or None.
     """
     plan = report.plan
-    pixels = decode_image(encoded)
-    height, width = pixels.shape[:2]
+    height, width = plan.model.preprocessing.size
     reason = report.options.kept_reason.get(row.id, "")
     figure = line | {"width": width, "height": height, "caption": "", "reason": reason}
     record = next(iter(plan.methods), None)
     maps = [stored for stored in row.maps if record and stored.method == record.name]
     if record is None or not maps:
-        return figure
+        return figure | {"heat": None}
     stored = next((last for last in reversed(maps) if last.layer == plan.deepest), maps[-1])
-    drawn = overlay_map(pixels, stored, rectify=record.relu)
     what = f"{record.title} at {stored.layer or 'input'}"
-    report.write(f"figures/{row.id}.jpg", encode_jpeg(drawn))
+    scale = min(CELLS / max(stored.height, stored.width), max(1.0, FINE / stored.height))
+    size = (max(1, round(stored.width * scale)), max(1, round(stored.height * scale)))
+    heat = fading_map(stored, size, rectify=record.relu)
     return figure | {
-        "src": f"figures/{row.id}.jpg",
+        "heat": words.data_address(encode_png(hatch(size) if heat is None else heat)),
         "caption": f"{what}, {words.figure(stored.lo)} to {words.figure(stored.hi)}",
         "alt": f"{line['alt']}, {what} over it",
     }

@@ -23,10 +23,10 @@ assert len(FLAGS) <= 5, "flags share their bits with UNREAD and KEPT"
 
 
 MEASURES = {
-    "agreement": ("Agreement", "mean rank correlation of the methods, deepest layer, −1 to 1"),
-    "concentration": ("Concentration", "share of energy in the top 20 % of cells, 0.2 to 1"),
-    "faithfulness": ("Faithfulness", "insertion, 0 to 1, more is better"),
-    "pointing": ("Pointing", "1 where the largest cell is inside the boxes or the mask, else 0"),
+    "agreement": ("Agreement", "rank correlation of the methods, −1 to 1"),
+    "concentration": ("Concentration", "of the energy in the top 20 % of cells"),
+    "faithfulness": ("Faithfulness", "insertion, 0 to 1"),
+    "pointing": ("Pointing", "1: largest cell inside the given region"),
 }
 """What images are sorted and filtered by, in the order of `Entry.measures`: title and unit. All but
 the first are of the first method's map."""
@@ -47,6 +47,7 @@ class Entry(NamedTuple):
         correct: whether the first prediction is right, or None where that is not known.
         flags: bits: those of its maps (`flag_bits`), 32 not read, 64 kept.
         measures: a number for each of `MEASURES`, None where there is none.
+        note: what the author says of it, or ``""``.
     """
 
     position: int
@@ -59,7 +60,8 @@ class Entry(NamedTuple):
     loss: float | None
     correct: bool | None
     flags: int
-    measures: tuple[float | None, ...]
+    measures: tuple[float | None, ...] = (None,) * len(MEASURES)
+    note: str = ""
 
     @property
     def photograph(self) -> str:
@@ -74,6 +76,7 @@ class SetIndex:
     Attributes:
         plan: what ran.
         measures: by image, a number for each of `MEASURES`.
+        notes: what the author says of an image, by its path or id.
         images: one entry each.
         by_id: the same by their ids.
         names: class name by index, of every class that is predicted.
@@ -84,7 +87,8 @@ class SetIndex:
     """
 
     plan: Plan
-    measures: Mapping[str, tuple[float | None, ...]]
+    measures: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     images: list[Entry] = field(default_factory=list)
     by_id: dict[str, Entry] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -120,6 +124,7 @@ class SetIndex:
             row.correct,
             bits,
             self.measures.get(row.id, (None,) * len(MEASURES)),
+            self.notes.get(row.id) or self.notes.get(row.path, ""),
         )
         self.images.append(entry)
         self.by_id[row.id] = entry
@@ -182,6 +187,7 @@ def index_script(
             for (name, (title, unit)), values in zip(MEASURES.items(), columns, strict=True)
             if any(value is not None for value in values)
         ],
+        "notes": {entry.position: entry.note for entry in images if entry.note},
         "correct": "".join({True: "1", False: "0", None: "-"}[row.correct] for row in images),
         "flags": [entry.flags for entry in images],
         "tensorboard": options.tensorboard_url,

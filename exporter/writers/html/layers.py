@@ -36,7 +36,26 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     rows: list[Any] = [(layer, files.get(layer.name), roles[layer.name]) for layer in plan.layers]
     rows += [(part, files.get(part["name"]), roles[part["name"]]) for part in others]
     most = Counter(layer.type for layer in plan.layers).most_common(8)
-    yield "layers.html", {"table": rows, "types": most}
+    yield "layers.html", {"table": rows, "types": most, "cards": _cards(report, rows)}
+
+
+def _cards(report: Report, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return what is said of each layer that has maps or channels, in the model's order."""
+    agreeing: dict[str, list[float]] = defaultdict(list)
+    for row in report.run.agreement():
+        if row.correlation is not None:
+            agreeing[row.layer].append(row.correlation)
+    cards = []
+    for layer, file, roles in rows:
+        if not {"maps", "channels"} & set(roles):
+            continue
+        name = layer["name"] if isinstance(layer, dict) else layer.name
+        channels, agreed = report.channels.get(name, []), agreeing[name]
+        card = {"layer": layer, "file": file, "roles": roles, "channels": len(channels)}
+        card["dead"] = sum(row.dead for row in channels)
+        card["agreement"] = sum(agreed) / len(agreed) if agreed else None
+        cards.append(card)
+    return cards
 
 
 def kernels(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
@@ -64,7 +64,7 @@ def _wandb_runs(report: Report) -> list[str]:
     return [name for name in names if files.is_folder(f"wandb/{name}")]
 
 
-def drawn_images(report: Report) -> Collection[str]:
+def drawn_images(report: Report) -> set[str]:
     """Return the images that this page draws: those of its strips, or else a few kept ones."""
     summary, options = report.run.summary, report.options
     if summary and summary.strips:

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import ChannelRow, ClassRow
-from exporter.render import decode_image
-from exporter.writers.html.index import SetIndex
+from exporter.records import ChannelRow, ClassRow, KernelRecord
+from exporter.render import decode_image, kernel_places
+from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
 from exporter.writers.html.shards import finite
 from exporter.writers.options import HtmlOptions
@@ -41,7 +41,7 @@ class Report:
         self.folder = folder
         self._folders: set[Path] = set()
         self.options = options
-        self.index = SetIndex(run.plan, self.measures)
+        self.index = SetIndex(run.plan, self.measures, options.report.images)
         self.first: list[dict[str, Any]] = []
         self.figures: dict[str, dict[str, Any]] = {}
         self.channels: Mapping[str, list[ChannelRow]] = defaultdict(list)
@@ -63,6 +63,11 @@ class Report:
             )
             for row in self.run.measures()
         }
+
+    def unknown_notes(self) -> list[str]:
+        """Return the author's notes, by what they call their image, that no image has."""
+        known = {name for entry in self.index.images for name in (entry.id, entry.path)}
+        return [name for name in self.options.report.images if name not in known]
 
     @cached_property
     def classes(self) -> tuple[ClassRow, ...]:
@@ -106,8 +111,20 @@ class Report:
             src, page = f"kernels/{number}.png", self.layer_files.get(record.name)
             self.write(src, sheet)
             shown = {"record": record, "src": src, "width": width, "height": height, "page": page}
-            sheets.append(shown)
+            sheets.append(shown | {"cells": self._cells(record, (width, height))})
         return sheets
+
+    def _cells(self, record: KernelRecord, size: tuple[int, int]) -> list[tuple[Any, ...]]:
+        """Return each kernel whose channel has a row: left, top, width, height, page, channel."""
+        channels = len(self.channels.get(record.name, ()))
+        drawn, places = kernel_places(record.shape, record.shown)
+        if drawn != size:  # a sheet of another version
+            return []
+        number = self.layer_numbers[record.name]
+        return [
+            (*place, layer_file(number, kernel // CHANNELS_PER_PAGE), kernel)
+            for kernel, place in enumerate(places[:channels])
+        ]
 
     def write(self, file: str, content: str | bytes) -> None:
         """Write a file of the report, with its folder.

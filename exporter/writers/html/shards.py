@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from exporter.records import MAP_LEVELS, MethodRecord, Row, StoredActivation, StoredMap
+from exporter.records import MAP_LEVELS, Box, MethodRecord, Row, StoredActivation, StoredMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,9 +59,18 @@ def pack_shard(
         ],
         "size": [None if row.width is None else [row.width, row.height] for row in rows],
         "crop": [None if row.crop is None else [round(x, 2) for x in row.crop] for row in rows],
+        "boxes": {
+            at: [_tenths(row.boxes), _tenths(row.predicted_boxes)]
+            for at, row in enumerate(rows)
+            if row.crop is not None and (row.boxes or row.predicted_boxes)
+        },
         "error": {at: row.error for at, row in enumerate(rows) if row.error is not None},
     }
     return f"exporterShard({number},{json.dumps(contents, separators=(',', ':'))});\n"
+
+
+def _tenths(boxes: Sequence[Box] | None) -> list[list[float]]:
+    return [[round(end, 1) for end in box] for box in boxes or ()]
 
 
 def flag_bits(flags: str) -> int:

@@ -113,7 +113,7 @@ def _bind(
     ids: Sequence[str] = [entry.id for entry in report.index.images]
     if number < len(ids):
         ids = options.kept[:number] if options.choose is None else options.choose(number)
-    index = SetIndex(report.plan, report.measures)
+    index = SetIndex(report.plan, report.measures, report.options.report.images)
     lists, data = [], []
     photographs: dict[str, bytes] = {}
     for batch in batches(report, map(report.run.row, ids), len(ids), index):

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from exporter.records import Plan
 from exporter.writers.html import text as words
+from exporter.writers.options import ReportWords
 from exporter.writers.reading import templating
 
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
@@ -40,8 +41,9 @@ class InFolder:
         """Return an id that no other element of the document has."""
         return name
 
-    def source(self, file: str) -> Markup:
+    def source(self, file: str, always: bool = False) -> Markup:
         """Return the attribute of an ``img`` that shows a file of the report."""
+        del always
         return Markup('src="{}"').format(self.link(file))
 
 
@@ -80,9 +82,14 @@ class InOneFile:
         """Return the name with the page's before it."""
         return f"{self.anchor}-{name}"
 
-    def source(self, file: str) -> Markup | None:
-        """Return ``src`` with the bytes; photographs are in the list, whence scripts show them."""
-        if not file.startswith("photos/"):
+    def source(self, file: str, always: bool = False) -> Markup | None:
+        """Return ``src`` with the bytes; photographs are in the list, whence scripts show them.
+
+        Args:
+            file: relative to the report.
+            always: with the bytes even if it is a photograph, and whether or not it is in the list.
+        """
+        if always or not file.startswith("photos/"):
             return _inline((self.folder / file).read_bytes(), _TYPES[PurePosixPath(file).suffix])
         id = PurePosixPath(file).stem
         if id not in self.photographs:
@@ -113,15 +120,13 @@ def _inline(content: bytes, type: str) -> Markup:
 class Site:
     """The templates, and what each of them is told whatever the page."""
 
-    def __init__(
-        self, plan: Plan, links: Collection[tuple[str, str]], title: str | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, links: Collection[tuple[str, str]], said: ReportWords) -> None:
         """Read the templates.
 
         Args:
             plan: what ran.
             links: name and title of each page that the header leads to.
-            title: of the report, as its author gave it.
+            said: what the author says.
         """
         self._environment = templating(escape=True)
         for write in words.FILTERS:
@@ -129,7 +134,7 @@ class Site:
         self._environment.globals |= {
             "plan": plan,
             "links": links,
-            "report_title": title,
+            "said": said,
             "csp": words.POLICY,
             "icon": words.icon(),
             "colorbars": words.colour_bars(),

@@ -22,7 +22,7 @@ POLICY = (
 
 IMAGE_SCRIPTS = (
     "paint.js", "data.js", "state.js", "select.js", "form.js", "grid.js",
-    "stage.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
+    "stage.js", "boxes.js", "matrix.js", "beside.js", "viewer.js", "keys.js",
 )  # fmt: skip
 """Scripts of the images page, in the order in which they need one another."""
 
@@ -206,7 +206,7 @@ def target_text(target: str, classes: Sequence[str] = ()) -> str:
 def colour_bars() -> dict[str, str]:
     """Return each colour map as a picture with one level per pixel, as a data: address."""
     return {
-        name: _data_address(encode_png(np.ascontiguousarray(table[None])))
+        name: data_address(encode_png(np.ascontiguousarray(table[None])))
         for name, table in COLORMAPS.items()
     }
 
@@ -215,8 +215,9 @@ def colour_bars() -> dict[str, str]:
 def icon() -> str:
     """Return the report's icon, a small heatmap, as a data: address."""
     spot = np.array([[0, 1, 2, 1], [1, 4, 6, 3], [1, 6, 9, 4], [0, 2, 4, 2]], dtype=np.float32)
-    return _data_address(encode_png(heatmap(spot, (32, 32), rectify=False)))
+    return data_address(encode_png(heatmap(spot, (32, 32), rectify=False)))
 
 
-def _data_address(png: bytes) -> str:
+def data_address(png: bytes) -> str:
+    """Return a PNG as a data: address."""
     return "data:image/png;base64," + b64encode(png).decode("ascii")

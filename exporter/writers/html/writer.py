@@ -2,8 +2,8 @@
 
 Layout: the pages of `PAGES`, ``list/NNNNN.html`` (every image, for readers without JavaScript),
 ``assets/``, ``data/index.js`` (columns of the whole set), ``data/NNNNN.js`` (maps of 256 images,
-loaded as they come into sight), ``photos/NN/ID.jpg`` (the JPEG bytes of the store), ``figures/``,
-``kernels/`` and ``maximised/``; with ``--single-file`` also ``report.html``.
+loaded as they come into sight), ``photos/NN/ID.jpg`` (the JPEG bytes of the store), ``kernels/``
+and ``maximised/``; with ``--single-file`` also ``report.html``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter.records import Written
 from exporter.writers.html import text as words
+from exporter.writers.html.classes import mapped_images
 from exporter.writers.html.images import write_images
 from exporter.writers.html.overview import drawn_images
 from exporter.writers.html.pages import PAGES
@@ -44,10 +45,12 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     report = Report(run, folder, options)
     pages = [page for page in PAGES if page.exists(report)]
     links = [(page.name, page.title) for page in pages if page.title]
-    site = Site(run.plan, links, options.title)
+    title = options.title or options.report.title
+    site = Site(run.plan, links, options.report.model_copy(update={"title": title}))
     for name in words.ASSETS:
         report.write(f"assets/{name}", (templates() / name).read_bytes())
-    for file, context in write_images(report, drawn_images(report)):
+    drawn = drawn_images(report) | mapped_images(report)
+    for file, context in write_images(report, drawn):
         report.write(file, site.render("list.html", "list", InFolder(file), context))
     sections = []
     for page in pages:
@@ -59,6 +62,7 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
+    notes += [f"the report has no image {name!r} for its note" for name in report.unknown_notes()]
     if options.single_file:
         notes.append(f"{SINGLE}: {write_single(report, site, sections)}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))

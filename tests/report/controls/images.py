@@ -95,7 +95,7 @@ def measure(desk: Desk) -> None:
     # The viewer says the number.
     best = max(desk.rows, key=lambda row: agreement.get(row.id, -9))
     desk.viewer(best)
-    assert f"{agreement[best.id]:.3g} (mean rank correlation" in desk.text("#v-facts")
+    assert f"{agreement[best.id]:.3g} (rank correlation" in desk.text("#v-facts")
 
 
 @control("sort")

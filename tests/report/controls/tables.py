@@ -82,6 +82,35 @@ def sort_column(desk: Desk) -> None:
     assert desk.page.locator('[aria-sort="descending"]').count() == 1
 
 
+@control("layer-card", "all-layers")
+def cards(desk: Desk) -> None:
+    desk.open("layers.html")
+    names = desk.page.locator('[data-control="layer-card"]').all_inner_texts()
+    assert names == list(desk.run.plan.explained)
+    folded = desk.page.locator("details.all")
+    assert folded.evaluate("one => one.open") == (desk.page.locator("#layers tr").count() <= 25)
+    before = folded.evaluate("one => one.open")
+    desk.control("all-layers").click()
+    assert folded.evaluate("one => one.open") != before
+    desk.control("layer-card").click()
+    desk.wait(f"document.querySelector('h1')?.textContent === {names[0]!r}")
+
+
+@control("kernel-channel")
+def kernel_channel(desk: Desk) -> None:
+    desk.open("kernels.html")
+    links = desk.page.locator('[data-control="kernel-channel"]')
+    assert links.count() == 12
+    # What is clicked at is the kernel: its row lies on the picture where it was drawn.
+    sheet = desk.page.locator("figure:has([data-control=kernel-channel]) img")
+    links.nth(5).scroll_into_view_if_needed()
+    box, high = sheet.bounding_box(), sheet.evaluate("one => one.naturalHeight")
+    y = box["y"] + (15 + 3 + 2 + 5 * (27 + 2) + 13) * box["height"] / high
+    desk.page.mouse.click(box["x"] + 0.05 * box["width"], y)
+    desk.wait("location.hash === '#c5' && document.querySelector('#c5')")
+    assert desk.text("h1") == "layer3"
+
+
 @control("find-layer")
 def find_layer(desk: Desk) -> None:
     desk.open("layers.html")

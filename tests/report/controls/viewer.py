@@ -184,6 +184,19 @@ def right(desk: Desk) -> StoredMap:
     return stored(desk.row, "eigencam", "layer3")
 
 
+@control("viewer-ranges")
+def ranges(desk: Desk) -> None:
+    desk.viewer(desk.row)
+    shown = desk.page.locator("#v-table .num").first
+    assert not shown.is_visible()
+    first = stored(desk.row, "gradcam", "layer3")
+    said = f"Raw values {figure(first.lo)} to {figure(first.hi)}"
+    assert desk.control("viewer-map").get_attribute("title") == said
+    desk.control("viewer-ranges").click()
+    assert shown.is_visible()
+    assert desk.control("viewer-ranges").get_attribute("aria-pressed") == "true"
+
+
 @control("viewer-compare", "viewer-with")
 def compare(desk: Desk) -> None:
     other = right(desk)
@@ -269,3 +282,35 @@ def viewer_channel(desk: Desk) -> None:
     assert number
     desk.control("viewer-channel").click()
     desk.wait(f"location.hash === '#c{number[0]}' && document.querySelector('#c{number[0]}')")
+
+
+@control("viewer-boxes")
+def boxes(desk: Desk) -> None:
+    desk.viewer(desk.row)
+    assert not desk.control("viewer-boxes").is_visible()
+    desk = desk.at("boxes")
+    row = desk.row
+    desk.viewer(row)
+    assert row.boxes
+    assert row.predicted_boxes
+    assert row.crop
+    kinds = ("given", "predicted", "explained")
+    shown = [desk.page.locator(f"#v-outlines rect.{kind}") for kind in kinds]
+    assert [rects.count() for rects in shown] == [1, 2, 1]
+    # Each lies where it does in the original, and says its class and score.
+    left, top, right, bottom = row.crop
+    heat = desk.page.locator("#v-heat").bounding_box()
+    for rect, box in ((shown[0].first, row.boxes[0]), (shown[2].first, row.predicted_boxes[1])):
+        place = rect.bounding_box()
+        x, y = heat["width"] / (right - left), heat["height"] / (bottom - top)
+        assert abs(place["x"] - heat["x"] - (box[0] - left) * x) < 4
+        assert abs(place["y"] - heat["y"] - (box[1] - top) * y) < 4
+        assert abs(place["width"] - (box[2] - box[0]) * x) < 8
+    names = desk.page.locator("#v-outlines text").all_text_contents()
+    assert names == [f"{said.name} {100 * said.score:.1f} %" for said in row.predictions[:2]]
+    desk.control("viewer-boxes").click()
+    desk.wait("location.hash.includes('boxes=off')")
+    assert desk.page.locator("#v-outlines rect").count() == 0
+    desk.page.keyboard.press("b")
+    desk.wait("document.querySelectorAll('#v-outlines rect').length === 6")
+    assert desk.page.locator("#v-boxes-legend").is_visible()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import exporter
 from exporter.cli import main
 from exporter.records import MethodFaithfulness, OtherMetric
+from exporter.render import heatmap
 from exporter.store import Run, open_run, records_table, schema_of
 from exporter.writers import write
 from exporter.writers.html import HtmlOptions
@@ -34,8 +38,28 @@ def test_strips_stand_beside_their_rules(run: Run, report: Path) -> None:
         assert shown == list(strip.ids[:8])
         said = f"{len(shown)} of {strip.of}: {rule}.".replace("'", "&#39;")
         assert said in section
-        for id in shown:
-            assert (report / "figures" / f"{id}.jpg").stat().st_size > 1000
+        assert section.count('<img class="heat" src="data:image/png;base64,') == len(shown)
+
+
+def test_pages_of_classes_show_errors_first_and_with_their_maps(run: Run, report: Path) -> None:
+    rows = {row.id: row for row in run.rows()}
+    wrong = [row for row in rows.values() if row.correct is False]
+    index = wrong[0].predictions[0].index
+    text = text_of(report, f"classes/{index}.html")
+    titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
+    order = [
+        name for name in titles if name in ("Mistaken for this class", "Examples", "Mean maps")
+    ]
+    assert order[0] == "Mistaken for this class"
+    assert order.index("Mean maps") == len(order) - 1
+    shown = re.findall(r'image=([\w-]+)".*?class="heat" src="data:image/png;base64,([^"]+)"', text)
+    assert {row.id for row in wrong if row.predictions[0].index == index} <= {id for id, _ in shown}
+    for id, encoded in shown:
+        drawn = cv2.imdecode(np.frombuffer(b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
+        stored = next(m for m in rows[id].maps if (m.method, m.layer) == ("gradcam", "layer4"))
+        assert drawn.shape == (14, 14, 4)
+        grey = heatmap(stored.array(), (14, 14), rectify=True, colormap="grey")[..., 0]
+        assert np.array_equal(drawn[..., 3], grey)
 
 
 def test_the_calibration_diagram_is_the_bins(run: Run, report: Path) -> None:

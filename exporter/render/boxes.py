@@ -1,0 +1,97 @@
+"""Boxes over a picture: those that are given, those that a detector predicts, the one explained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+
+from exporter.render.text import draw_text, text_width
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from exporter.records import Box, Row
+
+GIVEN = (255, 255, 255)
+PREDICTED = (255, 176, 0)
+LEGEND = (("given", GIVEN), ("predicted", PREDICTED))
+"""What the colours mean; the box that is explained has a thick line."""
+
+_DARK = (20, 20, 20)
+_TEXT = 11
+
+
+def explained_box(target: str) -> int | None:
+    """Return the number of the box that a map explains, None for other targets.
+
+    >>> explained_box("box:3"), explained_box("class:3")
+    (3, None)
+    """
+    kind, _, number = target.partition(":")
+    return int(number) if kind == "box" and number.isdecimal() else None
+
+
+def box_in_view(row: Row, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return where a box of the original lies in the model's view, drawn at a size.
+
+    Args:
+        row: the image, with its crop.
+        box: left, top, right, bottom in pixels of the original.
+        size: (width, height) of the drawn view in pixels.
+    """
+    assert row.crop is not None
+    left, top, right, bottom = row.crop
+    x, y = size[0] / (right - left), size[1] / (bottom - top)
+    ends = ((box[0] - left) * x, (box[1] - top) * y, (box[2] - left) * x, (box[3] - top) * y)
+    reach = 4 * max(size)  # far outside is as good as any outside, and OpenCV's numbers are small
+    a, b, c, d = (round(min(max(end, -reach), reach)) for end in ends)
+    return a, b, c, d
+
+
+def draw_boxes(
+    view: NDArray[np.uint8], row: Row, explained: int | None = None, *, alone: bool = False
+) -> None:
+    """Draw the boxes of an image over its view, in place.
+
+    Args:
+        view: uint8 (H, W, 3) RGB, contiguous.
+        row: the image; nothing is drawn where it has no boxes.
+        explained: number of the predicted box that has a thick line.
+        alone: draw that box only, without its name.
+    """
+    if row.crop is None:
+        return
+    size = (view.shape[1], view.shape[0])
+    for box in () if alone else row.boxes or ():
+        _outline(view, box_in_view(row, box, size), GIVEN, 1)
+    predicted = list(zip(row.predicted_boxes or (), row.predictions, strict=False))
+    # The surest last, so that it lies on top.
+    for number, (box, said) in reversed(list(enumerate(predicted))):
+        if alone and number != explained:
+            continue
+        place = box_in_view(row, box, size)
+        _outline(view, place, PREDICTED, 3 if number == explained else 1)
+        if not alone:
+            _name(view, f"{said.name} {said.score:.2f}", place)
+
+
+def _outline(
+    view: NDArray[np.uint8],
+    place: tuple[int, int, int, int],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    left, top, right, bottom = place
+    for line, width in ((_DARK, thickness + 2), (colour, thickness)):
+        cv2.rectangle(view, (left, top), (right - 1, bottom - 1), line, width)
+
+
+def _name(view: NDArray[np.uint8], text: str, place: tuple[int, int, int, int]) -> None:
+    x, y = max(0, place[0]), min(max(0, place[1]), view.shape[0] - _TEXT - 2)
+    wide = min(text_width(text, _TEXT) + 4, view.shape[1] - x)
+    if wide < 8 or y < 0:
+        return
+    cv2.rectangle(view, (x, y), (x + wide, y + _TEXT + 2), PREDICTED, cv2.FILLED)
+    draw_text(view, text, (x + 2, y + _TEXT - 1), size=_TEXT, colour=_DARK, width=wide - 2)

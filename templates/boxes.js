@@ -1,0 +1,45 @@
+// Boxes over the large picture: given ones, those that a detector predicts, and the one explained.
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const now = exporter.now;
+  const { values: state } = exporter.state;
+
+  const make = (tag, attributes, content) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (content !== undefined) made.textContent = content;
+    return made;
+  };
+  const known = () => now.shard && now.shard.boxes[exporter.data.rowOf(now.position)];
+  // A box of the original, in pixels of the model's view.
+  const placed = (box) => {
+    const [left, top, right, bottom] = now.shard.crop[exporter.data.rowOf(now.position)], [height, width] = exporter.index.view;
+    const x = width / (right - left), y = height / (bottom - top);
+    return { x: (box[0] - left) * x, y: (box[1] - top) * y, width: Math.max(0, box[2] - box[0]) * x, height: Math.max(0, box[3] - box[1]) * y };
+  };
+  const outline = (svg, box, kind) => svg.append(make("rect", { ...placed(box), class: "under" }), make("rect", { ...placed(box), class: kind }));
+
+  const draw = (pane, map) => {
+    const svg = $(pane + "-outlines"), [given, predicted] = known(), said = now.shard.p[exporter.data.rowOf(now.position)];
+    const explained = map && /^box:(\d+)$/.exec(map.target);
+    svg.setAttribute("viewBox", "0 0 " + exporter.index.view[1] + " " + exporter.index.view[0]);
+    for (const box of given) outline(svg, box, "given");
+    predicted.forEach((box, number) => {
+      outline(svg, box, explained && Number(explained[1]) === number ? "predicted explained" : "predicted");
+      const { x, y } = placed(box), name = exporter.index.names[said[2 * number]] || "class " + said[2 * number];
+      svg.append(make("text", { x: Math.max(0, x) + 2, y: Math.max(0, y) + 9 }, name + " " + exporter.score(said[2 * number + 1])));
+    });
+  };
+  const show = () => {
+    const some = Boolean(known()), on = some && state.boxes !== "off";
+    for (const [pane, map] of [["v", now.current], ["w", now.other]]) {
+      $(pane + "-outlines").replaceChildren();
+      if (on) draw(pane, map);
+    }
+    $("v-boxes").hidden = !some;
+    $("v-boxes").setAttribute("aria-pressed", String(on));
+    $("v-boxes-legend").hidden = !on;
+  };
+  exporter.boxes = { show, known };
+})();
