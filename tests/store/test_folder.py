@@ -40,7 +40,7 @@ def test_a_finished_run_is_whole(sample_run: Path) -> None:
     assert (totals.images, totals.read) == (20, 19)
     assert totals.skipped == (("broken/truncated.jpg", "the JPEG data end after 512 bytes"),)
     assert totals.flagged == {"gradcam layer4 zero": 1}
-    assert len(totals.checksums) == 33
+    assert len(totals.checksums) == 35
 
 
 def test_totals_count_what_rows_say(sample_run: Path) -> None:
