@@ -94,7 +94,11 @@ class HtmlSettings(BaseModel):
         report: what the author says in it; it has no flag.
     """
 
-    report: ReportWords = ReportWords()
+    report: ReportWords = Field(
+        ReportWords(),
+        description="What the author says in the report: title, authors, abstract, and notes for "
+        "pages and images.",
+    )
 
     title: str | None = setting(None, "Title of the report.", "TEXT", "What MODEL looks at")
     single_file: bool = setting(False, "Write the report as one file too, html/report.html.")
