@@ -50,7 +50,7 @@ def capture(
 
     The model is left as it was (see `guest`). No graph is recorded before the shallowest layer
     whose gradient is asked for; without gradients none is recorded at all. Nothing here waits for
-    the device.
+    the device, but the end of a first pass (see `guest`).
 
     Args:
         model: any module that takes one tensor.

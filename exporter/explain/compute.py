@@ -196,7 +196,7 @@ def _joined(parts: Sequence[Mapping[tuple[str, str], Tensor]]) -> dict[tuple[str
 
 
 def _refuse_missing(explained: BatchMaps, layers: Sequence[str], methods: Sequence[Method]) -> None:
-    """Raise where a layer or an attention method that was asked for has no map."""
+    """Raise where a layer, or a method at one of them, has no map that was asked for."""
     asked, missing = explained.captured.asked, explained.missing
     for layer in layers:
         # Of a layer that returns a container, one element that can be explained is enough.

@@ -251,7 +251,10 @@ class Runner:
         )
 
     def _follows_alone(self, layer: str, inputs: Tensor, captured: Captured) -> bool:
-        """Say whether the rest reads the layer alone; what one image told is not remembered."""
+        """Say whether the rest reads the layer alone.
+
+        Images that are all the same cannot show that it does: the next batch is asked again.
+        """
         if layer in self._alone:
             return self._alone[layer]
         if inputs.is_meta:  # there are no numbers to compare

@@ -167,9 +167,9 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
     )
     if work.plan.depends_on_batch and len(entries) > 1:
         memory = (
-            f"{which} does not fit into the memory of {str(work.device)!r}, and as the model's "
-            "output depends on the batch, it is not cut in halves: begin again with --batch-size "
-            f"{len(entries) // 2} or lower, and --overwrite"
+            f"they do not fit into the memory of {str(work.device)!r}, and as the model's "
+            "output depends on the batch, it is not cut: begin again with a lower "
+            f"--batch-size, such as {len(entries) // 2}, and --overwrite"
         )
     with user_code("the model", which, advice=advice, memory=memory):
         try:

@@ -47,10 +47,9 @@ def find_out(trial: Trial) -> Findings:
 
 
 def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None, str]:
-    """Return whether an image gives the same again, the same in a batch, and why neither is known.
+    """Say if an image gives the same again, if it does in a batch, and why that is not known.
 
-    Where the batch cannot be run, that is said; two images are tried where three take more memory
-    than there is.
+    Two images are tried where three take more memory than there is.
     """
     batch, several, untold = _between_others(image), None, ""
     for number in (3, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,20 @@ def test_where_the_batch_matters_it_is_not_cut_and_the_number_that_fits_is_said(
         match=r"^inputs of 5 × 3 × 16 × 16 do not fit .* others in its batch, .* at most 2 at a",
     ):
         exporter.compute_maps(model(3, of_batch=True), IMAGES, layers=["1"])
+
+
+def test_a_run_says_the_batch_size_to_try_where_the_batch_matters(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"they do not fit .* a lower batch_size=, such as 2, and overwrite=True$",
+    ):
+        exporter.export(
+            model(3, of_batch=True),
+            Path(__file__).parent.parent.parent / "examples" / "photos",
+            out=tmp_path / "run",
+            batch_size=4,
+            limit=4,
+            layers=("1",),
+            writers=(),
+            preprocessing={"size": 16},
+        )

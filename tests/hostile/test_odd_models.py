@@ -19,6 +19,7 @@ from exporter.errors import ExporterError, LayerError, MapError
 from exporter.layers import find_out, run_trial
 from tests.hostile.guests import Around, pure
 from tests.hostile.guests import convolutional as net
+from tests.hostile.test_chance import TRAINED
 from tests.hostile.test_inputs import AT_THE_INPUT, CONVOLUTIONAL, _ordered, assert_equal, images
 
 METHODS = tuple(name for name in CONVOLUTIONAL if name != "cam")
@@ -226,6 +227,20 @@ def hooks_that_scale_gradients() -> Pair:
     return model, Before()
 
 
+def trained(build: Callable[[], nn.Module]) -> Callable[[], Pair]:
+    """Return normalisation that trains in eval mode, beside one that keeps no statistics."""
+
+    def pair() -> Pair:
+        plain = net()
+        norm = plain[1]
+        norm.running_mean = norm.running_var = None
+        norm.track_running_stats = False
+        return build(), plain
+
+    pair.__name__ = build.__name__
+    return pair
+
+
 EQUAL = (
     views_of_the_input,
     a_strided_view,
@@ -244,6 +259,7 @@ EQUAL = (
     compiled_in_place,
     outputs_in_a_buffer,
     hooks_that_scale_gradients,
+    *map(trained, TRAINED),
 )
 
 
