@@ -143,6 +143,11 @@ class RunConfig(WriterConfig):
     output: str | None = setting(
         None, "The tensor of the model's output to explain, such as logits or 0.", "PATH"
     )
+    reading: Literal["auto", "logits", "probability", "value"] = setting(
+        "auto",
+        "What the output's numbers are: logits, probability, value, or auto by what they show.",
+        "R",
+    )
     reshape: str | None = setting(
         None,
         "module:function that lays a layer's output out as (N, C, H, W), where its shape does not "

@@ -166,6 +166,7 @@ def _settle(
         trial.output,
         resolved.record,
         output=config.output,
+        reading=(config.reading, trial.ends),
         load=lambda path: _reference(path, preprocessing, lay),
         masks=any(entry.mask for entry in image_set.entries),
     )

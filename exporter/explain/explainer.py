@@ -236,6 +236,8 @@ class Explainer:
         """
         with guest(self._module), torch.no_grad():
             values = self._scorer.read(self._module(inputs)).ranks.float()
+        if self._scorer.given == "probability":
+            return values[:, index]
         several = self._scorer.target.reading == "multilabel"
         return (values.sigmoid() if several else values.softmax(1))[:, index]
 

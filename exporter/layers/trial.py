@@ -17,7 +17,7 @@ from exporter.guard import backward, is_shortage, user_code
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
-from exporter.targets import is_detections, locate_output, watching
+from exporter.targets import is_detections, last_function, locate_output, watching
 
 _SHORT = "free memory, or explain on another device"
 
@@ -64,6 +64,7 @@ class Trial:
         reached: names of those whose spatial positions the output depends on; None where no
             backward could tell, or none was asked for.
         changes: what the forward changed besides.
+        ends: the last function of the model, where a graph tells it (see `last_function`).
     """
 
     module: nn.Module
@@ -75,6 +76,7 @@ class Trial:
     planes: Mapping[str, Plane]
     reached: frozenset[str] | None
     changes: Changes = field(default_factory=Changes)
+    ends: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -168,6 +170,7 @@ def _run(
         end()
         with user_code(f"a trial backward of {name}", given, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
+    ends = _last(output, path)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     planes = {
         name: Plane(
@@ -178,7 +181,9 @@ def _run(
     }
     reached = {name for name, plane in planes.items() if _reaches(touched.get(name), plane.layout)}
     dependent = frozenset(reached) if told and reached else None
-    return Trial(module, example, tuple(calls), shown, path, reshape, planes, dependent, changes)
+    return Trial(
+        module, example, tuple(calls), shown, path, reshape, planes, dependent, changes, ends
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,13 @@ def _reaches(touched: Tensor | None, layout: Layout) -> bool:
         return False
     inside = layout.prefix + layout.area
     return bool((touched[layout.prefix : inside] if touched.ndim else touched).any())
+
+
+def _last(output: object, path: str | None) -> str:
+    try:
+        return last_function(locate_output(output, path)[0])
+    except ExporterError:
+        return ""
 
 
 def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:

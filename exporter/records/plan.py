@@ -57,6 +57,7 @@ class ModelRecord:
         outputs: number of values a row of the output (classes, for a classifier).
         scores: what a prediction's score is: ``probability``, ``share`` of the plane's area (a
             segmentation), or ``value``, the raw output.
+        reading: what the output's numbers are: ``logits``, ``probability`` or ``value``.
         type: class name of what the user's own factory built; ``""`` for a library's model.
         code: hash of the code that its modules run, ``""`` where the plan is older than it.
     """
@@ -71,6 +72,7 @@ class ModelRecord:
     output: str = ""
     outputs: Count = 0
     scores: Annotated[str, Field(pattern="^(probability|share|value)$")] = "probability"
+    reading: Annotated[str, Field(pattern="^(logits|probability|value)$")] = "logits"
     type: str = ""
     code: str = ""
 

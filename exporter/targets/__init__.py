@@ -6,6 +6,7 @@ from exporter.records import Target, parse_target
 from exporter.targets.detection import is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.planned import PlannedTarget, plan_target
+from exporter.targets.probabilities import last_function
 from exporter.targets.readings import READINGS, Reading, rows_of
 from exporter.targets.scorer import Scored, Scorer, target_indices
 
@@ -17,6 +18,7 @@ __all__ = [
     "Scorer",
     "Target",
     "is_detections",
+    "last_function",
     "locate_output",
     "parse_target",
     "plan_target",

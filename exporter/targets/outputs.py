@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from exporter.containers import parts
@@ -70,6 +71,16 @@ def say_guess(output: Any, path: str) -> str:
         return ""
     others = ", ".join(where for where in paths if where != path)
     return f"the output {path!r} is explained; --output names another ({others})"
+
+
+def logits_behind(output: Any, path: str) -> str:
+    """Return the path of the logits whose softmax an output's part is, or ``""``."""
+    values = dict(_tensors(output, ""))[path]
+    for other, tensor in _tensors(output, ""):
+        same = tensor.shape == values.shape and tensor.is_floating_point() and other != path
+        if same and torch.allclose(tensor.softmax(1), values, atol=1e-4):
+            return other
+    return ""
 
 
 def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

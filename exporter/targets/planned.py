@@ -14,7 +14,8 @@ from exporter.errors import ModelError, TargetError, kind_of
 from exporter.models import check_classes
 from exporter.records import ModelRecord, Target, parse_target
 from exporter.targets.detection import is_detections
-from exporter.targets.outputs import locate_output, say_guess
+from exporter.targets.outputs import locate_output, logits_behind, say_guess
+from exporter.targets.probabilities import Given, read_numbers, shares
 from exporter.targets.scorer import Scorer
 
 Load = Callable[[str], tuple[Tensor, str]]
@@ -50,6 +51,7 @@ def plan_target(
     output: str | None,
     load: Load,
     masks: bool,
+    reading: tuple[str, str] = ("auto", ""),
 ) -> PlannedTarget:
     """Read a target, and hold it against what the model gave for one image.
 
@@ -62,6 +64,8 @@ def plan_target(
         output: path of the explained tensor inside its output; None lets it be found.
         load: reads the reference image of ``similar``.
         masks: whether the image set has masks.
+        reading: what the output's numbers are, ``logits``, ``probability``, ``value`` or ``auto``,
+            and the last function of the model (see `last_function`).
 
     Raises:
         TargetError: if the target does not fit the output; it says what would.
@@ -69,8 +73,18 @@ def plan_target(
     """
     target = parse_target(text, record.classes)
     path, guess = _located(returned, output, whole=target.kind == "function")
+    given: Given = "logits"
+    said = ""
+    if path is not None and target.kind not in ("function", "similar"):
+        values = locate_output(returned, path)[0]
+        given, said = read_numbers(values, *reading)
+        several = values.ndim in (2, 4) and values.shape[1] > 1
+        if given == "probability" and several and not shares(values) and _asks_classes(target):
+            # Each class is right or wrong by itself.
+            target = parse_target(f"multilabel:{text}", record.classes)
     scorer = Scorer(
         target,
+        given=given,
         output=path,
         function=_function(target.source) if target.kind == "function" else None,
         background=next((n for n, c in enumerate(record.classes) if c in _BACKGROUND), None),
@@ -103,10 +117,16 @@ def plan_target(
     check_classes(record.classes, outputs)
     return PlannedTarget(
         scorer,
-        replace(record, output=path or "", outputs=outputs, scores=read.shown),
-        tuple(note for note in (guess, read.note) if note),
+        replace(record, output=path or "", outputs=outputs, scores=read.shown, reading=given),
+        tuple(note for note in (guess, said, read.note) if note),
         execution,
     )
+
+
+def _asks_classes(target: Target) -> bool:
+    """Say whether a target is one of classes, and does not say how they are read."""
+    every = target.parts or (target,)
+    return not any(part.reading or part.kind in ("value", "box") for part in every)
 
 
 def _names(target: Target, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -125,8 +145,14 @@ def _located(returned: Any, output: str | None, *, whole: bool) -> tuple[str | N
     """Return the path of the explained output, None for all of it, and the guess in a line."""
     if output is None and (whole or is_detections(returned)):
         return None, ""
-    _, path = locate_output(returned, output)
-    return path, "" if output is not None else say_guess(returned, path)
+    values, path = locate_output(returned, output)
+    if output is not None:
+        return path, ""
+    if shares(values) and (logits := logits_behind(returned, path)):
+        return logits, (
+            f"the output {logits!r} is explained, whose softmax is {path!r}; --output names another"
+        )
+    return path, say_guess(returned, path)
 
 
 def _function(spec: str) -> Callable[[Any], Any]:

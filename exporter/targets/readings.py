@@ -71,6 +71,7 @@ class Ask:
         masks: uint8 (N, h, w): 1 inside the given mask, 0 outside; 255 where there is none.
         region: bool (N, T, H, W), the regions of a segmentation where they are known already; the
             outputs may be k variants of these N images.
+        shares: whether the output holds probabilities already, rather than logits.
     """
 
     target: Target
@@ -79,6 +80,7 @@ class Ask:
     background: int | None = None
     masks: Tensor | None = None
     region: Tensor | None = None
+    shares: bool = False
 
 
 Read = Callable[[Any, Ask], Reading]
@@ -101,18 +103,21 @@ def reading(name: str) -> Callable[[Read], Read]:
 def read_logits(values: Tensor, ask: Ask) -> Reading:
     """Read (N, K) as the logits of K classes, one of which is right.
 
-    The scalar of a class is its logit; after ``prob:`` its softmax probability.
+    The scalar of a class is its logit; after ``prob:`` its softmax probability. Probabilities are
+    taken as they are.
     """
     rows = rows_of(values)
-    explained = rows.softmax(1) if ask.target.probability else rows
-    return _of_rows(rows, explained, predict=lambda labels, k: _classified(rows, labels, k))
+    explained = rows.softmax(1) if ask.target.probability and not ask.shares else rows
+    logits = _logs(rows) if ask.shares else rows
+    return _of_rows(rows, explained, predict=lambda labels, k: _classified(logits, labels, k))
 
 
 @reading("binary")
 def read_binary(values: Tensor, ask: Ask) -> Reading:
     """Read (N,) or (N, 1) as the logit z of class 1 against class 0.
 
-    The scalar of class 1 is z, that of class 0 is -z; after ``prob:`` the sigmoid of it.
+    The scalar of class 1 is z, that of class 0 is -z; after ``prob:`` the sigmoid of it. Of a
+    probability p they are p and 1 - p.
     """
     rows = rows_of(values)
     if rows.shape[1] != 1:
@@ -120,6 +125,9 @@ def read_binary(values: Tensor, ask: Ask) -> Reading:
             f"the target 'binary' is for one logit and the model gives {rows.shape[1]} values; use "
             "predicted (one of them is right) or multilabel (each is right or wrong)"
         )
+    if ask.shares:
+        pair = torch.cat((1 - rows, rows), 1)
+        return _of_rows(pair, pair, predict=lambda labels, k: _classified(_logs(pair), labels, k))
     both = torch.cat((torch.zeros_like(rows), rows), 1)
 
     def scores(indices: Tensor) -> Tensor:
@@ -135,13 +143,15 @@ def read_multilabel(values: Tensor, ask: Ask) -> Reading:
     """Read (N, K) as the logits of K classes, each of which is right or wrong by itself.
 
     The scalar of a class is its logit; after ``prob:`` its sigmoid, which predictions show too.
+    Probabilities are taken as they are.
     """
     rows = rows_of(values)
-    explained = rows.sigmoid() if ask.target.probability else rows
+    explained = rows.sigmoid() if ask.target.probability and not ask.shares else rows
+    shown = rows.to(torch.float32)
     return _of_rows(
         rows,
         explained,
-        predict=lambda _labels, k: ranked(rows.to(torch.float32).sigmoid(), k),
+        predict=lambda _labels, k: ranked(shown if ask.shares else shown.sigmoid(), k),
         note="multi-label: the score of a class is its own sigmoid, and there is no accuracy",
     )
 
@@ -168,7 +178,12 @@ def read_value(values: Tensor, ask: Ask) -> Reading:
             "the model gives one value, which has no probability; use prob: with binary:, or value"
         )
     note = ""
-    if ask.target.kind != "value":
+    if ask.target.kind != "value" and ask.shares:
+        note = (
+            "the model gives one probability per image, which is explained as it is; "
+            "--target binary reads it as that of two classes"
+        )
+    elif ask.target.kind != "value":
         note = (
             "the model gives one value per image, which is explained as it is; "
             "--target binary reads it as the logit of two classes"
@@ -245,6 +260,12 @@ def rows_of(output: Tensor) -> Tensor:
             " target (module:function)"
         )
     return output
+
+
+def _logs(rows: Tensor) -> Tensor:
+    """Return the logarithms of probabilities: the logits of which they are the softmax."""
+    values = rows.to(torch.float32)
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log()
 
 
 def ranked(shares: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from exporter.errors import TargetError
 from exporter.records import Target
 from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output
+from exporter.targets.probabilities import Given
 from exporter.targets.readings import READINGS, Ask, Reading
 
 
@@ -43,6 +44,7 @@ class Scorer:
         reference: (D,), the embedding of ``similar``'s image.
         function: the user's own target.
         background: number of a segmentation's background, or None.
+        given: what the output's numbers are: ``logits``, ``probability`` or ``value``.
     """
 
     target: Target
@@ -50,6 +52,7 @@ class Scorer:
     reference: Tensor | None = None
     function: Callable[[Any], Any] | None = None
     background: int | None = None
+    given: Given = "logits"
 
     @property
     def is_logit(self) -> bool:
@@ -58,7 +61,8 @@ class Scorer:
         changed = any(
             part.probability or part.against or part.reading == "binary" for part in every
         )
-        return not changed and self.target.kind not in ("similar", "function", "box")
+        fits = self.target.kind not in ("similar", "function", "box")
+        return fits and not changed and self.given != "probability"
 
     @property
     def takes_masks(self) -> bool:
@@ -145,14 +149,25 @@ class Scorer:
         Raises:
             TargetError: if the target does not fit the output.
         """
-        ask = Ask(self.target, self.reference, self.function, self.background, masks, region)
+        ask = Ask(
+            self.target,
+            self.reference,
+            self.function,
+            self.background,
+            masks,
+            region,
+            shares=self.given == "probability",
+        )
         if self.target.kind == "function":
             part = output if self.output is None else locate_output(output, self.output)[0]
             return READINGS["function"](part, ask)
         if not self.output and is_detections(output):
             return READINGS["boxes"](output, ask)
         values = locate_output(output, self.output)[0]
-        return READINGS[_kind(values, self.target)](values, ask)
+        kind = _kind(values, self.target)
+        if self.given == "value" and kind == "logits":
+            kind = "value"
+        return READINGS[kind](values, ask)
 
 
 def _close(scores: Tensor, others: Tensor) -> bool:

@@ -18,8 +18,8 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     region: the positions predicted as that class, after ``mask:`` those in the image's given mask,
     after ``plane:`` all of them. Over an empty region it is 0, and so are its maps. A class is
     predicted where its logit is the largest; where K = 1, or after ``multilabel:``, where it is
-    above 0. Classes rank by the area of their region, the background last; predictions show the
-    share of the plane.
+    above 0 (a probability above one half). Classes rank by the area of their region, the background
+    last; predictions show the share of the plane.
 
     Raises:
         TargetError: if the output is not a plane of scores.
@@ -32,7 +32,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     target = ask.target
     images, classes, height, width = values.shape
     alone = classes == 1 or target.reading == "multilabel"
-    known = values.detach()
+    known = values.detach() - (0.5 if alone and ask.shares else 0)
     winner = None if alone else known.argmax(1)
     masked = target.reading == "mask" and ask.region is None
     given = _given(ask, height, width) if masked else None
@@ -55,7 +55,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
 
     def scores(indices: Tensor) -> Tensor:
         planes = values
-        if target.probability:
+        if target.probability and not ask.shares:
             planes = values.sigmoid() if alone else values.softmax(1)
         here = region(indices).to(values.dtype)
         total = (planes.gather(1, _at(indices, height, width)) * here).sum((2, 3))
@@ -86,8 +86,8 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         note=(
             f"the output is a plane of {height}×{width} with {classes} "
             f"{'mask' if classes == 1 else 'classes'}: the mean "
-            f"{'probability' if target.probability else 'logit'} {where} is explained, and "
-            "predictions are shares of the area"
+            f"{'probability' if target.probability or ask.shares else 'logit'} {where} is "
+            "explained, and predictions are shares of the area"
         ),
     )
 

@@ -1,0 +1,178 @@
+"""Outputs that are probabilities already are shown and explained as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import exporter
+from exporter.errors import TargetError
+from exporter.store import Run
+from exporter.targets.probabilities import last_function, read_numbers
+from tests.small import small
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+class Ending(nn.Module):
+    """The small model with something behind its logits."""
+
+    def __init__(self, end: Callable[[Tensor], object], outputs: int = 4) -> None:
+        super().__init__()
+        self.net, self.end = small(), end
+        self.net[6] = nn.Linear(8, outputs)
+        with torch.no_grad():
+            self.net[6].weight.mul_(60)
+
+    def forward(self, x: Tensor) -> object:
+        return self.end(self.net(x))
+
+
+class Masks(nn.Module):
+    def __init__(self, end: Callable[[Tensor], Tensor], masks: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.head, self.end = small()[:4], nn.Conv2d(8, masks, 1), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = self.head(self.net(x))
+        planes = self.end((planes - planes.mean((2, 3), keepdim=True)) * 99)
+        return nn.functional.interpolate(planes, x.shape[-2:], mode="nearest")
+
+
+def export(model: nn.Module, out: Path, **settings: object) -> Run:
+    return exporter.export(
+        model,
+        PHOTOS,
+        out=out,
+        limit=3,
+        maps=("gradcam",),
+        writers=(),
+        preprocessing={"size": 32},
+        **settings,
+    )
+
+
+def scores(run: Run) -> np.ndarray:
+    """Return each image's scores by class."""
+    rows = [sorted(row.predictions, key=lambda each: each.index) for row in run.rows()]
+    return np.array([[each.score for each in row] for row in rows])
+
+
+def test_a_softmax_is_not_taken_twice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain, ended = Ending(lambda y: y), Ending(lambda y: y.softmax(1))
+    ended.load_state_dict(plain.state_dict())
+    given, expected = export(ended, tmp_path / "a"), export(plain, tmp_path / "b")
+    np.testing.assert_allclose(scores(given), scores(expected), atol=1e-6)
+    assert scores(given).max() > 0.9
+    assert (given.plan.model.reading, expected.plan.model.reading) == ("probability", "logits")
+    notes = " ".join(given.plan.notes)
+    assert "holds probabilities already (at least 0, and their sum is 1)" in notes
+    assert "probabilities" not in " ".join(expected.plan.notes)
+    # What is explained is the probability: Grad-CAM of `prob:` on the plain model.
+    probable = export(plain, tmp_path / "c", target="prob:predicted")
+    for row in given.rows():
+        layer = given.plan.explained[-1]
+        np.testing.assert_allclose(
+            given.map(row.id, "gradcam", layer), probable.map(row.id, "gradcam", layer), atol=1e-6
+        )
+
+
+def test_it_is_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ended = Ending(lambda y: y.softmax(1))
+    given = export(ended, tmp_path / "a", reading="logits")
+    again = torch.tensor(scores(export(ended, tmp_path / "b"))).softmax(1)
+    np.testing.assert_allclose(scores(given), again, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [Tensor.sigmoid, lambda y: y.sigmoid()[:, :, None].squeeze(2)])
+def test_sigmoids_are_shown_as_they_are(end: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain, ended = Ending(lambda y: y), Ending(end)
+    ended.load_state_dict(plain.state_dict())
+    given = export(ended, tmp_path / "a")
+    expected = export(plain, tmp_path / "b", target="multilabel")
+    np.testing.assert_allclose(scores(given), scores(expected), atol=1e-6)
+    assert "the model ends in a sigmoid" in " ".join(given.plan.notes)
+
+
+def test_one_sigmoid_is_a_probability_of_two_classes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain, ended = Ending(lambda y: y, 1), Ending(Tensor.sigmoid, 1)
+    ended.load_state_dict(plain.state_dict())
+    given = export(ended, tmp_path / "a", target="binary")
+    np.testing.assert_allclose(
+        scores(given), scores(export(plain, tmp_path / "b", target="binary")), atol=1e-6
+    )
+    alone = export(ended, tmp_path / "c")
+    assert "one probability per image" in " ".join(alone.plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("end", "masks"), [(Tensor.sigmoid, 1), (Tensor.sigmoid, 3), (lambda y: y.softmax(1), 3)]
+)
+def test_masks_of_probabilities_are_cut_at_one_half(
+    end: Callable[[Tensor], Tensor], masks: int, tmp_path: Path
+) -> None:
+    plain, ended = Masks(lambda y: y, masks), Masks(end, masks)
+    shares = scores(export(ended, tmp_path / "a"))
+    alone = end is Tensor.sigmoid and masks > 1
+    target = "multilabel" if alone else "predicted"
+    expected = scores(export(plain, tmp_path / "b", target=target))
+    np.testing.assert_allclose(shares, expected, atol=1e-3)
+    assert shares.max() < 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_probabilities_and_logits_the_logits_are_explained(first: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    def pair(y: Tensor) -> tuple[Tensor, Tensor]:
+        return (y.softmax(1), y) if first else (y, y.softmax(1))
+
+    run = export(Ending(pair), tmp_path / "a")
+    assert run.plan.model.output == ("1" if first else "0")
+    assert run.plan.model.reading == "logits"
+    if first:
+        assert "the output '1' is explained, whose softmax is '0'" in " ".join(run.plan.notes)
+
+
+def test_probabilities_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"values from -.* which are no probabilities"):
+        export(Ending(lambda y: y), tmp_path / "a", reading="probability")
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "ends", "given", "said"),
+    [
+        ([[0.2, 0.8]], "auto", "", "probability", "their sum is 1"),
+        ([[0.2, 0.7]], "auto", "Sigmoid", "probability", "ends in a sigmoid"),
+        ([[0.2, 0.7]], "auto", "Addmm", "logits", "lie between 0 and 1"),
+        ([[0.9]], "auto", "Addmm", "logits", ""),
+        ([[0.2, 1.7]], "auto", "Sigmoid", "logits", ""),
+        ([[0.2, 0.8]], "value", "", "value", ""),
+        ([[0.2, 0.7]], "probability", "", "probability", "as asked for"),
+    ],
+)
+def test_numbers_say_what_they_are(
+    values: list[list[float]], asked: str, ends: str, given: str, said: str
+) -> None:
+    reading, note = read_numbers(torch.tensor(values), asked, ends)
+    assert reading == given
+    assert said in note
+    assert bool(note) == bool(said)
+
+
+def test_the_last_function_is_what_is_left_when_shapes_are_changed_back() -> None:
+    start = torch.rand(1, 2, 3, 3, requires_grad=True)
+    assert last_function(nn.functional.interpolate(start.sigmoid(), (6, 6))) == "Sigmoid"
+    assert last_function(start.softmax(1).flatten(1).unsqueeze(0)[0]) == "Softmax"
+    assert last_function(start * 2) == "Mul"
+    assert last_function(start) == ""
