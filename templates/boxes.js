@@ -40,6 +40,7 @@
     $("v-boxes").hidden = !some;
     $("v-boxes").setAttribute("aria-pressed", String(on));
     $("v-boxes-legend").hidden = !on;
+    for (const part of $("v-boxes-legend").children) part.hidden = !$("panes").querySelector(".boxes ." + part.dataset.kind);
   };
   exporter.boxes = { show, known };
 })();

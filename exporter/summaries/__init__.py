@@ -1,5 +1,6 @@
 """What only the whole set shows: channels, numbers, classes, methods, images that matter."""
 
+from exporter.summaries.boxes import BoxCounts
 from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
 from exporter.summaries.choices import keep_images
 from exporter.summaries.faithfulness import FAITHFULNESS, merge_faithfulness
@@ -15,6 +16,7 @@ __all__ = [
     "PARTS",
     "SET_SCHEMA",
     "SET_TABLES",
+    "BoxCounts",
     "Scope",
     "SetTables",
     "channel_table",

@@ -95,7 +95,7 @@ class HtmlSettings(BaseModel):
     """
 
     report: ReportWords = Field(
-        ReportWords(),
+        default=ReportWords(),
         description="What the author says in the report: title, authors, abstract, and notes for "
         "pages and images.",
     )

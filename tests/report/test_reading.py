@@ -57,6 +57,15 @@ def test_a_method_that_is_at_no_layer_has_a_row_and_no_column(mixed: Desk) -> No
     assert mixed.text("#v-caption").startswith("rollout at attention for")
 
 
+def test_a_pixel_map_is_shown_as_fine_as_it_is_stored(mixed: Desk) -> None:
+    mixed.viewer(mixed.row, "&map=saliency")
+    said = mixed.text("#v-caption")
+    assert "56 × 56 cells" in said
+    assert "averaged" not in said
+    canvas = mixed.page.locator("#v-table tr.own canvas").first
+    assert canvas.evaluate("one => one.width") >= 112
+
+
 def test_neither_the_input_nor_a_fused_map_is_the_deepest_layer(mixed: Desk) -> None:
     deepest = mixed.run.plan.layers_of_the_model[-1]
     mixed.images()
@@ -217,6 +226,20 @@ def test_a_large_screen_is_used(mixed: Desk) -> None:
     assert frame["height"] > 1300
     assert viewer["height"] > 2000
     assert viewer["width"] > 3600
+
+
+def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:
+    boxes = mixed.at("boxes")
+    boxes.open("classes.html")
+    section = boxes.page.locator("section[aria-labelledby=boxes]")
+    assert section.locator(".note").inner_text().startswith("1 of 1 given box is matched")
+    rows = [text.split() for text in section.locator("tbody tr").all_inner_texts()]
+    # 130 × 110 pixels are common to two boxes of 140 × 120.
+    share = 130 * 110 / (2 * 140 * 120 - 130 * 110)
+    assert sorted(row[-4:] for row in rows) == [
+        ["1", "0", "1", "—"],
+        ["1", "1", "0", f"{share:.3f}"],
+    ]
 
 
 def test_captions_of_channels_stay_below_their_pictures(mixed: Desk) -> None:

@@ -43,6 +43,8 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "measured": (report.titles[method], layer or "input") if method else None,
             "pairs": confused_pairs(report, PAIRS),
             "galleries": by_settings(shown),
+            "boxes": report.index.boxes,
+            "kept": report.run.settings.get("top_k"),
         },
     )
 

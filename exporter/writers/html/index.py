@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from exporter.records import COMBINED, Plan, Row
 from exporter.render import COLORMAPS
+from exporter.summaries import BoxCounts
 from exporter.writers.html import text as words
 from exporter.writers.html.shards import FLAGS, base64, finite, flag_bits
 from exporter.writers.options import HtmlOptions
@@ -84,6 +85,7 @@ class SetIndex:
         flagged: maps by (method, layer, flag).
         skipped: (path, reason).
         maps: how many maps there are.
+        boxes: how predicted boxes fit the given ones.
     """
 
     plan: Plan
@@ -96,6 +98,7 @@ class SetIndex:
     flagged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     maps: int = 0
+    boxes: BoxCounts = field(default_factory=BoxCounts)
 
     def add(self, row: Row, *, kept: bool) -> Entry:
         """Take in one image and return its entry."""
@@ -109,6 +112,7 @@ class SetIndex:
                 for flag in stored.flags.split(","):
                     self.flagged[stored.method, stored.layer, flag] += 1
         self.maps += len(row.maps)
+        self.boxes.add(row)
         self.names.update((said.index, said.name) for said in row.predictions)
         if row.error is not None:
             self.skipped.append((row.path, row.error))

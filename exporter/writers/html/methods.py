@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.writers.html import text as words
 from exporter.writers.html.report import Report
-from exporter.writers.html.shards import CELLS
+from exporter.writers.html.shards import most_cells
 
 
 def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -24,7 +24,12 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         }
         for record in report.plan.methods
     ]
-    sizes = dict.fromkeys((h, w) for _, _, h, w in index.ends if max(h, w) > CELLS)
+    most = {record.name: most_cells(record) for record in report.plan.methods}
+    sizes = dict.fromkeys(
+        (h, w, most[method])
+        for method, _, h, w in index.ends
+        if max(h, w) > most.get(method, max(h, w))
+    )
     yield (
         "methods.html",
         {
@@ -32,8 +37,7 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "images": len(index.images) - len(index.skipped),
             "agreement": _agreement(report),
             "faithfulness": _faithfulness(report),
-            "cap": CELLS,
-            "averaged": [words.shape(size) for size in sizes],
+            "averaged": [f"{words.shape((h, w))} to at most {cap} × {cap}" for h, w, cap in sizes],
         },
     )
 

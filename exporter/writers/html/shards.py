@@ -1,8 +1,9 @@
 """Maps and activations of a few hundred images as one script that a page loads from ``file://``.
 
-A map goes out raw in 8 bits at no more than `CELLS` × `CELLS` cells. Where the method has a ReLU
-and the map both signs, zero is level `ZERO`, so that what is drawn keeps three quarters of the
-levels; otherwise the levels are even between the map's ends.
+A map goes out raw in 8 bits at no more than `CELLS` × `CELLS` cells, one of a pixel method at
+`PIXEL_CELLS` × `PIXEL_CELLS` (4.2 kB as Base64). Where the method has a ReLU and the map both
+signs, zero is level `ZERO`, so that what is drawn keeps three quarters of the levels; otherwise the
+levels are even between the map's ends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CELLS = 28
 """Most rows and columns of a map in the report; larger ones are averaged down."""
+
+PIXEL_CELLS = 56
+"""The same of a map of a pixel method."""
 
 ACTIVATION_CELLS = 14
 ACTIVATION_BYTES = 2600
@@ -80,6 +84,11 @@ def flag_bits(flags: str) -> int:
     (1, 6, 0)
     """
     return sum(1 << FLAGS.index(name) for name in flags.split(",") if name in FLAGS)
+
+
+def most_cells(method: MethodRecord) -> int:
+    """Return how many rows and columns of a method's maps the report has at most."""
+    return PIXEL_CELLS if method.pixel else CELLS
 
 
 def reduce_cells(values: NDArray[np.number], cells: int = CELLS) -> NDArray[np.float32]:
@@ -149,7 +158,7 @@ def _maps(
         maps = [stored for _, stored in members]
         lo, hi = np.array([(stored.lo, stored.hi) for stored in maps], dtype=np.float32).T
         raw = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
-        levels = reduce_cells(raw.reshape(-1, height, width))
+        levels = reduce_cells(raw.reshape(-1, height, width), most_cells(record))
         entry = {"m": place, "l": layers[layer], "k": part, **_sizes(levels, height, width)}
         entry["t"] = [targets.setdefault(stored.target, len(targets)) for stored in maps]
         entry["r"] = base64(np.stack([lo, hi], axis=1))

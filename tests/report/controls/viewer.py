@@ -313,4 +313,5 @@ def boxes(desk: Desk) -> None:
     assert desk.page.locator("#v-outlines rect").count() == 0
     desk.page.keyboard.press("b")
     desk.wait("document.querySelectorAll('#v-outlines rect').length === 6")
-    assert desk.page.locator("#v-boxes-legend").is_visible()
+    said = desk.page.locator("#v-boxes-legend span:visible").all_inner_texts()
+    assert [text.strip() for text in said] == ["given", "predicted", "explained"]
