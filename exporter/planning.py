@@ -25,6 +25,7 @@ from exporter.explain import (
     classifiers_at,
     fitting_methods,
     inputs,
+    transfer_for,
 )
 from exporter.faithfulness import load_metrics
 from exporter.guard import user_code
@@ -217,6 +218,7 @@ def _settle(
         dtype=dtype,
         metrics=metrics,
         missing=first.missing,
+        transfer=transfer_for(device),
         maximised=maximised,
         reshape=reshape,
     )

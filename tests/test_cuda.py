@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 import exporter
+from exporter.config import build_config
+from exporter.engines import Computed, Recipe, local
 from exporter.errors import ExporterError
 from exporter.maps import METHODS
+from exporter.planning import bind
+from exporter.watch import Watch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -142,3 +147,57 @@ def test_two_models_share_a_card() -> None:
     for expected, maps_of_calls in zip(alone, together, strict=True):
         for maps in maps_of_calls:
             torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_waits_for_nothing_but_the_rows_of_batches_before(tmp_path: Path) -> None:
+    config = build_config(
+        model="convolutions", images=str(PHOTOS), out=tmp_path / "run", layers=("1", "4"),
+        maps=("gradcam", "layercam"), batch_size=2, workers=2, preprocessing={"size": 64},
+    )  # fmt: skip
+    taken: list[Computed] = []
+    with bind(Recipe(config, module=Convolutions().cuda())) as job:
+        local.run(job, [0], lambda _index, parts: taken.extend(parts), Watch())
+        pinned = torch.cuda.host_memory_stats()["num_host_alloc"]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            local.run(job, [0], lambda _index, parts: taken.extend(parts), Watch())
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.cuda.host_memory_stats()["num_host_alloc"] <= pinned + 2
+    rows = [row for part in taken for row in part.rows]
+    assert rows[: len(rows) // 2] == rows[len(rows) // 2 :]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_16_bits_is_near_float32(precision: str, tmp_path: Path) -> None:
+    run = exporter.export(
+        Convolutions().cuda(), PHOTOS, out=tmp_path / "run", maps=("gradcam", "saliency"),
+        layers=("1", "4"), batch_size=4, writers=(), preprocessing={"size": 64},
+        precision=precision,
+    )  # fmt: skip
+    record = run.plan.precision
+    assert record is not None
+    assert 0 < record.median <= record.largest < 0.05
+
+
+def test_the_batch_size_is_what_fits(tmp_path: Path) -> None:
+    run = exporter.export(
+        Convolutions().cuda(), PHOTOS, out=tmp_path / "run", maps=("gradcam",), layers=("4",),
+        batch_size="auto", writers=(), preprocessing={"size": 64},
+    )  # fmt: skip
+    assert run.plan.settings["batch_size"] == 16
+    assert run.plan.notes[-1] == "batches have 16 images, tried here: no shard has more"
+
+
+def test_a_compiled_run_has_the_maps_of_a_plain_one(tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {
+        "maps": ("gradcam", "eigencam"), "layers": ("1", "4"), "batch_size": 4, "writers": (),
+        "preprocessing": {"size": 64},
+    }  # fmt: skip
+    model = Convolutions().cuda()
+    plain = exporter.export(model, PHOTOS, out=tmp_path / "plain", **wanted)
+    quick = exporter.export(model, PHOTOS, out=tmp_path / "quick", compile=True, **wanted)
+    for before, after in zip(plain.rows(), quick.rows(), strict=True):
+        for old, new in zip(before.maps, after.maps, strict=True):
+            spread = max(old.hi - old.lo, 1e-12)
+            assert np.abs(old.array() - new.array()).max() <= 1e-3 * spread

@@ -85,7 +85,7 @@ def close(values: Tensor, others: Tensor) -> bool:
         return values.shape == others.shape
     if not values.is_floating_point():
         return torch.equal(values, others)
-    first, other = (each.detach().double().cpu().nan_to_num() for each in (values, others))
+    first, other = (each.detach().cpu().double().nan_to_num() for each in (values, others))
     share = min(_ROUNDING * torch.finfo(values.dtype).eps, 0.05)
     return bool((first - other).abs().max() <= share * first.abs().max())
 

@@ -16,13 +16,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from exporter.engines.job import Batch, Job, Store, in_order
+from exporter.engines.job import Batch, Job, Store, Value, in_order
 from exporter.engines.replicas import Replicas, copies_of, two_images
-from exporter.explain import Computed, Explainer, Loaded, compute, launch, load, rows
+from exporter.explain import (
+    Computed,
+    Explainer,
+    Loaded,
+    Staged,
+    compute,
+    launch,
+    load,
+    rows,
+    stage,
+)
+from exporter.records import ImageEntry
 from exporter.watch import Watch
 
 _TRIAL = 3
 """Batches each way of running is timed on, after one that warms up."""
+
+_IN_FLIGHT = 2
+"""Batches that are launched beyond the one whose rows are waited for: the device never idles."""
 
 _SMALL = 40_000_000
 """Parameters above which replicas are not tried: memory traffic would decide against them."""
@@ -140,7 +154,7 @@ def _timed(work: Callable[[], None]) -> float:
 
 def _in_turn(job: Job, batches: Sequence[Batch], storing: _Storing, explainer: Explainer) -> None:
     """Run batches one after the other, the next ones being decoded meanwhile."""
-    for batch, loaded in _loaded(job, batches):
+    for batch, loaded in _ahead(job, batches, load):
         storing.take(batch, compute(job, explainer, loaded))
 
 
@@ -153,20 +167,27 @@ def _overlapped(
         return
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
         launched = (
-            (batch, pool.submit(rows, job, launch(job, explainer, loaded)))
-            for batch, loaded in _loaded(job, batches)
+            (batch, pool.submit(rows, job, launch(job, explainer, *loaded)))
+            for batch, loaded in _ahead(job, batches, _staged)
         )
-        for batch, computed in in_order(launched, 1):
+        for batch, computed in in_order(launched, _IN_FLIGHT):
             storing.take(batch, computed)
 
 
-def _loaded(job: Job, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Loaded]]:
-    """Yield batches with their images; with workers, at most four batches ahead of the model."""
+def _staged(job: Job, entries: Sequence[ImageEntry]) -> tuple[Loaded, Staged | None]:
+    loaded = load(job, entries)
+    return loaded, stage(job, loaded)
+
+
+def _ahead(
+    job: Job, batches: Sequence[Batch], prepare: Callable[[Job, Sequence[ImageEntry]], Value]
+) -> Iterator[tuple[Batch, Value]]:
+    """Yield batches with their images; with workers, some batches ahead of the model."""
     if job.workers == 0:
-        yield from ((batch, load(job, batch.entries)) for batch in batches)
+        yield from ((batch, prepare(job, batch.entries)) for batch in batches)
         return
     with ThreadPoolExecutor(job.workers, thread_name_prefix="decode") as pool:
-        loading = ((batch, pool.submit(load, job, batch.entries)) for batch in batches)
+        loading = ((batch, pool.submit(prepare, job, batch.entries)) for batch in batches)
         yield from in_order(loading, max(4, job.workers))
 
 

@@ -7,7 +7,8 @@ from exporter.explain.explainer import Explainer, describe_passes
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.rows import Computed, HostBatch, Pending, compute, launch, rows
-from exporter.explain.work import BatchWork, Loaded, inputs, lay_masks, load
+from exporter.explain.transfer import Transfer, transfer_for
+from exporter.explain.work import BatchWork, Loaded, Staged, inputs, lay_masks, load, stage
 
 __all__ = [
     "FUSED",
@@ -17,6 +18,8 @@ __all__ = [
     "HostBatch",
     "Loaded",
     "Pending",
+    "Staged",
+    "Transfer",
     "choose_or_offer",
     "classifiers_at",
     "compute",
@@ -28,4 +31,6 @@ __all__ = [
     "lay_masks",
     "load",
     "rows",
+    "stage",
+    "transfer_for",
 ]

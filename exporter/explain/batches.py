@@ -15,6 +15,7 @@ from torch.nn import functional
 from exporter.capture import Statistics, Strongest, quantise
 from exporter.containers import rebuild, tensors
 from exporter.explain.passes import LayerMaps
+from exporter.explain.transfer import Read
 from exporter.maps import Method
 from exporter.records import MAP_LEVELS
 
@@ -95,17 +96,17 @@ class Outcome(Generic[Array]):
 
 
 class DeviceBatch(NamedTuple):
-    """One batch on its way: everything is in one buffer, whose copy to the host has begun on CUDA.
+    """One batch on the device: everything is in one buffer.
 
     Attributes:
         outline: the outcome, its tensors' shapes and types only.
-        packed: uint8 buffer on the device, or in pinned memory while the copy is under way.
-        ready: CUDA event after the copy, or None where there is nothing to wait for.
+        packed: uint8 buffer on the device.
+        read: where its copy to the host has begun, waits for it.
     """
 
     outline: Outcome[Tensor]
     packed: Tensor
-    ready: torch.cuda.Event | None = None
+    read: Read | None = None
 
     def equals(self, other: DeviceBatch) -> bool:
         """Say whether another batch holds the same, bit for bit."""
@@ -114,22 +115,9 @@ class DeviceBatch(NamedTuple):
 
     def to_host(self) -> Outcome[NDArray[Any]]:
         """Wait for the one copy of the batch, and give its parts as numpy arrays."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        host: Outcome[NDArray[Any]] = unpack(self.outline, self.packed.cpu().numpy())
+        buffer = self.packed.cpu().numpy() if self.read is None else self.read()
+        host: Outcome[NDArray[Any]] = unpack(self.outline, buffer)
         return host
-
-
-def send(outcome: Outcome[Tensor]) -> DeviceBatch:
-    """Pack a batch and, on CUDA, begin its copy into pinned memory without waiting for it."""
-    outline, packed = pack(outcome)
-    if not packed.is_cuda:
-        return DeviceBatch(outline, packed)
-    pinned = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
-    pinned.copy_(packed, non_blocking=True)
-    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    ready.record(torch.cuda.current_stream(packed.device))
-    return DeviceBatch(outline, pinned, ready)
 
 
 def quantised(

@@ -21,7 +21,7 @@ from exporter.capture import (
     strongest_channels,
 )
 from exporter.errors import TargetError
-from exporter.explain.batches import DeviceBatch, Outcome, quantised, send, stored_pixels
+from exporter.explain.batches import DeviceBatch, Outcome, pack, quantised, stored_pixels
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner
 from exporter.layers import Layout, Reshape
@@ -167,7 +167,7 @@ class Explainer:
                 missing=dict(explained.missing) | unrecorded,
                 boxes=None if boxes is None else boxes[:, : self._top_k],
             )
-            return send(outcome)
+            return DeviceBatch(*pack(outcome))
 
     def explain(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> BatchMaps:
         """Compute one batch's raw maps: one forward, one backward per target, and its own passes.

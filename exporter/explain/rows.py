@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exporter.errors import LayerError, MapError, TargetError
 from exporter.explain.batches import FLAGS, DeviceBatch, Outcome
 from exporter.explain.explainer import Explainer
-from exporter.explain.work import BatchWork, Loaded, lay_masks
+from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_masks, masks_of
 from exporter.faithfulness import measure
 from exporter.guard import is_shortage, user_code
 from exporter.memory import in_halves
@@ -90,26 +90,41 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         return replace(computed, faithfulness=tuple(measured))
 
 
-def launch(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Pending:
-    """Start one batch on the device; where its memory runs out, in halves.
+def launch(
+    work: BatchWork, explainer: Explainer, loaded: Loaded, staged: Staged | None = None
+) -> Pending:
+    """Start one batch on the device, and its copy back; where its memory runs out, in halves.
+
+    Args:
+        work: what the run's batches have in common.
+        explainer: built around the model.
+        loaded: the batch.
+        staged: the same as it is copied to the device, where another thread has laid it out.
 
     Raises:
         ModelError: if the model fails on the batch, with what it said.
     """
     seen = loaded.seen
-    labels = torch.tensor(_labels(work, seen), dtype=torch.int64)
-    masks = [m for m, p in zip(loaded.masks, loaded.prepared, strict=True) if p]
 
     def explain(some: slice) -> DeviceBatch:
-        batch = work.inputs([image for _, image in seen[some]])
-        given = (lay_masks(masks[some], work),) if work.masks else ()
-        return explainer(batch, labels[some].to(work.device, non_blocking=True), *given)
+        given: tuple[torch.Tensor, ...]
+        if staged is None:
+            here = seen[some]
+            labels = torch.tensor(labels_of(work, here), dtype=torch.int64).to(work.device)
+            masks = (lay_masks(masks_of(loaded)[some], work),) if work.masks else ()
+            given = (work.inputs([image for _, image in here]), labels, *masks)
+        else:
+            given = staged.on_device(work, some)
+        launched = explainer(*given)
+        return launched._replace(read=work.transfer.begin(launched.packed))
 
     with _model_on(work, loaded):
         if not seen or work.plan.depends_on_batch:  # half a batch would be another one
             parts = [explain(slice(0, len(seen)))] if seen else []
         else:
             parts = in_halves(explain, len(seen))
+        if staged is not None:
+            staged.release(work)
         for part in parts:
             _refuse_missing(work, part.outline.missing)
         return Pending(loaded, tuple(parts))
@@ -145,11 +160,6 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
         tuple(next(readable) if image else _unread(entry, error) for entry, error, image in every),
         tuple(channels),
     )
-
-
-def _labels(work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]]) -> list[int]:
-    """Return the class of each image's label, -1 where it is not known."""
-    return [work.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
 
 
 @contextmanager
@@ -196,7 +206,7 @@ def _rows(
     work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]], host: HostBatch
 ) -> Iterator[Row]:
     names = work.plan.model.classes
-    for n, ((entry, image), known) in enumerate(zip(seen, _labels(work, seen), strict=True)):
+    for n, ((entry, image), known) in enumerate(zip(seen, labels_of(work, seen), strict=True)):
         label = known if known >= 0 else None
         row = replace(
             _unread(entry, None),

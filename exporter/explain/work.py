@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.errors import ImageError, ImageSetError
+from exporter.explain.transfer import Transfer
 from exporter.faithfulness import Metric
 from exporter.guard import is_shortage, told
 from exporter.images import ImageSet, normalise
@@ -35,6 +36,7 @@ class BatchWork:
         masks: whether the target needs each image's given mask.
         metrics: how the maps' faithfulness is measured; empty for not at all.
         missing: by layer (or ``method at layer``), why planning saw no map or activation there.
+        transfer: how batches are copied to the device and back.
     """
 
     plan: Plan
@@ -45,6 +47,7 @@ class BatchWork:
     masks: bool = False
     metrics: tuple[Metric, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    transfer: Transfer = field(default_factory=Transfer)
 
     def inputs(self, prepared: Sequence[Prepared]) -> torch.Tensor:
         """Lay prepared images out as the model's input, (N, C, H, W), on its device."""
@@ -106,6 +109,66 @@ def _read(
         return _read(work, entry, again=False)
 
 
+@dataclass(frozen=True)
+class Staged:
+    """The readable images of one batch side by side on the host, as they are copied to the device.
+
+    Attributes:
+        images: views, uint8 (N, h, w, C), or model-ready tensors, float32 (N, C, H, W).
+        labels: int64 (N,), -1 where an image's class is not known.
+        masks: uint8 (N, h, w), where the target needs them.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    masks: torch.Tensor | None
+
+    def on_device(self, work: BatchWork, some: slice) -> tuple[torch.Tensor, ...]:
+        """Begin the copies of some images; return them as inputs, their labels and their masks."""
+        staged = (self.images, self.labels) + (() if self.masks is None else (self.masks,))
+        images, *others = (work.transfer.to_device(part[some], work.device) for part in staged)
+        steps = work.plan.model.preprocessing
+        return (_as_inputs(images, steps, work.channels_last, work.dtype), *others)
+
+    def release(self, work: BatchWork) -> None:
+        """Say that every copy has begun."""
+        for part in (self.images, self.labels, self.masks):
+            if part is not None:
+                work.transfer.release(part)
+
+
+def stage(work: BatchWork, loaded: Loaded) -> Staged | None:
+    """Lay a batch out for its copy to the device.
+
+    Returns:
+        The batch; None where no image could be read, or memory is too short for all side by side.
+    """
+    prepared = [image for _, image in loaded.seen]
+    if not prepared:
+        return None
+    transfer, masks = work.transfer, masks_of(loaded)
+    try:
+        return Staged(
+            transfer.stage(_arrays(prepared)),
+            transfer.stage([np.array(label) for label in labels_of(work, loaded.seen)]),
+            transfer.stage(_given(masks, work)) if work.masks else None,
+        )
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        return None
+
+
+def labels_of(work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]]) -> list[int]:
+    """Return the class of each image's label, -1 where it is not known."""
+    return [work.plan.label_index.get(entry.label or "", -1) for entry, _ in seen]
+
+
+def masks_of(loaded: Loaded) -> list[NDArray[np.uint8] | None]:
+    """Return the given masks of the images that could be read."""
+    return [m for m, p in zip(loaded.masks, loaded.prepared, strict=True) if p]
+
+
 def inputs(
     prepared: Sequence[Prepared],
     preprocessing: Preprocessing,
@@ -117,23 +180,29 @@ def inputs(
 
     They are normalised in float32 and then take the model's own type.
     """
-    ready = [item.tensor for item in prepared if item.tensor is not None]
-    if len(ready) == len(prepared):
-        batch = _move(np.stack(ready), device)
-    else:
-        batch = normalise(_move(np.stack([p.view for p in prepared]), device), preprocessing)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return batch.to(dtype).contiguous(memory_format=layout)
-
-
-def _move(values: NDArray[Any], device: torch.device) -> torch.Tensor:
-    batch = torch.from_numpy(values)
-    if device.type == "cuda":
-        return batch.pin_memory().to(device, non_blocking=True)
-    return batch.to(device)
+    batch = torch.from_numpy(np.stack(_arrays(prepared))).to(device)
+    return _as_inputs(batch, preprocessing, channels_last, dtype)
 
 
 def lay_masks(masks: Sequence[NDArray[np.uint8] | None], work: BatchWork) -> torch.Tensor:
     """Lay given masks on the device, uint8 (N, h, w); 255 everywhere where none is given."""
+    return torch.from_numpy(np.stack(_given(masks, work))).to(work.device)
+
+
+def _as_inputs(
+    batch: torch.Tensor, preprocessing: Preprocessing, channels_last: bool, dtype: torch.dtype
+) -> torch.Tensor:
+    batch = normalise(batch, preprocessing) if batch.dtype == torch.uint8 else batch
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return batch.to(dtype).contiguous(memory_format=layout)
+
+
+def _arrays(prepared: Sequence[Prepared]) -> list[NDArray[Any]]:
+    """Return what the device is given of each image: the model-ready tensor, or the view."""
+    ready = [item.tensor for item in prepared if item.tensor is not None]
+    return list(ready) if len(ready) == len(prepared) else [item.view for item in prepared]
+
+
+def _given(masks: Sequence[NDArray[np.uint8] | None], work: BatchWork) -> list[NDArray[np.uint8]]:
     none = np.full(work.plan.model.preprocessing.size, 255, np.uint8)
-    return _move(np.stack([none if m is None else m for m in masks]), work.device)
+    return [none if mask is None else mask for mask in masks]

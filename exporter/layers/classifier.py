@@ -70,10 +70,11 @@ def _linear(head: nn.Module) -> tuple[Tensor, Tensor | None] | None:
 def _gives(means: Tensor, weight: Tensor, bias: Tensor | None, logits: Tensor) -> bool:
     """Say whether means · weightᵀ + bias is the logits, to the rounding of their type."""
     rounding = 1e3 * torch.finfo(logits.dtype).eps
-    last_place = 4 * torch.finfo(logits.dtype).eps * logits.double().abs().max()
-    means, weight, explained = means.double(), weight.double(), logits.double()
+    # On the host: not every device has float64.
+    means, weight, explained = (each.cpu().double() for each in (means, weight, logits))
+    last_place = 4 * torch.finfo(logits.dtype).eps * explained.abs().max()
     if bias is not None:
-        explained = explained - bias.double()
+        explained = explained - bias.cpu().double()
     error = (means @ weight.T - explained).abs().max()
     # Sums of large terms that cancel are rounded by the terms' size, not by the sum's.
     terms = (means.abs() @ weight.abs().T).max()

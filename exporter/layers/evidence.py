@@ -185,7 +185,7 @@ def _follows(changes: Tensor, layout: Layout, size: tuple[int, int]) -> float:
 
     What changes wherever the patch lies (a class token, squeeze and excitation) is taken away.
     """
-    own = (changes - changes.median(0).values).clamp(min=0).double()
+    own = (changes - changes.median(0).values).clamp(min=0).cpu().double()
     total = own.sum((1, 2))
     if not bool(torch.isfinite(total).all()):
         return 0.0

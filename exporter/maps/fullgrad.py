@@ -18,6 +18,9 @@ from exporter.maps.registry import method
 Receive = Callable[[int, Tensor], None]
 """Called with the number of a target and bias ⊙ gradient (N, C, …) of one call of one layer."""
 
+_WITH_FLOAT64 = ("cpu", "cuda", "meta")
+"""Devices that are known to compute in float64; MPS does not."""
+
 
 @method(
     "fullgrad",
@@ -54,8 +57,8 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
     inputs = context.inputs
     rescaled = rescale != "none"
     wide = torch.promote_types(inputs.dtype, torch.float32)
-    # Thousands of terms in [0, 1] add up to far more than what they differ by; MPS has no float64.
-    widest = wide if inputs.device.type == "mps" else torch.float64
+    # Thousands of terms in [0, 1] add up to far more than what they differ by.
+    widest = torch.float64 if inputs.device.type in _WITH_FLOAT64 else wide
     shape = (len(inputs), context.count, 1, *inputs.shape[-2:])
     total = inputs.new_zeros(shape, dtype=widest)
 
