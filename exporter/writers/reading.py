@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,26 @@ def templates() -> Path:
     return installed if installed.is_dir() else package.parent / "templates"
 
 
+@cache
+def _compiled(*, escape: bool) -> Any:  # noqa: ARG001 - compiled for one or the other
+    """Return where Jinja2 keeps what it compiled: a process may write many reports."""
+    from jinja2 import BytecodeCache
+    from jinja2.bccache import Bucket
+
+    class Compiled(BytecodeCache):
+        def __init__(self) -> None:
+            self.code: dict[str, bytes] = {}
+
+        def load_bytecode(self, bucket: Bucket) -> None:
+            if bucket.key in self.code:
+                bucket.bytecode_from_string(self.code[bucket.key])
+
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            self.code[bucket.key] = bucket.bytecode_to_string()
+
+    return Compiled()
+
+
 def templating(*, escape: bool) -> Any:
     """Return a Jinja2 environment of the templates that fails on a missing value.
 
@@ -46,6 +67,7 @@ def templating(*, escape: bool) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=_compiled(escape=escape),
     )
 
 
