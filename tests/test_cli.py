@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -164,13 +164,18 @@ def test_a_dry_run_counts_passes_instead_of_running_them(
         return real(self, inputs)
 
     monkeypatch.setattr(nn.Linear, "forward", forward)
+    # A millisecond for each image that goes through the model.
+    monkeypatch.setattr(
+        "exporter.describe.time", SimpleNamespace(perf_counter=lambda: sum(rows) / 1e3)
+    )
     methods = ("integratedgradients:steps=1000000", "smoothgrad:samples=1000000", "occlusion")
     asked = [part for name in (*methods, "scorecam") for part in ("--map", name)]
     assert main(arguments(work, "--dry-run", *asked)) == 0
     assert sum(rows) < 300
     said = capfd.readouterr().out
     assert "1000000 forwards of images between" in said
-    assert re.search(r"time +about \d\S* (min|h) to compute", said), said
+    # 4 ms for each of two million steps of a batch of 4, for 6 images.
+    assert re.search(r"time +about 3\.3 h to compute, from a batch of 4\n", said), said
 
 
 def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:
