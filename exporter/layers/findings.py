@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exporter.capture import all_close, close, guest, watch_changes
 from exporter.containers import tensors
-from exporter.errors import TargetError, one_line
+from exporter.errors import TargetError
 from exporter.guard import FAILURES, is_shortage
 from exporter.layers.trial import Trial
 from exporter.records import Findings
@@ -56,7 +56,7 @@ def _run_again(trial: Trial, image: Tensor) -> tuple[bool, bool | None, str]:
         try:
             several = trial.module(batch[:number])
         except FAILURES as error:  # a model that takes one image at a time may fail in any way
-            untold = one_line(error)
+            untold = f"it failed with {type(error).__name__}"  # what it says may name a path
             if is_shortage(error):
                 untold = f"there was not enough memory for {number} images"
                 continue

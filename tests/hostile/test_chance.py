@@ -307,6 +307,5 @@ def test_nothing_is_found_of_models_like_most(model: nn.Module) -> None:
 
 def test_a_model_that_takes_one_image_at_a_time_is_not_said_to_depend_on_the_batch() -> None:
     findings = found(Around(convolutional(), lambda x: x.reshape(1, 3, 16, 16)))
-    why = "RuntimeError: shape '[1, 3, 16, 16]' is invalid for input of size 2304"
-    assert findings == Findings(alone=None, untold=why)
-    assert findings.notes[0].endswith(f"could not run several at once: {why}")
+    assert findings == Findings(alone=None, untold="it failed with RuntimeError")
+    assert findings.notes[0].endswith("could not run several at once: it failed with RuntimeError")
