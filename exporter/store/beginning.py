@@ -131,10 +131,10 @@ def _is_leftover(run: RunFiles, name: str) -> bool:
     """Say whether a run that was killed before its plan was there has left this."""
     if name == layout.LOCK or layout.is_temporary(name):
         return True
-    checksums = layout.checksum_file(layout.PLAN)
+    sums = (layout.checksum_file(layout.PLAN), layout.next_checksum_file(layout.PLAN))
     try:
         names = run.names(name) if name in _FIRST else [name]
-        return all(layout.is_temporary(n) or f"{name}/{n}" == checksums for n in names)
+        return all(layout.is_temporary(n) or f"{name}/{n}" in sums for n in names)
     except RunError:
         return False
 

@@ -62,7 +62,9 @@ def _completeness(run: Run, harmed: Container[str]) -> Iterator[str]:
     there, all_ = run.shards, len(run.plan.shards)
     if not run.complete:
         whole = sum(layout.shard_file(index) not in harmed for index in there)
-        go_on = f"go on with {way_on(run.files, missing=whole < all_)}"
+        again = layout.KERNEL_LIST in harmed or layout.RECIPE in harmed  # without them none goes on
+        way = way_on(run.files, missing=whole < all_)
+        go_on = plan_again(run.files) if again else f"go on with {way}"
         yield f"the run is not complete: {whole} of {all_} shards are there; {go_on}"
         return
     for index in sorted(set(range(all_)) - set(there)):

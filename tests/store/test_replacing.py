@@ -32,7 +32,7 @@ def moments(run: Path, do: Callable[[], object], every: int = 1) -> Iterator[int
 
     The run is put back before each, and is at last what it is without a kill.
     """
-    before = run.with_name("before")
+    before = run.with_name(f"before {run.name}")
     shutil.copytree(run, before)
     for moment in range(1, 1000, every):
         shutil.rmtree(run)
@@ -128,6 +128,19 @@ def test_a_writers_folder_is_the_old_or_the_new_one(
         seen |= texts
         assert list(run.glob(".*")) == []
     assert seen == {"old", "new"}
+
+
+def test_a_run_that_was_killed_twice_before_its_plan_was_there_is_begun(
+    sample_run: Path, tmp_path: Path, sampling: ModuleType
+) -> None:
+    run = tmp_path / "run"
+    for name in ("shards", "summaries", "checksums"):
+        (run / name).mkdir(parents=True)
+    for name in ("plan.json.sha256", ".plan.json.sha256.next"):
+        shutil.copy(sample_run / "checksums/plan.json.sha256", run / "checksums" / name)
+    create_run(run, sampling.sample_plan()).close()
+    assert check(run)[0].startswith("the run is not complete: 0 of 3")
+    assert [file.name for file in (run / "checksums").iterdir()] == ["plan.json.sha256"]
 
 
 def finish(sampling: ModuleType, run: Path) -> None:
