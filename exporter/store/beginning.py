@@ -106,7 +106,7 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
         if not resume:
             raise RunError(
                 f"the run {str(run.run)!r} lacks {layout.PLAN}; give --resume and the settings it "
-                "was begun with, and it is written again"
+                "was begun with, and it is written again; or give --out a new folder"
             )
     elif layout.PLAN not in names and not all(_is_leftover(run, name) for name in names):
         raise RunError(
@@ -121,10 +121,10 @@ def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = Fa
 
 
 def _lacks_plan(run: RunFiles) -> bool:
-    """Say whether all there is of a run's plan is its checksum, but shards are there."""
-    if run.exists(layout.PLAN) or not run.is_folder(layout.SHARDS):
+    """Say whether all there is of a run's plan is its checksum, but more of the run is there."""
+    if run.exists(layout.PLAN) or not noted(run, layout.PLAN):
         return False
-    return bool(noted(run, layout.PLAN)) and not _is_leftover(run, layout.SHARDS)
+    return not all(_is_leftover(run, name) for name in run.names())
 
 
 def _is_leftover(run: RunFiles, name: str) -> bool:
@@ -172,7 +172,8 @@ def _begun(run: RunFiles, plan: Plan) -> Plan:
 
     One that is not as it was written is written again, if the plan that is asked for is the same.
     """
-    others = "give it the same settings, --overwrite, or another --out"
+    overwriting = ", --overwrite," if run.exists(layout.PLAN) else ""
+    others = f"give it the same settings{overwriting} or another --out"
     if is_altered(run, layout.PLAN):
         if noted(run, layout.PLAN) != plan_identity(plan) and not _reads_alike(run, plan):
             raise RunError(

@@ -133,7 +133,7 @@ def test_a_report_that_was_moved_aside_is_seen_and_removed(
     assert not (run / ".html.old").exists()
 
 
-@pytest.mark.parametrize("shards", [1, None])
+@pytest.mark.parametrize("shards", [0, 1, None])
 def test_a_plan_that_is_gone_is_written_again_by_going_on(
     sample_run: Path,
     make_run: Callable[..., Path],
@@ -151,11 +151,11 @@ def test_a_plan_that_is_gone_is_written_again_by_going_on(
     for flags in ({}, {"overwrite": True}):
         with pytest.raises(RunError, match=r"lacks plan\.json; give --resume and"):
             create_run(run, plan, **flags)
-    with pytest.raises(RunError, match="was begun with different settings"):
+    with pytest.raises(RunError, match="different settings; give it the same settings or another"):
         create_run(run, changed(plan, "settings"), resume=True)
     assert files(run) == before
     with create_run(run, plan, resume=True) as folder:
-        assert folder.missing() == ([] if shards is None else [1, 2])
+        assert folder.missing() == ([] if shards is None else [0, 1, 2][shards:])
         assert folder.complete == (shards is None)
     finish_rest(sampling, run, plan)
     assert check(run) == ()
