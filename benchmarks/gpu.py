@@ -1,6 +1,6 @@
 """What a CUDA card gives: agreement with the CPU, what each part of the way allows, and the export.
 
-Four parts, all in one process:
+Five parts, all in one process:
 
 - ``agreement``: every method in float64 on the card against the CPU; the largest difference as a
   share of the map's range;
@@ -8,7 +8,9 @@ Four parts, all in one process:
 - ``model``: images per second of a forward, and of a forward and a backward to the shallowest
   layer, in float32, TF32, bfloat16 and float16 (autocast);
 - ``export``: images per second of the whole job and of its computing alone, five methods at every
-  layer and one method at one layer, with the card's busy share and peak memory;
+  layer and one method at one layer, with the card's busy share and peak memory; then five methods
+  in the 16-bit formats that the device has, with the change of maps against float32, and on a card
+  also compiled and with the batch size that fits;
 - ``peers``: images per second of Grad-CAM by pytorch-grad-cam, torch-cam and captum, and ours.
 
 A table comes last, and JSON goes to the folder ``--out``. On a CPU, sizes are small: a dry run.
@@ -41,9 +43,11 @@ from torch.nn import functional
 import exporter
 from benchmarks.fixtures import photographs_at, prepared
 from benchmarks.photographs import make_photographs
+from exporter.capture import TYPES
 from exporter.errors import ExporterError
 from exporter.images import decode
 from exporter.maps import METHODS
+from exporter.models import has_format
 
 LAYERS = {
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
@@ -180,7 +184,14 @@ def _device_rate(
 
 
 def export_rates(
-    name: str, images: Path, out: Path, device: torch.device, batch: int, *, few: bool
+    name: str,
+    images: Path,
+    out: Path,
+    device: torch.device,
+    what: str,
+    *,
+    few: bool = False,
+    **settings: Any,
 ) -> dict[str, float]:
     """Return images per second of a whole run and of its computing, and how the card was used.
 
@@ -189,8 +200,9 @@ def export_rates(
         images: folder of photographs.
         out: the run folder.
         device: where the model runs.
-        batch: images per forward pass.
+        what: how the figures are called.
         few: one method at the deepest layer, instead of five at every layer.
+        **settings: of the run.
     """
     on_card = device.type == "cuda"
     if on_card:
@@ -205,18 +217,19 @@ def export_rates(
             weights="none",
             maps=MAPS[:1] if few else MAPS,
             layers=LAYERS[name][-1:] if few else LAYERS[name],
-            batch_size=batch,
             writers=("html", "tensorboard"),
             device=str(device),
+            **settings,
         )
     wall = time.perf_counter() - start
     count = len(run.plan.images)
     assert run.totals is not None
-    what = "1 × 1" if few else "5 × 4"
     rates = {
         f"export {what}": count / wall,
         f"export {what}, computing": count / run.totals.seconds,
     }
+    if run.plan.precision is not None:
+        rates[f"export {what}, change of maps (%)"] = 100 * run.plan.precision.median
     if shares:
         rates[f"export {what}, card busy (%)"] = sum(shares) / len(shares)
     if on_card:
@@ -289,8 +302,9 @@ def peer_rates(name: str, device: torch.device, batch: int) -> dict[str, float]:
 
 def measure(device: torch.device, images: int, batch: int) -> dict[str, Any]:
     """Run every part and return the figures, with the card and the versions."""
+    on_card = device.type == "cuda"
     figures: dict[str, Any] = {
-        "card": torch.cuda.get_device_name(device) if device.type == "cuda" else "none (CPU)",
+        "card": torch.cuda.get_device_name(device) if on_card else "none (CPU)",
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "cores": os.cpu_count(),
         "images": images,
@@ -304,12 +318,28 @@ def measure(device: torch.device, images: int, batch: int) -> dict[str, Any]:
         figures["host"] = host(files)
         for model in LAYERS:
             rates: dict[str, float] = {}
-            runs = (folder / "images", folder / model, device, batch)
-            single = (folder / "images", folder / f"{model}-1", device, batch)
+            runs: list[tuple[str, dict[str, Any]]] = [
+                ("5 × 4", {}),
+                ("1 × 1", {"few": True}),
+                *((f"5 × 4, {f}", {"precision": f}) for f in TYPES if has_format(f, device)),
+            ]
+            if on_card:
+                runs.append(("5 × 4, compiled", {"compile": True}))
+                runs.append(("5 × 4, batches that fit", {"batch_size": "auto"}))
             for part in (
                 partial(model_rates, model, device, batch),
-                partial(export_rates, model, *runs, few=False),
-                partial(export_rates, model, *single, few=True),
+                *(
+                    partial(
+                        export_rates,
+                        model,
+                        folder / "images",
+                        folder / f"{model}-{number}",
+                        device,
+                        what,
+                        **{"batch_size": batch, **settings},
+                    )
+                    for number, (what, settings) in enumerate(runs)
+                ),
                 partial(peer_rates, model, device, min(batch, 64)),
             ):
                 try:
