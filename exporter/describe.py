@@ -77,7 +77,7 @@ def _timed(job: Job, entries: Sequence[ImageEntry]) -> tuple[float, Sequence[Row
 
     def alone(*methods: Method) -> float:
         explainer, times = job.build_explainer(job.module, methods=methods), []
-        for _ in range(3):
+        for _ in range(2):
             begun = time.perf_counter()
             for part in launch(job, explainer, loaded).parts:
                 part.to_host()

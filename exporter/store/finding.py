@@ -60,7 +60,8 @@ def _ends_alike(path: str, wanted: str) -> bool:
 def _key_of(path: str) -> str | None:
     """Return the hash that is a file's key in a run; None where there is no such file to read."""
     try:
-        return blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        regular = Path(path).is_file()  # a device may never end
+        return blake2b(Path(path).read_bytes(), digest_size=16).hexdigest() if regular else None
     except (OSError, ValueError):
         return None
 
