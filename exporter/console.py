@@ -101,6 +101,7 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
         OUT.print(f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images")
     elif plan.label_match:
         OUT.print(marked(plan.label_match))
+    # Not for every command: the report's templates take a while to import.
     from exporter.writers.html.findings import findings
 
     for finding in findings(outcome.run):

@@ -248,9 +248,6 @@ def _explainers(
     scorer: Scorer,
 ) -> Callable[..., Explainer]:
     """Return what builds an explainer around the model or a replica of it."""
-    classifiers = classifiers_at(methods, layers, scorer, lambda: trial)
-    layouts = {name: plane.layout for name, plane in trial.planes.items()}
-
     return partial(
         Explainer,
         methods=methods,
@@ -259,11 +256,11 @@ def _explainers(
         channels=config.activation_channels,
         target=scorer,
         top_k=config.top_k,
-        layouts=layouts,
+        layouts={name: plane.layout for name, plane in trial.planes.items()},
         reshape=trial.reshape,
         seed=config.seed,
         fuse=config.fuse,
-        classifiers=classifiers,
+        classifiers=classifiers_at(methods, layers, scorer, lambda: trial),
     )
 
 

@@ -24,7 +24,7 @@ _LIBRARIES = ("torchvision", "timm")
 
 _MAP = re.compile(r'^@method\(\s*"([^"]+)"', re.MULTILINE)
 _MODEL = re.compile(
-    r'^@register_model(?:\((?:name="(?P<told>\w+)")?\))?$[\s\S]*?^def (?P<own>\w+)\(', re.MULTILINE
+    r'^@register_model(?:\((?:name="(\w+)")?\))?$[\s\S]*?^def (\w+)\(', re.MULTILINE
 )
 # Bash would take what stands before a colon for a word of its own.
 _BASH = 'COMP_WORDBREAKS="${COMP_WORDBREAKS//:/}"\n'

@@ -88,7 +88,9 @@ def _figures(run: Run, planned: PlanFile) -> Iterator[str]:
         row = run.row(id)
         if row.image is None:
             continue
-        shown = next((kept for kept in reversed(row.maps) if kept.method == method), None)
+        maps = [kept for kept in row.maps if kept.method == method]
+        # At the deepest layer, of the first target.
+        shown = next((kept for kept in maps if kept.layer == maps[-1].layer), None)
         picture = overlaid(row, shown, plan)
         said = [row.path, *(each.name for each in row.predictions[:1]), why.get(id, "")]
         yield _figure(picture, [text for text in said if text])

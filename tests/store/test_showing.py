@@ -167,6 +167,23 @@ def test_a_notebook_shows_what_a_run_is_and_a_few_images(sample_run: Path) -> No
     assert len(html) < 60_000
 
 
+def test_a_thumbnail_explains_the_first_target_at_the_deepest_layer(
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    images = sampling.SAMPLE_IMAGES[:1]
+    run = open_run(make_run(tmp_path / "run", images=images, target="top-2"))
+    [shown] = thumbnails(run._repr_html_())
+    first, second = run.row(images[0].path).maps[-2:]
+    assert first.target != second.target
+
+    def distance(target: str) -> float:
+        whole = np.asarray(run.overlay(images[0].path, "gradcam", target=target))
+        small = cv2.resize(whole, (128, 128), interpolation=cv2.INTER_AREA)
+        return float(np.abs(small.astype(int) - shown).mean())
+
+    assert distance(first.target) < 6 < distance(second.target)
+
+
 def test_what_a_notebook_shows_is_escaped(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
