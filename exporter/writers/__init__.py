@@ -90,7 +90,7 @@ def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
 def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
     """Yield what of a writer's folder is not as it was written."""
     from exporter.store.checksums import altered, recorded
-    from exporter.store.layout import checksum_file, writer_folder
+    from exporter.store.layout import PLAN, checksum_file, writer_folder
     from exporter.store.replacing import UNFINISHED
 
     names = list(files.below(name))
@@ -102,8 +102,8 @@ def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
         yield f"{name}/ has no {expected}"
     kept = checksum_file(writer_folder(name))
     checksums = recorded(files, writer_folder(name))
-    if checksums is None and files.exists(kept):
-        yield f"{kept} is damaged"
+    if checksums is None and files.exists(checksum_file(PLAN)):
+        yield f"{kept} is damaged or missing"
     outside = [file for file in checksums or () if not file.startswith(f"{name}/")]
     yield from (f"{kept} names {file!r}" for file in outside)
     if checksums is not None and not outside:

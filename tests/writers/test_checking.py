@@ -42,6 +42,10 @@ DAMAGE = {
         "outside the run",
     ),
     "absolute": (lambda r: write(r / "html/index.html", "<a href='/etc/'>"), "is not relative"),
+    "no checksums": (
+        lambda r: write(r / "html/index.html", ""),
+        "checksums/writers-html.sha256 is damaged or missing; write it again with exporter render",
+    ),
     "half a log": (
         lambda r: write(r / "wandb" / UNFINISHED, ""),
         "wandb/ is not whole, its writer was interrupted; write it again with exporter render",
@@ -60,6 +64,7 @@ def test_damage_is_found(run: Path, damage: str) -> None:
 
 
 def test_links_that_are_there_are_no_problem(run: Path) -> None:
+    shutil.rmtree(run / "checksums")  # a page of ours has none
     write(run / "html/a b/猫.html", "<a href='../index.html#top'><img src=''>")
     write(
         run / "html/index.html",
