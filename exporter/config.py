@@ -1,4 +1,7 @@
-"""Settings of a run: a TOML file, flags and Python arguments, all checked before a model loads."""
+"""Settings of a run: a TOML file, flags and Python arguments, all checked before a model loads.
+
+The module is longer than 300 lines for the help that each setting carries.
+"""
 
 from __future__ import annotations
 

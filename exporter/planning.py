@@ -25,7 +25,6 @@ from exporter.explain import (
     classifiers_at,
     fitting_methods,
     inputs,
-    transfer_for,
 )
 from exporter.faithfulness import load_metrics
 from exporter.guard import user_code
@@ -56,7 +55,7 @@ from exporter.plans import execution_of, make_plan
 from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
-from exporter.tuning import compiled, in_precision, with_batch_size
+from exporter.tuning import tuned
 from exporter.watch import Watch
 
 
@@ -116,7 +115,7 @@ def bind(
             )
         if without:
             job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
-        job = compiled(with_batch_size(stack.enter_context(in_precision(job, planned))))
+        job = stack.enter_context(tuned(job, planned))
         yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
 
 
@@ -218,7 +217,6 @@ def _settle(
         dtype=dtype,
         metrics=metrics,
         missing=first.missing,
-        transfer=transfer_for(device),
         maximised=maximised,
         reshape=reshape,
     )

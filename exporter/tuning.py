@@ -17,7 +17,7 @@ from torch import Tensor
 from exporter.capture import FLOAT32, Precision, held_in, run_in
 from exporter.engines import Job
 from exporter.errors import ConfigError, ExporterError, ModelError, one_line
-from exporter.explain import Computed, launch, lay_masks, load, rows
+from exporter.explain import Computed, launch, lay_masks, load, rows, transfer_for
 from exporter.guard import is_shortage
 from exporter.maps import get_methods
 from exporter.memory import free_memory, peak_memory
@@ -36,6 +36,22 @@ _MOST = 512
 """Images per batch that are tried at most."""
 _MOST_ON_CPU = 32
 """Likewise on a CPU, where larger batches are no faster (docs/speed.md)."""
+
+
+@contextmanager
+def tuned(job: Job, planned: Plan | None) -> Iterator[Job]:
+    """Settle everything, and hold the model in its format meanwhile.
+
+    Args:
+        job: bound in float32.
+        planned: the plan of a run that is gone on with.
+
+    Raises:
+        ExporterError: if what is asked for does not fit the model or the device.
+    """
+    with in_precision(job, planned) as lowered:
+        settled = compiled(with_batch_size(lowered))
+        yield replace(settled, transfer=transfer_for(job.device))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from exporter.containers import rebuild, tensors
 from exporter.explain.passes import LayerMaps
 from exporter.explain.transfer import Read
 from exporter.maps import Method
-from exporter.records import MAP_LEVELS
+from exporter.records import MAP_LEVELS, ChannelBatch, StoredActivation
 
 FLAGS = ("", "zero", "constant", "noise", "nan")
 """What a map's flags say, by number: all values 0; all equal, but not 0; none larger than the
@@ -198,3 +198,42 @@ def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> li
             values = functional.adaptive_avg_pool2d(values, size)
         groups.setdefault(tuple(values.shape[-2:]), {})[method.name] = values.unbind(1)
     return list(groups.values())
+
+
+def activations_of(host: Outcome[NDArray[Any]], n: int) -> Iterable[StoredActivation]:
+    """Return one image's strongest channels of each recorded layer."""
+    for layer, (_, top) in host.recorded.items():
+        if top is not None:
+            yield StoredActivation(
+                layer=layer,
+                channels=tuple(top.channels[n].tolist()),
+                height=top.levels.shape[2],
+                width=top.levels.shape[3],
+                lo=tuple(top.lo[n].tolist()),
+                hi=tuple(top.hi[n].tolist()),
+                values=np.asarray(top.levels[n]).tobytes(),
+            )
+
+
+def channels_of(ids: Sequence[str], host: Outcome[NDArray[Any]]) -> Iterable[ChannelBatch]:
+    """Return the channel reductions of the images whose output is a number.
+
+    Args:
+        ids: of the batch's images.
+        host: the batch.
+    """
+    kept = ~host.nan_output
+    if not kept.any():
+        return
+    known = tuple(id for id, keep in zip(ids, kept, strict=True) if keep)
+    for layer, (statistics, _) in host.recorded.items():
+        yield ChannelBatch(
+            layer=layer,
+            ids=known,
+            mean=np.asarray(statistics.mean)[kept],
+            maximum=np.asarray(statistics.maximum)[kept],
+            zeros=np.asarray(statistics.zeros)[kept],
+            place=np.asarray(statistics.place)[kept],
+            height=statistics.height,
+            width=statistics.width,
+        )

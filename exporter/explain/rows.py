@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.errors import LayerError, MapError, TargetError
-from exporter.explain.batches import FLAGS, DeviceBatch, Outcome
+from exporter.explain.batches import FLAGS, DeviceBatch, Outcome, activations_of, channels_of
 from exporter.explain.explainer import Explainer
 from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_masks, masks_of
 from exporter.faithfulness import measure
@@ -30,7 +30,6 @@ from exporter.records import (
     Prediction,
     Prepared,
     Row,
-    StoredActivation,
     StoredMap,
 )
 from exporter.render import encode_jpeg
@@ -153,7 +152,7 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
     for part in parts:
         seen = loaded.seen[len(explained) : len(explained) + len(part.loss)]
         explained += _rows(work, seen, part)
-        channels += _channels(seen, part)
+        channels += channels_of([entry.id for entry, _ in seen], part)
     readable = iter(explained)
     every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
     return Computed(
@@ -233,7 +232,7 @@ def _rows(
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
             maps=tuple(_maps(work, host, n)),
-            activations=tuple(_activations(host, n)),
+            activations=tuple(activations_of(host, n)),
         )
 
 
@@ -284,37 +283,3 @@ def _target(host: HostBatch, n: int, t: int) -> str | None:
     if host.named not in ("class", "box"):
         return host.named
     return f"{host.named}:{index}" if other < 0 else f"{host.named}:{index}-{other}"
-
-
-def _activations(host: HostBatch, n: int) -> Iterable[StoredActivation]:
-    for layer, (_, top) in host.recorded.items():
-        if top is not None:
-            yield StoredActivation(
-                layer=layer,
-                channels=tuple(top.channels[n].tolist()),
-                height=top.levels.shape[2],
-                width=top.levels.shape[3],
-                lo=tuple(top.lo[n].tolist()),
-                hi=tuple(top.hi[n].tolist()),
-                values=np.asarray(top.levels[n]).tobytes(),
-            )
-
-
-def _channels(
-    seen: Sequence[tuple[ImageEntry, Prepared]], host: HostBatch
-) -> Iterable[ChannelBatch]:
-    kept = ~host.nan_output
-    ids = tuple(entry.id for (entry, _), keep in zip(seen, kept, strict=True) if keep)
-    if not ids:
-        return
-    for layer, (statistics, _) in host.recorded.items():
-        yield ChannelBatch(
-            layer=layer,
-            ids=ids,
-            mean=np.asarray(statistics.mean)[kept],
-            maximum=np.asarray(statistics.maximum)[kept],
-            zeros=np.asarray(statistics.zeros)[kept],
-            place=np.asarray(statistics.place)[kept],
-            height=statistics.height,
-            width=statistics.width,
-        )
