@@ -23,8 +23,8 @@ from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, ty
 
 _PLACES = ((1, 6), (6, 2), (3, 4), (0, 1), (5, 7))
 """Rows and columns of an eighth of the image each, where the patch is laid."""
-_ENOUGH = len(_PLACES) - 1
-"""In how many of them an output has to change there."""
+_CLEARLY = 0.8
+"""How near another reading of the same output may come before neither is taken."""
 _MARGIN = 0.25
 """How far the change has to be concentrated, from evenly spread (0) to the patch alone (1)."""
 Changes = Mapping[str, Tensor]
@@ -84,9 +84,10 @@ def shown_by_moves(
             layout: _follows(values, layout, size)
             for layout, values in _readings(layouts[name], changed, grids, size)
         }
-        best = max(shares, key=lambda layout: shares[layout], default=None)
-        if best is not None and shares[best] > 0:
-            settled[name] = best
+        ranked = sorted(shares, key=lambda layout: shares[layout], reverse=True)
+        best, second = (*(shares[layout] for layout in ranked[:2]), 0.0, 0.0)[:2]
+        if best > 0 and second < _CLEARLY * best:
+            settled[name] = ranked[0]
     return settled
 
 
@@ -126,10 +127,9 @@ def _changes(
 
 
 def _patched(image: Tensor, place: tuple[int, int]) -> Tensor:
-    """Return an image with a texture over one eighth of its rows and columns."""
+    """Return an image with a texture in the middle of one eighth of its rows and columns."""
     rows, columns = (
-        slice(math.floor(at * side / 8), math.ceil((at + 1) * side / 8))
-        for at, side in zip(place, image.shape[-2:], strict=True)
+        slice(*_edges(at, side)) for at, side in zip(place, image.shape[-2:], strict=True)
     )
     laid = image.clone()
     patch = laid[..., rows, columns]
@@ -204,12 +204,17 @@ def _follows(changes: Tensor, layout: Layout, size: tuple[int, int]) -> float:
             shown &= share >= even + _MARGIN * (best - even)
         good += shown
         shares += float((rows[:, None] * columns * change).sum() / whole)
-    return shares if good >= _ENOUGH else 0.0
+    return shares if good == len(_PLACES) else 0.0
+
+
+def _edges(at: int, side: int) -> tuple[int, int]:
+    """Return where the patch begins and ends; patch embeddings may overlap where an eighth does."""
+    return math.floor((at + 0.25) * side / 8), math.ceil((at + 0.75) * side / 8)
 
 
 def _inside(at: int, cells: int, side: int) -> Tensor:
     """Return how far each of ``cells`` along a side of the image lies in the patch, (cells,)."""
-    low, high = math.floor(at * side / 8), math.ceil((at + 1) * side / 8)
+    low, high = _edges(at, side)
     edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
     covered = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
     return covered.clamp(min=0) / (side / cells)

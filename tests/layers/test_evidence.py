@@ -222,15 +222,15 @@ def test_strides_in_one_direction_leave_channels_first_and_the_deepest_stage(
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "swin_tiny_patch4_window7_224": {
-        **{"img_size": 64, "window_size": 2, "embed_dim": 16},
+        **{"img_size": 128, "window_size": 4, "embed_dim": 16},
         **{"depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 2)},
     },
     "davit_tiny": {
-        **{"depths": (1, 1, 2, 1), "embed_dims": (16, 16, 32, 32), "window_size": 2},
+        **{"depths": (1, 1, 2, 1), "embed_dims": (16, 16, 32, 32), "window_size": 4},
         **{"num_heads": (1, 2, 2, 2)},
     },
     "twins_pcpvt_small": {
-        **{"img_size": 64, "depths": (2, 2, 2, 2), "embed_dims": (16, 16, 32, 32)},
+        **{"img_size": 128, "depths": (2, 2, 2, 2), "embed_dims": (16, 16, 32, 32)},
         **{"num_heads": (1, 1, 2, 2)},
     },
 }
@@ -249,10 +249,10 @@ def test_auto_of_stages_of_tokens_ends_with_their_blocks(
 ) -> None:
     torch.manual_seed(0)
     module = timm.create_model(name, **SMALL[name])
-    choice = choose_layers(trial_of(module, 3, 64, 64), ["auto"])
+    choice = choose_layers(trial_of(module, 3, 128, 128), ["auto"])
     assert choice.names == layers
     assert choice.reason == (
-        "auto: the last layer of each of the 4 deepest resolutions, 16×16, 8×8, 4×4, 2×2"
+        "auto: the last layer of each of the 4 deepest resolutions, 32×32, 16×16, 8×8, 4×4"
     )
 
 
