@@ -1,4 +1,4 @@
-// Boxes over the large picture: given ones, those that a detector predicts, and the one explained.
+// Over the large picture: boxes that are given or predicted, the one explained, or the predicted region.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
@@ -20,10 +20,23 @@
   };
   const outline = (svg, box, kind) => svg.append(make("rect", { ...placed(box), class: "under" }), make("rect", { ...placed(box), class: kind }));
 
+  // The edges between the cells of a region and those beside it, as a path over the model's view.
+  const edges = ([rows, columns, text]) => {
+    const bits = exporter.paint.bytes(text), [height, width] = exporter.index.view, y = height / rows, x = width / columns;
+    const inside = (i, j) => i >= 0 && i < rows && j >= 0 && j < columns && (bits[(i * columns + j) >> 3] >> (7 - ((i * columns + j) & 7))) & 1;
+    let path = "";
+    for (let i = 0; i <= rows; i++) for (let j = 0; j <= columns; j++) {
+      if (inside(i, j) !== inside(i - 1, j)) path += "M" + j * x + " " + i * y + "h" + x;
+      if (inside(i, j) !== inside(i, j - 1)) path += "M" + j * x + " " + i * y + "v" + y;
+    }
+    return path;
+  };
+
   const draw = (pane, map) => {
-    const svg = $(pane + "-outlines"), [given, predicted] = known(), said = now.shard.p[exporter.data.rowOf(now.position)];
+    const svg = $(pane + "-outlines"), [given, predicted, regions] = known(), said = now.shard.p[exporter.data.rowOf(now.position)];
     const explained = map && /^box:(\d+)$/.exec(map.target);
     svg.setAttribute("viewBox", "0 0 " + exporter.index.view[1] + " " + exporter.index.view[0]);
+    if (map && regions[map.target]) for (const kind of ["under", "region"]) svg.append(make("path", { d: edges(regions[map.target]), class: kind }));
     for (const box of given) outline(svg, box, "given");
     predicted.forEach((box, number) => {
       outline(svg, box, explained && Number(explained[1]) === number ? "predicted explained" : "predicted");

@@ -31,6 +31,7 @@ from exporter.records import (
     Plan,
     Prediction,
     Preprocessing,
+    Region,
     Row,
     StoredMap,
 )
@@ -74,6 +75,7 @@ class SampleImage:
     boxes: tuple[tuple[float, float, float, float], ...] | None = None
     zero_map: bool = False
     predicted_boxes: tuple[tuple[float, float, float, float], ...] | None = None
+    region: NDArray[np.bool_] | None = None
 
 
 HOSTILE = (
@@ -265,6 +267,9 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
         correct=None if label_index is None else bool(best[0] == label_index),
         image=content,
         predicted_boxes=image.predicted_boxes,
+        regions=()
+        if image.region is None
+        else (Region(targets[0], *image.region.shape, np.packbits(image.region).tobytes()),),
         maps=tuple(_maps(plan, image, generator, targets)),
         activations=tuple(
             pack_activation(_activation(plan, entry, layer), layer, 8) for layer in plan.recorded

@@ -174,6 +174,12 @@ def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> N
         layers=["features.3"],
         targets=[lambda planes: planes[1][inside].mean()] * 2,
     )
+    with torch.no_grad():
+        predicted = model(normalise(views, steps))["out"].argmax(1) == 1
+    for row, region in zip(made.rows(), predicted, strict=True):
+        # What is stored is where the class is predicted, whatever mask is given.
+        assert [one.target for one in row.regions] == ["class:1"]
+        assert np.array_equal(row.regions[0].array(), region.numpy())
     for n, row in enumerate(list(made.rows())[:2]):
         expected = maps["gradcam", "features.3"][n].numpy()
         np.testing.assert_allclose(

@@ -18,10 +18,14 @@ from exporter.explain.passes import LayerMaps
 from exporter.explain.transfer import Read
 from exporter.maps import Method
 from exporter.records import MAP_LEVELS, ChannelBatch, StoredActivation
+from exporter.targets import Scored
 
 FLAGS = ("", "zero", "constant", "noise", "nan")
 """What a map's flags say, by number: all values 0; all equal, but not 0; none larger than the
 rounding of what it is the sum of; one not finite."""
+
+REGION_CELLS = 56
+"""Rows and columns of a predicted region at most."""
 
 _READ_AS: dict[torch.dtype, str] = {
     torch.float32: "<f4",
@@ -80,6 +84,8 @@ class Outcome(Generic[Array]):
         missing: by layer (or ``method at layer``), why there is no map or activation.
         boxes: float32 (N, k, 4), of a detector the boxes of the most probable, in pixels of the
             input; None for other models.
+        regions: uint8 (N, T, h, w), of a segmentation 1 where the target is predicted; None for
+            other models.
     """
 
     top_index: Array
@@ -93,6 +99,7 @@ class Outcome(Generic[Array]):
     recorded: Mapping[str, tuple[Statistics, Strongest | None]]
     missing: Mapping[str, str]
     boxes: Array | None = None
+    regions: Array | None = None
 
 
 class DeviceBatch(NamedTuple):
@@ -144,6 +151,16 @@ def quantised(
     flags = flags.to(torch.uint8)
     # Through int32: torch has few operations on uint16, and the low 16 bits are what is stored.
     return Maps(layer, names, levels.to(torch.int32).to(torch.int16), lo, hi, flags)
+
+
+def stored_regions(scored: Scored) -> Tensor | None:
+    """Return where a segmentation predicts the targets, at most `REGION_CELLS` to a side."""
+    if scored.reading.predicted is None:
+        return None
+    regions = scored.reading.predicted(scored.targets.clamp(min=0)).to(torch.float32)
+    share = min(1.0, REGION_CELLS / max(regions.shape[-2:]))
+    height, width = (max(1, round(side * share)) for side in regions.shape[-2:])
+    return (functional.adaptive_avg_pool2d(regions, (height, width)) >= 0.5).to(torch.uint8)
 
 
 def pack(contents: Any) -> tuple[Any, Tensor]:

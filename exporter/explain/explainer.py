@@ -21,7 +21,14 @@ from exporter.capture import (
     strongest_channels,
 )
 from exporter.errors import TargetError
-from exporter.explain.batches import DeviceBatch, Outcome, pack, quantised, stored_pixels
+from exporter.explain.batches import (
+    DeviceBatch,
+    Outcome,
+    pack,
+    quantised,
+    stored_pixels,
+    stored_regions,
+)
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import LayerMaps, Runner
 from exporter.layers import Layout, Reshape
@@ -166,6 +173,7 @@ class Explainer:
                 },
                 missing=dict(explained.missing) | unrecorded,
                 boxes=None if boxes is None else boxes[:, : self._top_k],
+                regions=stored_regions(scored),
             )
             return DeviceBatch(*pack(outcome))
 

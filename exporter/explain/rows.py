@@ -29,6 +29,7 @@ from exporter.records import (
     ImageEntry,
     Prediction,
     Prepared,
+    Region,
     Row,
     StoredMap,
 )
@@ -229,6 +230,7 @@ def _rows(
             row,
             predictions=predictions,
             predicted_boxes=_boxes(host, n, image),
+            regions=tuple(_regions(host, n)),
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
             maps=tuple(_maps(work, host, n)),
@@ -248,6 +250,13 @@ def _boxes(host: HostBatch, n: int, image: Prepared) -> tuple[Box, ...] | None:
     if len(boxes) == 0 or not np.isfinite(boxes).all():
         return None
     return tuple((left, top, right, bottom) for left, top, right, bottom in boxes.tolist())
+
+
+def _regions(host: HostBatch, n: int) -> Iterator[Region]:
+    for t, region in enumerate(() if host.regions is None else host.regions[n]):
+        if (target := _target(host, n, t)) is not None:
+            height, width = region.shape
+            yield Region(target, height, width, np.packbits(region).tobytes())
 
 
 def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:

@@ -69,6 +69,23 @@ class StoredMap:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Where a segmentation predicts what a map explains, over the model's view."""
+
+    target: Annotated[str, Column("what is explained, as of a map")]
+    height: Annotated[Int32, Column("rows", "cells")]
+    width: Annotated[Int32, Column("columns", "cells")]
+    values: Annotated[
+        bytes, Column("a bit per cell, row-major, the first in the highest: 1 inside", "bits")
+    ]
+
+    def array(self) -> NDArray[np.bool_]:
+        """Return bool (height, width)."""
+        bits = np.unpackbits(np.frombuffer(self.values, np.uint8), count=self.height * self.width)
+        return bits.reshape(self.height, self.width).astype(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
 class StoredActivation:
     """The strongest channels of one layer for one image."""
 
@@ -133,6 +150,9 @@ class Row:
         tuple[Box, ...] | None,
         Column("of a detector, the predictions' boxes: left, top, right, bottom", "pixels"),
     ] = None
+    regions: Annotated[
+        tuple[Region, ...], Column("of a segmentation, where it predicts what is explained")
+    ] = ()
     error: Annotated[str | None, Column("why the image was not read")] = None
 
     @property

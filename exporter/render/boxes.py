@@ -1,15 +1,15 @@
-"""Boxes over a picture: those that are given, those that a detector predicts, the one explained."""
+"""Boxes and regions over a picture: those that are given or predicted, and what is explained."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from exporter.render.text import draw_text, text_width
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from exporter.records import Box, Row
@@ -75,6 +75,24 @@ def draw_boxes(
         _outline(view, place, PREDICTED, 3 if number == explained else 1)
         if not alone:
             _name(view, f"{said.name} {said.score:.2f}", place)
+
+
+def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
+    """Outline where a segmentation predicts what a map explains, in place.
+
+    Args:
+        view: uint8 (H, W, 3) RGB, contiguous.
+        row: the image; nothing is drawn where it has no such region.
+        target: what the map explains.
+    """
+    region = next((known for known in row.regions if known.target == target), None)
+    if region is None:
+        return
+    size = (view.shape[1], view.shape[0])
+    inside = cv2.resize(region.array().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for colour, width in ((_DARK, 3), (PREDICTED, 1)):
+        cv2.drawContours(view, edges, -1, colour, width)
 
 
 def _outline(

@@ -15,7 +15,7 @@ import numpy as np
 
 from exporter.errors import ImageError
 from exporter.records import MethodRecord, Plan, Row, parse_target
-from exporter.render.boxes import LEGEND, draw_boxes, explained_box
+from exporter.render.boxes import LEGEND, draw_boxes, draw_region, explained_box
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
@@ -149,6 +149,7 @@ class MontageLayout:
             relu, note = self._methods[column - 1].relu, flag_text(stored)
             heat = overlay_map(view, stored, rectify=relu)
             draw_boxes(heat, row, explained_box(stored.target), alone=True)
+            draw_region(heat, row, stored.target)
             self._paste(drawing, heat, column, line)
             if stored.flags or (relu and stored.hi <= 0):
                 x, y = self._corner(column, line)
@@ -160,11 +161,13 @@ class MontageLayout:
         self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
         """Return the view with the image's boxes, and say above it what their colours mean."""
-        if not (row.boxes or row.predicted_boxes):
+        if not (row.boxes or row.predicted_boxes or row.regions):
             return view
         explained = (explained_box(stored.target) for stored in row.maps)
         boxed = view.copy()
         draw_boxes(boxed, row, next(explained, None))
+        for stored in row.maps[:1]:
+            draw_region(boxed, row, stored.target)
         x, y = self._corner(0, 0)
         for word, colour in LEGEND:
             drawing[y - 12 : y - 4, x : x + 8] = FAINT

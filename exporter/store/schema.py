@@ -119,7 +119,7 @@ ROW_SCHEMA: Final = schema_of(Row).with_metadata(
 )
 """Columns of ``shards/*.parquet``, in order."""
 
-LATER_COLUMNS: Final = frozenset({"predicted_boxes"})
+LATER_COLUMNS: Final = frozenset({"predicted_boxes", "regions"})
 """Columns that runs of earlier versions do not have."""
 
 HEAVY_COLUMNS: Final = frozenset({"image", "maps", "activations"})

@@ -41,6 +41,7 @@ class Reading:
             (N, T, H, W).
         note: what the user should know of how the output was read, or ``""``.
         shown: what the scores of ``predict`` are: ``probability``, ``share`` or ``value``.
+        predicted: likewise, from indices (N, T) to where they are predicted, bool (N, T, H, W).
         boxes: float32 (N, K, 4), of a detector: left, top, right, bottom in pixels of the input,
             not a number where an image has fewer.
     """
@@ -56,6 +57,7 @@ class Reading:
     region: Callable[[Tensor], Tensor] | None = None
     note: str = ""
     shown: str = "probability"
+    predicted: Callable[[Tensor], Tensor] | None = None
     boxes: Tensor | None = None
 
 

@@ -40,17 +40,19 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     def everywhere() -> Tensor:
         return torch.full((images, 1, height, width), True, device=values.device)
 
+    def predicted(indices: Tensor) -> Tensor:
+        """Say where classes are predicted, (N, T, H, W)."""
+        if winner is None:
+            return known.gather(1, _at(indices, height, width)) > 0
+        return winner.unsqueeze(1) == indices[:, :, None, None]
+
     def region(indices: Tensor) -> Tensor:
         """Say which spatial positions count, (N, T, H, W)."""
         if ask.region is not None:
             return ask.region.repeat(images // len(ask.region), 1, 1, 1)
         if target.reading == "plane":
             return everywhere()
-        own = (
-            known.gather(1, _at(indices, height, width)) > 0
-            if winner is None
-            else winner.unsqueeze(1) == indices[:, :, None, None]
-        )
+        own = predicted(indices)
         return own if given is None else torch.where(given > 1, own, given == 1)
 
     def scores(indices: Tensor) -> Tensor:
@@ -83,6 +85,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         outputs=classes,
         shown="share",
         region=region,
+        predicted=predicted,
         note=(
             f"the output is a plane of {height}×{width} with {classes} "
             f"{'mask' if classes == 1 else 'classes'}: the mean "

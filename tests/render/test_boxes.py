@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exporter.records import Prediction, Row
-from exporter.render.boxes import GIVEN, PREDICTED, box_in_view, draw_boxes
+from exporter.records import Prediction, Region, Row
+from exporter.render.boxes import GIVEN, PREDICTED, box_in_view, draw_boxes, draw_region
 
 ROW = Row(
     id="a",
@@ -46,6 +46,21 @@ def test_given_and_explained_boxes_are_outlined_in_their_colours() -> None:
     assert np.abs(ends - (10, 120, 49, 159)).max() == 2
     assert explained.sum() > 3 * 4 * 38
     assert not lines(ROW, PREDICTED, None).any()
+
+
+def test_a_predicted_region_is_outlined_where_its_target_is_explained() -> None:
+    cells = np.zeros((4, 5), np.bool_)
+    cells[1:3, 1:4] = True
+    region = Region("class:1", 4, 5, np.packbits(cells).tobytes())
+    assert np.array_equal(region.array(), cells)
+    row = replace(ROW, regions=(region,))
+    view = np.full((80, 100, 3), 128, np.uint8)
+    draw_region(view, row, "class:2")
+    assert (view == 128).all()
+    draw_region(view, row, "class:1")
+    ys, xs = np.nonzero((view == np.array(PREDICTED)).all(2))
+    assert (xs.min(), ys.min(), xs.max(), ys.max()) == (20, 20, 79, 59)
+    assert (view[30:50, 30:70] == 128).all()
 
 
 @pytest.mark.parametrize("missing", [{"crop": None}, {"boxes": None, "predicted_boxes": None}])

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from exporter.config import WriterConfig
@@ -58,7 +59,7 @@ def other_runs(
     ``wide`` explains two classes per image and has a layer of more channels than a page shows;
     ``partial`` was interrupted, so that what only the whole set shows is not there yet; ``mixed``
     has more images than fit a window, long names of layers, and methods that are at none;
-    ``boxes`` is of a detector.
+    ``boxes`` is of a detector, ``regions`` of a segmentation.
     """
     place = tmp_path_factory.mktemp("others") / PLACE
     wide = {"target": "top-2", "channels": {"layer4": 300}, "methods": ("gradcam", "layercam")}
@@ -79,8 +80,12 @@ def other_runs(
         boxes=((60.0, 20.0, 200.0, 140.0),),
         predicted_boxes=((70.0, 30.0, 210.0, 150.0), (80.0, 100.0, 180.0, 260.0)),
     )
+    cells = np.zeros((4, 7), np.bool_)
+    cells[1:3, 2:6] = True
+    segmented = sampling.SampleImage("field.jpg", region=cells)
     found = {
         "boxes": make_run(place / "boxes" / "run", images=[boxed]),
+        "regions": make_run(place / "regions" / "run", images=[segmented]),
         "mixed": make_run(place / "mixed" / "run", **mixed),
         "wide": make_run(place / "wide" / "run", **wide),
         "partial": make_run(place / "partial" / "run", shards=2),

@@ -228,6 +228,22 @@ def test_a_large_screen_is_used(mixed: Desk) -> None:
     assert viewer["width"] > 3600
 
 
+def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
+    regions = mixed.at("regions")
+    regions.viewer(regions.row)
+    lines = regions.page.locator("#v-outlines .region")
+    place, heat = lines.bounding_box(), regions.page.locator("#v-heat").bounding_box()
+    # Rows 1 and 2 of 4, columns 2 to 5 of 7, within the width of the line.
+    assert abs(place["x"] - heat["x"] - heat["width"] * 2 / 7) < 3
+    assert abs(place["y"] - heat["y"] - heat["height"] / 4) < 3
+    assert abs(place["width"] - heat["width"] * 4 / 7) < 6
+    assert abs(place["height"] - heat["height"] / 2) < 6
+    # The outline of 2 × 4 cells is 12 sides long.
+    assert lines.get_attribute("d").count("M") == 12
+    said = regions.page.locator("#v-boxes-legend span:visible").all_inner_texts()
+    assert [text.strip() for text in said] == ["predicted region"]
+
+
 def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:
     boxes = mixed.at("boxes")
     boxes.open("classes.html")

@@ -64,9 +64,9 @@ def pack_shard(
         "size": [None if row.width is None else [row.width, row.height] for row in rows],
         "crop": [None if row.crop is None else [round(x, 2) for x in row.crop] for row in rows],
         "boxes": {
-            at: [_tenths(row.boxes), _tenths(row.predicted_boxes)]
+            at: [_tenths(row.boxes), _tenths(row.predicted_boxes), _regions(row)]
             for at, row in enumerate(rows)
-            if row.crop is not None and (row.boxes or row.predicted_boxes)
+            if row.crop is not None and (row.boxes or row.predicted_boxes or row.regions)
         },
         "error": {at: row.error for at, row in enumerate(rows) if row.error is not None},
     }
@@ -75,6 +75,13 @@ def pack_shard(
 
 def _tenths(boxes: Sequence[Box] | None) -> list[list[float]]:
     return [[round(end, 1) for end in box] for box in boxes or ()]
+
+
+def _regions(row: Row) -> dict[str, tuple[int, int, str]]:
+    return {
+        region.target: (region.height, region.width, b64encode(region.values).decode("ascii"))
+        for region in row.regions
+    }
 
 
 def flag_bits(flags: str) -> int:
