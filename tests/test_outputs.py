@@ -180,6 +180,9 @@ def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> N
         # What is stored is where the class is predicted, whatever mask is given.
         assert [one.target for one in row.regions] == ["class:1"]
         assert np.array_equal(row.regions[0].array(), region.numpy())
+    overlaps = [one.region_overlap for one in made.measures()]
+    common, either = (predicted[:2] & inside).sum((1, 2)), (predicted[:2] | inside).sum((1, 2))
+    assert overlaps == [*map(pytest.approx, (common / either).tolist()), None, None]
     for n, row in enumerate(list(made.rows())[:2]):
         expected = maps["gradcam", "features.3"][n].numpy()
         np.testing.assert_allclose(

@@ -294,3 +294,6 @@ class ImageMeasures:
         bool | None, Column("whether the label is among the first five predictions")
     ] = None
     loss: Annotated[Float32 | None, Column("cross-entropy of the label", "nat")] = None
+    region_overlap: Annotated[
+        Float32 | None, Column("intersection over union of the predicted region and the mask")
+    ] = None

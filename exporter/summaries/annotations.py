@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.records import Row
+from exporter.records import Row, ratio
 from exporter.summaries.grids import Grid
 
 REGION: Final = 0.5
@@ -61,6 +61,19 @@ def coverage(row: Row, height: int, width: int, mask: Mask | None = None) -> Cov
     # Counts of points are whole, so that the mean is exact in any order.
     counts = points.reshape(height, fine, width, fine).sum(axis=(1, 3), dtype=np.float32)
     return counts / np.float32(fine * fine), _inside(row, mask, height, width)
+
+
+def region_overlap(row: Row, mask: Mask | None) -> float | None:
+    """Return the intersection over union of an image's first predicted region and its mask.
+
+    Returns:
+        None where there is no region or no mask, or both are empty in the view.
+    """
+    if mask is None or not row.regions or row.crop is None:
+        return None
+    region = row.regions[0]
+    inside, predicted = _inside(row, mask, region.height, region.width), region.array()
+    return ratio(int((inside & predicted).sum()), int((inside | predicted).sum()))
 
 
 def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporter.records import ChannelBatch, ImageMeasures, Row
 from exporter.store import records_table, schema_of
-from exporter.summaries.annotations import Coverage, Mask, coverage, hits
+from exporter.summaries.annotations import Coverage, Mask, coverage, hits, region_overlap
 from exporter.summaries.grids import Grid, agreement, concentration, grids, normalised, pairs
 from exporter.summaries.scope import Scope
 from exporter.summaries.sums import (
@@ -56,7 +56,8 @@ def shard_parts(
     methods: dict[Any, MethodSums] = {}
     agreeing: dict[Any, AgreementSums] = {}
     maps: list[MapSums] = []
-    covered = _cover(rows, masks)
+    covered, overlaps = _cover(rows, masks)
+    images["region_overlap"][:] = overlaps
     for grid in grids(rows, scope):
         entropy, top_share = concentration(grid)
         measured = {"entropy": entropy, "top_share": top_share, **hits(grid, covered)._asdict()}
@@ -109,16 +110,24 @@ def _predictions(rows: Sequence[Row], scope: Scope) -> dict[str, NDArray[np.floa
 
 def _cover(
     rows: Sequence[Row], masks: Callable[[Row], Mask | None] | None
-) -> dict[tuple[int, int, int], Coverage]:
-    """Lay the annotations on maps of every size; a mask is read once and not kept."""
-    covered = {}
+) -> tuple[dict[tuple[int, int, int], Coverage], list[float]]:
+    """Lay the annotations on maps of every size, and on predicted regions.
+
+    A mask is read once and not kept.
+
+    Returns:
+        By position, height and width; and of each image the overlap of region and mask, or NaN.
+    """
+    covered, overlaps = {}, []
     for number, row in enumerate(rows):
         mask = masks(row) if masks and row.maps else None
+        overlap = region_overlap(row, mask)
+        overlaps.append(np.nan if overlap is None else overlap)
         for size in {(stored.height, stored.width) for stored in row.maps}:
             inside = coverage(row, *size, mask)
             if inside is not None:
                 covered[number, *size] = inside
-    return covered
+    return covered, overlaps
 
 
 def _row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from exporter.summaries.annotations import Hits, coverage, hits
+from exporter.records import Region, Row
+from exporter.summaries.annotations import Hits, coverage, hits, region_overlap
 from exporter.summaries.grids import grids
 
 # The view is the middle 300 × 300 of a photograph of 400 × 300: cells of a 3 × 3 map are 100 wide,
@@ -96,3 +98,19 @@ def test_a_map_that_is_not_there_is_not_measured(making: Any) -> None:
 def test_no_annotation(making: Any) -> None:
     assert measured(making, MAP) is None
     assert measured(making, MAP, boxes=()) is None
+
+
+@pytest.mark.parametrize(("crop", "share"), [((0, 0, 8, 8), 1 / 3), ((4, 0, 8, 8), 0.0)])
+def test_a_predicted_region_is_compared_with_the_mask(
+    crop: tuple[float, float, float, float], share: float
+) -> None:
+    """The region is the upper half of the view, the mask the left half of the original."""
+    cells = np.zeros((4, 4), np.bool_)
+    cells[:2] = True
+    region = Region("class:1", 4, 4, np.packbits(cells).tobytes())
+    row = Row(id="a", key="a", path="a", width=8, height=8, crop=crop, regions=(region,))
+    mask = np.zeros((8, 8), np.bool_)
+    mask[:, :4] = True
+    assert region_overlap(row, mask) == pytest.approx(share)
+    assert region_overlap(row, None) is None
+    assert region_overlap(replace(row, regions=()), mask) is None

@@ -44,9 +44,19 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "pairs": confused_pairs(report, PAIRS),
             "galleries": by_settings(shown),
             "boxes": report.index.boxes,
+            "regions": [
+                (_explained(report, target), overlaps)
+                for target, overlaps in sorted(report.index.regions.items())
+            ],
             "kept": report.run.settings.get("top_k"),
         },
     )
+
+
+def _explained(report: Report, target: str) -> str:
+    """Name what a region is of: the class, or the target as it is written."""
+    _, _, index = target.partition(":")
+    return report.index.names.get(int(index), target) if index.isdecimal() else target
 
 
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -28,9 +28,10 @@ MEASURES = {
     "concentration": ("Concentration", "of the energy in the top 20 % of cells"),
     "faithfulness": ("Faithfulness", "insertion, 0 to 1"),
     "pointing": ("Pointing", "1: largest cell inside the given region"),
+    "region": ("Region", "IoU of the predicted region and the given mask"),
 }
 """What images are sorted and filtered by, in the order of `Entry.measures`: title and unit. All but
-the first are of the first method's map."""
+the first and the last are of the first method's map."""
 
 
 class Entry(NamedTuple):
@@ -86,6 +87,7 @@ class SetIndex:
         skipped: (path, reason).
         maps: how many maps there are.
         boxes: how predicted boxes fit the given ones.
+        regions: by the class of a predicted region, its overlaps with given masks.
     """
 
     plan: Plan
@@ -99,6 +101,7 @@ class SetIndex:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     maps: int = 0
     boxes: BoxCounts = field(default_factory=BoxCounts)
+    regions: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, row: Row, *, kept: bool) -> Entry:
         """Take in one image and return its entry."""
@@ -113,6 +116,9 @@ class SetIndex:
                     self.flagged[stored.method, stored.layer, flag] += 1
         self.maps += len(row.maps)
         self.boxes.add(row)
+        measured = self.measures.get(row.id, (None,) * len(MEASURES))
+        if row.regions and measured[-1] is not None:
+            self.regions.setdefault(row.regions[0].target, []).append(measured[-1])
         self.names.update((said.index, said.name) for said in row.predictions)
         if row.error is not None:
             self.skipped.append((row.path, row.error))
@@ -127,7 +133,7 @@ class SetIndex:
             finite(row.loss),
             row.correct,
             bits,
-            self.measures.get(row.id, (None,) * len(MEASURES)),
+            measured,
             self.notes.get(row.id) or self.notes.get(row.path, ""),
         )
         self.images.append(entry)

@@ -59,7 +59,13 @@ class Report:
         return {
             row.id: tuple(
                 finite(value, 3)
-                for value in (row.agreement, row.top_share, faithful.get(row.id), row.pointing)
+                for value in (
+                    row.agreement,
+                    row.top_share,
+                    faithful.get(row.id),
+                    row.pointing,
+                    row.region_overlap,
+                )
             )
             for row in self.run.measures()
         }
