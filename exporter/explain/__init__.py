@@ -6,7 +6,8 @@ from exporter.explain.compute import compute_maps
 from exporter.explain.explainer import Explainer, describe_passes
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
-from exporter.explain.rows import Computed, HostBatch, Pending, compute, launch, rows
+from exporter.explain.places import HostBatch
+from exporter.explain.rows import Computed, Pending, compute, launch, rows
 from exporter.explain.transfer import Transfer, transfer_for
 from exporter.explain.work import BatchWork, Loaded, Staged, inputs, lay_masks, load, stage
 

@@ -9,33 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from exporter.errors import LayerError, MapError, TargetError
-from exporter.explain.batches import FLAGS, DeviceBatch, Outcome, activations_of, channels_of
+from exporter.explain.batches import FLAGS, DeviceBatch, activations_of, channels_of
 from exporter.explain.explainer import Explainer
+from exporter.explain.places import HostBatch, boxes_of, regions_of, target_of
 from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_masks, masks_of
 from exporter.faithfulness import measure
 from exporter.guard import is_shortage, user_code
 from exporter.memory import in_halves
 from exporter.records import (
-    Box,
     ChannelBatch,
     Faithfulness,
     ImageEntry,
     Prediction,
     Prepared,
-    Region,
     Row,
     StoredMap,
 )
 from exporter.render import encode_jpeg
-
-HostBatch = Outcome[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -229,8 +224,8 @@ def _rows(
         yield replace(
             row,
             predictions=predictions,
-            predicted_boxes=_boxes(host, n, image),
-            regions=tuple(_regions(host, n)),
+            predicted_boxes=boxes_of(host, n, image),
+            regions=tuple(regions_of(host, n)),
             loss=float(host.loss[n]) if judged else None,
             correct=predictions[0].index == label if judged else None,
             maps=tuple(_maps(work, host, n)),
@@ -238,33 +233,12 @@ def _rows(
         )
 
 
-def _boxes(host: HostBatch, n: int, image: Prepared) -> tuple[Box, ...] | None:
-    """Return the predictions' boxes in the original; None where a box is no such."""
-    if host.boxes is None:
-        return None
-    known = host.boxes[n][host.top_index[n] >= 0].astype(np.float64)
-    left, top, right, bottom = image.geometry.crop
-    height, width = image.view.shape[:2]
-    scale = np.array([(right - left) / width, (bottom - top) / height] * 2)
-    boxes = known * scale + np.array([left, top] * 2)
-    if len(boxes) == 0 or not np.isfinite(boxes).all():
-        return None
-    return tuple((left, top, right, bottom) for left, top, right, bottom in boxes.tolist())
-
-
-def _regions(host: HostBatch, n: int) -> Iterator[Region]:
-    for t, region in enumerate(() if host.regions is None else host.regions[n]):
-        if (target := _target(host, n, t)) is not None:
-            height, width = region.shape
-            yield Region(target, height, width, np.packbits(region).tobytes())
-
-
 def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
     rectified = {record.name for record in work.plan.methods if record.relu}
     stored: set[tuple[str, str, str]] = set()
     for layer in host.maps:
         for m, (method, t) in enumerate(layer.names):
-            target = _target(host, n, t)
+            target = target_of(host, n, t)
             # A box that the image does not have; a label that is the predicted class, beside it.
             if target is None or (method, layer.layer, target) in stored:
                 continue
@@ -282,13 +256,3 @@ def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
                 values=levels.tobytes(),
                 flags=flags or ("negative" if hi <= 0 and method in rectified else ""),
             )
-
-
-def _target(host: HostBatch, n: int, t: int) -> str | None:
-    """Return how a target is stored, None where the image has none such."""
-    index, other = int(host.targets[n, t]), int(host.against[n, t])
-    if index < 0:
-        return None
-    if host.named not in ("class", "box"):
-        return host.named
-    return f"{host.named}:{index}" if other < 0 else f"{host.named}:{index}-{other}"

@@ -85,7 +85,7 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
         named="box",
         find=find,
         present=present,
-        boxes=torch.stack([_padded_boxes(image["boxes"], most) for image in output]),
+        boxes=_boxes(output, most),
         note=(
             "the output is boxes: the score of a box is explained, and predictions are boxes; where"
             " none survives suppression, the best candidate of each class before it"
@@ -109,9 +109,15 @@ def _padded(values: Tensor, length: int, filler: int | None = None) -> Tensor:
     return torch.cat((values, values.new_full((missing,), filler)))
 
 
-def _padded_boxes(boxes: Tensor, length: int) -> Tensor:
-    known = boxes.detach().to(torch.float32)
-    return functional.pad(known, (0, 0, 0, length - len(known)), value=torch.nan)
+def _boxes(output: Sequence[Mapping[str, Any]], most: int) -> Tensor | None:
+    """Return the boxes, not a number where an image has fewer; None where they have no four ends."""
+    each = [image["boxes"].detach().to(torch.float32) for image in output]
+    if any(len(boxes) > most or boxes.shape[1:] != (4,) for boxes in each):
+        return None
+    padded = [
+        functional.pad(boxes, (0, 0, 0, most - len(boxes)), value=torch.nan) for boxes in each
+    ]
+    return torch.stack(padded)
 
 
 @contextmanager

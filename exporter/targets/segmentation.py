@@ -37,9 +37,6 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
     masked = target.reading == "mask" and ask.region is None
     given = _given(ask, height, width) if masked else None
 
-    def everywhere() -> Tensor:
-        return torch.full((images, 1, height, width), True, device=values.device)
-
     def predicted(indices: Tensor) -> Tensor:
         """Say where classes are predicted, (N, T, H, W)."""
         if winner is None:
@@ -51,7 +48,7 @@ def read_planes(values: Tensor, ask: Ask) -> Reading:
         if ask.region is not None:
             return ask.region.repeat(images // len(ask.region), 1, 1, 1)
         if target.reading == "plane":
-            return everywhere()
+            return torch.full((images, 1, height, width), True, device=values.device)
         own = predicted(indices)
         return own if given is None else torch.where(given > 1, own, given == 1)
 

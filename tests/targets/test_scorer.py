@@ -219,6 +219,12 @@ def test_boxes_are_numbered_as_the_model_gives_them() -> None:
     index, _, _ = scored.reading.predict(UNKNOWN, 2)
     assert index.tolist() == [[5, 7], [-1, -1]]
     assert scored.reading.finite.tolist() == [True, True]
+    boxes = scored.reading.boxes
+    assert boxes is not None
+    assert boxes.isfinite().all(2).tolist() == [[True] * 3, [False] * 3]
+    # Rotated boxes have five numbers, and no four ends.
+    rotated = [image | {"boxes": torch.zeros(len(image["scores"]), 5)} for image in output]
+    assert score("top-2", rotated).reading.boxes is None
     only = score("predicted", [output[1]])
     assert only.scores.requires_grad
     assert not gradient(only.scores, second).any()
