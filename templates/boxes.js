@@ -23,7 +23,7 @@
   // The edges between the cells of a region and those beside it, as a path over the model's view.
   const edges = ([rows, columns, text]) => {
     const bits = exporter.paint.bytes(text), [height, width] = exporter.index.view, y = height / rows, x = width / columns;
-    const inside = (i, j) => i >= 0 && i < rows && j >= 0 && j < columns && (bits[(i * columns + j) >> 3] >> (7 - ((i * columns + j) & 7))) & 1;
+    const inside = (i, j) => i >= 0 && i < rows && j >= 0 && j < columns && ((bits[(i * columns + j) >> 3] >> (7 - ((i * columns + j) & 7))) & 1) === 1;
     let path = "";
     for (let i = 0; i <= rows; i++) for (let j = 0; j <= columns; j++) {
       if (inside(i, j) !== inside(i - 1, j)) path += "M" + j * x + " " + i * y + "h" + x;

@@ -110,7 +110,7 @@ def _padded(values: Tensor, length: int, filler: int | None = None) -> Tensor:
 
 
 def _boxes(output: Sequence[Mapping[str, Any]], most: int) -> Tensor | None:
-    """Return the boxes, not a number where an image has fewer; None where they have no four ends."""
+    """Return the boxes, not a number where an image has fewer; None where they lack four ends."""
     each = [image["boxes"].detach().to(torch.float32) for image in output]
     if any(len(boxes) > most or boxes.shape[1:] != (4,) for boxes in each):
         return None

@@ -234,10 +234,10 @@ def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
     lines = regions.page.locator("#v-outlines .region")
     place, heat = lines.bounding_box(), regions.page.locator("#v-heat").bounding_box()
     # Rows 1 and 2 of 4, columns 2 to 5 of 7, within the width of the line.
-    assert abs(place["x"] - heat["x"] - heat["width"] * 2 / 7) < 3
-    assert abs(place["y"] - heat["y"] - heat["height"] / 4) < 3
-    assert abs(place["width"] - heat["width"] * 4 / 7) < 6
-    assert abs(place["height"] - heat["height"] / 2) < 6
+    assert abs(place["x"] - heat["x"] - heat["width"] * 2 / 7) < 5
+    assert abs(place["y"] - heat["y"] - heat["height"] / 4) < 5
+    assert abs(place["width"] - heat["width"] * 4 / 7) < 10
+    assert abs(place["height"] - heat["height"] / 2) < 10
     # The outline of 2 × 4 cells is 12 sides long.
     assert lines.get_attribute("d").count("M") == 12
     said = regions.page.locator("#v-boxes-legend span:visible").all_inner_texts()
