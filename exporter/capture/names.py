@@ -58,11 +58,17 @@ def parse_name(text: str, known: Iterable[str] = ()) -> LayerName:
 
     Args:
         text: as a user writes it: parts of a name in double quotes are taken as they are.
-        known: names of modules; the longest that the text begins with needs no quotes.
+        known: names of modules; the longest that the text begins with needs no quotes, and a
+            wrapper's prefix (``_orig_mod.``, ``module.``) may stand before it.
 
     Raises:
         LayerError: if the text is no layer's name, or counts calls from 0.
     """
+    known = tuple(known)
+    for wrapper in ("_orig_mod.", "module."):  # of torch.compile and DataParallel, taken off
+        inside = text.removeprefix(wrapper)
+        if known and inside != text and not any(name.startswith(wrapper) for name in known):
+            text = inside
     module = max((name for name in known if text.startswith(name)), key=len, default="")
     match = re.fullmatch(_SUFFIX, text[len(module) :]) if module else None
     if match is None and (match := _NAME.fullmatch(text)):

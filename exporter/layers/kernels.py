@@ -59,6 +59,11 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
             holder = modules.get(plain.rpartition(".")[0], module)
             taken[plain] = _kernels(plain, holder, parameters[plain])
             continue
+        head, _, leaf = plain.rpartition(".")
+        if leaf == "weight" and head in convolutions:
+            # Under weight norm the weight is made of other parameters.
+            taken[plain] = _kernels(plain, modules[head], modules[head].weight)
+            continue
         if text == "auto":
             names = convolutions[:1]
         elif text == "all":
@@ -66,7 +71,7 @@ def collect_kernels(module: nn.Module, wanted: Sequence[str]) -> tuple[Kernels, 
         else:
             names = _named(text, modules, convolutions, parameters)
         taken |= {name: _kernels(name, modules[name], modules[name].weight) for name in names}
-    order = dict.fromkeys((*modules, *parameters))
+    order = dict.fromkeys((*modules, *parameters, *taken))
     return tuple(taken[name] for name in order if name in taken)
 
 

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+import exporter
 from exporter.errors import LayerError
 from exporter.layers import choose_layers, run_trial
 
@@ -240,3 +241,13 @@ def test_auto_leaves_out_the_scores_of_the_output_that_is_explained() -> None:
     torch.manual_seed(0)
     found = choose_layers(run_trial(Two(), torch.rand(1, 3, 32, 32), output="q"), ["auto"])
     assert found.names == ("trunk", "stem")
+
+
+@pytest.mark.parametrize("spelled", ["1", "_orig_mod.1", "module.1", "_orig_mod.module.1"])
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda module: module])
+def test_the_prefix_of_a_wrapper_is_understood(spelled: str, wrap: Any) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(196, 3))
+    maps = exporter.compute_maps(
+        wrap(module), torch.rand(1, 3, 16, 16), maps=["eigencam"], layers=[spelled]
+    )
+    assert {tuple(each.shape) for each in maps.values()} == {(1, 7, 7)}

@@ -61,3 +61,21 @@ def test_parametrised_kernels_are_the_effective_ones(small: Any) -> None:
     torch.nn.utils.parametrizations.weight_norm(small.conv1)
     (first,) = collect_kernels(small, ["conv1"])
     np.testing.assert_array_equal(first.values, small.conv1.weight.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    "normed", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm]
+)
+@pytest.mark.parametrize("transform", [None, "spectral"])
+def test_a_weight_that_is_made_of_other_parameters_has_its_usual_name(
+    normed: Any, transform: str | None
+) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    if transform is None:
+        normed(module[0])
+    else:
+        nn.utils.parametrizations.spectral_norm(module[0])
+    module.eval()
+    (kernels,) = collect_kernels(module, ["0.weight"])
+    assert kernels.name == "0.weight"
+    np.testing.assert_array_equal(kernels.values, module[0].weight.detach().numpy())
