@@ -49,6 +49,8 @@ def tuned(job: Job, planned: Plan | None) -> Iterator[Job]:
     Raises:
         ExporterError: if what is asked for does not fit the model or the device.
     """
+    if job.recipe.config.compile:
+        _refuse_uncompilable(job)
     with in_precision(job, planned) as lowered:
         settled = compiled(with_batch_size(lowered))
         yield replace(settled, transfer=transfer_for(job.device))
@@ -217,23 +219,10 @@ def compiled(job: Job) -> Job:
     """Compile the shared pass, where that is asked for, and hold it against the plain one.
 
     Raises:
-        ConfigError: if a method runs the model itself, an image's numbers are not its own, or
-            torch.compile cannot compile the model, or makes another one of it.
+        ConfigError: if torch.compile cannot compile the model, or makes another one of it.
     """
     if not job.recipe.config.compile:
         return job
-    findings = job.plan.findings
-    own = [method.name for method in get_methods(job.recipe.config.maps) if method.kind == "pass"]
-    if own:
-        raise ConfigError(
-            f"{', '.join(own)} {'run' if own[1:] else 'runs'} the model in a way of its own, which "
-            "a compiled model does not have: leave that out, or --compile"
-        )
-    if job.plan.depends_on_batch or (findings and not findings.steady):
-        raise ConfigError(
-            "the model draws random numbers, or its output for an image depends on the others in "
-            "its batch, so that a compiled model would give other maps: leave out --compile"
-        )
     size = job.batch_size
     quick = cache(lambda module: job.explainer(module).compiled(size))
     plain, image = job.explainer(job.module), job.image_set.load_first(job.plan.model.preprocessing)
@@ -272,3 +261,23 @@ def _as_near(
         if not near <= 2 * far + _ROUNDING * values.abs().max():
             return False
     return True
+
+
+def _refuse_uncompilable(job: Job) -> None:
+    """Refuse what no compiler is needed to see, before anything is tried.
+
+    Raises:
+        ConfigError: if a method runs the model itself, or an image's numbers are not its own.
+    """
+    findings = job.plan.findings
+    own = [method.name for method in get_methods(job.recipe.config.maps) if method.kind == "pass"]
+    if own:
+        raise ConfigError(
+            f"{', '.join(own)} {'run' if own[1:] else 'runs'} the model in a way of its own, which "
+            "a compiled model does not have: leave that out, or --compile"
+        )
+    if job.plan.depends_on_batch or (findings and not findings.steady):
+        raise ConfigError(
+            "the model draws random numbers, or its output for an image depends on the others in "
+            "its batch, so that a compiled model would give other maps: leave out --compile"
+        )
