@@ -65,18 +65,30 @@ def from_timm(module: nn.Module) -> Preprocessing:
     timm_data: Any = importlib.import_module("timm.data")
     config: Mapping[str, Any] = timm_data.resolve_data_config({}, model=module)
     channels, height, width = config["input_size"]
+    own = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if isinstance(own, tuple) and len(own) == 2:  # built with another img_size
+        height, width = own
     mode = config.get("crop_mode") or "center"
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
     interpolation, remark = _interpolation(config["interpolation"])
     if mode == "border":
         remark += ", centre crop in place of a padded border"
+    mean, std = (tuple(map(float, config[name])) for name in ("mean", "std"))
+    taken = _channels(module)
+    if taken is not None and taken != channels:  # built with other in_chans
+        channels, mean, std = (
+            taken,
+            (sum(mean) / len(mean),) * taken,
+            (sum(std) / len(std),) * taken,
+        )
+        remark += f", the mean of its channels for each of {taken}"
     return Preprocessing(
         size=(height, width),
         # A square is scaled by its shorter side, anything else so that it is covered.
         resize=_pair(scaled) if mode == "squash" else max(scaled),
         interpolation=interpolation,
-        mean=tuple(map(float, config["mean"])),
-        std=tuple(map(float, config["std"])),
+        mean=mean,
+        std=std,
         channels=channels,
         source=f"timm's data config{remark}",
     )
@@ -90,8 +102,7 @@ def default_for(module: nn.Module) -> Preprocessing:
     """
     if isinstance(getattr(module, "pretrained_cfg", None), Mapping):
         return from_timm(module)
-    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
-    channels = next((part.in_channels for part in convolutions), 3)
+    channels = _channels(module) or 3
     usual = Preprocessing(
         size=(224, 224), resize=256, source="default: ImageNet's (the model says nothing)"
     )
@@ -104,6 +115,12 @@ def default_for(module: nn.Module) -> Preprocessing:
         channels=channels,
         source=f"default for {channels} channels: scaled to [0, 1] (the model says nothing)",
     )
+
+
+def _channels(module: nn.Module) -> int | None:
+    """Return how many channels the first convolution takes, None where there is none."""
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    return next((part.in_channels for part in convolutions), None)
 
 
 def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:

@@ -50,7 +50,7 @@ def test_timm_models_are_prepared_as_timm_does(name: str) -> None:
 
 
 def test_timm_modes_are_read_or_said_to_differ() -> None:
-    module = timm.create_model("resnet10t")
+    module = timm.create_model("resnet10t", in_chans=1)
     module.pretrained_cfg = {
         "input_size": (1, 30, 60), "crop_pct": 0.5, "crop_mode": "squash",
         "interpolation": "lanczos", "mean": (0.5,), "std": (0.25,),
@@ -102,3 +102,19 @@ def test_no_setting_changes_nothing_and_half_a_normalisation_is_refused() -> Non
     assert override(BASE, PreprocessingConfig()) is BASE
     with pytest.raises(ConfigError, match="1 means and 3 standard deviations"):
         override(BASE, PreprocessingConfig(mean=(0.5,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "channels", "size"),
+    [
+        ("resnet18", {}, 3, (224, 224)),
+        ("resnet18", {"in_chans": 1}, 1, (224, 224)),
+        ("vit_tiny_patch16_224", {"img_size": 64}, 3, (64, 64)),
+        ("vit_tiny_patch16_224", {"img_size": (64, 96), "in_chans": 13}, 13, (64, 96)),
+    ],
+)
+def test_channels_and_size_of_a_timm_model_are_those_it_was_built_with(
+    name: str, built: dict[str, Any], channels: int, size: tuple[int, int]
+) -> None:
+    steps = default_for(timm.create_model(name, **built))
+    assert (steps.channels, len(steps.mean), steps.size) == (channels, channels, size)
