@@ -256,8 +256,9 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
         weights.shape[0] != 1 for weights in kept
     ):
         raise LayerError(
-            "the model attends within windows or at several resolutions, where attention maps are"
-            " defined for one row of tokens per image; choose a map of activations or gradients"
+            "the model attends within windows or at several resolutions, or has two towers (text "
+            "beside the image), where attention maps are defined for one row of tokens per image; "
+            "choose a map of activations or gradients"
         )
     return SelfAttention(_blocks(model, names), sum(weights.numel() for weights in kept))
 

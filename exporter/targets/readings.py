@@ -154,7 +154,10 @@ def read_multilabel(values: Tensor, ask: Ask) -> Reading:
         rows,
         explained,
         predict=lambda _labels, k: ranked(shown if ask.shares else shown.sigmoid(), k),
-        note="multi-label: the score of a class is its own sigmoid, and there is no accuracy",
+        note=(
+            f"multi-label: the score of a class is its own {'value' if ask.shares else 'sigmoid'}, "
+            "and there is no accuracy"
+        ),
     )
 
 
