@@ -16,7 +16,7 @@ from benchmarks.parity.counts import Count, Tally
 from benchmarks.parity.ours import maps_of, shown_to
 from benchmarks.parity.references import layers_of
 from benchmarks.parity.subjects import SUBJECTS
-from exporter.errors import ModelError
+from exporter.errors import LayerError, ModelError
 
 HOOKS = (
     "_forward_hooks",
@@ -131,7 +131,7 @@ def compare(architecture: str, methods: Sequence[str], tally: Tally) -> None:
             before = snapshot(model)
             try:
                 maps_of(subject, model, shown, [method], narrow=1)
-            except (Interrupted, ModelError) as error:  # of a trial forward it is the reason given
+            except (Interrupted, LayerError, ModelError) as error:  # or it is the reason given
                 assert isinstance(error, Interrupted) or "Interrupted" in str(error), error
                 off = changed(before, snapshot(model))
                 _note(tally, architecture, method, off, f" after forward {fails} failed")

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import guest
-from exporter.guard import FAILURES
+from exporter.errors import LayerError
+from exporter.guard import FAILURES, told
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, type_tells
 
@@ -74,6 +75,9 @@ def shown_by_moves(
         example: (N, C, H, W), of which the first image is taken.
         layouts: by name, of outputs whose shape alone suggests how they lie.
         known: layouts of planes that are known.
+
+    Raises:
+        LayerError: if the model fails on an image with a patch, whatever it raises.
     """
     changes = _changes(module, example[:1], layouts)
     size = (int(example.shape[-2]), int(example.shape[-1]))
@@ -116,8 +120,8 @@ def _changes(
             # A guest each, so that all draw the same random numbers.
             with guest(module), torch.no_grad(), watching_calls(module, look):
                 module(shown)
-    except FAILURES:  # the model may fail on other images, or memory may be short
-        return {}
+    except FAILURES as error:  # the model may fail on other images, or memory may be short
+        raise LayerError(f"with a patch on its image the model failed: {told(error)}") from error
     runs = len(_PLACES) + 1
     return {
         name: {kind: torch.cat(values[1:]) for kind, values in kinds.items()}

@@ -71,15 +71,17 @@ class Planes:
         layout = read_layout(output, len(inputs), size, self._reshape, module)
         if layout is not None and inputs.is_meta:
             layout = replace(layout, shown=True)
+        untold = ""
         if layout is not None and not layout.shown and not _is_clear(layout, size):
             trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
             plane = trial.planes.get(layer)
             layout = None if plane is None else plane.layout
+            untold = trial.untold and f"; {trial.untold}"
         if layout is None or (not layout.shown and layout.kind == "tokens"):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
                 "is not a plane of spatial positions with channels for each; choose a layer that "
-                "gives (C, H, W), (H, W, C) or tokens, or give a reshape function"
+                f"gives (C, H, W), (H, W, C) or tokens, or give a reshape function{untold}"
             )
         self._layouts[layer] = layout
         return layout

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from exporter.capture import Changes, LayerName, guest, on_gradient, watch_changes
 from exporter.containers import rebuild
-from exporter.errors import ExporterError, ModelError
+from exporter.errors import ExporterError, LayerError, ModelError
 from exporter.guard import backward, is_shortage, user_code
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
@@ -65,6 +65,7 @@ class Trial:
             backward could tell, or none was asked for.
         changes: what the forward changed besides.
         ends: the last function of the model, where a graph tells it (see `last_function`).
+        untold: why no moved patch could show how outputs lie; empty where it could.
     """
 
     module: nn.Module
@@ -77,6 +78,7 @@ class Trial:
     reached: frozenset[str] | None
     changes: Changes = field(default_factory=Changes)
     ends: str = ""
+    untold: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -172,17 +174,28 @@ def _run(
             told = graph and backward and _differentiated(output, path, leaf)
     ends = _last(output, path)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
+    layouts, untold = _settled(module, example, seen, calls)
     planes = {
         name: Plane(
             each.call.part(each.part), each.call.position, layout, each.means.get(layout.kind)
         )
-        for name, layout in _settled(module, example, seen, calls).items()
+        for name, layout in layouts.items()
         for each in (seen[name],)
     }
     reached = {name for name, plane in planes.items() if _reaches(touched.get(name), plane.layout)}
     dependent = frozenset(reached) if told and reached else None
     return Trial(
-        module, example, tuple(calls), shown, path, reshape, planes, dependent, changes, ends
+        module,
+        example,
+        tuple(calls),
+        shown,
+        path,
+        reshape,
+        planes,
+        dependent,
+        changes,
+        ends,
+        untold,
     )
 
 
@@ -198,8 +211,8 @@ class _Seen:
 
 def _settled(
     module: nn.Module, example: Tensor, seen: Mapping[str, _Seen], calls: Sequence[Call]
-) -> dict[str, Layout]:
-    """Return the layout of every plane, with what shows it where something does."""
+) -> tuple[dict[str, Layout], str]:
+    """Return the layout of every plane, with what shows it where something does, or why not."""
     layouts = {name: each.layout for name, each in seen.items()}
 
     def open_ones() -> dict[str, Layout]:
@@ -210,11 +223,14 @@ def _settled(
     left = {name: layout for name, layout in open_ones().items() if layout.area > 1}
     if left and not example.is_meta:
         known = [layout for layout in layouts.values() if layout.shown]
-        moved = shown_by_moves(module, example, left, known)
+        try:
+            moved = shown_by_moves(module, example, left, known)
+        except LayerError as error:
+            return layouts, str(error)
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
         layouts |= moved
         layouts |= shown_by_siblings(open_ones(), moved, types)
-    return layouts
+    return layouts, ""
 
 
 def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:

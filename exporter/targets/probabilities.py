@@ -42,7 +42,7 @@ def shares(values: Tensor) -> bool:
     """Say whether values (N, K, …) are at least 0 and sum to 1 over their second axis."""
     if values.ndim not in (2, 4) or values.shape[1] < 2 or values.is_meta:
         return False
-    total = values.detach().double().sum(1)
+    total = values.detach().cpu().double().sum(1)
     near = max(1e-3, values.shape[1] * torch.finfo(values.dtype).eps)
     return bool((values >= 0).all() and ((total - 1).abs() <= near).all())
 
