@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -230,7 +230,26 @@ def _settled(
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
         layouts |= moved
         layouts |= shown_by_siblings(open_ones(), moved, types)
+        _inherit(layouts, seen)
     return layouts, ""
+
+
+def _inherit(layouts: dict[str, Layout], seen: Mapping[str, _Seen]) -> None:
+    """Settle the layout of what ends with a layer of the same shape whose layout is settled."""
+    names = list(seen)
+    for number, (name, each) in enumerate(seen.items()):
+        if layouts[name].shown or layouts[name].area < 2:
+            continue
+        inside = (
+            other
+            for other in reversed(names[:number])
+            if each.call.start <= seen[other].call.position < each.call.position
+        )
+        last = next((o for o in inside if layouts[o].shape == layouts[name].shape), None)
+        if last is not None and layouts[last].shown:
+            root = layouts[last].evidence.rpartition(", whose ")[2]
+            why = f"as {last} inside it, whose {root}"
+            layouts[name] = replace(layouts[last], evidence=why)
 
 
 def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -142,6 +142,42 @@ def test_tokens_that_follow_the_image_are_read_where_they_are(
     assert torch.equal(layout.spatial(tokens), expected)
 
 
+class Mixed(nn.Module):
+    """Patches whose block mixes all places; the layer inside it still follows each."""
+
+    def __init__(self, *, queries: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch_embed = nn.Conv2d(3, 16, 8, 8)
+        self.block = nn.Module()
+        self.block.norm = nn.LayerNorm(16)
+        self.block.forward = self.mix
+        self.asked = nn.Parameter(torch.randn(64, 64))
+        self.query = nn.Identity() if queries else None
+        self.fc = nn.Linear(16, 5)
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        mixed = 10 * (self.asked @ self.block.norm(tokens))
+        return mixed if self.query is None else self.query(mixed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.block(self.patch_embed(x).flatten(2).mT).square().mean(1))
+
+
+def test_a_block_that_mixes_lies_as_the_last_layer_inside_it() -> None:
+    plane = trial_of(Mixed(), 3, 64, 64).planes["block"].layout
+    assert plane == Layout("tokens", 16, 8, 8)
+    assert plane.evidence == (
+        "as block.norm inside it, whose 64 tokens follow a moved patch as 8×8"
+    )
+
+
+def test_a_block_that_ends_with_queries_lies_as_nothing_inside_it() -> None:
+    planes = trial_of(Mixed(queries=True), 3, 64, 64).planes
+    assert planes["block.norm"].layout.shown
+    assert not planes["block"].layout.shown
+
+
 class BatchSecond(Transformer):
     """The same encoder on (L, N, C), as PyTorch's own does by default."""
 
