@@ -1,9 +1,12 @@
-"""What a run will do, settled before anything is written: the head of the chain."""
+"""What a run will do, settled before anything is written: the head of the chain.
+
+The module is longer than 300 lines so that what is settled, and when, is read in one place.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -176,17 +179,9 @@ def _settle(
     build = _explainers(
         config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
     )
-    unknown, masks = torch.full((1,), -1, device=device), target.scorer.takes_masks
-    held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
-    # What is missing does not depend on how many passes a method runs.
-    tried = build(model, methods=tuple(map(lightest, methods)))
-    first = tried(example, unknown, held).to_host()
-    # What no gradient reaches has no map anywhere: it is noted, and not tried for every image.
-    given = {method for block in first.maps for method, _ in block.names}
-    if first.missing and given:
-        methods = tuple(method for method in methods if method.name in given)
-        build = partial(build, methods=methods)
-    beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
+    masks = target.scorer.takes_masks
+    methods, missing, beyond = _try(partial(build, model), methods, example, masks=masks)
+    build = partial(build, methods=methods)
     return Job(
         recipe=recipe,
         plan=make_plan(
@@ -200,7 +195,7 @@ def _settle(
             methods=tuple(method.record for method in methods),
             execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *layers.notes, *unused),
-            after=(*findings.notes, *(f"{name}: {why}" for name, why in first.missing.items())),
+            after=(*findings.notes, *(f"{name}: {why}" for name, why in missing.items())),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,
         ),
@@ -208,7 +203,7 @@ def _settle(
         module=model,
         explainer=cache(build),
         build_explainer=build,
-        methods=tuple(methods),
+        methods=methods,
         kernels=collect_kernels(model, config.kernels) if config.kernels else (),
         device=device,
         channels_last=channels_last,
@@ -216,10 +211,36 @@ def _settle(
         masks=masks,
         dtype=dtype,
         metrics=metrics,
-        missing=first.missing,
+        missing=missing,
         maximised=maximised,
         reshape=reshape,
     )
+
+
+def _try(
+    build: Callable[..., Explainer],
+    methods: Sequence[Method],
+    example: torch.Tensor,
+    *,
+    masks: bool,
+) -> tuple[tuple[Method, ...], Mapping[str, str], Iterable[str]]:
+    """Explain the first image.
+
+    Returns:
+        The methods that have a map somewhere, why others have none, and where beside the layers
+        there are maps: ``attention``, ``fused``.
+
+    What no gradient reaches has no map anywhere: it is noted, and not tried for every image.
+    """
+    unknown = torch.full((1,), -1, device=example.device)
+    held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if masks else None
+    # What is missing does not depend on how many passes a method runs.
+    first = build(methods=tuple(map(lightest, methods)))(example, unknown, held).to_host()
+    given = {method for block in first.maps for method, _ in block.names}
+    if first.missing and given:
+        methods = [method for method in methods if method.name in given]
+    beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
+    return tuple(methods), first.missing, beyond
 
 
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from exporter.capture import parse_name
 from exporter.errors import LayerError, MapError
 from exporter.layers.layout import Layout, Reshape, in_proportion, layout_of, read_layout
 from exporter.layers.trial import run_trial
+
+_MEASURED: WeakKeyDictionary[nn.Module, dict[torch.Size, dict[str, Layout]]] = WeakKeyDictionary()
+"""By model and an image's shape, what a trial showed: it costs as much as the maps of an image."""
 
 
 class Planes:
@@ -73,10 +77,8 @@ class Planes:
             layout = replace(layout, shown=True)
         untold = ""
         if layout is not None and not layout.shown and not _is_clear(layout, size):
-            trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
-            plane = trial.planes.get(layer)
-            layout = None if plane is None else plane.layout
-            untold = trial.untold and f"; {trial.untold}"
+            measured, untold = self._measured(inputs)
+            layout = measured.get(layer)
         if layout is None or (not layout.shown and layout.kind == "tokens"):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
@@ -96,9 +98,20 @@ class Planes:
         if inputs.is_meta:  # there are no numbers to tell by
             return layout_of((len(inputs), tokens, 1), (inputs.shape[-2], inputs.shape[-1]))
         if known() is None:
-            trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
-            self._layouts |= {name: plane.layout for name, plane in trial.planes.items()}
+            self._layouts |= self._measured(inputs)[0]
         return known()
+
+    def _measured(self, inputs: Tensor) -> tuple[dict[str, Layout], str]:
+        """Return the layouts that a trial shows, and the end of a sentence on what it could not."""
+        earlier = _MEASURED.setdefault(self._module, {})
+        shape = inputs.shape[1:]
+        if shape in earlier and self._reshape is None:
+            return earlier[shape], ""
+        trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
+        layouts = {name: plane.layout for name, plane in trial.planes.items()}
+        if self._reshape is None and not trial.untold:
+            earlier[shape] = layouts
+        return layouts, trial.untold and f"; {trial.untold}"
 
     def write(self, layer: str, grid: Tensor, output: Tensor) -> Tensor:
         """Lay out (k·N, C, h, w) as a layer returns it: the inverse of `read`.

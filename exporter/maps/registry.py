@@ -2,7 +2,8 @@
 
 A method is a function of the `Terms` of a layer; one that has to run the model itself is given a
 `PassContext` instead. It gives a raw, signed map; what it shows, its formula and whether its
-definition ends in a ReLU are data on the method, applied by whoever draws it.
+definition ends in a ReLU are data on the method, applied by whoever draws it. The module is longer
+than 300 lines for the documentation of `Method` and of the decorator.
 """
 
 from __future__ import annotations

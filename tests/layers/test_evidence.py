@@ -319,3 +319,21 @@ def test_what_is_read_by_its_shape_alone_is_named_in_a_note_and_never_taken_by_i
     )
     with pytest.raises(NoLayerError):
         auto(module, 3, 32, 32)
+
+
+def test_how_tokens_lie_is_measured_once_for_a_model_and_a_size() -> None:
+    module, calls = Transformer(), []
+    given = module.patch_embed.forward
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return given(x)
+
+    module.patch_embed.forward = counted
+    counts = []
+    for side in (32, 32, 64, 64, 32):
+        calls.clear()
+        exporter.compute_maps(module, torch.rand(2, 3, side, side), layers=["blocks.layers.0"])
+        counts.append(len(calls))
+    assert counts[0] == counts[2] > 2
+    assert counts[1] == counts[3] == counts[4] < counts[0] - 5
