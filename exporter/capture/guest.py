@@ -156,11 +156,11 @@ def watch_changes(model: nn.Module, *, input_only: bool = False) -> Iterator[Cha
         yield changes
         return
     before = random_states(visit.cuda_devices)
-    visit.changes = changes
+    outer, visit.changes = visit.changes, changes
     try:
         yield changes
     finally:
-        visit.changes = None
+        visit.changes = outer
     if input_only:
         return
     after = random_states(visit.cuda_devices)

@@ -129,7 +129,7 @@ def hatch(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def overlay(
-    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float | NDArray[np.float32]
+    image: NDArray[np.uint8], heat: NDArray[np.uint8], opacity: float | NDArray[np.float32] = 0.5
 ) -> NDArray[np.uint8]:
     """Blend a heatmap over an image of the same size: round(image (1 - a) + heat a).
 

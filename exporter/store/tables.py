@@ -23,7 +23,7 @@ from exporter.store.schema import PICTURE, ROW_SCHEMA, Field, field_of, fields_o
 
 Record = TypeVar("Record")
 
-_LISTS = ("predictions", "maps", "activations")
+_LISTS = ("predictions", "maps", "activations", "regions")
 
 
 def records_table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
@@ -37,7 +37,7 @@ def records_table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
 def rows_to_table(rows: Sequence[Row]) -> pa.Table:
     """Return images as a table of ``ROW_SCHEMA``, in their order.
 
-    Predictions, maps and activations of an image with ``error`` become null.
+    Predictions, maps, activations and regions of an image with ``error`` become null.
     """
     columns: dict[str, list[Any]] = {n: [getattr(row, n) for row in rows] for n in ROW_SCHEMA.names}
     for number, row in enumerate(rows):

@@ -51,7 +51,7 @@ def second(change: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         (missing, KeyError, "KeyError: 'key'"),
         (leaves, SystemExit, r"sys\.exit\(0\)"),
         (fails, RuntimeError, "RuntimeError: "),
-        (short, torch.OutOfMemoryError, "out of memory .*free memory, or give fewer images"),
+        (short, torch.OutOfMemoryError, "out of memory .*free memory, or ask for fewer layers"),
     ],
 )
 def test_what_a_forward_raises_is_a_sentence(
