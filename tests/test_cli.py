@@ -204,6 +204,7 @@ def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert "never called" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_reader_that_goes_away_is_no_error(more: list[str]) -> None:
     command = [sys.executable, "-m", "exporter", "maps", *more]

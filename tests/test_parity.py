@@ -75,6 +75,7 @@ def test_a_wrong_map_is_noticed(capsys: Any, monkeypatch: Any) -> None:
     assert all(one.endswith("of the map's range, 1e-09 is allowed") for one in why)
 
 
+@pytest.mark.slow
 def test_a_method_without_a_reference_is_noticed(capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(
         registry._REGISTERED, "another", replace(METHODS["gradcam"], name="another", aliases=())

@@ -159,6 +159,7 @@ def command(environment: dict[str, str], *arguments: str) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_installed_distribution_adds_one_of_each(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_an_installed_distribution_adds_one_of_each(
     assert "tinytext" in command(environment, "check", str(out)).stdout
 
 
+@pytest.mark.slow
 def test_without_it_there_is_none_of_them(tmp_path: Path) -> None:
     listed = command(dict(os.environ), "maps", "--json")
     assert "tinymax" not in listed.stdout

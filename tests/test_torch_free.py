@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FORBID = """
 import sys
 
@@ -32,6 +34,7 @@ def test_the_forbidding_works() -> None:
     assert "torch is forbidden here" in without_torch("import torch").stderr
 
 
+@pytest.mark.slow
 def test_everything_is_written_again_without_torch(sample_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run, run)

@@ -136,6 +136,7 @@ def test_gradients_are_those_of_plain_autograd(
         assert relative(got.gradients[layer][0], gradient) <= 1e-12, layer
 
 
+@pytest.mark.slow
 def test_frozen_or_not_alone_or_in_a_batch_all_layers_or_one(
     network: tuple[nn.Module, list[str], Tensor],
 ) -> None:

@@ -227,6 +227,7 @@ class Forgetful(nn.Sequential):
         return super().forward(inputs * self.gain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [Locked, Noisy, Counting, Rebound, Remembering, globally, looping, Forgetful]
 )

@@ -106,6 +106,7 @@ def test_maps_are_the_papers_formulas(family: str, pictures: Tensor) -> None:
                 close(found[name, "attention"][at, t], right[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_transformers_fused_or_written_out_give_the_same(attention: str, pictures: Tensor) -> None:
     net = ready(lambda: transformers_vit(attention)).eval()
@@ -148,6 +149,7 @@ def test_the_model_is_left_as_it_was_and_fused_again(pictures: Tensor) -> None:
     assert any("scaled_dot_product" in event.key for event in profile.key_averages())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_scale_of_the_logits_scales_legrad_and_leaves_rollout(
     factor: float, pictures: Tensor

@@ -106,6 +106,7 @@ def test_method_is_its_papers_formula_image_by_image(
         close(one, formula(name, net, picture, target))
 
 
+@pytest.mark.slow
 def test_shapleycam_is_gradient_less_half_of_the_whole_hessian(net: nn.Module) -> None:
     pictures = torch.randn(2, 3, 20, 20, dtype=DOUBLE, generator=torch.Generator().manual_seed(7))
     found = compute_maps(net, pictures, maps=["shapleycam"], layers=["layer"], targets=[1, 2])

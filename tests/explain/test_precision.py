@@ -37,7 +37,9 @@ def images() -> Tensor:
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [n if n == "gradcam" else pytest.param(n, marks=pytest.mark.slow) for n in METHODS]
+)
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_every_method_gives_the_maps_of_float32(
     name: str, precision: str, transformer: nn.Module

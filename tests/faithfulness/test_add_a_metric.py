@@ -88,6 +88,7 @@ def test_the_example_is_measured_stored_averaged_and_shown(tmp_path: Path) -> No
     assert f"<td>{value:.3f}</td>" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "name", "said"),
     [

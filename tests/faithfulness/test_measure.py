@@ -238,6 +238,7 @@ def test_a_run_has_the_table_and_the_report_shows_it(photos: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.slow
 def test_any_cut_into_shards_and_batches_gives_the_same_values(
     photos: Path, tmp_path: Path
 ) -> None:

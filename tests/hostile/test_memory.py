@@ -211,6 +211,7 @@ def test_a_picture_is_not_damaged_because_memory_is_short(
         decode(content[: len(content) // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "3"])
 def test_an_image_that_memory_was_short_for_is_read_again(
     work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workers: str

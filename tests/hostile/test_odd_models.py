@@ -284,6 +284,7 @@ def test_every_method_gives_the_maps_of_the_plain_model(build: Callable[[], Pair
     assert all(torch.equal(values, after[name]) for name, values in before.items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_seen_through_but_for_the_rule_of_its_relus() -> None:
     model, plain = checkpointed(use_reentrant=False)
     methods = tuple(name for name in METHODS if not name.startswith("guided"))

@@ -228,7 +228,7 @@ def commands(run: Path, home: Path | None) -> list[Any]:
     ]
 
 
-QUICK = range(20)
+QUICK = range(8)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def tells(run: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     "writers",
     [
-        ("html",),
+        pytest.param(("html",), marks=pytest.mark.slow),
         pytest.param(("tensorboard",), marks=pytest.mark.slow),
         pytest.param(("wandb",), marks=pytest.mark.slow),
     ],

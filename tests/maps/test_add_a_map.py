@@ -102,6 +102,7 @@ def test_a_plug_in_is_listed_and_runs_by_its_name(folder: Path) -> None:
     assert [method.name for method in open_run(folder / "run").plan.methods] == ["maxgrad"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -15,6 +15,7 @@ from exporter.errors import MapError
 from exporter.maps import METHODS, Terms, get_methods, method
 
 
+@pytest.mark.slow
 def test_methods_are_listed_in_the_same_order_whichever_module_comes_first() -> None:
     code = "import exporter.maps.eigen; from exporter.maps import METHODS; print(*METHODS)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

@@ -58,6 +58,7 @@ def exporter(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_the_writer_of_the_documentation_works_from_outside(run: Path, site: Path) -> None:
     option = ("--writer-option", "csv.delimiter=;")
     done = exporter(site, "render", run, "--writer", "csv", *option)

@@ -76,6 +76,7 @@ def test_its_policy_allows_exactly_its_scripts_and_style(whole: str) -> None:
         assert {f"'sha256-{one}'" for one in hashes} == set(allowed)
 
 
+@pytest.mark.slow
 def test_under_a_small_budget_it_chooses_by_the_rules_and_says_so(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:

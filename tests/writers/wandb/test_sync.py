@@ -202,6 +202,7 @@ def arrived(server: Server, run: Path) -> None:
     assert (upsert["project"], upsert["displayName"]) == ("maps", "resnet18@none")
 
 
+@pytest.mark.slow
 def test_online_sends_the_tables(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_online_sends_the_tables(
     assert str(run) not in json.dumps(server.operations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, pytest.param(True, marks=NEEDS_HERE)])
 def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
     run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
@@ -243,6 +245,7 @@ def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
     arrived(server, place)
 
 
+@pytest.mark.slow
 def test_a_moved_run_is_sent_by_writing_it_again(
     run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +272,7 @@ def test_names_that_speak_of_errors_are_no_error(
     assert len(list((run / "wandb").glob("*/*.wandb.synced"))) == 1
 
 
+@pytest.mark.slow
 def test_a_sync_that_does_not_finish_is_ended_and_said(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +287,7 @@ def test_a_sync_that_does_not_finish_is_ended_and_said(
     assert list(verify_offline(RunFiles(run))) == []
 
 
+@pytest.mark.slow
 def test_what_did_not_arrive_is_said_and_kept(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +302,7 @@ def test_what_did_not_arrive_is_said_and_kept(
     assert list((run / "wandb").glob("*/*.sync*")) == []
 
 
+@pytest.mark.slow
 def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server() as gone:
         monkeypatch.setenv("WANDB_BASE_URL", gone.address)

@@ -435,6 +435,7 @@ def test_a_name_that_wandb_refuses_is_one_sentence_and_the_former_folder_stays(m
     assert sorted(made.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_writer_leaves_no_process(
