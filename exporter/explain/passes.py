@@ -210,7 +210,7 @@ class Runner:
             raise LayerError(
                 f"the model attends among {tokens} tokens, and nothing shows that they are a grid "
                 "of patches with tokens before or after it; choose a map of activations or "
-                "gradients"
+                f"gradients{self._planes.untold}"
             )
         return Attended(passed, layout.height, layout.width, layout.prefix)
 

@@ -39,6 +39,8 @@ class Planes:
         self._layouts = dict(layouts or {})
         self._reshape = reshape
         self._inverted: set[str] = set()
+        self.untold = ""
+        """The end of a sentence: why no moved patch could show how outputs lie, if none could."""
 
     def read(self, layer: str, output: Tensor, inputs: Tensor) -> Tensor:
         """View a layer's output, or its gradient, as (N, C, H, W).
@@ -75,15 +77,13 @@ class Planes:
         layout = read_layout(output, len(inputs), size, self._reshape, module)
         if layout is not None and inputs.is_meta:
             layout = replace(layout, shown=True)
-        untold = ""
         if layout is not None and not layout.shown and not _is_clear(layout, size):
-            measured, untold = self._measured(inputs)
-            layout = measured.get(layer)
+            layout = self._measured(inputs).get(layer)
         if layout is None or (not layout.shown and layout.kind == "tokens"):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
                 "is not a plane of spatial positions with channels for each; choose a layer that "
-                f"gives (C, H, W), (H, W, C) or tokens, or give a reshape function{untold}"
+                f"gives (C, H, W), (H, W, C) or tokens, or give a reshape function{self.untold}"
             )
         self._layouts[layer] = layout
         return layout
@@ -98,20 +98,21 @@ class Planes:
         if inputs.is_meta:  # there are no numbers to tell by
             return layout_of((len(inputs), tokens, 1), (inputs.shape[-2], inputs.shape[-1]))
         if known() is None:
-            self._layouts |= self._measured(inputs)[0]
+            self._layouts |= self._measured(inputs)
         return known()
 
-    def _measured(self, inputs: Tensor) -> tuple[dict[str, Layout], str]:
-        """Return the layouts that a trial shows, and the end of a sentence on what it could not."""
+    def _measured(self, inputs: Tensor) -> dict[str, Layout]:
+        """Return the layouts that a trial shows."""
         earlier = _MEASURED.setdefault(self._module, {})
         shape = inputs.shape[1:]
         if shape in earlier and self._reshape is None:
-            return earlier[shape], ""
+            return earlier[shape]
         trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
         layouts = {name: plane.layout for name, plane in trial.planes.items()}
         if self._reshape is None and not trial.untold:
             earlier[shape] = layouts
-        return layouts, trial.untold and f"; {trial.untold}"
+        self.untold = trial.untold and f"; {trial.untold}"
+        return layouts
 
     def write(self, layer: str, grid: Tensor, output: Tensor) -> Tensor:
         """Lay out (k·N, C, h, w) as a layer returns it: the inverse of `read`.

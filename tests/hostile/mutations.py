@@ -76,7 +76,9 @@ def forge(run: Path) -> None:
         if not _is_small(file):
             continue
         if file.name != "run.json":
-            file.write_text("".join(map(partial(_forged, run), file.read_text().splitlines())))
+            lines = file.read_text(errors="surrogateescape").splitlines()
+            forged = "".join(map(partial(_forged, run), lines))
+            file.write_text(forged, errors="surrogateescape")
             continue
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             totals = json.loads(file.read_text())

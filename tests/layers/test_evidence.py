@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter
-from exporter.errors import LayerError, NoLayerError
+from exporter.errors import ExporterError, LayerError, NoLayerError
 from exporter.layers import Layout, Trial, choose_layers, run_trial
 
 
@@ -337,3 +337,21 @@ def test_how_tokens_lie_is_measured_once_for_a_model_and_a_size() -> None:
         counts.append(len(calls))
     assert counts[0] == counts[2] > 2
     assert counts[1] == counts[3] == counts[4] < counts[0] - 5
+
+
+@pytest.mark.parametrize("method", ["gradcam", "rollout"])
+def test_what_kept_a_patch_from_showing_it_is_said(method: str) -> None:
+    """The model fails where an image has a patch, and nothing else tells how its tokens lie."""
+    module = Transformer(1)
+    first: list[Tensor] = []
+
+    def fail(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        first[:] = first or [inputs[0][:1].clone()]
+        if not torch.equal(inputs[0][:1], first[0]):
+            raise RuntimeError("only this image")
+
+    module.register_forward_pre_hook(fail)
+    with pytest.raises(ExporterError, match=r"a patch on its image the model failed.*only this"):
+        exporter.compute_maps(
+            module, torch.rand(1, 3, 32, 32), maps=[method], layers=["blocks.layers.0"]
+        )
