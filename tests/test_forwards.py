@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 import exporter
 from tests.small import small
@@ -39,6 +40,13 @@ def test_planning_runs_a_model_four_times_at_most(tmp_path: Path) -> None:
     # The trial that planning reads; its image between two others, to see whether a batch changes
     # what the model gives; the first image explained, to see what is missing.
     assert before_the_first_batch(small(), tmp_path / "run") == [1, 3, 1]
+
+
+def test_of_a_transformer_it_sees_in_one_more_how_its_tokens_lie(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer(32, 8, 2, 4, 24, 48, num_classes=3)
+    nn.init.normal_(model.heads.head.weight)
+    assert before_the_first_batch(model, tmp_path / "run") == [1, 7, 3, 1]
 
 
 def test_a_model_that_differs_in_a_batch_is_run_a_fourth_time_to_see_why(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -26,6 +27,8 @@ _PLACES = ((1, 6), (6, 2), (3, 4), (0, 1), (5, 7))
 """Rows and columns of an eighth of the image each, where the patch is laid."""
 _CLEARLY = 0.8
 """How near another reading of the same output may come before neither is taken."""
+_SAME = 0.01
+"""How far an image may be from itself, against how far the patch moves it."""
 _MARGIN = 0.25
 """How far the change has to be concentrated, from evenly spread (0) to the patch alone (1)."""
 Changes = Mapping[str, Tensor]
@@ -98,35 +101,59 @@ def shown_by_moves(
 def _changes(
     module: nn.Module, image: Tensor, layouts: Mapping[str, Layout]
 ) -> dict[str, dict[str, Tensor]]:
-    """Run an image with a patch at each place, and say how far each position of outputs changed."""
+    """Run an image with a patch at each place, and say how far each position of outputs changed.
+
+    All go through the model together, with the image twice. Where it differs from itself, by chance
+    or because of its batch, and where a batch fails, they are run one after the other.
+    """
+    images = torch.cat((image, image, *(_patched(image, place) for place in _PLACES)))
+    changes: dict[str, dict[str, Tensor]] | None = None
+    with suppress(LayerError):
+        changes = _moved(module, (images,), layouts)
+    if changes is None or _differs(changes):
+        changes = _moved(module, images.split(1), layouts)
+    return {
+        name: {kind: values[2:] for kind, values in each.items()} for name, each in changes.items()
+    }
+
+
+def _differs(changes: Mapping[str, Changes]) -> bool:
+    """Say whether the second image, which is the first, moved."""
+    kinds = (values for each in changes.values() for values in each.values())
+    return any(bool(values[1].max() > _SAME * values[2:].max()) for values in kinds)
+
+
+def _moved(
+    module: nn.Module, batches: Sequence[Tensor], layouts: Mapping[str, Layout]
+) -> dict[str, dict[str, Tensor]]:
+    """Say how far each position of outputs lies from that of the first image, (images, …)."""
     plain: dict[str, Tensor] = {}
     changes: dict[str, dict[str, list[Tensor]]] = {}
 
     def look(call: Call, part: str, tensor: Tensor) -> Tensor:
         name = str(call.part(part))
         layout = layouts.get(name)
-        if layout is None or not layout.fits(tensor, 1) or tensor.is_quantized:
+        if layout is None or not layout.fits(tensor, len(batches[0])) or tensor.is_quantized:
             return tensor
-        values = tensor.detach().movedim(layout.axis, 0)
+        values = tensor.detach().movedim(layout.axis, 0).float()
         # A copy: what follows may write to it.
-        moved = values.float() - plain.setdefault(name, values.float().clone())
+        moved = values - plain.setdefault(name, values[:1].clone())
         axes = {"tokens": 2} if layout.kind == "tokens" else {"nchw": 1, "nhwc": 3}
         for kind, axis in axes.items():
             changes.setdefault(name, {}).setdefault(kind, []).append(moved.norm(dim=axis).cpu())
         return tensor
 
     try:
-        for shown in (image, *(_patched(image, place) for place in _PLACES)):
+        for batch in batches:
             # A guest each, so that all draw the same random numbers.
             with guest(module), torch.no_grad(), watching_calls(module, look):
-                module(shown)
+                module(batch)
     except FAILURES as error:  # the model may fail on other images, or memory may be short
         raise LayerError(f"with a patch on its image the model failed: {told(error)}") from error
-    runs = len(_PLACES) + 1
     return {
-        name: {kind: torch.cat(values[1:]) for kind, values in kinds.items()}
+        name: {kind: torch.cat(values) for kind, values in kinds.items()}
         for name, kinds in changes.items()
-        if all(len(values) == runs for values in kinds.values())
+        if all(len(values) == len(batches) for values in kinds.values())
     }
 
 

@@ -335,8 +335,8 @@ def test_how_tokens_lie_is_measured_once_for_a_model_and_a_size() -> None:
         calls.clear()
         exporter.compute_maps(module, torch.rand(2, 3, side, side), layers=["blocks.layers.0"])
         counts.append(len(calls))
-    assert counts[0] == counts[2] > 2
-    assert counts[1] == counts[3] == counts[4] < counts[0] - 5
+    # One image, one batch of patches, and what is asked for.
+    assert counts == [3, 1, 3, 1, 1]
 
 
 @pytest.mark.parametrize("method", ["gradcam", "rollout"])
@@ -347,7 +347,7 @@ def test_what_kept_a_patch_from_showing_it_is_said(method: str) -> None:
 
     def fail(_module: nn.Module, inputs: tuple[Tensor]) -> None:
         first[:] = first or [inputs[0][:1].clone()]
-        if not torch.equal(inputs[0][:1], first[0]):
+        if not bool((inputs[0] == first[0]).all()):
             raise RuntimeError("only this image")
 
     module.register_forward_pre_hook(fail)
