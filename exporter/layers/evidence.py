@@ -111,7 +111,7 @@ def _changes(
     with suppress(LayerError):
         changes = _moved(module, (images,), layouts)
     if changes is None or _differs(changes):
-        changes = _moved(module, images.split(1), layouts)
+        changes = _moved(module, torch.split(images, 1), layouts)
     return {
         name: {kind: values[2:] for kind, values in each.items()} for name, each in changes.items()
     }
