@@ -29,6 +29,8 @@ _CLEARLY = 0.8
 """How near another reading of the same output may come before neither is taken."""
 _SAME = 0.01
 """How far an image may be from itself, against how far the patch moves it."""
+_FEW = 16
+"""Cells of a grid that is not known, below which it has to be all tokens."""
 _MARGIN = 0.25
 """How far the change has to be concentrated, from evenly spread (0) to the patch alone (1)."""
 Changes = Mapping[str, Tensor]
@@ -198,6 +200,9 @@ def _readings(
     for height, width in {*grids, *proportional}:
         area = height * width
         if area < 2 or not area <= tokens < 2 * area:
+            continue
+        # Five places say too little of a few cells to tell which of the tokens they are.
+        if area < _FEW and area < tokens and (height, width) not in grids:
             continue
         for prefix in range(tokens - area + 1):
             laid = replace(layout, height=height, width=width, prefix=prefix, shown=True)

@@ -123,3 +123,9 @@ def test_most_of_them_are_explained() -> None:
     assert hold(plain, ["auto"]) == "right"
     for rest in ("tokens", "batch second", "recurrent", "queries"):
         assert hold(Spec((), 16, (64, 64), rest, 1, 2, "mean", "tuple", 3), ["auto"]) == "right"
+
+
+def test_few_tokens_are_read_where_they_are() -> None:
+    """Eight tokens of 4 × 2 are no 3 × 2 with two besides."""
+    spec = Spec((("checkpoint", (2, 2)),), 4, (64, 32), "tokens", 0, 0, "mean", "tensor", 0)
+    assert hold(spec, ["auto"]) == "right"
