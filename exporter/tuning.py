@@ -5,7 +5,7 @@ The number format, the number of images per batch, and whether the model can be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -21,7 +21,7 @@ from exporter.explain import Computed, launch, lay_masks, load, rows, transfer_f
 from exporter.guard import is_shortage
 from exporter.maps import get_methods
 from exporter.memory import free_memory, peak_memory
-from exporter.records import Plan, PrecisionRecord, StoredMap
+from exporter.records import Plan, PrecisionRecord, Prepared, StoredMap
 
 _IMAGES = 4
 """First images that are explained in both formats."""
@@ -192,10 +192,7 @@ def _largest(job: Job) -> tuple[int, str]:
     size, tried = 0, 1
     while True:
         try:
-            # With masks the target's are laid out too; the first image stands for all.
-            given = (lay_masks([None] * tried, job),) if job.masks else ()
-            labels = torch.full((tried,), -1, device=job.device)
-            explainer(job.inputs([image] * tried), labels, *given).to_host()
+            explainer(*_batch_of(job, [image] * tried)).to_host()
         except Exception as error:
             if not size or not is_shortage(error):
                 raise
@@ -206,13 +203,22 @@ def _largest(job: Job) -> tuple[int, str]:
         if size >= most:
             return size, "more were not tried"
         grown = (peak_memory() or 0) - (before or 0)
-        if on_cpu and free is None:
+        if not on_cpu:
+            continue
+        if free is None:
             return size, "this system does not tell how much memory is free"
-        if on_cpu and free is not None and 2 * grown > free / 2:
+        if 2 * grown > free / 2:
             return (
                 size,
                 f"{tried} would take more than half of the {free / 1e9:.1f} GB that are free",
             )
+
+
+def _batch_of(job: Job, images: Sequence[Prepared]) -> tuple[Tensor, ...]:
+    """Lay out images as a batch: inputs, labels that are not known, masks if the target's count."""
+    labels = torch.full((len(images),), -1, device=job.device)
+    masks = (lay_masks([None] * len(images), job),) if job.masks else ()
+    return job.inputs(images), labels, *masks
 
 
 def compiled(job: Job) -> Job:
@@ -226,14 +232,12 @@ def compiled(job: Job) -> Job:
     size = job.batch_size
     quick = cache(lambda module: job.explainer(module).compiled(size))
     plain, image = job.explainer(job.module), job.image_set.load_first(job.plan.model.preprocessing)
-    inputs = job.inputs([image] * min(2, size))  # a short batch, as the last one may be
-    given = (lay_masks([None] * len(inputs), job),) if job.masks else ()
-    labels = torch.full((len(inputs),), -1, device=job.device)
-    as_it_is = plain.explain(inputs, labels, *given).captured
+    batch = _batch_of(job, [image] * min(2, size))  # a short one, as the last may be
+    as_it_is = plain.explain(*batch).captured
     with held_in(job.module, FLOAT32):
-        exact = plain.explain(inputs, labels, *given).captured
+        exact = plain.explain(*batch).captured
     try:
-        again = quick(job.module).explain(inputs, labels, *given).captured
+        again = quick(job.module).explain(*batch).captured
     except ExporterError:
         raise
     except Exception as error:

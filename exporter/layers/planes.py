@@ -15,7 +15,7 @@ from exporter.layers.layout import Layout, Reshape, in_proportion, layout_of, re
 from exporter.layers.trial import run_trial
 
 _MEASURED: WeakKeyDictionary[nn.Module, dict[torch.Size, dict[str, Layout]]] = WeakKeyDictionary()
-"""By model and an image's shape, what a trial showed: it costs as much as the maps of an image."""
+"""By model and an image's shape, what trials showed: one costs as much as the maps of an image."""
 
 
 class Planes:
@@ -78,7 +78,7 @@ class Planes:
         if layout is not None and inputs.is_meta:
             layout = replace(layout, shown=True)
         if layout is not None and not layout.shown and not _is_clear(layout, size):
-            layout = self._measured(inputs).get(layer)
+            layout = self._remembered(inputs).get(layer) or self._measured(inputs).get(layer)
         if layout is None or (not layout.shown and layout.kind == "tokens"):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
@@ -97,20 +97,23 @@ class Planes:
 
         if inputs.is_meta:  # there are no numbers to tell by
             return layout_of((len(inputs), tokens, 1), (inputs.shape[-2], inputs.shape[-1]))
-        if known() is None:
-            self._layouts |= self._measured(inputs)
+        for read in (self._remembered, self._measured):
+            if known() is None:
+                self._layouts |= read(inputs)
         return known()
 
+    def _remembered(self, inputs: Tensor) -> dict[str, Layout]:
+        """Return the layouts that earlier images of the same shape have shown."""
+        if self._reshape is not None:
+            return {}
+        return _MEASURED.setdefault(self._module, {}).setdefault(inputs.shape[1:], {})
+
     def _measured(self, inputs: Tensor) -> dict[str, Layout]:
-        """Return the layouts that a trial shows."""
-        earlier = _MEASURED.setdefault(self._module, {})
-        shape = inputs.shape[1:]
-        if shape in earlier and self._reshape is None:
-            return earlier[shape]
+        """Return the layouts that a trial with the first image gives; what it shows is kept."""
         trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
         layouts = {name: plane.layout for name, plane in trial.planes.items()}
-        if self._reshape is None and not trial.untold:
-            earlier[shape] = layouts
+        shown = {name: layout for name, layout in layouts.items() if layout.shown}
+        self._remembered(inputs).update(shown)
         self.untold = trial.untold and f"; {trial.untold}"
         return layouts
 

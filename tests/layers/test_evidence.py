@@ -355,3 +355,15 @@ def test_what_kept_a_patch_from_showing_it_is_said(method: str) -> None:
         exporter.compute_maps(
             module, torch.rand(1, 3, 32, 32), maps=[method], layers=["blocks.layers.0"]
         )
+
+
+def test_an_image_that_shows_nothing_keeps_no_later_one_from_showing_it() -> None:
+    class Gated(Transformer):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * (x.mean((1, 2, 3), keepdim=True) > 0))
+
+    module, light = Gated(1), torch.rand(1, 3, 32, 32)
+    with pytest.raises(LayerError, match="is not a plane"):
+        exporter.compute_maps(module, light - 9, layers=["blocks.layers.0"])
+    maps = exporter.compute_maps(module, light, layers=["blocks.layers.0"])
+    assert maps["gradcam", "blocks.layers.0"].shape == (1, 4, 4)
