@@ -133,6 +133,22 @@ def test_printed_pages_have_their_pictures(
         assert found.pages[0].extract_text().strip(), name
 
 
+def test_a_printed_strip_stands_on_the_sheet_of_its_heading(page: Any, report: Path) -> None:
+    from io import BytesIO
+
+    from pypdf import PdfReader
+
+    page.goto((report / "index.html").as_uri())
+    titles = page.locator("section.chosen h2").all_text_contents()
+    assert len(titles) > 1
+    for centimetres in range(22, 34):
+        content = page.pdf(print_background=True, width="21cm", height=f"{centimetres}cm")
+        sheets = [sheet.extract_text() for sheet in PdfReader(BytesIO(content)).pages]
+        for title in titles:
+            (after,) = [words.partition(title)[2] for words in sheets if title in words]
+            assert " at layer" in after, f"{title} is alone at the end of a sheet"
+
+
 def test_without_javascript_tables_and_photographs_are_there(
     chromium: Any, report: Path, pages: tuple[Path, ...]
 ) -> None:
