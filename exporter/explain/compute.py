@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
 from exporter.models import refuse_precision
-from exporter.targets import Scorer, parse_target
+from exporter.targets import Scorer, parse_target, settle_reading
 
 
 @in_python
@@ -36,6 +37,7 @@ def compute_maps(
     targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None = None,
     rectify: bool = False,
     output: str | None = None,
+    reading: Literal["auto", "logits", "probability", "value"] = "auto",
     reshape: Reshape | None = None,
     seed: int = 0,
     fuse: str | None = None,
@@ -59,6 +61,9 @@ def compute_maps(
             the largest region, of a detector the surest box.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
+        reading: what the output's numbers are. ``auto`` sees it on the first image: rows that are
+            at least 0 and sum to 1, or numbers in [0, 1] of a model that ends in a sigmoid, are
+            probabilities, explained as they are; of probabilities and their logits the logits are.
         reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its
             shape does not tell. None, or where it fails on a layer, reads the shape.
         seed: of methods that draw random numbers, such as ``smoothgrad``.
@@ -98,8 +103,10 @@ def compute_maps(
     images = _fitting(model, inputs)
     refuse_precision(precision, model, images.device)
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
-    target = parse_target(targets if isinstance(targets, str) else "predicted", ())
-    scorer, several = Scorer(target, output), target.k > 1
+    text = targets if isinstance(targets, str) else "predicted"
+    target = parse_target(text, ())
+    scorer = Scorer(target, output, given="logits" if reading == "auto" else reading)
+    several = target.k > 1
     if targets is not None and not isinstance(targets, str):
         rows, several = per_image(targets, len(images))
         several = several or len(rows[0]) > 1
@@ -120,6 +127,18 @@ def compute_maps(
             auto = "auto" in wanted
             return run_trial(model, images[:1], output=output, reshape=reshape, backward=auto)
 
+        read: list[Scorer] = []
+
+        def settle(returned: Any, own: Scorer) -> Scorer:
+            """Read the first batch's output; what follows is read like it."""
+            if not read:
+                read.append(settle_reading(text, (), returned, output, reading=reading)[0])
+            target = replace(read[0].target, k=own.target.k)
+            return replace(own, target=target, output=read[0].output, given=read[0].given)
+
+        if reading == "auto" and not any(method.needs.gradients for method in methods):
+            # The shared pass has no graph, which would tell what the model ends in.
+            settle(model(images[:1].clone().requires_grad_()), scorer)
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
             chosen = _chosen(model, wanted, methods, trial)
@@ -138,6 +157,7 @@ def compute_maps(
                 seed=seed,
                 fuse=fuse,
                 classifiers=classifiers,
+                settle=settle,
             )
             unknown = torch.full((len(part),), -1, device=part.device)
             for lowered in Precision.candidates(precision):

@@ -84,6 +84,7 @@ class Explainer:
         seed: int = 0,
         fuse: str | None = None,
         classifiers: Mapping[str, Tensor] | None = None,
+        settle: Callable[[Any, Scorer], Scorer] | None = None,
     ) -> None:
         """Bind what every batch has in common.
 
@@ -101,6 +102,7 @@ class Explainer:
             seed: of methods that draw random numbers.
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
             classifiers: by layer, the linear layer (K, C) behind it, for methods that need one.
+            settle: from the first batch's output and the scorer to that of all, where it is open.
         """
         self._module = module
         self._capture: Callable[..., Captured] = capture
@@ -112,6 +114,7 @@ class Explainer:
         self._recorded = tuple(recorded)
         self._channels = channels
         self._scorer = Scorer(target) if isinstance(target, Target) else target
+        self._settle = settle
         self._top_k = top_k
         self._classifiers = dict(classifiers or {})
         self._outputs: int | None = None
@@ -187,6 +190,8 @@ class Explainer:
         scored: list[Scored] = []
 
         def score(output: Any) -> Tensor:
+            if self._settle is not None:
+                self._scorer, self._settle = self._settle(output, self._scorer), None
             scored.append(self._scorer(output, labels, masks))
             return scored[0].scores
 
@@ -203,13 +208,12 @@ class Explainer:
                     score(captured.output)
                 first = scored[0]
                 self._refuse_other_outputs(first.reading.outputs)
-                is_class = first.reading.named == "class"
             passes = self._runner(
                 inputs,
                 captured,
                 self._layers,
                 lambda output, images: self._scorer.again(output, first, images, masks),
-                targets=first.targets if is_class else None,
+                targets=first.targets if first.reading.named == "class" else None,
                 count=first.targets.shape[1],
                 reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
             )
@@ -251,9 +255,8 @@ class Explainer:
 
     def _record(self, activation: Tensor) -> tuple[Statistics, Strongest | None]:
         statistics = channel_statistics(activation)
-        if not self._channels:
-            return statistics, None
-        return statistics, strongest_channels(activation, statistics.mean, self._channels)
+        kept = self._channels
+        return statistics, strongest_channels(activation, statistics.mean, kept) if kept else None
 
 
 def describe_passes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.records import Target, parse_target
 from exporter.targets.detection import is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
-from exporter.targets.planned import PlannedTarget, plan_target
+from exporter.targets.planned import PlannedTarget, plan_target, settle_reading
 from exporter.targets.probabilities import last_function
 from exporter.targets.readings import READINGS, Reading, rows_of
 from exporter.targets.scorer import Scored, Scorer, target_indices
@@ -24,6 +24,7 @@ __all__ = [
     "plan_target",
     "rows_of",
     "say_guess",
+    "settle_reading",
     "target_indices",
     "watching",
 ]

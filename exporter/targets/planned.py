@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from exporter.models import check_classes
 from exporter.records import ModelRecord, Target, parse_target
 from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output, logits_behind, say_guess
-from exporter.targets.probabilities import Given, read_numbers, shares
+from exporter.targets.probabilities import Given, last_function, read_numbers, shares
 from exporter.targets.scorer import Scorer
 
 Load = Callable[[str], tuple[Tensor, str]]
@@ -71,21 +71,11 @@ def plan_target(
         TargetError: if the target does not fit the output; it says what would.
         ModelError: if there are class names, and not one for each value.
     """
-    target = parse_target(text, record.classes)
-    path, guess = _located(returned, output, whole=target.kind == "function")
-    given: Given = "logits"
-    said = ""
-    if path is not None and target.kind not in ("function", "similar"):
-        values = locate_output(returned, path)[0]
-        given, said = read_numbers(values, *reading)
-        several = values.ndim in (2, 4) and values.shape[1] > 1
-        if given == "probability" and several and not shares(values) and _asks_classes(target):
-            # Each class is right or wrong by itself.
-            target = parse_target(f"multilabel:{text}", record.classes)
-    scorer = Scorer(
-        target,
-        given=given,
-        output=path,
+    asked, ends = reading
+    scorer, said = settle_reading(text, record.classes, returned, output, reading=asked, ends=ends)
+    target, path = scorer.target, scorer.output
+    scorer = replace(
+        scorer,
         function=_function(target.source) if target.kind == "function" else None,
         background=next((n for n, c in enumerate(record.classes) if c in _BACKGROUND), None),
     )
@@ -117,10 +107,52 @@ def plan_target(
     check_classes(record.classes, outputs)
     return PlannedTarget(
         scorer,
-        replace(record, output=path or "", outputs=outputs, scores=read.shown, reading=given),
-        tuple(note for note in (guess, said, read.note) if note),
+        replace(
+            record, output=path or "", outputs=outputs, scores=read.shown, reading=scorer.given
+        ),
+        (*said, *filter(None, (read.note,))),
         execution,
     )
+
+
+def settle_reading(
+    text: str,
+    classes: Sequence[str],
+    returned: Any,
+    output: str | None,
+    *,
+    reading: str,
+    ends: str | None = None,
+) -> tuple[Scorer, tuple[str, ...]]:
+    """Settle which part of an output is explained and what its numbers are, from one output.
+
+    Args:
+        text: the target, as the command line writes it.
+        classes: class names by index, or empty.
+        returned: what the model gave for some images.
+        output: path of the explained tensor inside it; None lets it be found.
+        reading: ``logits``, ``probability``, ``value`` or ``auto``.
+        ends: the last function of the model; None reads it off the output's graph.
+
+    Returns:
+        The scorer, without what else the target needs, and what the user should know of it.
+
+    Raises:
+        TargetError: if nothing is where ``output`` says, or the numbers are no probabilities.
+    """
+    target = parse_target(text, classes)
+    path, guess = _located(returned, output, whole=target.kind == "function")
+    given: Given = "logits"
+    said = ""
+    if path is not None and target.kind not in ("function", "similar"):
+        values = locate_output(returned, path)[0][:1]
+        ends = last_function(values) if ends is None else ends
+        given, said = read_numbers(values.detach(), reading, ends)
+        several = values.ndim in (2, 4) and values.shape[1] > 1
+        if given == "probability" and several and not shares(values) and _asks_classes(target):
+            # Each class is right or wrong by itself.
+            target = parse_target(f"multilabel:{text}", classes)
+    return Scorer(target, given=given, output=path), tuple(filter(None, (guess, said)))
 
 
 def _asks_classes(target: Target) -> bool:

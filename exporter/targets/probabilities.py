@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from exporter.errors import TargetError
+from exporter.errors import TargetError, choices
 
 Given = Literal["logits", "probability", "value"]
 """What an output's numbers are."""
+READ_AS = ("auto", *get_args(Given))
+"""How they can be asked to be read."""
 
 _SHAPING = frozenset(
     {
@@ -52,12 +54,15 @@ def read_numbers(values: Tensor, asked: str, ends: str) -> tuple[Given, str]:
 
     Args:
         values: the explained output of one image.
-        asked: ``logits``, ``probability`` or ``value``, or ``auto`` for what the numbers show.
+        asked: one of `READ_AS`; ``auto`` for what the numbers show.
         ends: the last function of the model (see `last_function`).
 
     Raises:
-        TargetError: if probabilities are asked for and the numbers are none.
+        TargetError: if probabilities are asked for and the numbers are none, or ``asked`` is none
+            of `READ_AS`.
     """
+    if asked not in READ_AS:
+        raise TargetError(f"the reading {asked!r} is unknown; {choices(asked, READ_AS)}")
     known = not values.is_meta
     within = known and bool(((values >= 0) & (values <= 1)).all())
     if asked == "probability":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,3 +177,62 @@ def test_the_last_function_is_what_is_left_when_shapes_are_changed_back() -> Non
     assert last_function(start.softmax(1).flatten(1).unsqueeze(0)[0]) == "Softmax"
     assert last_function(start * 2) == "Mul"
     assert last_function(start) == ""
+
+
+def grad_cam(model: nn.Module, **settings: Any) -> Tensor:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps = exporter.compute_maps(model, images, maps=["gradcam"], layers=["net.2"], **settings)
+    return maps["gradcam", "net.2"]
+
+
+def twins(end: Callable[[Tensor], object]) -> tuple[nn.Module, nn.Module]:
+    """Return the model that gives logits, and the same with something behind them."""
+    torch.manual_seed(0)
+    plain, ended = Ending(lambda y: y), Ending(end)
+    ended.load_state_dict(plain.state_dict())
+    return plain, ended
+
+
+@pytest.mark.parametrize(
+    ("end", "read", "reading"),
+    [
+        (lambda y: y.softmax(1), "", "auto"),
+        (lambda y: y.softmax(1), "", "probability"),
+        (Tensor.sigmoid, "multilabel:", "auto"),
+        (lambda y: y.sigmoid()[:, :, None].squeeze(2), "multilabel:", "auto"),
+    ],
+)
+def test_maps_of_a_batch_take_probabilities_as_they_are(
+    end: Callable[[Tensor], Tensor], read: str, reading: str
+) -> None:
+    plain, ended = twins(end)
+    expected = grad_cam(plain, targets=f"{read}prob:1")
+    torch.testing.assert_close(grad_cam(ended, targets="prob:1", reading=reading), expected)
+    torch.testing.assert_close(grad_cam(ended, targets=[1, 1], reading=reading), expected)
+    assert not torch.allclose(grad_cam(ended, targets="prob:1", reading="logits"), expected)
+
+
+def test_maps_of_a_batch_explain_the_logits_beside_their_softmax() -> None:
+    plain, ended = twins(lambda y: (y.softmax(1), y))
+    torch.testing.assert_close(grad_cam(ended, targets=[1, 2]), grad_cam(plain, targets=[1, 2]))
+    torch.testing.assert_close(
+        grad_cam(ended, output="0", targets="prob:1"), grad_cam(plain, targets="prob:1")
+    )
+
+
+def test_methods_without_a_gradient_know_a_sigmoid_too() -> None:
+    plain, ended = twins(Tensor.sigmoid)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked = {"maps": ["scorecam"], "layers": ["net.2"]}
+    given = exporter.compute_maps(ended, images, targets="prob:1", **asked)
+    expected = exporter.compute_maps(plain, images, targets="multilabel:prob:1", **asked)
+    torch.testing.assert_close(given["scorecam", "net.2"], expected["scorecam", "net.2"])
+
+
+def test_maps_of_a_batch_refuse_a_reading_that_is_none() -> None:
+    with pytest.raises(TargetError, match="no probabilities; use reading='logits'"):
+        grad_cam(twins(lambda y: y)[0], reading="probability")
+    with pytest.raises(TargetError, match="'value' is for one output and the model gives 4"):
+        grad_cam(twins(lambda y: y)[0], reading="value")
+    with pytest.raises(TargetError, match=r"the reading 'prob' is unknown; .*probability"):
+        grad_cam(twins(lambda y: y)[0], reading="prob")
