@@ -1,4 +1,4 @@
-"""Class names: ImageNet's, those of a file, and which labels of an image set are known by them."""
+"""Class names: of ImageNet, a config or a file, and which labels of an image set are known."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from exporter.errors import ModelError, reason
 from exporter.records import plain, synonyms
@@ -73,6 +75,22 @@ def read_classes(file: Path) -> tuple[str, ...]:
             f"class {names.index('')} of {str(file)!r} has no name; a line is a class, by its index"
         )
     return tuple(names)
+
+
+def configured_classes(module: nn.Module) -> tuple[str, ...]:
+    """Return the class names in the config of transformers' classifiers, or ().
+
+    Those that the library puts where nobody named any (``LABEL_0``) are none. Other heads have
+    outputs of another kind, whatever names their config holds.
+    """
+    kinds = [kind.__name__ for kind in type(module).__mro__]
+    heads = ("ForImageClassification", "ForSemanticSegmentation")
+    named = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(named, Mapping) or not any(head in kind for head in heads for kind in kinds):
+        return ()
+    names = tuple(str(named.get(index, "")) for index in range(len(named)))
+    unnamed = tuple(f"LABEL_{index}" for index in range(len(named)))
+    return () if "" in names or names == unnamed else names
 
 
 def check_classes(classes: Sequence[str], outputs: int) -> None:

@@ -97,14 +97,20 @@ def from_timm(module: nn.Module) -> Preprocessing:
 def default_for(module: nn.Module) -> Preprocessing:
     """Return the preprocessing for a model that says nothing of its own.
 
-    A timm model says it in ``pretrained_cfg``. Otherwise three input channels get ImageNet's usual
-    224 × 224, mean and standard deviation; any other number is only scaled to [0, 1].
+    A timm model says it in ``pretrained_cfg``, a transformers model, or one inside, its size in
+    ``config.image_size``. Otherwise three input channels get ImageNet's usual 224 × 224, mean and
+    standard deviation; any other number is only scaled to [0, 1].
     """
     if isinstance(getattr(module, "pretrained_cfg", None), Mapping):
         return from_timm(module)
-    channels = _channels(module) or 3
+    channels, size = _channels(module) or 3, _configured_size(module)
+    high, wide = size or (224, 224)
+    own = f"{high} × {wide} as the model's config says; else default" if size else "default"
+    silent = f"the {'config' if size else 'model'} says nothing{' more' if size else ''}"
     usual = Preprocessing(
-        size=(224, 224), resize=256, source="default: ImageNet's (the model says nothing)"
+        size=(high, wide),
+        resize=round(max(high, wide) * 256 / 224),
+        source=f"{own}: ImageNet's ({silent})",
     )
     if channels == 3:
         return usual
@@ -113,8 +119,16 @@ def default_for(module: nn.Module) -> Preprocessing:
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         channels=channels,
-        source=f"default for {channels} channels: scaled to [0, 1] (the model says nothing)",
+        source=f"{own} for {channels} channels: scaled to [0, 1] ({silent})",
     )
+
+
+def _configured_size(module: nn.Module) -> tuple[int, int] | None:
+    """Return the size of images that transformers' config of a model, or of a part, says."""
+    configs = (getattr(part, "config", None) for part in module.modules())
+    sizes = (getattr(own, "image_size", None) for own in configs if hasattr(own, "model_type"))
+    size = next(filter(None, sizes), None)
+    return None if size is None else _pair(size)
 
 
 def _channels(module: nn.Module) -> int | None:

@@ -21,7 +21,7 @@ from exporter.models.checkpoints import (
     read_checkpoint,
     state_digest,
 )
-from exporter.models.classes import read_classes
+from exporter.models.classes import configured_classes, read_classes
 from exporter.models.code import code_digest
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
@@ -120,7 +120,7 @@ def adopt(
             `torch.nn.DataParallel`, the module inside is taken.
         name: how to call it; the class name where None.
         preprocessing: overrides of what the model says (timm's ``pretrained_cfg``) or the default.
-        classes: class names by index.
+        classes: class names by index; None for those of the model's config, if it has any.
 
     Raises:
         ModelError: if it is not a ``torch.nn.Module``, or does not fit (see
@@ -139,7 +139,7 @@ def adopt(
         name=name or kind,
         spec=f"python:{kind}",
         checkpoint=None,
-        classes=tuple(classes or ()),
+        classes=configured_classes(unwrapped(module)) if classes is None else tuple(classes),
     )
 
 

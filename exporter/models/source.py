@@ -12,6 +12,7 @@ from torch import nn
 from exporter.doors import load_reference
 from exporter.errors import ModelError, kind_of
 from exporter.guard import user_code
+from exporter.models.classes import configured_classes
 from exporter.models.preprocessing import default_for
 from exporter.records import Preprocessing
 
@@ -39,7 +40,7 @@ class Source:
     weights: str
     build: Callable[[bool, int | None], nn.Module]
     preprocessing: Callable[[nn.Module], Preprocessing] = default_for
-    classes: Callable[[nn.Module], tuple[str, ...]] = lambda _: ()
+    classes: Callable[[nn.Module], tuple[str, ...]] = configured_classes
     resizable: bool = False
     own: bool = False
 

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import timm
 import torchvision
+import transformers
 from torch import nn
 
 from exporter.config import PreprocessingConfig
 from exporter.errors import ConfigError, ModelError
 from exporter.models.preprocessing import default_for, from_timm, from_torchvision, override
+from exporter.models.resolve import adopt
 from exporter.records import Preprocessing
 
 BASE = Preprocessing(size=(224, 224), resize=256)
@@ -118,3 +120,55 @@ def test_channels_and_size_of_a_timm_model_are_those_it_was_built_with(
 ) -> None:
     steps = default_for(timm.create_model(name, **built))
     assert (steps.channels, len(steps.mean), steps.size) == (channels, channels, size)
+
+
+def configured(**config: Any) -> Any:
+    """Return transformers' smallest ViT classifier with a config's settings."""
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(patch_size=16, intermediate_size=8, **small, **config)
+    return transformers.ViTForImageClassification(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "resize", "source"),
+    [
+        (
+            {"image_size": 96},
+            (96, 96),
+            110,
+            "96 × 96 as the model's config says; else default: Ima",
+        ),
+        ({"image_size": (64, 32)}, (64, 32), 73, "64 × 32 as the model's config"),
+        ({"image_size": 64, "num_channels": 13}, (64, 64), 73, "for 13 channels: scaled to [0, 1]"),
+    ],
+)
+def test_a_transformers_model_says_its_size(
+    config: Any, size: tuple[int, int], resize: int, source: str
+) -> None:
+    module = configured(**config)
+    for own in (module, nn.Sequential(module)):
+        found = default_for(own)
+        assert (found.size, found.resize) == (size, resize)
+        assert found.channels == config.get("num_channels", 3) == len(found.mean)
+        assert source in found.source
+
+
+def test_a_config_without_a_size_says_none_and_a_tower_says_its_own() -> None:
+    module = nn.Linear(2, 2)
+    module.config = {"image_size": 64}  # somebody else's config
+    assert default_for(module).size == (224, 224)
+    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 48}
+    config = transformers.CLIPConfig(
+        vision_config={**vision, "patch_size": 16, "intermediate_size": 8},
+        text_config={"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+    )
+    assert default_for(transformers.CLIPModel(config)).size == (48, 48)
+
+
+def test_class_names_are_those_of_the_config() -> None:
+    named = {0: "cat", 1: "dog", 2: "bird"}
+    module = configured(image_size=32, id2label=named)
+    assert adopt(module).record.classes == ("cat", "dog", "bird")
+    assert adopt(module, classes=["x", "y", "z"]).record.classes == ("x", "y", "z")
+    assert adopt(configured(image_size=32, num_labels=3)).record.classes == ()  # LABEL_0 and so on
+    assert adopt(module.vit).record.classes == ()  # gives embeddings, not classes
