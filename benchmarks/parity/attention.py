@@ -101,6 +101,11 @@ def _mixed(q: Tensor, k: Tensor, v: Tensor, number: int, out: nn.Module) -> tupl
     return out(torch.einsum("nhij,nhje->nihe", weight, heads[2]).flatten(2)), weight
 
 
+def attention(run: ByHand) -> Array:
+    """Caron et al. 2021, section 4.2.2, the mean of the heads."""
+    return _row(array(run.weights[-1][0]).mean(0), run.prefix)
+
+
 def rollout(run: ByHand) -> Array:
     """Abnar and Zuidema 2020, section 3."""
     rolled = np.eye(run.weights[0].shape[-1])
@@ -140,6 +145,7 @@ def _plane(tokens: Array, prefix: int) -> Array:
 
 
 MAPS: Mapping[str, Callable[[ByHand], Array]] = {
+    "attention": attention,
     "rollout": rollout,
     "legrad": legrad,
     "chefer": chefer,

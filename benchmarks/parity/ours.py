@@ -81,6 +81,6 @@ def refusal(subject: Subject, method: str) -> str | None:
 def is_gradient(method: str) -> bool:
     """Say whether a method's map is made of gradients, at a layer, at the input or of attention."""
     (found,) = get_methods([method])
-    if method in (*PERTURBATION, "rollout"):
+    if method in (*PERTURBATION, "attention", "rollout"):
         return False
     return found.kind == "pass" or found.needs.gradients

@@ -33,10 +33,12 @@ class SelfAttention:
     Attributes:
         blocks: the block of the row of blocks that each self-attention lies in, as they run.
         elements: attention weights of one image, all blocks together.
+        taken: numbers of these self-attentions among all that run; others are another tower's.
     """
 
     blocks: tuple[str, ...]
     elements: int
+    taken: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def attention_pass(
 
     with (
         hooked((block, keep) for block in blocks),
-        _Explicit(graph=True) as mode,
+        _Explicit(graph=True, taken=attention.taken) as mode,
         torch.enable_grad(),
     ):
         output = model(inputs)
@@ -146,15 +148,20 @@ class _Explicit(TorchFunctionMode):
 
     Covers ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` with its fast path, and
     attention that is written out, by its softmax over (…, L, L). With a graph, the kept weights,
-    (…, heads, L, L) each, take part in it, and it begins at the first of them.
+    (…, heads, L, L) each, take part in it, and it begins at the first of them. Where ``taken`` says
+    which of the self-attentions count, by their numbers, others are not kept.
     """
 
-    def __init__(self, *, graph: bool, running: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, graph: bool, running: Sequence[str] = (), taken: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.kept: list[Tensor] = []
         self.names: list[str] = []
+        self.seen: list[bool] = []
         self._running = running
         self._graph = graph
+        self._taken = taken
         self._multi_head = multi_head_with(self._attend)
 
     def __torch_function__(
@@ -215,6 +222,9 @@ class _Explicit(TorchFunctionMode):
         if weights.shape[-1] != weights.shape[-2] or weights.shape[-1] < 4:
             return weights  # attention to other tokens: a pooling head's, a decoder's
         self.names.extend(self._running[-1:])
+        self.seen.append(weights.requires_grad)
+        if self._taken is not None and len(self.seen) - 1 not in self._taken:
+            return weights
         if not self._graph:
             self.kept.append(weights.detach())
             return weights
@@ -224,10 +234,12 @@ class _Explicit(TorchFunctionMode):
 
 
 def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
-    """Find where a model attends, by running it on one image without a graph.
+    """Find where a model attends among what it makes of an image, by running it on one.
+
+    What a second tower (of a text) attends to does not depend on the image, and is left out.
 
     Args:
-        model: a guest already.
+        model: a guest already, so that a graph begins at the image alone.
         inputs: (N, C, H, W), of which the first image is taken.
 
     Raises:
@@ -244,23 +256,29 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
 
     after = [(module, leave) for module in model.modules()]
     before = [(module, enter(name)) for name, module in model.named_modules()]
-    with hooked(after, before), torch.no_grad(), _Explicit(graph=False, running=running) as mode:
-        model(inputs[:1])
-    names, kept = mode.names, mode.kept
-    if not kept:
+    image = inputs[:1].clone().requires_grad_()
+    explicit = _Explicit(graph=False, running=running)
+    with hooked(after, before), torch.enable_grad(), explicit as mode:
+        model(image)
+    if not mode.kept:
         raise LayerError(
             "the model has no self-attention, which attention maps are made of; choose a map of"
             " activations or gradients, such as gradcam"
         )
+    # Where nothing depends on the image, as far as a graph says, all of them may.
+    seen = mode.seen if any(mode.seen) else [True] * len(mode.kept)
+    taken = tuple(number for number, sees in enumerate(seen) if sees)
+    kept = [mode.kept[number] for number in taken]
     if len({tuple(weights.shape[-2:]) for weights in kept}) > 1 or any(
         weights.shape[0] != 1 for weights in kept
     ):
         raise LayerError(
-            "the model attends within windows or at several resolutions, or has two towers (text "
-            "beside the image), where attention maps are defined for one row of tokens per image; "
-            "choose a map of activations or gradients"
+            "the model attends within windows or at several resolutions, or mixes the image's "
+            "tokens with others (a text's, a decoder's), where attention maps are defined for one "
+            "row of tokens per image; choose a map of activations or gradients"
         )
-    return SelfAttention(_blocks(model, names), sum(weights.numel() for weights in kept))
+    blocks = _blocks(model, [mode.names[number] for number in taken])
+    return SelfAttention(blocks, sum(weights.numel() for weights in kept), taken)
 
 
 def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

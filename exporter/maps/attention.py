@@ -5,13 +5,55 @@ Weights A_l and their gradients are (N, heads, L, L).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from exporter.errors import MapError
 from exporter.maps.context import PassContext
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
 from exporter.maps.terms import needed
+
+
+@method(
+    "attention",
+    title="Attention of the class token",
+    shows="Which patches the class token looks at in the last block, whatever the target.",
+    formula="M = mean_h A_L[class token, patches], or A_L^h of one head h",
+    paper="Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin: Emerging Properties in"
+    " Self-Supervised Vision Transformers, ICCV 2021",
+    url="https://arxiv.org/abs/2104.14294",
+    cost="one forward pass without fused attention, no backward pass",
+    caveats="It does not depend on the target, and reads one block: what patches hold by then"
+    " may come from elsewhere. Heads differ; their mean can hide what one of them looks at.",
+    needs=Needs(activations=False, attention=True, passes=Passes()),
+    kind="pass",
+    aliases=("dino",),
+)
+def attention(context: PassContext, head: int | Literal["mean"] = "mean") -> Tensor:
+    """Return the class token's row of the last block's attention over the patches, (N, 1, H, W).
+
+    The rows are the model's own softmax, of one ``head`` (the first is 0) or the mean of all;
+    without a class token, the mean of all rows. The same for every target. No ReLU, no epsilon; the
+    paper's threshold at 60 % of the mass is left to whoever draws it. Source: Caron et al. 2021,
+    section 4.2.2, figures 1 and 3.
+
+    Raises:
+        MapError: if there is no such head.
+    """
+    attended = needed(context.attended, "the attention", "attention")
+    weights = attended.attention.weights[-1].detach()
+    heads = weights.shape[1]
+    if head == "mean":
+        return attended.read_out(weights.mean(1)).unsqueeze(1)
+    if not 0 <= head < heads:
+        raise MapError(
+            f"the map 'attention' has no head {head}: the model's last block has {heads}, from 0 "
+            f"to {heads - 1}"
+        )
+    return attended.read_out(weights[:, head]).unsqueeze(1)
 
 
 @method(

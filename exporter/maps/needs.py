@@ -116,18 +116,19 @@ REDUCTIONS = ("sum", "sum-abs", "max-abs")
 class Setting:
     """One setting: a default, whose type is the setting's, and the words it may be.
 
-    One of the store is not given to the function.
+    One of the store is not given to the function; a numbered one may be a whole number besides.
     """
 
     default: Value
     words: tuple[str, ...] = ()
     of_store: bool = False
+    numbered: bool = False
 
     @property
     def wanted(self) -> str:
         """Say which values are right."""
         if self.words:
-            return f"one of {', '.join(self.words)}"
+            return f"one of {', '.join(self.words)}" + ", or a number from 0" * self.numbered
         kind = "whole number" if isinstance(self.default, int) else "number"
         return f"a {kind} that is not negative, such as {self.default}"
 
@@ -137,6 +138,8 @@ class Setting:
         Raises:
             ValueError: if it says none that is right.
         """
+        if self.numbered and text.isdecimal():
+            return int(text)
         if self.words:
             return self.words[self.words.index(text)]  # ValueError where it is none of them
         value = type(self.default)(text)
@@ -154,11 +157,13 @@ def settings_of(compute: Callable[..., Any], name: str) -> dict[str, Setting]:
     _, *parameters = inspect.signature(compute).parameters.values()
     declared = {}
     for parameter in parameters:
-        default, words = parameter.default, ()
+        default, words, numbered = parameter.default, (), False
         if isinstance(default, str):
             # Evaluated alone: other annotations may name what is imported for type checkers only.
             alone = SimpleNamespace(__annotations__={"it": parameter.annotation})
             hint = get_type_hints(alone, getattr(compute, "__globals__", {})).get("it")
+            numbered = int in get_args(hint)  # int | Literal["mean"]
+            hint = next((kind for kind in get_args(hint) if get_origin(kind) is Literal), hint)
             words = get_args(hint) if get_origin(hint) is Literal else ()
         elif parameter.annotation in (float, "float") and isinstance(default, int):
             default = float(default)
@@ -167,7 +172,7 @@ def settings_of(compute: Callable[..., Any], name: str) -> dict[str, Setting]:
                 f"the map {name!r} cannot be registered: its setting {parameter.name!r} needs a "
                 "default that is a number, or a word of a Literal"
             )
-        declared[parameter.name] = Setting(default, words)
+        declared[parameter.name] = Setting(default, words, numbered=numbered)
     return declared
 
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity.attention import MAPS, by_hand
-from exporter.errors import LayerError
+from exporter.errors import LayerError, MapError
 from exporter.explain import Explainer, compute_maps, passes
+from exporter.maps import get_methods
 
 DOUBLE = torch.float64
-NAMES = ["rollout", "legrad", "chefer"]
+NAMES = ["attention", "rollout", "legrad", "chefer"]
 Kept = dict[str, list[Any]]
 
 
@@ -106,6 +107,77 @@ def test_maps_are_the_papers_formulas(family: str, pictures: Tensor) -> None:
                 close(found[name, "attention"][at, t], right[name])
 
 
+@pytest.mark.parametrize("family", VITS)
+def test_a_head_is_its_own_softmax_row(family: str, pictures: Tensor) -> None:
+    net = ready(VITS[family][0]).eval()
+    for head in range(4):
+        found = compute_maps(net, pictures, maps=[f"attention:head={head}"])
+        for at in range(2):
+            run = by_hand(net, family.partition(" ")[0], pictures[at : at + 1], 0)
+            own = run.weights[-1][0, head].detach()
+            row = own[0] if run.prefix else own.mean(0)
+            close(found["attention", "attention"][at], row[run.prefix :].view(4, 4))
+
+
+def test_a_head_that_is_not_there_is_refused(pictures: Tensor) -> None:
+    with pytest.raises(MapError, match="no head 4: the model's last block has 4, from 0 to 3"):
+        compute_maps(ready(torchvision_vit), pictures, maps=["attention:head=4"])
+    with pytest.raises(MapError, match="'head' of 'attention' is 'x'; give one of mean, or a num"):
+        get_methods(["attention:head=x"])
+
+
+class ImageText(nn.Module):
+    """An image-text model with its texts: transformers' CLIP or SigLIP with another text tower."""
+
+    def __init__(self, kind: str, texts: int) -> None:
+        super().__init__()
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 48}
+        vision = {**sizes, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8}
+        text = {**sizes, "num_hidden_layers": 2, "vocab_size": 9, "max_position_embeddings": 17}
+        config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision)
+        config._attn_implementation = "eager"
+        self.model = getattr(transformers, f"{kind}Model")(config)
+        # As many tokens as the image has, which must not make them the image's.
+        self.register_buffer("texts", torch.arange(texts * 17).view(texts, 17) % 9)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(pixel_values=images, input_ids=self.texts).logits_per_image
+
+
+class ImageAlone(nn.Module):
+    """The same, with what its text tower gave as a constant."""
+
+    def __init__(self, both: ImageText) -> None:
+        super().__init__()
+        self.model = both.model
+        with torch.no_grad():
+            self.rows = both.model.get_text_features(input_ids=both.texts).pooler_output
+
+    def forward(self, images: Tensor) -> Tensor:
+        columns = self.model.get_image_features(pixel_values=images).pooler_output
+        scale = self.model.logit_scale.exp()
+        return scale * nn.functional.cosine_similarity(columns[:, None], self.rows, dim=2)
+
+
+@pytest.mark.parametrize(("kind", "texts"), [("CLIP", 1), ("CLIP", 3), ("Siglip", 2)])
+def test_of_an_image_text_model_the_tower_of_the_image_is_read(
+    kind: str, texts: int, pictures: Tensor
+) -> None:
+    net = ready(lambda: ImageText(kind, texts)).eval()
+    found = compute_maps(net, pictures, maps=NAMES, targets=[[0]] * 2)
+    with torch.no_grad():
+        weights = net.model.vision_model(pictures, output_attentions=True).attentions
+    mean = torch.stack(weights).mean(2)
+    half = (mean + torch.eye(mean.shape[-1], dtype=DOUBLE)) / 2
+    for name, matrix in (("attention", mean[2]), ("rollout", half[2] @ half[1] @ half[0])):
+        row = matrix[:, 0, 1:] if kind == "CLIP" else matrix.mean(1)
+        close(found[name, "attention"][:, 0], row.view(2, 4, 4), 1e-6)
+    alone = compute_maps(ImageAlone(net), pictures, maps=NAMES, targets=[[0]] * 2)
+    for name in NAMES:
+        close(found[name, "attention"], alone[name, "attention"], 1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_transformers_fused_or_written_out_give_the_same(attention: str, pictures: Tensor) -> None:
@@ -118,6 +190,8 @@ def test_transformers_fused_or_written_out_give_the_same(attention: str, picture
     rolled = torch.eye(17, dtype=DOUBLE)
     for weight in weights:
         rolled = (weight.mean(1) + torch.eye(17, dtype=DOUBLE)) / 2 @ rolled
+    last = weights[-1].mean(1)
+    close(found["attention", "attention"], last[:, 0, 1:].view(2, 4, 4), 1e-6)
     # Written out, it takes its softmax in float32 whatever the model's type is.
     close(found["rollout", "attention"], rolled[:, 0, 1:].view(2, 4, 4), 1e-6)
     other = compute_maps(reference, pictures, maps=NAMES, targets=[3, 1], output="logits")
@@ -178,7 +252,6 @@ def test_windows_and_convolutions_have_no_attention_map() -> None:
 
 
 def test_a_later_batch_without_attention_is_an_error_and_not_silence(pictures: Tensor) -> None:
-    from exporter.maps import get_methods
     from exporter.targets import Target
 
     net = ready(torchvision_vit).eval()
