@@ -329,7 +329,7 @@ def finish_run(
     with reopen_run(path, shared=False, watch=watch) as folder:
         document = read_recipe(folder.files, trusted=trust_recipe)
         config = (
-            build_writer_config(remembered(folder.files))
+            build_writer_config(remembered(folder.files, watch))
             if document is None
             else Recipe.read(document, path).config
         )

@@ -125,7 +125,8 @@ def render_command(run_folder: Path, **flags: Any) -> int:
         opened = open_run(run_folder)
         refuse_damaged(opened, bar)
         # All writers run unless some are named, whichever the run had.
-        told = {n: value for n, value in remembered(opened.files).items() if n != "writers"}
+        told = remembered(opened.files, bar)
+        told.pop("writers", None)
         config = build_writer_config(given(flags), told)
         if not opened.complete:
             bar.say(

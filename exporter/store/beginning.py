@@ -8,11 +8,11 @@ from pathlib import Path
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.checksums import commit, is_altered, noted, settle_interrupted
+from exporter.store.checksums import commit, noted, settle_interrupted
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
-from exporter.store.plans import plan_bytes, read_plan
+from exporter.store.plans import plan_bytes, plan_is_altered, read_plan
 from exporter.store.reader import open_run, refuse_no_run
 from exporter.store.replacing import is_put_aside, restore
 from exporter.store.resuming import code_changed, plan_differences, plan_identity
@@ -174,7 +174,7 @@ def _begun(run: RunFiles, plan: Plan) -> Plan:
     """
     overwriting = ", --overwrite," if run.exists(layout.PLAN) else ""
     others = f"give it the same settings{overwriting} or another --out"
-    if is_altered(run, layout.PLAN):
+    if plan_is_altered(run):
         if noted(run, layout.PLAN) != plan_identity(plan) and not _reads_alike(run, plan):
             raise RunError(
                 f"{str(run.run / layout.PLAN)!r} is missing or not as it was written, and the run "

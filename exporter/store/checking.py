@@ -12,7 +12,7 @@ from exporter.records import Plan
 from exporter.store import layout
 from exporter.store.checksums import VERIFYING, altered, is_altered, verify
 from exporter.store.reader import Run, open_run
-from exporter.store.recipes import plan_again, way_on
+from exporter.store.recipes import plan_again, recipe_is_altered, way_on
 from exporter.store.replacing import aside, is_put_aside
 from exporter.store.schema import LATER_COLUMNS, ROW_SCHEMA
 from exporter.store.tables import read_parquet, reading, wrong_sizes
@@ -143,8 +143,11 @@ def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
         again = f"is not as it was written; {plan_again(run.files)}"
         if is_altered(run.files, layout.KERNEL_LIST):
             yield layout.KERNEL_LIST, f"{layout.KERNELS}/ {again}"
-        if run.files.exists(layout.RECIPE) and is_altered(run.files, layout.RECIPE):
+        if recipe_is_altered(run.files):
             yield layout.RECIPE, f"{layout.RECIPE} {again}"
+        if run.files.exists(layout.checksum_file(layout.TOTALS)):
+            on = way_on(run.files, missing=len(shards) < len(run.plan.shards))
+            yield layout.TOTALS, f"{layout.TOTALS} is missing; go on with {on}"
 
 
 def refuse_damaged(run: Run, watch: Watch | None = None) -> None:

@@ -159,6 +159,8 @@ class RunFolder:
         }
         file = layout.shard_file(index)
         files[file] = parquet_bytes(rows_to_table(rows), **parquet_options())
+        for folder in (layout.SUMMARIES, layout.SHARDS):  # there from the start, but for harm
+            self.files.make_folder(folder)
         self._checksums[file] = commit(self.files, files)
 
     def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

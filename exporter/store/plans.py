@@ -13,7 +13,7 @@ from exporter.records.columns import Count, Id
 from exporter.store.checksums import is_altered
 from exporter.store.documents import AGAIN, damaged, read_json, validated
 from exporter.store.files import RunFiles
-from exporter.store.layout import PLAN
+from exporter.store.layout import PLAN, checksum_file
 from exporter.store.recipes import plan_again
 
 _GIVEN = ("mask", "boxes", "error")
@@ -127,6 +127,19 @@ def plan_bytes(plan: Plan) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
+def plan_is_altered(run: RunFiles) -> bool:
+    """Say whether ``plan.json`` is known not to be as it was written.
+
+    One that has no checksum is of the first version, unless it holds what that did not write.
+
+    Raises:
+        RunError: if it has no checksum and cannot be read.
+    """
+    if run.exists(checksum_file(PLAN)):
+        return is_altered(run, PLAN)
+    return "findings" in read_json(run, PLAN, AGAIN, versioned=True)
+
+
 def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
     """Read ``plan.json``.
 
@@ -137,9 +150,9 @@ def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """
-    if not altered and is_altered(run, PLAN):
+    if not altered and plan_is_altered(run):
         run.open(PLAN).close()  # a link or a pipe is said to be one
-        raise damaged(run, PLAN, "its SHA-256 differs", plan_again(run))
+        raise damaged(run, PLAN, "its SHA-256 differs or is missing", plan_again(run))
     document = read_json(run, PLAN, AGAIN, versioned=True)
     try:
         images = validated(run, PLAN, ImageColumns, document["images"], AGAIN)

@@ -42,6 +42,7 @@ from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
 from exporter.store.kernels import read_kernels, read_sheet, read_values
 from exporter.store.plans import PlanFile, read_plan
+from exporter.store.recipes import plan_again
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
 from exporter.store.showing import overlaid, run_html
 from exporter.store.tables import (
@@ -108,8 +109,8 @@ def refuse_no_run(files: RunFiles) -> None:
         return
     if noted(files, layout.PLAN):
         raise RunError(
-            f"the run {str(files.run)!r} lacks {layout.PLAN}; go on with --resume and the settings "
-            "it was begun with, and it is written again"
+            f"the run {str(files.run)!r} lacks {layout.PLAN}, which is written again from the "
+            f"settings it was begun with; {plan_again(files)}"
         )
     raise RunError(
         f"there is no run in {str(files.run)!r} (no {layout.PLAN}); make one with exporter run"

@@ -20,7 +20,7 @@ from exporter.errors import RunError
 from exporter.store.checksums import commit, forget, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles, open_regular
-from exporter.store.layout import RECIPE
+from exporter.store.layout import RECIPE, TOTALS, checksum_file
 
 _REMEDY = "plan the run again with --resume"
 _FIELDS = ("settings", "command", "folder")
@@ -48,10 +48,10 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
     Raises:
         RunError: if it is damaged, or somebody else wrote it and it is not trusted.
     """
-    if not run.exists(RECIPE):
+    if not _is_expected(run):
         return None
-    if is_altered(run, RECIPE):
-        raise damaged(run, RECIPE, "its SHA-256 differs", _REMEDY)
+    if recipe_is_altered(run):
+        raise damaged(run, RECIPE, "it is missing or its SHA-256 differs", _REMEDY)
     values = read_json(run, RECIPE, _REMEDY)
     try:
         document = {name: values[name] for name in _FIELDS}
@@ -72,6 +72,17 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
             "it, give --trust-recipe"
         )
     return document
+
+
+def recipe_is_altered(run: RunFiles) -> bool:
+    """Say whether the recipe of a run is missing, or known not to be as it was written."""
+    return _is_expected(run) and is_altered(run, RECIPE)
+
+
+def _is_expected(run: RunFiles) -> bool:
+    """Say whether there is a recipe, or was one when the run was still going on."""
+    kept = run.exists(checksum_file(RECIPE)) and not run.exists(TOTALS)
+    return kept or run.exists(RECIPE)
 
 
 def _seal(document: Mapping[str, Any], key: bytes) -> str:
@@ -137,7 +148,7 @@ def way_on(run: RunFiles, *, missing: bool) -> str:
 
 def plan_again(run: RunFiles) -> str:
     """Say how a plan or kernels that rotted are mended; nothing that is computed is lost."""
-    return _REMEDY if run.exists(RECIPE) else "go on with --resume"
+    return _REMEDY if _is_expected(run) else "go on with --resume"
 
 
 def forget_recipe(run: RunFiles) -> None:

@@ -70,11 +70,15 @@ def find_writer(name: str) -> Writer:
 def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with what writers have made of a run."""
     from exporter.store.checksums import is_altered
-    from exporter.store.layout import WRITER_NOTE
+    from exporter.store.layout import WRITER_NOTE, checksum_file
     from exporter.store.replacing import is_put_aside
 
-    if run.files.exists(WRITER_NOTE) and is_altered(run.files, WRITER_NOTE):
-        yield f"{WRITER_NOTE} is not as it was written; remove it, and writers use their defaults"
+    again = "run exporter render with the writers' flags again"
+    if not run.files.exists(WRITER_NOTE):
+        if run.files.exists(checksum_file(WRITER_NOTE)):
+            yield f"{WRITER_NOTE} is missing; {again}"
+    elif is_altered(run.files, WRITER_NOTE):
+        yield f"{WRITER_NOTE} is not as it was written; remove it, and {again}"
     for name in writer_names():
         again = f"write it again with exporter render --writer {name}"
         try:

@@ -12,7 +12,7 @@ from exporter.store import Run
 from exporter.store.checksums import commit, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles
-from exporter.store.layout import WRITER_NOTE
+from exporter.store.layout import WRITER_NOTE, checksum_file
 from exporter.summaries import keep_images
 from exporter.watch import Watch
 from exporter.writers import WriterOptions, find_writer, write
@@ -85,18 +85,26 @@ _REMEMBERED = ("writers", "keep", "step", "title", "report", "single_file", "max
 """What a run folder may say to whoever renders it: no network, no address, no plug-in's options."""
 
 
-def remembered(run: RunFiles) -> dict[str, Any]:
+def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     """Return what a run's writers were last told; empty where nothing was written yet.
 
     A run folder may come from somebody else, so this is only how much is shown: whether and where
     W&B sends, and every address, come from whoever renders. What is not known here is left out.
 
+    Args:
+        run: the run folder.
+        watch: told that the note is lost.
+
     Raises:
         RunError: if the note cannot be read.
     """
     if not run.exists(WRITER_NOTE):
+        if watch is not None and run.exists(checksum_file(WRITER_NOTE)):
+            watch.say(
+                f"{WRITER_NOTE} is missing: the writers use their defaults for what is not said"
+            )
         return {}
-    remedy = "remove it, and the writers use their defaults"
+    remedy = "remove it, and run exporter render with the writers' flags again"
     if is_altered(run, WRITER_NOTE):
         raise damaged(run, WRITER_NOTE, "its SHA-256 differs", remedy)
     values = read_json(run, WRITER_NOTE, remedy)

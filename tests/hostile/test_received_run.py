@@ -23,6 +23,7 @@ from exporter.store.files import RunFiles
 from exporter.writers import check
 from exporter.writers.wandb import writer as wandb_writer
 from exporter.writers.writing import remembered, write_all
+from tests.hostile.mutations import forge
 
 SECRET = "the secret of another folder"
 slow = pytest.mark.slow
@@ -140,8 +141,7 @@ def test_a_writer_stays_in_the_run(
     run = place / "run"
     with suppress(FileNotFoundError):
         PLANTED[way](run)
-    # A stranger's checksums would fit; a run without any is read as well.
-    shutil.rmtree(run / "checksums")
+    forge(run)
     before = outside(place, writer)
     with suppress(ExporterError):
         write_all(open_run(run), WriterConfig(writers=(writer,), keep=3, single_file=True))

@@ -10,6 +10,7 @@ import pytest
 
 from exporter.errors import RunError
 from exporter.records import ImageEntry
+from exporter.store.checksums import commit
 from exporter.store.files import RunFiles
 from exporter.store.plans import plan_bytes, read_plan
 
@@ -23,7 +24,7 @@ def test_a_plan_comes_back_from_its_file(sampling: ModuleType, tmp_path: Path) -
     )
     plan = replace(sampling.sample_plan(), images=images, shards=((0, 3), (3, 4)))
     file = tmp_path / "plan.json"
-    file.write_bytes(plan_bytes(plan))
+    commit(RunFiles(tmp_path), {file.name: plan_bytes(plan)})
     planned = read_plan(RunFiles(tmp_path))
     assert planned.images.ids == ["k", "k-2", "m", "n"]
     assert planned.whole() == plan
@@ -35,7 +36,7 @@ def test_a_large_plan_is_read_quickly(sampling: ModuleType, tmp_path: Path) -> N
     images = tuple(ImageEntry(key, key, f"c{key[-2:]}/photo {key[-6:]}.jpg", "a") for key in keys)
     plan = replace(sampling.sample_plan(), images=images, shards=((0, len(images)),))
     file = tmp_path / "plan.json"
-    file.write_bytes(plan_bytes(plan))
+    commit(RunFiles(tmp_path), {file.name: plan_bytes(plan)})
 
     def seconds() -> float:
         begin = time.process_time()
@@ -73,7 +74,7 @@ def test_a_value_of_another_type_is_named(
     sampling: ModuleType, tmp_path: Path, name: str, value: object, where: str
 ) -> None:
     document = json.loads(plan_bytes(sampling.sample_plan())) | {name: value}
-    (tmp_path / "plan.json").write_text(json.dumps(document))
+    commit(RunFiles(tmp_path), {"plan.json": json.dumps(document).encode()})
     with pytest.raises(RunError, match=rf"is damaged \({where}.*\); make the run again"):
         read_plan(RunFiles(tmp_path))
 

@@ -10,6 +10,7 @@ import pytest
 from exporter.store import open_run
 from exporter.store.replacing import UNFINISHED
 from exporter.writers import check as check_written
+from tests.older import make_older
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_damage_is_found(run: Path, damage: str) -> None:
 
 
 def test_links_that_are_there_are_no_problem(run: Path) -> None:
-    shutil.rmtree(run / "checksums")  # a page of ours has none
+    make_older(run)  # a page of ours has no checksum
     write(run / "html/a b/猫.html", "<a href='../index.html#top'><img src=''>")
     write(
         run / "html/index.html",

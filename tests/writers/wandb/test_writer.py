@@ -35,6 +35,7 @@ from exporter.store.files import RunFiles
 from exporter.store.layout import writer_folder
 from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE
+from tests.hostile.mutations import forge
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "host-of-an-anonymous-author"
@@ -144,7 +145,7 @@ def made(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             f"--target similar:{base}/a.jpg"
         )
         (run / "plan.json").write_text(json.dumps(plan))
-        (run / "checksums" / "plan.json.sha256").unlink()
+        forge(run)
         opened = open_run(run)
         kept = tuple(row.id for row in opened.index)
         options = WandbOptions(
