@@ -136,7 +136,7 @@ class RunConfig(WriterConfig):
     target: str = setting(
         "predicted",
         "predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "
-        "similar:IMAGE, module:function; docs/models.md lists all.",
+        "similar:IMAGE, text:TEXT, module:function; docs/models.md lists all.",
         "T",
     )
     weights: str = setting("DEFAULT", "Name of the weights, DEFAULT or none.", "W")

@@ -23,7 +23,7 @@ from exporter.guard import user_code
 from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
-from exporter.models import refuse_precision
+from exporter.models import embed_text, image_tower, refuse_classes, refuse_precision
 from exporter.targets import Scorer, parse_target, settle_reading
 
 
@@ -98,23 +98,16 @@ def compute_maps(
         >>> {key: tuple(value.shape) for key, value in maps.items()}
         {('gradcam', '1'): (2, 2, 2)}
     """
-    model = unwrapped(model)
+    model = image_tower(unwrapped(model))
     methods, _ = fitting_methods(model, get_methods((maps,) if isinstance(maps, str) else maps))
     images = _fitting(model, inputs)
     refuse_precision(precision, model, images.device)
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
     text = targets if isinstance(targets, str) else "predicted"
-    target = parse_target(text, ())
-    scorer = Scorer(target, output, given="logits" if reading == "auto" else reading)
-    several = target.k > 1
-    if targets is not None and not isinstance(targets, str):
-        rows, several = per_image(targets, len(images))
-        several = several or len(rows[0]) > 1
-        scorer = PerImageScorer(replace(target, k=len(rows[0])), output, wanted=rows)
-        if not scorer.is_logit and any(method.needs.classifier for method in methods):
-            raise TargetError(
-                "cam explains a class; give class indices, not functions, as its targets"
-            )
+    scorer, several = _scorer(model, targets, len(images), output=output, reading=reading)
+    functions = isinstance(scorer, PerImageScorer) and not scorer.is_logit
+    if functions and any(method.needs.classifier for method in methods):
+        raise TargetError("cam explains a class; give class indices, not functions, as its targets")
     shape = " × ".join(map(str, images.shape))
     short = (
         f"not even one image fits into the memory of {str(images.device)!r}: free memory, or ask "
@@ -136,6 +129,8 @@ def compute_maps(
             target = replace(read[0].target, k=own.target.k)
             return replace(own, target=target, output=read[0].output, given=read[0].given)
 
+        if scorer.target.kind == "text":
+            scorer = replace(scorer, reference=embed_text(model, scorer.target.source))
         if reading == "auto" and not any(method.needs.gradients for method in methods):
             # The shared pass has no graph, which would tell what the model ends in.
             settle(model(images[:1].clone().requires_grad_()), scorer)
@@ -178,6 +173,25 @@ def compute_maps(
                 f"explained in parts; give at most {fitting} at a time"
             )
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _scorer(
+    model: nn.Module,
+    targets: Sequence[Explained | Sequence[Explained]] | Tensor | str | None,
+    images: int,
+    *,
+    output: str | None,
+    reading: str,
+) -> tuple[Scorer, bool]:
+    """Return the scorer of the targets, before an output is seen, and whether they are several."""
+    given: Any = "logits" if reading == "auto" else reading
+    if targets is None or isinstance(targets, str):
+        target = parse_target(targets or "predicted", ())
+        refuse_classes(model, target)
+        return Scorer(target, output, given=given), target.k > 1
+    rows, listed = per_image(targets, images)
+    target = replace(parse_target("predicted", ()), k=len(rows[0]))
+    return PerImageScorer(target, output, given=given, wanted=rows), listed or len(rows[0]) > 1
 
 
 def _finished(

@@ -11,6 +11,7 @@ from exporter.models.placement import (
     refuse_precision,
 )
 from exporter.models.resolve import ResolvedModel, adopt, resolve
+from exporter.models.texts import embed_text, image_tower, refuse_classes
 
 __all__ = [
     "LabelMatch",
@@ -18,11 +19,14 @@ __all__ = [
     "adopt",
     "check_classes",
     "choose_device",
+    "embed_text",
     "float_type",
     "has_convolutions",
     "has_format",
+    "image_tower",
     "match_labels",
     "read_classes",
+    "refuse_classes",
     "refuse_precision",
     "resolve",
 ]

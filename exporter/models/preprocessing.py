@@ -97,12 +97,16 @@ def from_timm(module: nn.Module) -> Preprocessing:
 def default_for(module: nn.Module) -> Preprocessing:
     """Return the preprocessing for a model that says nothing of its own.
 
-    A timm model says it in ``pretrained_cfg``, a transformers model, or one inside, its size in
-    ``config.image_size``. Otherwise three input channels get ImageNet's usual 224 × 224, mean and
-    standard deviation; any other number is only scaled to [0, 1].
+    A timm model says it in ``pretrained_cfg``, one of open_clip in ``preprocess_cfg``; a
+    transformers model, or one inside, says its size in ``config.image_size``. Otherwise three input
+    channels get ImageNet's usual 224 × 224, mean and standard deviation; any other number is only
+    scaled to [0, 1].
     """
     if isinstance(getattr(module, "pretrained_cfg", None), Mapping):
         return from_timm(module)
+    known = getattr(getattr(module, "visual", None), "preprocess_cfg", None)
+    if isinstance(known, Mapping):
+        return _from_open_clip(known)
     channels, size = _channels(module) or 3, _configured_size(module)
     high, wide = size or (224, 224)
     own = f"{high} × {wide} as the model's config says; else default" if size else "default"
@@ -120,6 +124,24 @@ def default_for(module: nn.Module) -> Preprocessing:
         std=(1.0,) * channels,
         channels=channels,
         source=f"{own} for {channels} channels: scaled to [0, 1] ({silent})",
+    )
+
+
+def _from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
+    """Read the preprocessing of an open_clip model; another mode than these is said to differ."""
+    size, mode = _pair(config["size"]), config["resize_mode"]
+    interpolation, remark = _interpolation(config["interpolation"])
+    if mode not in ("shortest", "squash"):
+        remark += f", centre crop in place of {mode}"
+    mean, std = (tuple(map(float, config[name])) for name in ("mean", "std"))
+    return Preprocessing(
+        size=size,
+        resize=size if mode == "squash" else max(size),
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        channels=len(mean),
+        source=f"open_clip's preprocess_cfg{remark}",
     )
 
 

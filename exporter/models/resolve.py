@@ -26,6 +26,7 @@ from exporter.models.code import code_digest
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
 from exporter.models.source import NONE, Source, from_factory
+from exporter.models.texts import image_tower
 from exporter.records import ModelRecord, Preprocessing
 
 _UNCHANGED = PreprocessingConfig()
@@ -154,7 +155,8 @@ def _resolved(
     **said: Any,
 ) -> ResolvedModel:
     """Complete the record from the module inside; the user's own is told apart by its numbers."""
-    module = unwrapped(built)
+    inner = unwrapped(built)
+    module = image_tower(inner)
     refuse_unfit(module)
     record = ModelRecord(
         weights=f"{weights} {state_digest(module)}" if own else weights,
@@ -164,8 +166,9 @@ def _resolved(
         **said,
     )
     wrapper, kind = type(built).__name__, type(module).__name__
-    inside = "" if module is built else f"what runs is the {kind} inside the {wrapper}"
-    return ResolvedModel(module, record, tuple(filter(None, (inside, note))))
+    inside = "" if inner is built else f"what runs is the {kind} inside the {wrapper}"
+    tower = f"of the {kind} the image's tower runs and gives its embedding" * (module is not inner)
+    return ResolvedModel(module, record, tuple(filter(None, (inside, tower, note))))
 
 
 def find_source(spec: str, weights: str) -> Source:

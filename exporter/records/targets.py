@@ -30,7 +30,8 @@ class Target:
         kind: ``predicted`` (largest logit), ``label`` (the image's own class, the predicted one
             where it is not known), ``second`` (second largest), ``top`` (the k largest), ``class``
             (one index), ``value`` (a regression's output), ``box`` (one detection), ``similar``
-            (similarity to a reference image), ``function`` (the user's own) or ``several``.
+            and ``text`` (similarity to an image or a text), ``function`` (the user's own) or
+            ``several``.
         index: the class of ``class``, the column of ``value``, the number of ``box``; or None.
         k: how many scalars per image.
         reading: how the output is read where its shape does not say it: ``binary``,
@@ -39,7 +40,7 @@ class Target:
         probability: whether the probability is explained instead of the logit.
         against: for a contrast, what is subtracted.
         parts: the targets of ``several``, whose scalars stand side by side.
-        source: path of ``similar``'s image, or ``module:function``.
+        source: path of ``similar``'s image, the text of ``text``, or ``module:function``.
     """
 
     kind: str
@@ -50,6 +51,11 @@ class Target:
     against: Target | None = None
     parts: tuple[Target, ...] = ()
     source: str = ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is the similarity of two embeddings."""
+        return self.kind in ("similar", "text")
 
     def words(self, names: Mapping[int, str | None] | None = None) -> str:
         """Say of what a score is explained; ``names`` are those of classes, by index.
@@ -80,8 +86,8 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
             ``class:281``) or a name (``tiger cat``); two of them as ``A-B`` (why A rather than B)
             or ``A+B`` (a map each); any of these after ``prob:`` (the probability instead of the
             logit), ``binary:``, ``multilabel:``, ``mask:`` or ``plane:``; ``value`` or ``value:3``;
-            ``box:3``; ``similar:PATH``; ``module:function`` or ``file.py:function``. A number is
-            always an index.
+            ``box:3``; ``similar:PATH``; ``text:a photo of a dog``; ``module:function``
+            or ``file.py:function``. A number is always an index.
         classes: class names by index, or empty.
 
     Raises:
@@ -115,14 +121,15 @@ def _prefixed(wanted: str, classes: Sequence[str]) -> Target | None:
     if head in _READINGS:
         inner = parse_target(rest, classes) if colon else Target("predicted")
         return _read_as(inner, wanted, reading=head)
-    if not colon or head not in ("prob", "similar", "box", "value"):
+    if not colon or head not in ("prob", "similar", "text", "box", "value"):
         return None
     if head == "prob":
         return _read_as(parse_target(rest, classes), wanted, probability=True)
-    if head == "similar":
+    if head in ("similar", "text"):
         if not rest.strip():
-            raise TargetError(f"the target {wanted!r} names no image; write similar:PATH")
-        return Target("similar", source=rest.strip())
+            right = {"similar": "names no image; write similar:PATH", "text": "has no text"}[head]
+            raise TargetError(f"the target {wanted!r} {right}")
+        return Target(head, source=rest.strip())
     if not re.fullmatch(r"[0-9]+", rest.strip()):
         raise TargetError(f"the target {wanted!r} needs a number from 0; write {head}:0")
     return Target(head, index=int(rest))
@@ -130,7 +137,8 @@ def _prefixed(wanted: str, classes: Sequence[str]) -> Target | None:
 
 def _read_as(target: Target, text: str, *, reading: str = "", probability: bool = False) -> Target:
     """Say of a target, and of all that it is made of, how the output is read."""
-    if target.kind in ("similar", "function", "box", "value") or (reading and target.reading):
+    fixed = target.compares or target.kind in ("function", "box", "value")
+    if fixed or (reading and target.reading):
         raise TargetError(
             f"the target {text!r} does not fit together; after prob:, binary:, multilabel:, mask: "
             "or plane: write a class, such as predicted, label, top-3 or an index"

@@ -48,7 +48,7 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
     target = ask.target
     for part in target.parts or (target,):
         misfit = part.reading or part.probability or part.against
-        if misfit or part.kind in ("value", "similar"):
+        if misfit or part.compares or part.kind == "value":
             raise TargetError(
                 "the model gives boxes, whose score is a probability; use predicted, label, top-K, "
                 "a class or box:0 alone"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exporter.doors import load_reference
 from exporter.errors import ModelError, TargetError, kind_of
-from exporter.models import check_classes
+from exporter.models import check_classes, embed_text, refuse_classes
 from exporter.records import ModelRecord, Target, parse_target
 from exporter.targets.detection import is_detections
 from exporter.targets.outputs import locate_output, logits_behind, say_guess
@@ -74,6 +74,7 @@ def plan_target(
     asked, ends = reading
     scorer, said = settle_reading(text, record.classes, returned, output, reading=asked, ends=ends)
     target, path = scorer.target, scorer.output
+    refuse_classes(module, target)
     scorer = replace(
         scorer,
         function=_function(target.source) if target.kind == "function" else None,
@@ -86,6 +87,8 @@ def plan_target(
             embedding = locate_output(module(reference), path)[0]
         scorer = replace(scorer, reference=embedding.detach().flatten())
         execution["reference image"] = digest
+    elif target.kind == "text":
+        scorer = replace(scorer, reference=embed_text(module, target.source))
     unknown = torch.full((len(example),), -1, device=example.device)
     held = torch.full_like(example[:, 0], 255, dtype=torch.uint8) if scorer.takes_masks else None
     with torch.no_grad():
@@ -144,7 +147,7 @@ def settle_reading(
     path, guess = _located(returned, output, whole=target.kind == "function")
     given: Given = "logits"
     said = ""
-    if path is not None and target.kind not in ("function", "similar"):
+    if path is not None and not target.compares and target.kind != "function":
         values = locate_output(returned, path)[0][:1]
         ends = last_function(values) if ends is None else ends
         given, said = read_numbers(values.detach(), reading, ends)
@@ -163,7 +166,7 @@ def _asks_classes(target: Target) -> bool:
 
 def _names(target: Target, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Name what predictions show: the classes, or the one value that takes their place."""
-    if target.kind == "similar":
+    if target.compares:
         return ("similarity",)
     if target.kind == "function":
         return (target.source.rpartition(":")[2],)

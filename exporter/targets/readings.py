@@ -67,7 +67,7 @@ class Ask:
 
     Attributes:
         target: what is explained.
-        reference: (D,), the embedding that ``similar`` compares with.
+        reference: (D,), the embedding that ``similar`` and ``text`` compare with.
         function: the user's own target.
         background: number of the class that a segmentation has where there is nothing, or None.
         masks: uint8 (N, h, w): 1 inside the given mask, 0 outside; 255 where there is none.
@@ -200,10 +200,11 @@ def read_value(values: Tensor, ask: Ask) -> Reading:
 def read_similar(values: Tensor, ask: Ask) -> Reading:
     """Read (N, D) as embeddings: the scalar is the cosine of the angle to the reference's."""
     if ask.reference is None:
-        raise TargetError("the target 'similar' needs a reference image; write similar:PATH")
+        raise TargetError(f"the target '{ask.target.kind}' needs what it compares with")
     if values.ndim != 2 or values.shape[1] != ask.reference.numel():
         raise TargetError(
-            f"the output has the shape {tuple(values.shape)} and 'similar' compares one embedding "
+            f"the output has the shape {tuple(values.shape)} and "
+            f"'{ask.target.kind}' compares one embedding "
             f"per image, (images, {ask.reference.numel()}); choose another part with --output"
         )
     reference = ask.reference.reshape(1, -1).to(values.dtype)

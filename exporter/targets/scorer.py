@@ -41,7 +41,7 @@ class Scorer:
     Attributes:
         target: what is explained.
         output: path of the explained tensor inside the model's output (see `locate_output`).
-        reference: (D,), the embedding of ``similar``'s image.
+        reference: (D,), the embedding of ``similar``'s image or of ``text``.
         function: the user's own target.
         background: number of a segmentation's background, or None.
         given: what the output's numbers are: ``logits``, ``probability`` or ``value``.
@@ -61,7 +61,7 @@ class Scorer:
         changed = any(
             part.probability or part.against or part.reading == "binary" for part in every
         )
-        fits = self.target.kind not in ("similar", "function", "box")
+        fits = not self.target.compares and self.target.kind not in ("function", "box")
         return fits and not changed and self.given != "probability"
 
     @property
@@ -182,8 +182,8 @@ def _kind(values: Tensor, target: Target) -> str:
             f"the output has the shape {tuple(values.shape)} and no boxes, which 'box' needs; "
             "use predicted, label, top-K or a class index"
         )
-    if target.kind in ("similar", "value"):
-        return target.kind
+    if target.compares or target.kind == "value":
+        return "similar" if target.compares else "value"
     if values.ndim == 4:
         if target.reading == "binary":
             raise TargetError(
@@ -206,7 +206,7 @@ def _choose(read: Reading, target: Target, labels: Tensor) -> tuple[Tensor, Tens
         parts = [_choose(read, part, labels) for part in target.parts]
         indices, against, scores = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         return indices, against, scores
-    if target.kind in ("similar", "function", "value"):
+    if target.compares or target.kind in ("function", "value"):
         indices = torch.zeros_like(read.ranks[:, :1], dtype=torch.int64)
     else:
         indices = _indices(read, target, labels)

@@ -193,8 +193,9 @@ def target_text(target: str, classes: Sequence[str] = ()) -> str:
     read = parse_target(target, classes)
     if read.kind == "value" and read.index is None:
         return "the output’s value"
-    if read.kind == "similar":
-        return f"the similarity to the image {read.source}"
+    if read.compares:
+        kind = {"similar": "image", "text": "text"}[read.kind]
+        return f"the similarity to the {kind} {read.source}"
     parts = read.parts or (read,)
     explained = ("probability", "probabilities") if parts[0].probability else ("score", "scores")
     words = read.words(dict(enumerate(classes)))
