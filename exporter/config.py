@@ -9,7 +9,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from exporter.errors import ConfigError, WriterError, choices, reason
 from exporter.writers import find_writer
@@ -40,6 +48,9 @@ class PreprocessingConfig(BaseModel):
         mean: one value per channel, in [0, 1] units.
         std: likewise; its length is the number of channels.
         bits: bits per channel that pictures of 16 bits use, such as 12.
+        bands: numbers of a picture's bands, from 1: as many as the model has channels, or the 1 or
+            3 that are shown.
+        range: numbers of a picture that become black and white.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,12 +62,23 @@ class PreprocessingConfig(BaseModel):
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     bits: Annotated[int, Field(ge=8, le=16)] | None = None
+    bands: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
 
     @model_validator(mode="after")
     def _same_channels(self) -> PreprocessingConfig:
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             values = f"mean has {len(self.mean)} values and std has {len(self.std)}"
             raise ValueError(f"{values}; give one per channel")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(
+                "range is [{:g}, {:g}]; give the number that is black and then a higher one that "
+                "is white".format(*self.range)
+            )
+        if self.range is not None and self.bits is not None:
+            raise ValueError(
+                f"bits = {self.bits} and range both say what is white; give one of them"
+            )
         return self
 
 
@@ -208,7 +230,7 @@ class RunConfig(WriterConfig):
     preprocessing: PreprocessingConfig = Field(
         PreprocessingConfig(),
         description="Overrides of the preprocessing: size, resize, crop, interpolation, mean, std, "
-        "bits.",
+        "bits, bands, range.",
     )
 
     @model_validator(mode="before")

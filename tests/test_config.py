@@ -53,6 +53,11 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
             r"mean has 1 values and std has 2",
         ),
         ({"preprocessing": {"std": (0.0,)}}, r"greater than 0"),
+        ({"preprocessing": {"bands": (0,)}}, r"'preprocessing.bands' is 0: .*greater than 0"),
+        ({"preprocessing": {"bands": ()}}, r"'preprocessing.bands' is \(\): .*at least 1 item"),
+        ({"preprocessing": {"range": (4000, 0)}}, r"range is \[4000, 0\]; give the number that"),
+        ({"preprocessing": {"range": (0, float("inf"))}}, r"finite number"),
+        ({"preprocessing": {"range": (0, 9), "bits": 12}}, r"bits = 12 and range both say"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(values: dict[str, object], says: str) -> None:

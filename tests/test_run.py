@@ -363,3 +363,39 @@ def test_layers_of_a_model_in_half_precision_are_described(tmp_path: Path) -> No
     found = describe_layers(f"{tmp_path / 'half.py'}:build")
     assert [layer["type"] for layer in found["layers"]] == ["Conv2d", "ReLU"]
     assert found["explained"] == ["1"]
+
+
+def test_a_model_of_13_channels_runs_over_files_of_13_bands(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).integers(0, 4001, (3, 13, 32, 32), dtype=np.uint16)
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for index, bands in enumerate(values):
+        tifffile.imwrite(folder / f"{index}.tif", bands, planarconfig="separate")
+    cv2.imwrite(str(folder / "photo.png"), np.zeros((32, 32, 3), np.uint8))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(13, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+    run = exporter.export(
+        model,
+        folder,
+        out=tmp_path / "run",
+        maps=("gradcam",),
+        layers=("1",),
+        writers=(),
+        preprocessing={"size": 32, "resize": 0, "bands": [4, 3, 2], "range": [0, 4000]},
+    )
+    assert "shown: bands 4, 3, 2 from 0 to 4000" in run.plan.notes
+    inputs = torch.from_numpy(values.astype(np.float32) / 4000)
+    scores = model(inputs).softmax(1).detach()
+    maps = exporter.compute_maps(model, inputs, maps=("gradcam",), layers=("1",))
+    *rows, photo = sorted(run.rows(), key=lambda row: row.path != "photo.png", reverse=True)
+    assert photo.error == (
+        "the picture has 3 bands and the model takes 13 channels; give pictures of as many bands"
+    )
+    for n, row in enumerate(rows):
+        assert row.predictions[0].score == pytest.approx(float(scores[n].max()), abs=1e-6)
+        expected = maps["gradcam", "1"][n].numpy()
+        stored = run.map(row.id, "gradcam", "1")
+        np.testing.assert_allclose(stored, expected, atol=2e-5 * np.ptp(expected))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -45,7 +46,9 @@ def quiet_codecs() -> Iterator[None]:
     sys.stderr = os.fdopen(own, "w", buffering=1, encoding=encoding, errors=errors)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
+            for name in ("pydicom", "tifffile"):
+                logging.getLogger(name).addFilter(_nothing)
             yield
     finally:
         with suppress(OSError):  # it may take nothing
@@ -53,6 +56,10 @@ def quiet_codecs() -> Iterator[None]:
         sys.stderr = stream
         os.dup2(terminal, 2)  # the last end that writes is closed, unless a child holds it
         passing.join(timeout=1)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
 
 
 def _pass_on(reading: int, terminal: int) -> None:

@@ -21,6 +21,7 @@ EXTENSIONS = frozenset(
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"),
         *("avif", "heic", "heif", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga"),
+        *("dcm", "dicom"),
     )
 )
 """Files with these extensions are always taken; one that cannot be read is a row with an error."""

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from exporter.errors import ImageError, ImageSetError, kind_of
-from exporter.images.decode import decode, flatten
+from exporter.images.bands import Bands, takes, unit_values
+from exporter.images.decode import bands_of, decode, decode_bands, flatten, to_levels
 from exporter.images.preprocess import prepare
 from exporter.records import Geometry, Prepared
 
@@ -73,18 +74,50 @@ def prepare_contents(contents: Any, preprocessing: Preprocessing, *, ready: bool
     """Prepare what a source gives for an image; raises ``ImageError`` where it is none.
 
     Of a set of model-ready tensors (`is_model_ready`) an item is handed on as it is, and its view
-    recovered by undoing mean and std.
+    recovered by undoing mean and std. Where the preprocessing names bands or a range, or the model
+    takes other than 1 or 3 channels, the model is given the picture's numbers, normalised.
     """
     expected = (preprocessing.channels, *preprocessing.size)
-    if not ready:
+    if ready:
+        form = form_of(contents)
+        if form.shape != expected:
+            raise ImageError(
+                f"the item is {form}, and the others are model-ready tensors of {expected}"
+            )
+        return _lay_ready(as_array(contents).astype(np.float32), preprocessing)
+    if not preprocessing.in_bands:
         pixels = to_pixels(contents, expected, preprocessing.bits)
         return Prepared(*prepare(pixels, preprocessing))
-    form = form_of(contents)
-    if form.shape != expected:
-        raise ImageError(
-            f"the item is {form}, and the others are model-ready tensors of {expected}"
-        )
-    return _lay_ready(as_array(contents).astype(np.float32), preprocessing)
+    view, geometry = prepare(_to_bands(contents, preprocessing), preprocessing)
+    mean, std = (np.asarray(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    tensor = np.ascontiguousarray(((view - mean) / std).transpose(2, 0, 1))
+    return Prepared(to_levels(view[:, :, list(preprocessing.shown)]), geometry, tensor)
+
+
+def _to_bands(contents: Any, steps: Preprocessing) -> NDArray[np.float32]:
+    """Return the bands that the model is given of an image, float32 (H, W, C) in [0, 1]."""
+    if isinstance(contents, bytes):
+        return decode_bands(contents, steps)
+    if isinstance(contents, Image.Image):
+        return unit_values(bands_of(contents, steps), steps)
+    values = as_array(contents)
+    unit = values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
+    values = _bands_last(values, steps, tensor=not isinstance(contents, np.ndarray))
+    return unit_values(Bands(values, (0.0, 1.0) if unit else None), steps)
+
+
+def _bands_last(values: NDArray[Any], steps: Preprocessing, *, tensor: bool) -> NDArray[Any]:
+    """Bring an array to (H, W, B); where both ends could be bands, a tensor's are first.
+
+    Those of an array are last, or at the shorter end.
+    """
+    if values.ndim == 2:
+        return values[:, :, None]
+    leading, trailing = (takes(values.shape[end], steps) for end in (0, 2))
+    if leading and trailing:
+        leading = tensor or values.shape[0] < values.shape[2]
+    first = leading if leading or trailing else values.shape[0] < values.shape[2]
+    return np.moveaxis(values, 0, 2) if first else values
 
 
 def to_pixels(contents: Any, expected: tuple[int, ...] = (), bits: int = 16) -> NDArray[np.uint8]:
@@ -102,7 +135,10 @@ def to_pixels(contents: Any, expected: tuple[int, ...] = (), bits: int = 16) -> 
     elif values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     elif values.dtype != np.uint8:
-        raise ImageError(f"the item is an array of {values.dtype}; give uint8 or floating point")
+        raise ImageError(
+            f"the item is an array of {values.dtype}; give uint8 or floating point, or state its "
+            "numbers as [preprocessing] range = [black, white]"
+        )
     return _channels_last(values, tensor=not isinstance(contents, np.ndarray))
 
 
@@ -132,7 +168,10 @@ def _channels_last(values: NDArray[np.uint8], *, tensor: bool) -> NDArray[np.uin
     if leading and (tensor or not trailing):
         values = values.transpose(1, 2, 0)
     elif not trailing:
-        raise ImageError(f"the item's image has the shape {values.shape}; give 1, 3 or 4 channels")
+        raise ImageError(
+            f"the item's image has the shape {values.shape}; give 1, 3 or 4 channels, or "
+            "say which with [preprocessing] bands"
+        )
     if values.shape[2] == 4:
         return flatten(Image.fromarray(np.ascontiguousarray(values), "RGBA"))
     return np.ascontiguousarray(values)
@@ -144,18 +183,16 @@ def _from_unit_interval(values: NDArray[Any], expected: tuple[int, ...]) -> NDAr
         ready = f", or a normalised tensor of shape {expected}" if expected else ""
         raise ImageError(
             f"the item is floating point, of shape {values.shape}, from {low:.3g} to {high:.3g}; "
-            f"give values in [0, 1]{ready}"
+            f"give values in [0, 1]{ready}, or state [preprocessing] range = [black, white]"
         )
-    levels: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
-    return levels
+    return to_levels(values)
 
 
 def _lay_ready(tensor: NDArray[np.float32], preprocessing: Preprocessing) -> Prepared:
-    # More than three channels have no colours: the first three are shown, or the first as grey.
-    shown = 3 if len(tensor) >= 3 else 1
-    mean = np.asarray(preprocessing.mean[:shown], np.float32)[:, None, None]
-    std = np.asarray(preprocessing.std[:shown], np.float32)[:, None, None]
-    levels = np.rint(np.nan_to_num(tensor[:shown] * std + mean).clip(0, 1) * 255)
-    view = np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+    shown = list(preprocessing.shown)
+    mean, std = (np.asarray(v, np.float32)[shown] for v in (preprocessing.mean, preprocessing.std))
+    low, high = preprocessing.range or (0, 1)
+    unit = (tensor[shown].transpose(1, 2, 0) * std + mean - low) / (high - low)
+    view = to_levels(np.nan_to_num(unit).clip(0, 1))
     height, width = view.shape[:2]
     return Prepared(view, Geometry(width, height, (0.0, 0.0, float(width), float(height))), tensor)

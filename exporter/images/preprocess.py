@@ -7,15 +7,16 @@ inside the functions, so that reading an image set does not need it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from exporter.errors import ImageError
-from exporter.images.decode import MAX_PIXELS
+from exporter.images.bands import MAX_PIXELS, refuse_bands
 from exporter.records import Geometry
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporter.records import Preprocessing
+
+_T = TypeVar("_T", bound=np.generic)
 
 # Torchvision resizes everything and then crops, Pillow only what the crop needs: for a picture
 # resized to more than this many times the crop, Pillow is faster.
@@ -64,24 +67,24 @@ class _Axis(NamedTuple):
         return self.start * self.scale, (self.start + self.view) * self.scale
 
 
-def prepare(
-    pixels: NDArray[np.uint8], preprocessing: Preprocessing
-) -> tuple[NDArray[np.uint8], Geometry]:
+def prepare(pixels: NDArray[_T], preprocessing: Preprocessing) -> tuple[NDArray[_T], Geometry]:
     """Resize and crop a photograph to the model's view.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB, or grey as (H, W) or (H, W, 1).
+        pixels: uint8 (H, W, 3) RGB, or grey as (H, W) or (H, W, 1); or as many bands as the model
+            takes, float32 in [0, 1].
         preprocessing: size, resize, crop, interpolation and number of channels.
 
     Returns:
         The view, uint8 (h, w, 3) RGB or (h, w, 1) grey (ITU-R 601 luma), within 2 of 255 of
-        torchvision's transforms on a Pillow image; and where it lies in the photograph.
+        torchvision's transforms on a Pillow image, or float32 (h, w, C) in [0, 1]; and where it
+        lies in the photograph.
 
     Raises:
-        ImageError: if the view would not have the size that the model takes, or the model takes
-            neither 1 nor 3 channels.
+        ImageError: if the view would not have the size that the model takes, or the picture has
+            other bands than the model.
     """
-    pixels = _with_channels(pixels, preprocessing.channels)
+    pixels = _with_channels(pixels, preprocessing)
     axes = rows, columns = geometry_axes(pixels.shape[0], pixels.shape[1], preprocessing)
     view = _resize(pixels, rows, columns, preprocessing)
     if view.shape[:2] != preprocessing.size:
@@ -155,25 +158,22 @@ def _constants(
         )
 
 
-def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    if channels not in (1, 3):
-        raise ImageError(
-            f"the model takes {channels} channels and a photograph has 1 or 3; "
-            "hand over a data set that gives tensors"
-        )
+def _with_channels(pixels: NDArray[_T], preprocessing: Preprocessing) -> NDArray[_T]:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    if pixels.shape[2] == channels:
+    count, channels = pixels.shape[2], preprocessing.channels
+    if count == channels:
         return np.ascontiguousarray(pixels)
-    if channels == 3:
+    if (count, channels) == (1, 3):
         return np.repeat(pixels, 3, axis=2)
-    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return np.asarray(grey, np.uint8)[:, :, None]
+    refuse_bands(count, replace(preprocessing, bands=()))  # they were chosen before
+    grey: Any = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    return np.asarray(grey[:, :, None])
 
 
 def _resize(
-    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
-) -> NDArray[np.uint8]:
+    pixels: NDArray[_T], rows: _Axis, columns: _Axis, preprocessing: Preprocessing
+) -> NDArray[_T]:
     """Return the part of the resized picture that the view shows."""
     inside = (slice(rows.first, rows.last), slice(columns.first, columns.last))
     if (rows.resized, columns.resized) == pixels.shape[:2]:
@@ -182,9 +182,10 @@ def _resize(
         nearest = np.ix_(_nearest(rows)[inside[0]], _nearest(columns)[inside[1]])
         return np.ascontiguousarray(pixels[nearest])
     area = rows.resized * columns.resized
-    if preprocessing.antialias and area > _MOSTLY_CUT * rows.view * columns.view:
+    partly = preprocessing.antialias and pixels.dtype == np.uint8
+    if partly and area > _MOSTLY_CUT * rows.view * columns.view:
         return _resize_part(pixels, rows, columns, preprocessing.interpolation)
-    if area > MAX_PIXELS:
+    if area * pixels.shape[2] > 3 * MAX_PIXELS:
         raise ImageError(
             f"the {columns.source} × {rows.source} photograph would be resized to "
             f"{columns.resized:,} × {rows.resized:,} pixels; at most {MAX_PIXELS:,} are computed"
@@ -197,12 +198,14 @@ def _resize(
     whole = functional.resize(
         source, [rows.resized, columns.resized], mode, antialias=preprocessing.antialias
     )
+    # Bicubic overshoots; torchvision clips only whole numbers.
+    whole = whole.clamp(0, 1) if whole.is_floating_point() else whole
     return np.ascontiguousarray(whole.permute(1, 2, 0).numpy()[inside])
 
 
 def _resize_part(
-    pixels: NDArray[np.uint8], rows: _Axis, columns: _Axis, interpolation: str
-) -> NDArray[np.uint8]:
+    pixels: NDArray[Any], rows: _Axis, columns: _Axis, interpolation: str
+) -> NDArray[Any]:
     # Two calls fix the order, columns then rows, that the whole resize has: a bicubic overshoot is
     # clipped in between, and Pillow would choose by the cost of the part.
     kernel = Image.Resampling[interpolation.upper()]

@@ -13,6 +13,7 @@ import numpy as np
 from exporter.errors import ImageError, ImageSetError, reason
 from exporter.guard import user_code
 from exporter.images.datasets import DataSet
+from exporter.images.dicom import is_dicom
 from exporter.images.files import as_text
 from exporter.images.keys import hash_contents, hash_path, unique_ids, unique_texts
 from exporter.images.pixels import Form, form_of, is_model_ready, prepare_contents, to_pixels
@@ -60,8 +61,11 @@ class ImageSet:
     def settle(self, preprocessing: Preprocessing) -> None:
         """Decide once for all items whether they are model-ready, and say so in the notes.
 
+        Which bands are shown, and between which numbers, is said too.
+
         Raises:
-            ImageSetError: if some are model-ready tensors and others pictures.
+            ImageSetError: if some are model-ready tensors and others pictures, or bands are chosen
+                for a model that is given tensors as they are.
         """
         if not self.ready and is_model_ready(self._forms, preprocessing):
             self.ready = True
@@ -69,6 +73,13 @@ class ImageSet:
             if all(form.unit for form in self._forms):
                 note += ", not normalised, though their values lie in [0, 1]"
             self.notes += (note,)
+        if self.ready and preprocessing.given:
+            raise ImageSetError(
+                "the items go to the model as they are, so [preprocessing] bands cannot choose "
+                "what it is given; leave it out, or give pictures of another size"
+            )
+        if preprocessing.in_bands and preprocessing.shown_as:
+            self.notes += (f"shown: {preprocessing.shown_as}",)
 
     def load(self, entry: ImageEntry, preprocessing: Preprocessing) -> Prepared:
         """Read, decode and prepare one image.
@@ -100,6 +111,11 @@ class ImageSet:
             )
         prepared = prepare_contents(contents, preprocessing, ready=self.ready)
         if not self._first:
+            if isinstance(contents, bytes) and is_dicom(contents) and not preprocessing.range:
+                self.notes += (
+                    "DICOM files are shown with the window of their header, or the whole range of "
+                    "their bits",
+                )
             self._first[entry.id, preprocessing] = prepared
         return prepared
 
@@ -116,10 +132,15 @@ class ImageSet:
             except ImageError as error:
                 first = first or f"{entry.path!r}: {error}"
                 continue
-            if prepared.tensor is None and prepared.view.max() < 16:  # as 12 bits taken for 16
+            if not self.ready and prepared.view.max() < 16:  # as 12 bits taken for 16
+                mend = (
+                    "state another [preprocessing] range"
+                    if preprocessing.range
+                    else "of files with 12 bits in 16, set [preprocessing] bits = 12"
+                )
                 self.notes += (
                     f"the first image is nearly black, with values up to {prepared.view.max()} of "
-                    "255; of files with 12 bits in 16, set [preprocessing] bits = 12",
+                    f"255; {mend}",
                 )
             return prepared
         raise ImageSetError(f"no image of {self.where!r} can be read; the first is {first}")

@@ -186,7 +186,15 @@ def override(base: Preprocessing, config: PreprocessingConfig) -> Preprocessing:
             "deviations; give mean and std, one value per channel each"
         )
     source = f"{base.source}; {', '.join(given)} from the settings"
-    return replace(changed, channels=len(changed.mean), source=source)
+    changed = replace(changed, channels=len(changed.mean), source=source)
+    channels, bands = changed.channels, changed.bands
+    if len(bands) not in {0, 1, 3, channels} or (bands and max(changed.shown) >= channels):
+        raise ConfigError(
+            f"the preprocessing has the bands {list(bands)} and the model {channels} channels; "
+            f"give {channels} bands for it, or 1 or 3"
+            + (f" from 1 to {channels} that are shown" if channels not in (1, 3) else "")
+        )
+    return changed
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -68,6 +68,10 @@ class Preprocessing:
         channels: 1 (grey), 3 (RGB), or another number for data sets that give tensors.
         source: where the values come from, in words, for the report.
         bits: bits per channel that pictures of 16 bits use; the highest eight of them are kept.
+        bands: numbers of a picture's bands, from 1. As many as the model has channels are given to
+            it; of a model with other than 1 or 3 channels, 1 or 3 of them are shown, and it is
+            given all. Empty for all, of which the first three are shown.
+        range: numbers of a picture that become black and white, or None for its type's or file's.
     """
 
     size: tuple[Pixels, Pixels]
@@ -80,6 +84,41 @@ class Preprocessing:
     channels: Count = 3
     source: str = "default"
     bits: Count = 16
+    bands: tuple[Count, ...] = ()
+    range: tuple[float, float] | None = None
+
+    @property
+    def in_bands(self) -> bool:
+        """Whether pictures are read in their own numbers, and not as 8-bit RGB."""
+        return bool(self.bands or self.range or self.channels not in (1, 3))
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Indices of a picture's bands that the model is given; empty for all."""
+        shown = self.channels not in (1, 3) and len(self.bands) != self.channels
+        return () if shown else tuple(number - 1 for number in self.bands)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Indices of the model's channels that are shown as red, green and blue, or as grey."""
+        if self.bands and not self.given:
+            return tuple(number - 1 for number in self.bands)
+        return (0, 1, 2) if self.channels >= 3 else (0,)
+
+    @property
+    def shown_as(self) -> str:
+        """Which bands are shown from which number to which; ``""`` for 8-bit RGB.
+
+        >>> Preprocessing((64, 64), None, channels=13, bands=(3, 2, 1), range=(0, 4000)).shown_as
+        'bands 3, 2, 1 from 0 to 4000'
+        """
+        numbers = self.bands
+        if self.channels not in (1, 3) and not (self.bands and not self.given):
+            numbers = (self.bands or tuple(range(1, self.channels + 1)))[: len(self.shown)]
+        said = f"band{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
+        if self.range is not None:
+            said += " from {:g} to {:g}".format(*self.range)
+        return said.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +128,9 @@ class Prepared:
     Attributes:
         view: the model's view, uint8 (H, W, 3) RGB or (H, W, 1) grey.
         geometry: where that view lies in the original.
-        tensor: float32 (C, H, W), already normalised, where a data set gives model-ready tensors;
-            otherwise None and the input is ``view``, normalised on the device.
+        tensor: float32 (C, H, W), already normalised, where a data set gives model-ready tensors,
+            or pictures are read in their own numbers (``Preprocessing.in_bands``); otherwise None
+            and the input is ``view``, normalised on the device.
     """
 
     view: NDArray[np.uint8]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +205,23 @@ def test_a_view_of_another_size_than_the_models_is_an_error() -> None:
         prepare(np.zeros((300, 400, 3), np.uint8), Preprocessing((256, 256), 256, crop="none"))
 
 
-def test_a_model_of_five_channels_needs_tensors() -> None:
-    with pytest.raises(ImageError, match="5 channels"):
+def test_a_model_of_five_channels_needs_five_bands() -> None:
+    with pytest.raises(ImageError, match="3 bands and the model takes 5 channels"):
         prepare(np.zeros((3, 4, 3), np.uint8), Preprocessing((2, 2), 2, channels=5))
+
+
+def test_bands_are_resized_as_photographs_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    for interpolation in ("nearest", "bilinear", "bicubic"):
+        steps = Preprocessing((16, 24), 20, interpolation=interpolation)
+        expected, where = prepare(pixels, steps)
+        five = np.concatenate([pixels, pixels[:, :, :2]], axis=2).astype(np.float32) / 255
+        view, geometry = prepare(five, replace(steps, channels=5))
+        assert geometry == where
+        assert view.dtype == np.float32
+        assert 0 <= view.min() <= view.max() <= 1
+        for band in range(5):
+            assert np.abs(view[:, :, band] * 255 - expected[:, :, band % 3]).max() <= 1.01
 
 
 def test_a_thin_photograph_is_not_resized_whole() -> None:

@@ -85,6 +85,8 @@ def test_the_default_says_so_and_counts_channels() -> None:
         ({"mean": (0.5,), "std": (0.2,)}, {"mean": (0.5,), "std": (0.2,), "channels": 1}),
         ({"mean": (0.0, 0.0, 0.0)}, {"mean": (0.0, 0.0, 0.0)}),
         ({"bits": 12}, {"bits": 12}),
+        ({"bands": (3, 2, 1)}, {"bands": (3, 2, 1)}),
+        ({"range": (0, 4000)}, {"range": (0, 4000)}),
     ],
 )
 def test_settings_override_what_they_name_and_nothing_else(settings: Any, changed: Any) -> None:
@@ -104,6 +106,29 @@ def test_no_setting_changes_nothing_and_half_a_normalisation_is_refused() -> Non
     assert override(BASE, PreprocessingConfig()) is BASE
     with pytest.raises(ConfigError, match="1 means and 3 standard deviations"):
         override(BASE, PreprocessingConfig(mean=(0.5,)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "bands", "said"),
+    [
+        (3, (1, 2), r"bands \[1, 2\] and the model 3 channels; give 3 bands for it, or 1 or 3$"),
+        (13, (1, 2), r"give 13 bands for it, or 1 or 3 from 1 to 13 that are shown"),
+        (13, (14, 2, 1), r"or 1 or 3 from 1 to 13 that are shown"),
+        (1, (3, 2, 1), None),
+        (3, (8,), None),
+        (13, (13,), None),
+        (2, (9, 7), None),
+    ],
+)
+def test_bands_fit_the_models_channels(
+    channels: int, bands: tuple[int, ...], said: str | None
+) -> None:
+    base = default_for(nn.Conv2d(channels, 8, 3))
+    if said is None:
+        assert override(base, PreprocessingConfig(bands=bands)).bands == bands
+        return
+    with pytest.raises(ConfigError, match=said):
+        override(base, PreprocessingConfig(bands=bands))
 
 
 @pytest.mark.parametrize(

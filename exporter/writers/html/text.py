@@ -167,6 +167,8 @@ def shape(values: tuple[int, ...]) -> str:
 def preprocessing_text(steps: Preprocessing) -> str:
     """Say in one sentence how a photograph becomes the model's input."""
     parts = [] if steps.bits == 16 else [f"{steps.bits} bits of pictures with 16 are used"]
+    if steps.in_bands and steps.shown_as:
+        parts.append(f"{steps.shown_as} shown")
     if steps.resize is not None:
         to = (
             f"resized to {shape(steps.resize)}"
