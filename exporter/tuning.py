@@ -1,6 +1,7 @@
 """What makes a run faster and is settled by trying, before the first batch.
 
-The number format, the number of images per batch, and whether the model can be compiled.
+The number format, the number of images per batch, whether the model can be compiled, and whether
+replicas give its bits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from exporter.capture import FLOAT32, Precision, held_in, run_in
-from exporter.engines import Job
+from exporter.engines import Job, with_replicas
 from exporter.errors import ConfigError, ExporterError, ModelError, one_line
 from exporter.explain import Computed, launch, lay_masks, load, rows, transfer_for
 from exporter.guard import is_shortage
@@ -53,6 +54,8 @@ def tuned(job: Job, planned: Plan | None) -> Iterator[Job]:
         _refuse_uncompilable(job)
     with in_precision(job, planned) as lowered:
         settled = compiled(with_batch_size(lowered))
+        if planned is None:
+            settled = with_replicas(settled)
         yield replace(settled, transfer=transfer_for(job.device))
 
 

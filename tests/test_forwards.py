@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torchvision.models import VisionTransformer
 
 import exporter
@@ -15,7 +16,9 @@ from tests.small import small
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 
 
-def before_the_first_batch(model: nn.Module, out: Path, **settings: Any) -> list[int]:
+def before_the_first_batch(
+    model: nn.Module, out: Path, where: object = PHOTOS, limit: int = 4, **settings: Any
+) -> list[int]:
     """Return how many images went through the model at a time, before four of a batch."""
     images: list[int] = []
 
@@ -25,9 +28,9 @@ def before_the_first_batch(model: nn.Module, out: Path, **settings: Any) -> list
     model.register_forward_pre_hook(count)
     exporter.export(
         model,
-        PHOTOS,
+        where,
         out=out,
-        limit=4,
+        limit=limit,
         batch_size=4,
         writers=(),
         preprocessing={"size": 32},
@@ -66,6 +69,22 @@ def test_what_a_target_or_pictures_of_other_sizes_need_is_run_once_each(tmp_path
         small(), tmp_path / "run", target=target, maximise=tuple(requests)
     )
     assert images == [1, 3, 1, 1, 1, 1]
+
+
+class Noise(Dataset[Tensor]):
+    """Eighty images: twenty batches."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(number))
+
+
+def test_in_a_long_run_two_images_are_explained_alone_and_on_two_replicas(tmp_path: Path) -> None:
+    images = before_the_first_batch(small(), tmp_path / "run", Noise(), limit=80)
+    assert images == [1, 3, 1, *[1] * 4]
+    assert exporter.open_run(tmp_path / "run").plan.findings.replicas is True  # type: ignore[union-attr]
 
 
 def test_a_forward_that_fails_is_tried_again_with_less(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from exporter.engines.engine import Engine, find_engine
 from exporter.engines.job import Job, Store
 from exporter.engines.local import compute_shard
 from exporter.engines.recipe import Recipe
+from exporter.engines.replicas import with_replicas
 from exporter.explain import Computed
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "Store",
     "compute_shard",
     "find_engine",
+    "with_replicas",
 ]

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from exporter.engines.job import Batch, Job, Store, Value, in_order
-from exporter.engines.replicas import Replicas, copies_of, two_images
+from exporter.engines.replicas import TRIAL, Replicas, are_enough, copies_of
 from exporter.explain import (
     Computed,
     Explainer,
@@ -32,14 +32,8 @@ from exporter.explain import (
 from exporter.records import ImageEntry
 from exporter.watch import Watch
 
-_TRIAL = 3
-"""Batches each way of running is timed on, after one that warms up."""
-
 _IN_FLIGHT = 2
 """Batches that are launched beyond the one whose rows are waited for: the device never idles."""
-
-_SMALL = 40_000_000
-"""Parameters above which replicas are not tried: memory traffic would decide against them."""
 
 
 def run(job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
@@ -115,34 +109,23 @@ def _on_cpu(job: Job, batches: Sequence[Batch], storing: _Storing) -> None:
     """Run on the CPU, first both ways, then the faster one."""
     threads = torch.get_num_threads()
     whole = job.explainer(job.module)
-    trial = 1 + _TRIAL
-    parameters = sum(parameter.numel() for parameter in job.module.parameters())
     findings = job.plan.findings
-    apart = findings is None or (
-        findings.steady and not (findings.writes_buffers or findings.writes_parameters)
-    )
-    # A copy would compute in float32, and would have to be compiled, too.
-    apart = apart and job.plan.precision is None and not job.recipe.config.compile
-    few = len(batches) < trial + 2 * trial * threads
-    if threads < 2 or parameters > _SMALL or few or not apart:
-        _in_turn(job, batches, storing, whole)
-        return
-    _in_turn(job, batches[:1], storing, whole)
-    examples = two_images(job, batches)
-    copies = copies_of(job.module, threads) if len(examples) == 2 else []
-    stop = 1
+    apart = findings is not None and findings.replicas and threads > 1
+    copies = copies_of(job.module, threads) if apart and are_enough(len(batches), threads) else []
+    stop = 0
     if copies:
+        trial = 1 + TRIAL
+        _in_turn(job, batches[:1], storing, whole)
         with Replicas(job, copies) as replicas:
-            if replicas.agree(whole, examples):
-                in_turn = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole))
-                # The first round of a replica warms it up (thread pools, primitive caches).
-                replicas.run(batches[trial : trial + threads], storing.take)
-                start = trial + threads
-                stop = start + _TRIAL * threads
-                several = _timed(lambda: replicas.run(batches[start:stop], storing.take))
-                if several / threads < in_turn:
-                    replicas.run(batches[stop:], storing.take)
-                    return
+            in_turn = _timed(lambda: _in_turn(job, batches[1:trial], storing, whole))
+            # The first round of a replica warms it up (thread pools, primitive caches).
+            replicas.run(batches[trial : trial + threads], storing.take)
+            start = trial + threads
+            stop = start + TRIAL * threads
+            several = _timed(lambda: replicas.run(batches[start:stop], storing.take))
+            if several / threads < in_turn:
+                replicas.run(batches[stop:], storing.take)
+                return
     _in_turn(job, batches[stop:], storing, whole)
 
 

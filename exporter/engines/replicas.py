@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -16,6 +17,12 @@ from exporter.capture import Stepping, hooked, lent
 from exporter.engines.job import Batch, Job, in_order
 from exporter.explain import Computed, Explainer, Loaded, Pending, compute, launch, load
 from exporter.guard import FAILURES
+
+TRIAL = 3
+"""Batches each way of running is timed on, after one that warms up."""
+
+_SMALL = 40_000_000
+"""Parameters above which replicas are not tried: memory traffic would decide against them."""
 
 _PATIENCE = 10.0
 """Seconds after which two replicas do not do the same."""
@@ -32,7 +39,7 @@ class Replicas:
         self._copies = copies
         self._held = ExitStack()
         self._threads = torch.get_num_threads()
-        self._explainers = [job.explainer(module) for module in copies]
+        self._explainers = [job.build_explainer(module) for module in copies]
         self._free = deque(self._explainers)
         self._pool = ThreadPoolExecutor(
             len(copies),
@@ -126,6 +133,40 @@ class Replicas:
             self._free.append(explainer)
 
 
+def are_enough(batches: int, threads: int = 2) -> bool:
+    """Say whether so many batches are worth timing both ways on some of them."""
+    trial = 1 + TRIAL
+    return batches >= trial + 2 * trial * threads
+
+
+def with_replicas(job: Job) -> Job:
+    """Find out whether replicas give the model's bits, where the run is long enough to use some.
+
+    It is part of the plan: what replicas share is the model's doing, not the machine's.
+    """
+    plan, findings = job.plan, job.plan.findings
+    batches = [batch for shard in range(len(plan.shards)) for batch in job.cut(shard)]
+    # A copy would compute in float32, and would have to be compiled, too.
+    as_it_is = plan.precision is None and not job.recipe.config.compile
+    small = sum(parameter.numel() for parameter in job.module.parameters()) <= _SMALL
+    if not (
+        findings is not None
+        and findings.steady
+        and not (findings.writes_buffers or findings.writes_parameters)
+        and (job.device.type == "cpu" and as_it_is and small and are_enough(len(batches)))
+    ):
+        return job
+    examples = _two_images(job, batches)
+    copies = copies_of(job.module, 2) if len(examples) == 2 else []
+    if not copies:
+        return job
+    with Replicas(job, copies) as replicas:
+        agreeing = replicas.agree(job.explainer(job.module), examples)
+    findings = replace(findings, replicas=agreeing)
+    added = [note for note in findings.notes if note not in plan.notes]
+    return replace(job, plan=replace(plan, findings=findings, notes=(*plan.notes, *added)))
+
+
 def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
     """Copy the modules around the same tensors, ``count`` times; none if they cannot be copied."""
     tensors = (*module.parameters(), *module.buffers())
@@ -136,7 +177,7 @@ def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
         return []
 
 
-def two_images(job: Job, batches: Sequence[Batch]) -> list[Loaded]:
+def _two_images(job: Job, batches: Sequence[Batch]) -> list[Loaded]:
     """Load the first two images that can be read and are not the same one; fewer if there are."""
     examples: dict[str, Loaded] = {}
     for entry in (entry for batch in batches for entry in batch.entries):

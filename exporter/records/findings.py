@@ -39,6 +39,8 @@ class Findings:
         repeats: whether the same image gave the same output twice.
         alone: whether it gave the same in a batch as alone; None where that cannot be told,
             because it does not repeat, or ``untold`` says why.
+        replicas: whether two replicas that ran at the same time gave its bits; None where none are
+            tried: on a device, of a large model, in a short run.
         untold: why no batch could be tried: what the model failed with, given several images.
         random: whose random numbers it drew: ``torch``, ``NumPy``, ``Python``.
         writes_input: whether it wrote into its input.
@@ -56,6 +58,7 @@ class Findings:
     writes_buffers: tuple[str, ...] = ()
     writes_parameters: tuple[str, ...] = ()
     untold: str = ""
+    replicas: bool | None = None
 
     @property
     def steady(self) -> bool:
@@ -101,6 +104,11 @@ class Findings:
             unseen = " where autograd does not see it" * self.writes_input_unseen
             notes.append(
                 f"the model writes into its input{unseen}; every pass is given a copy of its own"
+            )
+        if self.replicas is False:
+            notes.append(
+                "two replicas of the model that ran at the same time did not both give its bits, so"
+                " batches are computed one after the other"
             )
         return tuple(notes)
 

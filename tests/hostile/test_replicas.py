@@ -166,19 +166,21 @@ def test_replicas_are_used_only_where_they_share_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    agreed: list[bool] = []
-    agree = local.Replicas.agree
+    used: list[int] = []
+    run = local.Replicas.run
     monkeypatch.setattr(replicas, "_PATIENCE", 2.0)
     with job_of(build(), photos, tmp_path / "run", layers=("@ReLU",)) as job:
         in_turn = computed(job)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         # Replicas always win where they may be used.
-        monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(agreed)))[1])
+        monkeypatch.setattr(local, "_timed", lambda work: (work(), 1.0 / (1 + len(used)))[1])
         monkeypatch.setattr(
-            local.Replicas, "agree", lambda *given: (agreed.append(agree(*given)), agreed[-1])[1]
+            local.Replicas, "run", lambda *given: (used.append(len(given[1])), run(*given))
         )
         assert computed(job) == in_turn
-    assert agreed == [apart]
+    assert job.plan.findings.replicas is apart
+    assert bool(used) == apart
+    assert any("two replicas" in note for note in job.plan.notes) != apart
     assert all(row.maps for row in in_turn)
 
 
