@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exporter.capture import lent, refuse_unfit
+from exporter.capture import lent, refuse_unfit, rounds_to_tf32
 from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
@@ -195,7 +195,7 @@ def _settle(
             methods=tuple(method.record for method in methods),
             execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *layers.notes, *unused),
-            after=(*findings.notes, *(f"{name}: {why}" for name, why in missing.items())),
+            after=(*findings.notes, *_rounding(device), *(f"{name}: {why}" for name, why in missing.items())),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,
         ),
@@ -241,6 +241,16 @@ def _try(
         methods = [method for method in methods if method.name in given]
     beyond = dict.fromkeys(block.layer for block in first.maps if block.layer in (ATTENTION, FUSED))
     return tuple(methods), first.missing, beyond
+
+
+def _rounding(device: torch.device) -> tuple[str, ...]:
+    """Say that a card computes in fewer bits than float32 has, where it does."""
+    if not rounds_to_tf32(device):
+        return ()
+    return (
+        "the card keeps 10 bits of the factors of a product in float32 (TF32) where torch lets it, "
+        "as it does in convolutions by default; NVIDIA_TF32_OVERRIDE=0 in the environment keeps all",
+    )
 
 
 def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from exporter.capture import rounds_to_tf32
 from exporter.engines import Recipe
 from exporter.faithfulness import Metric
 from exporter.images import ImageSet
@@ -89,6 +90,8 @@ def execution_of(
         "dtype": str(example.dtype).removeprefix("torch."),
         "memory format": "channels last" if channels_last else "contiguous",
     }
+    if rounds_to_tf32(example.device):
+        execution["products"] = "TF32"
     if image_set.ready:
         execution["items"] = "model-ready tensors"
     return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})

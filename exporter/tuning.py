@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.capture import FLOAT32, Precision, held_in, run_in
+from exporter.capture import FLOAT32, Precision, held_in, in_full_float32, run_in
 from exporter.engines import Job, with_replicas
 from exporter.errors import ConfigError, ExporterError, ModelError, one_line
 from exporter.explain import Computed, launch, lay_masks, load, rows, transfer_for
@@ -237,7 +237,7 @@ def compiled(job: Job) -> Job:
     plain, image = job.explainer(job.module), job.image_set.load_first(job.plan.model.preprocessing)
     batch = _batch_of(job, [image] * min(2, size))  # a short one, as the last may be
     as_it_is = plain.explain(*batch).captured
-    with held_in(job.module, FLOAT32):
+    with held_in(job.module, FLOAT32), in_full_float32():
         exact = plain.explain(*batch).captured
     try:
         again = quick(job.module).explain(*batch).captured

@@ -20,6 +20,39 @@ TYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float1
 _SCALES = (2.0**14, 2.0**10, 2.0**6, 2.0**2, 1.0)
 
 
+@contextmanager
+def in_full_float32() -> Iterator[None]:
+    """Let a card multiply float32 as it is, where torch's settings let it round to TF32.
+
+    TF32 keeps 10 bits, and how a product is rounded then depends on how many images share a batch.
+    Passes that are held against one another would differ though the model does the same.
+    """
+    switches = _switches()
+    before = [getattr(backend, name) for backend, name, _ in switches]
+    try:
+        for backend, name, exact in switches:
+            setattr(backend, name, exact)
+        yield
+    finally:
+        for (backend, name, _), value in zip(switches, before, strict=True):
+            setattr(backend, name, value)
+
+
+def rounds_to_tf32(device: torch.device) -> bool:
+    """Say whether a device rounds factors in float32 to TF32, as torch is set now."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    return any(getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches())
+
+
+def _switches() -> list[tuple[Any, str, object]]:
+    """Return where torch is told whether TF32 is allowed, and what says that it is not."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # torch 2.9 and later
+        return [(each, "fp32_precision", "ieee") for each in (matmul, cudnn.conv, cudnn.rnn)]
+    return [(each, "allow_tf32", False) for each in (matmul, cudnn)]
+
+
 @dataclass(frozen=True)
 class Precision:
     """The format that a model computes in, by autocast: parameters stay what they are.

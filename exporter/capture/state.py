@@ -17,6 +17,9 @@ from exporter.guard import is_shortage
 
 _KINDS = ("_parameters", "_buffers")
 
+_SMALL = 1 << 16
+"""Values of tensors at most that are compared together: a device is then waited for once."""
+
 
 @dataclass(slots=True)
 class _Place:
@@ -142,7 +145,12 @@ class ModelState:
         """
         tensors = (*model.named_parameters(), *model.named_buffers())
         names = {id(tensor): name for name, tensor in tensors}
-        changed = [place for place in self._places if place.written()]
+        same_as_found = self._same_as_found()
+        changed = [
+            p
+            for p in self._places
+            if p.rebound or p.counted or (id(p) not in same_as_found and p.written())
+        ]
         parameters, buffers = (
             dict.fromkeys(names.get(id(p.tensor), p.name) for p in changed if p.kind == kind)
             for kind in _KINDS
@@ -161,9 +169,10 @@ class ModelState:
         """
         refused: list[RuntimeError] = []
         with torch.inference_mode(False), torch.no_grad():
+            same_as_found = self._same_as_found() if by_value else frozenset()
             for place in self._places:
                 try:
-                    if place.restore(by_value=by_value):
+                    if place.restore(by_value=by_value and id(place) not in same_as_found):
                         self.written_kinds.add(place.kind)
                 except RuntimeError as error:
                     refused.append(error)
@@ -175,6 +184,28 @@ class ModelState:
             module._non_persistent_buffers_set.update(passing)
         if refused:
             raise refused[0]
+
+    def _same_as_found(self) -> frozenset[int]:
+        """Return the ids of places whose tensors, small ones, have the values that were found.
+
+        They are compared together: a device would be waited for once for each.
+        """
+        groups: dict[tuple[torch.device, torch.dtype], list[_Place]] = {}
+        for place in self._places:
+            tensor, values = place.tensor, place.values
+            if tensor is None or values is None or type(tensor) not in (Tensor, nn.Parameter):
+                continue
+            alike = tensor.shape == values.shape and _form(tensor) == _form(values) == place.form
+            plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+            if alike and plain and tensor.numel() <= _SMALL:
+                groups.setdefault(_form(tensor), []).append(place)
+        known: set[int] = set()
+        for places in groups.values():
+            now = [p.tensor.reshape(-1) for p in places if p.tensor is not None]
+            then = [p.values.reshape(-1) for p in places if p.values is not None]
+            if torch.equal(torch.cat(now), torch.cat(then)):
+                known.update(map(id, places))
+        return frozenset(known)
 
 
 def _place(

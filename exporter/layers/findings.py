@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.capture import all_close, close, guest, watch_changes
+from exporter.capture import all_close, close, guest, in_full_float32, watch_changes
 from exporter.containers import tensors
 from exporter.errors import TargetError
 from exporter.guard import FAILURES, is_shortage
@@ -28,7 +28,7 @@ def find_out(trial: Trial) -> Findings:
     """
     model, image = trial.module, trial.example[:1]
     changes = trial.changes
-    with guest(model), torch.no_grad():
+    with guest(model), torch.no_grad(), in_full_float32():
         # The trial's guest put the random states back: these forwards would draw what it drew.
         _ = torch.rand(1), torch.rand(1, device=image.device), np.random.rand(), random.random()
         with watch_changes(model) as more:

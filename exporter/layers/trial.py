@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import Changes, LayerName, guest, on_gradient, watch_changes
+from exporter.capture import (
+    Changes,
+    LayerName,
+    guest,
+    in_full_float32,
+    on_gradient,
+    watch_changes,
+)
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, LayerError, ModelError
 from exporter.guard import backward, is_shortage, user_code
@@ -116,7 +123,7 @@ def run_trial(
         ModelError: if the forward or the backward fails, memory runs out, or the model cannot
             be run as a `guest`.
     """
-    with guest(module), watching(module):
+    with guest(module), watching(module), in_full_float32():
         try:
             return _run(module, example, output, reshape, backward, graph=graph)
         except ModelError as error:

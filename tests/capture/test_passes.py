@@ -13,7 +13,7 @@ from captum.testing.helpers.basic_models import BasicModel_ConvNet_One_Conv
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from exporter.capture import capture
+from exporter.capture import capture, guest
 from exporter.errors import LayerError
 
 # ---------------------------------------------------------------- captum's closed-form network
@@ -432,10 +432,11 @@ def test_unknown_names_say_which_are_close() -> None:
 def test_capture_never_waits_for_the_device() -> None:
     model = torchvision.models.resnet18().cuda()
     inputs = torch.randn(2, 3, 64, 64, device="cuda")
-    capture(model, inputs, ["layer1", "layer4"], first)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        got = capture(model, inputs, ["layer1", "layer4"], first)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with guest(model):  # as every run holds it; on leaving, values are compared
+        capture(model, inputs, ["layer1", "layer4"], first)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = capture(model, inputs, ["layer1", "layer4"], first)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     assert got.gradients["layer1"].abs().sum() > 0
