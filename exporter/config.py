@@ -186,6 +186,12 @@ class RunConfig(WriterConfig):
     workers: Annotated[int, Field(ge=0)] = setting(
         0, "Decoding threads; 0 lets the exporter choose.", "N"
     )
+    processes: Positive | Literal["auto"] = setting(
+        "auto",
+        "Processes that compute the shards on this machine; auto takes several where one cannot "
+        "keep a CUDA card busy.",
+        "N|auto",
+    )
     precision: Literal["float32", "bf16", "fp16"] = setting(
         "float32",
         "Format that the model computes in, by autocast; maps are computed in float32, and what "
@@ -249,10 +255,10 @@ class RunConfig(WriterConfig):
     def settings(self) -> dict[str, Any]:
         """Return what decides the run's contents, as JSON values.
 
-        ``out``, ``workers``, ``engine``, the writers and what only they read are left out, so that
-        a run can be resumed with others and rendered again elsewhere.
+        ``out``, ``workers``, ``processes``, ``engine``, the writers and what only they read are
+        left out, so that a run can be resumed with others and rendered again elsewhere.
         """
-        left_out = {"out", "workers", "engine", *WriterConfig.model_fields}
+        left_out = {"out", "workers", "processes", "engine", *WriterConfig.model_fields}
         return self.model_dump(mode="json", exclude=left_out)
 
 

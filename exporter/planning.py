@@ -195,7 +195,11 @@ def _settle(
             methods=tuple(method.record for method in methods),
             execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *layers.notes, *unused),
-            after=(*findings.notes, *_rounding(device), *(f"{name}: {why}" for name, why in missing.items())),
+            after=(
+                *findings.notes,
+                *_rounding(device),
+                *(f"{name}: {why}" for name, why in missing.items()),
+            ),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,
         ),
@@ -249,7 +253,7 @@ def _rounding(device: torch.device) -> tuple[str, ...]:
         return ()
     return (
         "the card keeps 10 bits of the factors of a product in float32 (TF32) where torch lets it, "
-        "as it does in convolutions by default; NVIDIA_TF32_OVERRIDE=0 in the environment keeps all",
+        "as in convolutions by default; NVIDIA_TF32_OVERRIDE=0 in the environment keeps all",
     )
 
 

@@ -9,7 +9,7 @@ than 300 lines for the documentation of its public functions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import nn
 from exporter.arguments import in_python, takes_settings
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
-from exporter.engines import Engine, Job, Recipe, find_engine, local
+from exporter.engines import Computed, Engine, Job, Recipe, find_engine, local
 from exporter.errors import ConfigError, RunError, WriterError
 from exporter.guard import user_code
 from exporter.notebook import watched
@@ -303,22 +303,61 @@ def work_run(
     shards: Iterable[int] | None = None,
     *,
     part: tuple[int, int] = (0, 1),
+    workers: int = 0,
     trust_recipe: bool = False,
+    stored: Callable[[int], None] = lambda _shard: None,
     watch: Watch | None = None,
 ) -> Run:
-    """Compute what is missing of some shards; the arguments are those of ``work``."""
+    """Compute what is missing of some shards; the arguments are those of ``work``, and two more.
+
+    Args:
+        run: the run folder.
+        shards: numbers of the shards; those of an iterator are asked for as they are needed.
+        part: of these.
+        workers: decoding threads; 0 for as many as the recipe says.
+        trust_recipe: whether to run another user's code.
+        stored: told of every shard that is there.
+        watch: told how the work goes on.
+    """
     path, watch = Path(run).absolute(), watch or Watch()
     number, count = part
     if not 0 <= number < count:
         raise ConfigError(f"the part {number}/{count} is none: give i/n with i from 0 to n - 1")
     with reopen_run(path, shared=True, watch=watch) as folder:
         known = range(len(folder.plan.shards))
-        asked = known if shards is None else [shard for shard in shards if shard in known]
-        missing = folder.missing(shard for shard in asked if shard % count == number)
+        if isinstance(shards, Iterator):
+            missing: Iterable[int] = _still_missing(folder, shards, stored)
+        else:
+            asked = known if shards is None else [shard for shard in shards if shard in known]
+            missing = folder.missing(shard for shard in asked if shard % count == number)
         if missing:
-            with bind(_recipe_of(folder, trust_recipe), planned=folder.plan, watch=watch) as job:
-                _compute(job, folder, missing, find_engine("local"), watch)
+            recipe = _recipe_of(folder, trust_recipe)
+            config = recipe.config.model_copy(
+                update={"processes": 1, "workers": workers or recipe.config.workers}
+            )
+            with bind(replace(recipe, config=config), planned=folder.plan, watch=watch) as job:
+                refuse_other_model(job, folder)
+                listed = isinstance(missing, Sequence)
+                watch.begin("computing maps", _images(job, missing) if listed else None)
+                write = shard_store(job, folder, watch)
+
+                def store(shard: int, parts: list[Computed]) -> None:
+                    write(shard, parts)
+                    stored(shard)
+
+                local.run(job, missing, store, watch)
     return open_run(path)
+
+
+def _still_missing(
+    folder: RunFolder, shards: Iterator[int], stored: Callable[[int], None]
+) -> Iterator[int]:
+    for shard in shards:
+        if shard in range(len(folder.plan.shards)):
+            if folder.missing([shard]):
+                yield shard
+            else:
+                stored(shard)
 
 
 def finish_run(
@@ -389,11 +428,14 @@ def _compute(
     job: Job, folder: RunFolder, missing: Sequence[int], engine: Engine, watch: Watch
 ) -> None:
     refuse_other_model(job, folder)
-    cuts = [job.plan.shards[shard] for shard in missing]
-    watch.begin("computing maps", sum(stop - start for start, stop in cuts))
+    watch.begin("computing maps", _images(job, missing))
     plug_in = user_code(f"the engine {job.recipe.config.engine!r}", error=ConfigError)
     with nullcontext() if engine is local else plug_in:
         engine.run(job, missing, shard_store(job, folder, watch), watch)
+
+
+def _images(job: Job, shards: Iterable[int]) -> int:
+    return sum(stop - start for start, stop in (job.plan.shards[shard] for shard in shards))
 
 
 def _write(path: Path, config: WriterConfig, watch: Watch) -> Outcome:

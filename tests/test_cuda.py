@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 import exporter
+from benchmarks.photographs import make_photographs
 from exporter.config import build_config
 from exporter.engines import Computed, Recipe, local
 from exporter.errors import ExporterError
@@ -201,3 +203,38 @@ def test_a_compiled_run_has_the_maps_of_a_plain_one(tmp_path: Path) -> None:
         for old, new in zip(before.maps, after.maps, strict=True):
             spread = max(old.hi - old.lo, 1e-12)
             assert np.abs(old.array() - new.array()).max() <= 1e-3 * spread
+
+
+def test_rounding_to_tf32_is_not_taken_for_a_batch_that_mixes_its_images(tmp_path: Path) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    config = build_config(
+        model="resnet50", images=str(PHOTOS), out=tmp_path / "run", device="cuda", maps=("gradcam",)
+    )
+    model = torchvision.models.resnet50().cuda().eval()
+    with bind(Recipe(config, module=model)) as job:
+        assert job.plan.findings is not None
+        assert job.plan.findings.alone is True
+        assert job.plan.execution["products"] == "TF32"
+        assert any("NVIDIA_TF32_OVERRIDE=0" in note for note in job.plan.notes)
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_two_processes_on_one_card_make_the_run_of_one(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "maps": ("gradcam", "layercam"), "layers": ("layer3", "layer4"), "device": "cuda",
+        "weights": "none", "batch_size": 8, "shard_size": 8, "writers": (),
+    }  # fmt: skip
+    make_photographs(tmp_path / "images", 1200)
+    runs = [
+        exporter.export(
+            "torchvision:resnet18", tmp_path / "images", out=tmp_path / str(count), processes=count,
+            **settings,
+        )
+        for count in (2, 1)
+    ]  # fmt: skip
+    for here, there in zip(runs[0].rows(), runs[1].rows(), strict=True):
+        assert here.predictions[0].index == there.predictions[0].index
+        for left, right in zip(here.maps, there.maps, strict=True):
+            spread = max(left.hi - left.lo, 1e-12)
+            # Some of cuDNN's backward kernels add in an order that differs from run to run.
+            assert np.abs(left.array() - right.array()).max() <= 1e-4 * spread

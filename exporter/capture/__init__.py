@@ -34,6 +34,7 @@ from exporter.capture.precision import (
     precision_of,
     rounds_to_tf32,
     run_in,
+    tf32_environment,
     unscaled_in,
 )
 from exporter.capture.reduce import (
@@ -93,6 +94,7 @@ __all__ = [
     "run_from",
     "run_in",
     "strongest_channels",
+    "tf32_environment",
     "unquoted",
     "unscaled_in",
     "unwrapped",

@@ -27,15 +27,15 @@ def in_full_float32() -> Iterator[None]:
     TF32 keeps 10 bits, and how a product is rounded then depends on how many images share a batch.
     Passes that are held against one another would differ though the model does the same.
     """
-    switches = _switches()
-    before = [getattr(backend, name) for backend, name, _ in switches]
+    switches = [(*each, getattr(*each[:2])) for each in _switches()]
+    on = [each for each in switches if each[2] != each[3]]
     try:
-        for backend, name, exact in switches:
+        for backend, name, exact, _ in on:
             setattr(backend, name, exact)
         yield
     finally:
-        for (backend, name, _), value in zip(switches, before, strict=True):
-            setattr(backend, name, value)
+        for backend, name, _, before in on:
+            setattr(backend, name, before)
 
 
 def rounds_to_tf32(device: torch.device) -> bool:
@@ -45,10 +45,35 @@ def rounds_to_tf32(device: torch.device) -> bool:
     return any(getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches())
 
 
+def tf32_environment(device: torch.device) -> dict[str, str] | None:
+    """Return the variables with which another process allows TF32 where this one does, if any do.
+
+    None where TF32 is allowed in products of matrices and not in convolutions: none say that.
+    """
+    allowed = [getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches()]
+    if device.type != "cuda":
+        return {}
+    if not any(allowed):
+        return {"NVIDIA_TF32_OVERRIDE": "0"}
+    matrices, convolutions = allowed[:2]
+    if not convolutions:
+        return None
+    return {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} if matrices else {}
+
+
 def _switches() -> list[tuple[Any, str, object]]:
-    """Return where torch is told whether TF32 is allowed, and what says that it is not."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    if hasattr(cudnn, "conv"):  # torch 2.9 and later
+    """Return where torch is told whether TF32 is allowed, and what says that it is not.
+
+    Products of matrices come first, then convolutions.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    by_operation = getattr(torch.backends, "fp32_precision", "none") != "none"
+    try:
+        _ = matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:  # torch 2.9 and later can be told for each operation
+        by_operation = True
+    if by_operation:
         return [(each, "fp32_precision", "ieee") for each in (matmul, cudnn.conv, cudnn.rnn)]
     return [(each, "allow_tf32", False) for each in (matmul, cudnn)]
 

@@ -85,15 +85,23 @@ def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
     return click.option(flag, name, help=text, **options)
 
 
-def part(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:  # noqa: ARG001
-    """Read a worker's part of the shards: ``0/4`` is the first of four.
+def part(
+    context: click.Context,  # noqa: ARG001
+    option: click.Parameter,  # noqa: ARG001
+    value: str,
+) -> tuple[int, int] | None:
+    """Read a worker's part of the shards: ``0/4`` is the first of four, None for those it is told.
 
     Raises:
         click.BadParameter: if it is none.
     """
+    if value == "-":
+        return None
     match = re.fullmatch(r"(\d+)/(\d+)", value)
     if match is None or int(match[1]) >= int(match[2]):
-        raise click.BadParameter(f"{value!r} is not a part; write i/n with i from 0 to n - 1")
+        raise click.BadParameter(
+            f"{value!r} is not a part; write i/n with i from 0 to n - 1, or - for standard input"
+        )
     return int(match[1]), int(match[2])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ from exporter.cli.flags import (
 from exporter.config import RunConfig, build_config
 from exporter.console import OUT, Bar, counted, explained, marked, say_outcome
 from exporter.doors import importing
+from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
     from exporter.engines import Recipe
@@ -91,25 +94,63 @@ _TRUST = click.option(
     "share",
     callback=part,
     default="0/1",
-    metavar="i/n",
-    help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers.  "
-    "[default: all of them]",
+    metavar="i/n|-",
+    help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers; or, "
+    "with -, those whose numbers stand in the lines of standard input: 'ready' is printed when the "
+    "model is built, and each number when the shard is stored.  [default: all of them]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Decoding threads.  [default: as the run was planned]",
 )
 @_TRUST
-def work_command(run_folder: Path, share: tuple[int, int], trust_recipe: bool) -> int:
+def work_command(
+    run_folder: Path, share: tuple[int, int] | None, workers: int, trust_recipe: bool
+) -> int:
     """Compute what is missing of a planned run; several workers may do so at once.
 
     The model is built again as the run's recipe says, which runs the code that it names.
     """
+    if share is None:
+        return _work_as_told(run_folder, workers=workers, trust_recipe=trust_recipe)
     with Bar() as bar:
         run: Run = _chain(bar).work_run(
-            run_folder, part=share, trust_recipe=trust_recipe, watch=bar
+            run_folder, part=share, workers=workers, trust_recipe=trust_recipe, watch=bar
         )
     there, shards = len(run.shards), len(run.plan.shards)
     OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
     if there == shards and not run.complete:
         OUT.print(f"then     exporter finish {marked(shlex.quote(str(run_folder)))}")
     return DONE
+
+
+def _work_as_told(run_folder: Path, **settings: Any) -> int:
+    from exporter.engines.beside import READY
+
+    # What the user's code prints is kept apart from what whoever hands out the shards reads.
+    with os.fdopen(os.dup(1), "w") as told:
+        os.dup2(2, 1)
+
+        def stored(shard: int) -> None:
+            print(shard, file=told, flush=True)
+
+        def asked() -> Iterator[int]:
+            print(READY, file=told, flush=True)
+            yield from map(_number, sys.stdin)
+
+        with Bar() as bar:
+            _chain(bar).work_run(run_folder, asked(), stored=stored, watch=bar, **settings)
+    return DONE
+
+
+def _number(line: str) -> int:
+    try:
+        return int(line)
+    except ValueError:
+        raise ConfigError(f"{line.strip()!r} is not the number of a shard") from None
 
 
 @click.command("finish")

@@ -26,7 +26,7 @@ class Engine(Protocol):
         Args:
             job: the recipe and the plan, and what they are bound to in this process.
             missing: numbers of the shards to compute.
-            store: writes a shard; one call at a time.
+            store: writes a shard; calls for several shards may overlap.
             watch: told of every image done.
 
         Raises:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
+from exporter.engines.beside import Beside, processes_of
 from exporter.engines.job import Batch, Job, Store, Value, in_order
 from exporter.engines.replicas import TRIAL, Replicas, are_enough, copies_of
 from exporter.explain import (
@@ -32,18 +34,47 @@ from exporter.explain import (
 from exporter.records import ImageEntry
 from exporter.watch import Watch
 
-_IN_FLIGHT = 2
+_IN_FLIGHT = 3
 """Batches that are launched beyond the one whose rows are waited for: the device never idles."""
 
+_ROWS = 2
+"""Threads that make rows for a device: encoding pictures lets other threads run."""
 
-def run(job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
-    """Compute shards in order and hand each, whole, to ``store``, on one thread of its own."""
-    batches = [batch for shard in missing for batch in job.cut(shard)]
-    with _Storing(store, watch) as storing:
-        if job.device.type == "cpu":
-            _on_cpu(job, batches, storing)
+_STORING = 3
+"""Threads that store shards for a device; measuring maps lets other threads run, too."""
+
+
+def run(job: Job, missing: Iterable[int], store: Store, watch: Watch) -> None:
+    """Compute shards in order and hand each, whole, to ``store``, on threads of its own.
+
+    Shards that are not a sequence are asked for as they are needed.
+    """
+    with _Storing(store, watch, 1 if job.device.type == "cpu" else _STORING) as storing:
+        if not isinstance(missing, Sequence):
+            _one_after_the_other(job, missing, storing)
+            return
+        count = processes_of(job, missing)
+        if count > 1:
+            cores = max(1, (os.cpu_count() or 1) // count)
+            job = (
+                job if job.recipe.config.workers else replace(job, workers=min(job.workers, cores))
+            )
+            with Beside(job, missing, count, watch) as others:
+                for shards in others.rounds():
+                    _one_after_the_other(job, shards, storing)
+        elif job.device.type == "cpu":
+            _on_cpu(job, list(_batches(job, missing)), storing)
         else:
-            _overlapped(job, batches, storing, job.explainer(job.module))
+            _one_after_the_other(job, missing, storing)
+
+
+def _one_after_the_other(job: Job, shards: Iterable[int], storing: _Storing) -> None:
+    compute_all = _in_turn if job.device.type == "cpu" else _overlapped
+    compute_all(job, _batches(job, shards), storing, job.explainer(job.module))
+
+
+def _batches(job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+    return (batch for shard in shards for batch in job.cut(shard))
 
 
 def compute_shard(job: Job, shard: int) -> list[Computed]:
@@ -64,14 +95,15 @@ def compute_shard(job: Job, shard: int) -> list[Computed]:
 
 
 class _Storing:
-    """Store shards on one thread, beside the model; the first failure stops the run."""
+    """Store shards on threads beside the model; the first failure stops the run."""
 
-    def __init__(self, store: Store, watch: Watch) -> None:
+    def __init__(self, store: Store, watch: Watch, threads: int = 1) -> None:
         self._store = store
         self._watch = watch
         self._failed = False
         self._parts: list[Computed] = []
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> _Storing:
@@ -91,8 +123,9 @@ class _Storing:
         if batch.last:
             self._pending.append(self._pool.submit(self._write, batch.shard, self._parts))
             self._parts = []
-        # Two shards in memory are enough to keep the thread busy.
-        while self._pending and (self._pending[0].done() or len(self._pending) > 2):
+        # One shard more than there are threads keeps them busy.
+        most = self._threads + 1
+        while self._pending and (self._pending[0].done() or len(self._pending) > most):
             self._pending.popleft().result()
 
     def _write(self, shard: int, parts: list[Computed]) -> None:
@@ -135,20 +168,20 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _in_turn(job: Job, batches: Sequence[Batch], storing: _Storing, explainer: Explainer) -> None:
+def _in_turn(job: Job, batches: Iterable[Batch], storing: _Storing, explainer: Explainer) -> None:
     """Run batches one after the other, the next ones being decoded meanwhile."""
     for batch, loaded in _ahead(job, batches, load):
         storing.take(batch, compute(job, explainer, loaded))
 
 
 def _overlapped(
-    job: Job, batches: Sequence[Batch], storing: _Storing, explainer: Explainer
+    job: Job, batches: Iterable[Batch], storing: _Storing, explainer: Explainer
 ) -> None:
-    """Launch a batch while a thread makes the rows of the one before: the device stays busy."""
+    """Launch a batch while threads make the rows of those before: the device stays busy."""
     if job.metrics:  # they run the model themselves
         _in_turn(job, batches, storing, explainer)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
+    with ThreadPoolExecutor(_ROWS, thread_name_prefix="rows") as pool:
         launched = (
             (batch, pool.submit(rows, job, launch(job, explainer, *loaded)))
             for batch, loaded in _ahead(job, batches, _staged)
@@ -163,7 +196,7 @@ def _staged(job: Job, entries: Sequence[ImageEntry]) -> tuple[Loaded, Staged | N
 
 
 def _ahead(
-    job: Job, batches: Sequence[Batch], prepare: Callable[[Job, Sequence[ImageEntry]], Value]
+    job: Job, batches: Iterable[Batch], prepare: Callable[[Job, Sequence[ImageEntry]], Value]
 ) -> Iterator[tuple[Batch, Value]]:
     """Yield batches with their images; with workers, some batches ahead of the model."""
     if job.workers == 0:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import Precision, capture, guest, precision_of, run_from, run_in
+from exporter.capture import (
+    Precision,
+    capture,
+    guest,
+    in_full_float32,
+    precision_of,
+    run_from,
+    run_in,
+)
 from exporter.capture.precision import TYPES
 from tests.small import small
 
@@ -99,3 +107,49 @@ def test_gradients_at_the_input_and_at_a_replaced_layer_are_unscaled(images: Ten
     ):
         # Of 10 bits, and a few ReLUs whose inputs are near 0; the scale would be a factor of 1024.
         assert (scaled - exact).norm() < 0.15 * exact.norm()
+
+
+def set_by_name(conv: bool, matmul: bool) -> None:
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = conv, matmul
+
+
+def set_by_operation(conv: str, every: str) -> None:
+    torch.backends.cudnn.conv.fp32_precision, torch.backends.fp32_precision = conv, every
+
+
+def is_set() -> list[object]:
+    backends = torch.backends
+    where = (backends, backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return [each.fp32_precision for each in where]
+
+
+@pytest.mark.parametrize(
+    ("setting", "first", "second"),
+    [
+        (set_by_name, True, False),
+        (set_by_name, False, True),
+        (set_by_name, False, False),
+        (set_by_operation, "ieee", "none"),
+        (set_by_operation, "tf32", "tf32"),
+    ],
+)
+def test_nothing_is_rounded_to_tf32_meanwhile_and_settings_are_put_back(
+    setting: Any, first: object, second: object
+) -> None:
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch before 2.9 has the settings by name alone")
+    original = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        setting(first, second)
+        before = is_set()
+        with in_full_float32():
+            _, *each = is_set()
+            assert "tf32" not in each
+            # What is not said of an operation is as it is said of all.
+            assert torch.backends.fp32_precision != "tf32" or each == ["ieee"] * 3
+        assert is_set() == before
+    finally:
+        set_by_operation("tf32", "none")
+        torch.backends.cuda.matmul.fp32_precision = "none"
+        torch.backends.cudnn.rnn.fp32_precision = "tf32"
+        set_by_name(*original)
