@@ -133,14 +133,20 @@ def attention_pass(
             " do not fit it; choose a map of activations or gradients"
         )
     steps = tuple(
-        score(_rows(output, index * number, (index + 1) * number)).unbind(1)
+        score(
+            _rows(output, slice(index * number, (index + 1) * number), len(blocks) * number)
+        ).unbind(1)
         for index in range(len(blocks))
     )
     return AttentionPass(tuple(weights), steps[-1], steps, precision_of(model))
 
 
-def _rows(output: Any, start: int, stop: int) -> Any:
-    return rebuild(output, lambda _path, tensor: tensor[start:stop] if tensor.ndim else tensor)
+def _rows(output: Any, some: slice, images: int) -> Any:
+    """Return what an output says of some of the images; a detector's has an entry for each."""
+    listed = isinstance(output, (list, tuple)) and len(output) == images
+    if listed and not any(isinstance(each, Tensor) for each in output):
+        return output[some]
+    return rebuild(output, lambda _path, tensor: tensor[some] if tensor.ndim else tensor)
 
 
 class _Explicit(TorchFunctionMode):
@@ -148,8 +154,8 @@ class _Explicit(TorchFunctionMode):
 
     Covers ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` with its fast path, and
     attention that is written out, by its softmax over (…, L, L). With a graph, the kept weights,
-    (…, heads, L, L) each, take part in it, and it begins at the first of them. Where ``taken`` says
-    which of the self-attentions count, by their numbers, others are not kept.
+    (…, heads, L, L) each, take part in it, and it begins at the first of them. Only those whose
+    numbers are ``taken`` are kept, where it says any.
     """
 
     def __init__(
@@ -225,18 +231,15 @@ class _Explicit(TorchFunctionMode):
         self.seen.append(weights.requires_grad)
         if self._taken is not None and len(self.seen) - 1 not in self._taken:
             return weights
-        if not self._graph:
-            self.kept.append(weights.detach())
-            return weights
-        held = weights if weights.requires_grad else weights.detach().requires_grad_()
+        held = weights.detach()
+        if self._graph:
+            held = weights = weights if weights.requires_grad else held.requires_grad_()
         self.kept.append(held)
-        return held
+        return weights
 
 
 def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     """Find where a model attends among what it makes of an image, by running it on one.
-
-    What a second tower (of a text) attends to does not depend on the image, and is left out.
 
     Args:
         model: a guest already, so that a graph begins at the image alone.
@@ -254,24 +257,19 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     def leave(*_: Any) -> None:
         running.pop()
 
-    after = [(module, leave) for module in model.modules()]
     before = [(module, enter(name)) for name, module in model.named_modules()]
-    image = inputs[:1].clone().requires_grad_()
-    explicit = _Explicit(graph=False, running=running)
-    with hooked(after, before), torch.enable_grad(), explicit as mode:
-        model(image)
+    mode = _Explicit(graph=False, running=running)
+    after = ((module, leave) for module in model.modules())
+    with hooked(after, before), torch.enable_grad(), mode:
+        model(inputs[:1].clone().requires_grad_())
     if not mode.kept:
         raise LayerError(
-            "the model has no self-attention, which attention maps are made of; choose a map of"
-            " activations or gradients, such as gradcam"
+            "the model has no self-attention, which attention maps are made of; choose another map"
         )
-    # Where nothing depends on the image, as far as a graph says, all of them may.
-    seen = mode.seen if any(mode.seen) else [True] * len(mode.kept)
-    taken = tuple(number for number, sees in enumerate(seen) if sees)
-    kept = [mode.kept[number] for number in taken]
-    if len({tuple(weights.shape[-2:]) for weights in kept}) > 1 or any(
-        weights.shape[0] != 1 for weights in kept
-    ):
+    # Where a graph shows that none depends on the image, all of them may.
+    taken = tuple(n for n, sees in enumerate(mode.seen) if sees or not any(mode.seen))
+    kept = [mode.kept[n] for n in taken]
+    if {weights.shape[0] for weights in kept} != {1} or len({w.shape[-2:] for w in kept}) > 1:
         raise LayerError(
             "the model attends within windows or at several resolutions, or mixes the image's "
             "tokens with others (a text's, a decoder's), where attention maps are defined for one "

@@ -23,7 +23,7 @@ from exporter.guard import user_code
 from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
-from exporter.models import embed_text, image_tower, refuse_classes, refuse_precision
+from exporter.models import adapt, embed_text, refuse_classes, refuse_precision
 from exporter.targets import Scorer, parse_target, settle_reading
 
 
@@ -98,7 +98,7 @@ def compute_maps(
         >>> {key: tuple(value.shape) for key, value in maps.items()}
         {('gradcam', '1'): (2, 2, 2)}
     """
-    model = image_tower(unwrapped(model))
+    model = adapt(unwrapped(model))
     methods, _ = fitting_methods(model, get_methods((maps,) if isinstance(maps, str) else maps))
     images = _fitting(model, inputs)
     refuse_precision(precision, model, images.device)

@@ -175,7 +175,7 @@ def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ..
         f"auto: {count} of the {len(blocks)} blocks, evenly spaced, {layout.height}×{layout.width}"
     )
     if blocks[-1] is not usable[-1]:
-        reason += " (not the last: only its class token reaches the output)"
+        reason += " (not the last: its patches do not reach the output)"
     return tuple(str(candidate.name) for candidate in chosen), reason
 
 
@@ -215,7 +215,7 @@ def _left_out(
 
 def _trunk(candidates: Sequence[Plane], trial: Trial) -> list[Plane]:
     """Leave out a detector's layers that see some of its boxes only; others keep all."""
-    if not is_detections(trial.output):
+    if trial.reached is not None or not is_detections(trial.output):
         return list(candidates)
     parts = {c.name: set(c.name.module.split(".")) for c in candidates}
     whole = [c for c in candidates if len(trial.calls[c.position].shapes) == 1]

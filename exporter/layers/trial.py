@@ -24,7 +24,7 @@ from exporter.guard import backward, is_shortage, user_code
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
-from exporter.targets import is_detections, last_function, locate_output, watching
+from exporter.targets import all_shares, is_detections, last_function, locate_output, watching
 
 _SHORT = "free memory, or explain on another device"
 
@@ -179,7 +179,6 @@ def _run(
         end()
         with user_code(f"a trial backward of {name}", given, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
-    ends = _last(output, path)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     layouts, untold = _settled(module, example, seen, calls)
     planes = {
@@ -201,7 +200,7 @@ def _run(
         planes,
         dependent,
         changes,
-        ends,
+        _last(output, path),
         untold,
     )
 
@@ -293,12 +292,13 @@ def _last(output: object, path: str | None) -> str:
         return ""
 
 
-def _differentiated(output: object, path: str | None, leaf: Tensor) -> bool:
+def _differentiated(output: Any, path: str | None, leaf: Tensor) -> bool:
     """Run a backward of all outputs, and say whether there was one: quantised modules have none."""
-    if path is None and is_detections(output):
-        return False  # a box depends on its level alone; `choose_stages` keeps to the trunk
+    boxes = path is None and is_detections(output)
     try:
-        explained, _ = locate_output(output, path)
+        explained = all_shares(output) if boxes else locate_output(output, path)[0]
+        if explained is None:
+            return False  # a box depends on its level alone; `choose_stages` keeps to the trunk
         mixture = torch.cos(torch.arange(explained.numel(), device=explained.device))
         with backward():
             torch.autograd.grad((explained.flatten() * mixture).sum(), leaf)

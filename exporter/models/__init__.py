@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exporter.models.adapting import adapt
 from exporter.models.classes import LabelMatch, check_classes, match_labels, read_classes
 from exporter.models.placement import (
     choose_device,
@@ -11,11 +12,12 @@ from exporter.models.placement import (
     refuse_precision,
 )
 from exporter.models.resolve import ResolvedModel, adopt, resolve
-from exporter.models.texts import embed_text, image_tower, refuse_classes
+from exporter.models.texts import embed_text, refuse_classes
 
 __all__ = [
     "LabelMatch",
     "ResolvedModel",
+    "adapt",
     "adopt",
     "check_classes",
     "choose_device",
@@ -23,7 +25,6 @@ __all__ = [
     "float_type",
     "has_convolutions",
     "has_format",
-    "image_tower",
     "match_labels",
     "read_classes",
     "refuse_classes",

@@ -78,13 +78,13 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
 
 def configured_classes(module: nn.Module) -> tuple[str, ...]:
-    """Return the class names in the config of transformers' classifiers, or ().
+    """Return the class names in the config of transformers' classifiers and detectors, or ().
 
     Those that the library puts where nobody named any (``LABEL_0``) are none. Other heads have
     outputs of another kind, whatever names their config holds.
     """
     kinds = [kind.__name__ for kind in type(module).__mro__]
-    heads = ("ForImageClassification", "ForSemanticSegmentation")
+    heads = ("ForImageClassification", "ForSemanticSegmentation", "ForObjectDetection")
     named = getattr(getattr(module, "config", None), "id2label", None)
     if not isinstance(named, Mapping) or not any(head in kind for head in heads for kind in kinds):
         return ()

@@ -13,6 +13,7 @@ from torch import nn
 from exporter.capture import refuse_unfit, unwrapped
 from exporter.config import PreprocessingConfig
 from exporter.errors import ModelError, kind_of
+from exporter.models.adapting import Adapted, adapt
 from exporter.models.checkpoints import (
     digest,
     fit_keys,
@@ -26,7 +27,6 @@ from exporter.models.code import code_digest
 from exporter.models.libraries import from_demo, from_timm_name, from_torchvision_name
 from exporter.models.preprocessing import default_for, override
 from exporter.models.source import NONE, Source, from_factory
-from exporter.models.texts import image_tower
 from exporter.records import ModelRecord, Preprocessing
 
 _UNCHANGED = PreprocessingConfig()
@@ -156,7 +156,7 @@ def _resolved(
 ) -> ResolvedModel:
     """Complete the record from the module inside; the user's own is told apart by its numbers."""
     inner = unwrapped(built)
-    module = image_tower(inner)
+    module = adapt(inner)
     refuse_unfit(module)
     record = ModelRecord(
         weights=f"{weights} {state_digest(module)}" if own else weights,
@@ -167,8 +167,8 @@ def _resolved(
     )
     wrapper, kind = type(built).__name__, type(module).__name__
     inside = "" if inner is built else f"what runs is the {kind} inside the {wrapper}"
-    tower = f"of the {kind} the image's tower runs and gives its embedding" * (module is not inner)
-    return ResolvedModel(module, record, tuple(filter(None, (inside, tower, note))))
+    called = f"of the {kind} {module.gives}" if isinstance(module, Adapted) else ""
+    return ResolvedModel(module, record, tuple(filter(None, (inside, called, note))))
 
 
 def find_source(spec: str, weights: str) -> Source:

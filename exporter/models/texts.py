@@ -1,53 +1,21 @@
-"""Image-text models (CLIP, SigLIP): the tower of the image, and what the other makes of a text."""
+"""What the text tower of an image-text model (CLIP, SigLIP) makes of a text."""
 
 from __future__ import annotations
 
-import copy
 import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from exporter.errors import TargetError, one_line
 from exporter.guard import FAILURES, user_code
+from exporter.models.adapting import ImageTower, embedding_in
 from exporter.records import Target
 
-_TOWERS: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
-"""By model, so that what is known of its tower (how layers lie) is known the next time."""
 _OPENAI_VOCABULARY = 49408
 """Tokens of the vocabulary that open_clip brings along."""
-
-
-class ImageTower(nn.Module):
-    """An image-text model of transformers, called with images alone: it gives their embeddings.
-
-    It is the model itself but for its forward: the same layers under the same names.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the images' embeddings (N, D)."""
-        own: Any = self
-        return _embedding(own.get_image_features(pixel_values=images))
-
-
-def image_tower(module: nn.Module) -> nn.Module:
-    """Return the tower of the image, of a model that asks for a text besides; else the model."""
-    if isinstance(module, ImageTower) or not hasattr(module, "get_image_features"):
-        return module
-    if next(iter(inspect.signature(module.forward).parameters), "") != "input_ids":
-        return module  # it takes images first
-    tower = _TOWERS.get(module)
-    if tower is None:
-        tower = _TOWERS[module] = copy.copy(module)
-        kind: Any = type(module)
-        tower.__class__ = type(kind.__name__, (ImageTower, kind), {"__module__": kind.__module__})
-    # What it has is the model's, also what was set since.
-    vars(tower).update(vars(module))
-    return tower
 
 
 def refuse_classes(module: nn.Module, target: Target) -> None:
@@ -95,9 +63,9 @@ def embed_text(module: nn.Module, text: str) -> Tensor:
         tokens = _tokens(module, part, text)
         place = next(part.parameters()).device
         if isinstance(tokens, Tensor):
-            return _embedding(encode(tokens.to(place))).detach().flatten()
+            return embedding_in(encode(tokens.to(place))).detach().flatten()
         named = {name: torch.as_tensor(value).to(place) for name, value in tokens.items()}
-        return _embedding(encode(**named)).detach().flatten()
+        return embedding_in(encode(**named)).detach().flatten()
 
 
 def _tokens(module: nn.Module, model: nn.Module, text: str) -> Tensor | Mapping[str, Any]:
@@ -144,8 +112,3 @@ def _open_clip(model: nn.Module) -> Any:
         "the text cannot be read into tokens: the model's tokenizer is not known; set its "
         "attribute tokenizer, such as open_clip.get_tokenizer(…)"
     )
-
-
-def _embedding(given: Any) -> Tensor:
-    embedding: Tensor = given if isinstance(given, Tensor) else given.pooler_output
-    return embedding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.records import Target, parse_target
-from exporter.targets.detection import is_detections, watching
+from exporter.targets.detection import all_shares, is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.planned import PlannedTarget, plan_target, settle_reading
 from exporter.targets.probabilities import last_function
@@ -17,6 +17,7 @@ __all__ = [
     "Scored",
     "Scorer",
     "Target",
+    "all_shares",
     "is_detections",
     "last_function",
     "locate_output",

@@ -23,7 +23,11 @@ BEFORE = "before_suppression"
 
 
 def is_detections(output: Any) -> bool:
-    """Say whether an output is a list of ``{"boxes", "scores", "labels"}``, one per image."""
+    """Say whether an output is a list of ``{"boxes", "scores", "labels"}``, one per image.
+
+    A mapping may hold besides, of every query or anchor whether it gives a box or not, the
+    probabilities of the classes, ``shares`` (Q, K), and which of them each box is, ``query``.
+    """
     return (
         isinstance(output, (list, tuple))
         and len(output) > 0
@@ -40,7 +44,7 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
     Boxes are numbered as the model gives them, the surest first. ``predicted`` is box 0, ``top-3``
     the first three, a class its surest box. Where no box survives suppression, the classes' best
     candidates before it take their place (see `watching`), the surest first. A box that an image
-    does not have has no map.
+    does not have has no map. Boxes with a ``query`` (see `is_detections`) are followed by it.
 
     Raises:
         TargetError: if the target does not fit boxes.
@@ -72,6 +76,18 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
         first = same.to(torch.uint8).argmax(2)
         return torch.where(same.any(2), first, torch.full_like(first, -1))
 
+    numbered = all({"query", "shares"} <= image.keys() for image in output)
+
+    def follow(variants: Any, chosen: Tensor, which: slice) -> Tensor:
+        """Return what the queries of the chosen boxes say of their classes, (k·N, T)."""
+        shares = torch.stack([image["shares"] for image in variants])
+        queries = torch.stack([_padded(image["query"], most, 0) for image in output])
+        at = chosen.clamp(min=0)
+        pairs = (each[which].gather(1, at) for each in (queries, numbers))
+        row, column = (each.repeat(len(shares) // len(chosen), 1) for each in pairs)
+        scores = shares[torch.arange(len(shares), device=device)[:, None], row, column]
+        return torch.where(chosen.repeat(len(shares) // len(chosen), 1) < 0, 0.0, scores)
+
     def predict(_labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         shown = min(k, most)
         scores = known[:, :shown].to(torch.float32)
@@ -86,11 +102,18 @@ def read_boxes(output: Sequence[Mapping[str, Any]], ask: Ask) -> Reading:
         find=find,
         present=present,
         boxes=_boxes(output, most),
-        note=(
-            "the output is boxes: the score of a box is explained, and predictions are boxes; where"
-            " none survives suppression, the best candidate of each class before it"
-        ),
+        note="the output is boxes: the score of a box is explained, and predictions are boxes"
+        + "; where none survives suppression, the best candidate of each class before it"
+        * (not numbered),
+        follow=follow if numbered else None,
     )
+
+
+def all_shares(output: Sequence[Mapping[str, Any]]) -> Tensor | None:
+    """Return what a detector says of every query of every image; None where it does not."""
+    if not all("shares" in image for image in output):
+        return None
+    return torch.cat([image["shares"].flatten() for image in output])
 
 
 def _scored(image: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

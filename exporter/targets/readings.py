@@ -44,6 +44,9 @@ class Reading:
         predicted: likewise, from indices (N, T) to where they are predicted, bool (N, T, H, W).
         boxes: float32 (N, K, 4), of a detector: left, top, right, bottom in pixels of the input,
             not a number where an image has fewer.
+        follow: of boxes that keep a number of their own, from k variants of some images (see
+            `Scorer.again`), the indices that were chosen of these, and which images they are, to
+            the scalars (k·N, T).
     """
 
     ranks: Tensor
@@ -59,6 +62,7 @@ class Reading:
     shown: str = "probability"
     predicted: Callable[[Tensor], Tensor] | None = None
     boxes: Tensor | None = None
+    follow: Callable[[Any, Tensor, slice], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

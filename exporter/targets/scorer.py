@@ -94,8 +94,8 @@ class Scorer:
     ) -> Tensor:
         """Score variants of some images for what was chosen of the images themselves.
 
-        Boxes are numbered by their scores, so they are followed only where all of them are what
-        they were: in further passes of the same images.
+        Boxes are numbered by their scores, so those without a number of their own are followed only
+        where all of them are what they were: in further passes of the same images.
 
         Args:
             output: what the model gave for k variants of the images, (k·N, …), row r being a
@@ -110,6 +110,8 @@ class Scorer:
         Raises:
             TargetError: if boxes are explained, and these are others.
         """
+        if first.reading.follow is not None:
+            return first.reading.follow(output, first.targets[images], images)
         if first.reading.present is not None:
             boxes, known, chosen = self.read(output), first.reading.ranks, first.targets[images]
             if not _close(boxes.ranks, known[images]):

@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 import exporter
 from exporter.errors import TargetError
-from exporter.models import embed_text, image_tower
+from exporter.models import adapt, embed_text
 from tests.small import small
 
 transformers = pytest.importorskip("transformers")
@@ -185,13 +185,13 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 def test_a_tower_is_the_model_and_what_is_set_on_it_later() -> None:
     model = image_text()
-    tower = image_tower(model)
+    tower = adapt(model)
     assert [name for name, _ in tower.named_modules()] == [
         name for name, _ in model.named_modules()
     ]
     assert next(tower.parameters()) is next(model.parameters())
     model.tokenizer = letters
-    assert image_tower(model) is tower
+    assert adapt(model) is tower
     assert tower.tokenizer is letters
-    assert image_tower(tower) is tower
-    assert image_tower(model.vision_model) is model.vision_model
+    assert adapt(tower) is tower
+    assert adapt(model.vision_model) is model.vision_model

@@ -1,0 +1,112 @@
+"""Models of transformers whose forward does not give what can be explained, called so that it does.
+
+A model that is adapted is itself but for its forward: the same layers under the same names.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import ModelError
+
+_ADAPTED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+"""By model, so that what is known of it (how layers lie) is known the next time."""
+
+
+class Adapted(nn.Module):
+    """A model with another forward.
+
+    Attributes:
+        gives: the end of the note that says so.
+    """
+
+    gives: ClassVar[str]
+
+
+class ImageTower(Adapted):
+    """An image-text model, called with images alone: it gives their embeddings."""
+
+    gives = "the image's tower runs and gives its embedding"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images' embeddings (N, D)."""
+        own: Any = self
+        return embedding_in(own.get_image_features(pixel_values=images))
+
+
+class BoxesOfQueries(Adapted):
+    """A DETR or one of its kin: it gives a box per query, the surest first."""
+
+    gives = "each query's best class is a box"
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Return a mapping per image: boxes (Q, 4), scores, labels, query, (Q,), shares (Q, K).
+
+        A share is the class's softmax where the last logit is that of no object, else its sigmoid.
+        Boxes are left, top, right, bottom in pixels of the images; ``query`` says which row of
+        ``shares``, which stay in the order of the queries, each of them is.
+
+        Raises:
+            ModelError: if there are neither as many logits as classes, nor one more.
+        """
+        own: Any = self
+        given = super().forward(pixel_values=images)
+        logits, known = given.logits, own.config.num_labels
+        if logits.shape[-1] not in (known, known + 1):
+            raise ModelError(
+                f"the {type(self).__name__} gives {logits.shape[-1]} logits per query and its "
+                f"config says {known} labels, so that it is not known which of them are classes"
+            )
+        empty = logits.shape[-1] > known
+        shares = logits.softmax(-1)[..., :-1] if empty else logits.sigmoid()
+        scores, labels = shares.max(-1)
+        middle, half = given.pred_boxes[..., :2], given.pred_boxes[..., 2:] / 2
+        ends = torch.cat((middle - half, middle + half), -1)
+        boxes = ends * ends.new_tensor([images.shape[3], images.shape[2]]).repeat(2)
+        return [
+            {
+                "boxes": boxes[image, order],
+                "scores": scores[image, order],
+                "labels": labels[image, order],
+                "query": order,
+                "shares": shares[image],
+            }
+            for image, order in enumerate(scores.argsort(descending=True))
+        ]
+
+
+def adapt(module: nn.Module) -> nn.Module:
+    """Return the model as it is called: adapted where its kind is known, else as it is."""
+    kind = None if isinstance(module, Adapted) else _kind(module)
+    if kind is None:
+        return module
+    adapted = _ADAPTED.get(module)
+    if adapted is None:
+        adapted = _ADAPTED[module] = copy.copy(module)
+        own: Any = type(module)
+        adapted.__class__ = type(own.__name__, (kind, own), {"__module__": own.__module__})
+    # What it has is the model's, also what was set since.
+    vars(adapted).update(vars(module))
+    return adapted
+
+
+def _kind(module: nn.Module) -> type[Adapted] | None:
+    takes = tuple(inspect.signature(module.forward).parameters)
+    if hasattr(module, "get_image_features") and takes[:1] == ("input_ids",):
+        return ImageTower
+    named = any(kind.__name__.endswith("ForObjectDetection") for kind in type(module).__mro__)
+    if named and takes[:1] == ("pixel_values",) and hasattr(module.config, "num_labels"):
+        return BoxesOfQueries
+    return None
+
+
+def embedding_in(given: Any) -> Tensor:
+    """Return the embedding (N, D) in what transformers' ``get_…_features`` give."""
+    embedding: Tensor = given if isinstance(given, Tensor) else given.pooler_output
+    return embedding
