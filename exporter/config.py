@@ -132,7 +132,8 @@ class RunConfig(WriterConfig):
     )
     images: str = setting(
         ...,
-        "A folder, class folders, a glob, a CSV/JSONL/Parquet list, module:factory, "
+        "A folder, class folders, a glob, a CSV/JSONL/Parquet list, WebDataset archives "
+        "('train-{000..010}.tar'), hf:NAME or hf:FOLDER of Hugging Face, module:factory, "
         "file.py:factory, or what an installed image source takes.",
         "WHERE",
     )

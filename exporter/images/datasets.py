@@ -9,16 +9,17 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
 from exporter.guard import is_shortage, passes, told, user_code
 from exporter.images.files import Paths, exists, is_path
-from exporter.images.labels import NAMES, class_names, label_text
+from exporter.images.items import Item, read_item
+from exporter.images.labels import origin_of
 from exporter.images.sources import Entry
 
-_IMAGE_NAMES = ("image", "img", "pixel_values")
 _REFERENCE = re.compile(r"(.+\.py|[\w.]+):[\w.]+")
 # Few data sets promise that two threads may read them at once.
 _READING = threading.Lock()
@@ -31,11 +32,25 @@ class DataSet:
     """
 
     def __init__(self, where: Any) -> None:
+        if isinstance(where, Mapping):
+            raise ImageSetError(
+                f"the images are {kind_of(where)} of {', '.join(map(str, where)) or 'nothing'}; "
+                "give one of its data sets"
+            )
         self.name = type(where).__name__
         self.stream = not hasattr(where, "__len__")
         self._given = where
         self._dataset: Any = [] if self.stream else where
         self._left_out: dict[str, str] = {}
+        self._columns: tuple[str, ...] = ()
+
+    @property
+    def treated(self) -> str:
+        """How its items are taken where they are pictures."""
+        columns = zip(("image", "label"), self._columns, strict=False)
+        parts = [f"the {part} is {name!r}" for part, name in columns]
+        said = "the items are pictures, resized, cropped and normalised as files are"
+        return "; ".join([said, *parts])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,10 +89,10 @@ class DataSet:
 
     def load(self, entry: Entry) -> Any:
         """Return an item's image."""
-        return self.read(entry)[0]
+        return self.read(entry).image
 
-    def read(self, entry: Entry) -> tuple[Any, str | None]:
-        """Return an item's image and its label.
+    def read(self, entry: Entry) -> Item:
+        """Return what an item holds.
 
         Raises:
             ImageError: whatever the data set raises, but for a lack of memory.
@@ -86,25 +101,16 @@ class DataSet:
         index = int(entry.path.rpartition("-")[2])
         try:
             with _READING, user_code(f"item {index} of the data set", error=ImageError):
-                item = self._dataset[index]
+                given = self._dataset[index]
         except ImageError as error:
             if is_shortage(error):
                 raise MemoryError(str(error)) from error.__cause__
             raise
-        image, label = item, None
-        if isinstance(item, Mapping):
-            image, label = (
-                next((item[name] for name in names if name in item), None)
-                for names in (_IMAGE_NAMES, NAMES)
-            )
-        elif isinstance(item, tuple | list) and item:
-            image, label = item[0], item[1] if len(item) > 1 else None
-        text = None if label is None else label_text(label, class_names(self._given, index))
-        if text is None and label is not None and not isinstance(label, str | float):
-            shape = getattr(label, "shape", None)
-            of = "" if shape is None else f" of shape {tuple(shape)}"
-            self._left_out.setdefault(f"{kind_of(label)}{of}", entry.path)
-        return image, text
+        item = read_item(given, origin_of(self._given, index))
+        self._columns = self._columns or item.columns
+        if item.left_out:
+            self._left_out.setdefault(item.left_out, entry.path)
+        return item
 
 
 class Factory(DataSet):
@@ -122,6 +128,19 @@ class Factory(DataSet):
             and _REFERENCE.fullmatch(os.fspath(where)) is not None
             and not exists(where)
         )
+
+
+class HuggingFace(DataSet):
+    """A data set that Hugging Face's ``datasets`` loads: ``hf:PATH``, ``hf:NAME#SPLIT``."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(_load_split(*os.fspath(where).removeprefix("hf:").partition("#")[::2]))
+        self.name = where
+
+    @staticmethod
+    def matches(where: Any) -> bool:
+        """Say whether this begins with ``hf:``, and is no file itself."""
+        return is_path(where) and os.fspath(where).startswith("hf:") and not exists(where)
 
 
 def is_dataset(value: object) -> bool:
@@ -143,3 +162,30 @@ def _call_factory(spec: str) -> Any:
             "__len__ and __getitem__"
         )
     return dataset
+
+
+def _load_split(name: str, split: str) -> Any:
+    """Load a data set that was saved to a folder, or that lies in one or on the hub."""
+    try:
+        import datasets
+    except ImportError:
+        raise ImageSetError(
+            f"{name!r} is to be read by Hugging Face's datasets; install exporter[datasets]"
+        ) from None
+    saved = any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with user_code(f"the data set {name!r}", error=ImageSetError):
+            loaded = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    if not isinstance(loaded, Mapping):
+        loaded = {"": loaded}
+    if split not in loaded and (split or len(loaded) > 1):
+        has = ", ".join(filter(None, loaded)) or "none"
+        raise ImageSetError(
+            f"the data set {name!r} has the splits {has}; give one of them, as hf:{name}#SPLIT"
+        )
+    return loaded[split] if split else next(iter(loaded.values()))

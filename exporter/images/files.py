@@ -26,6 +26,13 @@ EXTENSIONS = frozenset(
 )
 """Files with these extensions are always taken; one that cannot be read is a row with an error."""
 
+ARCHIVE = ".tar"
+"""What the name of a WebDataset archive ends in."""
+
+_ELSEWHERE = {
+    ARCHIVE: "give a pattern that ends in .tar for what is in archives",
+    ".arrow": "give hf:FOLDER for a data set that Hugging Face's datasets saved",
+}
 _NAMED = 3
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -68,7 +75,8 @@ class Files:
         if names:
             shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
             verb = "file is not an image" if len(names) == 1 else "files are not images"
-            self.notes += (f"{len(names):,} {verb}: {shown}",)
+            ways = [way for end, way in _ELSEWHERE.items() if any(n.endswith(end) for n in names)]
+            self.notes += ("; ".join([f"{len(names):,} {verb}: {shown}", *ways]),)
         for path in filter(is_image_name, kept):
             folder, slash, _ = path.partition("/")
             yield Entry(path, folder if slash else None)
@@ -103,7 +111,8 @@ class Glob(Files):
     @staticmethod
     def matches(where: Any) -> bool:
         """Say whether this is a path with a wildcard, and not a file called so."""
-        return is_path(where) and glob.has_magic(os.fspath(where)) and not exists(where)
+        magic = is_path(where) and glob.has_magic(os.fspath(where)) and not exists(where)
+        return magic and not os.fspath(where).endswith(ARCHIVE)
 
     def entries(self) -> Iterator[Entry]:
         """Find the matching images, in natural order; hidden files are skipped."""

@@ -5,21 +5,33 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-NAMES = ("label", "labels", "target")
-"""What items that are mappings call their label."""
+Classes = Sequence[str] | Mapping[int, str]
+"""Names by index."""
 
 _DEEPEST = 10
 
 
-def label_text(label: Any, classes: Sequence[str]) -> str | None:
+class Origin(NamedTuple):
+    """What the set that an item comes from says of its items.
+
+    Attributes:
+        classes: names by index, or empty.
+        features: what each column of an item is, by name, as Hugging Face's sets have it.
+    """
+
+    classes: Classes = ()
+    features: Mapping[str, Any] = {}
+
+
+def label_text(label: Any, classes: Classes) -> str | None:
     """Return a label as text, or None where it is none.
 
     Args:
-        label: a name; an index or another number, also as an array of one element; or a row of
-            zeros and a single one, as long as ``classes``.
-        classes: names by index, or empty.
+        label: a name, also as bytes; an index or another number, also as an array of one element;
+            or a row of zeros and a single one, as long as ``classes``.
+        classes: names by index, or empty. The index -1 then means that there is no label.
     """
     value = label.tolist() if hasattr(label, "tolist") else label
     while isinstance(value, list | tuple) and len(value) == 1:
@@ -29,27 +41,37 @@ def label_text(label: Any, classes: Sequence[str]) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
-        return str(classes[value] if 0 <= value < len(classes) else value)
+        return None if value == -1 and classes else class_name(value, classes)
     if isinstance(value, float):
         return None if math.isnan(value) else str(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace").strip()
+        return label_text(int(value), classes) if value.isdecimal() else value or None
     return (value or None) if isinstance(value, str) else None
 
 
-def class_names(dataset: Any, index: int) -> Sequence[str]:
-    """Return the class names that a data set gives an item, or none.
+def class_name(index: int, classes: Classes) -> str:
+    """Return the name of a class, or its index where it has none."""
+    known = index in classes if isinstance(classes, Mapping) else 0 <= index < len(classes)
+    return str(classes[index] if known else index)
 
-    They are ``classes``, as torchvision's sets have them, or the names of a label's feature, as
-    those of Hugging Face have them. Of a subset or a concatenation they are looked for in the set
-    that the item comes from.
+
+def origin_of(dataset: Any, index: int) -> Origin:
+    """Return what a data set says of an item.
+
+    Its classes are ``classes``, as torchvision's sets have them, or the categories of a COCO set;
+    those of Hugging Face have features. Of a subset or a concatenation they are looked for in the
+    set that the item comes from.
     """
     for _ in range(_DEEPEST):
-        names = getattr(dataset, "classes", None)
-        features = getattr(dataset, "features", None)
+        names, features = getattr(dataset, "classes", None), getattr(dataset, "features", None)
         if isinstance(features, Mapping):
-            held = (getattr(features.get(name), "names", None) for name in NAMES)
-            names = names or next(filter(None, held), None)
+            return Origin(features=features)
         if isinstance(names, list | tuple):
-            return names
+            return Origin(names)
+        categories = getattr(getattr(dataset, "coco", None), "cats", None)
+        if isinstance(categories, Mapping):
+            return Origin({key: str(told["name"]) for key, told in categories.items()})
         ends, indices = (
             getattr(dataset, "cumulative_sizes", None),
             getattr(dataset, "indices", None),
@@ -63,4 +85,4 @@ def class_names(dataset: Any, index: int) -> Sequence[str]:
             dataset = dataset.dataset
         else:
             break
-    return ()
+    return Origin()

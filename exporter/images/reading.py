@@ -33,9 +33,10 @@ def hash_entries(
             return entry
         try:
             if isinstance(source, DataSet):
-                contents, label = source.read(entry)
+                item = source.read(entry)
+                contents, entry = item.image, replace(entry, label=item.label, boxes=item.boxes)
             else:
-                contents, label = read_contents(source, entry), entry.label
+                contents = read_contents(source, entry)
             key = hash_contents(contents)
             forms.setdefault(form_of(contents), entry.path)
         except ImageError as error:
@@ -43,7 +44,7 @@ def hash_entries(
         except MemoryError as error:
             said = f"there is not enough memory to read {as_text(entry.path)!r}"
             raise ImageSetError(f"{said}: {error}".rstrip(": ")) from error
-        return replace(entry, key=key, label=label)
+        return replace(entry, key=key)
 
     chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
     threads = workers or min(16, 2 * (os.cpu_count() or 1))

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from exporter.doors import SOURCES, load_plugin, plugins
 from exporter.errors import ExporterError, ImageSetError, choices, kind_of, reason
 from exporter.guard import FAILURES, told, user_code
-from exporter.images.datasets import DataSet, Factory
+from exporter.images.archives import Archives
+from exporter.images.datasets import DataSet, Factory, HuggingFace
 from exporter.images.files import (
     Folder,
     Glob,
@@ -30,6 +31,8 @@ BUILT_IN: dict[str, Any] = {
     "list": ImageList,
     "image": Photograph,
     "glob": Glob,
+    "archives": Archives,
+    "Hugging Face": HuggingFace,
     "factory": Factory,
     "paths": Paths,
     "data set": DataSet,
@@ -102,6 +105,8 @@ def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
 def _nothing(where: Any) -> str:
     """Say why this is not an image set."""
     if not is_path(where):
+        if hasattr(where, "batch_sampler") and hasattr(where, "dataset"):
+            return f"the images are {kind_of(where)}; give its data set, .dataset"
         return (
             f"the images are {kind_of(where)}; give a folder, a glob, a list, paths or a "
             "data set with __len__ and __getitem__"

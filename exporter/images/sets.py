@@ -73,6 +73,8 @@ class ImageSet:
             if all(form.unit for form in self._forms):
                 note += ", not normalised, though their values lie in [0, 1]"
             self.notes += (note,)
+        elif isinstance(self._source, DataSet) and not self.ready:
+            self.notes += (self._source.treated,)
         if self.ready and preprocessing.given:
             raise ImageSetError(
                 "the items go to the model as they are, so [preprocessing] bands cannot choose "
@@ -184,9 +186,10 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
 
     Args:
         where: a folder (searched at every depth; the first folder's name is the label), a glob, one
-            image, a CSV, TSV, JSON-lines or Parquet list, ``package.module:factory`` or
-            ``path/file.py:factory`` giving a torch Dataset, a location that a plug-in takes, a
-            sequence of paths, an object with ``__len__`` and ``__getitem__``, or a ``Source``.
+            image, a CSV, TSV, JSON-lines or Parquet list, tar archives of WebDataset, ``hf:`` and a
+            data set of Hugging Face, ``package.module:factory`` or ``path/file.py:factory`` giving
+            a torch Dataset, a location that a plug-in takes, a sequence of paths, an object with
+            ``__len__`` and ``__getitem__``, or a ``Source``.
         limit: the first so many images, or None for all.
         workers: threads that hash; 0 chooses.
 

@@ -234,7 +234,7 @@ def test_labels_in_every_form(label: Any, expected: str) -> None:
     [
         (torch.tensor([1, 1, 0]), r"a Tensor of shape \(3,\)"),
         ([[1, 0, 0], [0, 1, 0]], "a list"),
-        ({"annotation": {}}, "a dict"),
+        ({"caption": "a dog"}, "a dict"),
         (torch.tensor([0.2, 0.3, 0.5]), r"a Tensor of shape \(3,\)"),
     ],
 )
