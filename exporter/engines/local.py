@@ -9,10 +9,12 @@ no trace in the run.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -36,6 +38,13 @@ from exporter.watch import Watch
 
 _IN_FLIGHT = 3
 """Batches that are launched beyond the one whose rows are waited for: the device never idles."""
+
+_SWITCH = 5e-4
+"""Seconds that a thread runs Python while others wait for the interpreter; Python's own is 5e-3.
+
+Every call into a library gives the interpreter away, and a thread that reads images does so a dozen
+times per image: each time it would wait until those that make rows and tables are told to pause.
+"""
 
 _ROWS = 2
 """Threads that make rows for a device: encoding pictures lets other threads run."""
@@ -181,13 +190,23 @@ def _overlapped(
     if job.metrics:  # they run the model themselves
         _in_turn(job, batches, storing, explainer)
         return
-    with ThreadPoolExecutor(_ROWS, thread_name_prefix="rows") as pool:
+    with _switching(_SWITCH), ThreadPoolExecutor(_ROWS, thread_name_prefix="rows") as pool:
         launched = (
             (batch, pool.submit(rows, job, launch(job, explainer, *loaded)))
             for batch, loaded in _ahead(job, batches, _staged)
         )
         for batch, computed in in_order(launched, _IN_FLIGHT):
             storing.take(batch, computed)
+
+
+@contextmanager
+def _switching(seconds: float) -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(seconds, before))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _staged(job: Job, entries: Sequence[ImageEntry]) -> tuple[Loaded, Staged | None]:
