@@ -6,8 +6,8 @@ median of 5 fresh tabs:
 
 - every kind of page: first contentful paint, and until all is there (the images page: until every
   tile in sight has its photograph and its painted map), both from the start of the navigation;
-- a blank page that loads the same bytes and does no work: a comment as long as the page, the same
-  style sheet and photographs, and each of its scripts as a comment of the same bytes;
+- a blank page that loads the same bytes until then and does no work: a comment as long as the page,
+  the same style sheet and photographs, and each of its scripts as a comment of the same bytes;
 - on the images page: filter, search and sort (until the new tiles are there), the key End until the
   last tile is painted, and the memory of JavaScript after a collection.
 
@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ _WATCH = """
 _TIMES = """(() => {
   const paint = performance.getEntriesByName("first-contentful-paint")[0];
   if (!window.benchReady) return null;
-  return { ready: window.benchReady, paint: paint ? paint.startTime : null };
+  const until = performance.timeOrigin + window.benchReady;
+  return { ready: window.benchReady, until, paint: paint ? paint.startTime : null };
 })()"""
 # Changes a field as a reader would and waits for the list to be there again.
 _CHANGE = """([id, value]) => new Promise((done) => {
@@ -148,8 +149,9 @@ def _pages(report: Path) -> list[Path]:
 
 
 def _compare(page: Path, report: Path, work: Path, browser: Any) -> dict[str, Any]:
-    requested: list[str] = []
-    _open(page.as_uri(), browser, requested.append)
+    asked: list[tuple[str, float]] = []
+    until = _open(page.as_uri(), browser, asked)["until"]
+    requested = [address for address, when in asked if when < until]
     blank = work / "blank"
     shutil.rmtree(blank, ignore_errors=True)
     blank.mkdir()
@@ -190,13 +192,13 @@ def _blank(page: Path, requested: Sequence[str], folder: Path) -> str:
 
 
 def _open(
-    address: str, browser: Any, request: Callable[[str], None] | None = None
+    address: str, browser: Any, asked: list[tuple[str, float]] | None = None
 ) -> dict[str, float]:
     context = browser.new_context(viewport=SIZE)
     context.add_init_script(_WATCH)
     tab = context.new_page()
-    if request is not None:
-        tab.on("request", lambda one: request(one.url))
+    if asked is not None:
+        tab.on("requestfinished", lambda one: asked.append((one.url, one.timing["startTime"])))
     tab.goto(address, wait_until="commit")
     times = _times(tab)
     context.close()
@@ -219,6 +221,7 @@ def _use(report: Path, browser: Any) -> dict[str, Any]:
     tab = context.new_page()
     tab.goto((report / "images.html").as_uri(), wait_until="commit")
     _times(tab)
+    tab.wait_for_function("exporter.data.whole()")
     session = context.new_cdp_session(tab)
     memory = _memory(session)
     changes = {

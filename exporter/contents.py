@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,13 @@ from exporter.errors import ImageError
 from exporter.images import ImageSet
 from exporter.layers import Kernels
 from exporter.maximise import choose, maximise_groups
-from exporter.records import OUTPUT, Faithfulness, Row
+from exporter.records import OUTPUT, Faithfulness, ImageStage, Row
 from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, RunFolder, records_table, schema_of
 from exporter.summaries import (
     FAITHFULNESS,
     Scope,
+    candidates,
     channel_table,
     merge_channels,
     merge_faithfulness,
@@ -33,6 +35,7 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
     """Return what writes a shard into a run folder, with all that it adds to the set."""
     scope = Scope.of(folder.plan)
     masks = _masks(job.image_set, watch)
+    chosen = StageChoice(job.recipe.config.keep, job.recipe.config.seed)
 
     def store(index: int, batches: list[Computed]) -> None:
         rows = [row for batch in batches for row in batch.rows]
@@ -43,9 +46,38 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
         if job.metrics:
             measured = [scores for batch in batches for scores in batch.faithfulness]
             parts[FAITHFULNESS] = records_table(measured, schema_of(Faithfulness))
+        if folder.plan.head and folder.plan.head.layer:
+            stages = [stage for batch in batches for stage in batch.stages]
+            kept = chosen(parts["images"])
+            stages = [stage for stage in stages if stage.id in kept]
+            parts["stage"] = records_table(stages, schema_of(ImageStage))
         folder.write_shard(index, rows, parts)
 
     return store
+
+
+class StageChoice:
+    """Which images of each shard carry the layer that the head reads: those that may be kept."""
+
+    def __init__(self, keep: int | Literal["all"], seed: int) -> None:
+        self._keep, self._seed = keep, seed
+        self._pool: dict[str, NDArray[Any]] = {}
+
+    def __call__(self, images: pa.Table) -> set[str]:
+        """Return their ids, given the shard's table of images; those of others are forgotten."""
+        seen = images.filter(images["read"])
+        columns: dict[str, NDArray[Any]] = {
+            name: np.array(seen[name].to_pylist(), object if name == "id" else float)
+            for name in ("id", "predicted", "confidence", "correct", "agreement")
+        }
+        fresh = set(columns["id"])
+        if self._pool:
+            columns = {
+                name: np.concatenate([self._pool[name], values]) for name, values in columns.items()
+            }
+        places = candidates(columns, self._keep, self._seed)
+        self._pool = {name: values[places] for name, values in columns.items()}
+        return fresh & set(self._pool["id"])
 
 
 def merge_shards(folder: RunFolder, job: Job | None, seconds: float, watch: Watch) -> None:

@@ -12,7 +12,9 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from exporter.capture import lent, refuse_unfit, rounds_to_tf32
@@ -20,7 +22,7 @@ from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import ImageError, LayerError, RunError, TargetError
+from exporter.errors import ImageError, LayerError, MapError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
@@ -37,6 +39,7 @@ from exporter.layers import (
     Trial,
     choose_layers,
     collect_kernels,
+    find_classifier,
     find_out,
     layer_table,
     layout_records,
@@ -55,7 +58,7 @@ from exporter.models import (
     resolve,
 )
 from exporter.plans import execution_of, make_plan
-from exporter.records import OUTPUT, Plan, Prepared, Preprocessing
+from exporter.records import OUTPUT, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import Scorer, plan_target
 from exporter.tuning import tuned
@@ -176,8 +179,15 @@ def _settle(
     maximised = settle(
         requests, trial, explained=layers.names, recorded=recorded, classes=target.record.classes
     )
+    head, rows = _head(trial, layers.names) if config.live else (None, None)
     build = _explainers(
-        config, methods, trial, layers=layers.names, recorded=recorded, scorer=target.scorer
+        config,
+        methods,
+        trial,
+        layers=layers.names,
+        recorded=recorded,
+        scorer=target.scorer,
+        stage=head.layer if head else "",
     )
     masks = target.scorer.takes_masks
     methods, missing, beyond = _try(partial(build, model), methods, example, masks=masks)
@@ -202,6 +212,7 @@ def _settle(
             ),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,
+            head=head,
         ),
         image_set=image_set,
         module=model,
@@ -218,7 +229,22 @@ def _settle(
         missing=missing,
         maximised=maximised,
         reshape=reshape,
+        head=rows,
     )
+
+
+def _head(trial: Trial, layers: Sequence[str]) -> tuple[HeadRecord, NDArray[np.float32] | None]:
+    """Find the linear head behind the deepest layer; return its rows with their biases, too."""
+    if not layers:
+        return HeadRecord(why="no layer is explained"), None
+    try:
+        weight, bias = find_classifier(trial, layers[-1])
+    except (MapError, LayerError) as error:
+        # What is said to whoever asked for the method ``cam``, without its name and its advice.
+        return HeadRecord(why=str(error).partition(": ")[2].partition("; ")[0]), None
+    biases = weight.new_zeros(len(weight)) if bias is None else bias
+    rows = torch.cat([weight, biases[:, None]], 1).float().cpu().numpy()
+    return HeadRecord(layers[-1]), rows
 
 
 def _try(
@@ -279,6 +305,7 @@ def _explainers(
     layers: tuple[str, ...],
     recorded: tuple[str, ...],
     scorer: Scorer,
+    stage: str,
 ) -> Callable[..., Explainer]:
     """Return what builds an explainer around the model or a replica of it."""
     return partial(
@@ -291,6 +318,7 @@ def _explainers(
         top_k=config.top_k,
         layouts={name: plane.layout for name, plane in trial.planes.items()},
         reshape=trial.reshape,
+        stage=stage,
         seed=config.seed,
         fuse=config.fuse,
         classifiers=classifiers_at(methods, layers, scorer, lambda: trial),

@@ -415,7 +415,7 @@ def _begin(job: Job, watch: Watch, *, overwrite: bool, resume: bool) -> RunFolde
     folder = create_run(out, job.plan, overwrite=overwrite, resume=resume, watch=watch)
     try:
         if not folder.complete:
-            folder.write_kernels([sheet(kernels) for kernels in job.kernels])
+            folder.write_kernels([sheet(kernels) for kernels in job.kernels], job.head)
             if job.recipe.portable:
                 write_recipe(folder.files, job.recipe.document())
     except BaseException:

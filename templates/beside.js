@@ -39,7 +39,7 @@
     const mark = index.correct[position];
     add("Label", exporter.select.labelName(position));
     add("Verdict", mark === "1" ? "✓ right" : mark === "0" ? "✗ wrong" : "", mark === "1" ? "right" : "wrong");
-    if (index.loss && index.loss[position] !== null) add("Loss", exporter.number(index.loss[position]) + " nats (cross-entropy)");
+    if (index.loss[position] !== null) add("Loss", exporter.number(index.loss[position]) + " nats (cross-entropy)");
     for (const { title, unit, values } of index.measures) if (values[position] !== null) add(title, exporter.number(values[position]) + " (" + unit + ")");
     const original = exporter.stage.shape();
     if (original) {
@@ -96,9 +96,9 @@
     const room = $("v-acts"), found = exporter.data.activationsOf(now.shard, exporter.data.rowOf(now.position));
     room.querySelectorAll("canvas").forEach(exporter.paint.release);
     room.replaceChildren();
-    const { sheets, ids, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
+    const { sheets, images, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
     $("v-acts-section").hidden = !found.length && !without;
-    if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + exporter.images(ids.length) + " that --keep selects; the run folder has them for every image."));
+    if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + exporter.images(images) + " that --keep selects; the run folder has them for every image."));
     for (const layer of found) {
       const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
       head.append(element("code", "", layer.layer));
@@ -116,5 +116,5 @@
       room.append(box);
     }
   };
-  exporter.beside = { predictions, facts, activations };
+  exporter.beside = { predictions, facts, activations, named };
 })();

@@ -10,15 +10,31 @@ window.exporter = window.exporter || {};
   const waiting = new Map();
   let loading = 0;
 
+  // The columns of the first images come with the index, those of a large set in a script of their own: it is
+  // loaded once the page is there, or before where the address asks for more than its beginning.
+  const fillColumns = (columns) => {
+    const { index } = exporter;
+    Object.assign(index, columns, { ids: columns.ids ? columns.ids.split(" ") : [] });
+    for (const measure of index.measures) measure.values = columns.measured[measure.at] || index.ids.map(() => null);
+  };
+  const whole = () => exporter.index.ids.length === exporter.index.images;
   window.exporterIndex = (text) => {
-    const index = JSON.parse(text);
-    index.ids = index.ids.split(" ");
-    if (index.ids[0] === "") index.ids = [];
+    const index = exporter.index = JSON.parse(text);
+    fillColumns(index.columns);
     exporter.colours = {};
     for (const [name, table] of Object.entries(index.colormaps)) exporter.colours[name] = bytes(table);
-    exporter.index = index;
-    document.dispatchEvent(new Event("exporter-index"));
+    const begin = () => document.dispatchEvent(new Event("exporter-index"));
+    if (whole() || !location.hash.includes("=")) begin(); else columns().then(begin);
   };
+  window.exporterColumns = (text) => fillColumns(JSON.parse(text));
+  const script = (address) => new Promise((resolve, reject) => {
+    const element = document.createElement("script");
+    element.src = address;
+    element.addEventListener("load", () => { element.remove(); resolve(); });
+    element.addEventListener("error", () => { element.remove(); reject(new Error("the file " + element.src + " is missing")); });
+    document.head.append(element);
+  });
+  const columns = () => whole() ? Promise.resolve() : script("data/columns.js");
 
   window.exporterShard = (number, shard) => {
     shards.set(number, shard);
@@ -34,18 +50,13 @@ window.exporter = window.exporter || {};
   const next = () => {
     while (loading < AT_ONCE && wanted.length) {
       const number = wanted.pop();
-      const script = document.createElement("script");
       const done = (error) => {
-        script.remove();
         loading--;
         settle(number, error);
         next();
       };
-      script.src = "data/" + String(number).padStart(5, "0") + ".js";
-      script.addEventListener("load", () => done(shards.has(number) ? null : new Error("empty")));
-      script.addEventListener("error", () => done(new Error("the file " + script.src + " is missing")));
       loading++;
-      document.head.append(script);
+      script("data/" + String(number).padStart(5, "0") + ".js").then(() => done(shards.has(number) ? null : new Error("empty")), done);
     }
   };
 
@@ -143,7 +154,9 @@ window.exporter = window.exporter || {};
   };
 
   exporter.data = {
-    load, mapsOf, activationsOf,
+    // What made a map: one of the run's methods, or the map itself says.
+    methodOf: (map) => map.by || exporter.index.methods[map.method],
+    load, columns, whole, script, mapsOf, activationsOf,
     shardOf: (position) => Math.floor(position / exporter.index.perShard),
     rowOf: (position) => position % exporter.index.perShard,
     photo: (position) => "photos/" + String(Math.floor(position / 1000)).padStart(2, "0") + "/" + exporter.index.ids[position] + ".jpg",

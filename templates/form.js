@@ -23,7 +23,7 @@
   // the page: they are filled after it, or before where the address asks for one of them.
   let named = false;
   const names = () => {
-    if (named) return;
+    if (named || !exporter.data.whole()) return;
     named = true;
     const { index } = exporter, collator = new Intl.Collator();
     const list = (id, rows) => {
@@ -42,7 +42,7 @@
     const { index } = exporter;
     for (const { name, title } of index.measures) option($("measure"), name, title);
     for (const [key, [title]] of Object.entries(sorts)) {
-      if (key === "loss" && !index.loss) continue;
+      if (key === "loss" && !index.losses) continue;
       if (key === "label" && !index.labels.length) continue;
       if (key === "predicted" && !index.classes.length) continue;
       option($("sort"), key, title);
@@ -51,12 +51,10 @@
     index.layers.forEach((layer, at) => { if (layer) option($("layer"), at, layer); });
     for (const name of Object.keys(exporter.colours)) option($("colour"), name, name);
     $("score-name").textContent = index.probability ? (index.scoreUnit === "probability" ? "Score, %" : "Area, %") : "Score, raw";
-    let seen = 0;
-    for (const bits of index.flags) seen |= bits;
-    for (const one of [...$("maps").options]) if (one.value && !(seen & BITS[one.value])) one.remove();
+    for (const one of [...$("maps").options]) if (one.value && !(index.bits & BITS[one.value])) one.remove();
     const offered = {
-      class: index.classes.length, label: index.labels.length, maps: seen & BITS.flagged, measure: index.measures.length, layer: $("layer").options.length,
-      outcome: index.correct.includes("1") || index.correct.includes("0"),
+      class: index.classes.length, label: index.labels.length, maps: index.bits & BITS.flagged, measure: index.measures.length, layer: $("layer").options.length,
+      outcome: index.judged,
     };
     for (const [id, some] of Object.entries(offered)) $(id).closest(".field").hidden = !some;
     for (const id of ["class", "label"]) for (const kind of ["pointerdown", "focus"]) $(id).addEventListener(kind, names);

@@ -13,10 +13,12 @@
   const { BITS, name, className } = exporter.select;
   const { fill, reflect, names, panel } = exporter.form;
   const { values: state, read, write, grid } = exporter.state;
+  // The images that match, in order; of a large set only its beginning until all columns are there.
   let index, order = [], focused = 0, columns = 1, tile = 180, caption = 70, tall = 250;
   const live = new Map();
 
   // ------------------------------------------------------------ tiles
+  const many = () => exporter.data.whole() ? order.length : index.images;
   const measure = () => {
     const grid = $("grid"), width = grid.clientWidth;
     const wish = Math.min(Number(state.size) || 180, width);
@@ -25,10 +27,10 @@
     tile = Math.floor((width - GAP * (columns - 1)) / columns);
     caption = Math.ceil(4.4 * parseFloat(getComputedStyle(document.documentElement).fontSize));
     tall = Math.round(tile * index.view[0] / index.view[1]) + caption + GAP;
-    grid.style.height = Math.min(MOST_HIGH, Math.ceil(order.length / columns) * tall) + "px";
+    grid.style.height = Math.min(MOST_HIGH, Math.ceil(many() / columns) * tall) + "px";
   };
   // Beyond what browsers can scroll, a step of the scroll bar covers more than a row.
-  const stretch = () => Math.max(1, Math.ceil(order.length / columns) * tall / MOST_HIGH);
+  const stretch = () => Math.max(1, Math.ceil(many() / columns) * tall / MOST_HIGH);
 
   const chosen = () => index.methods.findIndex((method) => method.name === grid().map);
   // The chosen layer, or the deepest that the method has maps at where it has none there.
@@ -55,7 +57,7 @@
     const position = order[place];
     const item = document.createElement("li"), button = document.createElement("button");
     const picture = document.createElement("span"), words = document.createElement("span");
-    item.setAttribute("aria-setsize", order.length);
+    item.setAttribute("aria-setsize", many());
     item.setAttribute("aria-posinset", place + 1);
     button.type = "button";
     button.className = "tile";
@@ -161,8 +163,8 @@
     focused = 0;
     for (const entry of [...live.values()]) drop(entry);
     $("none").hidden = order.length > 0;
-    const all = index.ids.length;
-    $("count").textContent = (order.length === all ? "" : order.length.toLocaleString("en") + " of ") + exporter.images(all);
+    const all = index.images;
+    $("count").textContent = (many() === all ? "" : order.length.toLocaleString("en") + " of ") + exporter.images(all);
     const method = chosen();
     $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :
       index.methods[method].title + (index.methods[method].pixel ? "" : " at " + index.layers[layerOf(method)]) + ", each map scaled between its own smallest and largest value.";
@@ -243,7 +245,22 @@
     exporter.viewer.begin();
     refresh();
     exporter.viewer.restore();
-    const later = () => { beside = BESIDE; soon(); names(); };
+    // The columns of all images do not change what is in sight of the set's beginning.
+    const later = () => {
+      beside = BESIDE;
+      soon();
+      if (exporter.data.whole()) names();
+      else exporter.data.columns().then(complete).catch((error) => { $("count").textContent = "Only the first images can be shown: " + error.message + "."; });
+    };
+    const complete = () => {
+      names();
+      const beginning = order;
+      order = exporter.select.select(state);
+      if (beginning.length !== index.perShard || beginning.some((position, place) => order[place] !== position)) refresh();
+      else { measure(); show(); }
+      exporter.viewer.restore();
+      exporter.viewer.placed();
+    };
     const idle = () => window.requestIdleCallback ? requestIdleCallback(later, { timeout: 1000 }) : setTimeout(later, 200);
     if (document.readyState === "complete") idle(); else addEventListener("load", idle);
   };

@@ -34,7 +34,7 @@ window.exporter = window.exporter || {};
     set: ["order of the set", (rows) => rows],
     high: ["score, high first", (rows) => rows.sort(byNumber(exporter.index.score, -1))],
     low: ["score, low first", (rows) => rows.sort(byNumber(exporter.index.score, 1))],
-    loss: ["loss, high first", (rows) => exporter.index.loss ? rows.sort(byNumber(exporter.index.loss, -1)) : rows],
+    loss: ["loss, high first", (rows) => rows.sort(byNumber(exporter.index.loss, -1))],
     name: ["name", byText(name)],
     predicted: ["predicted class", byText(className)],
     label: ["label", byText(labelName)],
@@ -43,9 +43,9 @@ window.exporter = window.exporter || {};
   const measure = (name) => exporter.index.measures.find((one) => one.name === name);
   // Each measure sorts both ways; what the index does not have is not offered.
   const measured = () => {
-    for (const { name, title, values } of exporter.index.measures) {
-      sorts[name] = [title.toLowerCase() + ", low first", (rows) => rows.sort(byNumber(values, 1))];
-      sorts[name + "-high"] = [title.toLowerCase() + ", high first", (rows) => rows.sort(byNumber(values, -1))];
+    for (const one of exporter.index.measures) {
+      sorts[one.name] = [one.title.toLowerCase() + ", low first", (rows) => rows.sort(byNumber(one.values, 1))];
+      sorts[one.name + "-high"] = [one.title.toLowerCase() + ", high first", (rows) => rows.sort(byNumber(one.values, -1))];
     }
   };
 

@@ -9,19 +9,19 @@ window.exporter = window.exporter || {};
   const { values: state } = exporter.state;
   let probe = null;
 
-  const settings = (map) => ({ rectify: exporter.index.methods[map.method].relu, colour: state.colour, threshold: Number(state.threshold) / 100, fade: state.fade !== "even" });
+  const settings = (map) => ({ rectify: exporter.data.methodOf(map).relu, colour: state.colour, threshold: Number(state.threshold) / 100, fade: state.fade !== "even" });
   const layerName = (map) => exporter.index.layers[map.layer] || "input";
   const ends = (map) => {
     const centred = state.colour === "diverging";
     return exporter.paint.range(map.values(), settings(map).rectify && !centred, centred);
   };
   const rangeText = (map) => exporter.number(map.lo) + " to " + exporter.number(map.hi);
-  const describe = (map) => exporter.index.methods[map.method].title + " at " + layerName(map) + " for " + exporter.targetName(map.target);
+  const describe = (map) => exporter.data.methodOf(map).title + " at " + layerName(map) + " for " + exporter.targetName(map.target);
   const words = (map) => {
     const capped = map.height !== map.fullHeight || map.width !== map.fullWidth;
     return describe(map) + ". Raw values " + rangeText(map) + ", " +
       map.fullHeight + " × " + map.fullWidth + " cells" + (capped ? " (averaged to " + map.height + " × " + map.width + ")" : "") +
-      (exporter.index.methods[map.method].relu && map.lo < 0 && state.colour !== "diverging" ? "; negative values are drawn as 0" : "") +
+      (exporter.data.methodOf(map).relu && map.lo < 0 && state.colour !== "diverging" ? "; negative values are drawn as 0" : "") +
       (map.flags.length ? ". Flagged: " + map.flags.join(", ") : "") + ".";
   };
   const comparing = () => state.compare === "side" || state.compare === "wipe";

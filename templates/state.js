@@ -5,10 +5,10 @@ window.exporter = window.exporter || {};
 (() => {
   const values = {};
   // Of the viewer alone; they leave the address with it.
-  const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes"];
+  const OWN = ["image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes", "live"];
   // The map and layer of the grid, while `values` has those of the open viewer.
   let beneath = null;
-  const NAMES = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes"];
+  const NAMES = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "threshold", "size", "image", "target", "geometry", "compare", "with", "at", "wipe", "full", "boxes", "live"];
 
   const defaults = () => {
     const { methods, layers } = exporter.index;
@@ -16,7 +16,7 @@ window.exporter = window.exporter || {};
     const named = (places) => places.filter((at) => layers[at] !== "" && !exporter.index.combined.includes(at));
     const deepest = [...named([...layers.keys()]), ...named(methods.length ? methods[0].layers : [])].pop() ?? 0;
     // A screen of 4K shows few images large, and many as small as they have to be.
-    const room = Math.sqrt((innerWidth - 80) * (innerHeight - 260) / Math.max(1, exporter.index.ids.length));
+    const room = Math.sqrt((innerWidth - 80) * (innerHeight - 260) / Math.max(1, exporter.index.images));
     const size = innerWidth < 2400 ? 180 : Math.min(480, Math.max(300, 20 * Math.floor(room * 0.8 / 20)));
     return {
       colour: "viridis", opacity: "80", threshold: "0", size: String(size), sort: "set", wipe: "50",
@@ -41,7 +41,7 @@ window.exporter = window.exporter || {};
       colour: (text) => Object.hasOwn(exporter.colours, text),
       fade: among("", "even"),
       opacity: within(0, 100), threshold: within(0, 95), wipe: within(0, 100), size: within(120, 480),
-      target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"), boxes: among("", "off"),
+      target: within(0, 99), geometry: among("", "original"), compare: among("", "side", "wipe"), full: among("", "1"), boxes: among("", "off"), live: (text) => text === "" || (index.live !== null && /^\d+(-\d+)?$/.test(text)),
     };
   };
 

@@ -13,7 +13,9 @@
   };
   const choose = (map) => {
     now.current = map;
-    if (map) {
+    if (map && !map.by) {
+      state.live = "";
+      exporter.live.reset();
       state.map = exporter.index.methods[map.method].name;
       if (exporter.index.layers[map.layer] !== "") state.layer = String(map.layer);
     }
@@ -61,13 +63,22 @@
     beside.predictions();
     beside.facts();
     beside.activations();
+    shown();
+  };
+  // The map that the address asks for; that of any class comes when what it takes is loaded.
+  const shown = () => {
+    const { live } = state;
+    exporter.live.reset();
     choose(matrix.preferred());
+    state.live = live;
+    write();
+    exporter.live.show(choose);
   };
 
   const placed = () => {
     if (now.position < 0) return;
     const order = exporter.grid.order(), at = order.indexOf(now.position);
-    $("v-place").textContent = at < 0 ? "does not match the filters" : (at + 1).toLocaleString("en") + " of " + order.length.toLocaleString("en") + (order.length < exporter.index.ids.length ? " matching images" : "");
+    $("v-place").textContent = at < 0 ? "does not match the filters" : (at + 1).toLocaleString("en") + " of " + order.length.toLocaleString("en") + (order.length < exporter.index.images ? " matching images" : "");
     $("v-prev").disabled = at === 0;
     $("v-next").disabled = at >= 0 && at === order.length - 1;
   };
@@ -106,7 +117,7 @@
   };
   const swap = () => {
     const { current, other } = now;
-    if (!other) return;
+    if (!other || current.by) return;
     remember(current);
     choose(other);
   };
@@ -149,6 +160,7 @@
     on("viewer", "click", (event) => { if (event.target === $("viewer")) $("viewer").close(); });
     on("viewer", "close", closed);
     stage.begin(write);
+    exporter.live.begin(choose);
   };
   const closed = () => {
     const last = now.position;
@@ -162,7 +174,7 @@
   const restore = () => {
     const at = state.image ? exporter.index.ids.indexOf(state.image) : -1;
     if (at >= 0 && at !== now.position) open(at);
-    else if (at >= 0 && now.shard) { full(state.full === "1"); stage.frame(); matrix.build(choose); choose(matrix.preferred()); }
+    else if (at >= 0 && now.shard) { full(state.full === "1"); stage.frame(); matrix.build(choose); shown(); }
     else if (at < 0 && $("viewer").open) $("viewer").close();
   };
   const begin = () => { controls(); exporter.keys.begin(); };

@@ -40,6 +40,7 @@ from exporter.capture.precision import (
 from exporter.capture.reduce import (
     Statistics,
     Strongest,
+    all_channels,
     channel_statistics,
     quantise,
     strongest_channels,
@@ -65,6 +66,7 @@ __all__ = [
     "Strongest",
     "TwiceDifferentiable",
     "agrees_alone",
+    "all_channels",
     "all_close",
     "attention_pass",
     "capture",

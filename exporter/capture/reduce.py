@@ -120,6 +120,13 @@ def strongest_channels(activation: Tensor, mean: Tensor, count: int) -> Stronges
     return Strongest(channels.to(torch.int32), lo, hi, levels.to(torch.uint8))
 
 
+def all_channels(activation: Tensor) -> Strongest:
+    """Quantise every channel between its own extremes, as `strongest_channels` does, in order."""
+    lo, hi, levels = quantise(activation.to(torch.float32), BYTE_LEVELS)
+    numbers = torch.arange(lo.shape[1], dtype=torch.int32, device=lo.device).expand(lo.shape)
+    return Strongest(numbers, lo, hi, levels.to(torch.uint8))
+
+
 def quantise(values: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """Express each grid of values as levels between its own smallest and largest value.
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from exporter.engines.recipe import Recipe
@@ -54,6 +56,7 @@ class Job(BatchWork):
         workers: decoding threads; 0 decodes where the model runs.
         maximised: channels that pictures are made for, after the pass.
         reshape: the user's function from a layer's output to (N, C, H, W), or None.
+        head: float32 (K, C + 1), the rows of the linear head and their biases, or None.
     """
 
     recipe: Recipe
@@ -65,6 +68,7 @@ class Job(BatchWork):
     workers: int
     maximised: tuple[Wanted, ...] = ()
     reshape: Reshape | None = None
+    head: NDArray[np.float32] | None = None
 
     @property
     def batch_size(self) -> int:

@@ -86,6 +86,7 @@ class Outcome(Generic[Array]):
             input; None for other models.
         regions: uint8 (N, T, h, w), of a segmentation 1 where the target is predicted; None for
             other models.
+        stage: a layer's name, and all its channels; None where none is carried whole.
     """
 
     top_index: Array
@@ -100,6 +101,7 @@ class Outcome(Generic[Array]):
     missing: Mapping[str, str]
     boxes: Array | None = None
     regions: Array | None = None
+    stage: tuple[str, Strongest] | None = None
 
 
 class DeviceBatch(NamedTuple):
@@ -221,15 +223,24 @@ def activations_of(host: Outcome[NDArray[Any]], n: int) -> Iterable[StoredActiva
     """Return one image's strongest channels of each recorded layer."""
     for layer, (_, top) in host.recorded.items():
         if top is not None:
-            yield StoredActivation(
-                layer=layer,
-                channels=tuple(top.channels[n].tolist()),
-                height=top.levels.shape[2],
-                width=top.levels.shape[3],
-                lo=tuple(top.lo[n].tolist()),
-                hi=tuple(top.hi[n].tolist()),
-                values=np.asarray(top.levels[n]).tobytes(),
-            )
+            yield _stored(layer, top, n)
+
+
+def stage_of(host: Outcome[NDArray[Any]], n: int) -> StoredActivation | None:
+    """Return all channels of the layer that is carried whole, for one image."""
+    return None if host.stage is None else _stored(*host.stage, n)
+
+
+def _stored(layer: str, kept: Strongest, n: int) -> StoredActivation:
+    return StoredActivation(
+        layer=layer,
+        channels=tuple(kept.channels[n].tolist()),
+        height=kept.levels.shape[2],
+        width=kept.levels.shape[3],
+        lo=tuple(kept.lo[n].tolist()),
+        hi=tuple(kept.hi[n].tolist()),
+        values=np.asarray(kept.levels[n]).tobytes(),
+    )
 
 
 def channels_of(ids: Sequence[str], host: Outcome[NDArray[Any]]) -> Iterable[ChannelBatch]:

@@ -15,6 +15,7 @@ from exporter.capture import (
     CompiledCapture,
     Statistics,
     Strongest,
+    all_channels,
     capture,
     channel_statistics,
     guest,
@@ -85,6 +86,7 @@ class Explainer:
         fuse: str | None = None,
         classifiers: Mapping[str, Tensor] | None = None,
         settle: Callable[[Any, Scorer], Scorer] | None = None,
+        stage: str = "",
     ) -> None:
         """Bind what every batch has in common.
 
@@ -103,7 +105,9 @@ class Explainer:
             fuse: ``mean``, ``max`` or ``product`` for a map ``fused`` of all layers besides theirs.
             classifiers: by layer, the linear layer (K, C) behind it, for methods that need one.
             settle: from the first batch's output and the scorer to that of all, where it is open.
+            stage: a layer all of whose channels are carried; none where empty.
         """
+        self._stage = stage
         self._module = module
         self._capture: Callable[..., Captured] = capture
         self._methods = tuple(methods)
@@ -177,6 +181,14 @@ class Explainer:
                 missing=dict(explained.missing) | unrecorded,
                 boxes=None if boxes is None else boxes[:, : self._top_k],
                 regions=stored_regions(scored),
+                stage=next(
+                    (
+                        (self._stage, all_channels(self._planes.read(name, activation, inputs)))
+                        for name, activation in captured.activations.items()
+                        if self._stage and self._stage in captured.asked[name]
+                    ),
+                    None,
+                ),
             )
             return DeviceBatch(*pack(outcome))
 
@@ -199,7 +211,7 @@ class Explainer:
             captured = self._capture(
                 self._module,
                 inputs,
-                tuple(dict.fromkeys((*self._layers, *self._recorded))),
+                tuple(filter(None, dict.fromkeys((*self._layers, *self._recorded, self._stage)))),
                 score,
                 gradients=self._layers if self._gradients else False,
             )

@@ -220,7 +220,7 @@ def classifiers_at(
     why = f"{names[0]} needs a layer; there is none"
     for layer in layers:
         try:
-            classifiers[layer] = find_classifier(trial(), layer)
+            classifiers[layer] = find_classifier(trial(), layer).weight
         except (MapError, LayerError) as error:
             why = str(error)
     if not classifiers:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from exporter.errors import LayerError, MapError, TargetError
-from exporter.explain.batches import FLAGS, DeviceBatch, activations_of, channels_of
+from exporter.explain.batches import FLAGS, DeviceBatch, activations_of, channels_of, stage_of
 from exporter.explain.explainer import Explainer
 from exporter.explain.places import HostBatch, boxes_of, regions_of, target_of
 from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_masks, masks_of
@@ -25,6 +25,7 @@ from exporter.records import (
     ChannelBatch,
     Faithfulness,
     ImageEntry,
+    ImageStage,
     Prediction,
     Prepared,
     Row,
@@ -53,6 +54,7 @@ class Computed:
     rows: tuple[Row, ...]
     channels: tuple[ChannelBatch, ...]
     faithfulness: tuple[Faithfulness, ...] = ()
+    stages: tuple[ImageStage, ...] = ()
 
 
 def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
@@ -145,15 +147,22 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
         parts = [part.to_host() for part in pending.parts]
     explained: list[Row] = []
     channels: list[ChannelBatch] = []
+    stages: list[ImageStage] = []
     for part in parts:
         seen = loaded.seen[len(explained) : len(explained) + len(part.loss)]
         explained += _rows(work, seen, part)
         channels += channels_of([entry.id for entry, _ in seen], part)
+        stages += (
+            ImageStage(entry.id, stage)
+            for n, (entry, _) in enumerate(seen)
+            if not part.nan_output[n] and (stage := stage_of(part, n)) is not None
+        )
     readable = iter(explained)
     every = zip(loaded.entries, loaded.errors, loaded.prepared, strict=True)
     return Computed(
         tuple(next(readable) if image else _unread(entry, error) for entry, error, image in every),
         tuple(channels),
+        stages=tuple(stages),
     )
 
 

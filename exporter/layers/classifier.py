@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,19 @@ from exporter.layers.trial import Trial
 from exporter.targets import locate_output
 
 
-def find_classifier(trial: Trial, layer: str) -> Tensor:
+class Classifier(NamedTuple):
+    """The linear layer behind a layer's spatial means, detached, on the model's device.
+
+    Attributes:
+        weight: (K, C), a row for each class.
+        bias: (K,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def find_classifier(trial: Trial, layer: str) -> Classifier:
     """Find the weights that turn a layer's spatial means into the logits.
 
     CAM (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, eq. 1)
@@ -23,7 +37,7 @@ def find_classifier(trial: Trial, layer: str) -> Tensor:
         layer: name of the layer.
 
     Returns:
-        (K, C): a row for each class, detached, on the model's device.
+        The linear layer.
 
     Raises:
         MapError: if the layer's means and a linear layer do not give the logits.
@@ -49,7 +63,9 @@ def find_classifier(trial: Trial, layer: str) -> Tensor:
         )
     for _, weight, bias in reversed(heads):
         if _gives(means, weight, bias, logits):
-            return weight.detach().clone()
+            return Classifier(
+                weight.detach().clone(), None if bias is None else bias.detach().clone()
+            )
     raise MapError(
         f"cam does not fit {layer!r}: its channel means through {heads[-1][0]!r} are not the "
         "logits, so something lies between them (a ReLU, a norm); use gradcam, which allows it"

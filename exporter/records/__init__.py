@@ -24,6 +24,7 @@ from exporter.records.images import (
 from exporter.records.plan import (
     COMBINED,
     SCHEMA_VERSION,
+    HeadRecord,
     LayerRecord,
     MethodRecord,
     ModelRecord,
@@ -32,6 +33,7 @@ from exporter.records.plan import (
 from exporter.records.rows import (
     FLAG_REASONS,
     MAP_LEVELS,
+    ImageStage,
     Prediction,
     Region,
     Row,
@@ -79,8 +81,10 @@ __all__ = [
     "Findings",
     "Float32",
     "Geometry",
+    "HeadRecord",
     "ImageEntry",
     "ImageMeasures",
+    "ImageStage",
     "Int32",
     "KernelRecord",
     "LayerRecord",

@@ -116,6 +116,19 @@ class MethodRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRecord:
+    """The linear head that gives the logits from a layer's spatial means.
+
+    Attributes:
+        layer: the deepest explained layer, if there is such a head behind it; else ``""``.
+        why: why there is none.
+    """
+
+    layer: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run will do: ``plan.json``, written first and never changed.
 
@@ -142,6 +155,8 @@ class Plan:
         layouts: by layer that is explained or recorded, how its output lies in the plane, and why.
         findings: what running the model showed; None where the plan is older than that.
         precision: what the number format changes; None in the model's own.
+        head: the linear head behind the deepest layer; None with ``--no-live``, and where the plan
+            is older than that.
     """
 
     schema: Count
@@ -166,6 +181,7 @@ class Plan:
     layouts: Mapping[str, LayoutRecord] = field(default_factory=dict)
     findings: Findings | None = None
     precision: PrecisionRecord | None = None
+    head: HeadRecord | None = None
 
     @property
     def computed_on(self) -> Mapping[str, str]:

@@ -112,6 +112,14 @@ class StoredActivation:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageStage:
+    """All channels of one image at the layer whose spatial means the linear head is given."""
+
+    id: Annotated[str, Column("the image")]
+    activation: Annotated[StoredActivation, Column("every channel of the layer, in order")]
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of a run: what is in the run folder's shards, and what every writer reads.
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from exporter.errors import RunError
 from exporter.records import SCHEMA_VERSION, KernelRecord, MaximisedPicture, Plan, Row, Totals
@@ -178,13 +180,19 @@ class RunFolder:
         for index in range(len(self.plan.shards)):
             yield read_parquet(self.files, layout.summary_file(index, part), columns, AGAIN)
 
-    def write_kernels(self, sheets: Sequence[kernels.KernelSheet]) -> tuple[KernelRecord, ...]:
+    def write_kernels(
+        self, sheets: Sequence[kernels.KernelSheet], head: NDArray[np.float32] | None = None
+    ) -> tuple[KernelRecord, ...]:
         """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
+
+        Args:
+            sheets: the kernels of the layers asked for.
+            head: float32 (K, C + 1), the rows of the linear head and their biases.
 
         Raises:
             RunError: if it cannot be written.
         """
-        return kernels.write_kernels(self.files, sheets)
+        return kernels.write_kernels(self.files, sheets, head)
 
     def missing_maximised(self, groups: int) -> list[int]:
         """Return the groups of maximised channels that are still to be made, in order."""

@@ -14,7 +14,7 @@ from exporter.records import KernelRecord
 from exporter.store.checksums import record, settle, sum_of, verify
 from exporter.store.documents import damaged, json_bytes, read_json, validated
 from exporter.store.files import RunFiles
-from exporter.store.layout import KERNEL_LIST, KERNELS
+from exporter.store.layout import HEAD, KERNEL_LIST, KERNELS
 from exporter.store.recipes import plan_again
 from exporter.store.replacing import new_folder
 
@@ -41,8 +41,15 @@ class KernelSheet:
     shown: int
 
 
-def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelRecord, ...]:
+def write_kernels(
+    run: RunFiles, sheets: Sequence[KernelSheet], head: NDArray[np.float32] | None = None
+) -> tuple[KernelRecord, ...]:
     """Write ``kernels/`` anew, swapped in as a whole; not where it is there and whole.
+
+    Args:
+        run: the run folder.
+        sheets: the kernels of the layers asked for.
+        head: float32 (K, C + 1), the rows of the linear head and their biases.
 
     Raises:
         RunError: if the folder cannot be written.
@@ -58,14 +65,20 @@ def write_kernels(run: RunFiles, sheets: Sequence[KernelSheet]) -> tuple[KernelR
             checksums[f"{KERNELS}/{name}"] = sum_of(content)
 
         for kept, sheet in zip(records, sheets, strict=True):
-            values = io.BytesIO()
-            np.save(values, np.ascontiguousarray(sheet.values, dtype="<f4"))
-            write(kept.values, values.getvalue())
+            write(kept.values, _npy(sheet.values))
             write(kept.sheet, sheet.picture)
+        if head is not None:
+            write(HEAD.split("/")[1], _npy(head))
         write(KERNEL_LIST.split("/")[1], json_bytes([asdict(kept) for kept in records]))
         record(run, KERNEL_LIST, checksums)
     settle(run, KERNEL_LIST)
     return records
+
+
+def _npy(values: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(values, dtype="<f4"))
+    return file.getvalue()
 
 
 def _record(number: int, sheet: KernelSheet) -> KernelRecord:
@@ -112,15 +125,29 @@ def read_values(run: RunFiles, record: KernelRecord) -> NDArray[np.float32]:
     Raises:
         RunError: if the file is missing or holds something else.
     """
-    name = f"{KERNELS}/{record.values}"
+    return _read_npy(run, f"{KERNELS}/{record.values}", record.shape)
+
+
+def read_head(run: RunFiles) -> NDArray[np.float32] | None:
+    """Return the rows of the linear head and their biases, float32 (K, C + 1), or None.
+
+    Raises:
+        RunError: if the file holds something else.
+    """
+    return _read_npy(run, HEAD) if run.exists(HEAD) else None
+
+
+def _read_npy(
+    run: RunFiles, name: str, shape: tuple[int, ...] | None = None
+) -> NDArray[np.float32]:
     with run.open(name) as file:
         try:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError("it is not a file of NumPy's version 1.0")
-            shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+            there, by_columns, kind = np.lib.format.read_array_header_1_0(file)
             content = file.read()
-            if by_columns or (shape, kind) != (record.shape, np.dtype("<f4")):
-                raise ValueError(f"it holds {kind} {shape} and the list says {record.shape}")
-            return np.frombuffer(content, kind).reshape(shape)
+            if by_columns or (there, kind) != (shape or there, np.dtype("<f4")):
+                raise ValueError(f"it holds {kind} {there}, not float32 {shape or ''}".rstrip())
+            return np.frombuffer(content, kind).reshape(there)
         except Exception as error:  # NumPy's parser of headers raises anything on damaged bytes
             raise damaged(run, name, error, plan_again(run)) from None

@@ -20,6 +20,7 @@ SET: Final = "set"
 SET_SUMMARY: Final = "set/summary.json"
 KERNELS: Final = "kernels"
 KERNEL_LIST: Final = "kernels/kernels.json"
+HEAD: Final = "kernels/head.npy"
 MAXIMISED: Final = "maximised"
 WRITER_NOTE: Final = "writers.json"
 

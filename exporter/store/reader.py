@@ -23,6 +23,7 @@ from exporter.records import (
     ConfusedPair,
     Faithfulness,
     ImageMeasures,
+    ImageStage,
     KernelRecord,
     MaximisedPicture,
     MethodAgreement,
@@ -40,7 +41,7 @@ from exporter.store.checksums import noted
 from exporter.store.documents import read_summary, read_totals
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
-from exporter.store.kernels import read_kernels, read_sheet, read_values
+from exporter.store.kernels import read_head, read_kernels, read_sheet, read_values
 from exporter.store.plans import PlanFile, read_plan
 from exporter.store.recipes import plan_again
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
@@ -403,6 +404,27 @@ class Run:
             RunError: if the file is missing or damaged.
         """
         return read_values(self.files, record)
+
+    def head(self) -> NDArray[np.float32] | None:
+        """Return the rows of the linear head and, last, their biases, float32 (K, C + 1).
+
+        None where ``plan.head`` names no layer that such a head reads.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        return read_head(self.files)
+
+    def stages(self) -> Iterator[ImageStage]:
+        """Yield all channels of the layer that the head reads, of the images that have them.
+
+        These are the images that ``--keep`` selects, and some that it might have selected.
+
+        Raises:
+            RunError: if a file is damaged.
+        """
+        for index in self.shards:
+            yield from read_records(self.files, layout.summary_file(index, "stage"), ImageStage)
 
     # ------------------------------------------------------------ files
 

@@ -2,7 +2,7 @@
 
 from exporter.summaries.boxes import BoxCounts
 from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
-from exporter.summaries.choices import keep_images
+from exporter.summaries.choices import candidates, keep_images
 from exporter.summaries.faithfulness import FAITHFULNESS, merge_faithfulness
 from exporter.summaries.scope import Scope
 from exporter.summaries.sets import SET_TABLES, SetTables, merge_set
@@ -19,6 +19,7 @@ __all__ = [
     "BoxCounts",
     "Scope",
     "SetTables",
+    "candidates",
     "channel_table",
     "keep_images",
     "merge_channels",

@@ -184,6 +184,34 @@ def keep_images(
     return tuple((known[place].id, taken[place]) for place in sorted(taken))
 
 
+def candidates(images: Columns, keep: int | Literal["all"], seed: int) -> list[int]:
+    """Return the places of all images that may be kept of a set which these are a part of.
+
+    An image that `keep_images` takes of the whole set is, among any part of the set, one of the
+    first ``keep`` of a rule's order; or the most confident of its class but for those.
+
+    Args:
+        images: columns ``id``, ``predicted``, ``confidence``, ``correct`` and ``agreement`` of
+            images that could be read.
+        keep: as of `keep_images`.
+        seed: likewise.
+    """
+    every = range(len(images["id"]))
+    if keep == "all" or keep >= len(every):
+        return list(every)
+    ahead = {
+        place
+        for rule in (MOST_WRONG, LEAST_SURE, MOST_DISAGREEING)
+        for place in _order(images, rule)[:keep]
+    }
+    others = [place for place in every if place not in ahead]
+    others = [place for place in others if not np.isnan(images["predicted"][place])]
+    firsts = _first_of_each(images, _ranked(images, -images["confidence"], others))
+    ids = images["id"].tolist()
+    drawn = sorted(every, key=lambda place: _lot(ids[place], seed))[:keep]
+    return sorted({*ahead, *firsts, *drawn})
+
+
 def _lot(id: str, seed: int) -> bytes:
     # Not a random generator: an image's lot must not depend on the other images.
     return hashlib.blake2b(f"{seed} {id}".encode(), digest_size=8).digest()

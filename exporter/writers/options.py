@@ -102,6 +102,11 @@ class HtmlSettings(BaseModel):
 
     title: str | None = setting(None, "Title of the report.", "TEXT", "What MODEL looks at")
     single_file: bool = setting(False, "Write the report as one file too, html/report.html.")
+    live: bool = setting(
+        True,
+        "Let the report paint the map of any class: it carries the deepest layer of the images "
+        "that --keep selects, where a linear layer reads its spatial means.",
+    )
     max_size: Annotated[int, Field(gt=0)] = setting(
         20_000_000, "Largest size of that file; images are chosen to fit.", "SIZE", "20MB"
     )

@@ -81,7 +81,7 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
     return options
 
 
-_REMEMBERED = ("writers", "keep", "step", "title", "report", "single_file", "max_size")
+_REMEMBERED = ("writers", "keep", "step", "title", "report", "live", "single_file", "max_size")
 """What a run folder may say to whoever renders it: no network, no address, no plug-in's options."""
 
 

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporter import export
 from exporter.config import WriterConfig
+from exporter.demo import photographs
 from exporter.store import Run, open_run
 from exporter.writers import write
 from exporter.writers.writing import writer_options
 from tests.report.firefox import Firefox
+from tests.small import small
 
 pytest.register_assert_rewrite("tests.report.controls", "tests.report.desk")
 
@@ -91,8 +94,13 @@ def other_runs(
         "partial": make_run(place / "partial" / "run", shards=2),
     }
     (found["partial"] / "tensorboard").mkdir()
+    found["live"] = place / "live" / "run"
+    out, names = found["live"], place / "classes.txt"
+    names.write_text("tabby\ntiger cat\ntiger\nteapot\n")
+    settings = {"maps": ["gradcam"], "limit": 3, "keep": 2, "writers": (), "classes": names}
+    export(small(), photographs(), out=out, **settings)
     for run in found.values():
-        write_report(run)
+        write_report(run, **({"keep": 2} if run == out else {}))
     return found
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from exporter.records import ChannelRow, Faithfulness, MaximisedPicture, MethodFaithfulness
+from exporter.records import (
+    ChannelRow,
+    Faithfulness,
+    ImageStage,
+    MaximisedPicture,
+    MethodFaithfulness,
+)
 from exporter.store.schema import HEAVY_COLUMNS, LIGHT_COLUMNS, ROW_SCHEMA, schema_of
 from exporter.summaries import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 
@@ -24,6 +30,7 @@ TABLES = {
     **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
     "set/faithfulness.parquet": schema_of(MethodFaithfulness),
     "summaries/*-images.parquet": IMAGES_SCHEMA,
+    "summaries/*-stage.parquet": schema_of(ImageStage),
     "summaries/*-faithfulness.parquet": schema_of(Faithfulness),
     "summaries/*-set.parquet": SET_SCHEMA,
 }

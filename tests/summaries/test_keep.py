@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from exporter.contents import StageChoice
 from exporter.records import Prediction, Row
-from exporter.summaries import keep_images
+from exporter.summaries import IMAGES_SCHEMA, keep_images
 from exporter.summaries.choices import (
     EVERY,
     LEAST_SURE,
@@ -105,3 +108,28 @@ def test_disagreement_is_a_rule_where_it_is_known() -> None:
 def test_of_equals_the_smallest_id() -> None:
     rows = [row(id, 1, 0.5, False) for id in "dbca"]
     assert [id for id, _ in keep_images(rows, 1, 0)] == ["a"]
+
+
+def test_what_a_shard_carries_is_kept_whatever_the_other_shards_are() -> None:
+    generator = np.random.default_rng(5)
+    for trial in range(20):
+        rows = [
+            row(f"{trial}-{n}", int(generator.zipf(1.5)) % 60, float(score), bool(score > 0.4))
+            for n, score in enumerate(generator.random(300))
+        ]
+        agreement = {each.id: float(generator.normal()) for each in rows}
+        kept = {id for id, _ in keep_images(rows, 25, trial, agreement)}
+        choose, carried = StageChoice(25, trial), set()
+        for start in range(0, len(rows), 40):
+            part = rows[start : start + 40]
+            columns = {name: [None] * len(part) for name in IMAGES_SCHEMA.names} | {
+                "id": [each.id for each in part],
+                "predicted": [each.predictions[0].index for each in part],
+                "confidence": [each.predictions[0].score for each in part],
+                "correct": [each.correct for each in part],
+                "agreement": [agreement[each.id] for each in part],
+                "read": [True] * len(part),
+            }
+            carried |= choose(pa.table(columns, schema=IMAGES_SCHEMA))
+        assert kept <= carried
+        assert len(carried) < 250

@@ -10,18 +10,23 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
+
 from exporter.records import ClassMap
 from exporter.render import encode_jpeg, heatmap
 from exporter.writers.html import text as words
-from exporter.writers.html.index import Entry
+from exporter.writers.html.index import CHANNELS_PER_PAGE, Entry
+from exporter.writers.html.live import driving
 from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
-from exporter.writers.html.report import Report, neighbours
+from exporter.writers.html.report import Report, layer_file, neighbours
 
 EXAMPLES = 8
 WITH_MAPS = 8000
 """Images that carry a map on the pages of classes, 1 kB each, the most frequent classes first."""
 SIDE = 96
 PAIRS = 200
+DRIVING = 12
+"""Channels that a class's page lists."""
 
 
 def known(report: Report) -> bool:
@@ -82,8 +87,24 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
                 },
                 "neighbours": neighbours(files, at),
                 "pictures": by_class[row.index],
+                "driving": _driving(report, row.index),
             },
         )
+
+
+def _driving(report: Report, index: int) -> dict[str, Any] | None:
+    """Return the channels that add most to a class's logit over the set, each with its page."""
+    layer = report.plan.head.layer if report.plan.head else ""
+    channels = report.channels.get(layer, [])
+    if report.head is None or not channels or index >= len(report.head):
+        return None
+    means = np.array([row.mean for row in channels], np.float32)
+    number = report.layer_numbers[layer]
+    rows = [
+        (channel, part, layer_file(number, channel // CHANNELS_PER_PAGE))
+        for channel, part in driving(report.head[index, :-1], means, DRIVING)
+    ]
+    return {"rows": rows, "images": channels[0].images, "of": len(channels)}
 
 
 def mapped_images(report: Report) -> set[str]:

@@ -13,6 +13,7 @@ from exporter.writers.html.index import (
     IMAGES_PER_SHARD,
     Entry,
     SetIndex,
+    columns_script,
     index_script,
     parts,
 )
@@ -109,13 +110,21 @@ def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, 
         yield batch.list_file, batch.page
 
 
-def set_script(report: Report, index: SetIndex, files: Collection[str] | None = None) -> str:
-    """Return the script of the columns of some images.
+def set_script(
+    report: Report,
+    index: SetIndex,
+    files: Collection[str] | None = None,
+    first: int | None = None,
+    live: bool = True,
+) -> str:
+    """Return the script of the set.
 
     Args:
         report: what the images are of.
         index: the images.
         files: the pages that it may lead to; None for all.
+        first: how many images have their columns in it; all of them where None.
+        live: whether it may paint the map of any class.
     """
     channel_pages = {
         name: (report.layer_numbers[name], len(rows))
@@ -125,14 +134,23 @@ def set_script(report: Report, index: SetIndex, files: Collection[str] | None = 
     class_pages = [
         row.index for row in report.classes if files is None or f"classes/{row.index}.html" in files
     ]
-    return index_script(index, report.options, channel_pages, class_pages)
+    painted = report.live if live else None
+    return index_script(
+        index, report.options, channel_pages, class_pages, first=first, live=painted
+    )
 
 
 def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write the index of the whole set and yield the page that shows it."""
     height, width = report.plan.model.preprocessing.size
-    report.write("data/index.js", set_script(report, report.index))
+    report.write("data/index.js", set_script(report, report.index, first=IMAGES_PER_SHARD))
     total = len(report.index.images)
+    if total > IMAGES_PER_SHARD:
+        report.write("data/columns.js", columns_script(report.index))
+    if report.live:
+        report.write("live/head.js", report.live.head)
+        for id, script in report.live.images.items():
+            report.write(f"live/{id}.js", script)
     lists = [
         (_list_file(number), f"{start + 1}–{stop}")
         for number, (start, stop) in enumerate(parts(total, IMAGES_PER_SHARD))
@@ -146,6 +164,8 @@ def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "per_list": IMAGES_PER_SHARD,
             "still": round(160 * height / width),
             "lists": lists,
+            "head": report.plan.head if report.options.live else None,
+            "live": report.live,
         },
     )
 

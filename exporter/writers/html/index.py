@@ -13,6 +13,7 @@ from exporter.records import COMBINED, Plan, Row
 from exporter.render import COLORMAPS
 from exporter.summaries import BoxCounts
 from exporter.writers.html import text as words
+from exporter.writers.html.live import Live
 from exporter.writers.html.shards import FLAGS, base64, finite, flag_bits
 from exporter.writers.options import HtmlOptions
 
@@ -151,23 +152,28 @@ def index_script(
     options: HtmlOptions,
     channel_pages: Mapping[str, tuple[int, int]],
     class_pages: Sequence[int],
+    *,
+    first: int | None = None,
+    live: Live | None = None,
 ) -> str:
-    """Return the script of the whole set's columns: a call of ``exporterIndex`` with JSON text.
+    """Return the script of the set: a call of ``exporterIndex`` with JSON text.
 
     Args:
         index: the images.
         options: for the address of TensorBoard.
         channel_pages: page number and channels of each layer whose channels have pages.
         class_pages: classes that have a page.
+        first: how many images have their columns in it; all of them where None.
+        live: what paints the map of any class.
     """
     plan, images = index.plan, index.images
-    labels = _positions(entry.label for entry in images)
-    classes = _positions(entry.predicted for entry in images)
-    losses = [entry.loss for entry in images]
     layers = plan.map_layers
-    columns = [[entry.measures[place] for entry in images] for place in range(len(MEASURES))]
     present = {(method, layer) for method, layer, _, _ in index.ends}
+    bits = 0
+    for entry in images:
+        bits |= entry.flags
     contents: dict[str, Any] = {
+        "images": len(images),
         "perShard": IMAGES_PER_SHARD,
         "view": plan.model.preprocessing.size,
         "probability": words.in_percent(plan),
@@ -184,32 +190,71 @@ def index_script(
         "layers": layers,
         "combined": [place for place, layer in enumerate(layers) if layer in COMBINED],
         "names": index.names,
-        "classes": list(classes),
-        "labels": list(labels),
-        "ids": " ".join(entry.id for entry in images),
-        "paths": [entry.path for entry in images],
-        "label": [labels.get(entry.label, -1) for entry in images],
-        "predicted": [classes.get(entry.predicted, -1) for entry in images],
-        "score": [entry.score for entry in images],
-        "loss": losses if any(loss is not None for loss in losses) else None,
+        "classes": list(_classes(images)),
+        "labels": list(_labels(images)),
+        "judged": any(entry.correct is not None for entry in images),
+        "losses": any(entry.loss is not None for entry in images),
+        "bits": bits,
         "measures": [
-            {"name": name, "title": title, "unit": unit, "values": values}
-            for (name, (title, unit)), values in zip(MEASURES.items(), columns, strict=True)
-            if any(value is not None for value in values)
+            {"name": name, "title": title, "unit": unit, "at": place}
+            for place, (name, (title, unit)) in enumerate(MEASURES.items())
+            if any(entry.measures[place] is not None for entry in images)
         ],
         "notes": {entry.position: entry.note for entry in images if entry.note},
-        "correct": "".join({True: "1", False: "0", None: "-"}[row.correct] for row in images),
-        "flags": [entry.flags for entry in images],
         "tensorboard": options.tensorboard_url,
         "sheets": len(options.kept) if plan.recorded else None,
         "channelPages": channel_pages,
         "channelsPerPage": CHANNELS_PER_PAGE,
         "classPages": class_pages,
+        "live": live
+        and {
+            "layer": layers.index(live.layer),
+            "images": [entry.position for entry in images if entry.id in live.images],
+        },
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
+        "columns": _columns(index, images[:first]),
     }
+    return _call("exporterIndex", contents)
+
+
+def columns_script(index: SetIndex) -> str:
+    """Return the script of every image's columns: a call of ``exporterColumns`` with JSON text."""
+    return _call("exporterColumns", _columns(index, index.images))
+
+
+def _columns(index: SetIndex, images: Sequence[Entry]) -> dict[str, Any]:
+    labels, classes = _labels(index.images), _classes(index.images)
+    measured = [[entry.measures[place] for entry in images] for place in range(len(MEASURES))]
+    return {
+        "ids": " ".join(entry.id for entry in images),
+        "paths": [entry.path for entry in images],
+        "label": [labels.get(entry.label, -1) for entry in images],
+        "predicted": [classes.get(entry.predicted, -1) for entry in images],
+        "score": [entry.score for entry in images],
+        "loss": [entry.loss for entry in images],
+        "correct": "".join({True: "1", False: "0", None: "-"}[row.correct] for row in images),
+        "flags": [entry.flags for entry in images],
+        "measured": [values if any(v is not None for v in values) else None for values in measured],
+    }
+
+
+def _call(function: str, contents: Mapping[str, Any]) -> str:
+    """Return a script that gives a function JSON text, of one string.
+
+    ``JSON.parse`` is faster than the same as an object literal, for megabytes; and a string in
+    single quotes has few characters to escape.
+    """
     text = json.dumps(contents, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # JSON.parse of one string is faster than the same as an object literal, for megabytes.
-    return f"exporterIndex({json.dumps(text)});\n".replace("<", "\\u003c")
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{function}('{quoted}');\n".replace("<", "\\u003c")
+
+
+def _labels(images: Iterable[Entry]) -> dict[Any, int]:
+    return _positions(entry.label for entry in images)
+
+
+def _classes(images: Iterable[Entry]) -> dict[Any, int]:
+    return _positions(entry.predicted for entry in images)
 
 
 def _positions(values: Iterable[Any]) -> dict[Any, int]:

@@ -8,9 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exporter.records import ChannelRow, ClassRow, KernelRecord
 from exporter.render import decode_image, kernel_places
 from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex
+from exporter.writers.html.live import Live, live_scripts
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
 from exporter.writers.html.shards import finite
 from exporter.writers.options import HtmlOptions
@@ -74,6 +78,16 @@ class Report:
         """Return the author's notes, by what they call their image, that no image has."""
         known = {name for entry in self.index.images for name in (entry.id, entry.path)}
         return [name for name in self.options.report.images if name not in known]
+
+    @cached_property
+    def live(self) -> Live | None:
+        """What paints the map of any class; None where the run has it not, or it is not wanted."""
+        return live_scripts(self.run, set(self.options.kept)) if self.options.live else None
+
+    @cached_property
+    def head(self) -> NDArray[np.float32] | None:
+        """The rows of the linear head, and last their biases; None with ``--no-live``."""
+        return self.run.head() if self.options.live else None
 
     @cached_property
     def classes(self) -> tuple[ClassRow, ...]:

@@ -80,6 +80,9 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
             too_many = number
         wanted = number + int((limit * (1 + _FULL) / 2 - len(text)) / per_image)
         number = min(max(wanted, fits + 1), too_many - 1)
+    if report.live and fits == report.present:
+        text, said = _bind(report, site, fitting, fits, omitted, live=True)
+        best, note = (text, said) if len(text) <= limit else (best, note)
     report.write(SINGLE, best)
     return note
 
@@ -106,7 +109,13 @@ def _render(
 
 
 def _bind(
-    report: Report, site: Site, sections: Sequence[Section], number: int, omitted: int
+    report: Report,
+    site: Site,
+    sections: Sequence[Section],
+    number: int,
+    omitted: int,
+    *,
+    live: bool = False,
 ) -> tuple[bytes, str]:
     """Return the file with so many images, and what it says of what is not in it."""
     options = report.options
@@ -123,10 +132,17 @@ def _bind(
     bound = [*sections, *lists]
     files = {section.file for section in bound}
     # Nothing in the strings of data ends the element that it stands in.
-    data = [text.replace("<", "\\u003c") for text in (*data, set_script(report, index, files))]
+    data = [
+        text.replace("<", "\\u003c")
+        for text in (*data, set_script(report, index, files, live=live))
+    ]
+    if live and report.live:
+        data += (report.live.head, *report.live.images.values())
     scripts = [*map(_read, words.SINGLE_SCRIPTS), *data]
     style = _read("report.css") + _read("single.css")
     note = _note(len(ids), report.present, options.max_size, omitted)
+    if report.live and not live:
+        note += " Maps of any class are left out, as they do not fit: the folder's report has them."
     context = {
         "csp": _policy(style, scripts),
         "note": note,

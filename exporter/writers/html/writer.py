@@ -1,9 +1,10 @@
 """The HTML report: a folder that opens from a double click, with no server and no network.
 
 Layout: the pages of `PAGES`, ``list/NNNNN.html`` (every image, for readers without JavaScript),
-``assets/``, ``data/index.js`` (columns of the whole set), ``data/NNNNN.js`` (maps of 256 images,
-loaded as they come into sight), ``photos/NN/ID.jpg`` (the JPEG bytes of the store), ``kernels/``
-and ``maximised/``; with ``--single-file`` also ``report.html``.
+``assets/``, ``data/index.js`` (the set, with the columns of the first images), ``data/columns.js``
+(those of all images), ``data/NNNNN.js`` (maps of 256 images, loaded as they come into sight),
+``live/`` (what paints the map of any class), ``photos/NN/ID.jpg`` (the JPEG bytes of the store),
+``kernels/`` and ``maximised/``; with ``--single-file`` also ``report.html``.
 """
 
 from __future__ import annotations

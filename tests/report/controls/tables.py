@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.report.desk import Desk, control, layer_page
 
 
@@ -124,3 +126,17 @@ def single_list(desk: Desk) -> None:
     desk.control("single-list").click()
     desk.wait("document.querySelector('.leaf.shown').dataset.page === 'list'")
     assert desk.page.locator(".rows tbody tr:visible").count() == 20
+
+
+@control("driving-channel")
+def driving_channel(desk: Desk) -> None:
+    desk = desk.at("live")
+    index = next(desk.run.rows()).predictions[0].index
+    desk.open(f"classes/{index}.html")
+    head = desk.run.head()
+    assert head is not None
+    means = np.array([row.mean for row in desk.run.channels("3")])
+    first = int(np.abs(head[index, :-1] * means).argmax())
+    assert desk.control("driving-channel").inner_text() == f"channel {first}"
+    desk.control("driving-channel").click()
+    desk.wait(f"location.hash === '#c{first}'")

@@ -315,3 +315,41 @@ def boxes(desk: Desk) -> None:
     desk.wait("document.querySelectorAll('#v-outlines rect').length === 6")
     said = desk.page.locator("#v-boxes-legend span:visible").all_inner_texts()
     assert [text.strip() for text in said] == ["given", "predicted", "explained"]
+
+
+@control("viewer-live", "viewer-live-less")
+def any_class(desk: Desk) -> None:
+    """A class is typed, then another is taken off; the address brings both back."""
+    desk = desk.at("live")
+    head, stage = desk.run.head(), next(desk.run.stages())
+    assert head is not None
+    row = next(row for row in desk.rows if row.id == stage.id)
+    desk.viewer(row)
+    desk.control("viewer-live").fill("TEA")
+    desk.page.keyboard.press("Enter")
+    desk.wait("document.getElementById('v-caption').textContent.startsWith('CAM at 3 for teapot.')")
+    logits = head[:, :-1] @ stage.activation.array().mean((1, 2)) + head[:, -1]
+    said = desk.text("#v-live-said")
+    assert said.startswith("Logit of teapot: ")
+    number = float(re.findall(r"[−\d.]+", said)[0].replace("−", "-"))
+    assert abs(number - logits[3]) < 0.02
+    assert desk.page.locator("#v-live-channels li").count() == 8
+    desk.control("viewer-live-less").fill("2")
+    desk.page.keyboard.press("Enter")
+    desk.wait("location.hash.includes('live=3-2')")
+    desk.wait("document.getElementById('v-live-said').textContent.includes('less that of tiger:')")
+    link = desk.page.locator("#v-live-channels a").first
+    assert re.search(r"layers/\d+\.html#c\d$", link.get_attribute("href"))
+    desk.viewer(row, "&live=3-2")
+    desk.wait(
+        "document.getElementById('v-caption').textContent.includes('teapot rather than tiger')"
+    )
+    desk.control("viewer-live").fill("aardvark")
+    desk.page.keyboard.press("Enter")
+    desk.wait("document.getElementById('v-live-said').textContent.includes('No class is called')")
+    without = next(
+        other for other in desk.rows if other.id not in {s.id for s in desk.run.stages()}
+    )
+    desk.viewer(without)
+    assert desk.control("viewer-live").is_disabled()
+    assert desk.text("#v-live-said") == "Carried only by the 2 images that --keep selects."
