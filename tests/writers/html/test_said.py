@@ -75,9 +75,9 @@ def test_a_note_stands_on_its_page_alone(run: Path) -> None:
 def test_a_note_stands_at_its_image(run: Path) -> None:
     note = 'The cat & its "whiskers".'
     assert escape(note).replace("&quot;", "&#34;") in page(run, "list/00000.html")
-    script = page(run, "data/index.js").removeprefix("exporterIndex(").removesuffix(");\n")
-    index = json.loads(json.loads(script))
-    place = index["paths"].index("chelsea.jpg")
+    script = page(run, "data/index.js").removeprefix("exporterIndex('").removesuffix("');\n")
+    index = json.loads(script.replace("\\\\", "\\").replace("\\'", "'"))
+    place = index["columns"]["paths"].index("chelsea.jpg")
     assert index["notes"] == {str(place): note}
 
 
