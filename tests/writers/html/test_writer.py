@@ -21,7 +21,13 @@ from exporter.render import COLORMAPS, decode_image, heatmap
 from exporter.store import Run, open_run
 from exporter.writers import write
 from exporter.writers.html import HtmlOptions
-from exporter.writers.html.index import Entry, SetIndex, index_script
+from exporter.writers.html.index import (
+    IMAGES_PER_SHARD,
+    Entry,
+    SetIndex,
+    columns_script,
+    index_script,
+)
 
 FIREFOX = shutil.which("firefox-esr")
 TENSORBOARD = "http://localhost:6006"
@@ -369,8 +375,9 @@ def test_of_100_000_images_only_the_visible_are_built(
         label, score = ("cat", "dog")[number % 2], round(number % 997 / 997, 5)
         said = (number % 8, "", score, None, number % 3 > 0)
         index.images.append(Entry(number, f"{number:032x}", name, label, *said, 0))
-    script = index_script(index, HtmlOptions(kept=()), {}, ())
+    script = index_script(index, HtmlOptions(kept=()), {}, (), first=IMAGES_PER_SHARD)
     (large / "data" / "index.js").write_text(script, "utf-8")
+    (large / "data" / "columns.js").write_text(columns_script(index), "utf-8")
     assert row.image is not None
     page.route("**/photos/**", lambda route: route.fulfill(body=row.image))
     shard = (large / "data" / "00000.js").read_text("utf-8")
@@ -383,7 +390,11 @@ def test_of_100_000_images_only_the_visible_are_built(
     page.goto((large / "images.html").as_uri())
     page.wait_for_selector("button.tile")
     assert page.locator("#count").inner_text() == "100,000 images"
+    assert page.locator("#grid li").first.get_attribute("aria-setsize") == "100000"
     assert page.locator("button.tile").count() < 150
+    # All columns are read once the page is there.
+    until(page, "exporter.grid.order().length === 100000")
+    assert page.locator("#class option").count() == 9
     page.fill("#q", "photograph 054321")
     until(page, "document.querySelectorAll('.tile').length === 1")
     page.fill("#q", "")
@@ -392,6 +403,11 @@ def test_of_100_000_images_only_the_visible_are_built(
     page.keyboard.press("End")
     until(page, "document.activeElement.innerText.includes('photograph 099999')")
     assert page.locator("button.tile").count() < 200
+    # An address that asks for more than the beginning is answered in full at once.
+    page.goto("about:blank")
+    page.goto((large / "images.html").as_uri() + "#q=photograph+054321")
+    page.wait_for_selector("button.tile")
+    assert page.locator("#count").inner_text() == "1 of 100,000 images"
 
 
 @pytest.mark.slow
