@@ -97,11 +97,9 @@ class Archives:
         if not pictures:
             self._said.setdefault("a sample without an image is left out", sample[0].name)
             return None
+        picture = min(pictures, key=lambda member: _parts(member)[1].count("."))
         if len(pictures) > 1:
-            self._said.setdefault(
-                "of several images of a sample the first is taken", sample[0].name
-            )
-        picture = pictures[0]
+            self._said.setdefault("of several images of a sample one is taken", picture.name)
         path = f"{shown}/{picture.name}"
         if path in self._places:
             self._said.setdefault("a member that is there twice is left out", picture.name)

@@ -8,6 +8,7 @@ from typing import Any
 
 # Tags of a TIFF: how its strips or tiles are packed, where they lie, how long they are.
 _PACKED, _CODED, _PLACES = 259, (5, 7, 8, 32946), ((273, 324), (279, 325))
+_HEIGHT, _ROWS = 257, 278
 # Coded pixels hardly ever end in so many zeros; a download that was padded with them does.
 _ZEROS = 64
 
@@ -43,10 +44,13 @@ def check_webp(content: bytes) -> None:
 
 
 def check_strips(content: bytes, tags: Any) -> None:
-    """Raise ``OSError`` where a packed strip or tile of a TIFF is padded."""
+    """Raise ``OSError`` where a strip of a TIFF is not there, or a packed one is padded."""
+    offsets, counts = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in _PLACES)
+    height = tags.get(_HEIGHT, 0)
+    if _PLACES[0][0] in tags and len(offsets) * tags.get(_ROWS, height) < height:
+        raise OSError("some of its strips are not there")
     if tags.get(_PACKED) not in _CODED:
         return
-    offsets, counts = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in _PLACES)
     for offset, count in zip(offsets, counts, strict=False):
         refuse_zeros(content[max(offset, offset + count - _ZEROS) : offset + count])
 

@@ -17,6 +17,7 @@ _GREY, _COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_4
 _READ = (*_GREY, *_COLOUR, "YBR_RCT", "YBR_ICT")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META = 2_000
+_SHOWN = 80
 
 
 def is_dicom(content: bytes) -> bool:
@@ -52,7 +53,10 @@ def read_dicom(content: bytes, *, windowed: bool = True) -> Bands:
     try:
         values = pixel_array(dataset)
     except RuntimeError as error:  # what every decoder said, each on a line
-        syntax, said = dataset.file_meta.TransferSyntaxUID.name, str(error).splitlines()[-1].strip()
+        syntax, said = (
+            _name(dataset.file_meta.TransferSyntaxUID),
+            str(error).splitlines()[-1].strip(),
+        )
         raise ImageError(f"the DICOM file's {syntax} pixels cannot be decoded: {said}") from None
     if dataset.PhotometricInterpretation not in _GREY:
         return Bands(values)
@@ -69,7 +73,7 @@ def _refuse_other(dataset: Any) -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
     if "PixelData" not in dataset:
-        kind = getattr(dataset.get("SOPClassUID"), "name", "")
+        kind = _name(dataset.get("SOPClassUID"))
         raise ImageError(f"the DICOM file holds no picture{kind and f': it is {kind}'}")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
@@ -78,18 +82,18 @@ def _refuse_other(dataset: Any) -> None:
     kind = dataset.PhotometricInterpretation
     if kind not in _READ:
         raise ImageError(
-            f"the DICOM file's pixels are {kind}; {', '.join(_READ[:3])} and YBR are read"
+            f"the DICOM file's pixels are {_name(kind)}; {', '.join(_READ[:3])} and YBR are read"
         )
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise ImageError(
-            f"the DICOM file is compressed as {syntax.name}, which is not read"
+            f"the DICOM file is compressed as {_name(syntax)}, which is not read"
         ) from None
     if not decoder.is_available:
         raise ImageError(
-            f"the DICOM file is compressed as {syntax.name}; install "
+            f"the DICOM file is compressed as {_name(syntax)}; install "
             "'pylibjpeg[all]' to read it, or save it uncompressed"
         )
 
@@ -122,6 +126,11 @@ def _windowed(
     )
     low, high = sorted(end * slope + intercept for end in ends)
     return values, (low, high)
+
+
+def _name(value: Any) -> str:
+    """Return what a file calls something, in a line; of a known identifier its name."""
+    return " ".join(str(getattr(value, "name", value or "")).split())[:_SHOWN]
 
 
 def _first(value: Any) -> float | None:

@@ -65,10 +65,9 @@ def origin_of(dataset: Any, index: int) -> Origin:
     """
     for _ in range(_DEEPEST):
         names, features = getattr(dataset, "classes", None), getattr(dataset, "features", None)
-        if isinstance(features, Mapping):
-            return Origin(features=features)
-        if isinstance(names, list | tuple):
-            return Origin(names)
+        names = names if isinstance(names, list | tuple) else ()
+        if names or isinstance(features, Mapping):
+            return Origin(names, features if isinstance(features, Mapping) else {})
         categories = getattr(getattr(dataset, "coco", None), "cats", None)
         if isinstance(categories, Mapping):
             return Origin({key: str(told["name"]) for key, told in categories.items()})

@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     IMAGELENGTH,
     IMAGEWIDTH,
+    PHOTOMETRIC_INTERPRETATION,
     SAMPLEFORMAT,
     SAMPLESPERPIXEL,
     TILEOFFSETS,
@@ -19,13 +20,14 @@ from PIL.TiffImagePlugin import (
 )
 
 from exporter.errors import ImageError
-from exporter.images.bands import Bands, counted, refuse_size, takes, upright
+from exporter.images.bands import Bands, counted, refuse_bands, refuse_size, takes, upright
 from exporter.images.damage import check_strips
 
 if TYPE_CHECKING:
     from exporter.records import Preprocessing
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MINISWHITE = 0
 _NUMBERS = {1: "", 2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 
 
@@ -83,9 +85,9 @@ def read_tiff(content: bytes, steps: Preprocessing) -> Bands | None:
     tags = tiff_tags(content)
     if tags is None:
         return None  # Pillow says what is wrong
-    bands, bits, _ = _numbers(tags)
+    bands, bits, form = _numbers(tags)
     several = bands == 1 and not takes(1, steps)
-    if bits in (1, 8) and not several and (bands in (1, 3) or (bands == 4 and not takes(4, steps))):
+    if bits <= 8 and not several and (bands in (1, 3) or (bands == 4 and not takes(4, steps))):
         return None
     try:
         import tifffile
@@ -102,7 +104,11 @@ def read_tiff(content: bytes, steps: Preprocessing) -> Bands | None:
                 f"the TIFF has the axes {axes} of {picture.shape}; save one picture of bands, rows "
                 "and columns"
             )
-        refuse_size(1, picture.shape[0], int(np.prod(picture.shape[1:])))
+        width, height = (picture.shape[axes.index(axis)] for axis in "XY")
+        count = picture.size // max(width * height, 1)
+        refuse_size(width, height, count)
+        if not several:
+            refuse_bands(count, steps)
         for page in picture.pages if several else [picture]:
             _refuse_cut(page, len(content))
         check_strips(content, tags)
@@ -111,12 +117,14 @@ def read_tiff(content: bytes, steps: Preprocessing) -> Bands | None:
         if packed != tifffile.COMPRESSION.NONE and find_spec("imagecodecs") is None:
             named = packed.name.replace("_", " ")
             raise ImageError(f"the TIFF is compressed ({named}); install exporter[tiff] to read it")
-        values = picture.asarray()
+        values = picture.asarray(maxworkers=1)
     if values.ndim == 2:
         values = values[:, :, None]
     elif axes[-1] == "X" and (axes[0] == "S" or takes(values.shape[0], steps)):
         values = np.moveaxis(values, 0, 2)
-    return Bands(upright(values, _orientation(tags)))
+    packed_bits = (0.0, 2.0**bits - 1) if form == 1 and 8 < bits < 16 else None
+    inverted = tags.get(PHOTOMETRIC_INTERPRETATION) == _MINISWHITE
+    return Bands(upright(values, _orientation(tags)), packed_bits, inverted)
 
 
 def _orientation(tags: ImageFileDirectory_v2) -> int:
@@ -131,6 +139,6 @@ def _numbers(tags: ImageFileDirectory_v2) -> tuple[int, int, int]:
 
 
 def _refuse_cut(page: Any, length: int) -> None:
-    ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-    if max(ends, default=0) > length:
-        raise OSError("it ends before its last strip")
+    ends = [*map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))]
+    if max(ends, default=0) > length or len(ends) < int(np.prod(page.chunked)):
+        raise OSError("some of its strips or tiles are not there")

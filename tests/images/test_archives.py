@@ -110,7 +110,7 @@ def test_labels_have_the_names_that_lie_beside(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     members = {
-        "._a.png": b"of a Mac", "a.png": picture(1), "a.depth.png": picture(2),
+        "._a.png": b"of a Mac", "a.depth.png": picture(2), "a.png": picture(1),
         "readme.txt": b"", "../../../up.png": picture(3),
     }  # fmt: skip
     file = archive(tmp_path / "x.tar", members)
@@ -125,7 +125,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert [entry.path for entry in images.entries] == ["x.tar/a.png", "x.tar/../../../up.png"]
     assert images.load(images.entries[1], STEPS).view.max() == 3
     assert images.notes == (
-        "of several images of a sample the first is taken (a.png)",
+        "of several images of a sample one is taken (a.png)",
         "a sample without an image is left out (readme.txt)",
         "a member that is there twice is left out (a.png)",
     )

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from exporter.errors import ImageError, ImageSetError
@@ -136,6 +138,17 @@ def test_signed_numbers_are_kept() -> None:
     assert np.allclose(unit[0, :, 0], [0, 0.5, 1])
 
 
+def test_numbers_of_12_bits_and_those_whose_lowest_is_white() -> None:
+    pytest.importorskip("imagecodecs")
+    values = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    packed = tiff(np.repeat(values, 2, axis=1).astype(np.uint16), bitspersample=12)
+    chosen = steps(1, bands=(1,))
+    assert np.allclose(decode_bands(packed, chosen)[:, ::2, 0], values / 4095, atol=1e-6)
+    white = tiff(values, photometric="miniswhite")
+    unit = decode_bands(white, steps(1, range=(0.0, 4095.0)))
+    assert np.allclose(unit[:, :, 0], 1 - values / 4095, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
 def test_16_bits_are_read_whole_where_a_range_is_given(kind: str) -> None:
     values = np.random.default_rng(2).integers(0, 4096, (6, 8, 3), dtype=np.uint16)
@@ -229,6 +242,24 @@ def test_a_strip_that_unpacks_to_more_than_it_claims_is_damaged() -> None:
         content[place : place + 4] = value.to_bytes(4, "little")
     with pytest.raises(ImageError, match="damaged or truncated"):
         decode_bands(bytes(content) + bomb, steps(13))
+
+
+@pytest.mark.parametrize("how", LAID_OUT)
+@given(changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
+@settings(max_examples=40)
+def test_any_change_of_bytes_gives_bands_or_one_sentence(
+    how: str, changes: list[tuple[float, int]]
+) -> None:
+    content = bytearray(LAID_OUT[how])
+    for place, value in changes:
+        content[int(place**3 * len(content))] = value  # in its header, mostly
+    try:
+        unit = decode_bands(bytes(content), steps(13, range=RANGE))
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert unit.shape[2] == 13
+        assert ((unit >= 0) & (unit <= 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,15 @@ def test_pictures_of_fewer_bits_in_16_are_as_bright_as_stated(bits: int) -> None
     assert (decode(plain, bits) == decode(plain)).all()
 
 
+def test_a_tiff_without_all_its_strips_is_damaged(encode: Encode) -> None:
+    content = encode(Image.new("L", (8, 64)), "TIFF")
+    rows = content.index(b"\x16\x01", content.index(b"\x11\x01"))  # tag 278, after tag 273
+    fewer = content[:rows] + struct.pack("<HHII", 278, 4, 1, 16) + content[rows + 12 :]
+    assert decode(content).shape == (64, 8, 3)
+    with pytest.raises(ImageError, match="some of its strips are not there"):
+        decode(fewer)
+
+
 def _tiff(bands: int, bits: int, form: int) -> bytes:
     """Return a TIFF of 2 × 2 pixels, all zero."""
     entries = [

@@ -223,6 +223,14 @@ def test_hugging_faces_features_say_which_column_is_what(hugging: Any) -> None:
     assert labels(open_images(hugging.to_iterable_dataset(), limit=3)) == ["cat", "dog", "dog"]
 
 
+def test_names_count_beside_features_of_another_kind() -> None:
+    class Described(list[Any]):
+        classes = ("cat", "dog")
+        features = {"edges": 3}  # noqa: RUF012
+
+    assert labels(open_images(Described([(PIXELS[0], 1)]))) == ["dog"]
+
+
 def test_hugging_faces_sets_from_disk(hugging: Any, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     shown = datasets.are_progress_bars_disabled()
