@@ -799,7 +799,8 @@ def test_what_is_left_of_a_set_is_not_read_of_a_partial_run(home: Path, tmp_path
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
     whole = exporter.open_run(home / "good")
     assert whole.channels() and whole.summary and whole.classes() and whole.methods()
-    (run / "run.json").unlink()
+    for name in ("run.json", "checksums/run.json.sha256"):
+        (run / name).unlink()
     partial = exporter.open_run(run)
     assert (partial.channels(), partial.summary) == ((), None)
     parts = (partial.classes, partial.confusion, partial.methods, partial.agreement)
@@ -852,8 +853,14 @@ _CONNECTED = re.compile(r"connect\(\d+<[^>]*>, \{sa_family=AF_INET6?,.*")
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
-@pytest.mark.parametrize("seed", SAMPLE)
-@pytest.mark.parametrize("command", ["check", "render"])
+@pytest.mark.parametrize(
+    ("seed", "command"),
+    [
+        (seed, command)
+        for number, seed in enumerate(SAMPLE)
+        for command in ("render", ("check", "run")[number % 2])
+    ],
+)
 def test_no_system_call_leaves_the_run(
     seed: int, command: str, home: Path, outside: Path, tmp_path: Path
 ) -> None:
@@ -861,10 +868,15 @@ def test_no_system_call_leaves_the_run(
     told = mutate(run, outside, seed)
     before = state(outside)
     log = tmp_path / "calls.txt"
-    writers = ["--writer", "html", "--writer", "tensorboard"] if command == "render" else []
+    writers = ["--writer", "html", "--writer", "tensorboard"]
+    more = {
+        "render": [str(run), *writers],
+        "check": [str(run)],
+        "run": [*flags(home), "--out", str(run), "--resume"],
+    }
     done = subprocess.run(
         ["strace", "-f", "-qq", "-y", "-s", "4096", "-e", "trace=%file,%network", "-o", str(log),
-         sys.executable, "-m", "exporter", command, str(run), *writers],
+         sys.executable, "-m", "exporter", command, *more[command]],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
