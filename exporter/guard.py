@@ -80,8 +80,13 @@ def user_code(
 
 
 def passes(failure: BaseException) -> bool:
-    """Say whether `user_code` leaves a failure as it is."""
-    return isinstance(failure, (ExporterError, KeyboardInterrupt, GeneratorExit))
+    """Say whether `user_code` leaves a failure as it is.
+
+    A generator of ours that is closed in the block is none; what the user's code raises may be.
+    """
+    if isinstance(failure, GeneratorExit):
+        return _USER not in _lines(failure)
+    return isinstance(failure, (ExporterError, KeyboardInterrupt))
 
 
 def is_shortage(failure: BaseException | None) -> bool:
@@ -151,6 +156,12 @@ def _place(failure: BaseException) -> str:
     """
     if isinstance(failure, SyntaxError) and failure.filename:
         return f" ({_shown(failure.filename)}, line {failure.lineno})"
+    lines = _lines(failure)
+    return next((lines[owner] for owner in (_USER, _LIBRARY, _OURS) if owner in lines), "")
+
+
+def _lines(failure: BaseException) -> dict[int | None, str]:
+    """Return the innermost line of each owner's that a failure came through."""
     lines: dict[int | None, str] = {}
     for frame, line in traceback.walk_tb(failure.__traceback__):
         file = frame.f_code.co_filename
@@ -158,7 +169,7 @@ def _place(failure: BaseException) -> str:
             lines.pop(_OURS, None)
         elif file != __file__:
             lines[_owner(file)] = f" ({_shown(file)}, line {line})"
-    return next((lines[owner] for owner in (_USER, _LIBRARY, _OURS) if owner in lines), "")
+    return lines
 
 
 def _layer(failure: BaseException) -> str:
@@ -197,4 +208,7 @@ def _owner(file: str) -> int | None:
 def _shown(file: str) -> str:
     """Shorten a path to what may be recorded: relative to the current folder, or its name."""
     path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # the current folder is gone, or the file is elsewhere
+        return path.name

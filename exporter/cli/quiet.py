@@ -42,8 +42,9 @@ def quiet_codecs() -> Iterator[None]:
     os.dup2(writing, 2)
     os.close(writing)
     encoding, errors = stream.encoding, stream.errors
-    own = os.dup(terminal)
-    sys.stderr = os.fdopen(own, "w", buffering=1, encoding=encoding, errors=errors)
+    # Not closed: a logger may have got hold of it meanwhile.
+    own = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=encoding, errors=errors)
+    sys.stderr = own
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
@@ -51,8 +52,8 @@ def quiet_codecs() -> Iterator[None]:
                 logging.getLogger(name).addFilter(_nothing)
             yield
     finally:
-        with suppress(OSError):  # it may take nothing
-            sys.stderr.flush()  # not closed: a logger may have got hold of it meanwhile
+        with suppress(OSError, ValueError):  # it may take nothing, or the user's code closed it
+            own.flush()
         sys.stderr = stream
         os.dup2(terminal, 2)  # the last end that writes is closed, unless a child holds it
         passing.join(timeout=1)

@@ -168,8 +168,8 @@ def _run(
 
     leaf = example.clone() if example.is_inference() else example.detach()
     with watching_calls(module, look) as (calls, end):
-        shape = " × ".join(str(side) for side in example.shape)
-        given, name = f"an input of {shape}", type(module).__name__
+        name = type(module).__name__
+        given = f"an input of {' × '.join(map(str, example.shape))}"
         with (
             user_code(f"a trial forward of {name}", given, memory=_SHORT),
             torch.set_grad_enabled(graph),
@@ -177,6 +177,8 @@ def _run(
         ):
             output = module(leaf.requires_grad_() if graph else leaf)
         end()
+        with user_code(f"reading the output of {name}", given, memory=_SHORT):
+            ends = _last(output, path)
         with user_code(f"a trial backward of {name}", given, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
@@ -190,18 +192,9 @@ def _run(
     }
     reached = {name for name, plane in planes.items() if _reaches(touched.get(name), plane.layout)}
     dependent = frozenset(reached) if told and reached else None
+    called = tuple(calls)
     return Trial(
-        module,
-        example,
-        tuple(calls),
-        shown,
-        path,
-        reshape,
-        planes,
-        dependent,
-        changes,
-        _last(output, path),
-        untold,
+        module, example, called, shown, path, reshape, planes, dependent, changes, ends, untold
     )
 
 

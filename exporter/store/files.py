@@ -252,7 +252,7 @@ def _status(path: Path) -> os.stat_result | None:
         return path.lstat()
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a null byte
         raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from exporter.config import WriterConfig
-from exporter.errors import ExporterError, RunError
+from exporter.config import WriterConfig, build_writer_config
+from exporter.errors import ConfigError, ExporterError, RunError
 from exporter.records import Written
 from exporter.store import Run
 from exporter.store.checksums import commit, is_altered
@@ -110,7 +110,12 @@ def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     values = read_json(run, WRITER_NOTE, remedy)
     if not isinstance(values, dict):
         return {}
-    return {name: values[name] for name in _REMEMBERED if name in values}
+    told = {name: values[name] for name in _REMEMBERED if name in values}
+    try:
+        build_writer_config(told)
+    except ConfigError as error:
+        raise damaged(run, WRITER_NOTE, error, remedy) from None
+    return told
 
 
 def _remember(run: RunFiles, config: WriterConfig) -> None:

@@ -387,6 +387,11 @@ def test_an_id_names_one_file(
     assert f"({where}.0: " in line
 
 
+def test_a_run_is_in_no_folder_whose_name_ends_early() -> None:
+    with pytest.raises(RunError, match="embedded null byte"):
+        exporter.open_run("a\0b")
+
+
 def test_rows_of_another_id_are_refused(home: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(home / "good", tmp_path / "run"))
     forged(run, "plan.json", lambda plan: plan["images"]["key"].__setitem__(0, "another"))
@@ -461,6 +466,7 @@ def test_a_size_without_an_end_is_refused(
     (run / "writers.json").write_text(json.dumps({"max_size": size}))
     forge(run)
     line = sentence(main(["render", str(run), "--writer", "html"]), capsys)
+    assert "writers.json' is damaged (" in line
     assert "is not a size; write it like 500kB" in line
     asked = ["render", str(home / "good"), "--writer", "html", "--max-size", size]
     assert "is not a size; write it like 500kB" in sentence(main(asked), capsys)

@@ -125,6 +125,27 @@ PLACES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": (MODEL + "Net.train = bang", (), "the model failed"),
     "moving": (MODEL + "Net._apply = bang", (), "the model failed"),
     "named_modules": (MODEL + "Net.named_modules = bang", (), "the model failed"),
+    "comparison": (
+        MODEL + "Net.__eq__ = bang\nNet.__hash__ = nn.Module.__hash__",
+        (),
+        "the model failed",
+    ),
+    "output": (
+        MODEL
+        + """
+class Output(dict):
+    items = bang
+
+class Naming(Net):
+    def forward(self, x):
+        return Output(scores=super().forward(x))
+
+def net():
+    return Naming()
+""",
+        (),
+        "reading the output of Naming failed on an input of 1 × 3 × 32 × 32",
+    ),
     "target": (
         MODEL + "def goal(output):\n    bang()",
         ("--target", "mine.py:goal"),
@@ -188,6 +209,7 @@ ODD = {
     "SystemExit(0)": "import sys; sys.exit(0)",
     "SystemExit(text)": "raise SystemExit('bye')",
     "SystemExit()": "exit()",
+    "GeneratorExit": "raise GeneratorExit('said so')",
     "recursion": "deeper()",
     "assertion": "assert False",
     "lookup": "{}['x']",
@@ -220,7 +242,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of six photographs."""
     work_in(tmp_path, monkeypatch, photographs=6)
     monkeypatch.setattr("exporter.console.FIRST", 1e6)  # no progress, however slow
-    monkeypatch.delitem(_REGISTERED, "mine", raising=False)
+    monkeypatch.setitem(_REGISTERED, "mine", None)  # so that it is as before after each test
+    del _REGISTERED["mine"]
     return tmp_path
 
 
@@ -288,6 +311,24 @@ def test_debug_shows_the_traceback_too(
     assert "Traceback" in said
     assert 'mine.py", line' in said
     assert said.splitlines()[-1].startswith(f"error: {begins}")
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["sys.stderr = None", "sys.stderr.close()", "os.mkdir('x'), os.chdir('x'), os.rmdir('../x')"],
+)
+def test_what_the_users_code_does_to_the_process_hides_no_error(
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    body = PLACES["layer"][0].replace("bang()", f"{before}; bang()")
+    (work / "mine.py").write_text(
+        HEAD.format(raised="raise KeyError('x')") + "import os, sys" + body
+    )
+    assert run() == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: a trial forward of Wrapped failed in its layer 'net.block.1'")
+    assert said.count("\n") == 1
 
 
 def test_ctrl_c_in_the_users_code_is_an_interrupt(work: Path) -> None:
