@@ -54,7 +54,7 @@ parity: $(VENV)/.test ## Compare every map with its paper's formula (prints JSON
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --json
 
 gpu: ## Run the CUDA tests and measure on a card, with this machine's own Python (JSON to OUT)
-	$(PYTHON) -m pytest -m gpu -p no:cacheprovider tests
+	$(PYTHON) -m pytest -m gpu -p no:cacheprovider $$(grep -rl 'mark\.gpu' tests)
 	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(if $(DEVICE),--device $(DEVICE))
 
 screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
