@@ -33,6 +33,14 @@ DEFAULT_MAPS = ("gradcam", "layercam", "eigencam")
 OWN_WRITERS = ("tensorboard", "wandb", "html")
 """What is written unless told otherwise."""
 
+_ASKED = {
+    "keep": "a number or all",
+    "batch_size": "a number above 0, or auto",
+    "preprocessing.bands": "numbers of bands, from 1, such as [3, 2, 1]",
+    "preprocessing.range": "two numbers, [black, white]",
+}
+"""What a setting has to be, where pydantic says it in too many words."""
+
 Positive = Annotated[int, Field(gt=0)]
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -330,17 +338,17 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
+    # Of a union pydantic also names the branch that it tried, which is no setting.
+    fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
+    told = ".".join(part for part in first["loc"] if isinstance(part, str) and part in fields)
+    if asked := _ASKED.get(told):
+        return f"the setting {told!r} is {first['input']!r}: give {asked}"
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"
     if first["type"] == "missing":
         return f"the setting {where!r} is missing; give --{where.replace('_', '-')}"
-    # Of a union pydantic also names the branch that it tried, which is no setting.
-    fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
-    where = ".".join(part for part in first["loc"] if isinstance(part, str) and part in fields)
-    if asked := {"keep": "a number or all", "batch_size": "a number above 0, or auto"}.get(where):
-        return f"the setting {where!r} is {first['input']!r}: give {asked}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return message if where == "" else f"{where}: {message}"
-    return f"the setting {where!r} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+        return message if told == "" else f"{told}: {message}"
+    return f"the setting {told!r} is {first['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -17,7 +17,7 @@ _GREY, _COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_4
 _READ = (*_GREY, *_COLOUR, "YBR_RCT", "YBR_ICT")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META = 2_000
-_SHOWN = 80
+_SHOWN = 120
 
 
 def is_dicom(content: bytes) -> bool:

@@ -134,16 +134,8 @@ class ImageSet:
             except ImageError as error:
                 first = first or f"{entry.path!r}: {error}"
                 continue
-            if not self.ready and prepared.view.max() < 16:  # as 12 bits taken for 16
-                mend = (
-                    "state another [preprocessing] range"
-                    if preprocessing.range
-                    else "of files with 12 bits in 16, set [preprocessing] bits = 12"
-                )
-                self.notes += (
-                    f"the first image is nearly black, with values up to {prepared.view.max()} of "
-                    f"255; {mend}",
-                )
+            if not self.ready:
+                self.notes += _beside_the_range(prepared.view, preprocessing)
             return prepared
         raise ImageSetError(f"no image of {self.where!r} can be read; the first is {first}")
 
@@ -179,6 +171,19 @@ class ImageSet:
         except ImageError as error:
             raise ImageError(f"the mask {mask!r}: {error}") from None
         return np.asarray(to_pixels(contents).any(axis=2))
+
+
+def _beside_the_range(view: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Say that a picture is nearly black or white, as numbers beside their range are."""
+    low, high = view.min(), view.max()
+    mend = "state another [preprocessing] range"
+    if preprocessing.range and low > 239:
+        return (f"the first image is nearly white, with values from {low} of 255; {mend}",)
+    if high >= 16:
+        return ()
+    if not preprocessing.range:
+        mend = "of files with 12 bits in 16, set [preprocessing] bits = 12"
+    return (f"the first image is nearly black, with values up to {high} of 255; {mend}",)
 
 
 def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> ImageSet:

@@ -313,6 +313,12 @@ def test_a_range_that_shows_nothing_is_noted(tmp_path: Any) -> None:
     images.load_first(steps(1, range=(0.0, 1e6)))
     assert "nearly black" in images.notes[-1]
     assert "another [preprocessing] range" in images.notes[-1]
+    images = open_images(tmp_path)
+    images.load_first(steps(1, range=(-2.0, -1.0)))
+    assert "nearly white, with values from 255 of 255; state another" in images.notes[-1]
+    images = open_images(tmp_path)
+    images.load_first(steps(1, range=RANGE))
+    assert images.notes == ()
 
 
 @pytest.mark.parametrize(

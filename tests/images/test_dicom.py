@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from exporter.errors import ImageError
@@ -44,6 +46,9 @@ def dicom(values: np.ndarray = STORED, syntax: str = ExplicitVRLittleEndian, **t
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+WINDOWED = dicom(WindowCenter=40, WindowWidth=400, RescaleSlope=1, RescaleIntercept=-1024)
 
 
 def grey(content: bytes) -> np.ndarray:
@@ -167,6 +172,23 @@ def test_without_pydicom_it_is_a_dicom_file_all_the_same(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImageError, match=r"is a DICOM file; install exporter\[dicom\] to read it"):
         decode(content)
+
+
+@given(changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
+@settings(max_examples=60)
+def test_any_change_of_bytes_gives_a_picture_or_one_sentence(
+    changes: list[tuple[float, int]],
+) -> None:
+    content = bytearray(WINDOWED)
+    for place, value in changes:
+        content[132 + int(place * 600)] = value
+    try:
+        pixels = decode(bytes(content))
+    except ImageError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 400
+    else:
+        assert (pixels.dtype, pixels.ndim) == (np.uint8, 3)
 
 
 def test_a_folder_of_slices_is_a_set(tmp_path: Path) -> None:
