@@ -185,7 +185,7 @@ def _resize(
     partly = preprocessing.antialias and pixels.dtype == np.uint8
     if partly and area > _MOSTLY_CUT * rows.view * columns.view:
         return _resize_part(pixels, rows, columns, preprocessing.interpolation)
-    if area * pixels.shape[2] > 3 * MAX_PIXELS:
+    if area * max(pixels.shape[2], 3) > 3 * MAX_PIXELS:
         raise ImageError(
             f"the {columns.source} × {rows.source} photograph would be resized to "
             f"{columns.resized:,} × {rows.resized:,} pixels; at most {MAX_PIXELS:,} are computed"
