@@ -31,7 +31,6 @@ _FIRST = (
 _TOLERANCE = math.log(1.3)
 _CLEARLY = 0.02
 _PROPORTION = math.log(1.5)
-_PREFIXES = range(9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,8 @@ def layout_of(shape: tuple[int, ...], size: tuple[int, int], *, axis: int = 0) -
         evidence = f"its last two axes, {columns}×{deep}, fit the input's proportions best"
         return of_four("nchw", shape, evidence, shown=False)
     if len(shape) == 3:
-        for prefix in _PREFIXES:
+        # Others may be as many as a detector's queries.
+        for prefix in range(max(9, shape[1] // 2 + 1)):
             grid = _grid(shape[1] - prefix, size)
             if grid is not None:
                 before = f" after {prefix} of their own" if prefix else ""

@@ -140,7 +140,10 @@ def _outside_of_heads(planes: Sequence[Plane], trial: Trial) -> list[Plane]:
 
 
 def _score_channels(trial: Trial) -> int | None:
-    """Return the number of classes where no linear layer gives them, but a plane does."""
+    """Return the number of classes where no linear layer gives them, but a plane does.
+
+    A convolution that reads as many channels reads features, of which the output is a mean.
+    """
     try:
         output, _ = locate_output(trial.output, trial.path)
     except TargetError:
@@ -148,11 +151,10 @@ def _score_channels(trial: Trial) -> int | None:
     if output.dim() < 2:
         return None
     classes = int(output.shape[1])
-    linear = any(
-        isinstance(call.module, nn.Linear) and call.module.out_features == classes
-        for call in trial.calls
-    )
-    return None if linear else classes
+    modules = [call.module for call in trial.calls]
+    linear = any(isinstance(m, nn.Linear) and m.out_features == classes for m in modules)
+    read = any(isinstance(m, nn.Conv2d) and m.in_channels == classes for m in modules)
+    return None if linear or (read and output.dim() == 2) else classes
 
 
 def _spaced_blocks(tokens: Sequence[Plane], trial: Trial) -> tuple[tuple[str, ...], str]:

@@ -228,7 +228,8 @@ def _settled(
             return layouts, str(error)
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
         layouts |= moved
-        layouts |= shown_by_siblings(open_ones(), moved, types)
+        left = {name: layout for name, layout in left.items() if name not in moved}
+        layouts |= shown_by_siblings(left, moved, types)
         _inherit(layouts, seen)
     return layouts, ""
 

@@ -251,3 +251,18 @@ def test_the_prefix_of_a_wrapper_is_understood(spelled: str, wrap: Any) -> None:
         wrap(module), torch.rand(1, 3, 16, 16), maps=["eigencam"], layers=[spelled]
     )
     assert {tuple(each.shape) for each in maps.values()} == {(1, 7, 7)}
+
+
+def test_the_stage_that_an_embedding_is_a_mean_of_is_no_head() -> None:
+    embedding = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    assert choose_layers(run_trial(embedding, torch.rand(1, 3, 32, 32)), ["auto"]).names == (
+        "0",
+        "1",
+    )
+    scores = embedding[:2].append(nn.Conv2d(8, 5, 1)).extend(embedding[2:])
+    assert choose_layers(run_trial(scores, torch.rand(1, 3, 32, 32)), ["auto"]).names == ("0", "1")

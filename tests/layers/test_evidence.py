@@ -125,6 +125,8 @@ def test_patches_that_are_moved_about_or_left_out_are_no_plane(order: slice | Te
         (2, 3, (64, 32)),
         (1, 7, (64, 64)),
         (8, 0, (48, 64)),
+        (1, 13, (64, 64)),
+        (0, 30, (64, 64)),
     ],
 )
 def test_tokens_that_follow_the_image_are_read_where_they_are(
@@ -140,6 +142,21 @@ def test_tokens_that_follow_the_image_are_read_where_they_are(
     inside = tokens[:, before : before + height * width]
     expected = inside.mT.reshape(2, 16, height, width)
     assert torch.equal(layout.spatial(tokens), expected)
+
+
+class Gated(Transformer):
+    """Tokens that are measured, and a gate of one pixel, whose activation nothing tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.act(x.mean((2, 3), keepdim=True)).sigmoid())
+
+
+def test_one_pixel_whose_layout_nothing_tells_is_left_alone() -> None:
+    assert auto(Gated(), 3, 64, 64) == ("blocks.layers.0", "blocks.layers.1")
 
 
 class Mixed(nn.Module):
