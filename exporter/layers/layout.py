@@ -84,6 +84,21 @@ class Layout:
         grid = tokens.reshape(len(tokens), self.height, self.width, self.channels)
         return grid.permute(0, 3, 1, 2)
 
+    def touched(self, gradient: Tensor) -> Tensor:
+        """Say where a gradient is not zero: at which tokens, or whether anywhere in a plane."""
+        if self.kind == "tokens":
+            return (gradient.movedim(self.axis, 0) != 0).any(2).any(0)
+        if self.kind == "given":
+            gradient = self.spatial(gradient)
+        return (gradient != 0).any()
+
+    def reached(self, touched: Tensor | None) -> bool:
+        """Say whether a gradient reaches the plane: of tokens, more than those besides it."""
+        if touched is None or touched.is_meta:
+            return False
+        inside = self.prefix + self.area
+        return bool((touched[self.prefix : inside] if touched.ndim else touched).any())
+
     @property
     def area(self) -> int:
         """Number of pixels of the plane."""

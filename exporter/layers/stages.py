@@ -16,6 +16,14 @@ _SAME_STAGE = 0.75
 """A layer whose area is at least this share of a stage's belongs to it: unpadded convolutions
 shave a pixel off without starting a stage."""
 _DETECTOR_HEADS = frozenset({"rpn", "roi_heads", "head", "fpn", "extra"})
+_IDLE = (
+    nn.Identity,
+    nn.modules.dropout._DropoutNd,
+    nn.modules.padding._ConstantPadNd,
+    nn.modules.padding._ReflectionPadNd,
+    nn.modules.padding._ReplicationPadNd,
+)
+"""Modules that compute nothing."""
 _PATCHES = ("patch_embed", "conv_proj", "patch_embedding", "patch_embeddings")
 
 
@@ -235,7 +243,7 @@ def _usable(candidate: Plane, trial: Trial) -> bool:
     if any(part.startswith("aux") or part.rstrip("0123456789") in _PATCHES for part in parts):
         return False
     call = trial.calls[candidate.position]
-    if isinstance(call.module, (nn.Identity, nn.modules.dropout._DropoutNd)):
+    if isinstance(call.module, _IDLE):
         return False
     # A container that ends in a pooling is that pooling; the layer before it holds what was pooled.
     last = _last_leaf(call, candidate.position, trial)

@@ -27,6 +27,7 @@ from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.targets import all_shares, is_detections, last_function, locate_output, watching
 
 _SHORT = "free memory, or explain on another device"
+_DEEP = "it has 3-D convolutions, as models of videos and volumes have; give a model of 2-D images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +165,15 @@ def _run(
         return copy
 
     def receive(name: str, layout: Layout, gradient: Tensor) -> None:
-        touched[name] = _positions(gradient, layout)
+        touched[name] = layout.touched(gradient)
 
     leaf = example.clone() if example.is_inference() else example.detach()
     with watching_calls(module, look) as (calls, end):
         name = type(module).__name__
         given = f"an input of {' × '.join(map(str, example.shape))}"
+        deep = any(isinstance(part, nn.Conv3d) for part in module.modules())
         with (
-            user_code(f"a trial forward of {name}", given, memory=_SHORT),
+            user_code(f"a trial forward of {name}", given, advice=_DEEP * deep, memory=_SHORT),
             torch.set_grad_enabled(graph),
             watch_changes(module) as changes,
         ):
@@ -190,7 +192,7 @@ def _run(
         for name, layout in layouts.items()
         for each in (seen[name],)
     }
-    reached = {name for name, plane in planes.items() if _reaches(touched.get(name), plane.layout)}
+    reached = {name for name, plane in planes.items() if plane.layout.reached(touched.get(name))}
     dependent = frozenset(reached) if told and reached else None
     called = tuple(calls)
     return Trial(
@@ -260,23 +262,6 @@ def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:
     if layout.kind == "given":
         return {"given": layout.spatial(values).mean((2, 3))}
     return {"nchw": values.mean((2, 3)), "nhwc": values.mean((1, 2))}
-
-
-def _positions(gradient: Tensor, layout: Layout) -> Tensor:
-    """Say where a gradient is not zero: at which tokens, or whether anywhere in a plane."""
-    if layout.kind == "tokens":
-        return (gradient.movedim(layout.axis, 0) != 0).any(2).any(0)
-    if layout.kind == "given":
-        gradient = layout.spatial(gradient)
-    return (gradient != 0).any()
-
-
-def _reaches(touched: Tensor | None, layout: Layout) -> bool:
-    """Say whether a gradient reaches the plane: of tokens, more than those besides it."""
-    if touched is None or touched.is_meta:
-        return False
-    inside = layout.prefix + layout.area
-    return bool((touched[layout.prefix : inside] if touched.ndim else touched).any())
 
 
 def _last(output: object, path: str | None) -> str:

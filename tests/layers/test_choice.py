@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 import exporter
-from exporter.errors import LayerError
+from exporter.errors import LayerError, ModelError
 from exporter.layers import choose_layers, run_trial
 
 
@@ -266,3 +266,18 @@ def test_the_stage_that_an_embedding_is_a_mean_of_is_no_head() -> None:
     )
     scores = embedding[:2].append(nn.Conv2d(8, 5, 1)).extend(embedding[2:])
     assert choose_layers(run_trial(scores, torch.rand(1, 3, 32, 32)), ["auto"]).names == ("0", "1")
+
+
+def test_a_padding_is_no_stage() -> None:
+    padded = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU(), nn.ZeroPad2d(2), nn.Conv2d(6, 6, 5), nn.ReLU()
+    )
+    net = nn.Sequential(padded, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    assert choose_layers(run_trial(net, torch.rand(1, 3, 32, 32)), ["auto"]).names == ("0",)
+
+
+def test_a_model_of_videos_is_called_one() -> None:
+    with pytest.raises(
+        ModelError, match=r"failed in its layer '0' .*; it has 3-D convolutions, as"
+    ):
+        run_trial(nn.Sequential(nn.Conv3d(3, 4, 3)), torch.rand(1, 3, 32, 32))
