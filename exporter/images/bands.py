@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from exporter.errors import ImageError
+from exporter.images.sources import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +104,22 @@ def upright(pixels: NDArray[_T], orientation: int) -> NDArray[_T]:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def upright_box(box: Box, orientation: int, size: tuple[int, int]) -> Box:
+    """Turn a box of a stored picture, of (width, height) pixels, as `upright` turns the picture.
+
+    >>> upright_box((0, 0, 2, 1), 6, (8, 6))
+    (5, 0, 6, 2)
+    """
+    (left, top, right, bottom), (width, height) = box, size
+    if orientation >= 5:
+        left, top, right, bottom, width, height = top, left, bottom, right, height, width
+    if orientation in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    if orientation in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    return left, top, right, bottom
 
 
 def counted(count: int, noun: str) -> str:

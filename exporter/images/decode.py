@@ -130,7 +130,7 @@ def read_header(content: bytes) -> tuple[int, int, int] | None:
         try:
             with JpegImageFile(BytesIO(content)) as image:
                 ordinary = image.mode in ("L", "RGB")
-                return (*image.size, _orientation(image)) if ordinary else None
+                return (*image.size, orientation_of(image)) if ordinary else None
         except Exception:  # Pillow's plugins raise anything on damaged bytes
             return None
     if content.startswith(_PNG):
@@ -156,14 +156,14 @@ def flatten(image: Image.Image) -> NDArray[np.uint8]:
     # Pillow before 10.3 opens a 16-bit grey PNG as mode "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        return upright(np.repeat(grey[:, :, None], 3, axis=2), _orientation(image))
+        return upright(np.repeat(grey[:, :, None], 3, axis=2), orientation_of(image))
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floating-point numbers"
         raise ImageError(
             f"the pixels are 32-bit {kind}, whose black and white are not known; "
             "state them as [preprocessing] range = [black, white]"
         )
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -192,8 +192,8 @@ def _decode_any(content: bytes, bits: int) -> NDArray[np.uint8]:
             return flatten(image)
         levels = (deep >> (bits - 8)).clip(0, 255).astype(np.uint8)
         if levels.shape[2] == 4:
-            return upright(flatten(Image.fromarray(levels, "RGBA")), _orientation(image))
-        return upright(np.repeat(levels, 3 // levels.shape[2], axis=2), _orientation(image))
+            return upright(flatten(Image.fromarray(levels, "RGBA")), orientation_of(image))
+        return upright(np.repeat(levels, 3 // levels.shape[2], axis=2), orientation_of(image))
 
 
 def _read_bands(content: bytes, steps: Preprocessing) -> Bands:
@@ -204,7 +204,9 @@ def _read_bands(content: bytes, steps: Preprocessing) -> Bands:
         return bands
     with _open(content) as image:
         deep = _read_deep(content, image)
-        return bands_of(image, steps) if deep is None else Bands(upright(deep, _orientation(image)))
+        return (
+            bands_of(image, steps) if deep is None else Bands(upright(deep, orientation_of(image)))
+        )
 
 
 def bands_of(image: Image.Image, steps: Preprocessing) -> Bands:
@@ -215,7 +217,7 @@ def bands_of(image: Image.Image, steps: Preprocessing) -> Bands:
     grey = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
     if grey or (image.mode == "RGBA" and takes(4, steps)):
         values = np.asarray(image)
-        return Bands(upright(values[:, :, None] if grey else values, _orientation(image)))
+        return Bands(upright(values[:, :, None] if grey else values, orientation_of(image)))
     return Bands(flatten(image))
 
 
@@ -258,7 +260,8 @@ def _register_heif(content: bytes) -> None:
             importlib.import_module("pillow_heif").register_heif_opener()
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of a Pillow image, 1 to 8."""
     try:
         value = image.getexif().get(Base.Orientation, 1)
     except Exception:  # a damaged EXIF block does not make the picture unreadable

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from exporter.errors import ImageError, kind_of
+from exporter.images.bands import upright_box
+from exporter.images.decode import orientation_of
 from exporter.images.files import is_image_name
 from exporter.images.labels import Classes, Origin, class_name, label_text
 from exporter.images.sources import Box
@@ -59,6 +63,9 @@ def read_item(item: Any, origin: Origin) -> Item:
         shape = getattr(label, "shape", None)
         kind = kind_of(label) + ("" if shape is None else f" of shape {tuple(shape)}")
         return Item(image, left_out="" if _is_number(label) else kind, columns=columns)
+    if isinstance(image, Image.Image):  # which is turned upright, as torchvision does not
+        turn = orientation_of(image)
+        objects = [(name, upright_box(box, turn, image.size)) for name, box in objects]
     names = {name for name, _ in objects}
     boxes = tuple(box for _, box in objects) or None
     if len(names) > 1:

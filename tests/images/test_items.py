@@ -150,6 +150,24 @@ def test_boxes_in_other_forms() -> None:
     assert (item.boxes, item.left_out) == (None, "a dict")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_turned_with_their_picture(orientation: int) -> None:
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[1:3, 2:7] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(pixels)
+    image.info["exif"] = exif.tobytes()
+    target = {"boxes": torch.tensor([[2, 1, 7, 3]]), "labels": torch.tensor([0])}
+    images = open_images([(image, target)])
+    (box,) = images.entries[0].boxes or ()
+    size = (8, 6) if orientation >= 5 else (6, 8)
+    view = images.load(images.entries[0], Preprocessing(size, None)).view[:, :, 0]
+    left, top, right, bottom = map(int, box)
+    assert (view[top:bottom, left:right] == 255).all()
+    assert view.sum() == 255 * 10
+
+
 @pytest.mark.parametrize("size", [(6, 8), (4, 4)])
 def test_a_set_of_tensors_is_treated_in_one_way_and_it_is_said(
     size: tuple[int, int], tmp_path: Path
