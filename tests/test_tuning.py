@@ -17,6 +17,7 @@ from exporter.errors import ConfigError, ModelError, RunError
 from exporter.models import placement
 from exporter.records import Plan
 from exporter.store import Run, plan_differences
+from exporter.watch import Watch
 from tests.small import small
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
@@ -252,6 +253,33 @@ class Branching(nn.Sequential):
         chosen = inputs if inputs.sum() > -1e9 else -inputs
         outputs: torch.Tensor = super().forward(chosen)  # type: ignore[no-untyped-call]
         return outputs
+
+
+def test_memory_that_runs_out_in_a_compiled_pass_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    captured, calls, said = compiled.CompiledCapture._capture, [], []
+
+    def once_short(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return captured(*given)
+
+    class Said(Watch):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    wanted: dict[str, Any] = {"maps": ("gradcam",), "layers": ("3",), "batch_size": 4}
+    plain = export(tmp_path / "plain", **wanted)
+    monkeypatch.setattr(compiled.CompiledCapture, "_capture", once_short)
+    quick = export(tmp_path / "quick", compile=True, watch=Said(), **wanted)
+    assert len(calls) == 3
+    assert sum("the model was not run compiled" in line for line in said) == 1
+    for before, after in zip(plain.rows(), quick.rows(), strict=True):
+        for old, new in zip(before.maps, after.maps, strict=True):
+            assert abs(old.array() - new.array()).max() <= 1e-4 * (old.hi - old.lo)
 
 
 @pytest.mark.slow

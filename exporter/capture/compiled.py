@@ -29,7 +29,11 @@ BACKEND = "inductor"
 
 
 class CompiledCapture:
-    """`capture` for batches of one size, compiled as it is first called."""
+    """`capture` for batches of one size, compiled as it is first called.
+
+    Attributes:
+        given_up: whether memory ran out, so that batches are captured without being compiled.
+    """
 
     def __init__(self, images: int) -> None:
         """Take the number of images per batch; a shorter batch is filled up with its last image."""
@@ -38,7 +42,7 @@ class CompiledCapture:
         self._zeros: dict[str, Tensor] = {}
         self._run: Callable[..., Any] | None = None
         self._layout = torch.contiguous_format
-        self._short = False
+        self.given_up = False
 
     def __call__(
         self,
@@ -59,7 +63,7 @@ class CompiledCapture:
             Exception: what torch.compile raises where it cannot compile the whole model.
         """
         graph = frozenset(layers if gradients is True else gradients or ())
-        if self._short:
+        if self.given_up:
             return capture(model, inputs, layers, score, gradients=gradients)
         with guest(model):
             if self._run is None:
@@ -67,7 +71,7 @@ class CompiledCapture:
             try:
                 return self._capture(model, inputs, layers, score, graph)
             except Exception as error:
-                self._short = is_shortage(error)
+                self.given_up = is_shortage(error)
                 raise
 
     def _see(

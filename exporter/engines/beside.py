@@ -21,7 +21,7 @@ import torch
 
 from exporter.capture import tf32_environment
 from exporter.engines.job import Job
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, one_line
 from exporter.watch import Watch
 
 _WORTH_STARTING = 8192
@@ -99,27 +99,16 @@ class Beside:
         self._ahead = 2 + (max(4, job.workers) + 3) * job.batch_size // shard
         self._workers: list[tuple[subprocess.Popen[str], threading.Thread]] = []
         self._count = count - 1
+        self._before = torch.get_num_threads()
 
     def __enter__(self) -> Beside:
-        self._before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         for _ in range(self._count):
-            errors = tempfile.TemporaryFile()  # closed by the thread that attends to the process
-            worker = subprocess.Popen(
-                command(self._job),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={
-                    **os.environ,
-                    **(tf32_environment(self._job.device) or {}),
-                    "OMP_NUM_THREADS": str(self._threads),
-                },
-            )
-            thread = threading.Thread(target=self._attend, args=(worker, errors), daemon=True)
-            thread.start()
-            self._workers.append((worker, thread))
+            try:
+                self._start()
+            except (OSError, RuntimeError) as error:  # the system starts no more of them
+                self._watch.say(f"no more worker processes could be started: {one_line(error)}")
+                break
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,6 +121,28 @@ class Beside:
                 worker.kill()
                 thread.join()
         torch.set_num_threads(self._before)
+
+    def _start(self) -> None:
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the thread that attends)
+        worker = subprocess.Popen(
+            command(self._job),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={
+                **os.environ,
+                **(tf32_environment(self._job.device) or {}),
+                "OMP_NUM_THREADS": str(self._threads),
+            },
+        )
+        thread = threading.Thread(target=self._attend, args=(worker, errors), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            worker.kill()
+            raise
+        self._workers.append((worker, thread))
 
     def rounds(self) -> Iterator[Iterator[int]]:
         """Yield the shards that are left for this process, until every shard is stored.

@@ -75,6 +75,8 @@ def run(job: Job, missing: Iterable[int], store: Store, watch: Watch) -> None:
             _on_cpu(job, list(_batches(job, missing)), storing)
         else:
             _one_after_the_other(job, missing, storing)
+    if job.explainer(job.module).compiling_given_up:
+        watch.say("memory ran out, so that from some batch on the model was not run compiled")
 
 
 def _one_after_the_other(job: Job, shards: Iterable[int], storing: _Storing) -> None:

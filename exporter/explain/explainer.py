@@ -127,6 +127,11 @@ class Explainer:
             self._methods, self._layers, targets=self._scorer.target.k
         )
 
+    @property
+    def compiling_given_up(self) -> bool:
+        """Whether memory ran out in the compiled pass, so that it runs without being compiled."""
+        return isinstance(self._capture, CompiledCapture) and self._capture.given_up
+
     def compiled(self, images: int) -> Explainer:
         """Return the same explainer with its shared pass compiled for batches of so many images."""
         other = copy.copy(self)

@@ -124,6 +124,19 @@ def test_a_run_that_is_given_up_leaves_no_process(
     assert [worker.poll() for worker, _ in others._workers] == [-signal.SIGTERM] * 2
 
 
+def test_a_run_goes_on_where_no_process_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "command", lambda _job: [str(tmp_path / "nowhere")])
+    config = build_config(model="small", images=str(PHOTOS), out=tmp_path / "run", **SETTINGS)
+    noted = Told()
+    with bind(Recipe(config, module=small())) as job, Beside(job, range(4), 3, noted) as others:
+        assert [list(shards) for shards in others.rounds()] == [[0, 1, 2, 3]]
+    assert [line.partition(":")[0] for line in noted.lines] == [
+        "no more worker processes could be started"
+    ]
+
+
 def test_how_many_processes_compute(tmp_path: Path) -> None:
     photos = str(PHOTOS)
     with bind(
