@@ -1,15 +1,18 @@
-"""Pixel methods here and captum's: time, memory and agreement; and what Score-CAM holds at once.
+"""The dear methods here and in captum or pytorch-grad-cam: time, memory and agreement.
 
 Every case runs in a process of its own, on one thread, ResNet-18 with fixed random weights and a
 batch of photographs; the lesser of two times counts, the peak is the process's resident memory
-above what it held with model and images loaded. The largest difference is relative to the map's
-range; SmoothGrad draws other noise here and there, so its difference says nothing. ``together``
-asks for all five methods at once, of captum one after the other.
+above what it held with model and images loaded. ``bare`` is the time, as a multiple of it, that the
+forwards (and backwards) of the definition take alone; a method that runs only the rest of the model
+behind a layer stays below 1. The largest difference is relative to the map's range; SmoothGrad
+draws other noise here and there, so its difference says nothing, and pytorch-grad-cam scales its
+maps to the image and to [0, 1], so theirs is not compared. ``together`` asks for the five pixel
+methods at once, of captum one after the other.
 
 ``scorecam`` explains ResNet-50's layer4 for 16 images of 224 pixels, the strongest 8 channels of
 each; how much it holds at once does not depend on how many channels there are.
 
-    python -m benchmarks.attributions --json
+    python -m benchmarks.attributions --json        # or python -m benchmarks.peers --methods
 """
 
 from __future__ import annotations
@@ -37,6 +40,18 @@ METHODS = {
     "guidedbackprop": "guidedbackprop",
     "occlusion": "occlusion:window=56,stride=28",
 }
+CAMS = {
+    "scorecam": ("scorecam", "ScoreCAM"),
+    "ablationcam": ("ablationcam", "AblationCAM"),
+    "fullgrad": ("fullgrad", "FullGrad"),
+}
+"""Ours, at layer4 or of the whole model, and the class of pytorch-grad-cam."""
+BARE = {
+    "saliency": (0, 1), "integratedgradients": (0, 50), "smoothgrad": (0, 16),
+    "guidedbackprop": (0, 1), "occlusion": (10, 0), "scorecam": (513, 0), "ablationcam": (513, 0),
+    "fullgrad": (0, 1),
+}  # fmt: skip
+"""Forwards alone, and with a backward to the image, that the definition takes of a batch."""
 IMAGES = 4
 CLASS = 1
 SIDE = 112
@@ -51,10 +66,27 @@ def ours(methods: Sequence[str]) -> Callable[[nn.Module, Tensor], list[Tensor]]:
     """Return a function that explains a batch with methods of this program."""
 
     def explain(module: nn.Module, images: Tensor) -> list[Tensor]:
-        found = compute_maps(module, images, maps=methods, targets=[CLASS] * len(images))
-        return [found[method.partition(":")[0], ""] for method in methods]
+        targets = [CLASS] * len(images)
+        maps = compute_maps(module, images, maps=methods, layers=["layer4"], targets=targets)
+        return list(maps.values())
 
     return explain
+
+
+def cams() -> dict[str, Peer]:
+    """Return pytorch-grad-cam's methods of the same names."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    def called(name: str) -> Peer:
+        def explain(module: nn.Module, images: Tensor) -> Tensor:
+            targets = [ClassifierOutputTarget(CLASS)] * len(images)
+            with getattr(pytorch_grad_cam, name)(module, [module.get_submodule("layer4")]) as cam:
+                return torch.from_numpy(cam(images, targets))
+
+        return explain
+
+    return {name: called(theirs) for name, (_, theirs) in CAMS.items()}
 
 
 def captums() -> dict[str, Peer]:
@@ -103,17 +135,74 @@ def _peak() -> float:
 def _measure(whose: str, names: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     module, images = subject()
-    peers = captums() if whose == "captum" else {}
-    mine = ours([METHODS[name] for name in names])
+    peers = captums() | cams() if whose == "peer" else {}
+    mine = ours([METHODS[name] if name in METHODS else CAMS[name][0] for name in names])
     held, times, maps = _peak(), [], [torch.empty(0)]
     for _ in range(REPEATS):
         start = time.perf_counter()
-        if whose == "captum":
+        if whose == "peer":
             maps = [peers[name](module, images).detach() for name in names]
         else:
             maps = mine(module, images)
         times.append(time.perf_counter() - start)
     return {"seconds": min(times), "gib": _peak() - held, "maps": [one.numpy() for one in maps]}
+
+
+def _bare(name: str) -> dict[str, Any]:
+    """Return the seconds of the forwards and backwards that a definition takes of a batch."""
+    torch.set_num_threads(1)
+    module, images = subject()
+    forwards, both = BARE[name]
+    given = images.clone().requires_grad_()
+
+    def step(backward: bool) -> None:
+        with torch.set_grad_enabled(backward):
+            scores = module(given if backward else images)[:, CLASS]
+            if backward:
+                torch.autograd.grad(scores.sum(), given)
+
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for number in range(forwards + both):
+            step(backward=number >= forwards)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": min(seconds)}
+
+
+def _ascent(steps: int) -> dict[str, Any]:
+    """Compare maximised channels with the steps alone: a forward and a backward each."""
+    from exporter.config import PreprocessingConfig
+    from exporter.maximise import make_pictures
+    from exporter.maximise.requests import Wanted, parse_request
+    from exporter.models import adopt
+
+    torch.set_num_threads(1)
+    module, images = subject()
+    record = adopt(
+        module, name="resnet18", preprocessing=PreprocessingConfig(size=SIDE), classes=None
+    ).record
+    settings = parse_request(f"layer3:0:steps={steps}", 0).settings
+    group = Wanted("layer3", tuple(range(IMAGES)), 0, settings)
+    given, seen = images.clone().requires_grad_(), []
+    hook = module.get_submodule("layer3").register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output)
+    )
+    start = time.perf_counter()
+    for _ in range(steps):
+        seen.clear()
+        module(given)
+        torch.autograd.grad(seen[0][:, 0].mean(), given)
+    bare = time.perf_counter() - start
+    hook.remove()
+    start = time.perf_counter()
+    make_pictures(module, record, group, together=IMAGES)
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": round(seconds, 2),
+        "bare_seconds": round(bare, 2),
+        "bare": round(seconds / bare, 2),
+    }
 
 
 def _scorecam(channels: int) -> dict[str, Any]:
@@ -147,21 +236,25 @@ def _apart(task: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, An
 
 
 def compare(names: Sequence[str]) -> dict[str, Any]:
-    """Measure some methods together, here and in captum."""
-    here, there = _apart(_measure, "ours", names), _apart(_measure, "captum", names)
-    apart = 0.0
-    for mine, other in zip(here["maps"], there["maps"], strict=True):
-        # A method that does not tell channels apart gives one; captum repeats it.
-        gap = abs(mine - other).max() / (other.max() - other.min())
-        apart = max(apart, float(gap) if isfinite(gap) else inf)
-    return {
+    """Measure some methods together, here and in the other library."""
+    here, there = _apart(_measure, "ours", names), _apart(_measure, "peer", names)
+    figures = {
         "seconds": round(here["seconds"], 2),
-        "captum_seconds": round(there["seconds"], 2),
+        "peer_seconds": round(there["seconds"], 2),
         "ratio": round(there["seconds"] / here["seconds"], 2),
         "gib": round(here["gib"], 2),
-        "captum_gib": round(there["gib"], 2),
-        "apart": apart,
+        "peer_gib": round(there["gib"], 2),
     }
+    if names[1:]:
+        return figures
+    (name,) = names
+    figures["bare"] = round(here["seconds"] / _apart(_bare, name)["seconds"], 2)
+    if name in METHODS:
+        (mine,), (other,) = here["maps"], there["maps"]
+        # A method that does not tell channels apart gives one; captum repeats it.
+        gap = abs(mine - other).max() / (other.max() - other.min())
+        figures["apart"] = float(gap) if isfinite(gap) else inf
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,13 +268,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--channels", type=int, default=8, help="of Score-CAM's")
     given = parser.parse_args(arguments)
     found: dict[str, Any] = {}
-    for name in METHODS:
+    for name in (*METHODS, *CAMS):
         found[name] = compare([name])
         print(name, found[name], file=sys.stderr, flush=True)
     found["together"] = compare(list(METHODS))
-    found["scorecam"] = _apart(_scorecam, given.channels)
+    found["maximise"] = _apart(_ascent, 32)
+    found["scorecam's memory"] = held = _apart(_scorecam, given.channels)
     print(json.dumps(found, indent=1 if given.json else None))
-    return int(found["scorecam"]["process_gib"] >= LIMIT)
+    return int(held["process_gib"] >= LIMIT)
 
 
 if __name__ == "__main__":

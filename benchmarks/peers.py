@@ -12,6 +12,7 @@ Milliseconds per image, all in one process and one run:
   pytorch-grad-cam, torch-cam and captum in batches of 16; ``one``: the same for one image.
 
     python -m benchmarks.peers --json
+    python -m benchmarks.peers --methods    # the dear methods instead: benchmarks.attributions
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import torchvision
 from torch import Tensor, nn
 
 import exporter
-from benchmarks import export
+from benchmarks import attributions, export
 from benchmarks.photographs import make_photographs
 from exporter.images import decode
 
@@ -208,7 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model", action="append", choices=sorted(export.LAYERS), help="only this model"
     )
     parser.add_argument("--images", type=int, help="photographs per model (default: enough)")
+    parser.add_argument("--methods", action="store_true", help="method by method instead")
     given = parser.parse_args(arguments)
+    if given.methods:
+        sys.exit(attributions.main(["--json"] if given.json else []))
     entries = []
     with tempfile.TemporaryDirectory(prefix="exporter-bench-") as folder:
         for name in given.model or IMAGES:

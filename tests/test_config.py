@@ -102,4 +102,4 @@ def test_the_former_name_of_a_setting_still_works(tmp_path: Path) -> None:
 def test_settings_leave_out_only_what_moves_no_value() -> None:
     config = build_config(None, dict(NEEDED))
     left_out = set(RunConfig.model_fields) - set(config.settings())
-    assert left_out == {"out", "workers", "engine", *WriterConfig.model_fields}
+    assert left_out == {"out", "workers", "processes", "engine", *WriterConfig.model_fields}
