@@ -60,7 +60,7 @@ from exporter.models import (
 from exporter.plans import execution_of, make_plan
 from exporter.records import OUTPUT, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
-from exporter.targets import Scorer, plan_target
+from exporter.targets import PlannedTarget, Scorer, plan_target
 from exporter.tuning import tuned
 from exporter.watch import Watch
 
@@ -165,17 +165,7 @@ def _settle(
     layers = choose_or_offer(trial, config.layers, methods)
     unused = reshape.unused(trial, layers.names) if reshape else ()
     recorded = _recorded(trial, config.activations, layers.names, requests)
-    target = plan_target(
-        config.target,
-        model,
-        example,
-        trial.output,
-        resolved.record,
-        output=config.output,
-        reading=(config.reading, trial.ends),
-        load=lambda path: _reference(path, preprocessing, lay),
-        masks=any(entry.mask for entry in image_set.entries),
-    )
+    target = _target(config, resolved, trial, image_set, lay)
     maximised = settle(
         requests, trial, explained=layers.names, recorded=recorded, classes=target.record.classes
     )
@@ -205,11 +195,7 @@ def _settle(
             methods=tuple(method.record for method in methods),
             execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
             before=(*resolved.notes, *layers.notes, *unused),
-            after=(
-                *findings.notes,
-                *_rounding(device),
-                *(f"{name}: {why}" for name, why in missing.items()),
-            ),
+            after=(*findings.notes, *_rounding(device), *map(": ".join, missing.items())),
             layouts=layout_records(trial, (*layers.names, *recorded)),
             findings=findings,
             head=head,
@@ -230,6 +216,26 @@ def _settle(
         maximised=maximised,
         reshape=reshape,
         head=rows,
+    )
+
+
+def _target(
+    config: RunConfig,
+    resolved: ResolvedModel,
+    trial: Trial,
+    image_set: ImageSet,
+    lay: Callable[[Prepared], torch.Tensor],
+) -> PlannedTarget:
+    return plan_target(
+        config.target,
+        trial.module,
+        trial.example,
+        trial.output,
+        resolved.record,
+        output=config.output,
+        reading=(config.reading, trial.ends),
+        load=lambda path: _reference(path, resolved.record.preprocessing, lay),
+        masks=any(entry.mask for entry in image_set.entries),
     )
 
 

@@ -120,15 +120,7 @@ def compute_maps(
             auto = "auto" in wanted
             return run_trial(model, images[:1], output=output, reshape=reshape, backward=auto)
 
-        read: list[Scorer] = []
-
-        def settle(returned: Any, own: Scorer) -> Scorer:
-            """Read the first batch's output; what follows is read like it."""
-            if not read:
-                read.append(settle_reading(text, (), returned, output, reading=reading)[0])
-            target = replace(read[0].target, k=own.target.k)
-            return replace(own, target=target, output=read[0].output, given=read[0].given)
-
+        settle = _as_first_read(text, output, reading)
         if scorer.target.kind == "text":
             scorer = replace(scorer, reference=embed_text(model, scorer.target.source))
         if reading == "auto" and not any(method.needs.gradients for method in methods):
@@ -154,23 +146,16 @@ def compute_maps(
                 classifiers=classifiers,
                 settle=settle,
             )
-            unknown = torch.full((len(part),), -1, device=part.device)
-            for lowered in Precision.candidates(precision):
-                with run_in(model, lowered):
-                    explained = explainer.explain(part, unknown)
-                # Gradients in float16 overflow where they are scaled too much for these images.
-                if lowered.scale == 1 or _finite(explained):
-                    break
+            explained = _explained(model, explainer, part, precision)
             _refuse_missing(explained, at_layers, methods)
             return _finished(explained, methods, several=several, rectify=rectify)
 
         parts = in_halves(explain, len(images))
         if len(parts) > 1 and find_out(trial()).alone is False:
-            fitting = len(next(iter(parts[0].values())))
             raise ModelError(
                 f"inputs of {shape} do not fit into the memory of {str(images.device)!r}, and as "
                 "the model's output for an image depends on the others in its batch, they are not "
-                f"explained in parts; give at most {fitting} at a time"
+                f"explained in parts; give at most {len(next(iter(parts[0].values())))} at a time"
             )
     return parts[0] if len(parts) == 1 else _joined(parts)
 
@@ -192,6 +177,30 @@ def _scorer(
     rows, listed = per_image(targets, images)
     target = replace(parse_target("predicted", ()), k=len(rows[0]))
     return PerImageScorer(target, output, given=given, wanted=rows), listed or len(rows[0]) > 1
+
+
+def _as_first_read(text: str, output: str | None, reading: str) -> Callable[[Any, Scorer], Scorer]:
+    """Return what reads the first batch's output, and whatever follows like it."""
+    read: list[Scorer] = []
+
+    def settle(returned: Any, own: Scorer) -> Scorer:
+        if not read:
+            read.append(settle_reading(text, (), returned, output, reading=reading)[0])
+        target = replace(read[0].target, k=own.target.k)
+        return replace(own, target=target, output=read[0].output, given=read[0].given)
+
+    return settle
+
+
+def _explained(model: nn.Module, explainer: Explainer, images: Tensor, precision: str) -> BatchMaps:
+    """Explain a batch in a format, with the largest scale that no gradient overflows at."""
+    unknown = torch.full((len(images),), -1, device=images.device)
+    for lowered in Precision.candidates(precision):
+        with run_in(model, lowered):
+            explained = explainer.explain(images, unknown)
+        if lowered.scale == 1 or _finite(explained):
+            break
+    return explained
 
 
 def _finished(
