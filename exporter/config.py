@@ -6,8 +6,9 @@ The module is longer than 300 lines for the help that each setting carries.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from exporter.errors import ConfigError, WriterError, choices, reason
 from exporter.writers import find_writer
@@ -291,7 +293,7 @@ def build_config(
     values: dict[str, Any] = {} if file is None else _read_toml(Path(file))
     for source in (flags or {}, arguments):
         values.update({name: value for name, value in source.items() if value is not None})
-    return _with_its_file(_checked(RunConfig, values), values)
+    return _with_its_file(_checked(RunConfig, values, flags or {}), values)
 
 
 def build_writer_config(values: dict[str, Any], told: dict[str, Any] | None = None) -> WriterConfig:
@@ -304,7 +306,8 @@ def build_writer_config(values: dict[str, Any], told: dict[str, Any] | None = No
     Raises:
         ConfigError: if a setting is unknown or wrong.
     """
-    return _with_its_file(_checked(WriterConfig, {**(told or {}), **values}), values)
+    flags = () if told is None else values  # only the command line tells again
+    return _with_its_file(_checked(WriterConfig, {**(told or {}), **values}, flags), values)
 
 
 def _with_its_file(config: _W, given: dict[str, Any]) -> _W:
@@ -314,11 +317,17 @@ def _with_its_file(config: _W, given: dict[str, Any]) -> _W:
     return config
 
 
-def _checked(kind: type[_M], values: dict[str, Any]) -> _M:
+def flag_of(name: str, field: FieldInfo) -> str:
+    """Return the flag of a setting; of one that can be repeated it names a single value."""
+    flag = f"--{name.replace('_', '-')}"
+    return flag.removesuffix("s") if get_origin(field.annotation) in (tuple, dict) else flag
+
+
+def _checked(kind: type[_M], values: dict[str, Any], flags: Container[str] = ()) -> _M:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, kind)) from None
+        raise ConfigError(_sentence(error, kind, flags)) from None
     except WriterError as error:
         raise ConfigError(str(error)) from None
 
@@ -335,14 +344,16 @@ def _read_toml(file: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
-def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
+def _sentence(error: ValidationError, kind: type[BaseModel], flags: Container[str] = ()) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     # Of a union pydantic also names the branch that it tried, which is no setting.
     fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
     told = ".".join(part for part in first["loc"] if isinstance(part, str) and part in fields)
+    flag = flag_of(told, kind.model_fields[told]) if told in flags else ""
+    called = flag or f"the setting {told!r}"
     if asked := _ASKED.get(told):
-        return f"the setting {told!r} is {first['input']!r}: give {asked}"
+        return f"{called} is {first['input']!r}: give {asked}"
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"
@@ -350,5 +361,5 @@ def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"the setting {where!r} is missing; give --{where.replace('_', '-')}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return message if told == "" else f"{told}: {message}"
-    return f"the setting {told!r} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+        return message if told == "" else f"{flag or told}: {message}"
+    return f"{called} is {first['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -111,7 +111,7 @@ def test_an_image_that_cannot_be_read_is_exit_3_and_named(
         (("--checkpoint", "{work}/none.pt"), "none.pt"),
         (("--device", "cuda:77"), "cuda:77"),
         (("--device", "toaster"), "toaster"),
-        (("--batch-size", "0"), "batch_size"),
+        (("--batch-size", "0"), "--batch-size is '0'"),
         (("--keep", "some"), "some"),
         (("--layer", "4"), "'4' gives no plane of more than one pixel"),
         (("--kernel", "fc"), "'fc'"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from exporter.config import DEFAULT_MAPS, RunConfig, WriterConfig, build_config
+from exporter.config import DEFAULT_MAPS, RunConfig, WriterConfig, build_config, build_writer_config
 from exporter.errors import ConfigError
 
 NEEDED = {"model": "resnet18", "images": "photos", "out": Path("run")}
@@ -63,7 +64,7 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
 )
 def test_a_wrong_setting_is_one_sentence(values: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        build_config(None, {**NEEDED, **values})
+        build_config(None, dict(NEEDED), **values)
     assert "\n" not in str(caught.value)
 
 
@@ -103,3 +104,15 @@ def test_settings_leave_out_only_what_moves_no_value() -> None:
     config = build_config(None, dict(NEEDED))
     left_out = set(RunConfig.model_fields) - set(config.settings())
     assert left_out == {"out", "workers", "processes", "engine", *WriterConfig.model_fields}
+
+
+def test_what_the_command_line_gives_is_called_by_its_flag() -> None:
+    for name, value, flag in (
+        ("batch_size", "lots", "--batch-size is 'lots': give a number above 0, or auto"),
+        ("seed", -1, "--seed is -1: "),
+        ("maps", 3, "--map is 3: "),
+    ):
+        with pytest.raises(ConfigError, match="^" + re.escape(flag)):
+            build_config(None, {**NEEDED, name: value})
+    with pytest.raises(ConfigError, match=r"^--keep is 'some': give a number or all$"):
+        build_writer_config({"keep": "some"}, {})

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from exporter.cli.completion import COMPLETERS
-from exporter.config import RunConfig, WriterConfig
+from exporter.config import RunConfig, WriterConfig, flag_of
 from exporter.errors import ConfigError
 
 DONE: Final = 0
@@ -67,7 +67,7 @@ def _flags(fields: dict[str, FieldInfo]) -> list[Callable[[_F], _F]]:
 
 def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
     """Make the flag of a setting, which checks its value itself."""
-    flag, kind, notes = f"--{name.replace('_', '-')}", field.annotation, field.json_schema_extra
+    flag, kind, notes = flag_of(name, field), field.annotation, field.json_schema_extra
     assert isinstance(notes, dict), "the setting is declared with `setting`"
     shown = notes["shown"] or field.default
     options: dict[str, Any] = {"default": None, "metavar": notes["metavar"]}
@@ -75,7 +75,7 @@ def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
     if kind is bool:
         flag, shown = f"{flag}/--no-{flag.removeprefix('--')}", None
     elif get_origin(kind) in (tuple, dict):
-        flag, options["multiple"] = flag.removesuffix("s"), True
+        options["multiple"] = True
         shown = notes["shown"] or " ".join(field.default)
     elif not notes["metavar"]:
         (literal,) = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]

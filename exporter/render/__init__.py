@@ -2,7 +2,7 @@
 
 from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
-from exporter.render.encode import decode_image, encode_jpeg, encode_png
+from exporter.render.encode import decode_image, encode_jpeg, encode_png, encode_webp
 from exporter.render.heatmaps import (
     OPACITY,
     fading_map,
@@ -27,6 +27,7 @@ __all__ = [
     "draw_text",
     "encode_jpeg",
     "encode_png",
+    "encode_webp",
     "fading_map",
     "fit_text",
     "get_colormap",

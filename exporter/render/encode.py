@@ -33,6 +33,11 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     return _encode(".png", rgb, [])
 
 
+def encode_webp(rgba: NDArray[np.uint8]) -> bytes:
+    """Encode a small picture with an opacity as WebP of quality 60; otherwise as `encode_jpeg`."""
+    return _encode(".webp", rgba, [cv2.IMWRITE_WEBP_QUALITY, 60])
+
+
 def decode_image(encoded: bytes, *, reduced: bool = False) -> NDArray[np.uint8]:
     """Decode a stored picture (JPEG, PNG, …) to uint8 (H, W, 3) RGB.
 

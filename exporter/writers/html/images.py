@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.records import Row
-from exporter.render import encode_png, fading_map, hatch
+from exporter.render import encode_webp, fading_map, hatch
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
     IMAGES_PER_SHARD,
@@ -18,13 +18,13 @@ from exporter.writers.html.index import (
     parts,
 )
 from exporter.writers.html.report import Report, layer_file
-from exporter.writers.html.shards import CELLS, flag_bits, pack_shard
+from exporter.writers.html.shards import flag_bits, pack_shard
 
 FIRST_PHOTOGRAPHS = 200
 """Photographs that the images page shows without JavaScript."""
 
-FINE = 14
-"""Rows that a smaller map is enlarged to before the browser enlarges it."""
+FINE = 56
+"""Longer side of the map over a photograph of a strip: printers do not smooth what they enlarge."""
 
 
 class Batch(NamedTuple):
@@ -187,11 +187,11 @@ def _figure(report: Report, row: Row, line: dict[str, Any]) -> dict[str, Any]:
         return figure | {"heat": None}
     stored = next((last for last in reversed(maps) if last.layer == plan.deepest), maps[-1])
     what = f"{record.title} at {stored.layer or 'input'}"
-    scale = min(CELLS / max(stored.height, stored.width), max(1.0, FINE / stored.height))
+    scale = FINE / max(stored.height, stored.width)
     size = (max(1, round(stored.width * scale)), max(1, round(stored.height * scale)))
     heat = fading_map(stored, size, rectify=record.relu)
     return figure | {
-        "heat": words.data_address(encode_png(hatch(size) if heat is None else heat)),
+        "heat": words.data_address(encode_webp(hatch(size) if heat is None else heat), "webp"),
         "caption": f"{what}, {words.figure(stored.lo)} to {words.figure(stored.hi)}",
         "alt": f"{line['alt']}, {what} over it",
     }

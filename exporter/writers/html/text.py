@@ -221,6 +221,6 @@ def icon() -> str:
     return data_address(encode_png(heatmap(spot, (32, 32), rectify=False)))
 
 
-def data_address(png: bytes) -> str:
-    """Return a PNG as a data: address."""
-    return "data:image/png;base64," + b64encode(png).decode("ascii")
+def data_address(picture: bytes, format: str = "png") -> str:
+    """Return a picture as a data: address."""
+    return f"data:image/{format};base64," + b64encode(picture).decode("ascii")

@@ -38,7 +38,7 @@ def test_strips_stand_beside_their_rules(run: Run, report: Path) -> None:
         assert shown == list(strip.ids[:8])
         said = f"{len(shown)} of {strip.of}: {rule}.".replace("'", "&#39;")
         assert said in section
-        assert section.count('<img class="heat" src="data:image/png;base64,') == len(shown)
+        assert section.count('<img class="heat" src="data:image/webp;base64,') == len(shown)
 
 
 def test_pages_of_classes_show_errors_first_and_with_their_maps(run: Run, report: Path) -> None:
@@ -52,13 +52,13 @@ def test_pages_of_classes_show_errors_first_and_with_their_maps(run: Run, report
     ]
     assert order[0] == "Mistaken for this class"
     assert order.index("Mean maps") == len(order) - 1
-    shown = re.findall(r'image=([\w-]+)".*?class="heat" src="data:image/png;base64,([^"]+)"', text)
+    shown = re.findall(r'image=([\w-]+)".*?class="heat" src="data:image/webp;base64,([^"]+)"', text)
     assert {row.id for row in wrong if row.predictions[0].index == index} <= {id for id, _ in shown}
     for id, encoded in shown:
         drawn = cv2.imdecode(np.frombuffer(b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
         stored = next(m for m in rows[id].maps if (m.method, m.layer) == ("gradcam", "layer4"))
-        assert drawn.shape == (14, 14, 4)
-        grey = heatmap(stored.array(), (14, 14), rectify=True, colormap="grey")[..., 0]
+        assert drawn.shape == (56, 56, 4)
+        grey = heatmap(stored.array(), (56, 56), rectify=True, colormap="grey")[..., 0]
         assert np.array_equal(drawn[..., 3], grey)
 
 
