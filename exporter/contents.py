@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from exporter.errors import ImageError
 from exporter.images import ImageSet
 from exporter.layers import Kernels
 from exporter.maximise import choose, maximise_groups
-from exporter.records import OUTPUT, Faithfulness, ImageStage, Row
+from exporter.records import OUTPUT, Faithfulness, ImageStage, Region, Row
 from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, RunFolder, records_table, schema_of
 from exporter.summaries import (
@@ -23,6 +24,7 @@ from exporter.summaries import (
     Scope,
     candidates,
     channel_table,
+    given_region,
     merge_channels,
     merge_faithfulness,
     merge_set,
@@ -34,13 +36,26 @@ from exporter.watch import Watch
 def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
     """Return what writes a shard into a run folder, with all that it adds to the set."""
     scope = Scope.of(folder.plan)
-    masks = _masks(job.image_set, watch)
+    masks, view = _masks(job.image_set, watch), job.plan.model.preprocessing.size
     chosen = StageChoice(job.recipe.config.keep, job.recipe.config.seed)
 
     def store(index: int, batches: list[Computed]) -> None:
         rows = [row for batch in batches for row in batch.rows]
         channels = [reduced for batch in batches for reduced in batch.channels]
-        parts = shard_parts(rows, channels, scope, masks)
+        given: dict[str, Region] = {}
+
+        def read(row: Row) -> NDArray[np.bool_] | None:
+            mask = masks(row)
+            region = None if mask is None else given_region(row, mask, view)
+            if region is not None:
+                given[row.id] = region
+            return mask
+
+        parts = shard_parts(rows, channels, scope, read)
+        rows = [
+            replace(row, regions=(*row.regions, given[row.id])) if row.id in given else row
+            for row in rows
+        ]
         if job.plan.recorded:
             parts = {"": channel_table(channels), **parts}
         if job.metrics:

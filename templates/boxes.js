@@ -1,4 +1,4 @@
-// Over the large picture: boxes that are given or predicted, the one explained, or the predicted region.
+// Over the large picture: boxes and masks that are given or predicted, the one explained, or the predicted region.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
@@ -37,6 +37,7 @@
     const explained = map && /^box:(\d+)$/.exec(map.target);
     svg.setAttribute("viewBox", "0 0 " + exporter.index.view[1] + " " + exporter.index.view[0]);
     if (map && regions[map.target]) for (const kind of ["under", "region"]) svg.append(make("path", { d: edges(regions[map.target]), class: kind }));
+    if (regions.given) for (const kind of ["under", "given"]) svg.append(make("path", { d: edges(regions.given), class: kind }));
     for (const box of given) outline(svg, box, "given");
     predicted.forEach((box, number) => {
       outline(svg, box, explained && Number(explained[1]) === number ? "predicted explained" : "predicted");

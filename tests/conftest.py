@@ -269,7 +269,10 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
         predicted_boxes=image.predicted_boxes,
         regions=()
         if image.region is None
-        else (Region(targets[0], *image.region.shape, np.packbits(image.region).tobytes()),),
+        else tuple(
+            Region(target, *cells.shape, np.packbits(cells).tobytes())
+            for target, cells in ((targets[0], image.region), ("given", image.region[:, ::-1]))
+        ),
         maps=tuple(_maps(plan, image, generator, targets)),
         activations=tuple(
             pack_activation(_activation(plan, entry, layer), layer, 8) for layer in plan.recorded

@@ -163,6 +163,10 @@ def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> N
     assert mask is not None
     assert mask.shape == (32, 32)
     assert set(np.unique(mask)) == {0, 1}
+    given = [[r for r in row.regions if r.target == "given"] for row in made.rows()]
+    assert [len(regions) for regions in given] == [1, 1, 0, 0]
+    # One is asked at the centres of cells, the other is resized as the photograph is.
+    assert (given[0][0].array() != (mask == 1)).mean() < 0.06
     namespace: dict[str, object] = {}
     exec(MODELS, namespace)
     model = namespace["segmenter"]()  # type: ignore[operator]

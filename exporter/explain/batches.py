@@ -17,15 +17,12 @@ from exporter.containers import rebuild, tensors
 from exporter.explain.passes import LayerMaps
 from exporter.explain.transfer import Read
 from exporter.maps import Method
-from exporter.records import MAP_LEVELS, ChannelBatch, StoredActivation
+from exporter.records import MAP_LEVELS, REGION_CELLS, ChannelBatch, StoredActivation
 from exporter.targets import Scored
 
 FLAGS = ("", "zero", "constant", "noise", "nan")
 """What a map's flags say, by number: all values 0; all equal, but not 0; none larger than the
 rounding of what it is the sum of; one not finite."""
-
-REGION_CELLS = 56
-"""Rows and columns of a predicted region at most."""
 
 _READ_AS: dict[torch.dtype, str] = {
     torch.float32: "<f4",

@@ -32,7 +32,9 @@ from exporter.records.plan import (
 )
 from exporter.records.rows import (
     FLAG_REASONS,
+    GIVEN,
     MAP_LEVELS,
+    REGION_CELLS,
     ImageStage,
     Prediction,
     Region,
@@ -66,8 +68,10 @@ from exporter.records.written import (
 __all__ = [
     "COMBINED",
     "FLAG_REASONS",
+    "GIVEN",
     "MAP_LEVELS",
     "OUTPUT",
+    "REGION_CELLS",
     "SCHEMA_VERSION",
     "Box",
     "CalibrationBin",

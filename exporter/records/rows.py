@@ -68,11 +68,18 @@ class StoredMap:
         return (np.float64(self.lo) + levels * (span / MAP_LEVELS)).astype(np.float32)
 
 
+REGION_CELLS = 56
+"""Rows and columns of a region at most."""
+
+GIVEN = "given"
+"""What a region is of that is the image's given mask."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where a segmentation predicts what a map explains, over the model's view."""
+    """Over the model's view: where a segmentation predicts what is explained, or the given mask."""
 
-    target: Annotated[str, Column("what is explained, as of a map")]
+    target: Annotated[str, Column("what is explained, as of a map; given: the given mask")]
     height: Annotated[Int32, Column("rows", "cells")]
     width: Annotated[Int32, Column("columns", "cells")]
     values: Annotated[
@@ -159,7 +166,8 @@ class Row:
         Column("of a detector, the predictions' boxes: left, top, right, bottom", "pixels"),
     ] = None
     regions: Annotated[
-        tuple[Region, ...], Column("of a segmentation, where it predicts what is explained")
+        tuple[Region, ...],
+        Column("where a segmentation predicts what is explained; last the given mask"),
     ] = ()
     error: Annotated[str | None, Column("why the image was not read")] = None
 

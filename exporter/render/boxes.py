@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from exporter.records import GIVEN as MASK
 from exporter.render.text import draw_text, text_width
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def draw_boxes(
 
 
 def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
-    """Outline where a segmentation predicts what a map explains, in place.
+    """Outline where a segmentation predicts what a map explains, or the given mask, in place.
 
     Args:
         view: uint8 (H, W, 3) RGB, contiguous.
         row: the image; nothing is drawn where it has no such region.
-        target: what the map explains.
+        target: what the map explains, or ``given``.
     """
     region = next((known for known in row.regions if known.target == target), None)
     if region is None:
@@ -91,7 +92,7 @@ def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
     size = (view.shape[1], view.shape[0])
     inside = cv2.resize(region.array().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    for colour, width in ((_DARK, 3), (PREDICTED, 1)):
+    for colour, width in ((_DARK, 3), (GIVEN if target == MASK else PREDICTED, 1)):
         cv2.drawContours(view, edges, -1, colour, width)
 
 

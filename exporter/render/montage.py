@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from exporter.errors import ImageError
-from exporter.records import MethodRecord, Plan, Row, parse_target
+from exporter.records import GIVEN, MethodRecord, Plan, Row, parse_target
 from exporter.render.boxes import LEGEND, draw_boxes, draw_region, explained_box
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
@@ -166,8 +166,8 @@ class MontageLayout:
         explained = (explained_box(stored.target) for stored in row.maps)
         boxed = view.copy()
         draw_boxes(boxed, row, next(explained, None))
-        for stored in row.maps[:1]:
-            draw_region(boxed, row, stored.target)
+        for target in (GIVEN, *(stored.target for stored in row.maps[:1])):
+            draw_region(boxed, row, target)
         x, y = self._corner(0, 0)
         for word, colour in LEGEND:
             drawing[y - 12 : y - 4, x : x + 8] = FAINT

@@ -1,5 +1,6 @@
 """What only the whole set shows: channels, numbers, classes, methods, images that matter."""
 
+from exporter.summaries.annotations import given_region
 from exporter.summaries.boxes import BoxCounts
 from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
 from exporter.summaries.choices import candidates, keep_images
@@ -21,6 +22,7 @@ __all__ = [
     "SetTables",
     "candidates",
     "channel_table",
+    "given_region",
     "keep_images",
     "merge_channels",
     "merge_faithfulness",

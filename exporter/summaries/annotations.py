@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.records import Row, ratio
+from exporter.records import GIVEN, REGION_CELLS, Region, Row, ratio
 from exporter.summaries.grids import Grid
 
 REGION: Final = 0.5
@@ -61,6 +61,22 @@ def coverage(row: Row, height: int, width: int, mask: Mask | None = None) -> Cov
     # Counts of points are whole, so that the mean is exact in any order.
     counts = points.reshape(height, fine, width, fine).sum(axis=(1, 3), dtype=np.float32)
     return counts / np.float32(fine * fine), _inside(row, mask, height, width)
+
+
+def given_region(row: Row, mask: Mask, view: tuple[int, int]) -> Region | None:
+    """Return an image's mask over the model's view; None where none of it is in the view.
+
+    Args:
+        row: the image.
+        mask: where the object is in the original.
+        view: height and width of the view.
+    """
+    if row.crop is None:
+        return None
+    share = min(1.0, REGION_CELLS / max(view))
+    height, width = (max(1, round(side * share)) for side in view)
+    inside = _inside(row, mask, height, width)
+    return Region(GIVEN, height, width, np.packbits(inside).tobytes()) if inside.any() else None
 
 
 def region_overlap(row: Row, mask: Mask | None) -> float | None:

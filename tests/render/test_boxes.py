@@ -61,6 +61,9 @@ def test_a_predicted_region_is_outlined_where_its_target_is_explained() -> None:
     ys, xs = np.nonzero((view == np.array(PREDICTED)).all(2))
     assert (xs.min(), ys.min(), xs.max(), ys.max()) == (20, 20, 79, 59)
     assert (view[30:50, 30:70] == 128).all()
+    given = np.full((80, 100, 3), 128, np.uint8)
+    draw_region(given, replace(ROW, regions=(replace(region, target="given"),)), "given")
+    assert np.array_equal((given == np.array(GIVEN)).all(2), (view == np.array(PREDICTED)).all(2))
 
 
 @pytest.mark.parametrize("missing", [{"crop": None}, {"boxes": None, "predicted_boxes": None}])

@@ -240,8 +240,12 @@ def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
     assert abs(place["height"] - heat["height"] / 2) < 10
     # The outline of 2 × 4 cells is 12 sides long.
     assert lines.get_attribute("d").count("M") == 12
+    # The given mask is the same from right to left.
+    given = regions.page.locator("#v-outlines .given")
+    assert abs(given.bounding_box()["x"] - heat["x"] - heat["width"] / 7) < 5
+    assert given.get_attribute("d").count("M") == 12
     said = regions.page.locator("#v-boxes-legend span:visible").all_inner_texts()
-    assert [text.strip() for text in said] == ["predicted region"]
+    assert [text.strip() for text in said] == ["given", "predicted region"]
 
 
 def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:

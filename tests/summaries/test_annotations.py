@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from exporter.records import Region, Row
-from exporter.summaries.annotations import Hits, coverage, hits, region_overlap
+from exporter.summaries.annotations import Hits, coverage, given_region, hits, region_overlap
 from exporter.summaries.grids import grids
 
 # The view is the middle 300 × 300 of a photograph of 400 × 300: cells of a 3 × 3 map are 100 wide,
@@ -114,3 +114,19 @@ def test_a_predicted_region_is_compared_with_the_mask(
     assert region_overlap(row, mask) == pytest.approx(share)
     assert region_overlap(row, None) is None
     assert region_overlap(replace(row, regions=()), mask) is None
+
+
+def test_a_given_mask_is_kept_as_it_lies_in_the_view() -> None:
+    """The view is the right half of the original and as much padding beside it."""
+    row = Row(id="a", key="a", path="a", width=8, height=8, crop=(4, 0, 12, 8))
+    mask = np.zeros((8, 8), np.bool_)
+    mask[2:, 6:] = True
+    region = given_region(row, mask, (4, 4))
+    assert region is not None
+    expected = np.zeros((4, 4), np.bool_)
+    expected[1:, 1] = True
+    assert (region.target, region.array().tolist()) == ("given", expected.tolist())
+    large = given_region(row, mask, (448, 224))
+    assert large is not None
+    assert (large.height, large.width) == (56, 28)
+    assert given_region(row, ~mask & (np.arange(8) < 4), (4, 4)) is None
