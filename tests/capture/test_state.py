@@ -151,3 +151,19 @@ def test_parameters_that_a_model_left_alone_are_not_copied_again(
     with guest(model):
         model(IMAGES)
     assert copied == [(2,), (2,), ()]
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_values_are_put_back_where_there_is_no_memory_to_compare_them_together(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(_tensors: object) -> Tensor:
+        raise failure
+
+    model = trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with guest(model):
+        model(IMAGES)
+        monkeypatch.setattr(torch, "cat", short)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
