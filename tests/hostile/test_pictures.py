@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 import exporter
+from exporter.cli import main
 from exporter.errors import ImageError, ImageSetError
 from exporter.images import Entry, decode, hash_contents, open_images, reopen_images
 from exporter.records import Preprocessing
@@ -369,31 +370,6 @@ def test_an_interrupt_goes_through_and_a_lack_of_memory_stops_the_planning() -> 
         open_images(Raises("MemoryError", "item"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("call", ["sys.exit(0)", "raise SystemExit", "raise StopIteration"])
-def test_a_data_set_that_ends_the_program_does_not_end_it_well(call: str, tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "pictures.py").write_text(f"import sys\ndef factory():\n    {call}\n")
-    done = _command(
-        "run", "--model", f"{tmp_path}/model.py:small", "--out", tmp_path / "run",
-        "--images", f"{tmp_path}/pictures.py:factory",
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def _command(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 # ------------------------------------------------ the pictures of runs
 
 
@@ -612,10 +588,10 @@ def test_pictures_of_one_colour_are_no_broken_downloads(colour: str) -> None:
             assert decode(_encoded(kind, picture, **options)).shape == (side, side, 3)
 
 
-@pytest.mark.slow
 def test_damaged_pictures_are_rows_with_a_reason_and_the_terminal_stays_clean(
-    tmp_path: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # the process's own, as of a command
     (tmp_path / "model.py").write_text(MODEL)
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -633,13 +609,14 @@ def test_damaged_pictures_are_rows_with_a_reason_and_the_terminal_stays_clean(
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    done = _command(
-        "run", "--model", f"{tmp_path}/model.py:small", "--images", folder,
-        "--out", tmp_path / "run", "--map", "gradcam", "--writer", "html",
-    )  # fmt: skip
-    assert done.returncode == 3, done.stderr
+    code = main([
+        "run", "--model", f"{tmp_path}/model.py:small", "--images", str(folder),
+        "--out", f"{tmp_path}/run", "--map", "gradcam", "--writer", "html",
+    ])  # fmt: skip
+    said = capfd.readouterr().err
+    assert code == 3, said
     for noise in ("libpng", "Corrupt JPEG", "tempfile.tif", "Decode", "Warning", "WARN"):
-        assert noise not in done.stderr
+        assert noise not in said
     errors = {row.path: row.error for row in exporter.open_run(tmp_path / "run").rows()}
     assert {path for path, error in errors.items() if error} == {"wrong.png", "lzw.tif", "cut.png"}
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from exporter.cli import main
+from exporter.maps.registry import _REGISTERED
 from exporter.store import check, open_run
 
 MINE = """
@@ -72,11 +72,15 @@ def arguments(at: str) -> list[str]:
 
 
 def exporter(*words: str, cwd: Path, code: int = 0) -> None:
-    """Run a command and expect its exit code."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "exporter", *words]
-    ended = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True)
-    assert ended.returncode == code, ended.stderr.decode()
+    """Run a command as a process of its own does, and expect its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["exporter", *words])
+        patch.setitem(_REGISTERED, "mine", None)  # as before afterwards
+        del _REGISTERED["mine"]
+        for name in [name for name in sys.modules if name.startswith("_exporter_file_mine_")]:
+            del sys.modules[name]
+        assert main(list(words)) == code
 
 
 def tells(run: Path, *words: str) -> list[str]:
