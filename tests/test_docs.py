@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -57,6 +58,46 @@ def test_the_readme_names_the_two_commands_first() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     first = text.index("make demo")
     assert first < text.index("make test") < 2500
+
+
+def kinds() -> Iterator[tuple[str, list[tuple[str, list[str]]], int]]:
+    """Yield what docs/reliability.md says of each kind: files, parts of tests' names, how many."""
+    for line in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| ") and not line.startswith("| kind"):
+            kind, _, tests, count = line.strip("| ").split(" | ")
+            named = re.findall(r"`([\w/]+\.py)`(?: \(([^)]*)\))?", tests)
+            files = [
+                (file if "/" in file else f"tests/hostile/{file}", re.findall(r"`(\w+)`", parts))
+                for file, parts in named
+            ]
+            yield kind, files, sum(map(int, re.findall(r"(\d+)\b(?! moments)", count)))
+
+
+def test_each_kind_of_fault_names_tests_that_are_there() -> None:
+    rows = list(kinds())
+    assert len(rows) >= 27
+    for kind, files, count in rows:
+        assert files and count, kind
+        for file, parts in files:
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert "def test_" in text
+            for part in parts:
+                assert re.search(rf"def test_\w*{part}", text), f"{kind}: {file} has no {part}"
+
+
+def test_as_many_situations_are_tried_as_are_said(request: pytest.FixtureRequest) -> None:
+    config = request.config
+    if config.option.markexpr or config.option.keyword or any("::" in arg for arg in config.args):
+        pytest.skip("only some tests were collected")
+    tests = [item.nodeid.partition("[")[0].partition("::") for item in request.session.items]
+    there = {file for file, _, _ in tests}
+    for kind, files, count in kinds():
+        if there.issuperset(file for file, _ in files):
+            tried = sum(
+                sum(own == file and any(p in name for p in parts or [""]) for own, _, name in tests)
+                for file, parts in files
+            )
+            assert tried >= count, f"{kind}: {tried}"
 
 
 if __name__ == "__main__":
