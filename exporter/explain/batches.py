@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.capture import Statistics, Strongest, quantise
+from exporter.capture import Captured, Statistics, Strongest, quantise
 from exporter.containers import rebuild, tensors
 from exporter.explain.passes import LayerMaps
 from exporter.explain.transfer import Read
@@ -41,6 +41,27 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 """How the channels of a pixel map become one for the store: the setting ``reduce``."""
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
+
+
+@dataclass(frozen=True)
+class BatchMaps:
+    """The raw maps of one batch, on the device.
+
+    Attributes:
+        maps: by layer in execution order, then those of ``attention`` and ``fused``.
+        pixels: by method, (N, T, C, H, W) at the input's resolution.
+        floors: by layer and method, what rounding alone may amount to in its maps, (N,) per target.
+        missing: by layer (or ``method at layer``), why there is no map or activation.
+        scored: what is explained, and the predictions.
+        captured: the shared pass.
+    """
+
+    maps: Mapping[str, LayerMaps]
+    pixels: Mapping[str, Tensor]
+    floors: Mapping[str, LayerMaps]
+    missing: Mapping[str, str]
+    scored: Scored
+    captured: Captured
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from exporter.arguments import in_python
 from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, MapError, ModelError, TargetError
-from exporter.explain.explainer import BatchMaps, Explainer
+from exporter.explain.batches import BatchMaps
+from exporter.explain.explainer import Explainer
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from exporter.capture import (
 )
 from exporter.errors import TargetError
 from exporter.explain.batches import (
+    BatchMaps,
     DeviceBatch,
     Outcome,
     pack,
@@ -31,33 +31,12 @@ from exporter.explain.batches import (
     stored_regions,
 )
 from exporter.explain.layers import maps_at_layers
-from exporter.explain.passes import LayerMaps, Runner
+from exporter.explain.passes import Runner
 from exporter.layers import Layout, Reshape
 from exporter.layers.planes import Planes
 from exporter.maps import Method
 from exporter.maps.needs import counted
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
-
-
-@dataclass(frozen=True)
-class BatchMaps:
-    """The raw maps of one batch, on the device.
-
-    Attributes:
-        maps: by layer in execution order, then those of ``attention`` and ``fused``.
-        pixels: by method, (N, T, C, H, W) at the input's resolution.
-        floors: by layer and method, what rounding alone may amount to in its maps, (N,) per target.
-        missing: by layer (or ``method at layer``), why there is no map or activation.
-        scored: what is explained, and the predictions.
-        captured: the shared pass.
-    """
-
-    maps: Mapping[str, LayerMaps]
-    pixels: Mapping[str, Tensor]
-    floors: Mapping[str, LayerMaps]
-    missing: Mapping[str, str]
-    scored: Scored
-    captured: Captured
 
 
 class Explainer:
