@@ -33,7 +33,7 @@ from exporter.records.targets import parse_target
 from exporter.store import check, read_recipe, write_recipe
 from exporter.store.files import RunFiles
 from exporter.store.schema import parquet_options
-from exporter.writers.writing import remembered
+from exporter.writers.writing import _REMEMBERED, remembered
 from tests.hostile.mutations import (
     CONTROL,
     KINDS,
@@ -636,6 +636,8 @@ def test_what_is_remembered_is_no_consent(home: Path, tmp_path: Path) -> None:
     (run.path / "writers.json").write_text(json.dumps(told))
     forge(run.path)
     assert remembered(run.files) == {"keep": 5}
+    said = (ROOT / "docs/security.md").read_text().partition("What a run remembers")[2][:300]
+    assert all(name.replace("_", "-") in said for name in _REMEMBERED)
 
 
 @pytest.mark.slow
