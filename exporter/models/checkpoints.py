@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,9 @@ _HOLDERS = (
     *("state_dict", "model_state_dict", "model", "module", "net", "network"),
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
 )
+_PLAIN = (argparse.Namespace, PosixPath, np.float64(0).__reduce__()[0], np.dtype)
+_NUMBERS = tuple(type(np.dtype(code)) for code in "?bhilqBHILQefd")
+"""Settings and numbers that training scripts keep beside the weights; reading them runs nothing."""
 _DEEPEST = 4
 _START = [re.compile(rf"(?:[^.]+\.){{{n + 1}}}") for n in range(_DEEPEST)]
 _NAMED = 4
@@ -60,21 +64,15 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
     """Read every state dict in a file of safetensors or of ``torch.save``, by what holds it.
 
     Nothing in the file is run. What holds a state dict is one of the usual names (`_HOLDERS`), or
-    ``""`` for the file itself, whose other values are left alone.
+    ``""`` for the file itself, whose other values are left alone; or else any name.
     """
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {str(file)!r}; give an existing file")
     content = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
     held = content if isinstance(content, Mapping) else {}
-    states: dict[str, dict[str, Tensor]] = {}
-    for holder, state in {"": held, **{name: held.get(name) for name in _HOLDERS}}.items():
-        tensors = {
-            _DENSENET_OLD.sub(r"\1\2", str(key)): value
-            for key, value in (state.items() if isinstance(state, Mapping) else ())
-            if isinstance(value, Tensor)
-        }
-        if tensors:
-            states[holder] = tensors
+    # The usual ones first: where several hold the model, the first is meant.
+    usual = {"": held, **{name: held.get(name) for name in _HOLDERS}}
+    states = _states(usual | {str(name): state for name, state in held.items()})
     if states:
         return states
     holds = f"has {', '.join(map(str, list(held)[:6]))}" if held else f"holds {kind_of(content)}"
@@ -82,6 +80,20 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
         f"{', '.join(_HOLDERS)}; it {holds}"
     )
+
+
+def _states(held: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors in each mapping that holds some."""
+    states = {
+        holder: {
+            _DENSENET_OLD.sub(r"\1\2", str(key)): value
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+        for holder, state in held.items()
+        if isinstance(state, Mapping)
+    }
+    return {holder: tensors for holder, tensors in states.items() if tensors}
 
 
 def fit_keys(
@@ -108,14 +120,21 @@ def fit_keys(
     holder, prefix = max(covered, key=lambda choice: covered[choice])
     state, whole = states[holder], covered[holder, prefix] == len(needed)
     if whole:
-        complete = [p for (h, p), n in covered.items() if h == holder and n == len(needed)]
-        plain = [p for p in complete if "ema" not in p.casefold()] or complete
+        # Of the usual holders the first is meant; of others nothing says which.
+        complete = [
+            (h, p)
+            for (h, p), n in covered.items()
+            if n == len(needed) and (h == holder or not {h, holder} & {"", *_HOLDERS})
+        ]
+        plain = [(h, p) for h, p in complete if "ema" not in (h + p).casefold()] or complete
         if len(plain) > 1:
+            names = (repr(p if h in ("", *_HOLDERS) else f"{h}.{p}") for h, p in plain)
             raise ModelError(
                 f"the checkpoint {str(file)!r} holds the model {len(plain)} times, under "
-                f"{' and '.join(map(repr, plain))}; save the one that is meant"
+                f"{' and '.join(names)}; save the one that is meant"
             )
-        (prefix,) = plain
+        ((holder, prefix),) = plain
+        state = states[holder]
     inside = {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
     left = [key for key in state if not key.startswith(prefix)]
     if whole:
@@ -196,12 +215,12 @@ def _safetensors(file: Path) -> Any:
 
 
 def _torch(file: Path) -> Any:
-    # Training scripts keep their settings in these, which run nothing; before PyTorch 2.5 no list.
+    # Before PyTorch 2.5 there is no list.
     allowed = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            with allowed([argparse.Namespace, PosixPath]):
+            with allowed([*_PLAIN, *_NUMBERS]):
                 return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(_unreadable(file, error)) from None

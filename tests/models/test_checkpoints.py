@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -45,6 +46,11 @@ def prefixed(state: Any, prefix: str) -> Any:
         lambda state: {"module": state, "dp_world_size": 1},
         lambda state: {"model": state, "opt": {"state": {}}},
         lambda state: {"state_dict_ema": state, "arch": "squeezenet1_1"},
+        lambda state: {"state_dict": state, "metric": np.float64(0.7), "best": np.int64(3)},
+        lambda state: {"weights": state, "epoch": 3},
+        lambda state: {"teacher": prefixed(state, "backbone."), "step": torch.tensor(3)},
+        lambda state: {"best_state": {k: v * 0 for k, v in state.items()}, "state_dict": state},
+        lambda state: {"params_ema": prefixed(state, "x."), "params": state},
         lambda state: {"ema": prefixed(state, "module."), "args": Namespace(lr=0.1, out=Path("x"))},
     ],
 )
@@ -102,6 +108,10 @@ def test_a_checkpoint_that_holds_the_model_twice_is_refused(
     twice = prefixed(state, "student.") | prefixed(state, "teacher.")
     torch.save({"state_dict": twice}, tmp_path / "twice.pt")
     refused(tmp_path / "twice.pt", r"holds the model 2 times, under 'student\.' and 'teacher\.'")
+    torch.save({"student": prefixed(state, "net."), "teacher": state}, tmp_path / "both.pt")
+    refused(
+        tmp_path / "both.pt", r"holds the model 2 times, under 'student\.net\.' and 'teacher\.'"
+    )
 
 
 def test_a_deeper_network_is_not_cut_down_to_the_model(tmp_path: Path) -> None:
