@@ -2,7 +2,8 @@
 
 Models have random weights (`benchmarks.fixtures`) and the size that their library gives; one is
 in memory at a time. It counts as covered if the layers taken by default give maps that are finite
-and not the same everywhere, and that follow a patch (`benchmarks.following`).
+and not the same everywhere, and that follow a patch (`benchmarks.following`). Of the groups in
+`benchmarks.coverage_configs` a model is right, too, where the exporter refuses it in a sentence.
 
     python -m benchmarks.coverage --json
     python -m benchmarks.coverage --only timm --shard 1/4 --json
@@ -26,11 +27,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks import coverage_configs as configs
 from benchmarks.coverage_outputs import build as built
 from benchmarks.coverage_outputs import detection_models, look, segmentation_models
 from benchmarks.families import FAMILIES
 from benchmarks.fixtures import prepared
 from benchmarks.following import check
+from exporter.errors import ExporterError
 
 _SIZES = {"inception_v3": 299}
 """torchvision's classifiers that do not take 224 pixels."""
@@ -43,17 +46,21 @@ _KEPT_HEADS = 97
 class Group:
     """Models that are counted together.
 
+    Where ``look`` raises an `ExporterError`, the model is refused: right where that may be.
+
     Attributes:
         names: of its models.
         build: returns a model, with random weights, and the side of its square input.
         goal: how many have to be covered; None for all.
         look: what is done with a built and prepared model.
+        refusals: whether a refusal in one sentence is right, too.
     """
 
     names: Callable[[], tuple[str, ...]]
     build: Callable[[str], tuple[nn.Module, int]]
     goal: int | None = None
     look: Callable[[nn.Module, int], dict[str, Any]] | None = None
+    refusals: bool = False
 
 
 GROUPS: dict[str, Group] = {}
@@ -110,6 +117,13 @@ for _title, _names in (
     GROUPS[_title] = Group(_names, built, look=look)
 GROUPS["timm"] = Group(lambda: tuple(FAMILIES), _timm, goal=95)
 GROUPS["transformers"] = Group(lambda: _TRANSFORMERS, _transformers)
+for _title, _names, _build in (
+    ("transformers_small", lambda: tuple(configs.TRANSFORMERS), configs.build_transformers),
+    ("segmentation_models_pytorch", configs.smp_names, configs.build_smp),
+    ("monai", lambda: tuple(configs.MONAI), configs.build_monai),
+    ("variants", lambda: tuple(configs.OTHERS), configs.build_other),
+):
+    GROUPS[_title] = Group(_names, _build, look=configs.examined, refusals=True)
 
 
 def look_at(group: Group, name: str) -> dict[str, Any]:
@@ -119,6 +133,8 @@ def look_at(group: Group, name: str) -> dict[str, Any]:
     try:
         module, side = group.build(name)
         entry = (group.look or covered)(module, side)
+    except ExporterError as error:
+        entry = {"why": None if group.refusals else str(error), "refused": str(error)}
     except Exception as error:  # One model's failure must not end the count.
         said = str(error).strip().splitlines() or [""]
         entry = {"why": f"{type(error).__name__}: {said[0]}"}
@@ -152,14 +168,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [name for name in every if not given.model or name in given.model]
         wanted = wanted[int(index) - 1 :: int(shards)][: given.limit]
         failed: dict[str, str] = {}
+        refused: dict[str, str] = {}
         shallower: dict[str, str] = {}
         for name in wanted:
             entry = look_at(group, name)
             if entry["why"]:
                 failed[name] = entry["why"]
+            elif "refused" in entry:
+                refused[name] = entry["refused"]
             elif entry["at"] != entry["layers"][-1]:
                 shallower[name] = entry["at"]
-            line = f"{title} {name} {entry['seconds']} s: {entry['why'] or 'ok'}"
+            line = (
+                f"{title} {name} {entry['seconds']} s: {entry['why'] or entry.get('refused', 'ok')}"
+            )
             print(line, file=sys.stderr, flush=True)
             if given.log:
                 with given.log.open("a", encoding="utf-8") as log:
@@ -168,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "ok": len(wanted) - len(failed),
             "of": len(wanted),
             "failed": failed,
+            "refused": refused,
             "followed_before_the_deepest": shallower,
         }
         # A part of a group is held to the whole of that part.
@@ -177,8 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(counts, indent=1))
     else:
         for title, count in counts.items():
-            print(f"{title}: {count['ok']} of {count['of']}")
-            for name, why in count["failed"].items():
+            print(
+                f"{title}: {count['ok']} of {count['of']}, of these refused {len(count['refused'])}"
+            )
+            for name, why in (count["failed"] | count["refused"]).items():
                 print(f"  {name}: {why}")
     return int(below)
 

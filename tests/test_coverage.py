@@ -96,6 +96,14 @@ def test_a_failure_is_named_and_counted(monkeypatch: Any, capsys: Any) -> None:
     assert "no spatial layer" in said["transformers"]["failed"]["mlp"]
 
 
+@pytest.mark.slow
+def test_a_refusal_in_a_sentence_is_right_where_it_may_be(capsys: Any) -> None:
+    assert main(["--json", "--only", "transformers_small", "--model", "ViTMAEModel"]) == 0
+    said = json.loads(capsys.readouterr().out)["transformers_small"]
+    assert (said["ok"], said["of"], said["failed"]) == (1, 1, {})
+    assert said["refused"]["ViTMAEModel"].startswith("the model ViTMAEModel has no spatial layer")
+
+
 def test_every_family_has_its_smallest_member() -> None:
     import timm
 
@@ -119,6 +127,11 @@ def test_every_family_has_its_smallest_member() -> None:
         ("torchvision_segmentation", "lraspp_mobilenet_v3_large"),
         ("torchvision_detection", "ssdlite320_mobilenet_v3_large"),
         ("transformers", "Segformer"),
+        ("transformers_small", "DetrForObjectDetection"),
+        ("transformers_small", "YolosForObjectDetection"),
+        ("transformers_small", "CLIPModel"),
+        ("transformers_small", "FocalNetForImageClassification"),
+        ("transformers_small", "SegformerForSemanticSegmentation"),
     ],
 )
 def test_models_are_explained_with_no_configuration(group: str, name: str) -> None:
