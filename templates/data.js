@@ -24,7 +24,7 @@ window.exporter = window.exporter || {};
     exporter.colours = {};
     for (const [name, table] of Object.entries(index.colormaps)) exporter.colours[name] = bytes(table);
     const begin = () => document.dispatchEvent(new Event("exporter-index"));
-    if (whole() || !location.hash.includes("=")) begin(); else columns().then(begin);
+    if (whole() || !location.hash.includes("=")) begin(); else columns().then(begin, begin);
   };
   window.exporterColumns = (text) => fillColumns(JSON.parse(text));
   const script = (address) => new Promise((resolve, reject) => {

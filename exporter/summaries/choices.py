@@ -197,6 +197,8 @@ def candidates(images: Columns, keep: int | Literal["all"], seed: int) -> list[i
         seed: likewise.
     """
     every = range(len(images["id"]))
+    if keep == 0:
+        return []
     if keep == "all" or keep >= len(every):
         return list(every)
     ahead = {
