@@ -97,13 +97,17 @@ def adapt(module: nn.Module) -> nn.Module:
 
 
 def _kind(module: nn.Module) -> type[Adapted] | None:
-    takes = tuple(inspect.signature(module.forward).parameters)
-    if hasattr(module, "get_image_features") and takes[:1] == ("input_ids",):
-        return ImageTower
     named = any(kind.__name__.endswith("ForObjectDetection") for kind in type(module).__mro__)
-    if named and takes[:1] == ("pixel_values",) and hasattr(module.config, "num_labels"):
+    labels = getattr(getattr(module, "config", None), "num_labels", None)
+    if named and labels is not None and _first_argument(module) == "pixel_values":
         return BoxesOfQueries
+    if hasattr(module, "get_image_features") and _first_argument(module) == "input_ids":
+        return ImageTower
     return None
+
+
+def _first_argument(module: nn.Module) -> str:
+    return next(iter(inspect.signature(module.forward).parameters), "")
 
 
 def embedding_in(given: Any) -> Tensor:

@@ -143,7 +143,7 @@ def test_attention_maps_do_not_either() -> None:
         )
     layers = [block.layer for block in batch.outline.maps]
     assert layers == ["encoder.layers.encoder_layer_1", "attention", "fused"]
-    assert tuple(batch.outline.maps[1].levels.shape) == (6, 3, 4, 4)
+    assert tuple(batch.outline.maps[1].levels.shape) == (2 * len(ATTENDING), 3, 4, 4)
 
 
 @pytest.mark.parametrize(

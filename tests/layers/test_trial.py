@@ -152,7 +152,7 @@ def test_one_forward_shows_all_that_planning_asks(small: Any, example: Tensor) -
     trial = run_trial(small, example)
     choice = choose_layers(trial, ["auto", "conv?"])
     assert layer_table(trial)[0].output == (4, 16, 16)
-    assert torch.equal(find_classifier(trial, "relu#2"), small.fc.weight)
+    assert torch.equal(find_classifier(trial, "relu#2").weight, small.fc.weight)
     assert set(choice.layouts) == set(choice.names)
     assert choice.layouts["conv1"].evidence == "a Conv2d has its channels first"
     assert forwards == 1

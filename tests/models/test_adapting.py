@@ -171,3 +171,11 @@ def test_what_no_box_was_chosen_of_scores_nothing_in_variants(images: Tensor) ->
         assert first.targets.tolist() == [[-1], [-1]]
         variants = adapted(images.repeat(2, 1, 1, 1))
         assert scorer.again(variants, first, slice(0, 2)).tolist() == [[0.0]] * 4
+
+
+def test_a_name_alone_makes_no_detector(images: Tensor) -> None:
+    class MineForObjectDetection(nn.Sequential):
+        pass
+
+    module = MineForObjectDetection(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert adapt(module) is module
