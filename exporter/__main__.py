@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from exporter.cli import main
+
+def main() -> int:
+    """Load the command line and run it; an interrupt meanwhile ends it without a traceback."""
+    try:
+        from exporter.cli import main as command
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return command()
+
 
 if __name__ == "__main__":
     sys.exit(main())

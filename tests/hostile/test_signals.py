@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -343,3 +344,20 @@ def test_signals_are_heard_in_a_process_that_has_many_files_open(
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert failed == []
+
+
+def test_an_interrupt_while_the_command_is_loaded_is_one_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "exporter.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "exporter.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["exporter", "maps"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("exporter", run_name="__main__")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
