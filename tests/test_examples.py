@@ -91,7 +91,7 @@ def test_the_pooled_head_is_the_classifier_that_cam_reads() -> None:
     torch.manual_seed(0)
     model = load("cam_from_classifier").vgg16_pooled().eval()
     found = find_classifier(run_trial(model, torch.rand(1, 3, 64, 64)), "features")
-    assert torch.equal(found, model.get_submodule("linear").weight)
+    assert torch.equal(found.weight, model.get_submodule("linear").weight)
 
 
 def test_the_stages_of_the_two_stream_net_at_512_pixels() -> None:

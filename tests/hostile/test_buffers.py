@@ -12,6 +12,7 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
 import exporter
 from exporter.capture import guest
+from exporter.errors import ModelError
 from exporter.explain import Explainer
 from exporter.maps import get_methods
 from exporter.targets import Scorer, parse_target
@@ -132,7 +133,7 @@ def test_a_model_prepared_for_quantisation_is_left_as_it_was() -> None:
 
 def test_the_other_buffers_are_put_back_where_one_cannot_be() -> None:
     model = Holding(torch.zeros(1).expand(3), lambda model: None)
-    with pytest.raises(RuntimeError, match="single memory location"), guest(model):
+    with pytest.raises(ModelError, match="single memory location"), guest(model):
         model.last += 1
         model.first.data = torch.ones(1).expand(3)
     assert torch.equal(model.last, torch.zeros(3))

@@ -25,7 +25,7 @@ IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 )
 def test_the_linear_layer_behind_the_pooling_is_found(name: str, layer: str, head: str) -> None:
     module = torchvision.models.get_model(name, weights=None)
-    weight = find_classifier(run_trial(module, IMAGE), layer)
+    weight, _ = find_classifier(run_trial(module, IMAGE), layer)
     assert torch.equal(weight, module.get_submodule(head).weight)
     assert not weight.requires_grad
 
@@ -33,12 +33,12 @@ def test_the_linear_layer_behind_the_pooling_is_found(name: str, layer: str, hea
 def test_a_one_by_one_convolution_is_a_classifier_too(small: Any, example: Tensor) -> None:
     module = nn.Sequential(small.conv1, nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 7, 1), nn.Flatten())
     assert torch.equal(
-        find_classifier(run_trial(module, example), "0"), module[2].weight[:, :, 0, 0]
+        find_classifier(run_trial(module, example), "0").weight, module[2].weight[:, :, 0, 0]
     )
 
 
 def test_the_second_call_of_a_reused_layer_is_told_apart(small: Any, example: Tensor) -> None:
-    assert torch.equal(find_classifier(run_trial(small, example), "relu#2"), small.fc.weight)
+    assert torch.equal(find_classifier(run_trial(small, example), "relu#2").weight, small.fc.weight)
     with pytest.raises(MapError, match="no linear layer goes from its 4 channel means"):
         find_classifier(run_trial(small, example), "relu")
 
@@ -63,6 +63,8 @@ def test_cam_is_refused_where_it_would_not_be_exact(name: str, layer: str, messa
 def test_an_in_place_relu_after_the_layer_is_seen(make_small: Any, example: Tensor) -> None:
     torch.manual_seed(0)
     module = make_small(between=nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(inplace=True)))
-    assert torch.equal(find_classifier(run_trial(module, example), "between"), module.fc.weight)
+    assert torch.equal(
+        find_classifier(run_trial(module, example), "between").weight, module.fc.weight
+    )
     with pytest.raises(MapError, match="something lies between"):
         find_classifier(run_trial(module, example), "between.0")
