@@ -83,7 +83,7 @@ def explain(resolved: ResolvedModel, name: str) -> tuple[str, Picture]:
     # The same, written out: the top class's row of the classifier weighs the layer's channels.
     captured = capture(model, inputs, [layer], lambda logits: logits, gradients=False)
     features = captured.activations[layer][0]
-    row = find_classifier(trial, layer)[int(captured.output.argmax())]
+    row = find_classifier(trial, layer).weight[int(captured.output.argmax())]
     assert_same(cam, torch.einsum("c,chw->hw", row, features))
     if layer == asked:
         assert features.shape == (512, inputs.shape[2] // 32, inputs.shape[3] // 32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +39,8 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
     """Return what writes a shard into a run folder, with all that it adds to the set."""
     scope = Scope.of(folder.plan)
     masks, view = _masks(job.image_set, watch), job.plan.model.preprocessing.size
-    chosen = StageChoice(job.recipe.config.keep, job.recipe.config.seed)
+    config = job.recipe.config
+    chosen = StageChoice(config.keep, config.seed, partial(folder.summary, part="images"))
 
     def store(index: int, batches: list[Computed]) -> None:
         rows = [row for batch in batches for row in batch.rows]
@@ -63,7 +66,7 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
             parts[FAITHFULNESS] = records_table(measured, schema_of(Faithfulness))
         if folder.plan.head and folder.plan.head.layer:
             stages = [stage for batch in batches for stage in batch.stages]
-            kept = chosen(parts["images"])
+            kept = chosen(index, parts["images"])
             stages = [stage for stage in stages if stage.id in kept]
             parts["stage"] = records_table(stages, schema_of(ImageStage))
         folder.write_shard(index, rows, parts)
@@ -72,14 +75,36 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
 
 
 class StageChoice:
-    """Which images of each shard carry the layer that the head reads: those that may be kept."""
+    """Which images of each shard carry the layer that the head reads: those that may be kept.
 
-    def __init__(self, keep: int | Literal["all"], seed: int) -> None:
-        self._keep, self._seed = keep, seed
+    They are those that may be kept of the shards before it, as far as they are there, and its own.
+
+    Args:
+        keep: images that are kept of the set.
+        seed: of those that are drawn.
+        stored: returns the table of images of a shard that is there, else None.
+    """
+
+    def __init__(
+        self, keep: int | Literal["all"], seed: int, stored: Callable[[int], pa.Table | None]
+    ) -> None:
+        self._keep, self._seed, self._stored = keep, seed, stored
         self._pool: dict[str, NDArray[Any]] = {}
+        self._known: set[int] = set()
+        self._turn = Lock()
 
-    def __call__(self, images: pa.Table) -> set[str]:
-        """Return their ids, given the shard's table of images; those of others are forgotten."""
+    def __call__(self, index: int, images: pa.Table) -> set[str]:
+        """Return their ids, given a shard and its table of images."""
+        with self._turn:
+            for before in sorted({*range(index)} - self._known):
+                table = self._stored(before)
+                if table is not None:
+                    self._take(before, table)
+            fresh = self._take(index, images)
+            return fresh & set(self._pool["id"])
+
+    def _take(self, shard: int, images: pa.Table) -> set[str]:
+        self._known.add(shard)
         seen = images.filter(images["read"])
         columns: dict[str, NDArray[Any]] = {
             name: np.array(seen[name].to_pylist(), object if name == "id" else float)
@@ -92,7 +117,7 @@ class StageChoice:
             }
         places = candidates(columns, self._keep, self._seed)
         self._pool = {name: values[places] for name, values in columns.items()}
-        return fresh & set(self._pool["id"])
+        return fresh
 
 
 def merge_shards(folder: RunFolder, job: Job | None, seconds: float, watch: Watch) -> None:

@@ -3,6 +3,8 @@
 Fused attention never forms the weights. For the length of one forward a torch function mode, which
 is the calling thread's own, computes them one by one instead; the model is not touched, so there is
 nothing to switch back.
+
+The module is longer than 300 lines: every way in which attention is written is met in one place.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from exporter.capture.modes import multi_head_with
 from exporter.capture.precision import FLOAT32, Precision, precision_of
 from exporter.containers import rebuild
 from exporter.errors import LayerError
-from exporter.guard import backward
+from exporter.guard import backward, is_shortage
 
 _SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)
 
@@ -249,19 +251,12 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
         LayerError: if the model has no self-attention, or attends in windows, in grids of several
             sizes, or outside of a row of blocks.
     """
-    running: list[str] = []
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda *_: running.append(name)
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    before = [(module, enter(name)) for name, module in model.named_modules()]
-    mode = _Explicit(graph=False, running=running)
-    after = ((module, leave) for module in model.modules())
-    with hooked(after, before), torch.enable_grad(), mode:
-        model(inputs[:1].clone().requires_grad_())
+    try:
+        mode = _attending(model, inputs[:1], graph=True)
+    except RuntimeError as error:
+        if is_shortage(error):
+            raise
+        mode = _attending(model, inputs[:1], graph=False)  # a model that runs only without one
     if not mode.kept:
         raise LayerError(
             "the model has no self-attention, which attention maps are made of; choose another map"
@@ -277,6 +272,24 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
         )
     blocks = _blocks(model, [mode.names[number] for number in taken])
     return SelfAttention(blocks, sum(weights.numel() for weights in kept), taken)
+
+
+def _attending(model: nn.Module, image: Tensor, *, graph: bool) -> _Explicit:
+    """Run an image and keep every self-attention; with a graph, which of them depend on it."""
+    running: list[str] = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: running.append(name)
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    before = [(module, enter(name)) for name, module in model.named_modules()]
+    after = ((module, leave) for module in model.modules())
+    mode = _Explicit(graph=False, running=running)
+    with hooked(after, before), torch.set_grad_enabled(graph), mode:
+        model(image.clone().requires_grad_(graph))
+    return mode
 
 
 def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

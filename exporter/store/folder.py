@@ -180,6 +180,20 @@ class RunFolder:
         for index in range(len(self.plan.shards)):
             yield read_parquet(self.files, layout.summary_file(index, part), columns, AGAIN)
 
+    def summary(self, index: int, part: str) -> pa.Table | None:
+        """Return what a shard adds to the set; None where it is not known to be there.
+
+        Args:
+            index: number of the shard.
+            part: name of what it adds.
+
+        Raises:
+            RunError: if it cannot be read.
+        """
+        if layout.shard_file(index) not in self._checksums:
+            return None
+        return read_parquet(self.files, layout.summary_file(index, part), remedy=AGAIN)
+
     def write_kernels(
         self, sheets: Sequence[kernels.KernelSheet], head: NDArray[np.float32] | None = None
     ) -> tuple[KernelRecord, ...]:

@@ -111,8 +111,11 @@ def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     if not isinstance(values, dict):
         return {}
     told = {name: values[name] for name in _REMEMBERED if name in values}
+    fit, names = dict(told), told.get("writers")
+    if isinstance(names, list):  # a writer may be installed elsewhere and not here
+        fit["writers"] = [name for name in names if not isinstance(name, str)]
     try:
-        build_writer_config(told)
+        build_writer_config(fit)
     except ConfigError as error:
         raise damaged(run, WRITER_NOTE, error, remedy) from None
     return told

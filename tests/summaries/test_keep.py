@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -110,16 +111,17 @@ def test_of_equals_the_smallest_id() -> None:
     assert [id for id, _ in keep_images(rows, 1, 0)] == ["a"]
 
 
-def test_what_a_shard_carries_is_kept_whatever_the_other_shards_are() -> None:
+@pytest.mark.parametrize("killed", [0, 1, 5])
+def test_what_a_shard_carries_is_kept_whatever_the_other_shards_are(killed: int) -> None:
     generator = np.random.default_rng(5)
-    for trial in range(20):
+    for trial in range(20 if not killed else 3):
         rows = [
             row(f"{trial}-{n}", int(generator.zipf(1.5)) % 60, float(score), bool(score > 0.4))
             for n, score in enumerate(generator.random(300))
         ]
         agreement = {each.id: float(generator.normal()) for each in rows}
         kept = {id for id, _ in keep_images(rows, 25, trial, agreement)}
-        choose, carried = StageChoice(25, trial), set()
+        shards = []
         for start in range(0, len(rows), 40):
             part = rows[start : start + 40]
             columns = {name: [None] * len(part) for name in IMAGES_SCHEMA.names} | {
@@ -130,6 +132,16 @@ def test_what_a_shard_carries_is_kept_whatever_the_other_shards_are() -> None:
                 "agreement": [agreement[each.id] for each in part],
                 "read": [True] * len(part),
             }
-            carried |= choose(pa.table(columns, schema=IMAGES_SCHEMA))
-        assert kept <= carried
-        assert len(carried) < 250
+            shards.append(pa.table(columns, schema=IMAGES_SCHEMA))
+
+        def stored(number: int, among: Sequence[pa.Table] = shards) -> pa.Table:
+            return among[number]
+
+        choose = StageChoice(25, trial, lambda _number: None)
+        carried = [choose(number, table) for number, table in enumerate(shards)]
+        assert kept <= set().union(*carried)
+        assert sum(map(len, carried)) < 250
+        # After a kill the shards that are there count as they did.
+        again = StageChoice(25, trial, stored)
+        later = [again(number, table) for number, table in list(enumerate(shards))[killed:]]
+        assert later == carried[killed:]
