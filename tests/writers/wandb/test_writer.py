@@ -451,7 +451,9 @@ def test_an_interrupted_writer_leaves_no_process(
         "session.main()\n"
     )
     program = (
-        "import sys\n"
+        "import signal, sys\n"
+        # Whatever starts the tests may ignore it, as a shell does for what it runs beside itself.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from exporter.store import open_run\n"
         "from exporter.writers import write\n"
         "from exporter.writers.wandb import WandbOptions\n"
