@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C or SIGTERM has ended."""
+
 _LINE = 100
 """Characters up to which a message of several lines becomes one."""
 

@@ -6,13 +6,16 @@ import errno
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from exporter.errors import BackwardError, ExporterError, ModelError, one_line
+
+_T = TypeVar("_T")
 
 FAILURES = (Exception, SystemExit)
 """What the user's code may raise, for places that go on whatever it is."""
@@ -100,6 +103,16 @@ def is_shortage(failure: BaseException | None) -> bool:
     said = one_line(failure) if isinstance(failure, Exception) else ""
     words = isinstance(failure, RuntimeError) or type(failure).__module__ == "cv2"
     return words and any(shortage in said for shortage in _SHORTAGES)
+
+
+def with_graph(run: Callable[[bool], _T]) -> _T:
+    """Run with a graph, or without one where a model runs only so; ``run`` is told which."""
+    try:
+        return run(True)
+    except RuntimeError as error:  # what autograd refuses
+        if is_shortage(error):
+            raise
+    return run(False)
 
 
 @contextmanager

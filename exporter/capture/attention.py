@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from exporter.capture.modes import multi_head_with
 from exporter.capture.precision import FLOAT32, Precision, precision_of
 from exporter.containers import rebuild
 from exporter.errors import LayerError
-from exporter.guard import backward, is_shortage
+from exporter.guard import backward, with_graph
 
 _SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)
 
@@ -251,12 +252,7 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
         LayerError: if the model has no self-attention, or attends in windows, in grids of several
             sizes, or outside of a row of blocks.
     """
-    try:
-        mode = _attending(model, inputs[:1], graph=True)
-    except RuntimeError as error:
-        if is_shortage(error):
-            raise
-        mode = _attending(model, inputs[:1], graph=False)  # a model that runs only without one
+    mode = with_graph(partial(_attending, model, inputs[:1]))
     if not mode.kept:
         raise LayerError(
             "the model has no self-attention, which attention maps are made of; choose another map"
@@ -274,7 +270,7 @@ def find_attention(model: nn.Module, inputs: Tensor) -> SelfAttention:
     return SelfAttention(blocks, sum(weights.numel() for weights in kept), taken)
 
 
-def _attending(model: nn.Module, image: Tensor, *, graph: bool) -> _Explicit:
+def _attending(model: nn.Module, image: Tensor, graph: bool) -> _Explicit:
     """Run an image and keep every self-attention; with a graph, which of them depend on it."""
     running: list[str] = []
 

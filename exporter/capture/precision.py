@@ -42,7 +42,7 @@ def rounds_to_tf32(device: torch.device) -> bool:
     """Say whether a device rounds factors in float32 to TF32, as torch is set now."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    return any(getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches())
+    return any(_allowed())
 
 
 def tf32_environment(device: torch.device) -> dict[str, str] | None:
@@ -50,15 +50,19 @@ def tf32_environment(device: torch.device) -> dict[str, str] | None:
 
     None where TF32 is allowed in products of matrices and not in convolutions: none say that.
     """
-    allowed = [getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches()]
     if device.type != "cuda":
         return {}
+    allowed = _allowed()
     if not any(allowed):
         return {"NVIDIA_TF32_OVERRIDE": "0"}
     matrices, convolutions = allowed[:2]
     if not convolutions:
         return None
     return {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} if matrices else {}
+
+
+def _allowed() -> list[bool]:
+    return [getattr(backend, name) in (True, "tf32") for backend, name, _ in _switches()]
 
 
 def _switches() -> list[tuple[Any, str, object]]:

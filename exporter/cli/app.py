@@ -14,11 +14,11 @@ import click
 import exporter
 from exporter.cli import looking, running
 from exporter.cli.completion import answer_shell, completion_command
-from exporter.cli.flags import BAD_REQUEST, DONE, INTERRUPTED
+from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
 from exporter.cli.signals import interruptible
 from exporter.console import ERR, marked
-from exporter.errors import ExporterError, reason
+from exporter.errors import INTERRUPTED, ExporterError, reason
 from exporter.guard import told
 
 _GOES_ON = {"run": "with --resume goes on ", "work": "goes on "}

@@ -18,6 +18,8 @@ _NOISE = re.compile(
     rb"|tempfile\.tif: |TIFF[A-Z]\w+: |(ZIP|LZW|JPEG|Fax3|LZMA|ZSTD|WebP)\w*Decode\w*: "
 )
 
+_LOGGERS = ("pydicom", "tifffile")
+
 
 @contextmanager
 def quiet_codecs() -> Iterator[None]:
@@ -48,10 +50,12 @@ def quiet_codecs() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
-            for name in ("pydicom", "tifffile"):
+            for name in _LOGGERS:
                 logging.getLogger(name).addFilter(_nothing)
             yield
     finally:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(_nothing)
         with suppress(OSError, ValueError):  # it may take nothing, or the user's code closed it
             own.flush()
         sys.stderr = stream

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from exporter.cli.flags import INTERRUPTED
+from exporter.errors import INTERRUPTED
 
 PATIENCE = 60.0
 """Seconds that a command has to end in after the first signal."""

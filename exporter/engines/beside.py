@@ -21,7 +21,7 @@ import torch
 
 from exporter.capture import tf32_environment
 from exporter.engines.job import Job
-from exporter.errors import ConfigError, one_line
+from exporter.errors import INTERRUPTED, ConfigError, one_line
 from exporter.watch import Watch
 
 _WORTH_STARTING = 8192
@@ -32,9 +32,6 @@ _CORES = 4
 
 READY = "ready"
 """What a process says when it has built the model."""
-
-INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C or SIGTERM has ended."""
 
 _PATIENCE = 10.0
 """Seconds that a process has to end in when the run is given up."""

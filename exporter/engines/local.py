@@ -59,24 +59,27 @@ def run(job: Job, missing: Iterable[int], store: Store, watch: Watch) -> None:
     Shards that are not a sequence are asked for as they are needed.
     """
     with _Storing(store, watch, 1 if job.device.type == "cpu" else _STORING) as storing:
-        if not isinstance(missing, Sequence):
-            _one_after_the_other(job, missing, storing)
-            return
-        count = processes_of(job, missing)
-        if count > 1:
-            cores = max(1, (os.cpu_count() or 1) // count)
-            job = (
-                job if job.recipe.config.workers else replace(job, workers=min(job.workers, cores))
-            )
-            with Beside(job, missing, count, watch) as others:
-                for shards in others.rounds():
-                    _one_after_the_other(job, shards, storing)
-        elif job.device.type == "cpu":
-            _on_cpu(job, list(_batches(job, missing)), storing)
+        if isinstance(missing, Sequence):
+            _listed(job, missing, storing, watch)
         else:
             _one_after_the_other(job, missing, storing)
     if job.explainer(job.module).compiling_given_up:
         watch.say("memory ran out, so that from some batch on the model was not run compiled")
+
+
+def _listed(job: Job, missing: Sequence[int], storing: _Storing, watch: Watch) -> None:
+    count = processes_of(job, missing)
+    if count > 1:
+        if not job.recipe.config.workers:
+            cores = max(1, (os.cpu_count() or 1) // count)
+            job = replace(job, workers=min(job.workers, cores))
+        with Beside(job, missing, count, watch) as others:
+            for shards in others.rounds():
+                _one_after_the_other(job, shards, storing)
+    elif job.device.type == "cpu":
+        _on_cpu(job, list(_batches(job, missing)), storing)
+    else:
+        _one_after_the_other(job, missing, storing)
 
 
 def _one_after_the_other(job: Job, shards: Iterable[int], storing: _Storing) -> None:

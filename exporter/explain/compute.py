@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from exporter.explain.explainer import Explainer
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
-from exporter.guard import is_shortage, user_code
+from exporter.guard import user_code, with_graph
 from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
@@ -126,7 +126,7 @@ def compute_maps(
             scorer = replace(scorer, reference=embed_text(model, scorer.target.source))
         if reading == "auto" and not any(method.needs.gradients for method in methods):
             # The shared pass has no graph, which would tell what the model ends in.
-            settle(_with_its_graph(model, images[:1]), scorer)
+            settle(with_graph(partial(_ending, model, images[:1])), scorer)
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
             chosen = _chosen(model, wanted, methods, trial)
@@ -180,15 +180,9 @@ def _scorer(
     return PerImageScorer(target, output, given=given, wanted=rows), listed or len(rows[0]) > 1
 
 
-def _with_its_graph(model: nn.Module, image: Tensor) -> Any:
-    """Run an image with a graph, or without one where the model runs only so."""
-    try:
-        return model(image.clone().requires_grad_())
-    except RuntimeError as error:
-        if is_shortage(error):
-            raise
-    with torch.no_grad():
-        return model(image)
+def _ending(model: nn.Module, image: Tensor, graph: bool) -> Any:
+    with torch.set_grad_enabled(graph):
+        return model(image.clone().requires_grad_(graph))
 
 
 def _as_first_read(text: str, output: str | None, reading: str) -> Callable[[Any, Scorer], Scorer]:
