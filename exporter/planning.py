@@ -22,7 +22,7 @@ from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import ImageError, LayerError, MapError, RunError, TargetError
+from exporter.errors import ImageError, LayerError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
@@ -35,6 +35,7 @@ from exporter.faithfulness import load_metrics
 from exporter.guard import user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
+    ClassifierError,
     GivenReshape,
     Trial,
     choose_layers,
@@ -245,9 +246,8 @@ def _head(trial: Trial, layers: Sequence[str]) -> tuple[HeadRecord, NDArray[np.f
         return HeadRecord(why="no layer is explained"), None
     try:
         weight, bias = find_classifier(trial, layers[-1])
-    except (MapError, LayerError) as error:
-        # What is said to whoever asked for the method ``cam``, without its name and its advice.
-        return HeadRecord(why=str(error).partition(": ")[2].partition("; ")[0]), None
+    except ClassifierError as error:
+        return HeadRecord(why=error.why), None
     biases = weight.new_zeros(len(weight)) if bias is None else bias
     rows = torch.cat([weight, biases[:, None]], 1).float().cpu().numpy()
     return HeadRecord(layers[-1]), rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.layers.choice import LayerChoice, choose_layers
-from exporter.layers.classifier import find_classifier
+from exporter.layers.classifier import ClassifierError, find_classifier
 from exporter.layers.findings import find_out
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
@@ -12,6 +12,7 @@ from exporter.layers.table import count_layers, layer_table, layout_records
 from exporter.layers.trial import Trial, run_trial
 
 __all__ = [
+    "ClassifierError",
     "GivenReshape",
     "Kernels",
     "LayerChoice",

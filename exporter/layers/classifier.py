@@ -25,6 +25,18 @@ class Classifier(NamedTuple):
     bias: Tensor | None
 
 
+class ClassifierError(MapError):
+    """No linear layer gives the logits from a layer's spatial means.
+
+    Attributes:
+        why: the reason by itself, without the method and the advice.
+    """
+
+    def __init__(self, layer: str, why: str, other: str) -> None:
+        super().__init__(f"cam does not fit {layer!r}: {why}; use gradcam, which {other}")
+        self.why = why
+
+
 def find_classifier(trial: Trial, layer: str) -> Classifier:
     """Find the weights that turn a layer's spatial means into the logits.
 
@@ -40,15 +52,13 @@ def find_classifier(trial: Trial, layer: str) -> Classifier:
         The linear layer.
 
     Raises:
-        MapError: if the layer's means and a linear layer do not give the logits.
+        ClassifierError: if the layer's means and a linear layer do not give the logits.
     """
     plane = trial.planes.get(str(parse_name(layer, named_layers(trial.module))))
     logits, _ = locate_output(trial.output, trial.path)
     if plane is None or plane.means is None or logits.dim() != 2:
-        raise MapError(
-            f"cam does not fit {layer!r}: it needs a layer with rows and columns, pooled into one "
-            "linear layer; use gradcam, which needs neither"
-        )
+        why = "it needs a layer with rows and columns, pooled into one linear layer"
+        raise ClassifierError(layer, why, "needs neither")
     means = plane.means
     heads = [
         (call.name, *linear)
@@ -57,19 +67,18 @@ def find_classifier(trial: Trial, layer: str) -> Classifier:
         and linear[0].shape == (logits.shape[1], means.shape[1])
     ]
     if not heads:
-        raise MapError(
-            f"cam does not fit {layer!r}: no linear layer goes from its {means.shape[1]} channel "
-            f"means to the {logits.shape[1]} logits; use gradcam, which needs no such head"
-        )
+        ends = f"its {means.shape[1]} channel means to the {logits.shape[1]} logits"
+        raise ClassifierError(layer, f"no linear layer goes from {ends}", "needs no such head")
     for _, weight, bias in reversed(heads):
         if _gives(means, weight, bias, logits):
             return Classifier(
                 weight.detach().clone(), None if bias is None else bias.detach().clone()
             )
-    raise MapError(
-        f"cam does not fit {layer!r}: its channel means through {heads[-1][0]!r} are not the "
-        "logits, so something lies between them (a ReLU, a norm); use gradcam, which allows it"
+    why = (
+        f"its channel means through {heads[-1][0]!r} are not the logits, so something lies between "
+        "them (a ReLU, a norm)"
     )
+    raise ClassifierError(layer, why, "allows it")
 
 
 def _linear(head: nn.Module) -> tuple[Tensor, Tensor | None] | None:
