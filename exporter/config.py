@@ -38,6 +38,7 @@ OWN_WRITERS = ("tensorboard", "wandb", "html")
 _ASKED = {
     "keep": "a number or all",
     "batch_size": "a number above 0, or auto",
+    "processes": "a number above 0, or auto",
     "preprocessing.bands": "numbers of bands, from 1, such as [3, 2, 1]",
     "preprocessing.range": "two numbers, [black, white]",
 }

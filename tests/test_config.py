@@ -109,6 +109,7 @@ def test_settings_leave_out_only_what_moves_no_value() -> None:
 def test_what_the_command_line_gives_is_called_by_its_flag() -> None:
     for name, value, flag in (
         ("batch_size", "lots", "--batch-size is 'lots': give a number above 0, or auto"),
+        ("processes", "many", "--processes is 'many': give a number above 0, or auto"),
         ("seed", -1, "--seed is -1: "),
         ("maps", 3, "--map is 3: "),
     ):
