@@ -135,15 +135,14 @@ class Report:
         return sheets
 
     def _cells(self, record: KernelRecord, size: tuple[int, int]) -> list[tuple[Any, ...]]:
-        """Return each kernel whose channel has a row: left, top, width, height, page, channel."""
-        channels = len(self.channels.get(record.name, ()))
+        """Return each kernel on a sheet: left, top, width, height, its channel's page, channel."""
         drawn, places = kernel_places(record.shape, record.shown)
         if drawn != size:  # a sheet of another version
             return []
         number = self.layer_numbers[record.name]
         return [
             (*place, layer_file(number, kernel // CHANNELS_PER_PAGE), kernel)
-            for kernel, place in enumerate(places[:channels])
+            for kernel, place in enumerate(places)
         ]
 
     def write(self, file: str, content: str | bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exporter.render import decode_image, kernel_places
 from tests.report.desk import Desk, control, layer_page
 
 
@@ -111,6 +112,22 @@ def kernel_channel(desk: Desk) -> None:
     desk.page.mouse.click(box["x"] + 0.05 * box["width"], y)
     desk.wait("location.hash === '#c5' && document.querySelector('#c5')")
     assert desk.text("h1") == "layer3"
+    # Where no channels are recorded, the page has the kernel itself, large, by its number.
+    live = desk.at("live")
+    live.open("kernels.html")
+    live.page.locator('[data-control="kernel-channel"]').nth(4).click()
+    live.wait("location.hash === '#c4' && document.querySelector('#c4:target')")
+    assert live.text("#c4") == "4"
+    assert "--activation 0 " in live.text("main")
+    assert live.page.locator("#c4 svg").bounding_box()["width"] >= 90
+    # What is drawn there is that kernel, its middle the colour that the sheet has.
+    record = next(iter(live.run.kernels()))
+    _, places = kernel_places(record.shape, record.shown)
+    left, top, wide, high = places[4]
+    sheet = decode_image(live.run.kernel_sheet(record))
+    shown = decode_image(live.page.locator("#c4 svg").screenshot())
+    middle = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    np.testing.assert_allclose(middle, sheet[top + high // 2, left + wide // 2], atol=2)
 
 
 @control("find-layer")
