@@ -18,7 +18,7 @@ from exporter.writers.html.index import (
     parts,
 )
 from exporter.writers.html.report import Report, layer_file
-from exporter.writers.html.shards import flag_bits, pack_shard
+from exporter.writers.html.shards import flag_bits, most_cells, pack_shard
 
 FIRST_PHOTOGRAPHS = 200
 """Photographs that the images page shows without JavaScript."""
@@ -49,6 +49,7 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
     plan, kept = report.plan, set(report.options.kept)
     height, width = plan.model.preprocessing.size
     methods = {record.name: (place, record) for place, record in enumerate(plan.methods)}
+    pixel = {record.name for record in plan.methods if record.pixel}
     layers = {name: place for place, name in enumerate(plan.map_layers)}
     remaining = iter(rows)
     for number, (start, stop) in enumerate(parts(total, IMAGES_PER_SHARD)):
@@ -62,7 +63,10 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
             "after": _list_file(number + 1) if stop < total else None,
             "thumb": round(96 * height / width),
         }
-        script = pack_shard(number, batch, methods, layers, kept)
+        largest = max(batch, key=lambda row: len(row.maps))
+        most = most_cells([(of.height, of.width, of.method in pixel) for of in largest.maps])
+        index.most = {key: max(side, index.most.get(key, 0)) for key, side in most.items()}
+        script = pack_shard(number, batch, methods, layers, kept, most)
         yield Batch(batch, script, f"data/{number:05d}.js", _list_file(number), page)
 
 

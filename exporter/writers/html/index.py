@@ -87,6 +87,7 @@ class SetIndex:
         flagged: maps by (method, layer, flag).
         skipped: (path, reason).
         maps: how many maps there are.
+        most: rows and columns that maps in the report have at most, by whether of a pixel method.
         boxes: how predicted boxes fit the given ones.
         regions: by the class of a predicted region, its overlaps with given masks.
     """
@@ -101,6 +102,7 @@ class SetIndex:
     flagged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     maps: int = 0
+    most: dict[bool, int] = field(default_factory=dict)
     boxes: BoxCounts = field(default_factory=BoxCounts)
     regions: dict[str, list[float]] = field(default_factory=dict)
 

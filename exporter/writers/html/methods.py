@@ -9,7 +9,6 @@ import numpy as np
 
 from exporter.writers.html import text as words
 from exporter.writers.html.report import Report
-from exporter.writers.html.shards import most_cells
 
 
 def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -24,7 +23,7 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         }
         for record in report.plan.methods
     ]
-    most = {record.name: most_cells(record) for record in report.plan.methods}
+    most = {record.name: index.most.get(record.pixel, 0) for record in report.plan.methods}
     sizes = dict.fromkeys(
         (h, w, most[method])
         for method, _, h, w in index.ends
@@ -37,9 +36,17 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "images": len(index.images) - len(index.skipped),
             "agreement": _agreement(report),
             "faithfulness": _faithfulness(report),
-            "averaged": [f"{words.shape((h, w))} to at most {cap} × {cap}" for h, w, cap in sizes],
+            "averaged": [
+                f"{words.shape((h, w))} to at most {cap} × {cap}, {_kilobytes(cap)} per map"
+                for h, w, cap in sizes
+            ],
         },
     )
+
+
+def _kilobytes(cells: int) -> str:
+    """Say what a map of so many rows and columns takes as text."""
+    return f"{4 * cells**2 / 3000:.1f} kB"
 
 
 def _ranges(report: Report, method: str) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """Maps and activations of a few hundred images as one script that a page loads from ``file://``.
 
 A map goes out raw in 8 bits at no more than `CELLS` × `CELLS` cells, one of a pixel method at
-`PIXEL_CELLS` × `PIXEL_CELLS` (4.2 kB as Base64). Where the method has a ReLU and the map both
-signs, zero is level `ZERO`, so that what is drawn keeps three quarters of the levels; otherwise the
-levels are even between the map's ends.
+`PIXEL_CELLS` × `PIXEL_CELLS` (4.2 kB as Base64), or fewer where an image has many large ones (see
+`most_cells`). Where the method has a ReLU and the map both signs, zero is level `ZERO`, so that
+what is drawn keeps three quarters of the levels; otherwise the levels are even between the map's
+ends.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ CELLS = 28
 PIXEL_CELLS = 56
 """The same of a map of a pixel method."""
 
+MAPS, ROOM = 20, 525
+"""So many maps take at most so many cells on average: 14 kB as Base64, and all of an image 32."""
+
 ACTIVATION_CELLS = 14
 ACTIVATION_BYTES = 2600
 """Bytes of channels per image, before Base64: what fits beside 20 maps in 30 kB."""
@@ -42,6 +46,7 @@ def pack_shard(
     methods: Mapping[str, tuple[int, MethodRecord]],
     layers: Mapping[str, int],
     sheets: Container[str],
+    most: Mapping[bool, int],
 ) -> str:
     """Return the script of one shard: a call of ``exporterShard`` with its number and contents.
 
@@ -51,10 +56,11 @@ def pack_shard(
         methods: name to place and record of each method.
         layers: name to place of each explained layer.
         sheets: ids of the images whose strongest channels are shown.
+        most: rows and columns that a map has at most, by whether it is of a pixel method.
     """
     targets: dict[str, int] = {}
     contents = {
-        "maps": _maps(rows, methods, layers, targets),
+        "maps": _maps(rows, methods, layers, targets, most),
         "targets": list(targets),
         "acts": _activations(rows, sheets),
         "p": [
@@ -93,9 +99,26 @@ def flag_bits(flags: str) -> int:
     return sum(1 << FLAGS.index(name) for name in flags.split(",") if name in FLAGS)
 
 
-def most_cells(method: MethodRecord) -> int:
-    """Return how many rows and columns of a method's maps the report has at most."""
-    return PIXEL_CELLS if method.pixel else CELLS
+def most_cells(maps: Sequence[tuple[int, int, bool]]) -> dict[bool, int]:
+    """Return how many rows and columns the maps of an image have at most in the report.
+
+    Args:
+        maps: rows, columns and whether it is of a pixel method, of each.
+
+    Returns:
+        The most, of a pixel method (True) and of another (False); no more than `PIXEL_CELLS` and
+        `CELLS`, and so few that they have `ROOM` cells on average, or what `MAPS` of them would.
+
+    >>> stages = [(56, 56, False), (28, 28, False), (14, 14, False), (7, 7, False)]
+    >>> most_cells(5 * stages), most_cells(4 * stages + 4 * [(224, 224, True)])
+    ({True: 56, False: 28}, {True: 28, False: 28})
+    """
+    room = ROOM * max(MAPS, len(maps))
+    for side in range(PIXEL_CELLS, 1, -1):
+        most = {True: side, False: min(CELLS, side)}
+        if sum(min(h, most[pixel]) * min(w, most[pixel]) for h, w, pixel in maps) <= room:
+            break
+    return most
 
 
 def reduce_cells(values: NDArray[np.number], cells: int = CELLS) -> NDArray[np.float32]:
@@ -149,6 +172,7 @@ def _maps(
     methods: Mapping[str, tuple[int, MethodRecord]],
     layers: Mapping[str, int],
     targets: dict[str, int],
+    most: Mapping[bool, int],
 ) -> list[dict[str, Any]]:
     # Maps of the same method, layer, place of the target and size share a block of bytes.
     groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = defaultdict(list)
@@ -165,7 +189,7 @@ def _maps(
         maps = [stored for _, stored in members]
         lo, hi = np.array([(stored.lo, stored.hi) for stored in maps], dtype=np.float32).T
         raw = np.frombuffer(b"".join(stored.values for stored in maps), dtype="<u2")
-        levels = reduce_cells(raw.reshape(-1, height, width), most_cells(record))
+        levels = reduce_cells(raw.reshape(-1, height, width), most[record.pixel])
         entry = {"m": place, "l": layers[layer], "k": part, **_sizes(levels, height, width)}
         entry["t"] = [targets.setdefault(stored.target, len(targets)) for stored in maps]
         entry["r"] = base64(np.stack([lo, hi], axis=1))
