@@ -66,7 +66,7 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
         largest = max(batch, key=lambda row: len(row.maps))
         most = most_cells([(of.height, of.width, of.method in pixel) for of in largest.maps])
         index.most = {key: max(side, index.most.get(key, 0)) for key, side in most.items()}
-        script = pack_shard(number, batch, methods, layers, kept, most)
+        script = pack_shard(number, batch, methods, layers, kept, most=most)
         yield Batch(batch, script, f"data/{number:05d}.js", _list_file(number), page)
 
 

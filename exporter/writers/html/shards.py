@@ -46,6 +46,7 @@ def pack_shard(
     methods: Mapping[str, tuple[int, MethodRecord]],
     layers: Mapping[str, int],
     sheets: Container[str],
+    *,
     most: Mapping[bool, int],
 ) -> str:
     """Return the script of one shard: a call of ``exporterShard`` with its number and contents.

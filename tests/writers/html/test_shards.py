@@ -101,7 +101,7 @@ def test_rows_without_maps_and_several_targets_find_their_places() -> None:
             ),
         ),
     ]
-    shard = unpack(pack_shard(3, rows, METHODS, {"layer4": 0}, (), MOST))
+    shard = unpack(pack_shard(3, rows, METHODS, {"layer4": 0}, (), most=MOST))
     assert [(one["rows"], one["k"], one["h"], one["w"]) for one in shard["maps"]] == [
         ([1], 0, 2, 3),
         ([1], 1, 2, 3),
@@ -120,7 +120,7 @@ def test_channels_are_drawn_as_far_as_their_room_goes() -> None:
         for size in (56, 28, 14, 7)
     )
     shard = unpack(
-        pack_shard(0, [Row("a", "a", "a.jpg", activations=made)], METHODS, {}, {"a"}, MOST)
+        pack_shard(0, [Row("a", "a", "a.jpg", activations=made)], METHODS, {}, {"a"}, most=MOST)
     )
     sent = sum(len(base64.b64decode(one["v"])) for one in shard["acts"])
     assert sent <= ACTIVATION_BYTES
@@ -132,7 +132,7 @@ def test_channels_are_drawn_as_far_as_their_room_goes() -> None:
 def test_only_kept_images_bring_their_channels() -> None:
     made = (pack_activation(np.ones((3, 2, 2), np.float32), "layer4", 2),)
     rows = [Row(name, name, f"{name}.jpg", activations=made) for name in "abc"]
-    (entry,) = unpack(pack_shard(0, rows, METHODS, {}, {"a", "c"}, MOST))["acts"]
+    (entry,) = unpack(pack_shard(0, rows, METHODS, {}, {"a", "c"}, most=MOST))["acts"]
     assert entry["rows"] == [0, 2]
     assert entry["c"] == [[0, 1], [0, 1]]
-    assert unpack(pack_shard(0, rows, METHODS, {}, (), MOST))["acts"] == []
+    assert unpack(pack_shard(0, rows, METHODS, {}, (), most=MOST))["acts"] == []

@@ -119,6 +119,7 @@ def test_20_maps_an_image_stay_under_32_kilobytes(
     make_run: Callable[..., Path],
     sampling: ModuleType,
     tmp_path: Path,
+    *,
     methods: tuple[str, ...],
     layers: dict[str, int],
     said: str,
