@@ -43,7 +43,7 @@
   // The map of a class, or of it less another's; its mean with the bias is the logit, or their difference.
   const paint = async (position, [first, second]) => {
     const read = await headOf(), image = await imageOf(position);
-    const { height, width, steps } = image, { lo, span, means, maps } = image.read, cells = height * width;
+    const { height, width, full, steps } = image, { lo, span, means, maps } = image.read, cells = height * width;
     const values = new Float32Array(cells);
     let bias = 0;
     for (const [at, sign] of [[first, 1], [second, -1]]) {
@@ -65,7 +65,7 @@
       map: {
         by: { name: "cam", title: "CAM", relu: false }, layer: exporter.index.live.layer, part: 0,
         target: "class:" + first + (second === undefined ? "" : "-" + second),
-        height, width, fullHeight: height, fullWidth: width, lo: least, hi: most, flags: [], values: () => values,
+        height, width, fullHeight: full[0], fullWidth: full[1], lo: least, hi: most, flags: [], values: () => values,
       },
     };
   };

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,14 @@ from exporter.demo import photographs
 from exporter.models import resolve
 from exporter.records import HeadRecord
 from exporter.store import Run, open_run
-from exporter.writers.html.live import _compact, _pack_head, _pack_maps, live_scripts
+from exporter.writers.html.live import (
+    _compact,
+    _pack_head,
+    _pack_image,
+    _pack_maps,
+    live_scripts,
+    most_cells,
+)
 from tests.small import small
 
 MODELS = (
@@ -186,6 +195,61 @@ def test_the_size_for_a_thousand_classes_does_not_depend_on_the_channels() -> No
 
 def test_only_kept_images_are_carried(live: Run) -> None:
     ids = [row.id for row in live.rows(["id"])]
-    scripts = live_scripts(open_run(live.path), {ids[1]})
+    scripts, why = live_scripts(open_run(live.path), {ids[1]})
     assert scripts is not None
+    assert not why
     assert list(scripts.images) == [ids[1]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "channels", "side", "cells"),
+    [(1000, 1280, 14, 7), (1000, 2048, 7, 7), (400, 512, 14, 12), (10, 512, 28, 28)],
+)
+def test_a_finer_layer_is_averaged_down_to_60_kilobytes_an_image(
+    classes: int, channels: int, side: int, cells: int
+) -> None:
+    generator = np.random.default_rng(0)
+    weights = generator.uniform(-1, 1, (classes, channels)).astype(np.float32)
+    # Cells alike at random take the most bytes.
+    values = generator.uniform(size=(channels, side, side)).astype(np.float32)
+    assert most_cells(weights.shape, side, side) == cells
+    packed = _pack_image(weights, values, values.mean((1, 2)), cells)
+    assert len(_compact(packed)) <= 60_000 - 300  # and its name, and what is called
+    assert (packed["height"], packed["width"], tuple(packed["full"])) == (
+        cells,
+        cells,
+        (side, side),
+    )
+    maps = _unpacked(packed)
+    if side == 2 * cells:
+        pooled = values.reshape(channels, cells, 2, cells, 2).mean((2, 4)).reshape(channels, -1)
+        truth = weights @ pooled
+        assert (np.abs(maps - truth) <= 0.0101 * np.ptp(truth, 1)[:, None]).all()
+    # What the map sums to is the logit still.
+    whole = weights @ values.reshape(channels, -1)
+    assert np.abs(maps.mean(1) - whole.mean(1)).max() <= 0.005 * np.ptp(maps, 1).max()
+
+
+def _unpacked(packed: dict[str, Any]) -> np.ndarray:
+    """What live.js reads: (K, cells)."""
+
+    def inflated(text: str, kind: str) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(b64decode(text)), kind)
+
+    lo, span = (
+        ends["lo"] + ends["step"] * inflated(ends["levels"], "<u2")[:, None]
+        for ends in (packed["lo"], packed["span"])
+    )
+    levels = inflated(packed["maps"], "u1").reshape(len(lo), -1)
+    return np.asarray(lo + span * levels / packed["steps"])
+
+
+def test_a_page_says_where_too_many_classes_leave_no_room(
+    live: Run, writing: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.writers.html.live.MOST_BYTES", 400)
+    text = (writing(live.path) / "images.html").read_text("utf-8")
+    assert (
+        "The map of any class is left out: for 4 classes not even 4 × 4 cells fit in 0.4 kB" in text
+    )
+    assert not (live.path / "html" / "live").exists()

@@ -170,6 +170,7 @@ def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "lists": lists,
             "head": report.plan.head if report.options.live else None,
             "live": report.live,
+            "why": report.live_or_why[1],
         },
     )
 

@@ -80,9 +80,16 @@ class Report:
         return [name for name in self.options.report.images if name not in known]
 
     @cached_property
+    def live_or_why(self) -> tuple[Live | None, str]:
+        """What paints the map of any class, or None and, where it is wanted, a sentence why."""
+        if not self.options.live:
+            return None, ""
+        return live_scripts(self.run, set(self.options.kept))
+
+    @property
     def live(self) -> Live | None:
-        """What paints the map of any class; None where the run has it not, or it is not wanted."""
-        return live_scripts(self.run, set(self.options.kept)) if self.options.live else None
+        """What paints the map of any class, if there is anything."""
+        return self.live_or_why[0]
 
     @cached_property
     def head(self) -> NDArray[np.float32] | None:
