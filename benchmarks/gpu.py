@@ -10,14 +10,15 @@ Seven parts:
 - ``stage``: images per second of reading and preprocessing, and of making rows and writing shards,
   each alone on every core;
 - ``export``: images per second of the whole job and of its computing alone, five methods at every
-  layer and one method at one layer, with the card's busy share and peak memory; then five methods
+  layer and one method at one layer, with the card's busy share and peak memory; of two models also
   in the 16-bit formats that the device has, with the change of maps against float32, and on a card
-  also compiled and with the batch size that fits;
-- ``many``: images per second of ResNet-50's export by one process and by several;
-- ``peers``: images per second of Grad-CAM by pytorch-grad-cam, torch-cam and captum, and ours.
+  compiled and with the batch size that fits;
+- ``in memory``: images per second of the same maps, and of Grad-CAM alone, by ``compute_maps``,
+  pytorch-grad-cam, torch-cam and captum;
+- ``many``: images per second of ResNet-50's export by one process and by several.
 
 The least of what the parts allow is the limit. A table comes last, and JSON goes to the folder
-``--out``. On a CPU, sizes are small and two models are left out: a dry run.
+``--out`` after each part. On a CPU, sizes are small and two models are left out: a dry run.
 
     python -m benchmarks.gpu --out gpu-out
 """
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -50,9 +51,12 @@ from benchmarks.gpu_parts import (
     model_rates,
     stage_rates,
 )
+from benchmarks.libraries import calls
 from benchmarks.photographs import make_photographs
 from exporter.capture import TYPES
 from exporter.models import has_format
+
+_IN_16_BITS = ("resnet50", "vit_b_16")
 
 
 def export_rates(
@@ -131,49 +135,38 @@ def _sampled(device: torch.device, shares: list[float]) -> Iterator[None]:
 
 
 def peer_rates(name: str, device: torch.device, batch: int) -> dict[str, float]:
-    """Return images per second of Grad-CAM at the deepest layer, by library.
+    """Return images per second by library, inputs on the device and nothing written.
 
-    Libraries that are not installed are left out.
+    Five methods at every layer, then Grad-CAM at the deepest layer alone.
     """
     model = torchvision.models.get_model(name, weights=None).eval().to(device)
-    layer = LAYERS[name][-1]
     images = torch.randn(batch, 3, 224, 224, device=device)
-    classes = [3] * batch
-    rates = {}
-
-    def ours() -> object:
-        return exporter.compute_maps(
-            model, images, maps=["gradcam"], layers=[layer], targets=classes
-        )
-
-    rates["ours"] = device_rate(ours, batch, device)
-    with suppress(ImportError):
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        targets = [ClassifierOutputTarget(index) for index in classes]
-        with GradCAM(model=model, target_layers=[model.get_submodule(layer)]) as peer:
-            rates["pytorch-grad-cam"] = device_rate(
-                lambda: peer(input_tensor=images, targets=targets), batch, device
-            )
-    with suppress(ImportError):
-        from torchcam.methods import GradCAM as TorchCam
-
-        extractor = TorchCam(model, layer)
-        rates["torch-cam"] = device_rate(lambda: extractor(classes, model(images)), batch, device)
-        extractor.remove_hooks()
-    with suppress(ImportError):
-        from captum.attr import LayerGradCam
-
-        captum = LayerGradCam(model, model.get_submodule(layer))
-        rates["captum"] = device_rate(
-            lambda: captum.attribute(images, target=classes), batch, device
-        )
-    return {f"Grad-CAM, {library}": rate for library, rate in rates.items()}
+    rates: dict[str, float] = {}
+    once = device.type == "cpu"
+    for layers, methods, steps in ((LAYERS[name], MAPS, 2), (LAYERS[name][-1:], MAPS[:1], 4)):
+        for library, call in calls(model, images, layers, methods).items():
+            what = f"{len(methods)} × {len(layers)} in memory, {library}"
+            try:
+                rates[what] = device_rate(call, batch, device, 1 if once else steps)
+            except Exception as error:
+                rates |= failed(what, error)
+    return rates
 
 
-def measure(device: torch.device, images: int, batch: int) -> dict[str, Any]:
-    """Run every part and return the figures, with the card and the versions."""
+def failed(what: str, error: Exception) -> dict[str, float]:
+    """Return what stands for a part that failed, so that the others' figures are not lost."""
+    return {f"{what} failed: {type(error).__name__}: {str(error)[:160]}": float("nan")}
+
+
+def measure(device: torch.device, images: int, batch: int, out: Path) -> dict[str, Any]:
+    """Run every part and return the figures, with the card and the versions.
+
+    Args:
+        device: where the models run.
+        images: photographs of each run.
+        batch: images per forward.
+        out: the JSON file, written after each part.
+    """
     on_card = device.type == "cuda"
     figures: dict[str, Any] = {
         "card": torch.cuda.get_device_name(device) if on_card else "none (CPU)",
@@ -182,51 +175,59 @@ def measure(device: torch.device, images: int, batch: int) -> dict[str, Any]:
         "images": images,
         "batch": batch,
     }
+    models = tuple(LAYERS) if on_card else ("resnet50", "mobilenet_v3_large")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_photographs(folder / "images", images)
         files = [file.read_bytes() for file in sorted((folder / "images").rglob("*.jpg"))]
-        figures["agreement"] = agreement(device)
-        figures["host"] = host(files)
-        figures["many"] = many_processes(folder, device, batch, 8 * images)
-        for model in LAYERS if on_card else ("resnet50", "mobilenet_v3_large"):
-            rates: dict[str, float] = {}
-            runs: list[tuple[str, dict[str, Any]]] = [
-                ("5 × 4", {"processes": 1}),
-                ("1 × 1", {"processes": 1, "few": True}),
-                *((f"5 × 4, {f}", {"precision": f}) for f in TYPES if has_format(f, device)),
-            ]
-            if on_card and model == "resnet50":
-                runs.append(("5 × 4, compiled", {"compile": True}))
-                runs.append(("5 × 4, batches that fit", {"batch_size": "auto"}))
-            for part in (
-                partial(model_rates, model, device, batch),
-                partial(
-                    stage_rates, model, folder / "images", folder / f"{model}-alone", device, batch
-                ),
-                *(
-                    partial(
-                        export_rates,
-                        model,
-                        folder / "images",
-                        folder / f"{model}-{number}",
-                        device,
-                        what,
-                        **{"batch_size": batch, **settings},
-                    )
-                    for number, (what, settings) in enumerate(runs)
-                ),
-                partial(peer_rates, model, device, min(batch, 64)),
-            ):
-                try:
-                    rates |= part()
-                except Exception as error:
-                    # One part that fails leaves the others' figures.
-                    rates[f"failed: {type(error).__name__}: {str(error)[:200]}"] = float("nan")
-            rates |= limit(rates)
-            figures[model] = {part: round(rate, 1) for part, rate in rates.items()}
-            print(model, "measured", file=sys.stderr, flush=True)
+        parts: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+            ("agreement", lambda: agreement(device)),
+            ("host", lambda: host(files)),
+            *((model, partial(_of_model, model, folder, device, batch)) for model in models),
+            ("many", lambda: many_processes(folder, device, batch, 4 * images)),
+        ]
+        for part, work in parts:
+            start = time.perf_counter()
+            try:
+                figures[part] = work()
+            except Exception as error:
+                figures[part] = failed(part, error)
+            out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            spent = time.perf_counter() - start
+            print(f"{part}: measured in {spent:.0f} s", file=sys.stderr, flush=True)
     return figures
+
+
+def _of_model(model: str, folder: Path, device: torch.device, batch: int) -> dict[str, float]:
+    """Return what each step allows for a model, and its exports, in images per second."""
+    images = folder / "images"
+    runs: list[tuple[str, dict[str, Any]]] = [
+        ("5 × 4", {}),
+        ("1 × 1", {"few": True}),
+    ]
+    if model in _IN_16_BITS:
+        runs += [(f"5 × 4, {f}", {"precision": f}) for f in TYPES if has_format(f, device)]
+    if device.type == "cuda" and model == "resnet50":
+        runs.append(("5 × 4, compiled", {"compile": True}))
+        runs.append(("5 × 4, batches that fit", {"batch_size": "auto"}))
+    parts: list[tuple[str, Callable[[], dict[str, float]]]] = [
+        ("model", lambda: model_rates(model, device, batch)),
+        ("stages", lambda: stage_rates(model, images, folder / f"{model}-alone", device, batch)),
+        *(
+            (what, partial(export_rates, model, images, folder / f"{model}-{number}", device, what,
+                **{"batch_size": batch, "processes": 1, **settings}))
+            for number, (what, settings) in enumerate(runs)
+        ),
+        ("libraries", lambda: peer_rates(model, device, min(batch, 64))),
+    ]  # fmt: skip
+    rates: dict[str, float] = {}
+    for part, work in parts:
+        try:
+            rates |= work()
+        except Exception as error:
+            rates |= failed(part, error)
+    rates |= limit(rates)
+    return {part: round(rate, 1) for part, rate in rates.items()}
 
 
 def limit(rates: dict[str, float]) -> dict[str, float]:
@@ -261,27 +262,26 @@ def many_processes(folder: Path, device: torch.device, batch: int, images: int) 
 def table(figures: dict[str, Any]) -> str:
     """Lay the figures out for people: a row per part, a column per model."""
     models = [model for model in LAYERS if model in figures]
-    worst = max(figures["agreement"], key=lambda name: _agreed(figures["agreement"], name))
+    differences = {n: d for n, d in figures["agreement"].items() if n != "smoothgrad"}
+    worst = max(differences, key=differences.__getitem__)
     lines = [
         f"{figures['card']}, {figures['cores']} cores, torch {figures['versions']['torch']}, "
         f"{figures['images']} images, batches of {figures['batch']}; images per second",
-        f"largest difference from the CPU in float64: {figures['agreement'][worst]:.1e} ({worst})",
+        f"largest difference from the CPU in float64: {differences[worst]:.1e} ({worst})",
         *(
             f"{part:60}{rate:12,.0f}"
             for kind in ("host", "many")
             for part, rate in figures[kind].items()
         ),
-        f"{'':50}" + "".join(f"{model:>20}" for model in models),
+        f"{'':60}" + "".join(f"{model:>20}" for model in models),
     ]
     parts = dict.fromkeys(part for model in models for part in figures[model])
     for part in parts:
         cells = (figures[model].get(part) for model in models)
-        lines.append(f"{part:50}" + "".join("" * 20 if c is None else f"{c:20,.1f}" for c in cells))
+        lines.append(
+            f"{part:60}" + "".join(" " * 20 if c is None else f"{c:20,.1f}" for c in cells)
+        )
     return "\n".join(lines)
-
-
-def _agreed(differences: dict[str, float], name: str) -> float:
-    return 0.0 if name == "smoothgrad" else differences[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -296,11 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(given.device)
     large = device.type == "cuda"
     images = given.images or (2048 if large else 16)
-    figures = measure(device, images, given.batch or (128 if large else 4))
     given.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, indent=1) + "\n"
-    (given.out / "gpu.json").write_text(text, encoding="utf-8")
-    print(table(figures))
+    batch = given.batch or (128 if large else 4)
+    print(table(measure(device, images, batch, given.out / "gpu.json")))
 
 
 if __name__ == "__main__":

@@ -185,14 +185,14 @@ def _autocast(form: str, device: torch.device) -> AbstractContextManager[Any]:
 
 
 def device_rate(step: Callable[[], Any], batch: int, device: torch.device, steps: int = 4) -> float:
-    """Return images per second of a step that takes a batch, after two that do not count."""
+    """Return images per second of a step that takes a batch, after one or two that do not count."""
 
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    step()
-    step()
+    for _ in range(min(2, steps)):
+        step()
     wait()
     start = time.perf_counter()
     for _ in range(steps):

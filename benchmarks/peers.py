@@ -31,10 +31,9 @@ from typing import Any
 import cv2
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
-import exporter
-from benchmarks import attributions, export
+from benchmarks import attributions, export, libraries
 from benchmarks.photographs import make_photographs
 from exporter.images import decode
 
@@ -81,7 +80,7 @@ def usual_ms(name: str, images: Path, out: Path) -> float:
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
     preprocess = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    reshape = _grid if name.startswith("vit") else None
+    reshape = libraries.as_planes if name.startswith("vit") else None
     methods = (GradCAM, GradCAMPlusPlus, XGradCAM, LayerCAM, HiResCAM)
     paths = sorted(images.iterdir())[:USUAL]
     (out / "png").mkdir(parents=True)
@@ -119,42 +118,13 @@ def usual_ms(name: str, images: Path, out: Path) -> float:
     return 1000 * (time.perf_counter() - start) / len(paths)
 
 
-def _grid(tokens: Tensor) -> Tensor:
-    side = int((tokens.shape[1] - 1) ** 0.5)
-    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
-
-
 def single_ms(name: str, batch: int) -> dict[str, float]:
     """Return milliseconds per image of Grad-CAM alone at the deepest layer, by library."""
-    from captum.attr import LayerGradCam
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    from torchcam.methods import GradCAM as TorchCam
-
     torch.manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None).eval()
-    layer = export.LAYERS[name][-1]
-    module = model.get_submodule(layer)
     images = torch.randn(batch, 3, 224, 224)
-    classes = [3] * batch
-    vit = name.startswith("vit")
-    calls: dict[str, Callable[[], object]] = {
-        "ours": lambda: exporter.compute_maps(
-            model, images, maps=["gradcam"], layers=[layer], targets=classes
-        )
-    }
-    peer = GradCAM(model, [module], reshape_transform=_grid if vit else None)
-    targets = [ClassifierOutputTarget(index) for index in classes]
-    calls["pytorch-grad-cam"] = lambda: peer(input_tensor=images, targets=targets)
-    captum = LayerGradCam(model, module)
-    calls["captum"] = lambda: captum.attribute(images, target=classes)
-    figures = {library: _fastest(call) / batch for library, call in calls.items()}
-    peer.activations_and_grads.release()
-    if not vit:  # torch-cam takes planes only
-        extractor = TorchCam(model, layer)
-        figures["torch-cam"] = _fastest(lambda: extractor(classes, model(images))) / batch
-        extractor.remove_hooks()
-    return figures
+    computed_by = libraries.calls(model, images, export.LAYERS[name][-1:], ["gradcam"])
+    return {library: _fastest(call) / batch for library, call in computed_by.items()}
 
 
 def _fastest(call: Callable[[], object], times: int = 7) -> float:
