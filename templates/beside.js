@@ -51,6 +51,8 @@
     add("Id", index.ids[position], "path");
     links();
   };
+  // As exporter/writers/links.py writes a tag and escapes it in a regular expression.
+  const tagged = (text) => text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, " ").replace(/"/g, "'").replace(/\\/g, "/").replace(/[\\^$.|?*+()[\]{}]/g, "\\$&");
   const links = () => {
     const index = exporter.index, position = now.position, links = $("v-links");
     links.replaceChildren();
@@ -60,7 +62,8 @@
     links.append(photo);
     if (index.tensorboard && index.flags[position] & KEPT) {
       const link = element("a", "", "In TensorBoard");
-      link.href = index.tensorboard.replace(/\/+$/, "") + "/#images&tagFilter=" + encodeURIComponent("@" + index.ids[position] + "$");
+      const path = tagged(index.paths[position]), id = tagged(index.ids[position]);
+      link.href = index.tensorboard.replace(/\/+$/, "") + "/#images&tagFilter=" + encodeURIComponent("^[^/]+/" + path + "(@" + id + ")?$");
       link.rel = "noreferrer";
       link.dataset.control = "viewer-tensorboard";
       links.append(" · ", link);

@@ -67,7 +67,7 @@ def test_it_says_how_to_open_what_was_written_and_a_second_demo_replaces_the_fir
     assert main(["demo", "--out", str(out)]) == 0
     said = capfd.readouterr().out
     assert re.search(r"html +.*index\.html", said)
-    assert re.search(r"tensorboard --logdir", said)
+    assert re.search(r"exporter tensorboard ", said)
     assert re.search(r"wandb sync", said)
 
 

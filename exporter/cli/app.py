@@ -155,6 +155,7 @@ for _command in (
     looking.maps_command,
     looking.render_command,
     looking.check_command,
+    looking.tensorboard_command,
     completion_command,
 ):
     group.add_command(_debugged(_command))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import click
@@ -157,4 +159,31 @@ def check_command(run_folder: Path) -> int:
         f"{counted(len(opened.plan.shards), 'shard')}, "
         f"{explained(opened.plan)}"
     )
+    return DONE
+
+
+@click.command("tensorboard")
+@click.argument("folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--host", default="localhost", show_default=True, metavar="H", help="Where to listen."
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), metavar="N", help="The port.  [default: 6006 or next]"
+)
+def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) -> int:
+    """Serve runs, or logs of several, with TensorBoard until Ctrl-C.
+
+    RUN is a run folder, a log of --tensorboard-dir, or a folder that holds some; several are shown
+    side by side. All steps are kept, of which TensorBoard alone keeps ten.
+    """
+    from exporter.writers.tensorboard.serving import serve
+
+    with Bar() as bar:
+        bar.begin("starting TensorBoard")
+        with serve(folders, host=host, port=port) as views:
+            for what, address in views:
+                bar.say(f"{what:<34}{address}")
+            bar.begin("serving; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                Event().wait()
     return DONE

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ _HOLDERS = (
 _PLAIN = (argparse.Namespace, PosixPath, np.float64(0).__reduce__()[0], np.dtype)
 _NUMBERS = tuple(type(np.dtype(code)) for code in "?bhilqBHILQefd")
 """Settings and numbers that training scripts keep beside the weights; reading them runs nothing."""
+_STEPS = ("global_step", "step", "iteration", "iter", "epoch")
 _DEEPEST = 4
 _START = [re.compile(rf"(?:[^.]+\.){{{n + 1}}}") for n in range(_DEEPEST)]
 _NAMED = 4
@@ -60,12 +61,23 @@ def state_digest(module: nn.Module) -> str:
     return hashed.hexdigest()[:12]
 
 
-def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
-    """Read every state dict in a file of safetensors or of ``torch.save``, by what holds it.
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
 
-    Nothing in the file is run. What holds a state dict is one of the usual names (`_HOLDERS`), or
-    ``""`` for the file itself, whose other values are left alone; or else any name.
+    Attributes:
+        states: every state dict, by what holds it: one of the usual names (`_HOLDERS`), or ``""``
+            for the file itself, whose other values are left alone; or else any name.
+        step: how far it was trained, or None.
+        step_key: the key that says so.
     """
+
+    states: dict[str, dict[str, Tensor]]
+    step: int | None = None
+    step_key: str = ""
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Read a file of safetensors or of ``torch.save``; nothing in it is run."""
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {str(file)!r}; give an existing file")
     content = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
@@ -74,12 +86,23 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
     usual = {"": held, **{name: held.get(name) for name in _HOLDERS}}
     states = _states(usual | {str(name): state for name, state in held.items()})
     if states:
-        return states
+        return Checkpoint(states, *_trained(held))
     holds = f"has {', '.join(map(str, list(held)[:6]))}" if held else f"holds {kind_of(content)}"
     raise ModelError(
         f"the checkpoint {str(file)!r} holds no state dict, neither by itself nor under "
         f"{', '.join(_HOLDERS)}; it {holds}"
     )
+
+
+def _trained(held: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Return how far a checkpoint was trained and the key that says so; the finest unit counts."""
+    for key in _STEPS:
+        value = held.get(key)
+        if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
+            value = value.item()
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+            return value, key
+    return None, ""
 
 
 def _states(held: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:

@@ -79,14 +79,14 @@ def resolve(
     """
     source = find_source(spec, weights)
     named = None if classes is None else read_classes(classes)
-    state = None if checkpoint is None else read_checkpoint(checkpoint)
+    read = None if checkpoint is None else read_checkpoint(checkpoint)
     said, left_out = NONE if weights == NONE else source.weights, ""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = source.build(weights == NONE or state is not None, None)
+        module = source.build(weights == NONE or read is not None, None)
         own_classes = source.classes(module)
-        if state is not None and checkpoint is not None:
-            fitted, left_out = fit_keys(state, module, checkpoint)
+        if read is not None and checkpoint is not None:
+            fitted, left_out = fit_keys(read.states, module, checkpoint)
             size = head_size(fitted, module) if source.resizable else None
             if size is not None:
                 module, own_classes = source.build(True, size), ()
@@ -102,6 +102,8 @@ def resolve(
         name=source.name,
         spec=spec,
         checkpoint=None if checkpoint is None else checkpoint.name,
+        step=read and read.step,
+        step_key=read.step_key if read else "",
         classes=own_classes if named is None else named,
         type=type(unwrapped(module)).__name__ if source.own else "",
     )

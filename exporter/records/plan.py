@@ -60,6 +60,8 @@ class ModelRecord:
         reading: what the output's numbers are: ``logits``, ``probability`` or ``value``.
         type: class name of what the user's own factory built; ``""`` for a library's model.
         code: hash of the code that its modules run, ``""`` where the plan is older than it.
+        step: how far the checkpoint says it was trained, None where it does not say.
+        step_key: under which of its keys it says so, such as ``global_step``.
     """
 
     name: str
@@ -75,6 +77,8 @@ class ModelRecord:
     reading: Annotated[str, Field(pattern="^(logits|probability|value)$")] = "logits"
     type: str = ""
     code: str = ""
+    step: Count | None = None
+    step_key: str = ""
 
     @property
     def title(self) -> str:

@@ -2,6 +2,7 @@
 
 from exporter.render.captions import caption, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
+from exporter.render.confusion import confusion_sheet
 from exporter.render.encode import decode_image, encode_jpeg, encode_png, encode_webp
 from exporter.render.heatmaps import (
     OPACITY,
@@ -23,6 +24,7 @@ __all__ = [
     "MontageLayout",
     "activation_sheet",
     "caption",
+    "confusion_sheet",
     "decode_image",
     "draw_text",
     "encode_jpeg",

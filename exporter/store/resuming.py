@@ -90,7 +90,7 @@ def _document(plan: Plan) -> Document:
     document["target"] = without_folders(document["target"])
     for method in document["methods"]:
         del method["attended"]  # they do not hold this
-    for name in ("spec", "checkpoint", "type", "code"):
+    for name in ("spec", "checkpoint", "type", "code", "step", "step_key"):
         del document["model"][name]
     del document["model"]["preprocessing"]["source"]
     return document

@@ -1,22 +1,28 @@
 """Names, in TensorBoard too, and the links that lead to them: what the writers agree on.
 
-Run: ``model@checkpoint/method``; tag: ``<layer>/<path>@<id>``. The id is there so that a tag is
-unique and a link can find an image by its id alone. Imports no writer.
+TensorBoard compares along the steps of a run, and across runs that have a tag in common. So its run
+is ``model/method``, with the checkpoint after the model only where no step is known, and a tag is
+``stage/path``: stages (`stage_names`) are called the same in every architecture. Imports no writer.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import unicodedata
-from urllib.parse import quote
+from collections import Counter
+from collections.abc import Container
+from urllib.parse import quote, urlencode
 
-from exporter.records import MaximisedPicture, ModelRecord, Row
+from exporter.records import MaximisedPicture, ModelRecord, Plan, Row
 
+DEEPEST = "deepest"
+INPUT = "input"
 MONTAGE = "montage"
-ACTIVATIONS = "activations"
 MAXIMISED = "maximised"
 CHANNELS = "strongest channels"
-"""Group of the activation sheets; sorts after most layers, whose cards stay three in a row."""
+"""Group of the activation sheets: its cards come after those of the maps."""
 
 _NAME_BYTES = 120
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}]")
@@ -24,13 +30,52 @@ _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+\-.!|<>&]")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;"}
 
 
-def run_name(model: ModelRecord) -> str:
+def run_name(model: ModelRecord, step: int | None = None) -> str:
     """Return ``model@checkpoint`` as one safe folder name; the weights where no file was loaded.
 
     A name cannot leave its folder: separators and whatever is not a letter, a digit or one of
     ``._@+=-`` become underscores.
+
+    Args:
+        model: the model.
+        step: where the checkpoint is told by its step, the model's name is enough.
     """
-    return safe_name(f"{model.name}@{model.checkpoint or model.weights}")
+    which = "" if step is not None else f"@{model.checkpoint or model.weights}"
+    return safe_name(model.name + which)
+
+
+def step_of(model: ModelRecord, step: int | None) -> int | None:
+    """Return the step that is given, or else the checkpoint's own, if it has one."""
+    return model.step if step is None else step
+
+
+def stage_names(plan: Plan) -> dict[str, str]:
+    """Return the short name of every place of a run that has maps, by its layer.
+
+    ``deepest`` is where a method's map stands for an image; methods that have one map only have it
+    there. The others are ``stage-K`` for a stride of 2 to the power of K, and ``stage-K.2``, … for
+    the shallower ones of the same stride. So two architectures share them.
+    """
+    names = {"": DEEPEST, "attention": DEEPEST, "fused": "fused", plan.deepest: DEEPEST}
+    height, width = plan.model.preprocessing.size
+    outputs = {layer.name: (layer.output or ())[-2:] for layer in plan.layers}
+    seen: Counter[str] = Counter()
+    for layer in reversed(plan.layers_of_the_model):
+        if layer in names:
+            continue
+        laid = plan.layouts.get(layer)  # runs of the first version have none
+        rows, columns = (laid.height, laid.width) if laid else (*outputs.get(layer, ()), 0, 0)[:2]
+        stride = math.sqrt(height * width / rows / columns) if rows and columns else 1.0
+        name = f"stage-{max(0, round(math.log2(stride)))}"
+        seen[name] += 1
+        names[layer] = name if seen[name] == 1 else f"{name}.{seen[name]}"
+    return names
+
+
+def shared_paths(plan: Plan) -> frozenset[str]:
+    """Return the paths that several images of a run have."""
+    counts = Counter(entry.path for entry in plan.images)
+    return frozenset(path for path, count in counts.items() if count > 1)
 
 
 def safe_name(text: str) -> str:
@@ -47,14 +92,15 @@ def safe_name(text: str) -> str:
     return short.strip(".") or "_"
 
 
-def image_tag(group: str, row: Row) -> str:
-    """Return the tag of an image: ``<group>/<path>@<id>``.
+def image_tag(group: str, row: Row, shared: Container[str] = ()) -> str:
+    """Return the tag of an image: ``<group>/<path>``.
 
     Args:
-        group: a layer's name (``""`` is shown as ``input``), or `MONTAGE`.
+        group: a stage, or `MONTAGE`.
         row: the image.
+        shared: paths of several images, whose ids are told too.
     """
-    return tag_text(f"{group or 'input'}/{row.path}@{row.id}")
+    return tag_text(f"{group}/{row.path}{f'@{row.id}' if row.path in shared else ''}")
 
 
 def tag_text(text: str) -> str:
@@ -128,7 +174,30 @@ def images_link(base: str | None, tag_regex: str, run_regex: str = "") -> str:
 
 def image_link(base: str | None, row: Row) -> str:
     """Return a link to every card of one image in TensorBoard."""
-    return images_link(base, escape_regex(f"@{row.id}") + "$")
+    path, id = escape_regex(tag_text(row.path)), escape_regex(row.id)
+    return images_link(base, f"^[^/]+/{path}(@{id})?$")
+
+
+def run_regex(name: str, within: str = "") -> str:
+    """Return a regular expression for runs, wherever their log lies in the one that is served.
+
+    Args:
+        name: of the model's run, see `run_name`.
+        within: what follows it, a regular expression; ``""`` for the run itself.
+    """
+    return f"(^|/){escape_regex(name)}{within}$"
+
+
+def steps_link(base: str | None) -> str:
+    """Return a link to TensorBoard's time series, where a slider moves along the steps.
+
+    Curves are pinned above the pictures, of which the deepest stage comes first: with *Link by
+    step*, their mark moves the sliders of all of them. A filter would hide what is pinned.
+    """
+    tags = ("set/accuracy", "set/agreement")
+    pinned = json.dumps([{"plugin": "scalars", "tag": tag} for tag in tags], separators=(",", ":"))
+    asked = urlencode({"smoothing": 0, "pinnedCards": pinned}, quote_via=quote)
+    return f"{(base or '').rstrip('/')}/?{asked}#timeseries"
 
 
 def report_page(report_url: str, page: str = "index.html") -> str:

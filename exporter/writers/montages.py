@@ -1,27 +1,47 @@
-"""The montages of a run, each drawn and encoded once for the writers in this process.
+"""The pictures of a run, each drawn and encoded once for the writers in this process.
 
-TensorBoard and W&B show the same picture of an image. The bytes of the first `MOST` stay in memory
-until the last writer of the run is done; a later one is drawn for each writer, in 1.5 ms.
+TensorBoard and W&B show the same montage of an image, and the same overlays of its deepest stage.
+Those of the first `MOST` images stay in memory until the last writer of the run is done; a later
+montage is drawn for each writer, in 1.5 ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.render import MontageLayout, layout_of
+import numpy as np
+
+from exporter.render import MontageLayout, encode_jpeg, layout_of, overlay_map
+from exporter.render.boxes import draw_boxes, draw_region, explained_box
+from exporter.writers import links
 from exporter.writers.reading import in_order
 
 if TYPE_CHECKING:
-    from exporter.records import Row
+    from numpy.typing import NDArray
+
+    from exporter.records import Row, StoredMap
     from exporter.store import Run
 
 MOST = 1024
-"""Montages in memory, about 60 kB each."""
+"""Images whose pictures stay in memory: a montage of about 60 kB, overlays of 12 kB each."""
 
-_Place = tuple[str, int, bool]
+QUALITY = 88
+"""Of the JPEGs of single maps."""
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    layout: MontageLayout
+    stages: dict[str, str]
+    rectified: dict[str, bool]
+    montages: dict[tuple[str, int, bool], bytes] = field(default_factory=dict)
+    overlays: dict[str, dict[tuple[str, str, str], bytes]] = field(default_factory=dict)
+
+
 # By run, of which there is one at a time.
-_kept: dict[tuple[str, str], tuple[MontageLayout, dict[_Place, bytes]]] = {}
+_kept: dict[tuple[str, str], _Pictures] = {}
 
 
 def montage_jpeg(run: Run, row: Row) -> bytes:
@@ -32,13 +52,67 @@ def montage_jpeg(run: Run, row: Row) -> bytes:
         row: the image, with its picture and maps; one that could not be read gives a picture that
             says why.
     """
-    layout, encoded = _of(run)
+    pictures = _of(run)
     # A row read without its maps must not stand for one with them.
     place = (row.id, len(row.maps), row.image is not None)
-    jpeg = encoded.get(place) or layout.jpeg(row)
-    if len(encoded) < MOST:
-        encoded[place] = jpeg
+    jpeg = pictures.montages.get(place) or pictures.layout.jpeg(row)
+    if len(pictures.montages) < MOST:
+        pictures.montages[place] = jpeg
     return jpeg
+
+
+def overlay_jpeg(
+    run: Run, row: Row, stored: StoredMap, view: Callable[[], NDArray[np.uint8]]
+) -> bytes:
+    """Return a map over the model's view as JPEG, with the box or the region that it explains.
+
+    Args:
+        run: the run the row is of.
+        row: the image.
+        stored: one of its maps.
+        view: gives uint8 (H, W, 3) RGB or (H, W, 1) grey; called where the map is drawn anew.
+    """
+    pictures, place = _of(run), (stored.method, stored.layer, stored.target)
+    jpeg = pictures.overlays.get(row.id, {}).get(place)
+    if jpeg is None:
+        drawn = overlay_map(view(), stored, rectify=pictures.rectified[stored.method])
+        draw_boxes(drawn, row, explained_box(stored.target), alone=True)
+        draw_region(drawn, row, stored.target)
+        jpeg = encode_jpeg(drawn, QUALITY)
+        if pictures.stages.get(stored.layer) == links.DEEPEST and len(pictures.overlays) < MOST:
+            pictures.overlays.setdefault(row.id, {})[place] = jpeg
+    return jpeg
+
+
+def input_jpeg(row: Row, view: Callable[[], NDArray[np.uint8]]) -> bytes:
+    """Return the model's view of an image: the stored bytes, or what is boxed in it drawn over it.
+
+    Args:
+        row: the image, with its picture.
+        view: gives its pixels, uint8 (H, W, 3) RGB or (H, W, 1) grey.
+    """
+    if not (row.boxes or row.predicted_boxes or row.regions):
+        return row.image or b""
+    pixels = view()
+    drawn = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
+    draw_boxes(drawn, row, next((explained_box(stored.target) for stored in row.maps), None))
+    for region in row.regions:
+        draw_region(drawn, row, region.target)
+    return encode_jpeg(drawn, QUALITY)
+
+
+def stages_of(run: Run) -> dict[str, str]:
+    """Return the short name of every place of a run that has maps, see `links.stage_names`."""
+    return _of(run).stages
+
+
+def deepest_maps(run: Run, row: Row) -> dict[str, StoredMap]:
+    """Return the map of each method that stands for an image, of its first target, by method."""
+    stages, maps = _of(run).stages, dict[str, StoredMap]()
+    for stored in row.maps:
+        if stages.get(stored.layer) == links.DEEPEST:
+            maps.setdefault(stored.method, stored)
+    return maps
 
 
 def montage_jpegs(
@@ -57,7 +131,7 @@ def montage_jpegs(
 
 def montage_size(run: Run) -> tuple[int, int]:
     """Return (width, height) of a run's montages in pixels."""
-    return _of(run)[0].size
+    return _of(run).layout.size
 
 
 def forget(run: Run) -> None:
@@ -66,12 +140,13 @@ def forget(run: Run) -> None:
 
 
 def _key(run: Run) -> tuple[str, str]:
-    return str(run.path.resolve()), run.plan.created
+    return str(run.path.absolute()), run.plan.created
 
 
-def _of(run: Run) -> tuple[MontageLayout, dict[_Place, bytes]]:
+def _of(run: Run) -> _Pictures:
     key = _key(run)
     if key not in _kept:
         _kept.clear()
-        _kept[key] = (layout_of(run.plan), {})
+        rectified = {method.name: method.relu for method in run.plan.methods}
+        _kept[key] = _Pictures(layout_of(run.plan), links.stage_names(run.plan), rectified)
     return _kept[key]

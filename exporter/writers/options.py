@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -42,8 +43,17 @@ class LinkSettings(BaseModel):
 class TensorBoardSettings(BaseModel):
     """What only the TensorBoard writer reads."""
 
-    step: Annotated[int, Field(ge=0)] = setting(
-        0, "Step of the TensorBoard summaries, such as the epoch.", "N"
+    step: Annotated[int, Field(ge=0)] | None = setting(
+        None,
+        "Step of what TensorBoard and W&B are told, such as the epoch; a checkpoint's own where it "
+        "has one.",
+        "N",
+    )
+    tensorboard_dir: Path | None = setting(
+        None,
+        "A TensorBoard log of several runs that this one is added to: checkpoints of a model as "
+        "its steps, models beside one another.",
+        "LOGS",
     )
 
 

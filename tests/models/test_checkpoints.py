@@ -66,6 +66,25 @@ def test_state_dicts_are_found_wherever_they_usually_are(
     assert resolved.record.classes == ()  # seven outputs are not ImageNet's thousand
 
 
+@pytest.mark.parametrize(
+    ("beside", "step"),
+    [
+        ({"epoch": 3}, (3, "epoch")),
+        ({"epoch": 3, "global_step": torch.tensor(1200)}, (1200, "global_step")),
+        ({"iteration": np.int64(40)}, (40, "iteration")),
+        ({"epoch": "best", "step": True, "iter": -1}, (None, "")),
+        ({}, (None, "")),
+    ],
+)
+def test_a_checkpoint_says_how_far_it_was_trained(
+    tmp_path: Path, trained: nn.Module, beside: Any, step: Any
+) -> None:
+    file = tmp_path / "last.pth"
+    torch.save({"state_dict": trained.state_dict(), **beside}, file)
+    record = resolve("squeezenet1_1", checkpoint=file).record
+    assert (record.step, record.step_key) == step
+
+
 def _lightning(state: Any) -> Any:
     loss = {"criterion.pos_weight": torch.ones(7)}
     return {"state_dict": prefixed(state, "model.") | loss, "epoch": 3}, "criterion.pos_weight"

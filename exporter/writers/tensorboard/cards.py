@@ -1,45 +1,67 @@
-"""TensorBoard's cards of one image: for each method and layer the input, heatmap and overlay."""
+"""TensorBoard's cards of one image: its input once, and each map as heatmap and overlay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Container, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ImageError
-from exporter.records import MethodRecord, Plan, Row, StoredMap
-from exporter.render import decode_image, encode_jpeg, heatmap, overlay_map, painted, target_text
+from exporter.records import MethodRecord, Row, StoredMap
+from exporter.render import decode_image, encode_jpeg, heatmap, painted, target_text
 from exporter.writers import links
+from exporter.writers.montages import QUALITY, input_jpeg, overlay_jpeg, stages_of
 from exporter.writers.options import TensorBoardOptions
 from exporter.writers.tensorboard.events import image_summary
 
-QUALITY = 88
+if TYPE_CHECKING:
+    from exporter.store import Run
 
 
-def cards(row: Row, plan: Plan, options: TensorBoardOptions) -> Iterator[tuple[str, Any]]:
-    """Yield (method, summary) of each method and layer that a row has a map of.
+def cards(
+    run: Run, row: Row, options: TensorBoardOptions, shared: Container[str] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Yield (name of its run, summary) of each card of a row; of the input it is ``input``.
 
-    The first sample is the run's own bytes of the input. Several targets give a heatmap and an
-    overlay each, in the same card.
+    Several targets give a heatmap and an overlay each, in the same card. The input stands in the
+    deepest stage, beside the maps that stand for the image.
+
+    Args:
+        run: the run the row is of.
+        row: the image, with its picture and maps.
+        options: the rules that kept it, and where the report is.
+        shared: see `links.image_tag`.
     """
     if row.image is None or row.error is not None:
         return
+    view = cache(lambda: decode_image(row.image or b""))
     try:
-        view = decode_image(row.image)
+        size = (view().shape[1], view().shape[0])
     except ImageError:
         return
-    methods = {method.name: method for method in plan.methods}
-    size = (view.shape[1], view.shape[0])
+    title, stages = links.plain(row.path), stages_of(run)
+    yield (
+        links.INPUT,
+        image_summary(
+            links.image_tag(links.DEEPEST, row, shared),
+            [input_jpeg(row, view)],
+            size,
+            title=title,
+            description=f"The model's view.\n\n{about(row, options)}",
+        ),
+    )
+    methods = {method.name: method for method in run.plan.methods}
     samples: dict[tuple[str, str], tuple[list[bytes], list[StoredMap]]] = {}
     for stored in row.maps:
-        if stored.method not in methods:
+        if stored.method not in methods or stored.layer not in stages:
             continue
         relu = methods[stored.method].relu
-        pictures, shown = samples.setdefault((stored.method, stored.layer), ([row.image], []))
+        pictures, shown = samples.setdefault((stored.method, stored.layer), ([], []))
         pictures.append(encode_jpeg(heatmap(painted(stored), size, rectify=relu), QUALITY))
-        pictures.append(encode_jpeg(overlay_map(view, stored, rectify=relu), QUALITY))
+        pictures.append(overlay_jpeg(run, row, stored, view))
         shown.append(stored)
     for (method, layer), (pictures, shown) in samples.items():
-        tag, title = links.image_tag(layer, row), links.plain(row.path)
+        tag = links.image_tag(stages[layer], row, shared)
         description = _describe(row, methods[method], shown, options)
         yield method, image_summary(tag, pictures, size, title=title, description=description)
 
@@ -50,7 +72,7 @@ def _describe(
     first = maps[0]
     lines = [
         f"**{links.escape_markdown(method.title)}** at `{links.code(first.layer or 'input')}`, "
-        f"{first.width} x {first.height} values: input, then heatmap and overlay",
+        f"{first.width} x {first.height} values: heatmap and overlay",
         *(f"- {links.escape_markdown(_range(stored, row, method))}" for stored in maps),
         "",
         f"`{links.code(method.formula)}`",
@@ -71,10 +93,11 @@ def about(row: Row, options: TensorBoardOptions) -> str:
 
 
 def _why_and_where(row: Row, options: TensorBoardOptions) -> Iterator[str]:
-    """Yield the rule that chose an image, and the link to its view in the report."""
+    """Yield the rule that chose an image, its id, and the link to its view in the report."""
     reason = options.kept_reason.get(row.id)
     if reason:
         yield f"shown because: {links.escape_markdown(reason)}"
+    yield f"id `{links.code(row.id)}`"
     if options.report_url:
         yield f"[in the report]({links.report_image_link(options.report_url, row)})"
 

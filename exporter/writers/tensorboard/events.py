@@ -40,20 +40,21 @@ class EventFile(closing[Any]):
         count: summaries written.
     """
 
-    def __init__(self, folder: Path, wall_time: float, step: int) -> None:
+    def __init__(self, folder: Path, wall_time: float, step: int, mark: str = "0") -> None:
         """Create the folder and the file, and write the version record.
 
         Args:
             folder: the folder of one TensorBoard run.
             wall_time: seconds since 1970, stamped on every event.
-            step: step of every summary.
+            step: step of every summary; files are named in its order, in which servers read them.
+            mark: tells files of the same step apart.
         """
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
         self._stamp = {"wall_time": wall_time, "step": step}
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(wall_time):010d}.exporter"
+        name = f"events.out.tfevents.{step:010d}.{mark}.exporter"
         # A megabyte, because a summary of three pictures is larger than the usual buffer.
         self._file = (folder / name).open("wb", buffering=1 << 20)
         super().__init__(self._file)
@@ -98,7 +99,7 @@ def image_summary(
     from tensorboard.plugins.image.metadata import create_summary_metadata
 
     strings = np.array([b"%d" % size[0], b"%d" % size[1], *pictures], dtype=object)
-    return _summary(tag, create_summary_metadata(title, description), strings)
+    return tensor_summary(tag, create_summary_metadata(title, description), strings)
 
 
 def histogram_summary(tag: str, values: NDArray[np.floating], description: str = "") -> Any:
@@ -117,10 +118,11 @@ def histogram_summary(tag: str, values: NDArray[np.floating], description: str =
         whole, edges = np.histogram(own, bins=BUCKETS)
         counts = whole.astype(np.float64)
     buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    return _summary(tag, create_summary_metadata("", description), buckets)
+    return tensor_summary(tag, create_summary_metadata("", description), buckets)
 
 
-def _summary(tag: str, metadata: Any, values: NDArray[Any]) -> Any:
+def tensor_summary(tag: str, metadata: Any, values: NDArray[Any]) -> Any:
+    """Return a summary of values, in the form that the metadata's plugin reads."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_tensor_proto
 

@@ -1,25 +1,30 @@
-"""TensorBoard: runs to put side by side, one for each ``model@checkpoint`` and method.
+"""TensorBoard: a run for each model and method, whose steps are checkpoints.
 
-    model@checkpoint               scalars, histograms, kernels, the page that says what ran
-    model@checkpoint/METHOD        <layer>/<path>@<id>: input, heatmap, overlay
-    model@checkpoint/montage       montage/<path>@<id>: every map of an image in one picture
-    model@checkpoint/activations   strongest channels/<layer>/<path>@<id>
-    model@checkpoint/maximised     maximised/<layer>/<channel>: pictures that excite channels
+    model           montage/<path>: every map of an image in one picture; strongest channels,
+                    kernels, maximised; scalars, histograms, confusion, HParams, what ran
+    model/METHOD    <stage>/<path>: heatmap and overlay; scalars of the method
+    model/input     deepest/<path>: the model's view, once per image
 
-The server keeps about tags x bytes in memory, so only the kept images are here, and every map has
-a card of its own only up to `CARD_LIMIT` cards; the page says how many of how many.
+Where no step is known the model's run is called ``model@checkpoint``. The server keeps about tags x
+bytes in memory, so only the kept images are here, and every map has a card of its own only up to
+`CARD_LIMIT` cards; the page says how many of how many.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Container
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.errors import WriterError, reason
 from exporter.records import Plan, Row, Written, parse_target
 from exporter.render import activation_sheet, encode_jpeg
 from exporter.writers import links
@@ -28,12 +33,14 @@ from exporter.writers.options import TensorBoardOptions
 from exporter.writers.reading import in_order, kept_rows, set_numbers
 from exporter.writers.tensorboard.cards import about, cards
 from exporter.writers.tensorboard.events import EventFile, image_summary
-from exporter.writers.tensorboard.overview import (
-    kernel_summaries,
-    maximised_summaries,
-    run_page,
+from exporter.writers.tensorboard.numbers import (
+    method_scalars,
+    scalar_summaries,
+    set_scalars,
     set_summaries,
 )
+from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
+from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -68,33 +75,80 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     from tensorboard.plugins.text.summary_v2 import text_pb
 
     wall_time = _seconds(run.plan.created)
-    base = folder / links.run_name(run.plan.model)
+    step = links.step_of(run.plan.model, options.step)
+    base = folder / links.run_name(run.plan.model, step)
+    mark = hashlib.sha256(json.dumps(run.settings, sort_keys=True).encode()).hexdigest()[:8]
     with ExitStack() as files:
 
-        def open_run(name: str = "") -> EventFile:
+        @cache
+        def open_run(name: str) -> EventFile:
             where = base / links.safe_name(name) if name else base
-            file: EventFile = files.enter_context(EventFile(where, wall_time, options.step))
+            file: EventFile = files.enter_context(EventFile(where, wall_time, step or 0, mark))
             return file
 
-        whole = open_run()
         numbers = set_numbers(run)
         images, notes, cards = _write_images(run, options, numbers.read, open_run)
-        for summary in (*set_summaries(run, numbers), *kernel_summaries(run)):
-            whole.add(summary)
-        maximised: EventFile | None = None
-        for summary in maximised_summaries(run):
-            maximised = maximised or open_run(links.MAXIMISED)
-            maximised.add(summary)
+        scalars, methods = set_scalars(run, numbers), method_scalars(run)
+        known = (scalars, *methods.values())
+        whole = (
+            *scalar_summaries(scalars),
+            *set_summaries(run, numbers),
+            *session_summaries(run, step, scalars, methods, wall_time),
+            layout_summary({name for own in known for name, value, _ in own if value is not None}),
+            *kernel_summaries(run),
+            *maximised_summaries(run),
+        )
+        for summary in whole:
+            open_run("").add(summary)
+        for method, own in methods.items():
+            for summary in scalar_summaries(own):
+                open_run(method).add(summary)
         page = run_page(run, options, images, notes, cards=cards)
-        whole.add(text_pb("run/about", page.encode("utf-8", "replace")))
+        open_run("").add(text_pb("run/about", page.encode("utf-8", "replace")))
+    if options.tensorboard_dir is not None:
+        notes += _add_to(options.tensorboard_dir, folder, f"{step or 0:010d}", mark)
+    shown = shlex.quote(str(options.tensorboard_dir or run.path))
     return Written(
         writer="tensorboard",
         path="tensorboard",
-        open=f"tensorboard --logdir {shlex.quote(str(run.path / 'tensorboard'))}",
+        open=f"exporter tensorboard {shown}",
         shown=images,
         total=len(run.plan.images),
         notes=notes,
     )
+
+
+def _add_to(log: Path, folder: Path, step: str, mark: str) -> tuple[str, ...]:
+    """Add a run's event files to a log of several, in the place of those it added before.
+
+    Returns:
+        A note, where the log has another run at this step.
+
+    Raises:
+        WriterError: if the log cannot be written.
+    """
+    own = {file.relative_to(folder) for file in folder.rglob(f"*.{step}.{mark}.exporter")}
+    try:
+        same = {file.relative_to(log): file for file in log.rglob(f"*.{step}.*.exporter")}
+        for place, file in same.items():
+            if file.match(f"*.{mark}.exporter") and place not in own:
+                file.unlink()
+        for place in own:
+            (log / place).parent.mkdir(parents=True, exist_ok=True)
+            part = (log / place).with_name(".part")
+            shutil.copyfile(folder / place, part)
+            part.replace(log / place)
+    except OSError as error:
+        raise WriterError(
+            f"the TensorBoard log {str(log)!r} cannot be written: {reason(error)}"
+        ) from None
+    parents = {place.parent for place in own}
+    if any(place.parent in parents and place not in own for place in same):
+        return (
+            f"the log has another run of this model at step {int(step)}, and TensorBoard shows one "
+            "picture per step: tell them apart with --step",
+        )
+    return ()
 
 
 def _card_count(plan: Plan, kept: tuple[str, ...]) -> int:
@@ -112,32 +166,28 @@ def _write_images(
         How many images are shown, what was left out and why, and whether each map has a card.
     """
     card_count = _card_count(run.plan, options.kept)
+    shared, with_cards = links.shared_paths(run.plan), card_count <= CARD_LIMIT
+    whole = open_run("")  # before there are threads
     images = unread = 0
     sheets: list[Row] = []
-    by_method: dict[str, EventFile] = {}
-    if options.kept:
-        montages = open_run(links.MONTAGE)
-        if card_count <= CARD_LIMIT:
-            by_method = {method.name: open_run(method.name) for method in run.plan.methods}
 
     def cards_of(row: Row) -> list[tuple[str, bytes]]:
-        drawn = cards(row, run.plan, options)
-        return [(method, by_method[method].event(summary)) for method, summary in drawn]
+        drawn = cards(run, row, options, shared)
+        return [(name, whole.event(summary)) for name, summary in drawn]
 
     rows = kept_rows(run, options.kept)
     while part := list(islice(rows, AT_ONCE)):
         images += len(part)
         unread += sum(row.error is not None or row.image is None for row in part)
         for row, encoded in montage_jpegs(run, part):
-            tag, said = links.image_tag(links.MONTAGE, row), about(row, options)
+            tag, said = links.image_tag(links.MONTAGE, row, shared), about(row, options)
             title, size = links.plain(row.path), montage_size(run)
-            montages.add(image_summary(tag, [encoded], size, title=title, description=said))
-        for _, events in in_order(cards_of, part if by_method else ()):
-            for method, event in events:
-                by_method[method].write(event)
+            whole.add(image_summary(tag, [encoded], size, title=title, description=said))
+        for _, events in in_order(cards_of, part if with_cards else ()):
+            for name, event in events:
+                open_run(name).write(event)
         sheets += [row for row in part if row.activations][: ACTIVATION_IMAGES - len(sheets)]
-    if sheets:
-        _write_activations(open_run(links.ACTIVATIONS), sheets, options)
+    _write_activations(whole, sheets, options, shared)
     kept = len(options.kept)
     left_out = (
         (not run.complete, "the run is partial: it can be resumed, and this log written again"),
@@ -146,7 +196,7 @@ def _write_images(
             f"{images} of {len(run.plan.images)} images are shown; --keep N shows more",
         ),
         (
-            images and not by_method,
+            images and not with_cards,
             f"one montage per image instead of a card for each map: {card_count:,} cards are more "
             f"than {CARD_LIMIT:,}",
         ),
@@ -154,16 +204,18 @@ def _write_images(
         (images < kept, f"{kept - images} chosen images are in shards that are not there yet"),
         (unread, f"{unread} chosen images could not be read"),
     )
-    return images, tuple(note for holds, note in left_out if holds), bool(by_method)
+    return images, tuple(note for holds, note in left_out if holds), with_cards
 
 
-def _write_activations(file: EventFile, rows: list[Row], options: TensorBoardOptions) -> None:
+def _write_activations(
+    file: EventFile, rows: list[Row], options: TensorBoardOptions, shared: Container[str]
+) -> None:
     for row in rows:
         for activation in row.activations:
             sheet = activation_sheet(activation)
             file.add(
                 image_summary(
-                    links.image_tag(f"{links.CHANNELS}/{activation.layer}", row),
+                    links.image_tag(f"{links.CHANNELS}/{activation.layer}", row, shared),
                     [encode_jpeg(sheet, 90)],
                     (sheet.shape[1], sheet.shape[0]),
                     title=links.plain(row.path),

@@ -1,0 +1,100 @@
+"""Serving logs of one or several runs with TensorBoard, and the links that show what they hold."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from exporter.errors import ConfigError, one_line
+from exporter.store.layout import PLAN
+from exporter.writers import links
+
+LEAST = 10
+"""Steps of a tag that TensorBoard keeps by itself."""
+
+_EVENTS = "*tfevents*"
+
+
+@contextmanager
+def serve(
+    folders: Sequence[Path], *, host: str = "localhost", port: int | None = None
+) -> Iterator[list[tuple[str, str]]]:
+    """Serve logs while the context is open.
+
+    Args:
+        folders: run folders, logs, or folders of either; several are shown beside one another.
+        host: name or address that the server listens at.
+        port: the port; None for 6006 or the next that is free.
+
+    Yields:
+        What there is to see, and where: (words, web address).
+
+    Raises:
+        ConfigError: if there is no log, or TensorBoard cannot be started.
+    """
+    from tensorboard import program
+
+    logs = [_log(folder) for folder in folders]
+    with TemporaryDirectory(prefix="exporter-tensorboard-") as together:
+        if len(logs) == 1:
+            logdir = logs[0]
+        else:
+            logdir = Path(together)
+            for name, log in _named(folders, logs):
+                (logdir / name).symlink_to(log.resolve(), target_is_directory=True)
+        steps = len(_steps(logs))
+        server = program.TensorBoard()
+        arguments = ["--logdir", str(logdir), "--host", host]
+        arguments += ["--samples_per_plugin", f"images={max(LEAST, steps)}"]
+        arguments += [] if port is None else ["--port", str(port)]
+        try:
+            server.configure(argv=["tensorboard", *arguments])
+            address = server.launch()
+        except (SystemExit, Exception) as error:
+            raise ConfigError(f"TensorBoard cannot be started: {one_line(error)}") from None
+        yield list(_views(address, steps))
+
+
+def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
+    yield "all of it", address
+    yield "every image, all its maps", links.images_link(address, "^montage/")
+    yield "methods and models side by side", links.images_link(address, "^deepest/")
+    if steps > 1:
+        yield "checkpoints, along their steps", links.steps_link(address)
+    yield "accuracy, agreement, faithfulness", f"{address.rstrip('/')}/#custom_scalars"
+    yield "settings against them", f"{address.rstrip('/')}/#hparams"
+
+
+def _log(folder: Path) -> Path:
+    """Return the log of a run folder, or the folder itself, if events are in it."""
+    own = folder / "tensorboard" if (folder / PLAN).is_file() else folder
+    if any(own.rglob(_EVENTS)):
+        return own
+    if own is folder:
+        raise ConfigError(f"{str(folder)!r} has no TensorBoard log in it; give a run folder")
+    raise ConfigError(
+        f"the run {str(folder)!r} has no TensorBoard log; write it with exporter render "
+        f"{shlex.quote(str(folder))} --writer tensorboard"
+    )
+
+
+def _named(folders: Sequence[Path], logs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield each log with a name of its own, that of its folder."""
+    taken: set[str] = set()
+    for folder, log in zip(folders, logs, strict=True):
+        name = plain = links.safe_name(folder.resolve().name)
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name)
+        yield name, log
+
+
+def _steps(logs: Sequence[Path]) -> set[str]:
+    """Return the steps of the event files that the exporter wrote, which are named by them."""
+    files = (file for log in logs for file in log.rglob("events.out.tfevents.*.exporter"))
+    return {file.name.split(".")[3] for file in files}

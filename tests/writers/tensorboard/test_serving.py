@@ -1,0 +1,254 @@
+"""Several runs in one log, served and looked at in a real browser: every printed link is opened."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.errors import ConfigError
+from exporter.store import Run, open_run
+from exporter.writers import links, write
+from exporter.writers.tensorboard import TensorBoardOptions
+from exporter.writers.tensorboard.serving import _named, serve
+
+STEPS = (10, 20)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    sample_run: Path, make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[Run]:
+    """Two steps of a model in one log, and another architecture with layers of other names."""
+    base = tmp_path_factory.mktemp("several")
+    first = open_run(shutil.copytree(sample_run, base / "first"))
+    layers = {"features.2": 28, "features.9": 14, "features.12": 7}
+    other = open_run(make_run(base / "other", model="mobilenet_v3", layers=layers))
+    for run, step in ((first, STEPS[0]), (first, STEPS[1]), (other, None)):
+        ids = tuple(entry.id for entry in run.plan.images[:4])
+        options = TensorBoardOptions(kept=ids, step=step, tensorboard_dir=base / "logs")
+        written = write(run, "tensorboard", options)
+        assert written.open == f"exporter tensorboard {base / 'logs'}"
+    return [first, other]
+
+
+def asked(address: str, path: str, **query: str) -> Any:
+    """Ask the server, which loads as it answers, until it knows."""
+    url = f"{address}data/{path}?{urllib.parse.urlencode(query)}"
+    for _ in range(100):
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            said = json.loads(answer.read())
+        if said:
+            return said
+        time.sleep(0.1)
+    raise AssertionError(url)
+
+
+def waited(address: str, run: str) -> None:
+    for _ in range(100):
+        if run in asked(address, "plugin/text/tags"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(run)
+
+
+def test_two_architectures_share_the_names_of_stages(runs: list[Run]) -> None:
+    first, other = (links.stage_names(run.plan) for run in runs)
+    assert (first["layer4"], first["layer3"]) == ("deepest", "stage-4")
+    assert (other["features.12"], other["features.9"], other["features.2"]) == (
+        *("deepest", "stage-4", "stage-3"),
+    )
+
+
+def test_blocks_of_one_stride_are_told_apart_from_the_deepest(
+    make_run: Any, tmp_path: Path
+) -> None:
+    layers = {"blocks.2": 14, "blocks.5": 14, "blocks.8": 14, "blocks.11": 14}
+    run = open_run(make_run(tmp_path / "run", layers=layers, shards=0))
+    names = links.stage_names(run.plan)
+    assert [names[layer] for layer in layers] == ["stage-4.3", "stage-4.2", "stage-4", "deepest"]
+    assert names[""] == names["attention"] == "deepest"
+
+
+def test_steps_of_a_model_are_in_one_log_and_are_replaced_by_step(runs: list[Run]) -> None:
+    log = runs[0].path.parent / "logs"
+    assert {folder.name for folder in log.iterdir()} == {"resnet18", "mobilenet_v3@none"}
+    files = sorted(file.name for file in (log / "resnet18" / "gradcam").iterdir())
+    assert [int(name.split(".")[3]) for name in files] == list(STEPS)
+    ids = tuple(entry.id for entry in runs[0].plan.images[:1])
+    options = TensorBoardOptions(kept=ids, step=STEPS[0], tensorboard_dir=log)
+    before = {file: file.read_bytes() for file in log.rglob("*.exporter")}
+    assert write(runs[0], "tensorboard", options).notes[-1].startswith("1 of 20 images")
+    after = {file: file.read_bytes() for file in log.rglob("*.exporter")}
+    assert before.keys() == after.keys()
+    changed = {file.name.split(".")[3] for file in after if after[file] != before[file]}
+    assert changed == {f"{STEPS[0]:010d}"}
+    for file, content in before.items():
+        file.write_bytes(content)
+
+
+def test_another_run_at_the_same_step_is_said(runs: list[Run], tmp_path: Path) -> None:
+    copy = shutil.copytree(runs[0].path, tmp_path / "seed-1")
+    log = shutil.copytree(runs[0].path.parent / "logs", tmp_path / "logs")
+    for file in log.rglob("*.exporter"):
+        file.rename(file.with_name(re.sub(r"\.[0-9a-f]{8}\.", ".00000000.", file.name)))
+    options = TensorBoardOptions(step=STEPS[0], tensorboard_dir=log)
+    (*_, note) = write(open_run(copy), "tensorboard", options).notes
+    assert note.startswith("the log has another run of this model at step 10")
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(runs: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    options = TensorBoardOptions(tensorboard_dir=tmp_path / "taken")
+    copy = shutil.copytree(runs[0].path, tmp_path / "run")
+    with pytest.raises(Exception, match="taken' cannot be written"):
+        write(open_run(copy), "tensorboard", options)
+
+
+def test_what_has_no_log_is_said_with_what_writes_it(sample_run: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"exporter render .* --writer tensorboard"),
+        serve([sample_run]),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="has no TensorBoard log in it"), serve([tmp_path]):
+        pass
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert [name for name, _ in _named(folders, folders)] == ["run", "run-2"]
+
+
+@pytest.fixture(scope="module")
+def several(runs: list[Run]) -> Iterator[dict[str, str]]:
+    """What the command prints of a log with steps, and two runs beside it."""
+    with serve([runs[0].path.parent / "logs", *(run.path for run in runs)], port=0) as views:
+        yield dict(views)
+
+
+@pytest.mark.slow
+def test_each_image_has_its_steps(several: dict[str, str], runs: list[Run]) -> None:
+    address = several["all of it"]
+    waited(address, "logs/resnet18")
+    tag = links.image_tag("deepest", next(runs[0].rows()))
+    for run in ("logs/resnet18/gradcam", "logs/resnet18/input"):
+        shown = asked(address, "plugin/images/images", run=run, tag=tag, sample="0")
+        assert [entry["step"] for entry in shown] == list(STEPS)
+    curve = asked(address, "plugin/scalars/scalars", run="logs/resnet18", tag="set/accuracy")
+    assert [step for _, step, _ in curve] == list(STEPS)
+
+
+def source_of(address: str) -> tuple[str, str]:
+    """Return the run and the tag that a picture's address stands for."""
+    (key,) = urllib.parse.parse_qs(urllib.parse.urlparse(address).query)["blob_key"]
+    _, run, tag, *_ = json.loads(base64.urlsafe_b64decode(key + "=" * (-len(key) % 4)))
+    return run, tag
+
+
+def filters(address: str) -> tuple[str, str]:
+    """Return the regular expressions of a link to images, for tags and for runs."""
+    told = urllib.parse.parse_qs(urllib.parse.urlparse(address).fragment)
+    return told["tagFilter"][0], told.get("regexInput", [""])[0]
+
+
+def shown_by(page: Any, address: str) -> set[tuple[str, str]]:
+    """Open a link to images, and return run and tag of each picture that its filters show."""
+    page.goto("about:blank")
+    page.goto(address)
+    sources = page.locator("tf-category-paginated-view").first.locator("tf-image-loader img")
+    sources.first.wait_for(timeout=60_000)
+    pairs = {source_of(src) for src in sources.evaluate_all("all => all.map(one => one.src)")}
+    tags, wanted = filters(address)
+    assert all(re.search(tags, tag) and re.search(wanted, run) for run, tag in pairs), address
+    return pairs
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_every_link_of_one_run_shows_its_cards(runs: list[Run], chromium: Any) -> None:
+    with serve([runs[1].path], port=0) as views, chromium.new_page() as page:
+        look(page, dict(views), "mobilenet_v3@none", runs[1])
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_every_link_of_three_runs_shows_its_cards(
+    runs: list[Run], several: dict[str, str], chromium: Any
+) -> None:
+    with chromium.new_page(viewport={"width": 1500, "height": 1000}) as page:
+        sides = look(page, several, "other/mobilenet_v3@none", runs[1])
+        # Beside one another; a page has twelve pictures.
+        assert {"first", "logs"} <= {run.partition("/")[0] for run, _ in sides}
+        page.goto(several["accuracy, agreement, faithfulness"])
+        page.get_by_text("calibration error", exact=True).first.wait_for(timeout=60_000)
+        page.goto("about:blank")
+        page.goto(several["settings against them"])
+        page.get_by_text("torchvision:mobilenet_v3").first.wait_for(timeout=60_000)
+        along_steps(page, several["checkpoints, along their steps"])
+
+
+def look(page: Any, views: dict[str, str], name: str, run: Run) -> set[tuple[str, str]]:
+    """Open the links that the page of a run, the command and the report have.
+
+    Returns:
+        Run and tag of the pictures of one image.
+    """
+    address = views["all of it"]
+    waited(address, name)
+    (text,) = asked(address, "plugin/text/text", run=name, tag="run/about")
+    inside = [html.unescape(link) for link in re.findall(r'href="(/#images[^"]*)"', text["text"])]
+    known = asked(address, "plugin/images/tags")
+    shown: dict[str, set[str]] = {}
+    for link in inside:
+        tags, wanted = filters(link)
+        matching = [
+            (own, tag)
+            for own in known
+            for tag in known[own]
+            if re.search(wanted, own) and re.search(tags, tag)
+        ]
+        # The same model may be in several of the logs.
+        shown |= {tag.partition("/")[0]: set() for _, tag in matching}
+        for own, tag in matching:
+            shown[tag.partition("/")[0]].add(own[own.index("mobilenet_v3@none") :])
+    methods = {f"mobilenet_v3@none/{method.name}" for method in run.plan.methods}
+    assert shown == {
+        **{group: {"mobilenet_v3@none"} for group in ("montage", "weights", "maximised")},
+        **dict.fromkeys(("stage-4", "stage-3"), methods),
+        "deepest": methods | {"mobilenet_v3@none/input"},
+    }
+    assert shown_by(page, address.rstrip("/") + inside[1])
+    row = next(run.rows())
+    sides = shown_by(page, links.image_link(address, row))
+    assert {tag.partition("/")[2] for _, tag in sides} == {row.path}
+    return sides
+
+
+def along_steps(page: Any, address: str) -> None:
+    """Each card has a slider, and with Link by step the mark of a pinned curve moves them all."""
+    page.goto("about:blank")
+    page.goto(address.replace("#timeseries", "&runFilter=logs%2Fresnet18#timeseries"))
+    cards = page.locator("image-card")
+    cards.nth(1).locator("mat-slider").wait_for(timeout=60_000)
+
+    def steps() -> set[str]:
+        texts = " ".join(cards.all_inner_texts())
+        return set(re.findall(r"Step (\d+)", texts))
+
+    assert steps() == {"20"}
+    cards.first.locator("mat-slider input").fill("0")
+    assert steps() == {"10", "20"}
+    page.get_by_text("Link by step").click()
+    mark = page.locator("card-fob [contenteditable]").first
+    mark.fill("10")
+    mark.press("Enter")
+    page.wait_for_function("() => !document.body.innerText.includes('Step 20')")
+    assert steps() == {"10"}
