@@ -16,6 +16,9 @@ except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0.0.0"
 
 _HOMES = {
+    "Comparison": "exporter.comparison",
+    "compare": "exporter.comparison",
+    "open_comparison": "exporter.comparison",
     "compute_maps": "exporter.explain",
     "export": "exporter.run",
     "finish": "exporter.run",
@@ -27,12 +30,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "Run",
     "__version__",
+    "compare",
     "compute_maps",
     "export",
     "finish",
     "method",
+    "open_comparison",
     "open_run",
     "plan",
     "work",

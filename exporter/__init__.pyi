@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from torch import nn
 
+from exporter.comparison import Comparison as Comparison
+from exporter.comparison import compare as compare
+from exporter.comparison import open_comparison as open_comparison
 from exporter.explain import compute_maps as compute_maps
 from exporter.maps import method as method
 from exporter.run import finish as finish
@@ -16,12 +19,15 @@ from exporter.store import open_run as open_run
 from exporter.watch import Watch
 
 __all__ = [
+    "Comparison",
     "Run",
     "__version__",
+    "compare",
     "compute_maps",
     "export",
     "finish",
     "method",
+    "open_comparison",
     "open_run",
     "plan",
     "work",

@@ -86,10 +86,11 @@ exporter.paint = (() => {
 
   // settings: rectify, colour (name), threshold in [0, 1], fade. Pixels below the threshold are transparent;
   // with fade the others are as opaque as the map is high there.
+  // A map that is `scaled` is in [0, 1] already.
   const heat = (map, height, width, settings) => {
     if (map.flags.includes("nan")) return hatch(height, width);
     const centred = settings.colour === "diverging";
-    const scaled = normalise(map.values(), settings.rectify && !centred, centred, map.flags.includes("noise"));
+    const scaled = map.scaled ? map.values() : normalise(map.values(), settings.rectify && !centred, centred, map.flags.includes("noise"));
     const smooth = resize(scaled, map.height, map.width, height, width);
     const table = exporter.colours[settings.colour];
     const image = new ImageData(width, height);
@@ -127,5 +128,5 @@ exporter.paint = (() => {
     channel(canvas, levels, 1, 256, colour);
   };
   const release = (canvas) => { canvas.width = 0; canvas.height = 0; };
-  return { bytes, floats, resize, range, draw, channel, ramp, release };
+  return { bytes, floats, resize, range, normalise, draw, channel, ramp, release };
 })();

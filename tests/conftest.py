@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -486,6 +487,53 @@ def chromium(browser_program: Callable[..., str]) -> Iterator[Any]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A tab that fails the test on any message, error, dialog, or file that does not come."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    made = context.new_page()
+    trouble: list[str] = []
+    made.on("console", lambda message: trouble.append(message.text))
+    made.on("pageerror", lambda error: trouble.append(str(error)))
+
+    def failed(request: Any) -> None:
+        # A picture still on its way when the page is left is given up, not missing.
+        if request.failure != "net::ERR_ABORTED":
+            trouble.append(f"failed: {request.url[:200]}")
+
+    made.on("requestfailed", failed)
+    made.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    made.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("file:", "data:", "about:"))
+            else trouble.append(f"asked for {request.url}")
+        ),
+    )
+    yield made
+    context.close()
+    assert trouble == []
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Any, str], None]:
+    """Wait for a condition; playwright's own waiting uses eval, which the page's policy forbids."""
+
+    def wait(page: Any, condition: str) -> None:
+        said = ""
+        for _ in range(400):
+            try:
+                if page.evaluate(condition):
+                    return
+            except Exception as error:  # a page on its way has no such element, or no context yet
+                said = f"; it said {error}"
+            time.sleep(0.025)
+        pytest.fail(f"it never came to {condition}{said}")
+
+    return wait
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ STUB = ROOT / "exporter" / "__init__.pyi"
 SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
     "A run in parts": ("exporter.plan", "exporter.work", "exporter.finish"),
+    "Comparisons": ("exporter.compare", "exporter.open_comparison", "exporter.Comparison"),
     "Maps of a batch": ("exporter.compute_maps",),
     "Image sources": (
         "exporter.images.Source",

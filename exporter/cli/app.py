@@ -154,6 +154,7 @@ for _command in (
     looking.layers_command,
     looking.maps_command,
     looking.render_command,
+    looking.compare_command,
     looking.check_command,
     looking.tensorboard_command,
     completion_command,

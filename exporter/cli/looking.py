@@ -187,3 +187,38 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
             with suppress(KeyboardInterrupt):
                 Event().wait()
     return DONE
+
+
+@click.command("compare")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, metavar="CMP", type=click.Path(path_type=Path), help="The comparison."
+)
+@click.option(
+    "--baseline",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="The run that the others are held against.  [default: the first]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the comparison that is there.")
+def compare_command(
+    runs: tuple[Path, ...], out: Path, baseline: Path | None, overwrite: bool
+) -> int:
+    """Compare runs: what differs, what flipped, how maps and layers moved; no model, no torch.
+
+    Runs are joined on the contents of their images. Checkpoints of one model are put in the order
+    of their steps.
+    """
+    from exporter.comparison import compare
+
+    with Bar() as bar:
+        comparison = compare(*runs, out=out, baseline=baseline, overwrite=overwrite, watch=bar)
+    told = comparison.contents
+    OUT.print(
+        f"[green]✓[/] {counted(len(told.runs), 'run')}, {counted(told.images, 'image')} in all of "
+        f"them; the baseline is {marked(told.runs[told.baseline].name)}"
+    )
+    for finding in comparison.findings:
+        OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
+    OUT.print(marked(str(out / "html" / "index.html")))
+    return DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -115,35 +114,6 @@ def pages(report: Path) -> tuple[Path, ...]:
     return tuple(sorted(report.rglob("*.html")))
 
 
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A tab that fails the test on any message, error, dialog, or file that does not come."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    made = context.new_page()
-    trouble: list[str] = []
-    made.on("console", lambda message: trouble.append(message.text))
-    made.on("pageerror", lambda error: trouble.append(str(error)))
-
-    def failed(request: Any) -> None:
-        # A picture still on its way when the page is left is given up, not missing.
-        if request.failure != "net::ERR_ABORTED":
-            trouble.append(f"failed: {request.url[:200]}")
-
-    made.on("requestfailed", failed)
-    made.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-    made.on(
-        "request",
-        lambda request: (
-            None
-            if request.url.startswith(("file:", "data:", "about:"))
-            else trouble.append(f"asked for {request.url}")
-        ),
-    )
-    yield made
-    context.close()
-    assert trouble == []
-
-
 @pytest.fixture(scope="module")
 def firefox(
     browser_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
@@ -152,21 +122,3 @@ def firefox(
     program = browser_program("firefox-esr", "firefox")
     with Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[[Any, str], None]:
-    """Wait for a condition; playwright's own waiting uses eval, which the page's policy forbids."""
-
-    def wait(page: Any, condition: str) -> None:
-        said = ""
-        for _ in range(400):
-            try:
-                if page.evaluate(condition):
-                    return
-            except Exception as error:  # a page on its way has no such element, or no context yet
-                said = f"; it said {error}"
-            time.sleep(0.025)
-        pytest.fail(f"it never came to {condition}{said}")
-
-    return wait

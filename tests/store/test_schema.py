@@ -1,4 +1,4 @@
-"""The tables of docs/run-folder.md are those of the records.
+"""The tables of docs/run-folder.md and docs/compare.md are those of the records.
 
 ``python tests/store/test_schema.py`` writes them again.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from exporter.comparison.folder import TABLES
+from exporter.comparison.records import ImageComparison
 from exporter.records import (
     ChannelRow,
     Faithfulness,
@@ -22,8 +24,8 @@ from exporter.records import (
 from exporter.store.schema import HEAVY_COLUMNS, LIGHT_COLUMNS, ROW_SCHEMA, schema_of
 from exporter.summaries import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
 
-PAGE = Path(__file__).parents[2] / "docs" / "run-folder.md"
-TABLES = {
+DOCS = Path(__file__).parents[2] / "docs"
+RUN_TABLES = {
     "shards/*.parquet": ROW_SCHEMA,
     "channels.parquet": schema_of(ChannelRow),
     "maximised/*.parquet": schema_of(MaximisedPicture),
@@ -34,6 +36,11 @@ TABLES = {
     "summaries/*-faithfulness.parquet": schema_of(Faithfulness),
     "summaries/*-set.parquet": SET_SCHEMA,
 }
+COMPARISON_TABLES = {
+    "images.parquet": schema_of(ImageComparison),
+    **{f"{name}.parquet": schema_of(record) for name, record in TABLES.items()},
+}
+PAGES = {"run-folder.md": RUN_TABLES, "compare.md": COMPARISON_TABLES}
 
 
 def leaves(name: str, field: pa.Field) -> list[str]:
@@ -62,23 +69,25 @@ def table(schema: pa.Schema) -> str:
     return "\n".join(["| column | type | unit | |", "|---|---|---|---|", *lines]) + "\n"
 
 
-def page() -> str:
-    """Return docs/run-folder.md with the tables that it should have."""
-    sections = re.split(r"^(?=## )", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+def page(name: str) -> str:
+    """Return a page of docs with the tables that it should have."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     for number, section in enumerate(sections):
-        name = re.match(r"## Columns of `(.+)`", section)
-        if name:
+        of = re.match(r"## Columns of `(.+)`", section)
+        if of:
             before, _, rest = section.partition("| column |")
             after = rest.split("\n\n", 1)[1]
-            sections[number] = f"{before}{table(TABLES[name[1]])}\n{after}"
+            sections[number] = f"{before}{table(PAGES[name][of[1]])}\n{after}"
     return "".join(sections)
 
 
-def test_the_page_shows_the_schemas() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert all(f"## Columns of `{name}`\n" in text for name in TABLES)
-    assert text.count("| column | type |") == len(TABLES)
-    assert text == page(), "run: python tests/store/test_schema.py"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_shows_the_schemas(name: str) -> None:
+    text = (DOCS / name).read_text(encoding="utf-8")
+    assert all(f"## Columns of `{of}`\n" in text for of in PAGES[name])
+    assert text.count("| column | type |") == len(PAGES[name])
+    assert text == page(name), "run: python tests/store/test_schema.py"
 
 
 def test_every_column_is_light_or_heavy() -> None:
@@ -100,4 +109,5 @@ def test_hugging_face_is_told_which_column_holds_pictures(schema: pa.Schema, nam
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for name in PAGES:
+        (DOCS / name).write_text(page(name), encoding="utf-8")

@@ -35,6 +35,11 @@ MEASURES = {
 the first and the last are of the first method's map."""
 
 
+def photograph_file(position: int, id: str) -> str:
+    """Return where a photograph is, relative to the report."""
+    return f"photos/{position // PHOTOGRAPHS_PER_FOLDER:02d}/{id}.jpg"
+
+
 class Entry(NamedTuple):
     """The light values of one image.
 
@@ -69,7 +74,7 @@ class Entry(NamedTuple):
     @property
     def photograph(self) -> str:
         """The file of its photograph, relative to the report."""
-        return f"photos/{self.position // PHOTOGRAPHS_PER_FOLDER:02d}/{self.id}.jpg"
+        return photograph_file(self.position, self.id)
 
 
 @dataclass(slots=True)
@@ -216,12 +221,12 @@ def index_script(
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
         "columns": _columns(index, images[:first]),
     }
-    return _call("exporterIndex", contents)
+    return call_script("exporterIndex", contents)
 
 
 def columns_script(index: SetIndex) -> str:
     """Return the script of every image's columns: a call of ``exporterColumns`` with JSON text."""
-    return _call("exporterColumns", _columns(index, index.images))
+    return call_script("exporterColumns", _columns(index, index.images))
 
 
 def _columns(index: SetIndex, images: Sequence[Entry]) -> dict[str, Any]:
@@ -240,7 +245,7 @@ def _columns(index: SetIndex, images: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _call(function: str, contents: Mapping[str, Any]) -> str:
+def call_script(function: str, contents: Mapping[str, Any]) -> str:
     """Return a script that gives a function JSON text, of one string.
 
     ``JSON.parse`` is faster than the same as an object literal, for megabytes; and a string in

@@ -48,6 +48,7 @@ def pack_shard(
     sheets: Container[str],
     *,
     most: Mapping[bool, int],
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the script of one shard: a call of ``exporterShard`` with its number and contents.
 
@@ -58,6 +59,7 @@ def pack_shard(
         layers: name to place of each explained layer.
         sheets: ids of the images whose strongest channels are shown.
         most: rows and columns that a map has at most, by whether it is of a pixel method.
+        more: what else the script carries.
     """
     targets: dict[str, int] = {}
     contents = {
@@ -76,6 +78,7 @@ def pack_shard(
             if row.crop is not None and (row.boxes or row.predicted_boxes or row.regions)
         },
         "error": {at: row.error for at, row in enumerate(rows) if row.error is not None},
+        **(more or {}),
     }
     return f"exporterShard({number},{json.dumps(contents, separators=(',', ':'))});\n"
 

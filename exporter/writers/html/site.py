@@ -120,13 +120,20 @@ def _inline(content: bytes, type: str) -> Markup:
 class Site:
     """The templates, and what each of them is told whatever the page."""
 
-    def __init__(self, plan: Plan, links: Collection[tuple[str, str]], said: ReportWords) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        links: Collection[tuple[str, str]],
+        said: ReportWords,
+        brand: str | None = None,
+    ) -> None:
         """Read the templates.
 
         Args:
             plan: what ran.
             links: name and title of each page that the header leads to.
             said: what the author says.
+            brand: what the header calls the report; the model where None.
         """
         self._environment = templating(escape=True)
         for write in words.FILTERS:
@@ -135,6 +142,7 @@ class Site:
             "plan": plan,
             "links": links,
             "said": said,
+            "brand": brand or plan.model.title,
             "csp": words.POLICY,
             "icon": words.icon(),
             "colorbars": words.colour_bars(),

@@ -1,0 +1,205 @@
+"""What a comparison shows, in sentences: each with its numbers, and the page that shows more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from exporter.comparison.joining import Joined
+from exporter.comparison.records import (
+    ClassChange,
+    ComparedRun,
+    Contrast,
+    LayerDrift,
+    Likeness,
+    Shift,
+)
+from exporter.writers.html.findings import Finding
+from exporter.writers.html.text import decimal, percent
+
+SURE = 0.05
+"""Corrected p below which a difference is called more than chance."""
+
+FEWEST = 3
+"""Images that a mean has to be of to be spoken of."""
+
+
+def findings(
+    joined: Joined,
+    runs: Sequence[ComparedRun],
+    contrasts: Sequence[Contrast],
+    rows: Mapping[str, Sequence[Any]],
+) -> Iterator[Finding]:
+    """Yield what is worth saying first."""
+    names = joined.names
+    yield from _accuracy(names, runs, contrasts, joined.baseline)
+    yield from _flips(names, contrasts, joined.baseline)
+    yield from _maps(joined, rows["similarity"])
+    yield from _classes(names, rows["classes"], joined.baseline)
+    yield from _measures(names, rows["measures"])
+    yield from _layers(names, rows["layers"], joined.baseline)
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Write a difference with its sign.
+
+    >>> signed(-3.14), signed(0.5, 2)
+    ('−3.1', '+0.50')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value.
+
+    >>> p_value(0.0004), p_value(0.25)
+    ('p < 0.001', 'p = 0.25')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _accuracy(
+    names: Sequence[str], runs: Sequence[ComparedRun], contrasts: Sequence[Contrast], base: int
+) -> Iterator[Finding]:
+    known = [row for row in contrasts if row.difference is not None]
+    if not known:
+        return
+    row = max(known, key=lambda row: abs(row.difference or 0))
+    assert row.accuracy is not None and row.baseline is not None and row.p_holm is not None
+    assert row.difference is not None and row.low is not None and row.high is not None
+    sure = "more than chance" if row.p_holm < SURE else "no more than chance would give"
+    many = f", corrected for {len(known)} comparisons" if len(known) > 1 else ""
+    yield Finding(
+        "Accuracy",
+        f"{names[row.run]} is right on {percent(row.accuracy)} of {row.images:,} labelled images "
+        f"and {names[base]} on {percent(row.baseline)}: {signed(100 * row.difference)} points "
+        f"(95 % interval {signed(100 * row.low)} to {signed(100 * row.high)}; McNemar's exact "
+        f"{p_value(row.p_holm)}{many}), {sure}.",
+        "index",
+        "numbers",
+    )
+    errors = [run for run in runs if run.calibration_error is not None]
+    if len(errors) > 1:
+        best = min(errors, key=lambda run: run.calibration_error or 0)
+        worst = max(errors, key=lambda run: run.calibration_error or 0)
+        if best is not worst:
+            yield Finding(
+                "Calibration",
+                f"{best.name} says best how sure to be: its calibration error is "
+                f"{percent(best.calibration_error or 0)}, that of {worst.name} "
+                f"{percent(worst.calibration_error or 0)}.",
+                "index",
+                "numbers",
+            )
+
+
+def _flips(names: Sequence[str], contrasts: Sequence[Contrast], base: int) -> Iterator[Finding]:
+    judged = [row for row in contrasts if row.images]
+    if judged:
+        row = max(judged, key=lambda row: row.lost + row.won)
+        yield Finding(
+            "Flips",
+            f"From {names[base]} to {names[row.run]}, {row.won:,} of {row.images:,} images went "
+            f"from wrong to right and {row.lost:,} from right to wrong.",
+            "images",
+            f"flip=any&run={row.run}",
+        )
+    named = [row for row in contrasts if row.changed is not None and row.of]
+    if named and not judged:
+        row = max(named, key=lambda row: row.changed or 0)
+        yield Finding(
+            "Disagreement",
+            f"{names[base]} and {names[row.run]} predict different classes for {row.changed:,} of "
+            f"{row.of:,} images.",
+            "images",
+            f"flip=any&run={row.run}",
+        )
+
+
+def _maps(joined: Joined, rows: Sequence[Likeness]) -> Iterator[Finding]:
+    names, base = joined.names, joined.baseline
+    known = [
+        row
+        for row in rows
+        if base in (row.first, row.second) and row.spearman is not None and row.images >= FEWEST
+    ]
+    if not known:
+        return
+    titles = {method.name: method.title for method in joined.methods}
+    low, high = (choose(known, key=lambda row: row.spearman or 0) for choose in (min, max))
+
+    def told(row: Likeness) -> str:
+        other = row.second if row.first == base else row.first
+        return (
+            f"{titles[row.method]} at {row.stage} between {names[base]} and {names[other]} (mean "
+            f"rank correlation {decimal(row.spearman or 0)}, {row.images:,} images)"
+        )
+
+    yield Finding(
+        "Maps",
+        f"The maps that differ most are those of {told(low)}"
+        + (f"; the most alike are those of {told(high)}." if low is not high else "."),
+        "images",
+        f"sort=moved&method={[m.name for m in joined.methods].index(low.method)}",
+    )
+
+
+def _classes(names: Sequence[str], rows: Sequence[ClassChange], base: int) -> Iterator[Finding]:
+    sure = [row for row in rows if row.p_holm < SURE]
+    if sure:
+        row = max(sure, key=lambda row: abs(row.recall - row.baseline))
+        yield Finding(
+            "Classes",
+            f"The class {row.name} changes most in {names[row.run]}: {percent(row.recall)} of its "
+            f"{row.images:,} images are right, and {percent(row.baseline)} in {names[base]} "
+            f"({p_value(row.p_holm)}, corrected for {len(rows):,} classes and runs).",
+            "classes",
+        )
+
+
+def _measures(names: Sequence[str], rows: Sequence[Shift]) -> Iterator[Finding]:
+    clear = [
+        row for row in rows if row.measure in {"insertion", "pointing"} and row.low * row.high > 0
+    ]
+    if clear:
+        row = max(clear, key=lambda row: abs(row.difference))
+        what = {
+            "insertion": "Insertion (the score when the map's highest cells are shown first)",
+            "pointing": "Pointing (the largest cell lies in the given region)",
+        }[row.measure]
+        yield Finding(
+            "Faithfulness",
+            f"{what} of {row.method} changes by {signed(row.difference, 3)} in {names[row.run]} "
+            f"(95 % interval {signed(row.low, 3)} to {signed(row.high, 3)}, "
+            f"{row.images:,} images).",
+            "index",
+            "measures",
+        )
+
+
+def _layers(names: Sequence[str], rows: Sequence[LayerDrift], base: int) -> Iterator[Finding]:
+    moved = [row for row in rows if row.run != base and row.kernels is not None]
+    if moved:
+        last = [row for row in moved if row.run == max(row.run for row in moved)]
+        most = min(last, key=lambda row: row.kernels or 0)
+        yield Finding(
+            "Kernels",
+            f"From {names[base]} to {names[most.run]} the kernels of {most.layer} turn most: their "
+            f"mean cosine is {decimal(most.kernels or 0)}.",
+            "layers",
+        )
+    same = [row for row in rows if row.dead is not None and row.layer == row.other]
+    dead = {(row.run, row.layer): row.dead or 0 for row in same}
+    grown = [
+        (count - dead[base, layer], run, layer)
+        for (run, layer), count in dead.items()
+        if run != base and (base, layer) in dead
+    ]
+    if grown and (most_dead := max(grown, key=lambda item: abs(item[0])))[0]:
+        _, run, layer = most_dead
+        yield Finding(
+            "Dead channels",
+            f"{layer} has {dead[run, layer]} channels that no image activates in {names[run]} and "
+            f"{dead[base, layer]} in {names[base]}.",
+            "layers",
+        )

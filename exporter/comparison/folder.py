@@ -1,0 +1,162 @@
+"""The comparison folder: ``comparison.json`` and its tables, written once and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from exporter.comparison.records import (
+    SCHEMA_VERSION,
+    ChannelDrift,
+    ClassChange,
+    Compared,
+    ComparedRun,
+    Contrast,
+    Difference,
+    ImageComparison,
+    LayerDrift,
+    Likeness,
+    MissingImage,
+    Shift,
+    Stage,
+)
+from exporter.errors import RunError
+from exporter.store.documents import read_json, validated
+from exporter.store.files import RunFiles
+from exporter.store.tables import read_parquet, read_records
+from exporter.writers.html.findings import Finding
+
+DOCUMENT = "comparison.json"
+IMAGES = "images.parquet"
+TABLES: Mapping[str, type] = {
+    "classes": ClassChange,
+    "similarity": Likeness,
+    "measures": Shift,
+    "layers": LayerDrift,
+    "channels": ChannelDrift,
+    "missing": MissingImage,
+}
+"""Tables beside ``images.parquet``, by the name of their file, with what a row is."""
+
+_AGAIN = "compare the runs again with --overwrite"
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What ``comparison.json`` holds.
+
+    Attributes:
+        schema: version of the layout.
+        axis: what the comparison is about, such as ``checkpoint``.
+        baseline: place of the run that the others are held against.
+        runs: the runs, in order.
+        differences: in what they differ.
+        methods: map methods that are compared.
+        stages: where, shallow to deep; ``input`` for pixel methods.
+        images: images that all runs have read.
+        missing: images that are not in all.
+        contrasts: each run's predictions against the baseline's.
+        agreement: runs × runs, share of the images with the same prediction; empty where class
+            names do not match.
+        cka: by stage, runs × runs, linear CKA of the pooled responses.
+        findings: what it shows.
+        notes: what the reader should know.
+        versions: of the exporter.
+    """
+
+    schema: int
+    axis: str
+    baseline: int
+    runs: tuple[ComparedRun, ...]
+    differences: tuple[Difference, ...]
+    methods: tuple[Compared, ...]
+    stages: tuple[Stage, ...]
+    images: int
+    missing: int
+    contrasts: tuple[Contrast, ...]
+    agreement: tuple[tuple[float, ...], ...]
+    cka: Mapping[str, tuple[tuple[float | None, ...], ...]]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Comparison:
+    """A comparison folder as it is read.
+
+    Attributes:
+        path: the folder.
+        contents: what ``comparison.json`` says.
+    """
+
+    def __init__(self, files: RunFiles, contents: Contents) -> None:
+        self.path = files.run
+        self.files = files
+        self.contents = contents
+
+    def __repr__(self) -> str:
+        told = self.contents
+        names = ", ".join(run.name for run in told.runs)
+        return f"<Comparison {str(self.path)!r}: {names}; {told.images} images>"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the comparison shows, a sentence each."""
+        return self.contents.findings
+
+    def images(self) -> Iterator[ImageComparison]:
+        """Yield every shared image with what each run predicts and how its maps moved."""
+        from exporter.store.tables import open_parquet, table_records
+
+        with open_parquet(self.files, IMAGES, remedy=_AGAIN) as file:
+            for group in range(file.metadata.num_row_groups):
+                yield from table_records(file.read_row_group(group), ImageComparison)
+
+    def table(self, name: str) -> pa.Table:
+        """Return a table: ``images``, ``classes``, ``similarity``, ``measures``, ``layers``,
+        ``channels`` or ``missing``.
+
+        Raises:
+            RunError: if there is none of this name, or it is damaged.
+        """  # noqa: D205
+        self._known(name)
+        return read_parquet(self.files, f"{name}.parquet", remedy=_AGAIN)
+
+    def records(self, name: str) -> tuple[Any, ...]:
+        """Return the rows of a table as records."""
+        self._known(name)
+        return tuple(read_records(self.files, f"{name}.parquet", TABLES[name]))
+
+    @staticmethod
+    def _known(name: str) -> None:
+        if name not in {"images", *TABLES}:
+            raise RunError(
+                f"a comparison has no table {name!r}; choose one of images, {', '.join(TABLES)}"
+            )
+
+
+def open_comparison(path: Path | str) -> Comparison:
+    """Open a comparison folder.
+
+    Raises:
+        RunError: if there is none, it is damaged, or a newer exporter wrote it.
+    """
+    files = RunFiles(Path(path))
+    if not files.exists(DOCUMENT):
+        raise RunError(
+            f"there is no comparison in {str(files.run)!r} (no {DOCUMENT}); make one with "
+            "exporter compare"
+        )
+    values = read_json(files, DOCUMENT, _AGAIN)
+    version = values.get("schema") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RunError(
+            f"{str(files.run / DOCUMENT)!r} has schema version {version} and this exporter reads "
+            f"up to {SCHEMA_VERSION}; install a newer exporter"
+        )
+    return Comparison(files, validated(files, DOCUMENT, Contents, values, _AGAIN))

@@ -1,0 +1,246 @@
+"""The report of a comparison: pages of the run's report's look, maps of all runs side by side.
+
+Layout: ``index.html``, ``images.html``, ``classes.html``, ``layers.html``, ``runs.html``,
+``assets/``, ``data/index.js`` and ``data/columns.js`` (what each run predicts of each image),
+``data/NNNNN.js`` (the maps of 64 images in every run), ``photos/NN/ID.jpg`` and ``kernels/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from exporter.comparison.comparing import blocks
+from exporter.comparison.folder import Comparison
+from exporter.comparison.index import PER_SHARD, write_index
+from exporter.comparison.joining import Joined
+from exporter.comparison.pages import PAGES, Figures
+from exporter.comparison.predictions import Predictions, class_name
+from exporter.comparison.records import Compared, ImageComparison
+from exporter.comparison.similarity import first_maps, fitted
+from exporter.records import MethodRecord, Plan, Row, StoredMap
+from exporter.render import encode_webp, fading_map, hatch
+from exporter.store.replacing import new_folder
+from exporter.watch import Watch
+from exporter.writers.html import text as words
+from exporter.writers.html.index import photograph_file
+from exporter.writers.html.shards import finite, pack_shard
+from exporter.writers.html.site import InFolder, Site
+from exporter.writers.options import ReportWords
+from exporter.writers.reading import templates
+
+CELLS: Final = 20
+"""Most rows and columns of a map in the report: three runs of 20 maps then fit in 25 kB."""
+
+ASSETS: Final = (
+    "report.css", "compare.css", "theme.js", "tables.js", "paint.js", "data.js", "compare.js",
+)  # fmt: skip
+
+SHOWN: Final = 4
+"""Images of each strip."""
+
+
+@dataclass
+class Report:
+    """What a page's function is given.
+
+    Attributes:
+        comparison: the comparison folder.
+        joined: its runs.
+        figures: images that are drawn, with their maps, by id.
+        strips: the images of each strip, by its name.
+        folder: where the report is written.
+    """
+
+    comparison: Comparison
+    joined: Joined
+    figures: Figures
+    strips: Mapping[str, Sequence[ImageComparison]]
+    folder: Path
+
+    def write(self, file: str, content: str | bytes) -> None:
+        """Write a file of the report, with its folder."""
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_report(
+    comparison: Comparison, joined: Joined, predicted: Sequence[Predictions], watch: Watch
+) -> None:
+    """Write ``html/`` of a comparison folder, whole or not at all."""
+    with new_folder(comparison.files, "html") as building:
+        report = Report(comparison, joined, {}, strips(comparison), comparison.files.run / building)
+        for name in ASSETS:
+            report.write(f"assets/{name}", (templates() / name).read_bytes())
+        drawn = {row.id for rows in report.strips.values() for row in rows}
+        _write_maps(report, drawn, watch)
+        write_index(report, predicted)
+        plan = replace(joined.runs[joined.baseline].plan, versions=comparison.contents.versions)
+        pages = [page for page in PAGES if page.exists(report)]
+        site = Site(
+            plan,
+            [(page.name, page.title) for page in pages],
+            ReportWords(title=title(comparison)),
+            brand="Comparison",
+        )
+        for page in pages:
+            file = f"{page.name}.html"
+            context = {"told": comparison.contents, "report": report} | page.contents(report)
+            report.write(file, site.render(page.template, page.name, InFolder(file), context))
+
+
+def title(comparison: Comparison) -> str:
+    """Return what the report is called."""
+    told = comparison.contents
+    models = dict.fromkeys(run.model for run in told.runs)
+    names = [run.name for run in told.runs]
+    if told.axis == "model" and len(models) == len(names):
+        return " and ".join(names) if len(names) == 2 else f"{len(names)} models compared"
+    model = next(iter(models))
+    if len(names) == 2 or told.runs[0].step is not None:
+        return f"{model}, {names[0]} to {names[-1]}"
+    return f"{len(names)} runs of {model}"
+
+
+def strips(comparison: Comparison) -> dict[str, list[ImageComparison]]:
+    """Choose the images that the first page shows, in one pass: flips, and the maps that moved."""
+    lost: list[ImageComparison] = []
+    won: list[ImageComparison] = []
+    changed: list[ImageComparison] = []
+    moved: list[ImageComparison] = []
+    for row in comparison.images():
+        last = row.verdicts[-1] if comparison.contents.baseline == 0 else None
+        turns = {verdict.flip for verdict in row.verdicts}
+        turns = {last.flip} if last is not None and last.flip else turns
+        for name, list_ in (("lost", lost), ("won", won), ("changed", changed)):
+            if name in turns:
+                list_.append(row)
+                list_.sort(key=_sure, reverse=True)
+                del list_[SHOWN:]
+        if row.likeness is not None:
+            moved.append(row)
+            moved.sort(key=lambda row: row.likeness or 0)
+            del moved[SHOWN:]
+    return {"lost": lost, "won": won, "changed": changed, "moved": moved}
+
+
+def _sure(row: ImageComparison) -> float:
+    """Return how sure the runs are of it, the least of the baseline and the last."""
+    return min(verdict.score or 0 for verdict in (row.verdicts[0], row.verdicts[-1]))
+
+
+def _write_maps(report: Report, drawn: set[str], watch: Watch) -> None:
+    """Write the photographs and maps of every image, and draw those of the strips."""
+    joined = report.joined
+    methods = {
+        f"{run} {method.name}": (
+            run * len(joined.methods) + at,
+            _record(joined.runs[run].plan.methods, method, run),
+        )
+        for run in range(len(joined.runs))
+        for at, method in enumerate(joined.methods)
+    }
+    stages = [stage.name for stage in report.comparison.contents.stages]
+    layers = {name: at for at, name in enumerate(stages)}
+    names = [method.name for method in joined.methods]
+    images = _images(report, drawn, stages, watch)
+    number = 0
+    while batch := list(islice(images, PER_SHARD)):
+        alike = [
+            [
+                (
+                    change.run,
+                    names.index(change.method),
+                    layers[change.stage],
+                    *(finite(value, 3) for value in (change.spearman, change.ssim, change.iou)),
+                )
+                for change in compared.maps
+            ]
+            for _, compared in batch
+        ]
+        rows = [row for row, _ in batch]
+        most = dict.fromkeys((False, True), CELLS)
+        script = pack_shard(number, rows, methods, layers, (), most=most, more={"alike": alike})
+        report.write(f"data/{number:05d}.js", script)
+        number += 1
+
+
+def _images(
+    report: Report, drawn: set[str], stages: Sequence[str], watch: Watch
+) -> Iterator[tuple[Row, ImageComparison]]:
+    """Yield each image with the maps of all runs, its photograph written."""
+    joined = report.joined
+    compared = report.comparison.images()
+    for start, images in blocks(joined, ("image", "crop", "maps")):
+        for at, rows in enumerate(images, start):
+            photograph = rows[joined.baseline]
+            file = photograph_file(at, photograph.id)
+            if photograph.image is not None:
+                report.write(file, photograph.image)
+            shown = tuple(_shown(rows, joined))
+            if photograph.id in drawn:
+                report.figures[photograph.id] = (file, _heats(shown, joined, stages))
+            yield replace(photograph, maps=shown, image=None), next(compared)
+        watch.advance(len(images))
+
+
+def _record(records: Sequence[MethodRecord], method: Compared, run: int) -> MethodRecord:
+    """Return the method of a run, for its name and its ReLU."""
+    name = method.methods[run]
+    own = next((record for record in records if record.name == name), None)
+    told = own or MethodRecord(method.name, method.title, "", "", "", "", "", "", method.relu[run])
+    return replace(told, pixel=False)
+
+
+def _shown(rows: Sequence[Row], joined: Joined) -> Iterator[StoredMap]:
+    """Yield the maps of one image in every run, over the baseline's view and in few cells."""
+    view = rows[joined.baseline].crop
+    for run, row in enumerate(rows):
+        plan = joined.runs[run].plan
+        seen = first_maps(row)
+        for method in joined.methods:
+            for stage in joined.stages_of(method):
+                stored_map = seen.get((method.methods[run] or "", _layer(stage.layers[run])))
+                if stored_map is None:
+                    continue
+                size = (min(stored_map.height, CELLS), min(stored_map.width, CELLS))
+                levels = fitted(stored_map, row.crop, None if row.crop == view else view, size)
+                yield replace(
+                    stored_map,
+                    method=f"{run} {method.name}",
+                    layer=stage.name,
+                    target=_target(stored_map.target, plan),
+                    height=size[0],
+                    width=size[1],
+                    values=levels.astype("<u2").tobytes(),
+                )
+
+
+def _layer(name: str | None) -> str:
+    return "\0" if name is None else name
+
+
+def _target(target: str, plan: Plan) -> str:
+    """Return what a map explains by the name of its class."""
+    kind, _, number = target.partition(":")
+    return class_name(plan, int(number)) if kind == "class" and number.isdecimal() else target
+
+
+def _heats(maps: Sequence[StoredMap], joined: Joined, stages: Sequence[str]) -> list[str | None]:
+    """Return each run's map of the first method at the deepest stage it has, as small pictures."""
+    pictures: list[str | None] = []
+    for run in range(len(joined.runs)):
+        method = next(iter(joined.methods), None)
+        own = [m for m in maps if method is not None and m.method == f"{run} {method.name}"]
+        if not own or method is None:
+            pictures.append(None)
+            continue
+        stored = max(own, key=lambda m: stages.index(m.layer))
+        heat = fading_map(stored, (56, 56), rectify=method.relu[run])
+        picture = encode_webp(hatch((56, 56)) if heat is None else heat)
+        pictures.append(words.data_address(picture, "webp"))
+    return pictures

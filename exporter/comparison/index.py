@@ -1,0 +1,115 @@
+"""What the images page of a comparison knows of every image: ``data/index.js``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.comparison.predictions import Predictions
+from exporter.render import COLORMAPS
+from exporter.writers.html import text as words
+from exporter.writers.html.index import call_script
+from exporter.writers.html.shards import base64, finite
+
+if TYPE_CHECKING:
+    from exporter.comparison.html import Report
+
+PER_SHARD: Final = 64
+"""Images of a script of maps."""
+
+FIRST: Final = 256
+"""Images whose columns come with the page."""
+
+
+def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
+    """Write what the images page knows of every image."""
+    joined, told = report.joined, report.comparison.contents
+    stages = [stage.name for stage in told.stages]
+    columns = _columns(report, predicted)
+    labels = sorted({label for label in columns["label"] if label is not None})
+    places = {label: at for at, label in enumerate(labels)}
+    columns["label"] = [places.get(label, -1) for label in columns["label"]]
+    contents = {
+        "images": len(joined.ids),
+        "perShard": PER_SHARD,
+        "view": joined.plans[joined.baseline].model.preprocessing.size,
+        "probability": words.in_percent(joined.plans[joined.baseline]),
+        "methods": [
+            {"name": method.name, "title": method.title, "relu": method.relu[run]}
+            for run in range(len(joined.runs))
+            for method in joined.methods
+        ],
+        "layers": stages,
+        "names": {},
+        "measures": [],
+        "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
+        "runs": [{"name": run.name, "step": run.step} for run in told.runs],
+        "baseline": joined.baseline,
+        "compared": [
+            {
+                "name": method.name,
+                "title": method.title,
+                "stages": [stages.index(stage.name) for stage in joined.stages_of(method)],
+            }
+            for method in joined.methods
+        ],
+        "stages": [stage.layers for stage in told.stages],
+        "classes": predicted[0].names,
+        "labels": labels,
+    }
+    report.write(
+        "data/index.js", call_script("exporterIndex", contents | {"columns": _cut(columns, FIRST)})
+    )
+    if len(joined.ids) > FIRST:
+        report.write("data/columns.js", call_script("exporterColumns", _cut(columns, None)))
+
+
+def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]:
+    """Return the columns of all images, each a list or, of the moves, an array."""
+    joined = report.joined
+    keys = {
+        (method.name, stage.name): at
+        for at, (method, stage) in enumerate(
+            (method, stage) for method in joined.methods for stage in joined.stages_of(method)
+        )
+    }
+    moved = np.zeros((len(joined.ids), len(keys)), np.uint8)
+    paths, labels, likeness = [], [], []
+    for at, row in enumerate(report.comparison.images()):
+        paths.append(row.path)
+        labels.append(row.label)
+        likeness.append(finite(row.likeness, 3))
+        told: dict[int, list[float]] = {}
+        for change in row.maps:
+            if change.spearman is not None:
+                told.setdefault(keys[change.method, change.stage], []).append(change.spearman)
+        for key, values in told.items():
+            # 0 says that there is none; 1 to 255 are correlations of 1 to -1.
+            moved[at, key] = 1 + round((1 - float(np.mean(values))) * 127)
+    return {
+        "ids": list(joined.ids),
+        "paths": paths,
+        "label": labels,
+        "predicted": [own.predicted.tolist() for own in predicted],
+        "score": [[finite(score, 4) for score in own.score] for own in predicted],
+        "correct": ["".join(_mark(right) for right in own.correct) for own in predicted],
+        "likeness": likeness,
+        "moved": moved,
+        "flags": [0] * len(paths),
+    }
+
+
+def _cut(columns: Mapping[str, Any], first: int | None) -> dict[str, Any]:
+    """Return the columns of the first images."""
+    cut = {name: values[:first] for name, values in columns.items() if name != "moved"}
+    for name in ("predicted", "score", "correct"):
+        cut[name] = [values[:first] for values in columns[name]]
+    moved: NDArray[np.uint8] = columns["moved"][:first]
+    return cut | {"ids": " ".join(cut["ids"]), "moved": base64(moved.T), "measured": []}
+
+
+def _mark(right: float) -> str:
+    return "-" if np.isnan(right) else "1" if right else "0"

@@ -1,0 +1,244 @@
+"""The runs of a comparison side by side: which images they share, and in what they differ."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from exporter.comparison.aligning import common_methods, common_stages
+from exporter.comparison.differences import axis_of, differences_of, shared_classes
+from exporter.comparison.records import Compared, Difference, MissingImage, Stage
+from exporter.errors import RunError, choices
+from exporter.records import Plan
+from exporter.store import Run, open_run
+from exporter.store.documents import read_json
+from exporter.store.layout import WRITER_NOTE
+from exporter.writers.links import step_of
+
+MOST: Final = 50
+"""Runs that are compared at most."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Runs that are compared, in order, and what is the same in them.
+
+    Attributes:
+        runs: the runs, open for reading.
+        names: what each is called.
+        steps: step of each, where they are checkpoints of one model.
+        baseline: place of the run that the others are held against.
+        axis: what the comparison is about: one of `AXES`, or ``nothing``.
+        ids: images that all runs have read, in the baseline's order.
+        missing: the others.
+        differences: in what the runs differ.
+        methods: map methods that can be compared.
+        stages: layers that can be compared, shallow to deep, without the input.
+        pixels: the input, of pixel methods.
+        notes: what the reader should know.
+    """
+
+    runs: tuple[Run, ...]
+    names: tuple[str, ...]
+    steps: tuple[int | None, ...]
+    baseline: int
+    axis: str
+    ids: tuple[str, ...]
+    missing: tuple[MissingImage, ...]
+    differences: tuple[Difference, ...]
+    methods: tuple[Compared, ...]
+    stages: tuple[Stage, ...]
+    pixels: Stage
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """What each run did."""
+        return tuple(run.plan for run in self.runs)
+
+    def stages_of(self, method: Compared) -> tuple[Stage, ...]:
+        """Return where a method's maps are compared."""
+        return (self.pixels,) if method.pixel else self.stages
+
+
+def join(paths: Sequence[str | Path], baseline: str | Path | None = None) -> Joined:
+    """Open runs and lay them side by side.
+
+    Args:
+        paths: run folders, 2 to 50.
+        baseline: one of them; where None, the first, of checkpoints that of the first step.
+
+    Raises:
+        RunError: if there are too few or too many, one is given twice, or no image is in all.
+    """
+    places = [Path(path) for path in paths]
+    _refuse(places)
+    runs = [open_run(path) for path in places]
+    _refuse_copies(runs)
+    plans = [run.plan for run in runs]
+    axis = axis_of(plans)
+    steps = steps_of(runs) if axis in {"checkpoint", "weights"} else [None] * len(runs)
+    order = sorted(range(len(runs)), key=lambda at: (steps[at] or 0, at))
+    runs, steps, plans = ([part[at] for at in order] for part in (runs, steps, plans))  # type: ignore[assignment]
+    first = 0
+    if baseline is not None:
+        named = [Path(baseline).resolve() == run.path.resolve() for run in runs]
+        if not any(named):
+            raise RunError(
+                f"the baseline {str(baseline)!r} is none of the runs; "
+                f"{choices(str(baseline), [str(run.path) for run in runs])}"
+            )
+        first = named.index(True)
+    names = names_of(runs, steps, axis)
+    ids, missing = shared_images(runs, names, first)
+    methods = common_methods(plans)
+    stages, aligned = common_stages(plans)
+    notes = [
+        f"{name} is not finished: {len(run.shards)} of {len(run.plan.shards)} shards are there, "
+        "and it is compared on their images"
+        for name, run in zip(names, runs, strict=True)
+        if not run.complete
+    ]
+    if aligned:
+        notes.append(aligned)
+    notes += _cannot(plans, methods, stages)
+    return Joined(
+        runs=tuple(runs),
+        names=tuple(names),
+        steps=tuple(steps),
+        baseline=first,
+        axis=axis,
+        ids=tuple(ids),
+        missing=tuple(missing),
+        differences=tuple(differences_of(plans, axis, len(missing))),
+        methods=tuple(methods),
+        stages=tuple(stages),
+        pixels=Stage("input", ("",) * len(runs)),
+        notes=tuple(notes),
+    )
+
+
+def _refuse(places: Sequence[Path]) -> None:
+    was = " was" if len(places) == 1 else "s were"
+    if not 2 <= len(places) <= MOST:
+        raise RunError(f"{len(places)} run{was} given; a comparison is of 2 to {MOST} runs")
+    seen: dict[Path, Path] = {}
+    for path in places:
+        other = seen.setdefault(path.resolve(), path)
+        if other is not path:
+            raise RunError(f"the run {str(path)!r} is given twice; give each run once")
+
+
+def _refuse_copies(runs: Sequence[Run]) -> None:
+    seen: dict[bytes, Run] = {}
+    for run in runs:
+        other = seen.setdefault(run.files.read("plan.json"), run)
+        if other is not run:
+            raise RunError(
+                f"{str(run.path)!r} is a copy of {str(other.path)!r} (their plan.json is the "
+                "same); give one of the two"
+            )
+
+
+def steps_of(runs: Sequence[Run]) -> list[int | None]:
+    """Return the step of each checkpoint; None of all where they have no steps of their own.
+
+    A step is what ``--step`` told the writers or the checkpoint says, else the last number in the
+    checkpoint's name, else that in the run folder's.
+    """
+    told = []
+    for run in runs:
+        note = {}
+        if run.files.exists(WRITER_NOTE):
+            note = read_json(run.files, WRITER_NOTE, "remove it")
+        step = note.get("step") if isinstance(note, dict) else None
+        told.append(step_of(run.plan.model, step if isinstance(step, int) else None))
+    named = [_last_number(run.plan.model.checkpoint or "") for run in runs]
+    for steps in (told, named, [_last_number(run.path.name) for run in runs]):
+        if None not in steps and len(set(steps)) == len(steps):
+            return steps
+    return [None] * len(runs)
+
+
+def _last_number(name: str) -> int | None:
+    numbers = re.findall(r"\d+", re.sub(r"\.[A-Za-z]\w*$", "", name))
+    return int(numbers[-1][:12]) if numbers else None
+
+
+def names_of(runs: Sequence[Run], steps: Sequence[int | None], axis: str) -> list[str]:
+    """Return short names of the runs, each its own: steps, models, else folders."""
+    folders = [run.path.resolve().name for run in runs]
+    if None not in steps:
+        names = [f"step {step:,}" for step in steps]
+    elif axis == "model":
+        names = [run.plan.model.title for run in runs]
+    else:
+        names = folders
+    if len(set(names)) < len(names):
+        names = [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    return names
+
+
+def shared_images(
+    runs: Sequence[Run], names: Sequence[str], first: int
+) -> tuple[list[str], list[MissingImage]]:
+    """Return the images that all runs have read, in one run's order, and the others.
+
+    Raises:
+        RunError: if there is none.
+    """
+    read: list[dict[str, str]] = []
+    for run in runs:
+        table = run.table(["id", "path", "error"])
+        columns = (table.column(name).to_pylist() for name in ("id", "path", "error"))
+        read.append({id: path for id, path, error in zip(*columns, strict=True) if error is None})
+    ids = [id for id in read[first] if all(id in own for own in read)]
+    if not ids:
+        alone = next((at for at, own in enumerate(read) if not own.keys() & read[first].keys()), 0)
+        if alone != first:
+            raise RunError(
+                f"the runs {names[first]!r} and {names[alone]!r} have no image in common; runs are "
+                "compared on images with the same contents"
+            )
+        raise RunError("no image is in all of the runs; compare fewer of them")
+    shared = set(ids)
+    paths = {id: path for own in reversed(read) for id, path in own.items()}
+    missing = [
+        MissingImage(id, path, tuple(at for at, own in enumerate(read) if id not in own))
+        for id, path in paths.items()
+        if id not in shared
+    ]
+    return ids, missing
+
+
+def _cannot(
+    plans: Sequence[Plan], methods: Sequence[Compared], stages: Sequence[Stage]
+) -> list[str]:
+    """Say what cannot be compared."""
+    notes = []
+    if not methods:
+        notes.append("no maps are compared: the runs have no map method of the same kind")
+    elif not stages and not any(method.pixel for method in methods):
+        notes.append("no maps are compared: the runs explain no layers that correspond")
+    elif len(stages) == 1:
+        notes.append(f"maps are compared at one stage only, {stages[0].name}")
+    if not shared_classes(plans):
+        notes.append(
+            "the models share no class name, so predictions are not compared with one another; "
+            "whether each is right is"
+        )
+    return notes
+
+
+def relative(run: Path, folder: Path) -> str:
+    """Return a run's path relative to the comparison, as far as there is one."""
+    try:
+        return os.path.relpath(run.resolve(), folder.resolve())
+    except ValueError:  # another drive
+        return run.name

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from exporter.cli import main
+from exporter.comparison import Comparison, compare, open_comparison
+from exporter.comparison.folder import TABLES
+from exporter.errors import RunError
+from exporter.store import open_run
+
+Build = Callable[..., Path]
+IMAGES = 12
+
+ORDER = (0, 2, 1)
+"""Places of the fixture's runs by their steps."""
+
+
+def test_predictions_are_counted_against_the_baseline(
+    comparison: Comparison, checkpoints: list[Path]
+) -> None:
+    right = [
+        np.array([row.correct for row in open_run(checkpoints[at]).rows(["correct"])])
+        for at in ORDER
+    ]
+    told = comparison.contents
+    assert [run.accuracy for run in told.runs] == pytest.approx([own.mean() for own in right])
+    for row in told.contrasts:
+        own, base = right[row.run], right[0]
+        assert row.images == IMAGES
+        assert (row.lost, row.won) == ((base & ~own).sum(), (own & ~base).sum())
+        assert row.difference == pytest.approx(own.mean() - base.mean())
+        assert row.low <= row.difference <= row.high
+        assert row.p == pytest.approx(stats.binomtest(row.lost, row.lost + row.won).pvalue)
+    p = sorted(row.p for row in told.contrasts)
+    expected = [min(1, 2 * p[0]), min(1, max(2 * p[0], p[1]))]
+    assert sorted(row.p_holm for row in told.contrasts) == pytest.approx(expected)
+
+
+def test_calibration_is_that_of_each_run(comparison: Comparison, checkpoints: list[Path]) -> None:
+    for run, at in zip(comparison.contents.runs, ORDER, strict=True):
+        summary = open_run(checkpoints[at]).summary
+        assert run.calibration_error == pytest.approx(summary.calibration_error)
+        assert run.confidence == pytest.approx(summary.confidence)
+
+
+def test_every_image_has_its_flips_and_how_its_maps_moved(
+    comparison: Comparison, checkpoints: list[Path]
+) -> None:
+    runs = [open_run(checkpoints[at]) for at in ORDER]
+    rows = list(comparison.images())
+    assert [row.path for row in rows] == [entry.path for entry in runs[0].plan.images]
+    counts = Counter(row.verdicts[2].flip for row in rows)
+    contrast = comparison.contents.contrasts[1]
+    assert (counts["lost"], counts["won"]) == (contrast.lost, contrast.won)
+    row = rows[5]
+    change = next(c for c in row.maps if (c.run, c.method, c.stage) == (2, "gradcam", "layer4"))
+    maps = [run.map(row.id, "gradcam", "layer4").ravel() for run in (runs[0], runs[2])]
+    assert change.spearman == pytest.approx(stats.spearmanr(*maps).statistic, abs=1e-4)
+    known = [c.spearman for c in row.maps]
+    assert row.likeness == pytest.approx(np.mean(known), abs=1e-6)
+
+
+def test_the_means_of_all_pairs_are_those_of_the_images(comparison: Comparison) -> None:
+    pairs = {
+        (row.first, row.second, row.method, row.stage): row
+        for row in comparison.records("similarity")
+    }
+    assert len(pairs) == 3 * 2 * 2
+    for (first, second, method, stage), row in pairs.items():
+        if first == 0:
+            values = [
+                change.spearman
+                for image in comparison.images()
+                for change in image.maps
+                if (change.run, change.method, change.stage) == (second, method, stage)
+            ]
+            assert row.images == len(values) == IMAGES
+            assert row.spearman == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_classes_fare_as_their_images_do(comparison: Comparison) -> None:
+    rows = [row for row in comparison.records("classes") if row.run == 2]
+    assert sum(row.images for row in rows) == IMAGES
+    assert sum(row.won for row in rows) == comparison.contents.contrasts[1].won
+    for row in rows:
+        assert row.recall - row.baseline == pytest.approx((row.won - row.lost) / row.images)
+        assert row.p <= row.p_holm
+
+
+def test_layers_drift_as_they_were_made_to(comparison: Comparison) -> None:
+    rows = {(row.run, row.layer): row for row in comparison.records("layers")}
+    for run, step in enumerate((1, 3, 5)):
+        assert rows[run, "layer3"].kernels == pytest.approx(np.cos((step - 1) / 10), abs=1e-6)
+    assert rows[1, "layer4"].channels > rows[2, "layer4"].channels
+    assert rows[0, "layer4"].cka == pytest.approx(1)
+    assert (rows[2, "layer4"].dead, rows[2, "layer4"].of) == (1, 20)
+    channels = [row for row in comparison.records("channels") if row.run == 2]
+    kernel = [row.kernel for row in channels if row.layer == "layer3"]
+    assert np.mean(kernel) == pytest.approx(rows[2, "layer3"].kernels)
+
+
+def test_what_is_measured_is_compared_where_both_have_it(comparison: Comparison) -> None:
+    measures = {row.measure for row in comparison.records("measures")}
+    assert measures == {"pointing", "box_energy", "entropy", "agreement"}
+    for row in comparison.records("measures"):
+        assert row.difference == pytest.approx(row.value - row.baseline)
+
+
+def test_classes_are_matched_by_name(build: Build, tmp_path: Path, sampling: object) -> None:
+    names = list(sampling.CLASSES)  # type: ignore[attr-defined]
+    turned = [*names[3:], *names[:3]]
+    first = build(tmp_path / "a", step=5, weights="a")
+    second = build(tmp_path / "b", step=5, weights="b", classes=turned)
+    told = compare(first, second, out=tmp_path / "CMP", html=False).contents
+    # All that are right are so in both, whatever the number of their class.
+    both_right = sum(row.correct for row in open_run(first).rows(["correct"]))
+    assert told.agreement[0][1] >= both_right / IMAGES
+    assert (told.contrasts[0].lost, told.contrasts[0].won) == (0, 0)
+
+
+def test_a_comparison_is_read_back_and_replaced_only_on_request(
+    comparison: Comparison, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    again = open_comparison(comparison.path)
+    assert again.contents == comparison.contents
+    assert repr(again).endswith(f"step 1, step 3, step 5; {IMAGES} images>")
+    assert comparison.contents.runs[0].path == "../a"
+    for name in ("images", *TABLES):
+        assert again.table(name).num_rows == len(again.table(name).to_pylist())
+    with pytest.raises(RunError, match="no table 'none'; choose one of images, classes"):
+        again.table("none")
+    with pytest.raises(RunError, match="give --overwrite to replace it"):
+        compare(*checkpoints, out=comparison.path)
+    with pytest.raises(RunError, match="is one of the runs"):
+        compare(*checkpoints, out=checkpoints[0], overwrite=True)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(RunError, match="holds something else"):
+        compare(*checkpoints, out=tmp_path, overwrite=True)
+    with pytest.raises(RunError, match="there is no comparison in"):
+        open_comparison(tmp_path)
+
+
+def test_a_damaged_or_newer_comparison_is_one_sentence(tmp_path: Path) -> None:
+    document = tmp_path / "comparison.json"
+    for text, said in (
+        ("{", "is damaged"),
+        ('{"schema": 1}', "is damaged"),
+        ('{"schema": 9}', "schema version 9 and this exporter reads up to 1"),
+    ):
+        document.write_text(text, "utf-8")
+        with pytest.raises(RunError, match=said):
+            open_comparison(tmp_path)
+
+
+def test_the_command_says_what_it_found(
+    checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(run) for run in checkpoints[:2]]
+    assert main(["compare", *runs, "--out", str(tmp_path / "CMP"), "--baseline", runs[1]]) == 0
+    said = capsys.readouterr().out
+    assert "the baseline is step 5" in " ".join(said.split())
+    assert "Flips" in said
+    assert main(["compare", *runs, "--out", str(tmp_path / "CMP")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["compare", runs[0], "--out", str(tmp_path / "x")]) == 2
+    assert json.loads((tmp_path / "CMP/comparison.json").read_text())["baseline"] == 1
