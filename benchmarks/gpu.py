@@ -142,12 +142,12 @@ def peer_rates(name: str, device: torch.device, batch: int) -> dict[str, float]:
     model = torchvision.models.get_model(name, weights=None).eval().to(device)
     images = torch.randn(batch, 3, 224, 224, device=device)
     rates: dict[str, float] = {}
-    once = device.type == "cpu"
-    for layers, methods, steps in ((LAYERS[name], MAPS, 2), (LAYERS[name][-1:], MAPS[:1], 4)):
+    few = 1 if device.type == "cpu" else 4
+    for layers, methods, steps in ((LAYERS[name], MAPS, 1), (LAYERS[name][-1:], MAPS[:1], few)):
         for library, call in calls(model, images, layers, methods).items():
             what = f"{len(methods)} × {len(layers)} in memory, {library}"
             try:
-                rates[what] = device_rate(call, batch, device, 1 if once else steps)
+                rates[what] = device_rate(call, batch, device, steps)
             except Exception as error:
                 rates |= failed(what, error)
     return rates
@@ -184,7 +184,7 @@ def measure(device: torch.device, images: int, batch: int, out: Path) -> dict[st
             ("agreement", lambda: agreement(device)),
             ("host", lambda: host(files)),
             *((model, partial(_of_model, model, folder, device, batch)) for model in models),
-            ("many", lambda: many_processes(folder, device, batch, 4 * images)),
+            ("many", lambda: many_processes(folder, device, batch, 8 * images)),
         ]
         for part, work in parts:
             start = time.perf_counter()
@@ -290,12 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("gpu-out"))
     parser.add_argument("--device", default="cuda" if on_card else "cpu")
-    parser.add_argument("--images", type=int, help="photographs per run  [2048 on a card, else 16]")
+    parser.add_argument("--images", type=int, help="photographs per run  [1024 on a card, else 16]")
     parser.add_argument("--batch", type=int, help="images per forward  [128 on a card, else 4]")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     large = device.type == "cuda"
-    images = given.images or (2048 if large else 16)
+    images = given.images or (1024 if large else 16)
     given.out.mkdir(parents=True, exist_ok=True)
     batch = given.batch or (128 if large else 4)
     print(table(measure(device, images, batch, given.out / "gpu.json")))

@@ -90,7 +90,9 @@ class Beside:
         self._job = job
         self._left = deque(missing)
         self._watch = watch
-        self._threads = max(1, torch.get_num_threads() // count)
+        # Beside a card the host's products are small, and threads that wait for the next one spin.
+        on_cpu = job.device.type == "cpu"
+        self._threads = max(1, torch.get_num_threads() // count) if on_cpu else 1
         shard = max(stop - start for start, stop in job.plan.shards)
         # As many as a pipeline holds: a process that waited for the next one would stand still.
         self._ahead = 2 + (max(4, job.workers) + 3) * job.batch_size // shard
