@@ -56,10 +56,12 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
     planes = [c for c in planes if not _between_tokens(c, tokens)]
     stem = not planes or (bool(tokens) and planes[-1].position < tokens[0].position)
     areas = {c.area for c in tokens}
-    if tokens and len(areas) == 1 and (stem or {c.area for c in planes} == areas):
-        return _spaced_blocks(tokens, trial)
     if planes or tokens:
-        return _last_of_each(tokens if stem else usable, shown, trial)
+        if tokens and len(areas) == 1 and (stem or {c.area for c in planes} == areas):
+            names, reason = _spaced_blocks(tokens, trial)
+        else:
+            names, reason = _last_of_each(tokens if stem else usable, shown, trial)
+        return names, reason + _unshown(candidates, trial)
     name = type(trial.module).__name__
     if any(c.area > 1 and c.layout.kind == "tokens" for c in candidates):
         raise NoLayerError(
@@ -70,6 +72,24 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
     raise NoLayerError(
         f"the model {name} has no spatial layer: no output has rows and columns of more than one "
         "pixel, so there is nothing to lay on an image"
+    )
+
+
+def _unshown(candidates: Sequence[Plane], trial: Trial) -> str:
+    """Say which blocks' tokens nothing shows to be a grid, where those of blocks alike are one."""
+
+    def kind(candidate: Plane) -> type[nn.Module]:
+        return type(trial.calls[candidate.position].module)
+
+    tokens = [c for c in candidates if c.layout.kind == "tokens" and c.area > 1]
+    blocks = [c for c in tokens if not _is_leaf(trial.calls[c.position].module)]
+    alike = {kind(c) for c in blocks if c.layout.shown}
+    known = {c.layout.shape[0] for c in tokens if c.layout.shown}
+    known |= {c.area for c in candidates if c.layout.shown}
+    counts = dict.fromkeys(c.layout.shape[0] for c in blocks if kind(c) in alike)
+    unshown = " and ".join(f"{count:,}" for count in counts if count not in known)
+    return f"; left out: layers of {unshown} tokens, which nothing shows to be a grid" * bool(
+        unshown
     )
 
 

@@ -309,6 +309,30 @@ def test_auto_of_stages_of_tokens_ends_with_their_blocks(
     )
 
 
+class Stages(Transformer):
+    """A second stage of fewer tokens, each of which looks at all of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.deeper = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.register_buffer("looks", torch.rand(16, 64) / 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.looks @ self.blocks(self.patch_embed(x).flatten(2).mT)
+        return self.fc(self.deeper(tokens).square().mean(1))
+
+
+def test_blocks_left_out_because_nothing_shows_their_grid_are_named_in_the_reason() -> None:
+    choice = choose_layers(trial_of(Stages(), 3, 64, 64), ["auto"])
+    assert choice.names == ("blocks.layers.0", "blocks.layers.1")
+    assert choice.reason == (
+        "auto: 2 of the 2 blocks, evenly spaced, 8×8; left out: layers of 16 tokens, which nothing "
+        "shows to be a grid"
+    )
+    assert "left out" not in choose_layers(trial_of(Transformer(), 3, 64, 64), ["auto"]).reason
+
+
 def test_a_lone_layer_of_tokens_is_called_no_block() -> None:
     class Rows(nn.Module):
         def __init__(self) -> None:
