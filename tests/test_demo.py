@@ -68,7 +68,7 @@ def test_it_says_how_to_open_what_was_written_and_a_second_demo_replaces_the_fir
     said = capfd.readouterr().out
     assert re.search(r"html +.*index\.html", said)
     assert re.search(r"exporter tensorboard ", said)
-    assert re.search(r"wandb sync", said)
+    assert re.search(r"exporter sync ", said)
 
 
 def test_a_run_that_is_no_demo_is_not_replaced(

@@ -157,6 +157,7 @@ for _command in (
     looking.compare_command,
     looking.check_command,
     looking.tensorboard_command,
+    looking.sync_command,
     completion_command,
 ):
     group.add_command(_debugged(_command))

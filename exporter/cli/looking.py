@@ -222,3 +222,24 @@ def compare_command(
         OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
     OUT.print(marked(str(out / "html" / "index.html")))
     return DONE
+
+
+@click.command("sync")
+@click.argument(
+    "run_folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+def sync_command(run_folders: tuple[Path, ...]) -> int:
+    """Send the offline W&B runs of run folders, and check before and after that nothing is lost.
+
+    The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL.
+    """
+    from exporter.store import open_run, reopen_run
+    from exporter.writers.wandb.sync import sync_run
+
+    with Bar() as bar:
+        for folder in run_folders:
+            bar.begin(f"sending {folder}")
+            with reopen_run(folder, shared=False, watch=bar):
+                address = sync_run(open_run(folder), bar)
+            OUT.print(f"[green]✓[/] {marked(str(folder))} is at {marked(address)}")
+    return DONE

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from exporter.store.files import RunFiles
     from exporter.watch import Watch
 
-__all__ = ["Writer", "WriterOptions", "check", "find_writer", "write", "writer_names"]
+__all__ = [
+    "Writer",
+    "WriterOptions",
+    "check",
+    "check_writer",
+    "find_writer",
+    "write",
+    "writer_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,6 @@ def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with what writers have made of a run."""
     from exporter.store.checksums import is_altered
     from exporter.store.layout import WRITER_NOTE, checksum_file
-    from exporter.store.replacing import is_put_aside
 
     again = "run exporter render with the writers' flags again"
     if not run.files.exists(WRITER_NOTE):
@@ -80,15 +87,22 @@ def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
     elif is_altered(run.files, WRITER_NOTE):
         yield f"{WRITER_NOTE} is not as it was written; remove it, and {again}"
     for name in writer_names():
-        again = f"write it again with exporter render --writer {name}"
-        try:
-            if is_put_aside(run.files, name):
-                yield f"{name}/ was being replaced when its writer was interrupted; {again}"
-            elif run.files.exists(name):
-                yield from (f"{problem}; {again}" for problem in _altered(run.files, name, watch))
-                yield from find_writer(name).check(run)
-        except ExporterError as error:
-            yield f"{name}/ cannot be checked: {error}"
+        yield from check_writer(run, name, watch)
+
+
+def check_writer(run: Run, name: str, watch: Watch | None = None) -> Iterator[str]:
+    """Yield a sentence for everything that is wrong with what one writer has made of a run."""
+    from exporter.store.replacing import is_put_aside
+
+    again = f"write it again with exporter render --writer {name}"
+    try:
+        if is_put_aside(run.files, name):
+            yield f"{name}/ was being replaced when its writer was interrupted; {again}"
+        elif run.files.exists(name):
+            yield from (f"{problem}; {again}" for problem in _altered(run.files, name, watch))
+            yield from find_writer(name).check(run)
+    except ExporterError as error:
+        yield f"{name}/ cannot be checked: {error}"
 
 
 def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:

@@ -210,6 +210,11 @@ def report_image_link(report_url: str, row: Row) -> str:
     return f"{report_page(report_url, 'images.html')}#image={quote(row.id, safe='')}"
 
 
+def class_name(model: ModelRecord, index: int) -> str:
+    """Return the name of a class, or ``class 1`` where the model has no names."""
+    return model.classes[index] if index < len(model.classes) else f"class {index}"
+
+
 def channel_name(picture: MaximisedPicture) -> str:
     """Return what names a maximised channel within its layer: ``channel 12``, ``281 tabby``."""
     if picture.layer != "output":

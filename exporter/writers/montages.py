@@ -108,7 +108,8 @@ def stages_of(run: Run) -> dict[str, str]:
 
 def deepest_maps(run: Run, row: Row) -> dict[str, StoredMap]:
     """Return the map of each method that stands for an image, of its first target, by method."""
-    stages, maps = _of(run).stages, dict[str, StoredMap]()
+    stages = _of(run).stages
+    maps: dict[str, StoredMap] = {}
     for stored in row.maps:
         if stages.get(stored.layer) == links.DEEPEST:
             maps.setdefault(stored.method, stored)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from exporter.errors import kind_of
 
 _UNITS = {None: 1, "k": 1000, "M": 10**6, "G": 10**9}
 
@@ -56,6 +58,23 @@ class TensorBoardSettings(BaseModel):
         "LOGS",
     )
 
+    summary_writer: Any = Field(
+        None,
+        description="A SummaryWriter of yours, to whose log the run is added as with "
+        "tensorboard_dir; it stays open.",
+    )
+
+    @field_validator("summary_writer")
+    @classmethod
+    def _has_a_folder(cls, value: Any) -> Any:
+        if value is not None and not callable(getattr(value, "get_logdir", None)):
+            raise ValueError(f"{kind_of(value)} is no SummaryWriter: it has no get_logdir()")
+        return value
+
+    @field_serializer("summary_writer")
+    def _not_kept(self, _: Any) -> None:
+        """What lives in this process only is no part of what is kept."""
+
 
 class WandbSettings(BaseModel):
     """What only the W&B writer reads, and the report, which names the project."""
@@ -63,6 +82,35 @@ class WandbSettings(BaseModel):
     wandb: Literal["offline", "online", "off"] = setting("offline", "How W&B is written.")
     wandb_project: str = setting("exporter", "Project of the W&B run.", "P")
     wandb_entity: str | None = setting(None, "Entity of the W&B run.", "E")
+    wandb_name: str | None = setting(None, "Name of the W&B run.", "TEXT", "MODEL@CHECKPOINT")
+    wandb_notes: str | None = setting(
+        None, "Notes of the W&B run, instead of what planning noted.", "TEXT"
+    )
+    wandb_tags: str = setting("", "Tags of the W&B run beside its own, with commas.", "A,B")
+    wandb_group: str | None = setting(None, "Group of the W&B run.", "G", "MODEL")
+    wandb_job_type: str = setting("explain", "Job type of the W&B run.", "T")
+    wandb_run: Any = setting(
+        None,
+        "Id of a W&B run to go on with, such as that of the training; in Python also a run of "
+        "yours, which is logged to and left open.",
+        "ID",
+    )
+    wandb_masks: bool = setting(
+        False, "Also lay each map over W&B's photographs, as a mask of four levels."
+    )
+
+    @field_validator("wandb_run")
+    @classmethod
+    def _an_id_or_a_run(cls, value: Any) -> Any:
+        if value is None or callable(getattr(value, "log", None)):
+            return value
+        if not isinstance(value, str) or not re.fullmatch(r"[\w.-]{1,64}", value):
+            raise ValueError(f"{value!r} is not the id of a W&B run, such as 1a2b3c4d")
+        return value
+
+    @field_serializer("wandb_run")
+    def _id_alone(self, value: Any) -> str | None:
+        return value if isinstance(value, str) else None
 
 
 PAGES = ("index", "images", "layers", "classes", "kernels", "methods")
@@ -156,7 +204,7 @@ class TensorBoardOptions(WriterOptions, TensorBoardSettings):
 
 
 class WandbOptions(WriterOptions, TensorBoardSettings, WandbSettings):
-    """What the W&B writer is told; the step is part of the run's config."""
+    """What the W&B writer is told."""
 
 
 class HtmlOptions(WriterOptions, HtmlSettings, WandbSettings):

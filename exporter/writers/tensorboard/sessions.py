@@ -9,8 +9,8 @@ import numpy as np
 
 from exporter.paths import values_without_folders
 from exporter.writers import links
+from exporter.writers.scalars import Scalar
 from exporter.writers.tensorboard.events import tensor_summary
-from exporter.writers.tensorboard.numbers import Scalar
 
 if TYPE_CHECKING:
     from exporter.records import Plan

@@ -31,14 +31,10 @@ from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, montage_size
 from exporter.writers.options import TensorBoardOptions
 from exporter.writers.reading import in_order, kept_rows, set_numbers
+from exporter.writers.scalars import method_scalars, set_scalars
 from exporter.writers.tensorboard.cards import about, cards
 from exporter.writers.tensorboard.events import EventFile, image_summary
-from exporter.writers.tensorboard.numbers import (
-    method_scalars,
-    scalar_summaries,
-    set_scalars,
-    set_summaries,
-)
+from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
 from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
@@ -105,9 +101,12 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
                 open_run(method).add(summary)
         page = run_page(run, options, images, notes, cards=cards)
         open_run("").add(text_pb("run/about", page.encode("utf-8", "replace")))
-    if options.tensorboard_dir is not None:
-        notes += _add_to(options.tensorboard_dir, folder, f"{step or 0:010d}", mark)
-    shown = shlex.quote(str(options.tensorboard_dir or run.path))
+    logs = [options.tensorboard_dir] if options.tensorboard_dir is not None else []
+    if options.summary_writer is not None:
+        logs.append(Path(options.summary_writer.get_logdir()))
+    for log in logs:
+        notes += _add_to(log, folder, f"{step or 0:010d}", mark)
+    shown = shlex.quote(str(next(iter(logs), run.path)))
     return Written(
         writer="tensorboard",
         path="tensorboard",

@@ -8,15 +8,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from exporter.paths import command_without_folders, values_without_folders, without_folders
-from exporter.records import ratio
+from exporter.records import (
+    CalibrationBin,
+    ChannelRow,
+    ClassRow,
+    ConfusedPair,
+    MethodRow,
+    ratio,
+)
 from exporter.writers import links
 from exporter.writers.reading import set_numbers
+from exporter.writers.scalars import method_scalars, set_scalars
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -29,8 +37,27 @@ Columns = Sequence[tuple[str, str, Callable[[Any], Any]]]
 """Name, kind (``text``, ``number``, ``flag``, ``picture``) and value in a record of each column."""
 
 
+Picture = str | dict[str, Any]
+"""A picture's file, or that under ``path`` with the ``boxes`` and ``masks`` that lie over it."""
+
+
 def _elsewhere(_: Any) -> None:
     """The value of a picture: its bytes are in a file, whose path is the cell."""
+
+
+def columns_of(record: type, *left_out: str) -> Columns:
+    """Return a column for each field of a record that is a text, a number or a flag."""
+    kinds = {str: "text", int: "number", float: "number", bool: "flag"}
+    told = {
+        name: next((kinds[own] for own in (kind, *get_args(kind)) if own in kinds), None)
+        for name, kind in get_type_hints(record).items()
+        if get_origin(kind) is not tuple and name not in left_out
+    }
+    return [
+        (name.replace("_", " "), kind, attrgetter(name))
+        for name, kind in told.items()
+        if kind is not None
+    ]
 
 
 KERNELS: Columns = (
@@ -54,49 +81,103 @@ MAXIMISED: Columns = (
     ("made", "text", links.how),
 )
 CHANNELS: Columns = (
-    ("layer", "text", attrgetter("layer")),
-    ("channel", "number", attrgetter("channel")),
-    ("mean", "number", attrgetter("mean")),
-    ("maximum", "number", attrgetter("maximum")),
-    ("sparsity", "number", attrgetter("sparsity")),
-    ("dead", "flag", attrgetter("dead")),
-    ("images", "number", attrgetter("images")),
+    *columns_of(ChannelRow),
     ("top image", "text", lambda row: row.top[0] if row.top else None),
+    ("top picture", "picture", _elsewhere),
 )
+CLASSES: Columns = columns_of(ClassRow)
+CONFUSION: Columns = columns_of(ConfusedPair)
+CALIBRATION: Columns = columns_of(CalibrationBin)
+PRECISION: Columns = [
+    (name, "number", itemgetter(place))
+    for place, name in enumerate(("threshold", "precision", "recall"))
+]
 
 
-def images(options: WandbOptions) -> Columns:
+def methods(run: Run) -> Columns:
+    """Return the columns of the methods' table: what the set shows of each at each layer."""
+    stages = links.stage_names(run.plan)
+    faith = {(row.method, row.layer): row for row in run.faithfulness()}
+    return [
+        *columns_of(MethodRow),
+        ("stage", "text", lambda row: stages.get(row.layer)),
+        *(
+            (
+                name,
+                "number",
+                lambda row, name=name: getattr(faith.get((row.method, row.layer)), name, None),
+            )
+            for name in ("deletion", "insertion", "road")
+            if faith
+        ),
+    ]
+
+
+def images(run: Run, options: WandbOptions) -> Columns:
     """Return the columns of the images' table: the id first, links last.
 
     Args:
-        options: the rules that kept them and where the report and TensorBoard are.
+        run: the run.
+        options: the kept images, the rules that kept them, and where report and TensorBoard are.
     """
-    columns: list[tuple[str, str, Callable[[Any], Any]]] = [
+    kept = set(options.kept)
+    measures = {row.id: row for row in run.measures() if row.id in kept}
+    faith = {(row.id, row.method): row for row in run.image_faithfulness() if row.id in kept}
+    model, step = run.plan.model, links.step_of(run.plan.model, options.step)
+
+    def measured(name: str) -> Callable[[Any], Any]:
+        return lambda row: getattr(measures.get(row.id), name, None)
+
+    def faithful(method: str, name: str) -> Callable[[Any], Any]:
+        return lambda row: getattr(faith.get((row.id, method)), name, None)
+
+    first: list[tuple[str, str, Callable[[Any], Any]]] = [
         ("id", "text", attrgetter("id")),
         ("photograph", "picture", _elsewhere),
         ("prediction", "text", lambda row: row.predictions[0].name if row.predictions else None),
         ("confidence", "number", attrgetter("confidence")),
+        (
+            "top predictions",
+            "text",
+            lambda row: ", ".join(f"{said.name} {said.score:.3g}" for said in row.predictions[:5]),
+        ),
         ("label", "text", attrgetter("label")),
         ("correct", "flag", attrgetter("correct")),
         ("loss", "number", attrgetter("loss")),
+    ]
+    last: list[tuple[str, str, Callable[[Any], Any]]] = [
+        ("agreement", "number", measured("agreement")),
+        ("entropy", "number", measured("entropy")),
+        ("concentration", "number", measured("top_share")),
+        *(
+            (f"{name} {method.name}", "number", faithful(method.name, name))
+            for name in ("deletion", "insertion", "road")
+            for method in run.plan.methods
+            if faith
+        ),
         ("montage", "picture", _elsewhere),
         ("kept because", "text", lambda row: options.kept_reason.get(row.id)),
         ("path", "text", lambda row: without_folders(row.path)),
+        ("model", "text", lambda _: links.run_name(model)),
+        ("step", "number", lambda _: step),
     ]
     if options.report_url is not None:
-        columns.append(("report", "text", partial(links.report_image_link, options.report_url)))
+        last.append(("report", "text", partial(links.report_image_link, options.report_url)))
     if options.tensorboard_url is not None:
-        columns.append(("tensorboard", "text", partial(links.image_link, options.tensorboard_url)))
-    return columns
+        last.append(("tensorboard", "text", partial(links.image_link, options.tensorboard_url)))
+    taken = {name for name, _, _ in (*first, *last)}
+    names = (method.name for method in run.plan.methods)
+    maps = [(f"map {name}" if name in taken else name, "picture", _elsewhere) for name in names]
+    return [*first, *maps, *last]
 
 
-def cells(columns: Columns, record: Any, *pictures: str) -> list[Any]:
+def cells(columns: Columns, record: Any, *pictures: Picture | None) -> list[Any]:
     """Return a row of a table.
 
     Args:
         columns: of the table.
         record: what the row says.
-        *pictures: the files of its pictures, in the order of their columns.
+        *pictures: its pictures, in the order of their columns; None for one that is not there.
     """
     files = iter(pictures)
     cleaning: dict[str, Callable[[Any], Any]] = {
@@ -126,20 +207,36 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "execution": plan.computed_on,
         "versions": plan.versions,
         "command": command_without_folders(plan.command),
-        "step": options.step,
+        "step": links.step_of(plan.model, options.step),
         "report": options.report_url,
         "tensorboard": options.tensorboard_url,
     }
     notes = (" ".join(map(without_folders, links.plain(note).split())) for note in plan.notes)
+    goes_on = isinstance(options.wandb_run, str)
+    own = [tag.strip() for tag in options.wandb_tags.split(",")]
     return {
         "project": options.wandb_project,
         "entity": options.wandb_entity,
-        "name": links.run_name(plan.model)[:128],
-        "group": plan.model.name[:128] or None,
-        "job_type": "explain",
-        "tags": list(dict.fromkeys(links.plain(tag)[:64] for tag in tags if tag)),
-        "notes": "\n".join(notes) or None,
+        "id": options.wandb_run if goes_on else None,
+        "resume": "allow" if goes_on else None,
+        "name": options.wandb_name or links.run_name(plan.model)[:128],
+        "group": options.wandb_group or plan.model.name[:128] or None,
+        "job_type": options.wandb_job_type,
+        "tags": list(dict.fromkeys(links.plain(tag)[:64] for tag in (*own, *tags) if tag)),
+        "notes": options.wandb_notes or "\n".join(notes) or None,
         "config": values_without_folders(config, _no_link),
+    }
+
+
+def metric_values(run: Run, options: WandbOptions) -> dict[str, float]:
+    """Return what draws lines over ``step``: ``set/accuracy``, ``gradcam/agreement``, …."""
+    told = {"set": set_scalars(run, set_numbers(run)), **method_scalars(run)}
+    values = {f"{group}/{name}": value for group, own in told.items() for name, value, _ in own}
+    step = links.step_of(run.plan.model, options.step) or 0
+    return {"step": step} | {
+        name: float(value)
+        for name, value in values.items()
+        if value is not None and np.isfinite(value)
     }
 
 

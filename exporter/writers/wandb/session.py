@@ -47,7 +47,8 @@ def record(job: dict[str, Any]) -> None:
 
     Args:
         job: ``init``, arguments of ``wandb.init``; ``tables``, each with its ``name``, its
-            ``columns`` as (name, kind) and its ``rows``; ``summary``, values by name.
+            ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``metrics``, numbers
+            over ``step``; ``summary``, values by name.
     """
     # The temporary files of this process only: W&B's service puts a socket in TMPDIR, and the path
     # of a socket may not be longer than about 100 bytes.
@@ -58,26 +59,75 @@ def record(job: dict[str, Any]) -> None:
 
     settings = {name: _SETTINGS[name] for name in _SETTINGS if name in wandb.Settings.model_fields}
     run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **job["init"])
-    run.log({table["name"]: _table(wandb, table) for table in job["tables"]})
-    run.summary.update(job["summary"])
+    log(run, job, Path())
     run.finish()
     wandb.teardown()
 
 
-def _table(wandb: Any, table: dict[str, Any]) -> Any:
+def log(run: Any, job: dict[str, Any], folder: Path, prefix: str = "") -> None:
+    """Log a job into a run, which stays open.
+
+    Args:
+        run: a W&B run.
+        job: what `record` takes; its ``init`` gives the config where there is a prefix.
+        folder: where the paths of its pictures begin.
+        prefix: of every name, so that none is taken for another's.
+    """
+    import wandb
+
+    logged: dict[str, Any] = {}
+    for table in job["tables"]:
+        name, chart = prefix + table["name"], table["chart"]
+        logged[name] = _table(wandb, table, folder)
+        if chart is not None:
+            x, y, title = chart
+            plain = _table(wandb, table, folder)
+            logged[f"{name} chart"] = wandb.plot.line(plain, x, y, title=title)
+    # Never ``step=``: that is the run's own count.
+    run.define_metric(f"{prefix}step")
+    run.define_metric(f"{prefix}*", step_metric=f"{prefix}step")
+    run.log({**{prefix + name: value for name, value in job["metrics"].items()}, **logged})
+    run.summary.update({prefix + name: value for name, value in job["summary"].items()})
+    if prefix:
+        run.config.update({prefix.rstrip("/"): job["init"]["config"]}, allow_val_change=True)
+
+
+def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:
     types = {"text": str, "number": float, "flag": bool, "picture": wandb.Image}
     kinds = [kind for _, kind in table["columns"]]
     logged = wandb.Table(
         columns=[name for name, _ in table["columns"]], dtype=[types[kind] for kind in kinds]
     )
+    made: dict[str, Any] = {}  # a picture that several rows have is read once
     for cells in table["rows"]:
         logged.add_data(
             *(
-                wandb.Image(cell) if kind == "picture" and cell is not None else cell
+                _picture(wandb, cell, folder, made)
+                if kind == "picture" and cell is not None
+                else cell
                 for kind, cell in zip(kinds, cells, strict=True)
             )
         )
     return logged
+
+
+def _picture(wandb: Any, cell: Any, folder: Path, made: dict[str, Any]) -> Any:
+    """Return a picture with what lies over it; every class of a layer has to be known."""
+    told: dict[str, Any] = {"path": cell} if isinstance(cell, str) else cell
+    path = told["path"]
+    if path in made:
+        return made[path]
+    over: dict[str, dict[str, Any]] = {}
+    classes: dict[int, str] = {}
+    for kind in ("boxes", "masks"):
+        for name, layer in told.get(kind, {}).items():
+            labels = {int(index): label for index, label in layer["class_labels"].items()}
+            place = {"path": str(folder / layer["path"])} if "path" in layer else {}
+            over.setdefault(kind, {})[name] = {**layer, **place, "class_labels": labels}
+            classes |= labels
+    known = [{"id": index, "name": name} for index, name in classes.items()] or None
+    made[path] = wandb.Image(str(folder / path), classes=known, **over)
+    return made[path]
 
 
 def _end_with(parent: int) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import WriterError
+from exporter.writers import check_writer
 from exporter.writers.wandb.process import WORK, environment, run_python
+
+if TYPE_CHECKING:
+    from exporter.store import Run
+    from exporter.watch import Watch
 
 # Without these a dead network is retried for hours; the offline copy can be sent again at any time.
 _PATIENCE = {"RETRY_MAX": "4", "RETRY_WAIT_MIN_SECONDS": "0.5", "RETRY_WAIT_MAX_SECONDS": "8"}
@@ -18,6 +26,36 @@ SECONDS = 600.0
 """The most seconds a sync may take, and one more for each `BYTES_PER_SECOND` that it sends."""
 
 BYTES_PER_SECOND = 100_000
+
+
+def sync_run(run: Run, watch: Watch | None = None) -> str:
+    """Send the offline run of a run folder, once every file that it names is known to be there.
+
+    Returns:
+        The address of the run.
+
+    Raises:
+        WriterError: if a file is missing or changed, or not all of it arrived.
+    """
+    folder = run.path / "wandb"
+    again = f"exporter render {shlex.quote(str(run.path))} --writer wandb"
+    logs = sorted(folder.glob("offline-run-*")) if folder.is_dir() else []
+    if len(logs) != 1:
+        raise WriterError(
+            f"the run {str(run.path)!r} has no offline W&B run; write it with {again}"
+        )
+    problem = next(check_writer(run, "wandb", watch), None)
+    if problem is not None:
+        raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
+    (folder / WORK / "temp").mkdir(parents=True)
+    try:
+        address, error = sync(folder, logs[0])
+    finally:
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    if error is not None:
+        command = f"exporter sync {shlex.quote(str(run.path))}"
+        raise WriterError(f"not all reached W&B ({error}); send it again with {command}")
+    return address or "W&B"
 
 
 def sync(folder: Path, place: Path) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""W&B: a table of the kept images with their montages, kernels, channels, config and summary.
+"""W&B: tables of the kept images and of what the set shows, metrics over steps, config, summary.
 
 The log is always written offline first, with W&B's own library in a process of its own
 (`exporter.writers.wandb.session`); online is that log, synced. So a lost network loses nothing.
@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import WriterError
 from exporter.records import Written
-from exporter.writers.montages import montage_jpegs
-from exporter.writers.reading import kept_rows
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.place import note_place
 from exporter.writers.wandb.process import WORK, environment, run_python
 from exporter.writers.wandb.sync import sync
+from exporter.writers.wandb.tables import Pictures, tables_of
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -56,7 +56,14 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         raise WriterError("the wandb writer needs W&B, which is not installed: pip install wandb")
     (folder / WORK / "temp").mkdir(parents=True)
     try:
-        shown, notes = _record(run, folder, options)
+        job, shown, notes = _job(run, folder, options)
+        if options.wandb_run is not None and not isinstance(options.wandb_run, str):
+            from exporter.writers.wandb.session import log
+
+            log(options.wandb_run, job, folder, prefix="exporter/")
+            where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
+            return Written("wandb", "wandb", where, shown, total, notes)
+        _log(folder, job)
         logs = sorted(folder.glob("offline-run-*"))
         if len(logs) != 1:
             raise WriterError(f"W&B left {len(logs)} offline logs instead of one; try again")
@@ -67,7 +74,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
                 # W&B lets only the user read them, and a run folder may be a team's.
                 staged.chmod(0o644)
         note_place(folder)
-        command = f"cd {shlex.quote(str(folder))} && wandb sync {shlex.quote(logs[0].name)}"
+        command = f"exporter sync {shlex.quote(str(run.path))}"
         where = command
         if options.wandb == "online":
             address, error = sync(folder, logs[0])
@@ -81,63 +88,30 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
-def _record(run: Run, folder: Path, options: WandbOptions) -> tuple[int, tuple[str, ...]]:
-    """Have W&B log the run, and return how many images it shows, and notes."""
-    columns = rows.images(options)
-    images = [
-        rows.cells(
-            columns,
-            row,
-            _picture(folder, "photographs", row.id, row.image),
-            _picture(folder, "montages", row.id, montage),
-        )
-        for row, montage in montage_jpegs(run, kept_rows(run, options.kept))
-        if row.image is not None
-    ]
-    sheets = ((record, run.kernel_sheet(record)) for record in run.kernels())
-    kernels = [
-        rows.cells(rows.KERNELS, record, _picture(folder, "kernels", f"{number:04}", sheet))
-        for number, (record, sheet) in enumerate(sheets)
-    ]
-    excited = ((record, record.picture) for record in run.maximised())
-    maximised = [
-        rows.cells(rows.MAXIMISED, record, _picture(folder, "maximised", f"{number:05}", picture))
-        for number, (record, picture) in enumerate(excited)
-    ]
-    channels = [rows.cells(rows.CHANNELS, channel) for channel in run.channels()]
-    notes = []
-    if len(channels) > rows.MAX_TABLE_ROWS:
-        notes.append(
-            f"the statistics of {len(channels)} channels are not in W&B, which shows "
-            f"{rows.MAX_TABLE_ROWS} rows per table: see channels.parquet and the report"
-        )
-        channels = []
-    most = rows.MAX_TABLE_ROWS
-    parts = [images[start : start + most] for start in range(0, len(images), most)]
-    names = ["images"] if len(parts) == 1 else [f"images/{n}" for n in range(len(parts))]
-    tables = [
-        *((name, columns, part) for name, part in zip(names, parts, strict=True)),
-        ("kernels", rows.KERNELS, kernels),
-        ("maximised", rows.MAXIMISED, maximised),
-        ("channels", rows.CHANNELS, channels),
-    ]
+def _job(
+    run: Run, folder: Path, options: WandbOptions
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """Return what W&B is to log, how many images it shows, and notes."""
+    tables, shown = tables_of(run, options, Pictures(folder, WORK))
     job = {
         "init": rows.init_arguments(run, options),
-        "tables": [
-            {"name": name, "columns": [(column, kind) for column, kind, _ in columns], "rows": own}
-            for name, columns, own in tables
-            if own
-        ],
-        "summary": rows.summary_values(run, len(images)),
+        "tables": [asdict(table) for table in tables],
+        "metrics": rows.metric_values(run, options),
+        "summary": rows.summary_values(run, shown),
     }
-    _log(folder, job)
-    if len(parts) > 1:
-        notes.append(f"the images are in {len(parts)} tables, images/0 to images/{len(parts) - 1}")
-    if len(images) < len(run.plan.images):
+    notes = []
+    channels = len(run.channels())
+    if channels > rows.MAX_TABLE_ROWS:
         notes.append(
-            f"W&B shows {len(images)} of {len(run.plan.images)} images; the report has all"
+            f"the statistics of {channels} channels are not in W&B, which shows "
+            f"{rows.MAX_TABLE_ROWS} rows per table: see channels.parquet and the report"
         )
-    return len(images), tuple(notes)
+    parts = sum(table.name.startswith("images/") for table in tables)
+    if parts:
+        notes.append(f"the images are in {parts} tables, images/0 to images/{parts - 1}")
+    if shown < len(run.plan.images):
+        notes.append(f"W&B shows {shown} of {len(run.plan.images)} images; the report has all")
+    return job, shown, tuple(notes)
 
 
 def _log(folder: Path, job: dict[str, Any]) -> None:
@@ -156,13 +130,3 @@ def _log(folder: Path, job: dict[str, Any]) -> None:
     if status != 0:
         said = errors.strip().splitlines()
         raise WriterError(f"W&B's process ended early: {said[-1] if said else 'no reason given'}")
-
-
-def _picture(folder: Path, kind: str, name: str, encoded: bytes) -> str:
-    """Write an encoded picture to where W&B takes it from, and return its path from ``folder``."""
-    form = "png" if encoded.startswith(b"\x89PNG") else "jpg"
-    # At most 1,000 or so per folder, also of the largest sets: ids are hashes.
-    file = folder / WORK / kind / name[:2] / f"{name}.{form}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(encoded)
-    return file.relative_to(folder).as_posix()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +9,19 @@ import numpy as np
 import pytest
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams
-from tensorboard.plugins.pr_curve import metadata as pr_curve
-from tensorboard.util.tensor_util import make_ndarray
 
-from exporter.records import Prediction
 from exporter.render import confusion_sheet, get_colormap
 from exporter.render.confusion import CELL
 from exporter.store import Run, open_run
 from exporter.writers.reading import set_numbers
-from exporter.writers.tensorboard.numbers import (
-    method_scalars,
-    precision_recall,
-    set_scalars,
-    set_summaries,
-)
+from exporter.writers.scalars import method_scalars, set_scalars
+from exporter.writers.tensorboard.numbers import set_summaries
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
 
 @pytest.fixture(scope="module")
 def run(sample_run: Path) -> Run:
     return open_run(sample_run)
-
-
-def test_scalars_of_the_set_are_those_of_its_summary(run: Run) -> None:
-    scalars = {name: value for name, value, _ in set_scalars(run, set_numbers(run))}
-    summary = run.summary
-    assert summary is not None
-    assert scalars["accuracy"] == pytest.approx(summary.accuracy)
-    assert scalars["calibration error"] == summary.calibration_error
-    agreement = [row.agreement for row in run.measures() if row.agreement is not None]
-    assert scalars["agreement"] == pytest.approx(np.mean(agreement))
-
-
-def test_a_method_has_its_own_at_the_deepest_stage(run: Run) -> None:
-    scalars = method_scalars(run)
-    assert list(scalars) == [method.name for method in run.plan.methods]
-    own = {name: value for name, value, _ in scalars["layercam"]}
-    (row,) = [r for r in run.methods() if (r.method, r.layer) == ("layercam", "layer4")]
-    assert (own["entropy"], own["concentration"]) == (row.entropy, row.top_share)
-    assert (own["pointing"], own["overlap"]) == (row.pointing, row.box_overlap)
-    pairs = [
-        p for p in run.agreement() if p.layer == "layer4" and "layercam" in (p.first, p.second)
-    ]
-    assert len(pairs) == 2
-    assert own["agreement"] == pytest.approx(sum(p.correlation or 0 for p in pairs) / 2)
 
 
 def session(run: Run, step: int | None) -> tuple[Any, Any]:
@@ -104,20 +72,3 @@ def test_the_confusion_is_a_picture_of_counts(run: Run) -> None:
     # A column is called as its row is, upwards.
     rows, columns = drawn[room:, :room], drawn[:room, room:]
     assert np.array_equal(np.rot90(rows), columns)
-
-
-def test_two_classes_have_precision_and_recall(run: Run) -> None:
-    model = replace(run.plan.model, outputs=2, classes=("no", "yes"))
-    scores = {"a": (1, 0.9, 1), "b": (1, 0.6, 0), "c": (0, 0.7, 1), "d": (0, 0.8, 0)}
-    rows = [
-        (label, Prediction(index, model.classes[index], score))
-        for index, score, label in scores.values()
-    ]
-    # Class 1 has .9 (right), .6 (wrong), .3 (missed) and .2.
-    (value,) = precision_recall(model, rows).value
-    assert pr_curve.parse_plugin_metadata(value.metadata.plugin_data.content).num_thresholds == 201
-    tp, fp, tn, fn, precision, recall = make_ndarray(value.tensor)
-    assert (tp[100], fp[100], tn[100], fn[100]) == (1, 1, 1, 1)  # at a threshold of .5
-    assert (precision[100], recall[100]) == (0.5, 0.5)
-    assert (tp[0], fp[0]) == (2, 2)
-    assert (tp[170], fp[170]) == (1, 0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from exporter.cli import main
 from exporter.errors import WriterError
 from exporter.store import open_run
 from exporter.writers import write
@@ -22,7 +22,7 @@ from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
 from exporter.store.files import RunFiles
 from exporter.writers.wandb.place import verify_offline
-from exporter.writers.wandb.process import HERE, environment
+from exporter.writers.wandb.process import HERE
 
 NEEDS_HERE = pytest.mark.skipif(HERE is None, reason="the log names the folder it was written in")
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -38,7 +38,10 @@ class Server(ThreadingHTTPServer):
         self.operations: list[tuple[str, dict[str, Any]]] = []
         self.uploads: dict[str, bytes] = {}
         self.requests = 0
-        self.refuse = False
+        self.refuse: list[int] = []
+        """Statuses that the next uploads are refused with."""
+        self.until: int | None = None
+        """Uploads after which it hangs up for good."""
 
     @property
     def address(self) -> str:
@@ -124,8 +127,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content = self.body()
+        if self.server.until is not None and len(self.server.uploads) >= self.server.until:
+            self.close_connection = True
+            self.connection.close()
+            return
         if self.server.refuse:
-            self.reply({"error": "the disk is full"}, 503)
+            self.reply({"error": "the disk is full"}, self.server.refuse.pop())
             return
         self.server.uploads[self.path.removeprefix("/upload/")] = content
         self.reply({})
@@ -184,7 +191,7 @@ def arrived(server: Server, run: Path) -> None:
         for name, content in server.uploads.items()
         if name.endswith(".table.json") and not name.startswith("run/")
     }
-    assert set(tables) == {"images", "kernels", "maximised", "channels"}
+    assert {"images", "classes", "confusion", "methods", "channels", "kernels"} <= set(tables)
     names = tables["images"]["columns"]
     rows = [dict(zip(names, cells, strict=True)) for cells in tables["images"]["data"]]
     opened = open_run(run)
@@ -195,9 +202,10 @@ def arrived(server: Server, run: Path) -> None:
             for name, content in server.uploads.items()
             if name.endswith(cells["photograph"]["path"])
         ]
-        assert sent == [opened.image(cells["id"])]
+        # With the images, and with a channel that it excites most.
+        assert set(sent) == {opened.image(cells["id"])}
     operations = [name for name, _ in server.operations]
-    assert operations.count("CreateArtifact") == 4
+    assert operations.count("CreateArtifact") == operations.count("CommitArtifact") >= 8
     upsert = next(given for name, given in server.operations if name == "UpsertBucket")
     assert (upsert["project"], upsert["displayName"]) == ("maps", "resnet18@none")
 
@@ -225,23 +233,23 @@ def test_online_sends_the_tables(
 @pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, pytest.param(True, marks=NEEDS_HERE)])
 def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
-    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+    run: Path,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    moved: bool,
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server.address)
     written = write(open_run(run), "wandb", options(run))
     assert server.requests == 0
+    assert written.open == f"exporter sync {shlex.quote(str(run))}"
 
     place = run.rename(tmp_path / "elsewhere") if moved else run
-    _, sync = written.open.split(" && wandb ")
-    environ = environment(tmp_path / "home", online=True) | {"WANDB_API_KEY": KEY}
-    subprocess.run(
-        [sys.executable, "-m", "wandb", *sync.split()],
-        cwd=place / "wandb",
-        env=environ,
-        check=True,
-        timeout=60,
-        capture_output=True,
-    )
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert main(["sync", str(place)]) == 0
+    said = capfd.readouterr().out.replace("\n", "")
+    assert f"{server.address}/team/maps/runs/" in said
     arrived(server, place)
 
 
@@ -282,7 +290,7 @@ def test_a_sync_that_does_not_finish_is_ended_and_said(
     monkeypatch.setattr(wandb_sync, "BYTES_PER_SECOND", 1e12)
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
-    assert "wandb sync offline-run-" in written.open
+    assert written.open.startswith("exporter sync ")
     assert any("kept offline" in note and "did not finish" in note for note in written.notes)
     assert list(verify_offline(RunFiles(run))) == []
 
@@ -293,13 +301,61 @@ def test_what_did_not_arrive_is_said_and_kept(
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server.address)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    server.refuse = True
+    server.refuse = [503] * 1000
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
-    assert "wandb sync offline-run-" in written.open
+    assert written.open.startswith("exporter sync ")
     assert any("kept offline" in note and "503" in note for note in written.notes)
     assert list(verify_offline(RunFiles(run))) == []
     assert list((run / "wandb").glob("*/*.sync*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_server_that_recovers_gets_everything(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    server.refuse = [status]
+    written = write(open_run(run), "wandb", options(run, wandb="online"))
+    arrived(server, run)
+    assert not any("kept offline" in note for note in written.notes)
+
+
+@pytest.mark.slow
+def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    write(open_run(run), "wandb", options(run))
+    server.until = 6
+    assert main(["sync", str(run)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "error: not all reached W&B" in said
+    assert "send it again with exporter sync" in said
+    assert list((run / "wandb").glob("*/*.sync*")) == []
+    server.until = None
+    server.operations.clear()
+    assert main(["sync", str(run)]) == 0
+    arrived(server, run)
+
+
+def test_a_sync_sends_nothing_where_a_file_is_missing(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert main(["sync", str(run)]) == 2
+    assert "has no offline W&B run" in " ".join(capfd.readouterr().err.split())
+    write(open_run(run), "wandb", options(run))
+    next(file for file in (run / "wandb" / "artifacts").rglob("*") if file.is_file()).unlink()
+    assert main(["sync", str(run)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "nothing was sent" in said
+    assert "exporter render --writer wandb" in said
+    assert server.requests == 0
 
 
 @pytest.mark.slow
@@ -309,7 +365,7 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
-    assert "wandb sync offline-run-" in written.open
+    assert written.open.startswith("exporter sync ")
     assert any("kept offline" in note and "refused" in note for note in written.notes), "\n".join(
         written.notes
     )

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from exporter.errors import RunError, WriterError
 from exporter.paths import without_folders
 from exporter.records import Written
+from exporter.render import decode_image
 from exporter.store import open_run
 from exporter.writers import check, write
 from exporter.writers.montages import montage_jpeg
@@ -191,14 +194,210 @@ def test_columns_have_one_type_and_pictures_are_wandb_images(made: Made) -> None
         "photograph": {"image-file"},
         "prediction": {"string"},
         "confidence": {"number"},
+        "top predictions": {"string"},
         "label": {"string"},
         "correct": {"boolean"},
         "loss": {"number"},
+        "gradcam": {"image-file"},
+        "layercam": {"image-file"},
+        "eigencam": {"image-file"},
+        "agreement": {"number"},
+        "entropy": {"number"},
+        "concentration": {"number"},
         "montage": {"image-file"},
         "kept because": {"string"},
         "path": {"string"},
+        "model": {"string"},
+        "step": {"number"},
         "report": {"string"},
     }
+
+
+TABLES = {
+    "kernels": "layer, kernels, type, shape, lowest, highest, shown, total",
+    "maximised": "layer, channel, name, picture, mean, mean of noise, largest, made",
+    "channels": "layer, channel, images, mean, maximum, sparsity, dead, top image, top picture",
+    "classes": "index, name, support, correct, predicted, precision, recall, confidence, "
+    "confidence spread, entropy, entropy spread, top share, agreement",
+    "confusion": "label, predicted, label name, predicted name, images",
+    "methods": "method, layer, images, uniform, measured, entropy, top share, annotated, pointing, "
+    "box energy, box overlap, stage",
+    "calibration": "lower, upper, images, confidence, accuracy",
+}
+
+
+def test_the_tables_and_their_columns(made: Made) -> None:
+    page = (ROOT / "docs" / "wandb.md").read_text("utf-8")
+    logged = {name for name in artifacts(made.folder) if "chart" not in name}
+    assert logged == {"images", *TABLES}
+    for name, columns in TABLES.items():
+        assert ", ".join(table(made.folder, name)["columns"]) == columns
+        assert f"**`{name}`**" in page
+
+
+def test_the_set_s_tables_are_the_run_s(made: Made) -> None:
+    run = open_run(made.run)
+    classes = table(made.folder, "classes")["data"]
+    assert [(cells[1], cells[2], cells[6]) for cells in classes] == [
+        (row.name, row.support, pytest.approx(row.recall)) for row in run.classes()
+    ]
+    confusion = table(made.folder, "confusion")["data"]
+    assert [(c[2], c[3], c[4]) for c in confusion] == [
+        (pair.label_name.replace("\n", " "), pair.predicted_name, pair.images)
+        for pair in run.confusion()
+    ]
+    methods = table(made.folder, "methods")["data"]
+    assert [(cells[0], cells[1], cells[-1]) for cells in methods] == [
+        (row.method, row.layer, {"layer4": "deepest", "layer3": "stage-4"}[row.layer])
+        for row in run.methods()
+    ]
+
+
+def test_what_is_measured_of_an_image_is_in_its_row(made: Made) -> None:
+    run, found = open_run(made.run), table(made.folder, "images")
+    measures = {row.id: row for row in run.measures()}
+    for cells in found["data"]:
+        row = dict(zip(found["columns"], cells, strict=True))
+        own, stored = measures[row["id"]], run.row(row["id"])
+        told = (row["agreement"], row["entropy"], row["concentration"])
+        assert told == (own.agreement, own.entropy, own.top_share)
+        first = stored.predictions[0]
+        assert row["top predictions"].startswith(f"{first.name} {first.score:.3g}, ")
+        assert (row["model"], row["step"]) == ("resnet18@none", None)
+
+
+def test_a_channel_shows_the_image_that_excites_it_most(made: Made) -> None:
+    run, found = open_run(made.run), table(made.folder, "channels")
+    entries = {e.path: e for e in artifacts(made.folder)["channels"].manifest.contents}
+    for cells, channel in zip(found["data"], run.channels(), strict=True):
+        row = dict(zip(found["columns"], cells, strict=True))
+        if channel.top:
+            assert row["top image"] == channel.top[0]
+            picture = local(made.folder, entries[row["top picture"]["path"]])
+            assert picture.read_bytes() == run.image(channel.top[0])
+
+
+def test_metrics_are_over_the_step(made: Made) -> None:
+    defined = {
+        record.metric.name or record.metric.glob_name: record.metric.step_metric
+        for record in records(made.folder)
+        if record.HasField("metric")
+    }
+    assert defined == {"step": "", "*": "step"}
+    (history,) = [r.history for r in records(made.folder) if r.HasField("history")]
+    told = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in history.item}
+    summary = open_run(made.run).summary
+    assert summary is not None
+    assert told["step"] == 0
+    assert told["set/accuracy"] == pytest.approx(summary.accuracy)
+    assert told["set/calibration error"] == pytest.approx(summary.calibration_error)
+    assert -1 <= told["gradcam/agreement"] <= 1
+
+
+def test_boxes_and_masks_lie_over_the_photograph(
+    make_run: Any, sampling: Any, tmp_path: Path
+) -> None:
+    """Given and predicted, class and score, the explained box marked; maps as four levels."""
+    region = np.zeros((8, 8), bool)
+    region[:4] = True
+    images = (
+        sampling.SampleImage(
+            "cats/a.jpg", "cat", boxes=((50, 0, 250, 150),), region=region,
+            predicted_boxes=((100, 100, 200, 200), (0, 0, 150, 300)),
+        ),
+        sampling.SampleImage("cats/b.jpg", "cat"),
+    )
+    run = open_run(make_run(tmp_path / "run", images=images))
+    kept = tuple(entry.id for entry in run.plan.images)
+    write(run, "wandb", WandbOptions(kept=kept, wandb_masks=True))
+    folder, found = run.path / "wandb", table(run.path / "wandb", "images")
+    files = {e.path: local(folder, e) for e in artifacts(folder)["images"].manifest.contents}
+    row = run.row(kept[0])
+    photograph, plain = (cells[found["columns"].index("photograph")] for cells in found["data"])
+    assert "boxes" not in plain
+    boxes = photograph["boxes"]
+    # The view is the middle 300 by 300 pixels of 400 by 300, at 224.
+    (given,) = boxes["given"]
+    assert given["position"] == {"minX": 0, "minY": 0, "maxX": 149, "maxY": 112}
+    assert given["box_caption"] == "cat"
+    first, second = boxes["predicted"]
+    said = row.predictions[0]
+    assert first["box_caption"] == f"{said.name} {said.score:.2f}"
+    assert first["scores"] == {"score": said.score}
+    assert second["box_caption"].endswith(", explained")
+    masks = {
+        name: decode_image(files[layer["path"]].read_bytes())[..., 0]
+        for name, layer in photograph["masks"].items()
+    }
+    names = {f"map {method.name}" for method in run.plan.methods}
+    assert set(masks) == {"given", "predicted box:1", *names}
+    assert (masks["given"][:112] == 255).all()
+    assert (masks["predicted box:1"][:112] == 254).all()
+    assert (masks["predicted box:1"][112:] == 0).all()
+    for name in names:
+        levels, counts = np.unique(masks[name], return_counts=True)
+        assert levels.tolist() == [250, 251, 252, 253]
+        assert counts / 224**2 == pytest.approx([0.25] * 4, abs=0.01)
+    classes = json.loads(files[photograph["classes"]["path"]].read_text())["class_set"]
+    assert {"id": 253, "name": "highest quarter"} in classes
+
+
+def test_names_and_an_id_are_those_that_were_given(sample_run: Path, tmp_path: Path) -> None:
+    run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
+    told = {"wandb_name": "baseline", "wandb_notes": "as in the paper", "wandb_tags": "a, b"}
+    ids = {"wandb_group": "ablation", "wandb_job_type": "eval", "wandb_run": "abc123"}
+    write(run, "wandb", WandbOptions(kept=(), step=30, **told, **ids))
+    logged = next(r.run for r in records(run.path / "wandb") if r.HasField("run"))
+    assert (logged.display_name, logged.notes) == ("baseline", "as in the paper")
+    assert (logged.run_group, logged.job_type, logged.run_id) == ("ablation", "eval", "abc123")
+    assert {"a", "b", "gradcam"} <= set(logged.tags)
+    history = next(r.history for r in records(run.path / "wandb") if r.HasField("history"))
+    told_of = {item.key or item.nested_key[0]: item.value_json for item in history.item}
+    assert json.loads(told_of["step"]) == 30
+
+
+OWN_RUN = """
+import json, os, sys
+import wandb
+from exporter.store import open_run
+from exporter.writers import write
+from exporter.writers.wandb import WandbOptions
+
+with wandb.init(mode="offline", dir=sys.argv[2], id="mine") as mine:
+    mine.log({"loss": 1.0})
+    run = open_run(sys.argv[1])
+    kept = tuple(entry.id for entry in run.plan.images[:2])
+    written = write(run, "wandb", WandbOptions(kept=kept, step=7, wandb_run=mine))
+    mine.log({"loss": 0.5})
+    print(json.dumps({"shown": written.shown, "there": (run.path / "wandb").exists()}))
+"""
+
+
+def test_a_run_of_the_callers_is_logged_to_and_left_open(sample_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(sample_run, tmp_path / "run")
+    said = subprocess.run(
+        [sys.executable, "-c", OWN_RUN, str(run), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WANDB_SILENT": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert json.loads(said.stdout.splitlines()[-1]) == {"shown": 2, "there": False}
+    rows = [r.history for r in records(tmp_path / "wandb") if r.HasField("history")]
+    told = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in row.item}
+        for row in rows
+    ]
+    assert [row["loss"] for row in (told[0], told[-1])] == [1.0, 0.5]
+    assert told[1]["exporter/step"] == 7
+    assert "exporter/set/accuracy" in told[1]
+    assert {"exporter/images", "exporter/kernels"} <= artifacts(tmp_path / "wandb").keys()
+    defined = [r.metric for r in records(tmp_path / "wandb") if r.HasField("metric")]
+    assert {metric.name or metric.glob_name for metric in defined} == {
+        *("exporter/step", "exporter/*"),
+    }
+
 
 
 def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made) -> None:
@@ -352,14 +551,8 @@ def processes_of(run: Path) -> list[str]:
     return found
 
 
-def test_the_command_names_the_folder_and_the_run(made: Made) -> None:
-    said = subprocess.run(
-        ["bash", "-c", made.written.open.replace("wandb sync", "ls -d")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout.startswith("offline-run-")
+def test_the_command_names_the_run(made: Made) -> None:
+    assert made.written.open == f"exporter sync {shlex.quote(str(made.run))}"
 
 
 def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> None:
@@ -405,7 +598,7 @@ def test_large_tables_are_cut_and_hostile_text_stays_text(
     cells = [row for name in names for row in table(path / "wandb", name)["data"]]
     assert [row[0] for row in cells] == [row.id for row in run.index]
     assert len(cells) == 8
-    assert {row[8].strip() for row in cells} == {reason}
+    assert {row[-4].strip() for row in cells} == {reason}
     assert updates(path / "wandb", "summary")["complete"] is False
     assert any("8 of 20" in note for note in written.notes)
     assert any("tables" in note for note in written.notes)

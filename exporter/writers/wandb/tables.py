@@ -1,0 +1,275 @@
+"""The tables and charts of a W&B run, and the pictures in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from exporter.errors import ImageError
+from exporter.records import GIVEN, Row, StoredMap
+from exporter.render import decode_image, encode_png, painted, target_text
+from exporter.render.boxes import box_in_view, explained_box
+from exporter.writers import links
+from exporter.writers.montages import deepest_maps, montage_jpegs, overlay_jpeg
+from exporter.writers.reading import kept_rows
+from exporter.writers.scalars import THRESHOLDS, precision_recall
+from exporter.writers.wandb import rows
+from exporter.writers.wandb.rows import Columns, Picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from exporter.records import Box
+    from exporter.store import Run
+    from exporter.writers.options import WandbOptions
+
+INSIDE, FOUND = 255, 254
+"""Numbers of a given and of a predicted mask; apart from those of classes, which boxes have."""
+
+QUARTERS = {
+    250: "lowest quarter",
+    251: "second quarter",
+    252: "third quarter",
+    253: "highest quarter",
+}
+"""Levels of a map that is laid over a photograph as a mask."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a job.
+
+    Attributes:
+        name: what it is logged as.
+        columns: (name, kind) of each column.
+        rows: its cells; see `rows.cells`.
+        chart: (x, y, title) of a line chart of two of its columns, or None.
+    """
+
+    name: str
+    columns: list[tuple[str, str]]
+    rows: list[list[Any]]
+    chart: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where W&B takes pictures from.
+
+    Attributes:
+        folder: relative paths of pictures begin here.
+        work: the folder in it that they are written to.
+    """
+
+    folder: Path
+    work: str
+
+    def add(self, kind: str, name: str, encoded: bytes) -> str:
+        """Write an encoded picture, and return its path from ``folder``."""
+        form = "png" if encoded.startswith(b"\x89PNG") else "jpg"
+        # At most 1,000 or so per folder, also of the largest sets: ids are hashes.
+        file = self.folder / self.work / kind / name[:2] / f"{name}.{form}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded)
+        return file.relative_to(self.folder).as_posix()
+
+
+def tables_of(run: Run, options: WandbOptions, pictures: Pictures) -> tuple[list[Table], int]:
+    """Return the tables of a run that have rows, and how many images they show."""
+    photographs, image_rows = _images(run, options, pictures)
+    most = rows.MAX_TABLE_ROWS
+    parts = [image_rows[start : start + most] for start in range(0, len(image_rows), most)]
+    names = ["images"] if len(parts) == 1 else [f"images/{n}" for n in range(len(parts))]
+    columns = rows.images(run, options)
+    tables = [_table(name, columns, part) for name, part in zip(names, parts, strict=True)]
+    tables += [
+        _table("kernels", rows.KERNELS, _kernels(run, pictures)),
+        _table("maximised", rows.MAXIMISED, _maximised(run, pictures)),
+        _table("channels", rows.CHANNELS, _channels(run, photographs)),
+        _table("classes", rows.CLASSES, _plain(rows.CLASSES, run.classes())),
+        _table("confusion", rows.CONFUSION, _plain(rows.CONFUSION, run.confusion(most))),
+        _table("methods", rows.methods(run), _plain(rows.methods(run), run.methods())),
+        *_charts(run),
+    ]
+    return [table for table in tables if table.rows], len(image_rows)
+
+
+def _table(
+    name: str, columns: Columns, cells: list[list[Any]], chart: tuple[str, str, str] | None = None
+) -> Table:
+    told = [(column, kind) for column, kind, _ in columns]
+    return Table(name, told, cells[: rows.MAX_TABLE_ROWS], chart)
+
+
+def _plain(columns: Columns, records: Any) -> list[list[Any]]:
+    return [rows.cells(columns, record) for record in records]
+
+
+def _images(
+    run: Run, options: WandbOptions, pictures: Pictures
+) -> tuple[dict[str, Picture], list[list[Any]]]:
+    """Return the photograph of each kept image that could be read, by its id, and the rows."""
+    columns = rows.images(run, options)
+    photographs: dict[str, Picture] = {}
+    table = []
+    for row, montage in montage_jpegs(run, kept_rows(run, options.kept)):
+        if row.image is None:
+            continue
+        photograph = pictures.add("photographs", row.id, row.image)
+        photographs[row.id] = photograph
+        maps = deepest_maps(run, row)
+        tiles = {
+            name: pictures.add(links.safe_name(name), row.id, jpeg)
+            for name, jpeg in _overlays(run, row, maps).items()
+        }
+        laid = _laid_over(run, row, maps if options.wandb_masks else {}, pictures)
+        cells = [
+            {"path": photograph, **laid} if laid else photograph,
+            *(tiles.get(method.name) for method in run.plan.methods),
+            pictures.add("montages", row.id, montage),
+        ]
+        table.append(rows.cells(columns, row, *cells))
+    return photographs, table
+
+
+def _overlays(run: Run, row: Row, maps: Mapping[str, StoredMap]) -> dict[str, bytes]:
+    view = cache(lambda: decode_image(row.image or b""))
+    try:
+        return {name: overlay_jpeg(run, row, stored, view) for name, stored in maps.items()}
+    except ImageError:  # its montage says so
+        return {}
+
+
+def _kernels(run: Run, pictures: Pictures) -> list[list[Any]]:
+    return [
+        rows.cells(
+            rows.KERNELS, record, pictures.add("kernels", f"{n:04}", run.kernel_sheet(record))
+        )
+        for n, record in enumerate(run.kernels())
+    ]
+
+
+def _maximised(run: Run, pictures: Pictures) -> list[list[Any]]:
+    return [
+        rows.cells(rows.MAXIMISED, record, pictures.add("maximised", f"{n:05}", record.picture))
+        for n, record in enumerate(run.maximised())
+    ]
+
+
+def _channels(run: Run, photographs: Mapping[str, Picture]) -> list[list[Any]]:
+    """Return the rows of the channels; none where W&B would not show them all."""
+    channels = run.channels()
+    if len(channels) > rows.MAX_TABLE_ROWS:
+        return []
+    return [
+        rows.cells(rows.CHANNELS, row, photographs.get(row.top[0]) if row.top else None)
+        for row in channels
+    ]
+
+
+def _charts(run: Run) -> Iterator[Table]:
+    """Yield the reliability diagram, and precision and recall where there are two classes."""
+    summary = run.summary if run.complete else None
+    bins = [own for own in summary.bins if own.images] if summary else []
+    chart = ("confidence", "accuracy", "Calibration")
+    yield _table("calibration", rows.CALIBRATION, _plain(rows.CALIBRATION, bins), chart)
+    curve = precision_recall(run)
+    if curve is not None:
+        points = zip(np.linspace(0, 1, THRESHOLDS).tolist(), *curve[4:].tolist(), strict=True)
+        name = links.class_name(run.plan.model, 1)
+        chart = ("recall", "precision", f"Precision and recall of {name}")
+        yield _table("precision and recall", rows.PRECISION, _plain(rows.PRECISION, points), chart)
+
+
+def _laid_over(
+    run: Run, row: Row, maps: Mapping[str, StoredMap], pictures: Pictures
+) -> dict[str, Any]:
+    """Return the boxes and masks that W&B lays over a photograph; empty where there are none."""
+    height, width = run.plan.model.preprocessing.size
+    masks: dict[str, tuple[NDArray[np.uint8], dict[int, str]]] = {}
+    for region in row.regions:
+        cells = cv2.resize(
+            region.array().astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        given = region.target == GIVEN
+        name = GIVEN if given else f"predicted {region.target}"
+        label = GIVEN if given else target_text(region.target, row)
+        number = INSIDE if given else FOUND
+        masks[name] = (np.asarray(cells * number, np.uint8), {number: label})
+    for name, stored in maps.items():
+        masks[f"map {name}"] = (_quarters(stored, (width, height)), QUARTERS)
+    boxes = _boxes(row, (width, height))
+    laid: dict[str, Any] = {"boxes": boxes} if boxes else {}
+    if masks:
+        laid["masks"] = {
+            links.plain(name): {
+                "path": pictures.add(f"masks/{number}", row.id, encode_png(cells)),
+                "class_labels": {str(k): links.plain(label) for k, label in labels.items()},
+            }
+            for number, (name, (cells, labels)) in enumerate(masks.items())
+        }
+    return laid
+
+
+def _quarters(stored: StoredMap, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return which of the `QUARTERS` of its values each pixel of a map belongs to; 0 for none."""
+    values = cv2.resize(painted(stored), size, interpolation=cv2.INTER_LINEAR)
+    if not np.isfinite(values).all():
+        return np.zeros(size[::-1], np.uint8)
+    ends = np.quantile(values, (0.25, 0.5, 0.75))
+    levels = np.searchsorted(ends, values.ravel()) + min(QUARTERS)
+    return levels.reshape(values.shape).astype(np.uint8)
+
+
+def _boxes(row: Row, size: tuple[int, int]) -> dict[str, Any]:
+    """Return given and predicted boxes as W&B draws them; the one that is explained says so."""
+    explained = next((explained_box(stored.target) for stored in row.maps), None)
+    predicted = zip(row.predicted_boxes or (), row.predictions, strict=False)
+    known = row.label_index if row.label_index is not None else 0
+    drawn: dict[str, list[tuple[Box, int, str, float | None, bool]]] = {
+        GIVEN: [(box, known, row.label or GIVEN, None, False) for box in row.boxes or ()],
+        "predicted": [
+            (box, said.index, said.name, said.score, number == explained)
+            for number, (box, said) in enumerate(predicted)
+        ],
+    }
+    boxes = {}
+    for layer, listed in drawn.items():
+        placed = [
+            {
+                "position": position,
+                "domain": "pixel",
+                "class_id": index,
+                "box_caption": _caption(name, score, mark),
+                **({} if score is None else {"scores": {"score": score}}),
+            }
+            for box, index, name, score, mark in listed
+            if (position := _position(row, box, size)) is not None
+        ]
+        if placed:
+            labels = {str(index): links.plain(name) for _, index, name, _, _ in listed}
+            boxes[layer] = {"box_data": placed, "class_labels": labels}
+    return boxes
+
+
+def _caption(name: str, score: float | None, explained: bool) -> str:
+    said = name if score is None else f"{name} {score:.2f}"
+    return links.plain(f"{said}, explained" if explained else said)
+
+
+def _position(row: Row, box: Box, size: tuple[int, int]) -> dict[str, int] | None:
+    """Return where a box lies in the model's view; None where it lies outside."""
+    if row.crop is None:
+        return None
+    left, top, right, bottom = (
+        min(max(end, 0), size[place % 2]) for place, end in enumerate(box_in_view(row, box, size))
+    )
+    if left >= right or top >= bottom:
+        return None
+    return {"minX": left, "minY": top, "maxX": right, "maxY": bottom}
