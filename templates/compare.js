@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const { data, paint, element, number, score } = exporter;
   // Tiles on a page of images at most, and pixels across a tile's map.
-  const TILES = 240, PAINTED = 96;
+  const TILES = 120, PAINTED = 96;
   const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
   const state = {};
   const decimal = (value) => value.toFixed(2).replace("-", "−");
@@ -108,7 +108,7 @@
   };
   const photograph = (run, at, words) => {
     const photo = element("span", "photo"), image = element("img");
-    Object.assign(image, { src: data.photo(at), alt: words, decoding: "async", draggable: false });
+    Object.assign(image, { src: data.photo(at), alt: words, decoding: "async", loading: "lazy", draggable: false });
     const canvas = element("canvas");
     canvas.setAttribute("aria-hidden", "true");
     canvas.dataset.run = run;

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData, ParquetFile
 
 _GROUPS_AT_ONCE = 8
+_FOOTERS = 16
+"""Shards whose footers are kept at most: one of 64 row groups takes about 1.5 MB."""
 _IDENTITY = ("id", "key", "path")
 
 DEEPEST = "deepest"
@@ -531,6 +533,8 @@ class Run:
             if index not in self._footers:
                 _refuse_other_rows(file, len(ids))
                 self._footers[index] = file.metadata
+                if len(self._footers) > _FOOTERS:
+                    del self._footers[next(iter(self._footers))]
             if groups is None:
                 table = file.read(columns=list(columns), use_threads=False)
             else:
