@@ -1,29 +1,30 @@
 """What a network looks at as it learns: five checkpoints of one training, compared.
 
-A small CNN learns scikit-learn's digits; the test images are exported with the weights of five
-epochs, and the five runs become one comparison. It takes about a minute.
-
     pip install scikit-learn
-    python examples/training_story.py STORY
-    open STORY/comparison/html/index.html
+    python examples/training_story.py --out runs/examples
+
+A small CNN learns scikit-learn's digits. The test images are exported with the weights of five
+epochs, the runs become one comparison (``OUT/training_story/comparison/html/index.html``), and the
+picture shows the images whose maps moved most. It takes about a minute.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from pictures import Picture, arguments, lay_out, save
 from sklearn.datasets import load_digits
 from torch import nn
 
 import exporter
+from exporter import Comparison
 
 EPOCHS = (0, 1, 2, 5, 20)
-TEST = 300
 SIDE = 32
+ROWS = 5
 
 
 def digits_cnn() -> nn.Sequential:
@@ -36,31 +37,16 @@ def digits_cnn() -> nn.Sequential:
     )  # fmt: skip
 
 
-def pictures() -> tuple[np.ndarray, np.ndarray]:
-    """Return the digits as uint8 (N, 32, 32), and their classes (N,), in a random order."""
-    digits = load_digits()
-    large = [cv2.resize(np.uint8(image * 15), (SIDE, SIDE)) for image in digits.images]
-    order = np.random.default_rng(0).permutation(len(large))
-    return np.stack(large)[order], digits.target[order]
-
-
-def write_test_images(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write each image into the folder of its class."""
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / str(label) / f"{number:03d}.png"), image)
-
-
-def train(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
-    """Train, and keep the weights after some of the epochs."""
+def train(images: np.ndarray, labels: np.ndarray, folder: Path, epochs: tuple[int, ...]) -> None:
+    """Train on (N, 32, 32) uint8, and keep the weights of some epochs."""
     torch.manual_seed(0)
     model = digits_cnn()
     inputs = torch.from_numpy(images)[:, None].float().div(255).sub(0.5).div(0.5)
     targets = torch.from_numpy(labels).long()
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     folder.mkdir(parents=True, exist_ok=True)
-    for epoch in range(max(EPOCHS) + 1):
-        if epoch in EPOCHS:
+    for epoch in range(max(epochs) + 1):
+        if epoch in epochs:
             torch.save(model.state_dict(), folder / f"epoch-{epoch:02d}.pt")
         for batch in torch.randperm(len(inputs)).split(64):
             optimiser.zero_grad()
@@ -68,33 +54,70 @@ def train(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
             optimiser.step()
 
 
-def main(out: Path) -> None:
-    """Train, export each checkpoint and compare them."""
-    images, labels = pictures()
-    write_test_images(out / "test", images[:TEST], labels[:TEST])
-    train(images[TEST:], labels[TEST:], out / "checkpoints")
-    (out / "classes.txt").write_text("\n".join("0123456789"), encoding="utf-8")
-    runs = []
-    for epoch in EPOCHS:
-        runs.append(out / f"run-{epoch:02d}")
-        exporter.export(
-            f"{Path(__file__).resolve()}:digits_cnn",
-            out / "test",
-            out=runs[-1],
-            overwrite=(out / f"run-{epoch:02d}").exists(),
-            checkpoint=out / "checkpoints" / f"epoch-{epoch:02d}.pt",
-            classes=out / "classes.txt",
-            preprocessing={"size": SIDE, "mean": (0.5,), "std": (0.5,)},
-            maps=["gradcam", "layercam", "hirescam"],
-            layers=["1", "4", "7"],
-            kernels=["0", "3"],
-            step=epoch,
-            writers=["html"],
-        )
-    comparison = exporter.compare(*runs, out=out / "comparison")
-    for sentence in comparison.findings:
-        print(f"{sentence.about}: {sentence.text}")
+def export(place: Path, epoch: int) -> Path:
+    """Export the test images with the weights of one epoch, and return the run."""
+    run = place / f"run-{epoch:02d}"
+    exporter.export(
+        f"{Path(__file__).resolve()}:digits_cnn",
+        place / "test",
+        out=run,
+        overwrite=run.exists(),
+        checkpoint=place / "checkpoints" / f"epoch-{epoch:02d}.pt",
+        classes=place / "classes.txt",
+        preprocessing={"size": SIDE, "resize": SIDE, "mean": (0.5,), "std": (0.5,)},
+        maps=["gradcam", "layercam", "hirescam"],
+        layers=["1", "4", "7"],
+        kernels=["0", "3"],
+        writers=["html"],
+    )
+    return run
+
+
+def main(out: Path, *, small: bool = False) -> Path:
+    """Train, export each checkpoint, compare them, and draw the images that moved most."""
+    place, epochs, test = out / "training_story", EPOCHS, 300
+    if small:
+        epochs, test = (0, 12), 24
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.images))[: 400 if small else None]
+    images = [cv2.resize(np.uint8(digits.images[n] * 15), (SIDE, SIDE)) for n in order]
+    labels = digits.target[order]
+    for number, (image, label) in enumerate(zip(images[:test], labels, strict=False)):
+        (place / "test" / str(label)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / "test" / str(label) / f"{number:03d}.png"), image)
+    (place / "classes.txt").write_text("\n".join("0123456789"), encoding="utf-8")
+    train(np.stack(images[test:]), labels[test:], place / "checkpoints", epochs)
+    runs = [export(place, epoch) for epoch in epochs]
+    folder = place / "comparison"
+    comparison = exporter.compare(*runs, out=folder, overwrite=folder.exists())
+    told = comparison.contents.runs
+    for run, path in zip(told, runs, strict=True):
+        summary = exporter.open_run(path).summary
+        assert summary is not None
+        assert run.accuracy == summary.accuracy  # counted once in the run, once in the comparison
+    assert [run.step for run in told] == list(epochs)
+    assert (told[-1].accuracy or 0) > (told[0].accuracy or 0)
+    for finding in comparison.findings:
+        print(f"{finding.about}: {finding.text}")
+    return save(draw(comparison, runs), out / "training_story.jpg")
+
+
+def draw(comparison: Comparison, runs: list[Path]) -> Picture:
+    """Draw Grad-CAM at the deepest layer: a row per image, a column per checkpoint."""
+    rows = sorted(comparison.images(), key=lambda row: row.likeness or 0)[:ROWS]
+    opened = [exporter.open_run(path) for path in runs]
+    tiles = [
+        [
+            (
+                f"{run.name}: {said.name} {100 * (said.score or 0):.0f} %",
+                cv2.resize(np.asarray(own.overlay(row.id, "gradcam")), (128, 128)),
+            )
+            for run, said, own in zip(comparison.contents.runs, row.verdicts, opened, strict=True)
+        ]
+        for row in rows
+    ]
+    return lay_out(tiles, "Grad-CAM of the predicted digit at layer 7, epoch by epoch")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "story"))
+    print(main(arguments(__doc__).out))

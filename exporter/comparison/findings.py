@@ -49,6 +49,11 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def _first(name: str) -> str:
+    """Return a run's name as the first word of a sentence; names of models stay as they are."""
+    return name.capitalize() if name.startswith("step ") else name
+
+
 def p_value(p: float) -> str:
     """Write a p-value.
 
@@ -69,12 +74,12 @@ def _accuracy(
     assert row.difference is not None and row.low is not None and row.high is not None
     sure = "more than chance" if row.p_holm < SURE else "no more than chance would give"
     many = f", corrected for {len(known)} comparisons" if len(known) > 1 else ""
+    difference, low, high = (signed(100 * v) for v in (row.difference, row.low, row.high))
     yield Finding(
         "Accuracy",
-        f"{names[row.run]} is right on {percent(row.accuracy)} of {row.images:,} labelled images "
-        f"and {names[base]} on {percent(row.baseline)}: {signed(100 * row.difference)} points "
-        f"(95 % interval {signed(100 * row.low)} to {signed(100 * row.high)}; McNemar's exact "
-        f"{p_value(row.p_holm)}{many}), {sure}.",
+        f"{_first(names[row.run])} is right on {percent(row.accuracy)} of {row.images:,} labelled "
+        f"images and {names[base]} on {percent(row.baseline)}: {difference} points (95 % interval "
+        f"{low} to {high}; McNemar's exact {p_value(row.p_holm)}{many}), {sure}.",
         "index",
         "numbers",
     )
@@ -85,7 +90,7 @@ def _accuracy(
         if best is not worst:
             yield Finding(
                 "Calibration",
-                f"{best.name} says best how sure to be: its calibration error is "
+                f"{_first(best.name)} says best how sure to be: its calibration error is "
                 f"{percent(best.calibration_error or 0)}, that of {worst.name} "
                 f"{percent(worst.calibration_error or 0)}.",
                 "index",
@@ -184,8 +189,8 @@ def _layers(names: Sequence[str], rows: Sequence[LayerDrift], base: int) -> Iter
         most = min(last, key=lambda row: row.kernels or 0)
         yield Finding(
             "Kernels",
-            f"From {names[base]} to {names[most.run]} the kernels of {most.layer} turn most: their "
-            f"mean cosine is {decimal(most.kernels or 0)}.",
+            f"From {names[base]} to {names[most.run]} the kernels of layer {most.layer} turn most: "
+            f"their mean cosine is {decimal(most.kernels or 0)}.",
             "layers",
         )
     same = [row for row in rows if row.dead is not None and row.layer == row.other]
@@ -199,7 +204,7 @@ def _layers(names: Sequence[str], rows: Sequence[LayerDrift], base: int) -> Iter
         _, run, layer = most_dead
         yield Finding(
             "Dead channels",
-            f"{layer} has {dead[run, layer]} channels that no image activates in {names[run]} and "
-            f"{dead[base, layer]} in {names[base]}.",
+            f"Layer {layer} has {dead[run, layer]} channels that no image activates in "
+            f"{names[run]} and {dead[base, layer]} in {names[base]}.",
             "layers",
         )

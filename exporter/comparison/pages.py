@@ -28,7 +28,7 @@ MOST_RUNS = 8
 STRIPS = {
     "lost": ("Right to wrong", "the surest first"),
     "won": ("Wrong to right", "the surest first"),
-    "changed": ("Another class", "no label says which is right; the surest first"),
+    "changed": ("Another class", "the verdict is the same, or there is no label; the surest first"),
     "moved": ("Maps that moved most", "lowest mean rank correlation with the baseline's first"),
 }
 """Title and order of each strip of the first page."""
