@@ -88,7 +88,7 @@ class WandbSettings(BaseModel):
     )
     wandb_tags: str = setting("", "Tags of the W&B run beside its own, with commas.", "A,B")
     wandb_group: str | None = setting(None, "Group of the W&B run.", "G", "MODEL")
-    wandb_job_type: str = setting("explain", "Job type of the W&B run.", "T")
+    wandb_job_type: str | None = setting(None, "Job type of the W&B run.", "T", "explain")
     wandb_run: Any = setting(
         None,
         "Id of a W&B run to go on with, such as that of the training; in Python also a run of "

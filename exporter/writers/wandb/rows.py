@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 MAX_TABLE_ROWS = 10_000
 """Rows per table: beyond, W&B's own page is slow, and beyond 200,000 it drops them."""
 
+PREFIX = "exporter/"
+"""Before all that is logged into a run that is another's, so that none is taken for its own."""
+
 Columns = Sequence[tuple[str, str, Callable[[Any], Any]]]
 """Name, kind (``text``, ``number``, ``flag``, ``picture``) and value in a record of each column."""
 
@@ -212,20 +215,33 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "tensorboard": options.tensorboard_url,
     }
     notes = (" ".join(map(without_folders, links.plain(note).split())) for note in plan.notes)
-    goes_on = isinstance(options.wandb_run, str)
     own = [tag.strip() for tag in options.wandb_tags.split(",")]
-    return {
+    told: dict[str, Any] = {
         "project": options.wandb_project,
         "entity": options.wandb_entity,
-        "id": options.wandb_run if goes_on else None,
-        "resume": "allow" if goes_on else None,
-        "name": options.wandb_name or links.run_name(plan.model)[:128],
-        "group": options.wandb_group or plan.model.name[:128] or None,
+        "name": options.wandb_name,
+        "group": options.wandb_group,
         "job_type": options.wandb_job_type,
-        "tags": list(dict.fromkeys(links.plain(tag)[:64] for tag in (*own, *tags) if tag)),
-        "notes": options.wandb_notes or "\n".join(notes) or None,
+        "tags": [links.plain(tag)[:64] for tag in own if tag] or None,
+        "notes": options.wandb_notes,
         "config": values_without_folders(config, _no_link),
     }
+    if options.wandb_run is not None:  # whose name and settings are not ours
+        told |= {"id": options.wandb_run, "resume": "allow"} if goes_on(options) else {}
+        return told | {"config": {PREFIX.rstrip("/"): told["config"]}}
+    tags = [links.plain(tag)[:64] for tag in (*own, *tags) if tag]
+    return told | {
+        "name": told["name"] or links.run_name(plan.model)[:128],
+        "group": told["group"] or plan.model.name[:128] or None,
+        "job_type": told["job_type"] or "explain",
+        "tags": list(dict.fromkeys(tags)),
+        "notes": told["notes"] or "\n".join(notes) or None,
+    }
+
+
+def goes_on(options: WandbOptions) -> bool:
+    """Return whether a W&B run is gone on with by its id, rather than by a run of the caller's."""
+    return isinstance(options.wandb_run, str)
 
 
 def metric_values(run: Run, options: WandbOptions) -> dict[str, float]:

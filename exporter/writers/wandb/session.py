@@ -48,7 +48,7 @@ def record(job: dict[str, Any]) -> None:
     Args:
         job: ``init``, arguments of ``wandb.init``; ``tables``, each with its ``name``, its
             ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``metrics``, numbers
-            over ``step``; ``summary``, values by name.
+            over ``step``; ``summary``, values by name; the ``prefix`` of all these names.
     """
     # The temporary files of this process only: W&B's service puts a socket in TMPDIR, and the path
     # of a socket may not be longer than about 100 bytes.
@@ -64,17 +64,17 @@ def record(job: dict[str, Any]) -> None:
     wandb.teardown()
 
 
-def log(run: Any, job: dict[str, Any], folder: Path, prefix: str = "") -> None:
+def log(run: Any, job: dict[str, Any], folder: Path) -> None:
     """Log a job into a run, which stays open.
 
     Args:
         run: a W&B run.
-        job: what `record` takes; its ``init`` gives the config where there is a prefix.
+        job: what `record` takes.
         folder: where the paths of its pictures begin.
-        prefix: of every name, so that none is taken for another's.
     """
     import wandb
 
+    prefix = job["prefix"]
     logged: dict[str, Any] = {}
     for table in job["tables"]:
         name, chart = prefix + table["name"], table["chart"]
@@ -88,8 +88,6 @@ def log(run: Any, job: dict[str, Any], folder: Path, prefix: str = "") -> None:
     run.define_metric(f"{prefix}*", step_metric=f"{prefix}step")
     run.log({**{prefix + name: value for name, value in job["metrics"].items()}, **logged})
     run.summary.update({prefix + name: value for name, value in job["summary"].items()})
-    if prefix:
-        run.config.update({prefix.rstrip("/"): job["init"]["config"]}, allow_val_change=True)
 
 
 def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:

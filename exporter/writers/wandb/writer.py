@@ -57,10 +57,11 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
     (folder / WORK / "temp").mkdir(parents=True)
     try:
         job, shown, notes = _job(run, folder, options)
-        if options.wandb_run is not None and not isinstance(options.wandb_run, str):
+        if options.wandb_run is not None and not rows.goes_on(options):
             from exporter.writers.wandb.session import log
 
-            log(options.wandb_run, job, folder, prefix="exporter/")
+            options.wandb_run.config.update(job["init"]["config"], allow_val_change=True)
+            log(options.wandb_run, job, folder)
             where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
             return Written("wandb", "wandb", where, shown, total, notes)
         _log(folder, job)
@@ -95,6 +96,7 @@ def _job(
     tables, shown = tables_of(run, options, Pictures(folder, WORK))
     job = {
         "init": rows.init_arguments(run, options),
+        "prefix": "" if options.wandb_run is None else rows.PREFIX,
         "tables": [asdict(table) for table in tables],
         "metrics": rows.metric_values(run, options),
         "summary": rows.summary_values(run, shown),

@@ -37,6 +37,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.operations: list[tuple[str, dict[str, Any]]] = []
         self.uploads: dict[str, bytes] = {}
+        self.streamed: list[Any] = []
         self.requests = 0
         self.refuse: list[int] = []
         """Statuses that the next uploads are refused with."""
@@ -57,9 +58,17 @@ class Server(ThreadingHTTPServer):
         upload = f"{self.address}/upload"
         if operation == "UpsertBucket":
             project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "team"}}
-            bucket = {"id": "b", "name": given["name"], "displayName": given["displayName"]}
+            bucket = {"id": "b", "name": given["name"], "displayName": given["displayName"] or "training"}
             bucket |= {"description": "", "config": "{}", "sweepName": None, "historyLineCount": 0}
             return {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
+        if operation == "RunResumeStatus":  # a training of fifty steps
+            ends = {"logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]", "config": "{}"}
+            tail = json.dumps([json.dumps({"_step": 49})])
+            bucket = {"id": "b", "name": given["name"], "displayName": "training", **ends}
+            bucket |= {"historyLineCount": 50, "historyTail": tail, "tags": []}
+            bucket |= {"summaryMetrics": json.dumps({"_step": 49}), "wandbConfig": '{"t": 1}'}
+            entity = {"id": "e", "name": "team"}
+            return {"model": {"id": "p", "name": "maps", "entity": entity, "bucket": bucket}}
         if operation == "Viewer":
             return {"viewer": {"id": "v", "entity": "team", "username": "v", "flags": "{}"}}
         if operation == "ServerFeaturesQuery":
@@ -140,6 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.body()
         if self.path != "/graphql":
+            self.server.streamed.append(json.loads(content))
             self.reply({})
             return
         query = json.loads(content)
@@ -308,6 +318,22 @@ def test_what_did_not_arrive_is_said_and_kept(
     assert any("kept offline" in note and "503" in note for note in written.notes)
     assert list(verify_offline(RunFiles(run))) == []
     assert list((run / "wandb").glob("*/*.sync*")) == []
+
+
+@pytest.mark.slow
+def test_a_run_is_gone_on_with_after_its_own_steps(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    written = write(open_run(run), "wandb", options(run, wandb="online", wandb_run="abc123"))
+    assert written.open == f"{server.address}/team/maps/runs/abc123", written.notes
+    files = [part["files"] for part in server.streamed if part.get("files")]
+    (history,) = [part["wandb-history.jsonl"] for part in files if "wandb-history.jsonl" in part]
+    assert history["offset"] == 50
+    assert "exporter/set/accuracy" in json.loads(history["content"][0])
+    upsert = next(given for name, given in server.operations if name == "UpsertBucket")
+    assert (upsert["name"], upsert["displayName"], upsert["groupName"]) == ("abc123", None, None)
 
 
 @pytest.mark.slow

@@ -345,15 +345,32 @@ def test_boxes_and_masks_lie_over_the_photograph(
 def test_names_and_an_id_are_those_that_were_given(sample_run: Path, tmp_path: Path) -> None:
     run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
     told = {"wandb_name": "baseline", "wandb_notes": "as in the paper", "wandb_tags": "a, b"}
-    ids = {"wandb_group": "ablation", "wandb_job_type": "eval", "wandb_run": "abc123"}
+    ids = {"wandb_group": "ablation", "wandb_job_type": "eval"}
     write(run, "wandb", WandbOptions(kept=(), step=30, **told, **ids))
     logged = next(r.run for r in records(run.path / "wandb") if r.HasField("run"))
     assert (logged.display_name, logged.notes) == ("baseline", "as in the paper")
-    assert (logged.run_group, logged.job_type, logged.run_id) == ("ablation", "eval", "abc123")
+    assert (logged.run_group, logged.job_type) == ("ablation", "eval")
     assert {"a", "b", "gradcam"} <= set(logged.tags)
     history = next(r.history for r in records(run.path / "wandb") if r.HasField("history"))
     told_of = {item.key or item.nested_key[0]: item.value_json for item in history.item}
     assert json.loads(told_of["step"]) == 30
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_name_and_settings(
+    sample_run: Path, tmp_path: Path
+) -> None:
+    run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
+    write(run, "wandb", WandbOptions(kept=(), step=30, wandb_run="abc123", wandb_tags="maps"))
+    logged = next(r.run for r in records(run.path / "wandb") if r.HasField("run"))
+    assert logged.run_id == "abc123"
+    assert (logged.display_name, logged.run_group, logged.job_type) == ("", "", "")
+    assert list(logged.tags) == ["maps"]
+    assert updates(run.path / "wandb", "config").keys() - {"_wandb"} == {"exporter"}
+    history = next(r.history for r in records(run.path / "wandb") if r.HasField("history"))
+    names = {item.key or item.nested_key[0] for item in history.item}
+    assert {name for name in names if not name.startswith("exporter/")} <= {
+        *("_step", "_runtime", "_timestamp"),
+    }
 
 
 OWN_RUN = """
