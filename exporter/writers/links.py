@@ -19,6 +19,7 @@ from exporter.records import MaximisedPicture, ModelRecord, Plan, Row
 
 DEEPEST = "deepest"
 INPUT = "input"
+EMBEDDINGS = "embeddings"
 MONTAGE = "montage"
 MAXIMISED = "maximised"
 CHANNELS = "strongest channels"

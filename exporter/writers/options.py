@@ -58,6 +58,11 @@ class TensorBoardSettings(BaseModel):
         "LOGS",
     )
 
+    embeddings: bool = setting(
+        False,
+        "Also write TensorBoard's projector: a point per kept image, where a linear layer reads "
+        "the deepest layer's spatial means.",
+    )
     summary_writer: Any = Field(
         None,
         description="A SummaryWriter of yours, to whose log the run is added as with "

@@ -55,7 +55,8 @@ def serve(
             address = server.launch()
         except (SystemExit, Exception) as error:
             raise ConfigError(f"TensorBoard cannot be started: {one_line(error)}") from None
-        yield list(_views(address, steps))
+        projected = any(any(log.rglob("projector_config.pbtxt")) for log in logs)
+        yield [*_views(address, steps), *_projector(address, projected)]
 
 
 def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
@@ -66,6 +67,11 @@ def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
         yield "checkpoints, along their steps", links.steps_link(address)
     yield "accuracy, agreement, faithfulness", f"{address.rstrip('/')}/#custom_scalars"
     yield "settings against them", f"{address.rstrip('/')}/#hparams"
+
+
+def _projector(address: str, there: bool) -> Iterator[tuple[str, str]]:
+    if there:
+        yield "images by what the model's head reads", f"{address.rstrip('/')}/#projector"
 
 
 def _log(folder: Path) -> Path:

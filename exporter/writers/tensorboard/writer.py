@@ -4,6 +4,7 @@
                     kernels, maximised; scalars, histograms, confusion, HParams, what ran
     model/METHOD    <stage>/<path>: heatmap and overlay; scalars of the method
     model/input     deepest/<path>: the model's view, once per image
+    model/embeddings@step   the projector, with --embeddings
 
 Where no step is known the model's run is called ``model@checkpoint``. The server keeps about tags x
 bytes in memory, so only the kept images are here, and every map has a card of its own only up to
@@ -36,6 +37,7 @@ from exporter.writers.tensorboard.cards import about, cards
 from exporter.writers.tensorboard.events import EventFile, image_summary
 from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
 from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
+from exporter.writers.tensorboard.projector import why_none, write_projector
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
         for method, own in methods.items():
             for summary in scalar_summaries(own):
                 open_run(method).add(summary)
+        if options.embeddings:
+            notes += _write_projector(run, base, options, open_run)
         page = run_page(run, options, images, notes, cards=cards)
         open_run("").add(text_pb("run/about", page.encode("utf-8", "replace")))
     logs = [options.tensorboard_dir] if options.tensorboard_dir is not None else []
@@ -117,6 +121,25 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     )
 
 
+def _write_projector(
+    run: Run, base: Path, options: TensorBoardOptions, open_run: Callable[[str], EventFile]
+) -> tuple[str, ...]:
+    """Write the projector in a run of its own, whose step is in its name, and return a note.
+
+    A run has one projector, so that checkpoints need one each.
+    """
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    step = links.step_of(run.plan.model, options.step)
+    name = links.EMBEDDINGS if step is None else f"{links.EMBEDDINGS}@{step}"
+    count = write_projector(run, base / name, options)
+    if not count:
+        return (f"there is no projector: {why_none(run) or 'no image that is kept has features'}",)
+    said = f"{count} images in the projector, by what the model's linear head reads of each."
+    open_run(name).add(text_pb("run/embeddings", said.encode()))
+    return ()
+
+
 def _add_to(log: Path, folder: Path, step: str, mark: str) -> tuple[str, ...]:
     """Add a run's event files to a log of several, in the place of those it added before.
 
@@ -127,12 +150,17 @@ def _add_to(log: Path, folder: Path, step: str, mark: str) -> tuple[str, ...]:
         WriterError: if the log cannot be written.
     """
     own = {file.relative_to(folder) for file in folder.rglob(f"*.{step}.{mark}.exporter")}
+    beside = {
+        file.relative_to(folder)
+        for file in folder.glob(f"*/{links.EMBEDDINGS}*/*")
+        if file.suffix != ".exporter"
+    }
     try:
         same = {file.relative_to(log): file for file in log.rglob(f"*.{step}.*.exporter")}
         for place, file in same.items():
             if file.match(f"*.{mark}.exporter") and place not in own:
                 file.unlink()
-        for place in own:
+        for place in own | beside:
             (log / place).parent.mkdir(parents=True, exist_ok=True)
             part = (log / place).with_name(".part")
             shutil.copyfile(folder / place, part)
