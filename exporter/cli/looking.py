@@ -200,19 +200,33 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     type=click.Path(path_type=Path),
     help="The run that the others are held against.  [default: the first]",
 )
+@click.option(
+    "--writer",
+    "writers",
+    multiple=True,
+    type=click.Choice(("tensorboard", "html")),
+    help="What it is written as; repeatable.  [default: tensorboard html]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the comparison that is there.")
 def compare_command(
-    runs: tuple[Path, ...], out: Path, baseline: Path | None, overwrite: bool
+    runs: tuple[Path, ...],
+    out: Path,
+    baseline: Path | None,
+    writers: tuple[str, ...],
+    overwrite: bool,
 ) -> int:
     """Compare runs: what differs, what flipped, how maps and layers moved; no model, no torch.
 
     Runs are joined on the contents of their images. Checkpoints of one model are put in the order
     of their steps.
     """
-    from exporter.comparison import compare
+    from exporter.comparison import WRITERS, compare
 
+    asked = writers or WRITERS
     with Bar() as bar:
-        comparison = compare(*runs, out=out, baseline=baseline, overwrite=overwrite, watch=bar)
+        comparison = compare(
+            *runs, out=out, baseline=baseline, writers=asked, overwrite=overwrite, watch=bar
+        )
     told = comparison.contents
     OUT.print(
         f"[green]✓[/] {counted(len(told.runs), 'run')}, {counted(told.images, 'image')} in all of "
@@ -220,7 +234,9 @@ def compare_command(
     )
     for finding in comparison.findings:
         OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
-    OUT.print(marked(str(out / "html" / "index.html")))
+    opened = {"tensorboard": f"exporter tensorboard {out}", "html": str(out / "html/index.html")}
+    for name in asked:
+        OUT.print(f"{name:<12} {marked(opened[name])}")
     return DONE
 
 

@@ -27,10 +27,10 @@ from exporter.comparison.records import (
 from exporter.errors import RunError
 from exporter.store.documents import read_json, validated
 from exporter.store.files import RunFiles
+from exporter.store.layout import COMPARISON
 from exporter.store.tables import read_parquet, read_records
 from exporter.writers.html.findings import Finding
 
-DOCUMENT = "comparison.json"
 IMAGES = "images.parquet"
 TABLES: Mapping[str, type] = {
     "classes": ClassChange,
@@ -147,16 +147,16 @@ def open_comparison(path: Path | str) -> Comparison:
         RunError: if there is none, it is damaged, or a newer exporter wrote it.
     """
     files = RunFiles(Path(path))
-    if not files.exists(DOCUMENT):
+    if not files.exists(COMPARISON):
         raise RunError(
-            f"there is no comparison in {str(files.run)!r} (no {DOCUMENT}); make one with "
+            f"there is no comparison in {str(files.run)!r} (no {COMPARISON}); make one with "
             "exporter compare"
         )
-    values = read_json(files, DOCUMENT, _AGAIN)
+    values = read_json(files, COMPARISON, _AGAIN)
     version = values.get("schema") if isinstance(values, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RunError(
-            f"{str(files.run / DOCUMENT)!r} has schema version {version} and this exporter reads "
+            f"{str(files.run / COMPARISON)!r} has schema version {version} and this exporter reads "
             f"up to {SCHEMA_VERSION}; install a newer exporter"
         )
-    return Comparison(files, validated(files, DOCUMENT, Contents, values, _AGAIN))
+    return Comparison(files, validated(files, COMPARISON, Contents, values, _AGAIN))

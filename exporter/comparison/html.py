@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from exporter.comparison.comparing import blocks
 from exporter.comparison.folder import Comparison
+from exporter.comparison.images import blocks
 from exporter.comparison.index import PER_SHARD, write_index
 from exporter.comparison.joining import Joined
 from exporter.comparison.pages import PAGES, Figures

@@ -23,6 +23,8 @@ KERNEL_LIST: Final = "kernels/kernels.json"
 HEAD: Final = "kernels/head.npy"
 MAXIMISED: Final = "maximised"
 WRITER_NOTE: Final = "writers.json"
+COMPARISON: Final = "comparison.json"
+"""What is in the folder of a comparison, in the place of a plan."""
 
 NEXT: Final = ".next"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exporter.errors import ConfigError, one_line
-from exporter.store.layout import PLAN
+from exporter.store.layout import COMPARISON, PLAN
 from exporter.writers import links
 
 LEAST = 10
@@ -75,8 +75,9 @@ def _projector(address: str, there: bool) -> Iterator[tuple[str, str]]:
 
 
 def _log(folder: Path) -> Path:
-    """Return the log of a run folder, or the folder itself, if events are in it."""
-    own = folder / "tensorboard" if (folder / PLAN).is_file() else folder
+    """Return the log of a run or a comparison, or the folder itself, if events are in it."""
+    known = any((folder / name).is_file() for name in (PLAN, COMPARISON))
+    own = folder / "tensorboard" if known else folder
     if any(own.rglob(_EVENTS)):
         return own
     if own is folder:
