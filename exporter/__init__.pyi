@@ -12,6 +12,8 @@ from exporter.comparison import compare as compare
 from exporter.comparison import open_comparison as open_comparison
 from exporter.explain import compute_maps as compute_maps
 from exporter.maps import method as method
+from exporter.publish import figure as figure
+from exporter.publish import table as table
 from exporter.run import finish as finish
 from exporter.run import work as work
 from exporter.store import Run as Run
@@ -25,11 +27,13 @@ __all__ = [
     "compare",
     "compute_maps",
     "export",
+    "figure",
     "finish",
     "method",
     "open_comparison",
     "open_run",
     "plan",
+    "table",
     "work",
 ]
 

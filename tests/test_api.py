@@ -25,6 +25,7 @@ SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
     "A run in parts": ("exporter.plan", "exporter.work", "exporter.finish"),
     "Comparisons": ("exporter.compare", "exporter.open_comparison", "exporter.Comparison"),
+    "Figures and tables": ("exporter.figure", "exporter.table", "exporter.publish.Table"),
     "Maps of a batch": ("exporter.compute_maps",),
     "Image sources": (
         "exporter.images.Source",

@@ -23,7 +23,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_commands_and_flags_are_completed() -> None:
-    assert completed("com") == ["completion"]
+    assert completed("com") == ["compare", "completion"]
     assert completed("completion", "") == ["bash", "zsh", "fish"]
     assert completed("run", "--act") == ["--activation"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import exporter
-from exporter.cli import looking, running
+from exporter.cli import looking, publishing, running
 from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
@@ -155,6 +155,8 @@ for _command in (
     looking.maps_command,
     looking.render_command,
     looking.compare_command,
+    publishing.figure_command,
+    publishing.table_command,
     looking.check_command,
     looking.tensorboard_command,
     looking.sync_command,

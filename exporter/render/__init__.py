@@ -1,6 +1,6 @@
 """Pictures of maps, channels and kernels, with numpy and OpenCV only: no torch, no model."""
 
-from exporter.render.captions import caption, target_text
+from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.confusion import confusion_sheet
 from exporter.render.encode import decode_image, encode_jpeg, encode_png, encode_webp
@@ -32,6 +32,7 @@ __all__ = [
     "encode_webp",
     "fading_map",
     "fit_text",
+    "flag_text",
     "get_colormap",
     "hatch",
     "heatmap",

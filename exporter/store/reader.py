@@ -260,7 +260,7 @@ class Run:
         Raises:
             RunError: if the run has no such image or map.
         """
-        return self._stored(self._row(id, ["maps", "error"]), method, layer, target).array()
+        return self.stored(self._row(id, ["maps", "error"]), method, layer, target).array()
 
     def overlay(
         self,
@@ -290,7 +290,7 @@ class Run:
             ConfigError: if there is no such colour map, or the opacity is none.
         """
         row = self._row(id, ["image", "maps", "error"])
-        stored = self._stored(row, method, layer, target)
+        stored = self.stored(row, method, layer, target)
         return overlaid(row, stored, self._planned.plan, opacity=opacity, colormap=colormap)
 
     def image(self, id: str | PathLike[str]) -> bytes:
@@ -306,6 +306,40 @@ class Run:
         if row.image is None:
             raise RunError(f"the image {row.path!r} has no picture: {row.error}")
         return row.image
+
+    def stored(
+        self, row: Row, method: str, layer: str = DEEPEST, target: str | None = None
+    ) -> StoredMap:
+        """Return a map of a row as it is stored: its levels, their range and its flags.
+
+        Args:
+            row: an image of this run, with its maps.
+            method: name of the method.
+            layer: as for ``map``.
+            target: as for ``map``.
+
+        Raises:
+            RunError: if the row has no such map.
+        """
+        if row.error is not None:
+            raise RunError(f"the image {row.path!r} has no maps: {row.error}")
+        stored = [kept for kept in row.maps if kept.method == method]
+        layers = [kept.layer for kept in stored]
+        if not stored:
+            methods = [kept.method for kept in row.maps]
+            raise RunError(f"the run has no maps of {method!r}; {choices(method, methods)}")
+        if layer == DEEPEST and layer not in layers:
+            order = ("", *COMBINED, *self._planned.plan.layers_of_the_model)
+            layer = next((name for name in reversed(order) if name in layers), layers[-1])
+        if layer not in layers:
+            raise RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
+        targets = [kept.target for kept in stored if kept.layer == layer]
+        for kept in stored:
+            if kept.layer == layer and target in (None, kept.target):
+                return kept
+        raise RunError(
+            f"no map of {row.path!r} explains {target!r}; {choices(str(target), targets)}"
+        )
 
     def table(self, columns: Sequence[str] = LIGHT_COLUMNS) -> pa.Table:
         """Return columns of all images that are there, as an Arrow table.
@@ -472,28 +506,6 @@ class Run:
             if name not in ROW_SCHEMA.names:
                 raise RunError(f"a run has no column {name!r}; {choices(name, ROW_SCHEMA.names)}")
         return [name for name in ROW_SCHEMA.names if name in asked or name in _IDENTITY]
-
-    def _stored(self, row: Row, method: str, layer: str, target: str | None) -> StoredMap:
-        """Return a map of a row."""
-        if row.error is not None:
-            raise RunError(f"the image {row.path!r} has no maps: {row.error}")
-        stored = [kept for kept in row.maps if kept.method == method]
-        layers = [kept.layer for kept in stored]
-        if not stored:
-            methods = [kept.method for kept in row.maps]
-            raise RunError(f"the run has no maps of {method!r}; {choices(method, methods)}")
-        if layer == DEEPEST and layer not in layers:
-            order = ("", *COMBINED, *self._planned.plan.layers_of_the_model)
-            layer = next((name for name in reversed(order) if name in layers), layers[-1])
-        if layer not in layers:
-            raise RunError(f"{method!r} has no map at {layer!r}; {choices(layer, layers)}")
-        targets = [kept.target for kept in stored if kept.layer == layer]
-        for kept in stored:
-            if kept.layer == layer and target in (None, kept.target):
-                return kept
-        raise RunError(
-            f"no map of {row.path!r} explains {target!r}; {choices(str(target), targets)}"
-        )
 
     def _row(self, id: str | PathLike[str], columns: Sequence[str]) -> Row:
         """Read columns of one image, with its row group alone."""

@@ -64,7 +64,7 @@ class TensorBoardSettings(BaseModel):
         "the deepest layer's spatial means.",
     )
     summary_writer: Any = Field(
-        None,
+        default=None,
         description="A SummaryWriter of yours, to whose log the run is added as with "
         "tensorboard_dir; it stays open.",
     )

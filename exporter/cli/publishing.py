@@ -1,0 +1,119 @@
+"""Commands that make what goes into a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli.flags import DONE
+from exporter.console import OUT, counted, marked
+
+_SOURCES = click.argument(
+    "sources", metavar="RUN…|CMP", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+
+
+@click.command("figure")
+@_SOURCES
+@click.option("--image", "images", metavar="ID|PATH", multiple=True, help="An image; repeatable.")
+@click.option(
+    "--show",
+    metavar="RULE",
+    default="",
+    help="Which images, where none is named: chosen, random=N:SEED, or a text file of ids or paths."
+    "  [default: chosen]",
+)
+@click.option(
+    "--maps",
+    "maps",
+    metavar="M,…",
+    default="",
+    help="Map methods.  [default: all of the first run]",
+)
+@click.option("--layers", metavar="L,…", default="", help="Layers, or deepest.  [default: deepest]")
+@click.option("--target", metavar="T", help="Such as class:281.  [default: the first stored]")
+@click.option(
+    "--width",
+    metavar="W",
+    default="cvpr-column",
+    show_default=True,
+    help="Such as 3.25in, 8.5cm, neurips, icml-column.",
+)
+@click.option(
+    "--font", metavar="F", default="DejaVu Sans", show_default=True, help="A family of fonts."
+)
+@click.option(
+    "--font-size", type=float, metavar="PT", default=7.0, show_default=True, help="In points."
+)
+@click.option(
+    "--colormap", metavar="C", default="viridis", show_default=True, help="A table of colours."
+)
+@click.option(
+    "--opacity", type=float, metavar="A", help="Where a map is largest, 0 to 1.  [default: 0.8]"
+)
+@click.option(
+    "--original",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Show whole photographs, which are read from here, with each map where the model saw it.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A .pdf, .svg or .png file.",
+)
+def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
+    """Draw images × maps of runs for a paper, and print the LaTeX that shows it."""
+    from exporter.publish.choosing import grid_of
+    from exporter.publish.figures import draw, inches
+    from exporter.publish.look import Look, Type
+    from exporter.publish.saving import latex, save
+
+    grid = grid_of(
+        sources,
+        images=given.pop("images"),
+        show=given.pop("show"),
+        maps=_listed(given.pop("maps")),
+        layers=_listed(given.pop("layers")),
+    )
+    look = Look.of(given["target"], given["colormap"], given["opacity"], given["original"])
+    drawn = draw(grid, look, Type(given["font"], given["font_size"]), inches(given["width"]))
+    save(drawn, out, grid)
+    OUT.out(latex(grid, out, look), highlight=False)
+    return DONE
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@click.command("table")
+@click.argument("source", metavar="RUN|CMP", type=click.Path(path_type=Path))
+@click.option(
+    "--what",
+    metavar="T",
+    default="",
+    help="Of a run accuracy, methods, agreement, faithfulness or classes; of a comparison "
+    "accuracy, flips, similarity, measures, classes or layers.  [default: accuracy]",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A .tex, .md or .csv file.  [default: print Markdown]",
+)
+def table_command(source: Path, what: str, out: Path | None) -> int:
+    """Write numbers of a run or a comparison as a table for a paper."""
+    from exporter.publish import table
+
+    drawn = table(source, what, out=out)
+    if out is None:
+        OUT.out(drawn.as_markdown(), end="", highlight=False)
+    else:
+        OUT.print(f"[green]✓[/] {marked(str(out))}: {counted(len(drawn.rows), 'row')}")
+    OUT.print(marked(drawn.caption))
+    return DONE

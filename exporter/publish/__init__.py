@@ -1,0 +1,7 @@
+"""What goes into a paper, from run folders and comparisons alone: figures and tables."""
+
+from exporter.publish.figures import figure
+from exporter.publish.tables import table
+from exporter.publish.tabular import Table
+
+__all__ = ["Table", "figure", "table"]

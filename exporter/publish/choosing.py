@@ -1,0 +1,199 @@
+"""Which runs, images and maps a figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from exporter.comparison import open_comparison
+from exporter.errors import ConfigError, ExporterError, RunError, choices, reason
+from exporter.records import Row, StoredMap
+from exporter.store import Run, open_run
+
+MOST_ROWS = 40
+MOST_COLUMNS = 24
+_CHOSEN = 4
+
+
+@dataclass(frozen=True)
+class Named:
+    """A run and what a figure calls it."""
+
+    run: Run
+    name: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of maps.
+
+    Attributes:
+        of: place of its run.
+        method: name of the method.
+        title: as a paper writes it.
+        layer: the layer, ``deepest`` where each method's deepest is meant.
+        relu: whether the definition ends in a ReLU.
+    """
+
+    of: int
+    method: str
+    title: str
+    layer: str
+    relu: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Images × maps of one run or several.
+
+    Attributes:
+        runs: the runs.
+        rows: by image, its row of each run.
+        columns: the maps; those of one run stand together.
+        rule: how the images were chosen, in words.
+    """
+
+    runs: tuple[Named, ...]
+    rows: tuple[tuple[Row, ...], ...]
+    columns: tuple[Column, ...]
+    rule: str
+
+    def map(self, images: Sequence[Row], column: Column, target: str | None) -> StoredMap:
+        """Return the map of an image in a column.
+
+        Raises:
+            RunError: if the run has no such map.
+        """
+        run = self.runs[column.of].run
+        return run.stored(images[column.of], column.method, column.layer, target)
+
+
+def grid_of(
+    given: Sequence[str | Path | Run],
+    *,
+    images: Sequence[str | PathLike[str]] = (),
+    show: str = "",
+    maps: Sequence[str] = (),
+    layers: Sequence[str] = (),
+) -> Grid:
+    """Choose what a figure shows.
+
+    Args:
+        given: run folders, or one comparison folder.
+        images: ids or paths; those that ``show`` says where there are none.
+        show: ``chosen`` (the first of each strip of the report, four at most), ``random=N:SEED``,
+            or a text file with an id or path per line.
+        maps: names of methods; all of the first run where there are none.
+        layers: names of layers, or ``deepest``, which is what is taken where there are none.
+
+    Raises:
+        RunError: if a run has no such image, method or layer.
+        ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
+    """
+    runs = runs_of(given)
+    first = runs[0].run
+    if images and show:
+        raise ConfigError("give images by name or a rule that shows some, not both")
+    ids, rule = (images, "") if images else _shown(first, show or "chosen")
+    if len(ids) > MOST_ROWS:
+        raise ConfigError(f"a figure of {len(ids)} images has no room; show at most {MOST_ROWS}")
+    rows = []
+    for id in ids:
+        row = first.row(id)
+        rows.append((row, *(named.run.row(row.id) for named in runs[1:])))
+        for named, other in zip(runs, rows[-1], strict=True):
+            if other.image is None:
+                raise RunError(f"the image {other.path!r} of {named.name} has no picture")
+    columns = tuple(_columns(runs, rows[0], maps, layers))
+    if not 0 < len(columns) <= MOST_COLUMNS:
+        raise ConfigError(
+            f"the figure would have {len(columns)} columns of maps; name 1 to {MOST_COLUMNS} by "
+            "maps and layers"
+        )
+    return Grid(tuple(runs), tuple(rows), columns, rule)
+
+
+def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
+    """Open the runs, or those of a comparison, and name them.
+
+    Raises:
+        RunError: if one is no run.
+    """
+    if len(given) == 1 and not isinstance(given[0], Run) and is_comparison(given[0]):
+        comparison = open_comparison(given[0])
+        return [
+            Named(open_run(comparison.path / run.path), run.name)
+            for run in comparison.contents.runs
+        ]
+    runs = [each if isinstance(each, Run) else open_run(each) for each in given]
+    if not runs:
+        raise ConfigError("no run is given; give a run folder, or a comparison")
+    names = [run.plan.model.title for run in runs]
+    if len(set(names)) < len(names):
+        names = [run.path.name for run in runs]
+    return [Named(run, name) for run, name in zip(runs, names, strict=True)]
+
+
+def is_comparison(path: str | Path) -> bool:
+    """Say whether a folder holds a comparison."""
+    try:
+        open_comparison(path)
+    except ExporterError:
+        return (Path(path) / "comparison.json").exists()
+    return True
+
+
+def _columns(
+    runs: Sequence[Named], rows: Sequence[Row], maps: Sequence[str], layers: Sequence[str]
+) -> Iterator[Column]:
+    for place, (named, row) in enumerate(zip(runs, rows, strict=True)):
+        records = {record.name: record for record in named.run.plan.methods}
+        for method in maps or [record.name for record in runs[0].run.plan.methods]:
+            if method not in records:
+                raise RunError(
+                    f"{named.name} has no maps of {method!r}; {choices(method, records)}"
+                )
+            record = records[method]
+            # A method that has one map of all layers, or none of any, stands once.
+            alone = record.pixel or record.attended
+            for layer in ("deepest",) if alone else layers or ("deepest",):
+                stored = named.run.stored(row, method, layer)
+                # The deepest layers of several models have different names.
+                name = layer if len(runs) > 1 else stored.layer
+                yield Column(place, method, record.title, name, record.relu)
+
+
+def _shown(run: Run, show: str) -> tuple[Sequence[str | PathLike[str]], str]:
+    """Return ids, and the rule that chose them in words."""
+    kind, _, rest = show.partition("=")
+    if show == "chosen":
+        strips = run.summary.strips if run.summary else ()
+        first = {strip.ids[0]: strip.name for strip in reversed(strips)}
+        ids = list(reversed(first))[:_CHOSEN]
+        if ids:
+            return ids, "chosen by rule: " + ", ".join(f"the first of “{first[id]}”" for id in ids)
+        ids = [row.id for row in run.index if row.error is None][:_CHOSEN]
+        return ids, "the first of the set"
+    if kind == "random":
+        number, _, seed = rest.partition(":")
+        if not (number.isdecimal() and int(number) > 0 and (seed or "0").isdecimal()):
+            raise ConfigError(f"{show!r} is no rule; give random=N:SEED, such as random=8:0")
+        ids = [row.id for row in run.index if row.error is None]
+        order = np.random.default_rng(int(seed or 0)).permutation(len(ids))[: int(number)]
+        said = f"{len(order)} of {len(ids):,} drawn at random, seed {int(seed or 0)}"
+        return [ids[place] for place in order], said
+    try:
+        lines = Path(show).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{show!r} is neither chosen, nor random=N:SEED, nor a text file of images: "
+            f"{reason(error)}"
+        ) from error
+    ids = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not ids:
+        raise ConfigError(f"the list {show!r} names no image; give an id or a path per line")
+    return ids, f"those of the list {Path(show).name}"

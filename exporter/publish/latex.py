@@ -1,0 +1,33 @@
+"""Text in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL = _SIGNS | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def tex(text: str) -> str:
+    r"""Escape text for LaTeX.
+
+    Examples:
+        >>> tex("50 % of a_b")
+        '50 \\% of a\\_b'
+    """
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def code(text: str) -> str:
+    """Return text as code in LaTeX."""
+    return rf"\texttt{{{tex(text)}}}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence.
+
+    Examples:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,77 @@
+"""What is written above and below the pictures of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from exporter.publish.choosing import Grid
+from exporter.publish.look import Look
+from exporter.records import Row, StoredMap
+from exporter.render import flag_text
+
+
+class Text(NamedTuple):
+    """A line above or below a picture.
+
+    Attributes:
+        said: the line.
+        whole: whether the type shrinks until it fits; it is cut otherwise,
+        end: and keeps its end.
+        tail: what follows it, never cut.
+    """
+
+    said: str
+    whole: bool = False
+    end: bool = False
+    tail: str = ""
+
+
+def headings_of(grid: Grid) -> Iterator[list[Text]]:
+    """Yield what stands over each column: what its maps differ in, and always the method."""
+    yield [Text("Image")]
+    several = len(grid.runs) > 1
+    layers = len({column.layer for column in grid.columns}) > 1
+    for column in grid.columns:
+        lines = [Text(grid.runs[column.of].name)] if several else []
+        lines.append(Text(column.title, whole=True))
+        yield [*lines, Text(column.layer or "input", end=True)] if layers else lines
+
+
+def captions_of(grid: Grid, images: Sequence[Row], look: Look) -> Iterator[list[Text]]:
+    """Yield what stands below the photograph, and below each map."""
+    yield [*_predicted(images[0]), *_label(images)] if len(grid.runs) == 1 else _label(images)
+    before = None
+    for column in grid.columns:
+        stored = grid.map(images, column, look.target)
+        says = column.of != before and len(grid.runs) > 1
+        before = column.of
+        yield [
+            _range(stored, look.signed or not column.relu),
+            *(_predicted(images[column.of]) if says else []),
+        ]
+
+
+def _predicted(row: Row) -> list[Text]:
+    first = row.predictions[:1]
+    return [Text(each.name, tail=f" {each.score:.2f}") for each in first]
+
+
+def _label(images: Sequence[Row]) -> list[Text]:
+    """Say the label where a run is wrong about it, or several are shown."""
+    label, right = images[0].label, all(row.correct is not False for row in images)
+    return [] if label is None or (right and len(images) == 1) else [Text(f"label: {label}")]
+
+
+def _range(stored: StoredMap, signed: bool) -> Text:
+    """Say the smallest and the largest value; that of a rectified map is zero at least."""
+    lo = stored.lo if signed else max(stored.lo, 0.0)
+    if stored.flags or not stored.hi > lo:
+        return Text(flag_text(stored))
+    return Text(f"{_number(lo)} to {_number(stored.hi)}", whole=True)
+
+
+def _number(value: float) -> str:
+    """Write a number with two digits, as short as it can be."""
+    digits, _, power = f"{value:.2g}".partition("e")
+    return (digits + (f"e{int(power)}" if power else "")).replace("-", "−")
