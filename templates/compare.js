@@ -98,9 +98,15 @@
       canvas.style.opacity = Number(state.opacity) / 100;
     }
   }).catch((error) => { row.title = error.message; });
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); paintRow(entry.target, Number(entry.target.dataset.at)); }
-  }, { rootMargin: "600px" });
+  // One row after the other, also those out of sight: the page may be printed. A later round ends an earlier one.
+  let round = 0;
+  const paintRows = async () => {
+    const own = ++round;
+    for (const row of [...$("sheet").tBodies[0].rows]) {
+      await paintRow(row, Number(row.dataset.at));
+      if (own !== round) return;
+    }
+  };
   const FLIPS = { lost: "right to wrong", won: "wrong to right", changed: "another class" };
   const verdict = (run, at) => {
     const mark = index.correct[run][at];
@@ -139,7 +145,6 @@
       if (text) head.append(element("br"), element("span", "muted", words), text);
     }
     row.append(head, ...index.runs.map((_, run) => tile(run, at)));
-    seen.observe(row);
     return row;
   };
   const perPage = () => Math.max(8, Math.floor(TILES / runs));
@@ -147,10 +152,10 @@
     const pages = Math.max(1, Math.ceil(order.length / perPage()));
     state.page = String(Math.min(Number(state.page), pages - 1));
     const from = Number(state.page) * perPage(), part = order.slice(from, from + perPage());
-    seen.disconnect();
     document.documentElement.style.setProperty("--view", index.view[1] / index.view[0]);
     $("sheet").style.setProperty("--tile", (state.size || side) + "px");
     $("sheet").tBodies[0].replaceChildren(...part.map(rowOf));
+    paintRows();
     $("none").hidden = order.length > 0;
     $("count").textContent = exporter.images(order.length) + (order.length < index.images ? " of " + index.images.toLocaleString("en") : "");
     $("caption").textContent = method() ? "Over each photograph the map of " + method().title + " at " + index.layers[stage()] + ", each between its own ends." : "The runs have no maps in common.";
@@ -276,7 +281,7 @@
     if (name === "method") state.stage = "";
     const inViewer = ["mode", "left", "right", "wipe"].includes(name);
     if (!inViewer) {
-      if (LOOKS.includes(name)) for (const row of $("sheet").tBodies[0].rows) seen.observe(row);
+      if (LOOKS.includes(name)) paintRows();
       else { state.page = "0"; select(); show(); }
     }
     reflect();
