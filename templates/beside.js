@@ -62,7 +62,7 @@
     links.append(photo);
     if (index.tensorboard && index.flags[position] & KEPT) {
       const link = element("a", "", "In TensorBoard");
-      const path = tagged(index.paths[position]), id = tagged(index.ids[position]);
+      const path = tagged(index.paths[position].replace(/^(?:\/|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)(?:.*[\\/])?/, "")), id = tagged(index.ids[position]);
       link.href = index.tensorboard.replace(/\/+$/, "") + "/#images&tagFilter=" + encodeURIComponent("^[^/]+/" + path + "(@" + id + ")?$");
       link.rel = "noreferrer";
       link.dataset.control = "viewer-tensorboard";

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from exporter.errors import TargetError
+from exporter.paths import without_folders
 from exporter.records import Row, StoredMap, parse_target
 
 
 def caption(row: Row) -> str:
     """Say which image it is and what the model said: ``path · label · prediction score``."""
-    parts = [row.path]
+    parts = [without_folders(row.path)]
     if row.label is not None:
         parts.append(f"label {row.label}")
     if row.predictions:

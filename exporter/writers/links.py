@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Container
 from urllib.parse import quote, urlencode
 
+from exporter.paths import without_folders
 from exporter.records import MaximisedPicture, ModelRecord, Plan, Row
 
 DEEPEST = "deepest"
@@ -73,9 +74,14 @@ def stage_names(plan: Plan) -> dict[str, str]:
     return names
 
 
+def shown_path(path: str) -> str:
+    """Return an image's path as others may see it: of an absolute one, the last part."""
+    return tag_text(without_folders(path))
+
+
 def shared_paths(plan: Plan) -> frozenset[str]:
-    """Return the paths that several images of a run have."""
-    counts = Counter(entry.path for entry in plan.images)
+    """Return the paths, as they are shown, that several images of a run have."""
+    counts = Counter(shown_path(entry.path) for entry in plan.images)
     return frozenset(path for path, count in counts.items() if count > 1)
 
 
@@ -101,7 +107,8 @@ def image_tag(group: str, row: Row, shared: Container[str] = ()) -> str:
         row: the image.
         shared: paths of several images, whose ids are told too.
     """
-    return tag_text(f"{group}/{row.path}{f'@{row.id}' if row.path in shared else ''}")
+    path = shown_path(row.path)
+    return f"{tag_text(group)}/{path}{f'@{row.id}' if path in shared else ''}"
 
 
 def tag_text(text: str) -> str:
@@ -175,7 +182,7 @@ def images_link(base: str | None, tag_regex: str, run_regex: str = "") -> str:
 
 def image_link(base: str | None, row: Row) -> str:
     """Return a link to every card of one image in TensorBoard."""
-    path, id = escape_regex(tag_text(row.path)), escape_regex(row.id)
+    path, id = escape_regex(shown_path(row.path)), escape_regex(row.id)
     return images_link(base, f"^[^/]+/{path}(@{id})?$")
 
 

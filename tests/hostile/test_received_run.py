@@ -187,7 +187,7 @@ def test_what_a_run_remembers_is_no_consent(place: Path, wire: Wire) -> None:
     assert told == {"writers": ["wandb"], "keep": 2}
     written, failed = write_all(open_run(run), build_writer_config(told))
     assert (wire.sent, failed) == (0, ())
-    assert written[0].open.startswith("cd ")
+    assert written[0].open.startswith("exporter sync ")
     assert b"stranger" not in log_of(run)
     assert b"theirs" not in log_of(run)
 

@@ -39,7 +39,7 @@ def cards(
         size = (view().shape[1], view().shape[0])
     except ImageError:
         return
-    title, stages = links.plain(row.path), stages_of(run)
+    title, stages = links.shown_path(row.path), stages_of(run)
     yield (
         links.INPUT,
         image_summary(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exporter.store import Run
 
 CONFUSED = 20
-"""Classes of the picture of the confusion matrix, those with most labels."""
+"""Classes of the picture of the confusion matrix, those with most labels and predictions."""
 
 
 def scalar_summaries(scalars: Iterable[Scalar]) -> Iterator[Any]:
@@ -66,23 +66,23 @@ def set_summaries(run: Run, numbers: SetNumbers) -> Iterator[Any]:
 
 
 def _confusion(run: Run) -> Iterator[Any]:
-    """Yield the confusion matrix of the classes with most labels, if there are labels."""
-    classes = sorted(run.classes(), key=lambda row: (-row.support, row.index))[:CONFUSED]
-    places = {row.index: place for place, row in enumerate(classes) if row.support}
-    if not places:
+    """Yield the confusion matrix of the classes with most images, if there are labels."""
+    every = run.classes()
+    classes = sorted(every, key=lambda row: (-row.support - row.predicted, row.index))[:CONFUSED]
+    places = {row.index: place for place, row in enumerate(classes)}
+    if not any(row.support for row in classes):
         return
     counts = np.zeros((len(places), len(places)), np.int64)
-    for row in classes[: len(places)]:
+    for row in classes:
         counts[places[row.index], places[row.index]] = row.correct
     for pair in run.confusion():
         if pair.label in places and pair.predicted in places:
             counts[places[pair.label], places[pair.predicted]] = pair.images
-    drawn = confusion_sheet([row.name for row in classes[: len(places)]], counts)
-    labelled = sum(row.support > 0 for row in run.classes())
+    drawn = confusion_sheet([row.name for row in classes], counts)
     yield image_summary(
         "set/confusion",
         [encode_png(drawn)],
         (drawn.shape[1], drawn.shape[0]),
         description=f"Images by label (rows) and first prediction (columns): {len(places)} of "
-        f"{labelled} labelled classes, those with most labels. Colours are shares of a row.",
+        f"{len(every)} classes, those with most images. Colours are shares of a row.",
     )

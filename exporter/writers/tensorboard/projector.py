@@ -85,7 +85,7 @@ def _labels(rows: Sequence[Row], options: TensorBoardOptions) -> str:
     lines = ["\t".join(COLUMNS)]
     for row in rows:
         told = (
-            row.path,
+            links.shown_path(row.path),
             row.label or "",
             row.predictions[0].name if row.predictions else "",
             "" if row.confidence is None else f"{row.confidence:.3g}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,6 @@ _CHARTS = {
 def session_summaries(
     run: Run,
     step: int | None,
-    scalars: Iterable[Scalar],
     methods: Mapping[str, Sequence[Scalar]],
     created: float,
 ) -> Iterator[Any]:
@@ -38,8 +37,7 @@ def session_summaries(
     Args:
         run: the run.
         step: of its summaries.
-        scalars: of the set.
-        methods: of each method.
+        methods: the scalars of each method.
         created: seconds since 1970.
     """
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
@@ -52,8 +50,8 @@ def session_summaries(
         setattr(start.hparams[name], f"{kind or 'number'}_value", value)
         data_type = getattr(api_pb2, f"DATA_TYPE_{kind.upper() or 'FLOAT64'}")
         infos.append(api_pb2.HParamInfo(name=name, type=data_type))
-    known = {name for name, value, _ in scalars if value is not None}
-    measured = [("", name) for name in _MEASURED if name in known]
+    # TensorBoard takes the columns of one run for all: those of the set are there in any case.
+    measured = [("", name) for name in _MEASURED]
     measured += [
         (links.safe_name(method), name)
         for wanted in ("agreement", "deletion", "insertion", "ROAD")

@@ -91,7 +91,7 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
         whole = (
             *scalar_summaries(scalars),
             *set_summaries(run, numbers),
-            *session_summaries(run, step, scalars, methods, wall_time),
+            *session_summaries(run, step, methods, wall_time),
             layout_summary({name for own in known for name, value, _ in own if value is not None}),
             *kernel_summaries(run),
             *maximised_summaries(run),
@@ -208,7 +208,7 @@ def _write_images(
         unread += sum(row.error is not None or row.image is None for row in part)
         for row, encoded in montage_jpegs(run, part):
             tag, said = links.image_tag(links.MONTAGE, row, shared), about(row, options)
-            title, size = links.plain(row.path), montage_size(run)
+            title, size = links.shown_path(row.path), montage_size(run)
             whole.add(image_summary(tag, [encoded], size, title=title, description=said))
         for _, events in in_order(cards_of, part if with_cards else ()):
             for name, event in events:
@@ -245,7 +245,7 @@ def _write_activations(
                     links.image_tag(f"{links.CHANNELS}/{activation.layer}", row, shared),
                     [encode_jpeg(sheet, 90)],
                     (sheet.shape[1], sheet.shape[0]),
-                    title=links.plain(row.path),
+                    title=links.shown_path(row.path),
                     description="The strongest channels (largest spatial mean) of "
                     f"`{links.code(activation.layer)}`, each over its own range, "
                     f"{activation.width} x {activation.height} values.\n\n{about(row, options)}",

@@ -126,6 +126,7 @@ def images(run: Run, options: WandbOptions) -> Columns:
     kept = set(options.kept)
     measures = {row.id: row for row in run.measures() if row.id in kept}
     faith = {(row.id, row.method): row for row in run.image_faithfulness() if row.id in kept}
+    measured_methods = {method for _, method in faith}
     model, step = run.plan.model, links.step_of(run.plan.model, options.step)
 
     def measured(name: str) -> Callable[[Any], Any]:
@@ -156,7 +157,7 @@ def images(run: Run, options: WandbOptions) -> Columns:
             (f"{name} {method.name}", "number", faithful(method.name, name))
             for name in ("deletion", "insertion", "road")
             for method in run.plan.methods
-            if faith
+            if method.name in measured_methods
         ),
         ("montage", "picture", _elsewhere),
         ("kept because", "text", lambda row: options.kept_reason.get(row.id)),

@@ -204,7 +204,7 @@ def _laid_over(
         masks[name] = (np.asarray(cells * number, np.uint8), {number: label})
     for name, stored in maps.items():
         masks[f"map {name}"] = (_quarters(stored, (width, height)), QUARTERS)
-    boxes = _boxes(row, (width, height))
+    boxes = _boxes(row, (width, height), run.plan.model.outputs)
     laid: dict[str, Any] = {"boxes": boxes} if boxes else {}
     if masks:
         laid["masks"] = {
@@ -227,11 +227,17 @@ def _quarters(stored: StoredMap, size: tuple[int, int]) -> NDArray[np.uint8]:
     return levels.reshape(values.shape).astype(np.uint8)
 
 
-def _boxes(row: Row, size: tuple[int, int]) -> dict[str, Any]:
-    """Return given and predicted boxes as W&B draws them; the one that is explained says so."""
+def _boxes(row: Row, size: tuple[int, int], unknown: int) -> dict[str, Any]:
+    """Return given and predicted boxes as W&B draws them; the one that is explained says so.
+
+    Args:
+        row: the image.
+        size: (width, height) of the model's view in pixels.
+        unknown: number of what a label names that is no class of the model.
+    """
     explained = next((explained_box(stored.target) for stored in row.maps), None)
     predicted = zip(row.predicted_boxes or (), row.predictions, strict=False)
-    known = row.label_index if row.label_index is not None else 0
+    known = unknown if row.label_index is None else row.label_index
     drawn: dict[str, list[tuple[Box, int, str, float | None, bool]]] = {
         GIVEN: [(box, known, row.label or GIVEN, None, False) for box in row.boxes or ()],
         "predicted": [

@@ -14,7 +14,7 @@ from exporter.render import confusion_sheet, get_colormap
 from exporter.render.confusion import CELL
 from exporter.store import Run, open_run
 from exporter.writers.reading import set_numbers
-from exporter.writers.scalars import method_scalars, set_scalars
+from exporter.writers.scalars import method_scalars
 from exporter.writers.tensorboard.numbers import set_summaries
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
@@ -25,9 +25,7 @@ def run(sample_run: Path) -> Run:
 
 
 def session(run: Run, step: int | None) -> tuple[Any, Any]:
-    summaries = session_summaries(
-        run, step, set_scalars(run, set_numbers(run)), method_scalars(run), 5.0
-    )
+    summaries = session_summaries(run, step, method_scalars(run), 5.0)
     contents = {
         value.tag: value.metadata.plugin_data.content for one in summaries for value in one.value
     }
@@ -62,8 +60,16 @@ def test_charts_are_laid_out(run: Run) -> None:
 
 def test_the_confusion_is_a_picture_of_counts(run: Run) -> None:
     numbers = set_numbers(run)
-    tags = [value.tag for one in set_summaries(run, numbers) for value in one.value]
-    assert "set/confusion" in tags
+    (shown,) = [
+        value
+        for one in set_summaries(run, numbers)
+        for value in one.value
+        if value.tag == "set/confusion"
+    ]
+    # A class that is only predicted has its column, too.
+    assert f"{len(run.classes())} of {len(run.classes())} classes" in (
+        shown.metadata.summary_description
+    )
     drawn = confusion_sheet(["cat", "dog"], np.array([[3, 1], [0, 0]]))
     table, room = get_colormap("viridis"), drawn.shape[1] - 2 * CELL - 8
     corners = [tuple(drawn[room + 1, room + 1 + k * CELL]) for k in range(2)]

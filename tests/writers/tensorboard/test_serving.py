@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def test_blocks_of_one_stride_are_told_apart_from_the_deepest(
     names = links.stage_names(run.plan)
     assert [names[layer] for layer in layers] == ["stage-4.3", "stage-4.2", "stage-4", "deepest"]
     assert names[""] == names["attention"] == "deepest"
+
+
+def test_an_absolute_path_is_told_by_its_last_part(runs: list[Run]) -> None:
+    plan, row = runs[0].plan, next(runs[0].rows())
+    entries = [replace(plan.images[k], path=f"/home/me/{k}/cat.jpg") for k in range(2)]
+    shared = links.shared_paths(replace(plan, images=tuple(entries)))
+    assert shared == {"cat.jpg"}
+    absolute = replace(row, path="/home/me/0/cat.jpg", id="k1")
+    assert links.image_tag("deepest", absolute, shared) == "deepest/cat.jpg@k1"
+    assert links.image_tag("deepest", absolute) == "deepest/cat.jpg"
+    tags, _ = filters(links.image_link("http://localhost/", absolute))
+    assert re.search(tags, "deepest/cat.jpg@k1")
+    assert re.search(tags, "stage-4/cat.jpg")
+    assert not re.search(tags, "deepest/cat.jpg@k2")
 
 
 def test_steps_of_a_model_are_in_one_log_and_are_replaced_by_step(runs: list[Run]) -> None:
