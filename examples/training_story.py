@@ -89,7 +89,8 @@ def main(out: Path, *, small: bool = False) -> Path:
     train(np.stack(images[test:]), labels[test:], place / "checkpoints", epochs)
     runs = [export(place, epoch) for epoch in epochs]
     folder = place / "comparison"
-    comparison = exporter.compare(*runs, out=folder, overwrite=folder.exists())
+    writers = ("tensorboard", "html")
+    comparison = exporter.compare(*runs, out=folder, writers=writers, overwrite=folder.exists())
     told = comparison.contents.runs
     for run, path in zip(told, runs, strict=True):
         summary = exporter.open_run(path).summary

@@ -204,8 +204,8 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     "--writer",
     "writers",
     multiple=True,
-    type=click.Choice(("tensorboard", "html")),
-    help="What it is written as; repeatable.  [default: tensorboard html]",
+    type=click.Choice(("tensorboard", "wandb", "html")),
+    help="What it is written as; repeatable.  [default: tensorboard wandb html]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the comparison that is there.")
 def compare_command(
@@ -234,7 +234,11 @@ def compare_command(
     )
     for finding in comparison.findings:
         OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
-    opened = {"tensorboard": f"exporter tensorboard {out}", "html": str(out / "html/index.html")}
+    opened = {
+        "tensorboard": f"exporter tensorboard {out}",
+        "wandb": f"{out}/wandb (offline; send it with wandb sync)",
+        "html": str(out / "html/index.html"),
+    }
     for name in asked:
         OUT.print(f"{name:<12} {marked(opened[name])}")
     return DONE

@@ -45,7 +45,7 @@ from exporter.store.layout import COMPARISON
 from exporter.store.tables import parquet_bytes
 from exporter.watch import Watch
 
-WRITERS: Final = ("tensorboard", "html")
+WRITERS: Final = ("tensorboard", "wandb", "html")
 """What a comparison is written as."""
 
 _OWN: Final = (*WRITERS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TABLES))
@@ -68,7 +68,7 @@ def compare(
         *runs: 2 to 50 run folders; checkpoints are put in the order of their steps.
         out: the comparison folder.
         baseline: the run that the others are held against; the first where None.
-        writers: ``tensorboard`` and ``html``, each a folder of the comparison.
+        writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.
         overwrite: replace a comparison that is there.
         watch: told how the work goes on.
 
@@ -113,6 +113,11 @@ def compare(
 
         watch.begin("writing tensorboard")
         write_log(comparison, joined, watch)
+    if "wandb" in writers:
+        from exporter.comparison.wandb import write_wandb
+
+        watch.begin("writing wandb")
+        write_wandb(comparison, joined, watch)
     if "html" in writers:
         from exporter.comparison.html import write_report
 

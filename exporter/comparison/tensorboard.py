@@ -149,7 +149,7 @@ def sheet(rows: Sequence[Sequence[Row]], joined: Joined, method: Compared, stage
         for run, row in enumerate(image):
             left = NAMES + run * (TILE + GAP)
             stored = map_of(row, method, stage, run)
-            tile = _overlaid(row, stored, relu=method.relu[run])
+            tile = overlaid(row, stored, relu=method.relu[run])
             picture[top : top + TILE, left : left + TILE] = _small(tile)
             if row.predictions:
                 mark = {True: "right: ", False: "wrong: ", None: ""}[row.correct]
@@ -164,7 +164,8 @@ def map_of(row: Row, method: Compared, stage: Stage, run: int) -> StoredMap | No
     return None if name is None or layer is None else first_maps(row).get((name, layer))
 
 
-def _overlaid(row: Row, stored: StoredMap | None, *, relu: bool) -> Picture:
+def overlaid(row: Row, stored: StoredMap | None, *, relu: bool) -> Picture:
+    """Return the model's view with a map over it, uint8 (H, W, 3) RGB."""
     view = decode_image(row.image or b"")
     if view.shape[2] == 1:
         view = np.repeat(view, 3, axis=2)
@@ -194,12 +195,12 @@ def _differences(
             _share(stored, image[at], image[base], size, relu=method.relu[at])
             for at, stored in ((base, first), (run, second))
         )
-        tile = _overlaid(image[base], first, relu=method.relu[base])
+        tile = overlaid(image[base], first, relu=method.relu[base])
         high, wide = tile.shape[:2]
         levels = cv2.resize((127.5 * (1 + b - a)).astype(np.float32), (wide, high))
         pictures = [
             tile,
-            cv2.resize(_overlaid(row, second, relu=method.relu[run]), (wide, high)),
+            cv2.resize(overlaid(row, second, relu=method.relu[run]), (wide, high)),
             get_colormap("diverging")[np.rint(levels).astype(np.uint8)],
         ]
         yield (

@@ -142,4 +142,5 @@ def checkpoints(build: Build, tmp_path_factory: pytest.TempPathFactory) -> list[
 @pytest.fixture(scope="session")
 def comparison(checkpoints: list[Path]) -> Comparison:
     """Their comparison, with its report."""
-    return compare(*checkpoints, out=checkpoints[0].parent / "CMP")
+    out = checkpoints[0].parent / "CMP"
+    return compare(*checkpoints, out=out, writers=("tensorboard", "html"))

@@ -163,7 +163,8 @@ def test_the_command_says_what_it_found(
     checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [str(run) for run in checkpoints[:2]]
-    assert main(["compare", *runs, "--out", str(tmp_path / "CMP"), "--baseline", runs[1]]) == 0
+    told = ["--out", str(tmp_path / "CMP"), "--baseline", runs[1], "--writer", "html"]
+    assert main(["compare", *runs, *told]) == 0
     said = capsys.readouterr().out
     assert "the baseline is step 5" in " ".join(said.split())
     assert "Flips" in said

@@ -46,7 +46,7 @@ def test_photographs_are_kept_once_and_an_image_takes_little(
         "names": [f"image {n}" for n in range(3)],
     }
     runs = [build(tmp_path / f"run-{step}", step=step, **shape) for step in range(3)]
-    folder = compare(*runs, out=tmp_path / "CMP").path / "html"
+    folder = compare(*runs, out=tmp_path / "CMP", writers=("html",)).path / "html"
     photographs = list((folder / "photos").rglob("*.jpg"))
     assert len(photographs) == 3
     files = [*photographs, *(folder / "data").iterdir()]

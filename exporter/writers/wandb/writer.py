@@ -64,21 +64,11 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
             log(options.wandb_run, job, folder)
             where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
             return Written("wandb", "wandb", where, shown, total, notes)
-        _log(folder, job)
-        logs = sorted(folder.glob("offline-run-*"))
-        if len(logs) != 1:
-            raise WriterError(f"W&B left {len(logs)} offline logs instead of one; try again")
-        for extra in (logs[0] / "logs", logs[0] / "tmp", folder / "logs"):
-            shutil.rmtree(extra, ignore_errors=True)
-        for staged in (folder / "artifacts").rglob("*"):
-            if staged.is_file():
-                # W&B lets only the user read them, and a run folder may be a team's.
-                staged.chmod(0o644)
-        note_place(folder)
+        offline = log_offline(folder, job)
         command = f"exporter sync {shlex.quote(str(run.path))}"
         where = command
         if options.wandb == "online":
-            address, error = sync(folder, logs[0])
+            address, error = sync(folder, offline)
             if error is None:
                 where = address or command
             else:
@@ -114,6 +104,31 @@ def _job(
     if shown < len(run.plan.images):
         notes.append(f"W&B shows {shown} of {len(run.plan.images)} images; the report has all")
     return job, shown, tuple(notes)
+
+
+def log_offline(folder: Path, job: dict[str, Any]) -> Path:
+    """Log a job into an offline run, in W&B's own process, and return its folder.
+
+    Args:
+        folder: where it stays; its pictures are in a folder `WORK` below it, which the caller
+            removes.
+        job: see `exporter.writers.wandb.session.record`.
+
+    Raises:
+        WriterError: if W&B refuses the job, or does not finish.
+    """
+    _log(folder, job)
+    logs = sorted(folder.glob("offline-run-*"))
+    if len(logs) != 1:
+        raise WriterError(f"W&B left {len(logs)} offline logs instead of one; try again")
+    for extra in (logs[0] / "logs", logs[0] / "tmp", folder / "logs"):
+        shutil.rmtree(extra, ignore_errors=True)
+    for staged in (folder / "artifacts").rglob("*"):
+        if staged.is_file():
+            # W&B lets only the user read them, and a run folder may be a team's.
+            staged.chmod(0o644)
+    note_place(folder)
+    return logs[0]
 
 
 def _log(folder: Path, job: dict[str, Any]) -> None:

@@ -1,0 +1,164 @@
+"""W&B of a comparison: one offline run of job type ``compare``.
+
+Its table ``images`` has a row per image and columns per run and method, to be joined by ``id`` with
+the runs' own tables.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final
+
+from exporter.comparison.folder import Comparison
+from exporter.comparison.joining import Joined
+from exporter.comparison.records import (
+    ClassChange,
+    ImageComparison,
+    LayerDrift,
+    Likeness,
+    Shift,
+)
+from exporter.comparison.tensorboard import choose, map_of, overlaid
+from exporter.render import encode_jpeg
+from exporter.store.replacing import folder_in_place
+from exporter.watch import Watch
+from exporter.writers.options import WandbSettings
+from exporter.writers.wandb.process import WORK
+from exporter.writers.wandb.rows import MAX_TABLE_ROWS, columns_of
+from exporter.writers.wandb.tables import Table
+from exporter.writers.wandb.writer import log_offline
+
+RECORDS: Final = {
+    "classes": ClassChange,
+    "similarity": Likeness,
+    "measures": Shift,
+    "layers": LayerDrift,
+}
+"""Tables of the comparison that W&B has, too."""
+
+_RUNS: Final = ("run", "first", "second")
+"""Columns that are places of runs, in the table their names."""
+
+
+def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
+    """Write ``wandb/`` of a comparison folder: an offline run, which `wandb sync` sends."""
+    told = comparison.contents
+    with folder_in_place(comparison.files, "wandb") as name:
+        folder = comparison.files.run / name
+        (folder / WORK / "temp").mkdir(parents=True)
+        images = list(comparison.images())[:MAX_TABLE_ROWS]
+        tables = [
+            wide(images, joined),
+            flips(images, joined),
+            pictures(comparison, joined, folder),
+            *(_table(name, record, comparison, joined) for name, record in RECORDS.items()),
+        ]
+        log_offline(
+            folder,
+            {
+                "init": {
+                    "project": WandbSettings().wandb_project,
+                    "name": " and ".join(joined.names)[:128],
+                    "job_type": "compare",
+                    "tags": [told.axis],
+                    "config": {
+                        "baseline": joined.names[joined.baseline],
+                        "axis": told.axis,
+                        "runs": [asdict(run) for run in told.runs],
+                    },
+                },
+                "prefix": "",
+                "tables": [asdict(table) for table in tables if table.rows],
+                "metrics": {"step": max((run.step or 0 for run in told.runs), default=0)},
+                "summary": dict(_summary(comparison)),
+            },
+        )
+        shutil.rmtree(folder / WORK)
+    watch.say(f"W&B: wandb sync {name}/offline-run-*, in {str(comparison.path)!r}, sends it")
+
+
+def _summary(comparison: Comparison) -> Iterator[tuple[str, float | str]]:
+    told = comparison.contents
+    yield "images", told.images
+    for run in told.runs:
+        if run.accuracy is not None:
+            yield f"accuracy of {run.name}", run.accuracy
+    for finding in told.findings:
+        yield finding.about, finding.text
+
+
+def wide(images: Sequence[ImageComparison], joined: Joined) -> Table:
+    """Return a row per image: what each run predicts, and how its maps moved."""
+    columns = [("id", "text"), ("path", "text"), ("label", "text")]
+    for name in joined.names:
+        kinds = (("prediction", "text"), ("score", "number"), ("right", "flag"), ("flip", "text"))
+        columns += [(f"{name} {what}", kind) for what, kind in kinds]
+    moves = [
+        (run, method.name, joined.stages_of(method)[-1].name)
+        for run in range(len(joined.runs))
+        for method in joined.methods
+        if run != joined.baseline and joined.stages_of(method)
+    ]
+    columns += [(f"{joined.names[run]} {method} likeness", "number") for run, method, _ in moves]
+    rows = []
+    for image in images:
+        row: list[Any] = [image.id, image.path, image.label]
+        for verdict in image.verdicts:
+            row += [verdict.name, verdict.score, verdict.correct, verdict.flip]
+        known: Mapping[Any, float | None] = {
+            (change.run, change.method, change.stage): change.spearman for change in image.maps
+        }
+        rows.append(row + [known.get(move) for move in moves])
+    return Table("images", columns, rows)
+
+
+def flips(images: Sequence[ImageComparison], joined: Joined) -> Table:
+    """Return a row per image and run whose prediction changed against the baseline's."""
+    names = ("id", "path", "label", "run", "flip", "from", "to")
+    rows: list[list[Any]] = [
+        [image.id, image.path, image.label, joined.names[run], verdict.flip,
+         image.verdicts[joined.baseline].name, verdict.name]
+        for image in images
+        for run, verdict in enumerate(image.verdicts)
+        if verdict.flip
+    ]  # fmt: skip
+    return Table("flips", [(name, "text") for name in names], rows[:MAX_TABLE_ROWS])
+
+
+def pictures(comparison: Comparison, joined: Joined, folder: Path) -> Table:
+    """Draw the images that changed most: a picture per run, of the first method where deepest."""
+    method = next((own for own in joined.methods if joined.stages_of(own)), None)
+    chosen = choose(comparison)
+    ids = [row.id for row in chosen]
+    columns = ("image", "maps")
+    images = zip(*(run.chosen(ids, columns) for run in joined.runs), strict=True)
+    rows: list[list[Any]] = []
+    for number, (row, image) in enumerate(zip(chosen, images, strict=True)):
+        cells: list[Any] = [row.id, row.path, row.label, row.likeness]
+        for run, own in enumerate(image):
+            stage = None if method is None else joined.stages_of(method)[-1]
+            stored = None if method is None or stage is None else map_of(own, method, stage, run)
+            drawn = overlaid(own, stored, relu=method is not None and method.relu[run])
+            file = f"{WORK}/{number}-{run}.jpg"
+            (folder / file).write_bytes(encode_jpeg(drawn, 88))
+            cells.append(file)
+        rows.append(cells)
+    named = [("id", "text"), ("path", "text"), ("label", "text"), ("likeness", "number")]
+    return Table("pictures", named + [(name, "picture") for name in joined.names], rows)
+
+
+def _table(name: str, record: type, comparison: Comparison, joined: Joined) -> Table:
+    """Return a table of the comparison, runs by their names."""
+    columns = [
+        (title, "text" if title in _RUNS else kind, attrgetter(title.replace(" ", "_")))
+        for title, kind, _ in columns_of(record)
+    ]
+    rows = [
+        [joined.names[value(row)] if title in _RUNS else value(row) for title, _, value in columns]
+        for row in comparison.records(name)[:MAX_TABLE_ROWS]
+    ]
+    return Table(name, [(title, kind) for title, kind, _ in columns], rows)
