@@ -34,6 +34,7 @@
     now.position = at;
     Object.assign(now, { shard: null, maps: [], current: null, other: null });
     stage.point(null);
+    exporter.figure.forget();
     state.image = exporter.index.ids[at];
     if (!$("viewer").open) $("viewer").showModal();
     full(state.full === "1");
@@ -160,6 +161,7 @@
     on("viewer", "click", (event) => { if (event.target === $("viewer")) $("viewer").close(); });
     on("viewer", "close", closed);
     stage.begin(write);
+    exporter.figure.begin();
     exporter.live.begin(choose);
   };
   const closed = () => {

@@ -22,7 +22,8 @@ POLICY = (
 
 IMAGE_SCRIPTS = (
     "paint.js", "data.js", "state.js", "select.js", "form.js", "grid.js",
-    "stage.js", "boxes.js", "matrix.js", "beside.js", "live.js", "viewer.js", "keys.js",
+    "stage.js", "boxes.js", "matrix.js", "beside.js", "live.js", "figure.js", "viewer.js",
+    "keys.js",
 )  # fmt: skip
 """Scripts of the images page, in the order in which they need one another."""
 

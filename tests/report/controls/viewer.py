@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
 
 import cv2
 import numpy as np
 
+from exporter.cli import main
 from exporter.records import Row, StoredMap
-from exporter.render import COLORMAPS, heatmap, overlay, overlay_map
+from exporter.render import COLORMAPS, decode_image, heatmap, overlay, overlay_map
 from exporter.writers.html.text import figure
 from tests.report.desk import Desk, canvas, changed, control
 
@@ -282,6 +289,65 @@ def viewer_channel(desk: Desk) -> None:
     assert number
     desk.control("viewer-channel").click()
     desk.wait(f"location.hash === '#c{number[0]}' && document.querySelector('#c{number[0]}')")
+
+
+@control("viewer-figure")
+def figure_command(desk: Desk) -> None:
+    """The command that is copied, or shown where copying is not allowed, draws the view."""
+    row = next(row for row in desk.rows if row.maps and row.predictions[0].name.isascii())
+    desk.viewer(row)
+    method, layer = desk.page.evaluate(
+        "[exporter.index.methods[exporter.now.current.method].name,"
+        " exporter.index.layers[exporter.now.current.layer]]"
+    )
+    desk.control("viewer-figure").click()
+    desk.wait("document.getElementById('v-taken').textContent.includes('exporter figure')")
+    words = shlex.split(desk.text("#v-taken").removeprefix("Copied: "))
+    assert words[:3] == ["exporter", "figure", str(desk.report.parent)]
+    assert words[words.index("--image") + 1] == row.id
+    assert words[words.index("--maps") + 1] == method
+    assert words[words.index("--layers") + 1] == layer
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "figure.png"
+        assert main([*words[1:-1], str(out)]) == 0
+        assert out.stat().st_size > 0
+
+
+@control("viewer-save")
+def save(desk: Desk) -> None:
+    """A served report saves what is shown; from a disk the browser keeps photographs to itself."""
+    desk.viewer(desk.row)
+    desk.control("viewer-save").click()
+    desk.wait("document.getElementById('v-taken').textContent.includes('exporter figure')")
+    handler = partial(QuietHandler, directory=str(desk.report))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/images.html#image={desk.row.id}"
+        desk.page.goto(address)
+        desk.wait("document.querySelector('#v-table canvas')?.width > 0")
+        with desk.page.expect_download() as download:
+            desk.control("viewer-save").click()
+        name = download.value.suggested_filename
+        contents = np.frombuffer(Path(download.value.path()).read_bytes(), np.uint8)
+        method = desk.page.evaluate("exporter.index.methods[exporter.now.current.method].name")
+        desk.page.goto("about:blank")
+        server.shutdown()
+    assert name == f"{Path(desk.row.path).stem}-{method}.png"
+    picture = cv2.imdecode(contents, cv2.IMREAD_COLOR_RGB)
+    stored = desk.run.stored(desk.row, method)
+    view = decode_image(desk.row.image or b"")
+    assert picture.shape == (4 * view.shape[0], 4 * view.shape[1], 3)
+    relu = next(known.relu for known in desk.run.plan.methods if known.name == method)
+    expected = overlay_map(view, stored, rectify=relu)
+    small = cv2.resize(picture, view.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - expected).mean() < 4
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves a report without a line per request."""
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @control("viewer-boxes")
