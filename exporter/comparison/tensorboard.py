@@ -102,7 +102,7 @@ def _numbers(comparison: Comparison, joined: Joined, at: int) -> Iterator[Any]:
     yield from scalar_summaries(scalars)
     known = {name for name, value, _ in scalars if value is not None}
     methods: Mapping[str, Sequence[Scalar]] = method_scalars(run)
-    yield from session_summaries(run, joined.steps[at], scalars, methods, _seconds(joined))
+    yield from session_summaries(run, joined.steps[at], methods, _seconds(joined))
     yield layout_summary(known)
 
 
