@@ -248,7 +248,11 @@ def compare_command(
 @click.argument(
     "run_folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-def sync_command(run_folders: tuple[Path, ...]) -> int:
+@click.option("--wandb-project", metavar="P", help="Project to send to.  [default: as written]")
+@click.option("--wandb-entity", metavar="E", help="Entity to send to.  [default: as written]")
+def sync_command(
+    run_folders: tuple[Path, ...], wandb_project: str | None, wandb_entity: str | None
+) -> int:
     """Send the offline W&B runs of run folders, and check before and after that nothing is lost.
 
     The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL.
@@ -260,6 +264,8 @@ def sync_command(run_folders: tuple[Path, ...]) -> int:
         for folder in run_folders:
             bar.begin(f"sending {folder}")
             with reopen_run(folder, shared=False, watch=bar):
-                address = sync_run(open_run(folder), bar)
+                address = sync_run(
+                    open_run(folder), bar, project=wandb_project, entity=wandb_entity
+                )
             OUT.print(f"[green]✓[/] {marked(str(folder))} is at {marked(address)}")
     return DONE

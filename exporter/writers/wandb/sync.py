@@ -28,8 +28,20 @@ SECONDS = 600.0
 BYTES_PER_SECOND = 100_000
 
 
-def sync_run(run: Run, watch: Watch | None = None) -> str:
+def sync_run(
+    run: Run,
+    watch: Watch | None = None,
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+) -> str:
     """Send the offline run of a run folder, once every file that it names is known to be there.
+
+    Args:
+        run: the run folder.
+        watch: told how the check goes on.
+        project: where the run belongs; None for what its log says.
+        entity: likewise.
 
     Returns:
         The address of the run.
@@ -49,7 +61,7 @@ def sync_run(run: Run, watch: Watch | None = None) -> str:
         raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
     (folder / WORK / "temp").mkdir(parents=True)
     try:
-        address, error = sync(folder, logs[0])
+        address, error = sync(folder, logs[0], project=project, entity=entity)
     finally:
         shutil.rmtree(folder / WORK, ignore_errors=True)
     if error is not None:
@@ -58,8 +70,10 @@ def sync_run(run: Run, watch: Watch | None = None) -> str:
     return address or "W&B"
 
 
-def sync(folder: Path, place: Path) -> tuple[str | None, str | None]:
-    """Send an offline run.
+def sync(
+    folder: Path, place: Path, *, project: str | None = None, entity: str | None = None
+) -> tuple[str | None, str | None]:
+    """Send an offline run; to another project or entity than its log says, where one is given.
 
     Returns:
         The address of the run, if the server gave one; why not all of it arrived, one line, or
@@ -75,9 +89,11 @@ def sync(folder: Path, place: Path) -> tuple[str | None, str | None]:
     }
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     address: re.Match[str] | None = None
+    named = [("--project", project), ("--entity", entity)]
+    elsewhere = [part for flag, value in named if value is not None for part in (flag, value)]
     try:
         status, *streams = run_python(
-            ("-m", "wandb", "sync", place.name),
+            ("-m", "wandb", "sync", *elsewhere, place.name),
             folder,
             patience | environment(folder, online=True),
             SECONDS + size / BYTES_PER_SECOND,

@@ -368,6 +368,24 @@ def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
     arrived(server, run)
 
 
+@pytest.mark.slow
+def test_whoever_sends_says_where_to(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    write(open_run(run), "wandb", WandbOptions(wandb_project="theirs", wandb_entity="them"))
+    where = ["--wandb-project", "ours", "--wandb-entity", "us"]
+    assert main(["sync", str(run), *where]) == 0
+    named = {
+        (given["project"], given["entity"])
+        for name, given in server.operations
+        if name == "UpsertBucket"
+    }
+    assert ("ours", "us") in named
+    assert not any("theirs" in pair or "them" in pair for pair in named)
+
+
 def test_a_sync_sends_nothing_where_a_file_is_missing(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
