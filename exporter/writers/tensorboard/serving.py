@@ -71,12 +71,14 @@ def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
 
 def _projector(address: str, there: bool) -> Iterator[tuple[str, str]]:
     if there:
-        yield "images by what the model's head reads", f"{address.rstrip('/')}/#projector"
+        yield "similar images", f"{address.rstrip('/')}/#projector"
 
 
 def _log(folder: Path) -> Path:
     """Return the log of a run or a comparison, or the folder itself, if events are in it."""
     known = any((folder / name).is_file() for name in (PLAN, COMPARISON))
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {str(folder)!r}; give a run folder")
     own = folder / "tensorboard" if known else folder
     if any(own.rglob(_EVENTS)):
         return own

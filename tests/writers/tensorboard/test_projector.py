@@ -73,7 +73,7 @@ def test_a_run_without_a_head_says_why(sample_run: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_projector_s_page_is_given_points_names_and_pictures(run: Run) -> None:
     with serve([run.path], port=0) as views:
-        address = dict(views)["images by what the model's head reads"].removesuffix("#projector")
+        address = dict(views)["similar images"].removesuffix("#projector")
 
         def asked(route: str, **query: str) -> bytes:
             url = f"{address}data/plugin/projector/{route}?{urllib.parse.urlencode(query)}"

@@ -138,6 +138,8 @@ def test_what_has_no_log_is_said_with_what_writes_it(sample_run: Path, tmp_path:
         pass
     with pytest.raises(ConfigError, match="has no TensorBoard log in it"), serve([tmp_path]):
         pass
+    with pytest.raises(ConfigError, match="there is no folder"), serve([tmp_path / "none"]):
+        pass
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     assert [name for name, _ in _named(folders, folders)] == ["run", "run-2"]
 
