@@ -174,11 +174,11 @@ def overlay_map(
         ConfigError: if there is no such colour map.
     """
     size = (view.shape[1], view.shape[0])
-    coloured = fading_map(stored, size, rectify=rectify, colormap=colormap)
-    if coloured is None:
+    layers = _colours_and_opacity(stored, size, rectify=rectify, colormap=colormap)
+    if layers is None:
         return hatch(size)
-    share = coloured[..., 3] * np.float32(opacity / 255)
-    return overlay(view, np.ascontiguousarray(coloured[..., :3]), share)
+    heat, level = layers
+    return overlay(view, heat, level * np.float32(opacity / 255))
 
 
 def fading_map(
@@ -198,9 +198,17 @@ def fading_map(
     Raises:
         ConfigError: if there is no such colour map.
     """
+    layers = _colours_and_opacity(stored, size, rectify=rectify, colormap=colormap)
+    return None if layers is None else np.dstack(layers)
+
+
+def _colours_and_opacity(
+    stored: StoredMap, size: tuple[int, int], *, rectify: bool, colormap: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Return a map's colours (H, W, 3) and opacity (H, W); None where a value is not finite."""
     levels = _levels(painted(stored), size, rectify=rectify, colormap=colormap)
     if levels is None or "nan" in stored.flags:
         return None
     centred = colormap == "diverging" and not rectify
     opacity = np.abs(2 * levels.astype(np.int16) - 255).astype(np.uint8) if centred else levels
-    return np.dstack((_coloured(levels, colormap), opacity))
+    return _coloured(levels, colormap), opacity

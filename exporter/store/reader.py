@@ -6,7 +6,7 @@ The module is long because ``Run`` is the one public way in: a method per thing 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -479,16 +479,20 @@ class Run:
         """
         return read_head(self.files)
 
-    def stages(self) -> Iterator[ImageStage]:
+    def stages(self, ids: Set[str] | None = None) -> Iterator[ImageStage]:
         """Yield all channels of the layer that the head reads, of the images that have them.
 
         These are the images that ``--keep`` selects, and some that it might have selected.
+
+        Args:
+            ids: only of these images; of all that have them where None.
 
         Raises:
             RunError: if a file is damaged.
         """
         for index in self.shards:
-            yield from read_records(self.files, layout.summary_file(index, "stage"), ImageStage)
+            name = layout.summary_file(index, "stage")
+            yield from read_records(self.files, name, ImageStage, id=ids)
 
     # ------------------------------------------------------------ files
 

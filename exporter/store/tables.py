@@ -6,7 +6,7 @@ Tables are read a column at a time: a dictionary per row took ten times as long.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from itertools import pairwise
@@ -151,7 +151,8 @@ def _values(array: pa.Array, field: Field) -> Iterable[Any]:
         flat = list(_values(array.values, element))
         return (tuple(flat[start:stop]) for start, stop in pairwise(array.offsets.to_pylist()))
     nothing = None if field.optional else ()
-    return (nothing if value is None else _tuples(value) for value in array.to_pylist())
+    turn = _tuples if pa.types.is_nested(array.type.value_type) else tuple
+    return (nothing if value is None else turn(value) for value in array.to_pylist())
 
 
 def _tuples(value: Any) -> Any:
@@ -232,7 +233,7 @@ def read_records(run: RunFiles, name: str, record: type[Record], **where: Any) -
         run: the run folder.
         name: the file.
         record: a dataclass whose fields say their ``Column``.
-        **where: only rows that have this value in this column; None is any.
+        **where: only rows that have this value in this column, or one of a set; None is any.
 
     Raises:
         RunError: if the file is damaged, or was written with other columns.
@@ -243,7 +244,9 @@ def read_records(run: RunFiles, name: str, record: type[Record], **where: Any) -
     with reading(run, name):
         for column, value in where.items():
             if value is not None:
-                table = table.filter(pc.equal(table.column(column), value))
+                accepted = value if isinstance(value, Set) else (value,)
+                cells = table.column(column)
+                table = table.filter(pc.is_in(cells, pa.array(accepted, cells.type)))
         yield from table_records(table, record)
 
 

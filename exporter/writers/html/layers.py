@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from exporter.records import ChannelRow
-from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex, parts
+from exporter.writers.html.index import CHANNELS_PER_PAGE, parts
 from exporter.writers.html.maximised import by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
 
@@ -89,7 +90,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "kernels": [sheet for sheet in report.kernel_sheets if sheet["record"].name == name],
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
             "redundant": redundant[name],
-            "rows": channels,
+            "whole": _whole(channels),
             "per_page": CHANNELS_PER_PAGE,
         }
         for part, context in enumerate(_parts(report, channels, number)):
@@ -98,14 +99,33 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             yield layer_file(number, part), shared | context | {"galleries": galleries}
 
 
+def _whole(channels: Sequence[ChannelRow]) -> dict[str, Any] | None:
+    """Return what all channels of a layer add up to; every page of the layer says it."""
+    if not channels:
+        return None
+    return {
+        "count": len(channels),
+        "images": max(row.images for row in channels),
+        "dead": sum(row.dead for row in channels),
+        "sparsity": sum(row.sparsity for row in channels) / len(channels),
+        "strongest": max(channels, key=lambda row: row.maximum),
+    }
+
+
 def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Iterator[dict[str, Any]]:
     """Yield what each part of a layer's channels is filled with, and write its script."""
     if not channels:
         yield {"channels": [], "parts": [], "script": None, "first": 0, "last": 0}
         return
     cuts = [channels[start:stop] for start, stop in parts(len(channels), CHANNELS_PER_PAGE)]
+
+    @cache
+    def shown(id: str) -> Shown | None:
+        entry = report.index.by_id.get(id)
+        return entry and (id, entry.position, entry.photograph, report.index.describe(entry))
+
     for part, rows in enumerate(cuts):
-        tops = [_tops(report.index, row) for row in rows]
+        tops = [_tops(shown, row) for row in rows]
         script = layer_file(number, part).removesuffix(".html") + ".js"
         report.write(script, tops_script(rows, tops))
         links = [
@@ -121,6 +141,10 @@ def _parts(report: Report, channels: Sequence[ChannelRow], number: int) -> Itera
         }
 
 
+Shown = tuple[str, int, str, str]
+"""What is told of an image under a channel: id, position, photograph, and in words."""
+
+
 class Top(NamedTuple):
     """An image that activates a channel most: what it is, how much, and where in percent."""
 
@@ -133,15 +157,11 @@ class Top(NamedTuple):
     y: int
 
 
-def _tops(index: SetIndex, row: ChannelRow) -> list[Top]:
+def _tops(shown: Callable[[str], Shown | None], row: ChannelRow) -> list[Top]:
     tops = []
     for id, value, (x, y) in zip(row.top, row.top_values, row.top_places, strict=True):
-        if id in index.by_id and not row.dead:
-            entry = index.by_id[id]
-            name, share = index.describe(entry), (round(100 * x), round(100 * y))
-            tops.append(
-                Top(id, entry.position, entry.photograph, name, float(f"{value:.4g}"), *share)
-            )
+        if not row.dead and (image := shown(id)):
+            tops.append(Top(*image, float(f"{value:.4g}"), round(100 * x), round(100 * y)))
     return tops
 
 
