@@ -205,6 +205,7 @@ def test_ctrl_c_ends_every_process_and_the_run_goes_on(model: str, tmp_path: Pat
     assert open_run(out).complete
 
 
+@pytest.mark.slow
 def test_numbers_of_shards_are_read_strictly(model: str, tmp_path: Path) -> None:
     run = exporter.plan(model, PHOTOS, out=tmp_path / "run", **SETTINGS).path
     done = subprocess.run(

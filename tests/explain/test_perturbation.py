@@ -60,6 +60,11 @@ def net(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.fixture
 def pictures() -> Tensor:
+    return torch.randn(3, 3, 32, 32, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def larger() -> Tensor:
     return torch.randn(3, 3, 64, 64, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
 
 
@@ -202,7 +207,7 @@ def test_ablation_runs_the_layers_before_once_and_on_one_image(pictures: Tensor)
 
 
 @pytest.mark.parametrize("name", ["scorecam", "ablationcam"])
-def test_only_the_strongest_channels_are_tried(name: str, net: nn.Module, pictures: Tensor) -> None:
+def test_only_the_strongest_channels_are_tried(name: str, net: nn.Module, larger: Tensor) -> None:
     rows = 0
 
     def count(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -210,17 +215,15 @@ def test_only_the_strongest_channels_are_tried(name: str, net: nn.Module, pictur
         rows += len(given[0])
 
     net.head.register_forward_pre_hook(count)
-    some = compute_maps(
-        net, pictures, maps=[f"{name}:channels=4"], layers=["layer"], targets=TARGETS
-    )
+    some = compute_maps(net, larger, maps=[f"{name}:channels=4"], layers=["layer"], targets=TARGETS)
     # What the model ends in; a trial of how the layer lies; the shared pass; for what follows alone
     # a trial of 2 and of all images; and the whole.
     extra = {"scorecam": 1 + 1 + 3, "ablationcam": 1 + 1 + 3 + 2 + 3 + 3}[name]
     assert rows == 4 * 3 + extra
-    full = compute_maps(net, pictures, maps=[name], layers=["layer"], targets=TARGETS)
+    full = compute_maps(net, larger, maps=[name], layers=["layer"], targets=TARGETS)
     assert float((some[name, "layer"] - full[name, "layer"]).abs().max()) > 0
     if name == "ablationcam":
-        for one, picture, target in zip(some[name, "layer"], pictures, TARGETS, strict=True):
+        for one, picture, target in zip(some[name, "layer"], larger, TARGETS, strict=True):
             activation = activation_of(net, picture[None], "layer")[0]
             kept = activation.abs().mean((1, 2)).topk(4).indices.tolist()
             whole = net(picture[None])[0, target].detach()
@@ -302,14 +305,14 @@ def drawn(maps: Tensor) -> np.ndarray[Any, Any]:
     return values.numpy()
 
 
-def test_against_pytorch_grad_cam(pictures: Tensor) -> None:
+def test_against_pytorch_grad_cam(larger: Tensor) -> None:
     """In float32; ablation on activations that are not negative, one neighbour for Finer-CAM."""
     peers = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     torch.manual_seed(3)
     net = Residual().eval()
-    inputs = pictures.float()
+    inputs = larger.float()
     targets = [ClassifierOutputTarget(target) for target in TARGETS]
     found = compute_maps(
         net,

@@ -222,6 +222,7 @@ def test_a_model_handed_over_in_python_is_held_to_what_it_gave(tmp_path: Path) -
     assert export(resume=True).complete
 
 
+@pytest.mark.slow
 def test_the_digest_does_not_depend_on_the_process(tmp_path: Path) -> None:
     (tmp_path / "factory.py").write_text(FACTORY)
     code = (

@@ -20,6 +20,7 @@ from exporter.cli import main
 from exporter.cli.signals import interruptible
 from exporter.store import check, open_run
 from tests.hostile.workplace import work_in
+from tests.starting import Started, started
 
 MODEL = """
 import ctypes, time
@@ -68,12 +69,6 @@ SETTINGS = """
 run --model mine.py:net --images photos --out out --config run.toml --map gradcam --writer html
 --shard-size 2 --batch-size 2
 """
-PROGRAM = """
-import sys
-from exporter.cli import main, signals
-signals.PATIENCE = float(sys.argv.pop(1))
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -84,28 +79,21 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(*arguments: str, patience: float = 60) -> subprocess.Popen[str]:
-    """Start the command."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(patience), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def third_batch(*arguments: str, patience: float = 60) -> subprocess.Popen[str]:
+def third_batch(*arguments: str, patience: float = 60) -> Started:
     """Start the command, and return it once the model is in its third batch."""
-    process = start(*arguments, patience=patience)
+    process = started(*arguments, folder=Path.cwd(), patience=patience)
     deadline = time.monotonic() + 90
-    while not Path("there").exists() and process.poll() is None and time.monotonic() < deadline:
+
+    def reached() -> bool:
+        return Path("there").exists() and any(Path("out/shards").glob("0*"))
+
+    while not reached() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)  # the second shard is being stored
     return process
 
 
-def ended(process: subprocess.Popen[str], within: float) -> str:
+def ended(process: Started | subprocess.Popen[str], within: float) -> str:
     """Return what it said on standard error."""
     try:
         return process.communicate(timeout=within)[1]
@@ -153,17 +141,9 @@ def test_one_signal_ends_a_run_which_resumes(work: Path, number: int, way: str) 
 TWO = [(first, second) for first in ("INT", "TERM") for second in ("INT", "TERM")]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "way"),
-    [
-        ("INT", "INT", "is stuck in a library"),
-        *(
-            pytest.param(*pair, way, marks=pytest.mark.slow)
-            for pair in TWO
-            for way in ("is stuck in a library", "catches everything")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["is stuck in a library", "catches everything"])
+@pytest.mark.parametrize(("first", "second"), TWO)
 def test_a_second_signal_ends_a_run_at_once(work: Path, first: str, second: str, way: str) -> None:
     (work / "mine.py").write_text(MODEL.format(slow=SLOW[way]))
     process = third_batch(*SETTINGS.split())
@@ -224,7 +204,13 @@ def test_every_command_ends_at_a_signal(work: Path, command: str, seconds: float
     (work / "mine.py").write_text(MODEL.format(slow="pass"))
     exporter(["plan", *SETTINGS.split()[1:]])
     exporter(["work", "out"])
-    process = start(command, "out")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", command, "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     time.sleep(seconds)
     process.terminate()
     said = ended(process, 20)
@@ -261,6 +247,7 @@ def test_an_interrupt_where_nothing_can_be_raised_is_raised_afterwards(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_child_of_the_model_is_none_to_the_run(work: Path) -> None:
     child = """
             import os, signal

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 import exporter
 from exporter.errors import LayerError, ModelError
-from exporter.layers import choose_layers, run_trial
+from exporter.layers import Trial, choose_layers, run_trial
+
+
+def slow(*case: Any) -> Any:
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def auto(module: nn.Module, side: int = 64) -> tuple[str, ...]:
@@ -21,14 +25,14 @@ def auto(module: nn.Module, side: int = 64) -> tuple[str, ...]:
     ("name", "side", "layers"),
     [
         ("resnet18", 64, ("layer1", "layer2", "layer3", "layer4")),
-        ("vgg11", 64, ("features.4", "features.9", "features.14", "features.19")),
+        slow("vgg11", 64, ("features.4", "features.9", "features.14", "features.19")),
         ("alexnet", 96, ("features.1", "features.4", "features.11")),
         ("mobilenet_v2", 64, ("features.3", "features.6", "features.13", "features")),
-        ("efficientnet_b0", 64, ("features.2", "features.3", "features.5", "features")),
+        slow("efficientnet_b0", 64, ("features.2", "features.3", "features.5", "features")),
         ("squeezenet1_1", 96, ("features.1", "features.4", "features.7", "features")),
         ("shufflenet_v2_x0_5", 64, ("conv1", "stage2", "stage3", "conv5")),
-        ("convnext_tiny", 64, ("features.1", "features.3", "features.5", "features")),
-        (
+        slow("convnext_tiny", 64, ("features.1", "features.3", "features.5", "features")),
+        slow(
             "densenet121",
             64,
             (
@@ -38,7 +42,7 @@ def auto(module: nn.Module, side: int = 64) -> tuple[str, ...]:
                 "features",
             ),
         ),
-        ("swin_t", 64, ("features.1", "features.3", "features.5", "permute")),
+        slow("swin_t", 64, ("features.1", "features.3", "features.5", "permute")),
     ],
 )
 def test_auto_takes_the_stages_of_a_convolutional_model(name: str, side: int, layers: Any) -> None:
@@ -57,8 +61,8 @@ def test_auto_of_a_segmentation_model_stops_before_the_scores() -> None:
     [
         ("vit_tiny_patch16_224", ("blocks.2", "blocks.5", "blocks.7", "blocks.10")),
         ("deit_tiny_distilled_patch16_224", ("blocks.2", "blocks.5", "blocks.7", "blocks.10")),
-        ("mixer_s32_224", ("blocks.1", "blocks.3", "blocks.5", "blocks.7")),
-        ("mambaout_femto", ("stages.0", "stages.1", "stages.2", "stages")),
+        slow("mixer_s32_224", ("blocks.1", "blocks.3", "blocks.5", "blocks.7")),
+        slow("mambaout_femto", ("stages.0", "stages.1", "stages.2", "stages")),
     ],
 )
 def test_auto_of_timm_models_is_never_the_patch_embedding(name: str, layers: Any) -> None:
@@ -95,11 +99,15 @@ def test_auto_refuses_a_model_without_a_plane() -> None:
         auto(module, 4)
 
 
-def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
+@pytest.fixture(scope="module")
+def resnet() -> Trial:
     module = torchvision.models.resnet18(weights=None)
+    return run_trial(module, torch.rand(1, 3, 64, 64))
 
+
+def test_names_globs_and_types_come_in_execution_order(resnet: Trial) -> None:
     def names(*wanted: str) -> tuple[str, ...]:
-        return choose_layers(run_trial(module, torch.rand(1, 3, 64, 64)), wanted).names
+        return choose_layers(resnet, wanted).names
 
     stages = ("layer1", "layer2", "layer3", "layer4")
     assert names("layer?") == stages
@@ -125,10 +133,11 @@ def test_names_globs_and_types_come_in_execution_order(example: Tensor) -> None:
         ("layer4]", r"is not a layer's name"),
     ],
 )
-def test_what_cannot_be_explained_is_refused_in_one_sentence(wanted: Any, message: str) -> None:
-    module = torchvision.models.resnet18(weights=None)
+def test_what_cannot_be_explained_is_refused_in_one_sentence(
+    wanted: Any, message: str, resnet: Trial
+) -> None:
     with pytest.raises(LayerError, match=message) as caught:
-        choose_layers(run_trial(module, torch.rand(1, 3, 32, 32)), [wanted])
+        choose_layers(resnet, [wanted])
     assert "\n" not in str(caught.value)
 
 

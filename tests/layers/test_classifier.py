@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -8,9 +9,19 @@ import torchvision
 from torch import Tensor, nn
 
 from exporter.errors import MapError
-from exporter.layers import find_classifier, run_trial
+from exporter.layers import Trial, find_classifier, run_trial
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@cache
+def tried(name: str) -> tuple[nn.Module, Trial]:
+    module = torchvision.models.get_model(name, weights=None)
+    return module, run_trial(module, IMAGE)
+
+
+def slow(*case: Any) -> Any:
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +31,12 @@ IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         ("mobilenet_v2", "features", "classifier.1"),
         ("mobilenet_v2", "features.18", "classifier.1"),
         ("shufflenet_v2_x0_5", "conv5", "fc"),
-        ("swin_t", "norm", "head"),
+        slow("swin_t", "norm", "head"),
     ],
 )
 def test_the_linear_layer_behind_the_pooling_is_found(name: str, layer: str, head: str) -> None:
-    module = torchvision.models.get_model(name, weights=None)
-    weight, _ = find_classifier(run_trial(module, IMAGE), layer)
+    module, trial = tried(name)
+    weight, _ = find_classifier(trial, layer)
     assert torch.equal(weight, module.get_submodule(head).weight)
     assert not weight.requires_grad
 
@@ -46,17 +57,16 @@ def test_the_second_call_of_a_reused_layer_is_told_apart(small: Any, example: Te
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
-        ("vgg11", "features.19", "no linear layer goes from its 512 channel means"),
-        ("densenet121", "features", "something lies between them"),
-        ("convnext_tiny", "features", "something lies between them"),
+        slow("vgg11", "features.19", "no linear layer goes from its 512 channel means"),
+        slow("densenet121", "features", "something lies between them"),
+        slow("convnext_tiny", "features", "something lies between them"),
         ("resnet18", "layer3", "no linear layer goes from its 256 channel means"),
         ("resnet18", "layer4.1.bn2", "something lies between them"),
     ],
 )
 def test_cam_is_refused_where_it_would_not_be_exact(name: str, layer: str, message: str) -> None:
-    module = torchvision.models.get_model(name, weights=None)
     with pytest.raises(MapError, match=message) as caught:
-        find_classifier(run_trial(module, IMAGE), layer)
+        find_classifier(tried(name)[1], layer)
     assert "gradcam" in str(caught.value)
 
 
