@@ -54,11 +54,9 @@ def write_projector(run: Run, folder: Path, options: TensorBoardOptions) -> int:
     from google.protobuf import text_format
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-    kept = set(options.kept)
     features = {
         stage.id: stage.activation.array().mean(axis=(1, 2))
-        for stage in run.stages()
-        if stage.id in kept
+        for stage in run.stages(set(options.kept))
     }
     rows = [row for row in kept_rows(run, options.kept) if row.id in features and row.image]
     if not rows:
