@@ -6,8 +6,8 @@
   const { values: state } = exporter.state;
   const { element } = exporter;
 
-  // A long name keeps both ends: what a layer is in, and which it is there.
-  const shorten = (name) => name.length <= 20 ? name : name.slice(0, 8) + "…" + name.slice(-11);
+  // A long name keeps both ends: what a layer is in, and which it is there, from a dot on if one is near.
+  const shorten = (name) => name.length <= 20 ? name : name.slice(0, 8) + "…" + name.slice(-11).replace(/^[^.]{1,8}(?=\.)/, "");
   const targets = () => [...new Set(now.maps.map((map) => map.part))];
   const part = () => Math.min(Number(state.target) || 0, Math.max(0, targets().length - 1));
   const visible = () => now.maps.filter((map) => map.part === part() || targets().length < 2);
@@ -49,7 +49,10 @@
     for (const layer of layers) {
       const title = element("th");
       title.scope = "col";
-      title.append(element("code", "", shorten(index.layers[layer])));
+      // A long name goes on below after a dot, not within a word.
+      const name = element("code"), parts = shorten(index.layers[layer]).split(/(?<=[.…])|(?=\[)/);
+      parts.forEach((part, at) => name.append(...(at ? [element("wbr"), part] : [part])));
+      title.append(name);
       title.title = index.layers[layer];
       head.append(title);
     }

@@ -19,7 +19,7 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "record": record,
             "ranges": _ranges(report, record.name),
             "flagged": sum(maps for key, maps in index.flagged.items() if key[0] == record.name),
-            "concentration": [row for row in rows if row.method == record.name],
+            "concentration": [row for row in rows if row.method == record.name and row.images],
         }
         for record in report.plan.methods
     ]
@@ -71,7 +71,7 @@ def _ranges(report: Report, method: str) -> list[dict[str, Any]]:
 
 
 def _agreement(report: Report) -> list[dict[str, Any]]:
-    """Return a symmetric matrix of rank correlations for each layer; None where there is none."""
+    """Return a symmetric matrix of rank correlations for each layer that has one of two methods."""
     layers: dict[str, dict[tuple[str, str], float | None]] = {}
     images: dict[str, int] = {}
     for row in report.run.agreement():
@@ -80,6 +80,8 @@ def _agreement(report: Report) -> list[dict[str, Any]]:
         images[row.layer] = max(row.images, images.get(row.layer, 0))
     tables = []
     for layer, pairs in layers.items():
+        if not images[layer]:
+            continue
         names = [name for name in report.titles if any(name == first for first, _ in pairs)]
         matrix = [
             (report.titles[a], ["self" if a == b else pairs.get((a, b)) for b in names])
