@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _GREY, _COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_422")
-_READ = (*_GREY, *_COLOUR, "YBR_RCT", "YBR_ICT")
+_PALETTE = "PALETTE COLOR"
+_READ = (*_GREY, *_COLOUR, "YBR_RCT", "YBR_ICT", _PALETTE)
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META = 2_000
 _SHOWN = 120
@@ -41,7 +42,7 @@ def read_dicom(content: bytes, *, windowed: bool = True) -> Bands:
     """
     try:
         import pydicom
-        from pydicom.pixels.processing import apply_modality_lut
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
         from pydicom.pixels.utils import pixel_array
     except ImportError:
         raise ImageError("the file is a DICOM file; install exporter[dicom] to read it") from None
@@ -58,6 +59,8 @@ def read_dicom(content: bytes, *, windowed: bool = True) -> Bands:
             str(error).splitlines()[-1].strip(),
         )
         raise ImageError(f"the DICOM file's {syntax} pixels cannot be decoded: {said}") from None
+    if dataset.PhotometricInterpretation == _PALETTE:
+        return Bands(apply_color_lut(values, dataset)[:, :, :3])
     if dataset.PhotometricInterpretation not in _GREY:
         return Bands(values)
     values = apply_modality_lut(values, dataset)
@@ -82,7 +85,8 @@ def _refuse_other(dataset: Any) -> None:
     kind = dataset.PhotometricInterpretation
     if kind not in _READ:
         raise ImageError(
-            f"the DICOM file's pixels are {_name(kind)}; {', '.join(_READ[:3])} and YBR are read"
+            f"the DICOM file's pixels are {_name(kind)}; {', '.join(_READ[:3])}, {_PALETTE} and "
+            "YBR are read"
         )
     syntax = dataset.file_meta.TransferSyntaxUID
     try:

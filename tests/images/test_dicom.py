@@ -121,6 +121,23 @@ def test_colours_are_as_they_are() -> None:
     assert (decode(content) == pixels).all()
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_numbers_of_a_palette_are_its_colours(bits: int) -> None:
+    numbers = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
+    ramps = [np.arange(256), 255 - np.arange(256), (3 * np.arange(256)) % 256]
+    kind, full = ("u1", 1) if bits == 8 else ("<u2", 257)
+    tables = {
+        f"{colour}PaletteColorLookupTable{end}": value
+        for colour, ramp in zip(("Red", "Green", "Blue"), ramps, strict=True)
+        for end, value in (
+            ("Descriptor", [256, 0, bits]),
+            ("Data", (full * ramp).astype(kind).tobytes()),
+        )
+    }
+    pixels = decode(dicom(numbers, PhotometricInterpretation="PALETTE COLOR", **tables))
+    assert (pixels == np.stack([ramp[numbers] for ramp in ramps], 2)).all()
+
+
 def test_compressed_pixels_are_read(encode: Callable[..., bytes]) -> None:
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit, RLELossless
@@ -141,7 +158,8 @@ def test_compressed_pixels_are_read(encode: Callable[..., bytes]) -> None:
     [
         ({"NumberOfFrames": 30}, "has 30 frames; save one frame per file"),
         ({"PixelData": None}, "holds no picture: it is CT Image Storage"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "pixels are PALETTE COLOR; MONOCHROME1"),
+        ({"PhotometricInterpretation": "CMYK"}, "pixels are CMYK; MONOCHROME1"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "damaged or truncated"),
         ({"Rows": 60_000, "Columns": 60_000}, "60,000 × 60,000 pixels; at most"),
         ({"PixelData": STORED.tobytes()[:-20]}, "damaged or truncated"),
     ],

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -278,8 +279,12 @@ def viewer_photo(desk: Desk) -> None:
 @control("viewer-tensorboard")
 def viewer_tensorboard(desk: Desk) -> None:
     desk.viewer(desk.row)
-    address = f"http://localhost:6006/#images&tagFilter=%40{desk.row.id}%24"
-    assert desk.control("viewer-tensorboard").get_attribute("href") == address
+    address, _, tags = desk.control("viewer-tensorboard").get_attribute("href").partition("=")
+    assert address == "http://localhost:6006/#images&tagFilter"
+    # A stage comes first, and the image's id last where another has its path.
+    assert re.search(unquote(tags), f"deepest/{desk.row.path}")
+    assert re.search(unquote(tags), f"stage-4/{desk.row.path}@{desk.row.id}")
+    assert not re.search(unquote(tags), f"deepest/more/{desk.row.path}")
 
 
 @control("viewer-channel")
