@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -96,3 +97,24 @@ def test_a_forward_that_fails_is_tried_again_with_less(tmp_path: Path) -> None:
 
     model = nn.Sequential(Short(), *small())
     assert before_the_first_batch(model, tmp_path / "run") == [1, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("maps", "layers", "before"),
+    [
+        ("eigencam", "3", []),
+        ("eigencam", "auto", [1]),
+        # What is scored has to be known: from the trial that auto reads, or from one image.
+        ("ablationcam", "auto", [1]),
+        ("ablationcam", "3", [1]),
+        ("gradcam", "3", []),
+    ],
+)
+def test_maps_of_a_batch_need_no_forward_but_the_trial(
+    maps: str, layers: str, before: list[int]
+) -> None:
+    model, images = small().eval(), list[int]()
+    model.register_forward_pre_hook(lambda _module, inputs: images.append(len(inputs[0])))
+    exporter.compute_maps(model, torch.rand(2, 3, 64, 64), maps=maps, layers=layers)
+    assert images[: images.index(2)] == before
+    assert maps == "ablationcam" or images == [*before, 2]

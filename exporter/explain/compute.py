@@ -126,7 +126,10 @@ def compute_maps(
             scorer = replace(scorer, reference=embed_text(model, scorer.target.source))
         if reading == "auto" and not any(method.needs.gradients for method in methods):
             # The shared pass has no graph, which would tell what the model ends in.
-            settle(with_graph(partial(_ending, model, images[:1])), scorer)
+            if "auto" in wanted and any(method.reads_layers for method in methods):
+                settle(trial().output, scorer, trial().ends)
+            elif any(method.needs.passes for method in methods):
+                settle(with_graph(partial(_ending, model, images[:1])), scorer)
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
             chosen = _chosen(model, wanted, methods, trial)
@@ -185,13 +188,13 @@ def _ending(model: nn.Module, image: Tensor, graph: bool) -> Any:
         return model(image.clone().requires_grad_(graph))
 
 
-def _as_first_read(text: str, output: str | None, reading: str) -> Callable[[Any, Scorer], Scorer]:
+def _as_first_read(text: str, output: str | None, reading: str) -> Callable[..., Scorer]:
     """Return what reads the first batch's output, and whatever follows like it."""
     read: list[Scorer] = []
 
-    def settle(returned: Any, own: Scorer) -> Scorer:
+    def settle(returned: Any, own: Scorer, ends: str | None = None) -> Scorer:
         if not read:
-            read.append(settle_reading(text, (), returned, output, reading=reading)[0])
+            read.append(settle_reading(text, (), returned, output, reading=reading, ends=ends)[0])
         target = replace(read[0].target, k=own.target.k)
         return replace(own, target=target, output=read[0].output, given=read[0].given)
 
