@@ -100,7 +100,7 @@ def _accuracy(
 
 def _flips(names: Sequence[str], contrasts: Sequence[Contrast], base: int) -> Iterator[Finding]:
     judged = [row for row in contrasts if row.images]
-    if judged:
+    if any(row.lost + row.won for row in judged):
         row = max(judged, key=lambda row: row.lost + row.won)
         yield Finding(
             "Flips",
@@ -140,6 +140,9 @@ def _maps(joined: Joined, rows: Sequence[Likeness]) -> Iterator[Finding]:
             f"rank correlation {decimal(row.spearman or 0)}, {row.images:,} images)"
         )
 
+    if round(low.spearman or 0, 3) == 1:
+        yield Finding("Maps", "The maps of all runs put cells in the same order.", "images")
+        return
     yield Finding(
         "Maps",
         f"The maps that differ most are those of {told(low)}"
@@ -184,7 +187,7 @@ def _measures(names: Sequence[str], rows: Sequence[Shift]) -> Iterator[Finding]:
 
 def _layers(names: Sequence[str], rows: Sequence[LayerDrift], base: int) -> Iterator[Finding]:
     moved = [row for row in rows if row.run != base and row.kernels is not None]
-    if moved:
+    if any(round(row.kernels or 0, 3) < 1 for row in moved):
         last = [row for row in moved if row.run == max(row.run for row in moved)]
         most = min(last, key=lambda row: row.kernels or 0)
         yield Finding(

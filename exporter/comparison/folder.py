@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +109,16 @@ class Comparison:
     def findings(self) -> tuple[Finding, ...]:
         """What the comparison shows, a sentence each."""
         return self.contents.findings
+
+    @cached_property
+    def _mapped(self) -> set[tuple[str, str]]:
+        """(method, stage) of the maps that two runs have."""
+        return {(row.method, row.stage) for row in self.records("similarity") if row.images}
+
+    def stages_of(self, method: Compared) -> tuple[Stage, ...]:
+        """Return where two runs have a method's maps of an image, shallow to deep."""
+        stages = self.contents.stages
+        return tuple(stage for stage in stages if (method.name, stage.name) in self._mapped)
 
     def images(self) -> Iterator[ImageComparison]:
         """Yield every shared image with what each run predicts and how its maps moved."""

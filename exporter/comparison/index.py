@@ -52,7 +52,9 @@ def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
             {
                 "name": method.name,
                 "title": method.title,
-                "stages": [stages.index(stage.name) for stage in joined.stages_of(method)],
+                "stages": [
+                    stages.index(stage.name) for stage in report.comparison.stages_of(method)
+                ],
             }
             for method in joined.methods
         ],
@@ -73,7 +75,9 @@ def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]
     keys = {
         (method.name, stage.name): at
         for at, (method, stage) in enumerate(
-            (method, stage) for method in joined.methods for stage in joined.stages_of(method)
+            (method, stage)
+            for method in joined.methods
+            for stage in report.comparison.stages_of(method)
         )
     }
     moved = np.zeros((len(joined.ids), len(keys)), np.uint8)

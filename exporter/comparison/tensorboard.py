@@ -62,10 +62,10 @@ def write_log(comparison: Comparison, joined: Joined, watch: Watch) -> None:
         columns = ("image", "crop", "maps", "predictions", "correct", "label")
         rows = list(zip(*(run.chosen(ids, columns) for run in joined.runs), strict=True))
         for method in joined.methods:
-            for stage in joined.stages_of(method):
+            for stage in comparison.stages_of(method):
                 for summary in contact_sheets(rows, joined, method, stage):
                     sheets.add(summary)
-            deepest = joined.stages_of(method)[-1:]
+            deepest = comparison.stages_of(method)[-1:]
             for image in rows if deepest else ():
                 for run, summary in _differences(image, joined, method, deepest[0]):
                     opened[run].add(summary)

@@ -52,7 +52,7 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
         (folder / WORK / "temp").mkdir(parents=True)
         images = list(comparison.images())[:MAX_TABLE_ROWS]
         tables = [
-            wide(images, joined),
+            wide(comparison, images, joined),
             flips(images, joined),
             pictures(comparison, joined, folder),
             *(_table(name, record, comparison, joined) for name, record in RECORDS.items()),
@@ -91,17 +91,17 @@ def _summary(comparison: Comparison) -> Iterator[tuple[str, float | str]]:
         yield finding.about, finding.text
 
 
-def wide(images: Sequence[ImageComparison], joined: Joined) -> Table:
+def wide(comparison: Comparison, images: Sequence[ImageComparison], joined: Joined) -> Table:
     """Return a row per image: what each run predicts, and how its maps moved."""
     columns = [("id", "text"), ("path", "text"), ("label", "text")]
     for name in joined.names:
         kinds = (("prediction", "text"), ("score", "number"), ("right", "flag"), ("flip", "text"))
         columns += [(f"{name} {what}", kind) for what, kind in kinds]
     moves = [
-        (run, method.name, joined.stages_of(method)[-1].name)
+        (run, method.name, comparison.stages_of(method)[-1].name)
         for run in range(len(joined.runs))
         for method in joined.methods
-        if run != joined.baseline and joined.stages_of(method)
+        if run != joined.baseline and comparison.stages_of(method)
     ]
     columns += [(f"{joined.names[run]} {method} likeness", "number") for run, method, _ in moves]
     rows = []
@@ -131,7 +131,7 @@ def flips(images: Sequence[ImageComparison], joined: Joined) -> Table:
 
 def pictures(comparison: Comparison, joined: Joined, folder: Path) -> Table:
     """Draw the images that changed most: a picture per run, of the first method where deepest."""
-    method = next((own for own in joined.methods if joined.stages_of(own)), None)
+    method = next((own for own in joined.methods if comparison.stages_of(own)), None)
     chosen = choose(comparison)
     ids = [row.id for row in chosen]
     columns = ("image", "maps")
@@ -140,7 +140,7 @@ def pictures(comparison: Comparison, joined: Joined, folder: Path) -> Table:
     for number, (row, image) in enumerate(zip(chosen, images, strict=True)):
         cells: list[Any] = [row.id, row.path, row.label, row.likeness]
         for run, own in enumerate(image):
-            stage = None if method is None else joined.stages_of(method)[-1]
+            stage = None if method is None else comparison.stages_of(method)[-1]
             stored = None if method is None or stage is None else map_of(own, method, stage, run)
             drawn = overlaid(own, stored, relu=method is not None and method.relu[run])
             file = f"{WORK}/{number}-{run}.jpg"

@@ -172,3 +172,26 @@ def test_the_command_says_what_it_found(
     assert "--overwrite" in capsys.readouterr().err
     assert main(["compare", runs[0], "--out", str(tmp_path / "x")]) == 2
     assert json.loads((tmp_path / "CMP/comparison.json").read_text())["baseline"] == 1
+
+
+def test_a_method_is_compared_where_it_has_maps(build: Build, tmp_path: Path) -> None:
+    shape = {"methods": ("gradcam", "saliency", "rollout"), "combined": ("attention", "fused")}
+    runs = [build(tmp_path / str(n), step=n, names=["a", "b"], **shape) for n in (1, 2)]
+    comparison = compare(*runs, out=tmp_path / "CMP", writers=())
+    stages = {
+        method.name: [stage.name for stage in comparison.stages_of(method)]
+        for method in comparison.contents.methods
+    }
+    assert stages == {
+        "gradcam": ["layer3", "layer4", "fused"],
+        "saliency": ["input"],
+        "rollout": ["attention"],
+    }
+
+
+def test_runs_that_say_the_same_are_said_to(build: Build, tmp_path: Path) -> None:
+    runs = [build(tmp_path / name, step=3, weights=name, names=["a", "b", "c"]) for name in "ab"]
+    comparison = compare(*runs, out=tmp_path / "CMP", writers=())
+    found = {finding.about: finding.text for finding in comparison.findings}
+    assert found["Maps"] == "The maps of all runs put cells in the same order."
+    assert not {"Flips", "Kernels", "Dead channels"} & set(found)
