@@ -140,6 +140,22 @@ def test_20_maps_an_image_stay_under_32_kilobytes(
     assert f"to at most {said} per map" in text
 
 
+def test_no_table_of_methods_stands_without_a_number(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    methods, layers = ("gradcam", "saliency", "rollout"), {"layer3": 14, "layer4": 7}
+    run = open_run(
+        make_run(tmp_path / "run", methods=methods, layers=layers, combined=("attention",))
+    )
+    write(run, "html", HtmlOptions(kept=()))
+    text = (run.path / "html" / "methods.html").read_text("utf-8")
+    # Each method has its own places, so that no two are there to be compared.
+    assert "Agreement at" not in text
+    concentrated = re.findall(r"How concentrated the maps of [^>]*>.*?</table>", text, re.DOTALL)
+    assert [table.count("<code>") for table in concentrated] == [2, 1, 1]
+    assert "made from several layers" in (run.path / "html" / "layers.html").read_text("utf-8")
+
+
 # ------------------------------------------------------------ in the browser
 
 
