@@ -201,6 +201,7 @@ def test_without_it_there_is_none_of_them(tmp_path: Path) -> None:
     assert "tinytext" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_plugin_that_cannot_be_imported_is_named(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

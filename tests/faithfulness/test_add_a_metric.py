@@ -68,6 +68,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_example_is_measured_stored_averaged_and_shown(tmp_path: Path) -> None:
     install(tmp_path, example())
     done = run(tmp_path)

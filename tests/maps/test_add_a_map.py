@@ -71,6 +71,7 @@ def run(folder: Path, *maps: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_is_a_map(folder: Path) -> None:
     done = run(folder, "gradcam", "maxgrad.py:maxgrad:power=2")
     assert done.returncode == 0, done.stderr

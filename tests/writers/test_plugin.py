@@ -86,6 +86,7 @@ def test_the_writer_of_the_documentation_works_from_outside(run: Path, site: Pat
     assert exporter(nowhere, "check", run).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
