@@ -21,6 +21,7 @@
       parts.push("--maps", unlike(maps.map((map) => exporter.index.methods[map.method].name)).join(","));
       if (layers.length) parts.push("--layers", layers.join(","));
       parts.push("--target", maps[0].target, "--colormap", state.colour);
+      if (state.opacity !== "80") parts.push("--opacity", String(Number(state.opacity) / 100));
     }
     return [...parts, "--out", "figure.pdf"].map(quoted).join(" ");
   };

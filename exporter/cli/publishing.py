@@ -112,7 +112,8 @@ def table_command(source: Path, what: str, out: Path | None) -> int:
 
     drawn = table(source, what, out=out)
     if out is None:
-        OUT.out(drawn.as_markdown(), end="", highlight=False)
+        # The empty line ends the table: a line below it would be a row.
+        OUT.out(drawn.as_markdown(), highlight=False)
     else:
         OUT.print(f"[green]✓[/] {marked(str(out))}: {counted(len(drawn.rows), 'row')}")
     OUT.print(marked(drawn.caption))

@@ -134,7 +134,9 @@ def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
         raise ConfigError("no run is given; give a run folder, or a comparison")
     names = [run.plan.model.title for run in runs]
     if len(set(names)) < len(names):
-        names = [run.path.name for run in runs]
+        names = [run.path.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
     return [Named(run, name) for run, name in zip(runs, names, strict=True)]
 
 
@@ -187,7 +189,7 @@ def _shown(run: Run, show: str) -> tuple[Sequence[str | PathLike[str]], str]:
         said = f"{len(order)} of {len(ids):,} drawn at random, seed {int(seed or 0)}"
         return [ids[place] for place in order], said
     try:
-        lines = Path(show).read_text(encoding="utf-8").splitlines()
+        lines = Path(show).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{show!r} is neither chosen, nor random=N:SEED, nor a text file of images: "

@@ -18,7 +18,7 @@ from exporter.errors import ConfigError, choices
 from exporter.publish.choosing import Grid, grid_of
 from exporter.publish.geometry import in_original
 from exporter.publish.look import Look, Type
-from exporter.publish.saving import DPI, save
+from exporter.publish.saving import DPI, SAME, save
 from exporter.publish.texts import Text, captions_of, headings_of
 from exporter.records import Row
 from exporter.render import (
@@ -144,7 +144,14 @@ def inches(width: str | float) -> float:
 
 
 def draw(grid: Grid, look: Look, type: Type, width: float) -> Figure:
-    """Draw a grid at a width in inches; see `figure`."""
+    """Draw a grid at a width in inches, whatever matplotlib is set to; see `figure`."""
+    from matplotlib import style
+
+    with style.context(["default", SAME]):
+        return _drawn(grid, look, type, width)
+
+
+def _drawn(grid: Grid, look: Look, type: Type, width: float) -> Figure:
     from matplotlib.figure import Figure
 
     across = 1 + len(grid.columns)
@@ -181,6 +188,7 @@ def draw(grid: Grid, look: Look, type: Type, width: float) -> Figure:
                 va="top",
                 fontsize=size,
                 fontfamily=type.family,
+                parse_math=False,
                 transform=drawn.dpi_scale_trans,
             )
 

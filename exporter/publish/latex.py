@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 _SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+# After the end of a row, a bracket would begin an option, and a star be part of the command.
+_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"}
 _SPECIAL = _SIGNS | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
@@ -15,7 +19,8 @@ def tex(text: str) -> str:
         >>> tex("50 % of a_b")
         '50 \\% of a\\_b'
     """
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+    # An empty line would end a caption.
+    return "".join(_SPECIAL.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
 
 
 def code(text: str) -> str:

@@ -106,7 +106,7 @@ class Type:
     def fitted(
         self, text: str, size: float, width: float, *, end: bool = False, tail: str = ""
     ) -> str:
-        """Return text shortened to a width in inches; nothing in it is mathematics.
+        """Return text shortened to a width in inches.
 
         Args:
             text: what is written.
@@ -115,7 +115,6 @@ class Type:
             end: whether the end says most, as of a layer's name, else the beginning.
             tail: what follows it, and is not cut.
         """
-        text = text.replace("$", r"\$")
         lengths = range(len(text), 0, -1)
 
         def fits(said: str) -> bool:
@@ -124,7 +123,7 @@ class Type:
         if end:
             cut = ("…" * (n < len(text)) + text[len(text) - n :] for n in lengths)
         else:
-            cut = (text[:n].rstrip(" \\") + "…" * (n < len(text)) for n in lengths)
+            cut = (text[:n].rstrip() + "…" * (n < len(text)) for n in lengths)
         return next((f"{said}{tail}" for said in cut if fits(f"{said}{tail}")), "…")
 
     def shrunk(self, texts: Iterable[str], size: float, width: float) -> float:
@@ -146,5 +145,6 @@ class Type:
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import TextPath
 
-        path = TextPath((0, 0), text, size=size, prop=FontProperties(family=self.family))
+        plain = text.replace("$", r"\$")  # nothing is mathematics
+        path = TextPath((0, 0), plain, size=size, prop=FontProperties(family=self.family))
         return float(path.get_extents().x1) / 72 if len(path.vertices) else 0.0

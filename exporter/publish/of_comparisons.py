@@ -13,6 +13,10 @@ def _names(comparison: Comparison) -> list[str]:
     return [run.name for run in comparison.contents.runs]
 
 
+def _titles(comparison: Comparison) -> dict[str, str]:
+    return {method.name: method.title for method in comparison.contents.methods}
+
+
 def _compared_accuracy(comparison: Comparison) -> Table:
     told = comparison.contents
     by_run = {contrast.run: contrast for contrast in told.contrasts}
@@ -30,7 +34,7 @@ def _compared_accuracy(comparison: Comparison) -> Table:
         "95 % interval of a paired bootstrap and the exact p of McNemar's test (Holm).",
         ("Run",),
         (Numbers("Images"), Numbers("Accuracy", "higher", 1), Numbers("Difference", "", 1),
-         Numbers("low", "", 1), Numbers("high", "", 1), Numbers("p")),
+         Numbers("low", "", 1), Numbers("high", "", 1), Numbers("p", p=True)),
         tuple(rows),
     )  # fmt: skip
 
@@ -50,22 +54,22 @@ def _flips(comparison: Comparison) -> Table:
 
 
 def _similarity(comparison: Comparison) -> Table:
-    names = _names(comparison)
+    names, titles = _names(comparison), _titles(comparison)
     return Table(
         "How alike the maps of two runs are: rank correlation, structural similarity, and "
         "intersection over union of the top 20 % of cells; means over images.",
         ("Run", "Other", "Method", "Stage"),
         (Numbers("Images"), Numbers("Spearman"), Numbers("SSIM"), Numbers("IoU")),
         tuple(
-            (names[row.first], names[row.second], row.method, row.stage, row.images, row.spearman,
-             row.ssim, row.iou)
+            (names[row.first], names[row.second], titles.get(row.method, row.method), row.stage,
+             row.images, row.spearman, row.ssim, row.iou)
             for row in comparison.records("similarity")
         ),
     )  # fmt: skip
 
 
 def _measures(comparison: Comparison) -> Table:
-    names = _names(comparison)
+    names, titles = _names(comparison), _titles(comparison)
     return Table(
         f"Mean of what is measured of each image, and its difference from "
         f"{names[comparison.contents.baseline]} with the 95 % interval of a paired bootstrap.",
@@ -73,8 +77,8 @@ def _measures(comparison: Comparison) -> Table:
         (Numbers("Images"), Numbers("Mean"), Numbers("Difference"), Numbers("low"),
          Numbers("high")),
         tuple(
-            (names[row.run], row.measure, row.method, row.images, row.value, row.difference,
-             row.low, row.high)
+            (names[row.run], row.measure, titles.get(row.method, row.method), row.images,
+             row.value, row.difference, row.low, row.high)
             for row in comparison.records("measures")
         ),
     )  # fmt: skip
@@ -86,7 +90,7 @@ def _changed_classes(comparison: Comparison) -> Table:
         f"Recall by class, beside {names[comparison.contents.baseline]}, with the exact p of "
         "McNemar's test (Holm).",
         ("Class", "Run"),
-        (Numbers("Images"), Numbers("Baseline"), Numbers("Recall"), Numbers("p")),
+        (Numbers("Images"), Numbers("Baseline"), Numbers("Recall"), Numbers("p", p=True)),
         tuple(
             (row.name, names[row.run], row.images, row.baseline, row.recall, row.p_holm)
             for row in comparison.records("classes")

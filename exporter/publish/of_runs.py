@@ -13,7 +13,10 @@ from exporter.store import Run
 def _accuracy(run: Run) -> Table:
     summary = run.summary
     if summary is None or summary.accuracy is None:
-        raise RunError(f"the run {str(run.path)!r} is not complete, or its images have no labels")
+        raise RunError(
+            f"the run {str(run.path)!r} is not complete, or its images have no labels; ask for "
+            "another table, such as methods"
+        )
     low, high = wilson(summary.correct, summary.labelled)
     return Table(
         "Accuracy in percent, with the 95 % interval of Wilson's score.",

@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import exporter
 from exporter.errors import ConfigError, reason
-from exporter.publish.choosing import Grid
+from exporter.publish.choosing import Grid, Named
 from exporter.publish.latex import code, listed, tex
 from exporter.publish.look import Look
+from exporter.records import parse_target
+from exporter.store import Run
+from exporter.writers.html.text import score_words, target_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 300
 SUFFIXES = (".pdf", ".svg", ".png")
-_SAME: Any = {
+SAME: Any = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "exporter",
     "text.usetex": False,
     "axes.unicode_minus": True,
 }
+"""What would change the bytes; matplotlib's own settings, and none of a user's, are beside it."""
 
 
 def save(drawn: Figure, out: Path, grid: Grid) -> None:
@@ -35,7 +39,7 @@ def save(drawn: Figure, out: Path, grid: Grid) -> None:
     Raises:
         ConfigError: if the file is of another kind, or cannot be written.
     """
-    import matplotlib as mpl
+    from matplotlib import style
 
     kind = out.suffix.lower()
     if kind not in SUFFIXES:
@@ -49,7 +53,7 @@ def save(drawn: Figure, out: Path, grid: Grid) -> None:
         ".png": {"Software": program, "Description": said},
     }  # fmt: skip
     try:
-        with mpl.rc_context(_SAME):
+        with style.context(["default", SAME]):
             drawn.savefig(out, format=kind[1:], metadata=metadata[kind], dpi=DPI)
     except OSError as error:
         raise ConfigError(f"{str(out)!r} cannot be written: {reason(error)}") from error
@@ -66,16 +70,22 @@ def provenance(grid: Grid) -> Iterator[str]:
 def latex(grid: Grid, out: Path, look: Look) -> str:
     r"""Return a LaTeX figure environment with a caption that says what is shown.
 
-    It includes the file at ``\linewidth``.
+    It includes the file at ``\linewidth``, an SVG by the package svg.
     """
-    plans = [named.run.plan for named in grid.runs]
     titles = dict.fromkeys(column.title for column in grid.columns)
-    shown = {grid.map(grid.rows[0], column, look.target).layer for column in grid.columns} - {""}
-    at = f" at {listed([code(name) for name in sorted(shown)])}" if shown else ""
-    models = listed([tex(f"{plan.model.title} ({plan.model.weights})") for plan in plans])
-    explained = tex(plans[0].target if look.target is None else look.target)
-    ends = "from blue (negative) over white (zero) to red" if look.signed else "from its smallest "
-    ends += "" if look.signed else "to its largest value, both below it,"
+    maps = [grid.map(grid.rows[0], column, look.target) for column in grid.columns]
+    layers = [code(name) for name in dict.fromkeys(stored.layer for stored in maps) if name]
+    at = f" at {listed(layers)}" if layers else ""
+    models = listed(list(dict.fromkeys(tex(_model(named)) for named in grid.runs)))
+    explained = listed(list(dict.fromkeys(tex(_explained(each.run, look)) for each in grid.runs)))
+    units = dict.fromkeys(score_words(each.run.plan)["unit"] for each in grid.runs)
+    predicted = any(row.predictions for rows in grid.rows for row in rows)
+    ends = (
+        "from blue (negative) over white (zero) to red, as far as its largest magnitude; "
+        "its smallest and largest value are below it"
+        if look.signed
+        else "from its smallest to its largest value, which are below it"
+    )
     rectified = dict.fromkeys(column.title for column in grid.columns if column.relu)
     cut = (
         f" Negative values of {listed(list(map(tex, rectified)))} are set to zero, as the "
@@ -83,17 +93,38 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
     )
     rule = f" Images: {tex(grid.rule)}." if grid.rule else ""
     caption = (
-        f"{listed(list(map(tex, titles)))} of {models}{at}; explained: {explained}. Each map is "
-        f"coloured ({tex(look.colormap)}) {ends} and is as opaque as it is strong."
-        f"{cut if rectified and not look.signed else ''}{rule}"
+        f"{listed(list(map(tex, titles)))} of {models}{at}; explained, where a method depends on "
+        f"it: {explained}. Each map is coloured ({tex(look.colormap)}) {ends}. It is as opaque "
+        "as it is strong."
+        f"{cut if rectified and not look.signed else ''}"
+        f"{f' A name with a number is a prediction with its {listed(list(units))}.' * predicted}"
+        f"{rule}"
     )
+    scalable = out.suffix.lower() == ".svg"
+    include = "includesvg" if scalable else "includegraphics"
     return "\n".join(
         [
+            *[r"% \usepackage{svg}"] * scalable,
             r"\begin{figure}[t]",
             r"  \centering",
-            rf"  \includegraphics[width=\linewidth]{{{out.name}}}",
+            rf"  \{include}[width=\linewidth]{{{out.name}}}",
             rf"  \caption{{{caption}}}",
             rf"  \label{{fig:{re.sub(r'[^A-Za-z0-9]+', '-', out.stem)}}}",
             r"\end{figure}",
         ]
     )
+
+
+def _model(named: Named) -> str:
+    model = named.run.plan.model
+    said = f"{model.title} ({model.weights})"
+    return said if named.name == model.title else f"{named.name}: {said}"
+
+
+def _explained(run: Run, look: Look) -> str:
+    """Say what the maps that are shown explain: of several targets, the first."""
+    plan = run.plan
+    target = plan.target if look.target is None else look.target
+    said = target_text(target, plan.model.classes)
+    several = parse_target(target, plan.model.classes).k > 1
+    return f"the first of {said}" if several else said

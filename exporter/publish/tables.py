@@ -51,7 +51,7 @@ def table(
     else:
         drawn = _named(OF_COMPARISONS, what, "a comparison")(source)
     if not drawn.rows:
-        raise RunError(f"{str(source.path)!r} has no numbers for the table {what!r}")
+        raise RunError(f"{str(source.path)!r} has no numbers for the table {what or 'accuracy'!r}")
     drawn = drawn.known()
     if out is not None:
         _write(drawn, Path(out))

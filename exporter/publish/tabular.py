@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,11 +23,21 @@ class Numbers:
         name: its heading.
         better: which of its numbers is the best, if any.
         digits: digits after the point.
+        p: whether they are probabilities under a hypothesis, of which a small one is never 0.000.
     """
 
     name: str
     better: Better = ""
     digits: int = 3
+    p: bool = False
+
+    def written(self, value: float, below: str = "<") -> str:
+        """Write a number; ``below`` stands before the bound of a p that is too small for it."""
+        if isinstance(value, int):
+            return str(value)
+        if self.p and value < 10**-self.digits:
+            return f"{below}{10**-self.digits:.{self.digits}f}"
+        return f"{value:z.{self.digits}f}"
 
 
 @dataclass(frozen=True)
@@ -58,10 +69,10 @@ class Table:
         )
 
     def best(self, column: int) -> float | None:
-        """Return the best number of a column; None where no number is better than another."""
+        """Return the best number of a column as it is rounded; None where none is better."""
         known = [row[len(self.names) + column] for row in self.rows]
-        values = [value for value in known if isinstance(value, int | float)]
-        better = self.numbers[column].better
+        digits, better = self.numbers[column].digits, self.numbers[column].better
+        values = [round(value, digits) for value in known if isinstance(value, int | float)]
         if not better or len(set(values)) < 2:
             return None
         return max(values) if better == "higher" else min(values)
@@ -78,7 +89,7 @@ class Table:
         """Return it for a README, the best numbers bold."""
         heads = [*self.names, *(column.name for column in self.numbers)]
         rules = ["---"] * len(self.names) + ["---:"] * len(self.numbers)
-        body = [self._cells(row, _escaped, lambda text: f"**{text}**", "–") for row in self.rows]
+        body = [self._cells(row, _escaped, "**{}**", "–", "<") for row in self.rows]
         lines = [list(map(_escaped, heads)), rules, *body]
         return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
@@ -94,9 +105,7 @@ class Table:
             digits = 0 if all(not isinstance(v, float) for v in values) else column.digits
             widths.append(f"S[table-format={sign}{whole}.{digits},detect-weight,mode=text]")
         heads = [*map(tex, self.names), *(f"{{{tex(column.name)}}}" for column in self.numbers)]
-        body = [
-            self._cells(row, tex, lambda text: rf"\bfseries {text}", "{--}") for row in self.rows
-        ]
+        body = [self._cells(row, tex, r"\bfseries {}", "{--}", "{$<$}") for row in self.rows]
         lines = [
             r"% \usepackage{booktabs,siunitx}",
             rf"\begin{{tabular}}{{{'l' * len(self.names)}{''.join(widths)}}}",
@@ -106,7 +115,7 @@ class Table:
             *(f"  {' & '.join(cells)} " + r"\\" for cells in body),
             r"  \bottomrule",
             r"\end{tabular}",
-            f"% {self.caption}",
+            f"% {' '.join(self.caption.split())}",
         ]
         return "\n".join(lines) + "\n"
 
@@ -114,8 +123,9 @@ class Table:
         self,
         row: Sequence[Cell],
         escape: Callable[[str], str],
-        bold: Callable[[str], str],
+        bold: str,
         nothing: str,
+        below: str,
     ) -> list[str]:
         cells = []
         for place, cell in enumerate(row):
@@ -126,10 +136,12 @@ class Table:
                 cells.append(nothing)
             else:
                 number = self.numbers[column]
-                text = str(cell) if isinstance(cell, int) else f"{cell:.{number.digits}f}"
-                cells.append(bold(text) if cell == self.best(column) else text)
+                text = number.written(cell, below)
+                best = round(cell, number.digits) == self.best(column)
+                cells.append(bold.format(text) if best else text)
         return cells
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    # Between letters, a line is a line.
+    return re.sub(r"[\\|<&*`~\[]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", re.sub(r"\s+", " ", text))

@@ -66,7 +66,9 @@ def _label(images: Sequence[Row]) -> list[Text]:
 def _range(stored: StoredMap, signed: bool) -> Text:
     """Say the smallest and the largest value; that of a rectified map is zero at least."""
     lo = stored.lo if signed else max(stored.lo, 0.0)
-    if stored.flags or not stored.hi > lo:
+    # What a ReLU would leave nothing of is a map like others where it is shown signed.
+    flags = stored.flags.replace("negative", "") if signed else stored.flags
+    if flags or not stored.hi > lo:
         return Text(flag_text(stored))
     return Text(f"{_number(lo)} to {_number(stored.hi)}", whole=True)
 

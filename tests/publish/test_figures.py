@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import pytest
 from pypdf import PdfReader
@@ -21,13 +23,18 @@ from exporter.cli import main
 from exporter.comparison import Comparison
 from exporter.errors import ConfigError, ExporterError
 from exporter.images import decode, hash_contents
-from exporter.publish.choosing import grid_of
+from exporter.publish.choosing import Named, grid_of, runs_of
 from exporter.publish.figures import inches
 from exporter.publish.geometry import Photograph, in_original
+from exporter.publish.latex import tex
 from exporter.publish.look import SMALLEST, Look, Type
 from exporter.publish.saving import latex
+from exporter.publish.tabular import Numbers, Table
+from exporter.publish.texts import _range
+from exporter.records import StoredMap
 from exporter.render import decode_image, fading_map, overlay_map
 from exporter.store import open_run
+from tests.publish.test_tables import NAMES
 
 
 def pictures(drawn: Any) -> list[np.ndarray]:
@@ -102,10 +109,15 @@ def test_signed_colours_show_negative_values(checkpoints: list[Path]) -> None:
 def test_the_same_run_gives_the_same_bytes(
     checkpoints: list[Path], tmp_path: Path, kind: str
 ) -> None:
-    for name in ("first", "second"):
-        exporter.figure(
-            checkpoints[0], show="random=1:7", maps=["gradcam"], out=tmp_path / f"{name}.{kind}"
-        )
+    own: dict[str, dict[str, Any]] = {
+        "first": {},
+        "second": {"savefig.bbox": "tight", "font.weight": "bold", "image.origin": "lower"},
+    }
+    for name, settings in own.items():
+        with mpl.rc_context(settings):
+            exporter.figure(
+                checkpoints[0], show="random=1:7", maps=["gradcam"], out=tmp_path / f"{name}.{kind}"
+            )
     first, second = (tmp_path / f"{name}.{kind}" for name in ("first", "second"))
     contents = first.read_bytes()
     assert contents == second.read_bytes()
@@ -138,7 +150,7 @@ def test_a_rule_that_shows_images_is_stated(checkpoints: list[Path], tmp_path: P
     assert len(set(ids)) == 3
     assert ids != [row[0].id for row in grid_of([run], show="random=3:6").rows]
     assert drawn.rule == "3 of 12 drawn at random, seed 5"
-    (tmp_path / "list.txt").write_text("# best\nimage 03.jpg\n\nimage 01.jpg\n")
+    (tmp_path / "list.txt").write_text("\ufeff# best\nimage 03.jpg\n\nimage 01.jpg\n")
     listed = grid_of([run], show=str(tmp_path / "list.txt"))
     assert [row[0].path for row in listed.rows] == ["image 03.jpg", "image 01.jpg"]
     chosen = grid_of([run])
@@ -155,14 +167,46 @@ def test_the_caption_says_what_is_shown(checkpoints: list[Path]) -> None:
     for part in (
         r"\includegraphics[width=\linewidth]{a figure_1.pdf}",
         r"Grad-CAM and Eigen-CAM of",
-        r"at \texttt{layer3}; explained: predicted.",
+        r"at \texttt{layer3}; explained, where a method depends on it: the score of the predicted",
         r"Negative values of Grad-CAM are set to zero",
         "Images: 1 of 12 drawn at random, seed 0.",
         r"\label{fig:a-figure-1}",
     ):
         assert part in said
     assert not re.search(r"(?<!\\)[%$#&]", said)
-    assert "set to zero" not in latex(grid, Path("a.pdf"), Look(colormap="diverging"))
+    assert "A name with a number is a prediction with its probability." in said
+    signed = latex(grid, Path("a.svg"), Look(colormap="diverging"))
+    assert "set to zero" not in signed
+    assert "as far as its largest magnitude" in signed
+    assert r"\includesvg[width=\linewidth]{a.svg}" in signed
+
+
+def test_the_caption_tells_several_runs_apart(comparison: Comparison) -> None:
+    said = latex(grid_of([comparison.path], show="random=1:0", maps=["gradcam"]), Path("a"), Look())
+    for run in comparison.contents.runs:
+        assert f" {run.name}: " in said
+
+
+def test_the_caption_names_the_target_that_is_shown(checkpoints: list[Path]) -> None:
+    run = open_run(checkpoints[0])
+    grid = grid_of([run], show="random=1:0", maps=["gradcam"])
+    several = replace(run.plan, target="top-3")
+    shown = replace(grid, runs=(Named(SimpleNamespace(plan=several, stored=run.stored), "a"),))
+    assert "the first of the scores of the 3 most likely classes" in latex(
+        shown, Path("a.pdf"), Look()
+    )
+
+
+def test_a_map_that_is_negative_everywhere_has_a_range_where_it_is_signed() -> None:
+    stored = StoredMap(
+        "gradcam", "layer4", "class:1", 1, 2, -2.0, -0.5, b"\0\0\xff\xff", "negative"
+    )
+    assert _range(stored, signed=False).said == "no positive value"
+    assert _range(stored, signed=True).said == "−2 to −0.5"
+
+
+def test_runs_that_nothing_tells_apart_are_numbered(checkpoints: list[Path]) -> None:
+    assert [each.name for each in runs_of([checkpoints[0]] * 2)] == ["1: a", "2: a"]
 
 
 def test_a_character_that_the_font_lacks_is_named() -> None:
@@ -190,7 +234,8 @@ def test_names_and_numbers_shrink_and_the_rest_is_cut() -> None:
     assert "Egyptian cat".startswith(name[:-1])
     scored = type.fitted("Egyptian cat", 7, 0.5, tail=" 0.93")
     assert scored.endswith("… 0.93")
-    assert type.fitted("$1 & $2", 7, 2) == r"\$1 & \$2"
+    assert type.fitted("$1 & $2", 7, 2) == "$1 & $2"
+    assert type.shrunk(["$_$ $x$"], 7, 2) == 7  # no mathematics, and no error of it
 
 
 def test_a_map_lies_where_the_model_saw_it() -> None:
@@ -306,6 +351,8 @@ def test_a_paper_with_the_figure_and_a_table_compiles(
         out=tmp_path / "figure.pdf",
     )  # fmt: skip
     exporter.table(run, "methods", out=tmp_path / "table.tex")
+    odd = Table("", ("Class",), (Numbers("p", p=True),), tuple((name, 1e-9) for name in NAMES))
+    (tmp_path / "odd.tex").write_text(odd.as_latex(), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(
         "\n".join(
             [
@@ -315,6 +362,9 @@ def test_a_paper_with_the_figure_and_a_table_compiles(
                 r"\begin{document}",
                 latex(grid, Path("figure.pdf"), Look()),
                 r"\clearpage\begin{table}\input{table.tex}\end{table}",
+                r"\clearpage\begin{table}\input{odd.tex}\caption{"
+                + tex(NAMES[3])
+                + r"}\end{table}",
                 r"\end{document}",
             ]
         ),
@@ -326,5 +376,8 @@ def test_a_paper_with_the_figure_and_a_table_compiles(
     )  # fmt: skip
     assert made.returncode == 0, made.stdout[-2000:]
     pages = PdfReader(tmp_path / "paper.pdf").pages
-    assert len(pages) == 2
+    assert len(pages) == 3
     assert "Grad-CAM" in pages[0].extract_text()
+    shown = pages[2].extract_text()
+    for part in ("[UNK]", "*", "<b>50 %</b>", "a b", "<0.001"):
+        assert part in shown

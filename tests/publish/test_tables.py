@@ -36,7 +36,7 @@ def test_latex_aligns_numbers_and_marks_the_best() -> None:
         r"  Method & {Images} & {Loss} & {Gain \%} \\",
         r"  \midrule",
         r"  Grad\_CAM & 12 & \bfseries 0.12 & -3.0 \\",
-        r"  a|b & 7 & 11.50 & \bfseries 4.2 \\",
+        r"  a\textbar{}b & 7 & 11.50 & \bfseries 4.2 \\",
         r"  c & 7 & {--} & \bfseries 4.2 \\",
         r"  \bottomrule",
         r"\end{tabular}",
@@ -63,8 +63,36 @@ def test_markdown_and_csv() -> None:
 
 
 def test_no_number_is_best_where_all_are_the_same() -> None:
-    table = Table("", (), (Numbers("n", "higher"),), ((1.0,), (1.0,), (None,)))
+    table = Table("", (), (Numbers("n", "higher"),), ((1.0,), (1.0001,), (None,)))
     assert table.best(0) is None
+
+
+def test_numbers_that_print_the_same_are_marked_the_same() -> None:
+    table = Table("", (), (Numbers("n", "higher", 2),), ((1.234,), (1.231,), (1.1,)))
+    assert table.as_markdown().splitlines()[2:] == ["| **1.23** |", "| **1.23** |", "| 1.10 |"]
+
+
+def test_a_small_p_and_a_small_negative_number_are_not_misprinted() -> None:
+    table = Table(
+        "", (), (Numbers("p", p=True), Numbers("d", "", 1)), ((1e-9, -0.01), (0.04, -2.0))
+    )
+    assert table.as_markdown().splitlines()[2:] == ["| <0.001 | 0.0 |", "| 0.040 | -2.0 |"]
+    assert r"  {$<$}0.001 & 0.0 \\" in table.as_latex()
+
+
+NAMES = ("[UNK]", "*", "<b>50 %</b>", "a\n\nb", "__x__ y_z", "`~^&#$")
+
+
+def test_names_are_text_in_markdown() -> None:
+    table = Table("", ("Class",), (), tuple((name,) for name in NAMES))
+    assert table.as_markdown().splitlines()[2:] == [
+        r"| \[UNK] |",
+        r"| \* |",
+        r"| \<b>50 %\</b> |",
+        "| a b |",
+        r"| \_\_x\_\_ y_z |",
+        r"| \`\~^\&#$ |",
+    ]
 
 
 @pytest.mark.parametrize(("correct", "of"), [(0, 5), (8, 10), (500, 1000), (7, 7)])
@@ -109,6 +137,11 @@ def test_tables_of_a_comparison(comparison: Comparison) -> None:
         table = exporter.table(comparison, name)
         assert len(table.rows) == len(comparison.records(name))
         assert table.as_latex().count(r"\\") == len(table.rows) + 1
+    titles = {method.name: method.title for method in told.methods}
+    own = comparison.records("similarity")
+    assert [row[2] for row in exporter.table(comparison, "similarity").rows] == [
+        titles[row.method] for row in own
+    ]
 
 
 def test_the_command(
@@ -116,7 +149,9 @@ def test_the_command(
 ) -> None:
     run = str(checkpoints[0])
     assert main(["table", run, "--what", "methods"]) == 0
-    assert exporter.table(run, "methods").as_markdown() in capsys.readouterr().out
+    table = exporter.table(run, "methods")
+    # Without the empty line, the caption would be a row.
+    assert f"{table.as_markdown()}\n{table.caption[:20]}" in capsys.readouterr().out
     for kind, text in (("tex", "as_latex"), ("md", "as_markdown"), ("csv", "as_csv")):
         out = tmp_path / f"table.{kind}"
         assert main(["table", run, "--what", "methods", "--out", str(out)]) == 0
