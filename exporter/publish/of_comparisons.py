@@ -102,7 +102,8 @@ def _layers(comparison: Comparison) -> Table:
     names = _names(comparison)
     return Table(
         f"How far each layer has moved from {names[comparison.contents.baseline]}: mean cosine of "
-        "the kernels, mean correlation of the channels' responses, linear CKA.",
+        "the kernels, mean correlation of the channels' responses, linear CKA; and the "
+        "channels that are dead.",
         ("Run", "Layer"),
         (Numbers("Kernels"), Numbers("Channels"), Numbers("CKA"), Numbers("Dead")),
         tuple(

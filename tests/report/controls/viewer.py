@@ -305,6 +305,7 @@ def figure_command(desk: Desk) -> None:
         "[exporter.index.methods[exporter.now.current.method].name,"
         " exporter.index.layers[exporter.now.current.layer]]"
     )
+    desk.slide("viewer-opacity", 65)
     desk.control("viewer-figure").click()
     desk.wait("document.getElementById('v-taken').textContent.includes('exporter figure')")
     words = shlex.split(desk.text("#v-taken").removeprefix("Copied: "))
@@ -312,6 +313,7 @@ def figure_command(desk: Desk) -> None:
     assert words[words.index("--image") + 1] == row.id
     assert words[words.index("--maps") + 1] == method
     assert words[words.index("--layers") + 1] == layer
+    assert words[words.index("--opacity") + 1] == "0.65"
     with TemporaryDirectory() as folder:
         out = Path(folder) / "figure.png"
         assert main([*words[1:-1], str(out)]) == 0
