@@ -46,7 +46,7 @@ WIDTHS = {
 }
 """Inches of a page's text, or of one column, by venue: the author kits as of 2025."""
 
-_UNITS = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27, "": 1.0}
+_PER_INCH = {"in": 1.0, "cm": 2.54, "mm": 25.4, "pt": 72.27, "": 1.0}
 _GAP, _BAR, _BAR_TEXT, _LEAST = 0.04, 0.07, 0.3, 0.2
 """Inches between tiles, of the scale of colours, of its numbers, and of the narrowest tile."""
 _LINE = 1.25
@@ -99,7 +99,7 @@ def figure(
         ConfigError: if matplotlib is not installed, or a setting is not what it can be.
 
     Examples:
-        >>> import tempfile, torch
+        >>> import tempfile, torch, exporter
         >>> from exporter.demo import photographs
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Flatten(),
         ...     torch.nn.LazyLinear(3))
@@ -107,7 +107,7 @@ def figure(
         >>> run = exporter.export(model, photographs(), out=tempfile.mkdtemp() + "/run",
         ...     maps=["gradcam"], limit=2, writers=())
         >>> drawn = exporter.figure(run, images=["astronaut.jpg"], width="3.25in")
-        >>> drawn.get_figwidth()
+        >>> float(drawn.get_figwidth())
         3.25
     """
     grid = grid_of(runs, images=images, show=show, maps=maps, layers=layers)
@@ -132,7 +132,7 @@ def inches(width: str | float) -> float:
     size = WIDTHS.get(text)
     parts = re.fullmatch(r"(\d*\.?\d+)\s*(in|cm|mm|pt|)", text)
     if size is None and parts:
-        size = float(parts[1]) * _UNITS[parts[2]]
+        size = float(parts[1]) / _PER_INCH[parts[2]]
     if size is None:
         raise ConfigError(
             f"the width {width!r} is no length such as 3.25in or 8.5cm, and no venue; "
