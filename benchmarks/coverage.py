@@ -38,8 +38,6 @@ from exporter.errors import ExporterError
 _SIZES = {"inception_v3": 299}
 """torchvision's classifiers that do not take 224 pixels."""
 _TRANSFORMERS = ("ResNet", "ViT", "Swin", "ConvNext", "Segformer")
-DRAWS = 3
-"""Times that a model is given random weights before its maps are said not to follow."""
 _KEPT_HEADS = 97
 """Outputs of transformers' models, whose default of two tells little."""
 
@@ -129,35 +127,20 @@ for _title, _names, _build in (
 
 
 def look_at(group: Group, name: str) -> dict[str, Any]:
-    """Build one model and look at it; whatever goes wrong is said in ``why``.
-
-    Where its maps do not follow, it is built with other random weights, `DRAWS` in all: a draw may
-    let a path over the whole image outweigh the places, a layer read wrongly follows with none.
-    """
+    """Build one model and look at it; whatever goes wrong is said in ``why``."""
     start = time.perf_counter()
-    entries: list[dict[str, Any]] = []
-    while len(entries) < DRAWS:
-        entries.append(_looked(group, name, len(entries)))
-        if not entries[-1]["why"] or "at" not in entries[-1]:
-            break
-    entry = entries[0] if entries[-1]["why"] else entries[-1]
-    if entry is not entries[0]:
-        entry["first_draw"] = entries[0]["why"]
+    torch.manual_seed(0)
+    try:
+        module, side = group.build(name)
+        entry = (group.look or covered)(module, side)
+    except ExporterError as error:
+        entry = {"why": None if group.refusals else str(error), "refused": str(error)}
+    except Exception as error:  # One model's failure must not end the count.
+        said = str(error).strip().splitlines() or [""]
+        entry = {"why": f"{type(error).__name__}: {said[0]}"}
     entry["seconds"] = round(time.perf_counter() - start, 1)
     gc.collect()
     return entry
-
-
-def _looked(group: Group, name: str, draw: int) -> dict[str, Any]:
-    torch.manual_seed(draw)
-    try:
-        module, side = group.build(name)
-        return (group.look or covered)(module, side)
-    except ExporterError as error:
-        return {"why": None if group.refusals else str(error), "refused": str(error)}
-    except Exception as error:  # One model's failure must not end the count.
-        said = str(error).strip().splitlines() or [""]
-        return {"why": f"{type(error).__name__}: {said[0]}"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,11 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "failed": failed,
             "refused": refused,
             "followed_before_the_deepest": shallower,
-            "followed_with_other_weights": {
-                name: entry["first_draw"]
-                for name, entry in entries.items()
-                if "first_draw" in entry
-            },
         }
         # A part of a group is held to the whole of that part.
         goal = group.goal if group.goal and len(wanted) == len(every) else len(wanted)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.coverage import GROUPS, Group, covered, look_at, main
+from benchmarks.coverage import GROUPS, covered, look_at, main
 from benchmarks.families import FAMILIES
 from benchmarks.fixtures import prepared
 from benchmarks.following import carried_share
@@ -163,20 +163,3 @@ def test_a_model_that_no_group_has_is_refused(capsys: Any) -> None:
         main(["--json", "--only", "timm", "--model", "resnet18"])
     assert left.value.code == 2
     assert "no model or family of timm is called 'resnet18'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("following", "draws"), [(0, 1), (1, 2), (9, 3)])
-def test_a_model_that_does_not_follow_is_looked_at_with_other_weights(
-    following: int, draws: int
-) -> None:
-    seen = []
-
-    def look(module: nn.Module, side: int) -> dict[str, Any]:
-        seen.append(float(module.weight.detach().sum()))
-        why = None if len(seen) > following else f"draw {len(seen)}"
-        return {"at": "layer", "layers": ["layer"], "why": why}
-
-    entry = look_at(Group(lambda: ("m",), lambda _: (nn.Linear(2, 2), 32), look=look), "m")
-    assert len(set(seen)) == draws
-    assert entry["why"] == ("draw 1" if following >= draws else None)
-    assert entry.get("first_draw") == ("draw 1" if 0 < following < draws else None)

@@ -141,25 +141,37 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 
 
 @click.command("check")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def check_command(run_folder: Path) -> int:
-    """Check that every shard, image and link of a run is there and whole."""
-    from exporter.store import check, open_run
-    from exporter.writers import check as check_written
+@click.argument("folder", metavar="RUN|CMP", type=click.Path(path_type=Path))
+def check_command(folder: Path) -> int:
+    """Check that every shard, image and link of a run or a comparison is there and whole."""
+    from exporter.comparison import is_comparison
 
     with Bar() as bar:
-        problems = [*check(run_folder, bar), *check_written(open_run(run_folder), bar)]
+        problems, whole = (_check_comparison if is_comparison(folder) else _check_run)(folder, bar)
     for problem in problems:
         OUT.print("[red]✗[/] " + marked(problem))
     if problems:
         return BAD_REQUEST
-    opened = open_run(run_folder)
-    OUT.print(
-        f"[green]✓[/] {marked(str(run_folder))} is whole: {len(opened.plan.images)} images in "
-        f"{counted(len(opened.plan.shards), 'shard')}, "
-        f"{explained(opened.plan)}"
-    )
+    OUT.print(f"[green]✓[/] {marked(str(folder))} is whole: {whole}")
     return DONE
+
+
+def _check_run(folder: Path, bar: Bar) -> tuple[list[str], str]:
+    from exporter.store import check, open_run
+    from exporter.writers import check as check_written
+
+    problems = [*check(folder, bar), *check_written(open_run(folder), bar)]
+    plan = open_run(folder).plan
+    images, shards = len(plan.images), counted(len(plan.shards), "shard")
+    return problems, f"{images} images in {shards}, {explained(plan)}"
+
+
+def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:
+    from exporter.comparison import check, open_comparison
+
+    comparison = open_comparison(folder)
+    runs = counted(len(comparison.contents.runs), "run")
+    return list(check(comparison)), f"{comparison.contents.images} images in {runs}"
 
 
 @click.command("tensorboard")

@@ -1,6 +1,7 @@
 """Several runs side by side: a comparison folder from run folders alone, and its report."""
 
+from exporter.comparison.checking import check
 from exporter.comparison.comparing import WRITERS, compare
-from exporter.comparison.folder import Comparison, open_comparison
+from exporter.comparison.folder import Comparison, is_comparison, open_comparison
 
-__all__ = ["WRITERS", "Comparison", "compare", "open_comparison"]
+__all__ = ["WRITERS", "Comparison", "check", "compare", "is_comparison", "open_comparison"]

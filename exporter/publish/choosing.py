@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.comparison import open_comparison
-from exporter.errors import ConfigError, ExporterError, RunError, choices, reason
+from exporter.comparison import is_comparison, open_comparison
+from exporter.errors import ConfigError, RunError, choices, reason
 from exporter.records import Row, StoredMap
 from exporter.store import Run, open_run
 
@@ -138,15 +138,6 @@ def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
     if len(set(names)) < len(names):
         names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
     return [Named(run, name) for run, name in zip(runs, names, strict=True)]
-
-
-def is_comparison(path: str | Path) -> bool:
-    """Say whether a folder holds a comparison."""
-    try:
-        open_comparison(path)
-    except ExporterError:
-        return (Path(path) / "comparison.json").exists()
-    return True
 
 
 def _columns(

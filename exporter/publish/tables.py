@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from exporter.comparison import Comparison, open_comparison
+from exporter.comparison import Comparison, is_comparison, open_comparison
 from exporter.errors import ConfigError, RunError, choices, reason
-from exporter.publish.choosing import is_comparison
 from exporter.publish.of_comparisons import OF_COMPARISONS
 from exporter.publish.of_runs import OF_RUNS
 from exporter.publish.tabular import Table
