@@ -91,14 +91,14 @@ def grid_of(
         layers: names of layers, or ``deepest``, which is what is taken where there are none.
 
     Raises:
-        RunError: if a run has no such image, method or layer.
+        RunError: if a run has no such image, method or layer, or the runs share no image.
         ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
     """
     runs = runs_of(given)
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")
-    ids, rule = (images, "") if images else _shown(first, show or "chosen")
+    ids, rule = (images, "") if images else _shown(runs, show or "chosen")
     if len(ids) > MOST_ROWS:
         raise ConfigError(f"a figure of {len(ids)} images has no room; show at most {MOST_ROWS}")
     rows = []
@@ -160,22 +160,34 @@ def _columns(
                 yield Column(place, method, record.title, name, record.relu)
 
 
-def _shown(run: Run, show: str) -> tuple[Sequence[str | PathLike[str]], str]:
+def _shared(runs: Sequence[Named]) -> list[str]:
+    """Return the images that every run has read, in the first run's order."""
+    read = [[row.id for row in named.run.index if row.error is None] for named in runs]
+    every = set(read[0]).intersection(*read[1:])
+    if not every:
+        raise RunError("no image is read in all of the runs; show one of them, or other runs")
+    return [id for id in read[0] if id in every]
+
+
+def _shown(runs: Sequence[Named], show: str) -> tuple[Sequence[str | PathLike[str]], str]:
     """Return ids, and the rule that chose them in words."""
     kind, _, rest = show.partition("=")
+    run = runs[0].run
     if show == "chosen":
-        strips = run.summary.strips if run.summary else ()
-        first = {strip.ids[0]: strip.name for strip in reversed(strips)}
+        strips, shared = run.summary.strips if run.summary else (), _shared(runs)
+        # Of a strip, the first image that every run has.
+        every = set(shared)
+        own = [([id for id in s.ids if id in every], s.name) for s in reversed(strips)]
+        first = {ids[0]: name for ids, name in own if ids}
         ids = list(reversed(first))[:_CHOSEN]
         if ids:
             return ids, "chosen by rule: " + ", ".join(f"the first of “{first[id]}”" for id in ids)
-        ids = [row.id for row in run.index if row.error is None][:_CHOSEN]
-        return ids, "the first of the set"
+        return shared[:_CHOSEN], "the first of the set"
     if kind == "random":
         number, _, seed = rest.partition(":")
         if not (number.isdecimal() and int(number) > 0 and (seed or "0").isdecimal()):
             raise ConfigError(f"{show!r} is no rule; give random=N:SEED, such as random=8:0")
-        ids = [row.id for row in run.index if row.error is None]
+        ids = _shared(runs)
         order = np.random.default_rng(int(seed or 0)).permutation(len(ids))[: int(number)]
         said = f"{len(order)} of {len(ids):,} drawn at random, seed {int(seed or 0)}"
         return [ids[place] for place in order], said

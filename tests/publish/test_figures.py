@@ -160,6 +160,21 @@ def test_a_rule_that_shows_images_is_stated(checkpoints: list[Path], tmp_path: P
     assert chosen.rule.startswith("chosen by rule: the first of “")
 
 
+def test_a_rule_shows_images_that_every_run_has(
+    checkpoints: list[Path], build: Callable[..., Path], tmp_path: Path
+) -> None:
+    fewer = build(tmp_path / "fewer", step=3, names=["image 03", "new", "image 05"])
+    for first, second in ((checkpoints[0], fewer), (fewer, checkpoints[0])):
+        drawn = grid_of([first, second], show="random=9:0", maps=["gradcam"])
+        assert {row[0].path for row in drawn.rows} == {"image 03.jpg", "image 05.jpg"}
+        assert drawn.rule == "2 of 2 drawn at random, seed 0"
+        chosen = grid_of([first, second], maps=["gradcam"])
+        assert {row[0].path for row in chosen.rows} <= {"image 03.jpg", "image 05.jpg"}
+    other = build(tmp_path / "other", names=["elsewhere"])
+    with pytest.raises(ExporterError, match="no image is read in all of the runs"):
+        grid_of([fewer, other])
+
+
 def test_the_caption_says_what_is_shown(checkpoints: list[Path]) -> None:
     run = open_run(checkpoints[0])
     grid = grid_of([run], show="random=1:0", maps=["gradcam", "eigencam"], layers=["layer3"])
