@@ -8,7 +8,7 @@
   const { values: state, write } = exporter.state;
   const { element } = exporter;
   const images = new Map();
-  let head = null;
+  let head = null, loading = null;
 
   window.exporterHead = (contents) => { head = contents; };
   window.exporterLive = (id, contents) => { images.set(id, contents); };
@@ -19,7 +19,8 @@
   };
   const numbers = async ({ lo, step, levels }, kind) => Float32Array.from(new kind(await inflate(levels)), (level) => lo + level * step);
   const headOf = async () => {
-    if (!head) await exporter.data.script("live/head.js");
+    // Several may ask before it is there: it is loaded once, or again where that failed.
+    if (!head) await (loading ??= exporter.data.script("live/head.js").finally(() => { loading = null; }));
     if (!head.read) {
       const { floats } = exporter.paint;
       const read = { bias: floats(head.bias), step: floats(head.step), scale: floats(head.scale), rows: new Int8Array(await inflate(head.rows)) };

@@ -44,8 +44,9 @@ window.exporter = window.exporter || {};
   // Each measure sorts both ways; what the index does not have is not offered.
   const measured = () => {
     for (const one of exporter.index.measures) {
-      sorts[one.name] = [one.title.toLowerCase() + ", low first", (rows) => rows.sort(byNumber(one.values, 1))];
-      sorts[one.name + "-high"] = [one.title.toLowerCase() + ", high first", (rows) => rows.sort(byNumber(one.values, -1))];
+      const title = one.title[0].toLowerCase() + one.title.slice(1);
+      sorts[one.name] = [title + ", low first", (rows) => rows.sort(byNumber(one.values, 1))];
+      sorts[one.name + "-high"] = [title + ", high first", (rows) => rows.sort(byNumber(one.values, -1))];
     }
   };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import cv2
@@ -152,7 +153,7 @@ def test_a_segmentation_runs_with_no_configuration(work: Path) -> None:
 
 def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> None:
     """The stored maps are those of the mean logit inside the mask, resized as the image is."""
-    made = run(work, "segmenter", "mask:1", "--layer", "features.3")
+    made = run(work, "segmenter", "mask:2", "--layer", "features.3")
     from exporter.images import normalise, open_images
 
     images = open_images(work / "photos/list.csv")
@@ -176,17 +177,24 @@ def test_a_given_mask_decides_where_a_segmentation_is_explained(work: Path) -> N
         normalise(views, steps)[:2],
         maps=["gradcam"],
         layers=["features.3"],
-        targets=[lambda planes: planes[1][inside].mean()] * 2,
+        targets=[lambda planes: planes[2][inside].mean()] * 2,
     )
     with torch.no_grad():
-        predicted = model(normalise(views, steps))["out"].argmax(1) == 1
+        predicted = model(normalise(views, steps))["out"].argmax(1) == 2
     for row, region in zip(made.rows(), predicted, strict=True):
         # What is stored is where the class is predicted, whatever mask is given.
-        assert row.regions[0].target == "class:1"
+        assert row.regions[0].target == "class:2"
         assert np.array_equal(row.regions[0].array(), region.numpy())
+    assert predicted[:2].any()
     overlaps = [one.region_overlap for one in made.measures()]
-    common, either = (predicted[:2] & inside).sum((1, 2)), (predicted[:2] | inside).sum((1, 2))
+    cells = torch.from_numpy(given[0][0].array())
+    common, either = (predicted[:2] & cells).sum((1, 2)), (predicted[:2] | cells).sum((1, 2))
     assert overlaps == [*map(pytest.approx, (common / either).tolist()), None, None]
+    table = (made.path / "html/classes.html").read_text("utf-8").partition("Predicted regions")[2]
+    told = re.search(r'<th scope="row">(.*?)</th><td>(\d+)</td><td>([\d.]+)</td>', table)
+    assert told
+    assert told.groups()[:2] == ("2", "2")
+    assert float(told[3]) == pytest.approx(float((common / either).mean()), abs=1e-3)
     for n, row in enumerate(list(made.rows())[:2]):
         expected = maps["gradcam", "features.3"][n].numpy()
         np.testing.assert_allclose(

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 GIVEN = (255, 255, 255)
 PREDICTED = (255, 176, 0)
-LEGEND = (("given", GIVEN), ("predicted", PREDICTED))
-"""What the colours mean; the box that is explained has a thick line."""
+THICK = 3
+LEGEND = (("given", GIVEN, 1), ("predicted", PREDICTED, 1), ("explained", PREDICTED, THICK))
+"""What a line's colour and thickness in pixels mean."""
 
 _DARK = (20, 20, 20)
 _TEXT = 11
@@ -73,7 +74,7 @@ def draw_boxes(
         if alone and number != explained:
             continue
         place = box_in_view(row, box, size)
-        _outline(view, place, PREDICTED, 3 if number == explained else 1)
+        _outline(view, place, PREDICTED, THICK if number == explained else 1)
         if not alone:
             _name(view, f"{said.name} {said.score:.2f}", place)
 

@@ -160,18 +160,21 @@ class MontageLayout:
     def _with_boxes(
         self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Return the view with the image's boxes, and say above it what their colours mean."""
+        """Return the view with the image's boxes, and say above it what their lines mean."""
         if not (row.boxes or row.predicted_boxes or row.regions):
             return view
-        explained = (explained_box(stored.target) for stored in row.maps)
+        explained = next((explained_box(stored.target) for stored in row.maps), None)
         boxed = view.copy()
-        draw_boxes(boxed, row, next(explained, None))
+        draw_boxes(boxed, row, explained)
         for target in (GIVEN, *(stored.target for stored in row.maps[:1])):
             draw_region(boxed, row, target)
         x, y = self._corner(0, 0)
-        for word, colour in LEGEND:
+        for word, colour, line in LEGEND if explained is not None else LEGEND[:2]:
+            if x + 8 > GAP + self.tile[0]:
+                break
             drawing[y - 12 : y - 4, x : x + 8] = FAINT
             drawing[y - 11 : y - 5, x + 1 : x + 7] = colour
+            drawing[y - 11 + line : y - 5 - line, x + 1 + line : x + 7 - line] = BACKGROUND
             _say(drawing, word, (x + 11, y - 4), max(0, self.tile[0] - x + GAP - 11))
             x += 19 + text_width(word, 12)
         return boxed

@@ -10,10 +10,12 @@ from exporter.records import Prediction, Row
 from exporter.render import (
     MontageLayout,
     captions,
+    encode_jpeg,
     heatmap,
     layout_of,
     overlay_map,
 )
+from exporter.render.boxes import GIVEN, PREDICTED
 from exporter.store import Run, open_run
 
 
@@ -72,6 +74,48 @@ def test_what_is_said_of_an_image_is_in_its_pixels(run: Run, row: Row, change: d
     layout = layout_of(run.plan)
     before = layout.draw(row).copy()
     assert not np.array_equal(layout.draw(replace(row, **change)), before)
+
+
+def test_boxes_lie_on_the_input_where_the_crop_puts_them_and_are_explained_above_it(
+    run: Run, row: Row
+) -> None:
+    layout = MontageLayout(run.plan.methods[:1], ["layer4"])
+    stored = next(m for m in row.maps if (m.method, m.layer) == ("gradcam", "layer4"))
+    image = encode_jpeg(np.full((224, 224, 3), 128, np.uint8))
+    # The view shows 448 pixels of the original: two are one.
+    detected = replace(
+        row,
+        image=image,
+        crop=(100.0, 0.0, 548.0, 448.0),
+        predictions=(Prediction(1, "cat", 0.9), Prediction(2, "dog", 0.4)),
+        boxes=((140.0, 40.0, 260.0, 160.0),),
+        predicted_boxes=((300.0, 200.0, 460.0, 360.0), (120.0, 240.0, 200.0, 320.0)),
+        maps=(replace(stored, target="box:0"),),
+    )
+
+    def drawn(shown: Row, colour: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the input and the line above it have a colour."""
+        picture, (x, y) = layout.draw(shown), layout._corner(0, 0)
+        coloured = (picture == np.array(colour)).all(2)[:, x : x + layout.tile[0]]
+        return coloured[y : y + layout.tile[1]], coloured[y - 13 : y - 3]
+
+    assert layout.tile == (224, 224)
+    given, _ = drawn(detected, GIVEN)
+    expected = np.zeros((224, 224), np.bool_)
+    expected[20:80, 20:80] = True
+    expected[21:79, 21:79] = False
+    assert np.array_equal(given, expected)
+    predicted, legend = drawn(detected, PREDICTED)
+    # A thick line around (100, 100) to (179, 179), a thin one around (10, 120) to (49, 159).
+    thick = predicted[140, 60:].nonzero()[0] + 60
+    assert thick.tolist() == [*range(98, 103), *range(177, 182)]
+    assert predicted[150, :60].nonzero()[0].tolist() == [10, 49]
+    # The line of what is predicted is thin in the legend, that of the explained box thick.
+    assert legend.sum() == 20 + 36
+    _, unexplained = drawn(replace(detected, maps=(stored,)), PREDICTED)
+    assert unexplained.sum() == 20
+    _, none = drawn(replace(detected, boxes=None, predicted_boxes=None), PREDICTED)
+    assert none.sum() == 0
 
 
 def test_an_image_that_could_not_be_read_says_so(run: Run) -> None:

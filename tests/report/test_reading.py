@@ -177,6 +177,28 @@ def test_skip_to_content_keeps_the_filters(mixed: Desk) -> None:
     mixed.tiles(10)
 
 
+def lowest_control(desk: Desk) -> float:
+    """Return how far above the viewer's end its lowest control ends, in pixels."""
+    return float(
+        desk.page.evaluate("""document.querySelector(".v-body").getBoundingClientRect().bottom -
+          Math.max(...[...document.querySelectorAll(".v-controls *")]
+          .filter((one) => one.checkVisibility())
+          .map((one) => one.getBoundingClientRect().bottom))""")
+    )
+
+
+@pytest.mark.parametrize("mode", ["", "side", "wipe"])
+@pytest.mark.parametrize(("other", "more"), [("boxes", "v-boxes"), ("wide", "v-target")])
+def test_every_control_of_boxes_and_of_targets_is_in_sight(
+    mixed: Desk, other: str, more: str, mode: str
+) -> None:
+    desk = mixed.at(other)
+    desk.viewer(desk.row, f"&compare={mode}")
+    assert desk.page.locator(f"#{more}").is_visible()
+    assert desk.page.locator("#v-wipe").is_visible() is (mode == "wipe")
+    assert lowest_control(desk) >= 0
+
+
 @pytest.mark.parametrize("mode", ["", "side", "wipe"])
 def test_every_column_and_every_control_is_in_sight(mixed: Desk, mode: str) -> None:
     mixed.viewer(mixed.row, f"&compare={mode}")
@@ -188,11 +210,7 @@ def test_every_column_and_every_control_is_in_sight(mixed: Desk, mode: str) -> N
         "document.getElementById('v-scroll'))"
     )
     assert room[0] <= room[1]
-    lowest = mixed.page.evaluate("""Math.max(...[...document.querySelectorAll(".v-controls *")]
-      .filter((one) => one.checkVisibility()).map((one) => one.getBoundingClientRect().bottom))""")
-    assert lowest <= mixed.page.evaluate(
-        "document.querySelector('.v-body').getBoundingClientRect().bottom"
-    )
+    assert lowest_control(mixed) >= 0
     sides = mixed.page.evaluate("""[...document.querySelectorAll("#v-table tr:not(.own) .photo")]
       .map((one) => one.getBoundingClientRect()).map(({ width, height }) => [width, height])""")
     assert len(sides) == 8
@@ -260,6 +278,26 @@ def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:
         ["1", "0", "1", "—"],
         ["1", "1", "0", f"{share:.3f}"],
     ]
+
+
+def test_the_map_of_any_class_is_loaded_when_it_is_asked_for(mixed: Desk) -> None:
+    live = mixed.at("live")
+    requested: list[str] = []
+    live.page.on("request", lambda request: requested.append(request.url))
+
+    def scripts() -> list[str]:
+        return [url.rpartition("/")[2] for url in requested if "/html/live/" in url]
+
+    carried = {script.stem for script in (live.report / "live").glob("*.js")}
+    row = next(row for row in live.rows if row.id in carried)
+    live.images()
+    live.viewer(row)
+    assert any(url.endswith(f"/{row.id}.jpg") for url in requested)
+    assert scripts() == []
+    live.control("viewer-live").fill("teapot")
+    live.page.keyboard.press("Enter")
+    live.wait("document.getElementById('v-caption').textContent.includes('for teapot.')")
+    assert scripts() == ["head.js", f"{row.id}.js"]
 
 
 def test_captions_of_channels_stay_below_their_pictures(mixed: Desk) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from exporter.records import ratio
+from exporter.records import COMBINED, ratio
 from exporter.writers.html.text import count, decimal, number, percent, score
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ def _agreement(run: Run) -> Iterator[Finding]:
     for row in run.agreement():
         if row.correlation is not None:
             by_layer[row.layer].append(row.correlation)
-    means = {layer: sum(values) / len(values) for layer, values in by_layer.items() if layer}
+    means = {
+        layer: sum(values) / len(values)
+        for layer, values in by_layer.items()
+        if layer not in ("", *COMBINED)
+    }
     if not means:
         return
     most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)

@@ -31,8 +31,9 @@ MEASURES = {
     "pointing": ("Pointing", "1: largest cell inside the given region"),
     "region": ("Region", "IoU of the predicted region and the given mask"),
 }
-"""What images are sorted and filtered by, in the order of `Entry.measures`: title and unit. All but
-the first and the last are of the first method's map."""
+"""What images are sorted and filtered by, in the order of `Entry.measures`: title and unit."""
+OF_ONE_METHOD = ("concentration", "faithfulness", "pointing")
+"""Those of the first method's map, whose titles name the method."""
 
 
 def photograph_file(position: int, id: str) -> str:
@@ -203,7 +204,12 @@ def index_script(
         "losses": any(entry.loss is not None for entry in images),
         "bits": bits,
         "measures": [
-            {"name": name, "title": title, "unit": unit, "at": place}
+            {
+                "name": name,
+                "title": f"{title} ({plan.methods[0].title})" if name in OF_ONE_METHOD else title,
+                "unit": unit,
+                "at": place,
+            }
             for place, (name, (title, unit)) in enumerate(MEASURES.items())
             if any(entry.measures[place] is not None for entry in images)
         ],

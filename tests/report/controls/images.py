@@ -76,7 +76,10 @@ def flagged(desk: Desk) -> None:
 def measure(desk: Desk) -> None:
     desk.images()
     said = desk.control("measure").locator("option").all_inner_texts()
-    assert said[:3] == ["any", "Agreement", "Concentration"]
+    # What is measured of one method's maps names it.
+    assert said[:3] == ["any", "Agreement", "Concentration (Grad-CAM)"]
+    offered = desk.control("sort").locator("option").all_inner_texts()
+    assert {"agreement, low first", "concentration (Grad-CAM), high first"} <= set(offered)
     assert not desk.control("measure-from").is_visible()
     agreement = {one.id: one.agreement for one in desk.run.measures() if one.agreement is not None}
     middle = sorted(agreement.values())[len(agreement) // 2]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_the_depths_where_methods_agree_most_and_least(run: Run, found: dict[str
         f"{shallow} ({low:.2f})."
     )
     assert found["Agreement"].text == expected.replace("-", "−")
+
+
+def test_a_map_made_from_several_layers_is_at_no_depth(
+    tmp_path: Path, make_run: Callable[..., Path]
+) -> None:
+    run = open_run(make_run(tmp_path / "run", layers={"layer4": 7}, combined=("fused",)))
+    means: dict[str, list[float]] = {}
+    for row in run.agreement():
+        means.setdefault(row.layer, []).append(row.correlation or 0.0)
+    assert set(means) == {"layer4", "fused"}
+    mean = f"{sum(means['layer4']) / len(means['layer4']):.2f}".replace("-", "−")
+    said = next(finding.text for finding in findings(run) if finding.about == "Agreement")
+    assert said == f"The mean rank correlation of the methods' maps at layer4 is {mean}."
 
 
 def test_flagged_maps_dead_channels_and_where_to_begin(
