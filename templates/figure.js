@@ -17,9 +17,8 @@
     const maps = [now.current, ...(stage.comparing() && now.other ? [now.other] : [])].filter((map) => map && !map.by);
     const parts = ["exporter", "figure", run(), "--image", exporter.index.ids[now.position]];
     if (maps.length) {
-      const layers = unlike(maps.map((map) => exporter.index.layers[map.layer])).filter(Boolean);
-      parts.push("--maps", unlike(maps.map((map) => exporter.index.methods[map.method].name)).join(","));
-      if (layers.length) parts.push("--layers", layers.join(","));
+      const of = (map) => exporter.index.methods[map.method].name + (exporter.index.layers[map.layer] && "@" + exporter.index.layers[map.layer]);
+      parts.push("--maps", unlike(maps.map(of)).join(","));
       parts.push("--target", maps[0].target, "--colormap", state.colour);
       if (state.opacity !== "80") parts.push("--opacity", String(Number(state.opacity) / 100));
     }

@@ -30,7 +30,7 @@ _SOURCES = click.argument(
     "maps",
     metavar="M,…",
     default="",
-    help="Map methods.  [default: all of the first run]",
+    help="Map methods, or METHOD@LAYER.  [default: all of the first run]",
 )
 @click.option("--layers", metavar="L,…", default="", help="Layers, or deepest.  [default: deepest]")
 @click.option("--target", metavar="T", help="Such as class:281.  [default: the first stored]")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.comparison import is_comparison, open_comparison
+from exporter.comparison import Comparison, is_comparison, open_comparison
+from exporter.comparison.html import strips
 from exporter.errors import ConfigError, RunError, choices, reason
 from exporter.records import Row, StoredMap
 from exporter.store import Run, open_run
@@ -17,6 +18,13 @@ from exporter.store import Run, open_run
 MOST_ROWS = 40
 MOST_COLUMNS = 24
 _CHOSEN = 4
+_STRIPS = {
+    "lost": "right to wrong",
+    "won": "wrong to right",
+    "changed": "another prediction",
+    "moved": "maps that moved most",
+}
+"""What the strips of a comparison show."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +93,24 @@ def grid_of(
     Args:
         given: run folders, or one comparison folder.
         images: ids or paths; those that ``show`` says where there are none.
-        show: ``chosen`` (the first of each strip of the report, four at most), ``random=N:SEED``,
+        show: ``chosen`` (the first of each strip of the report, four at most; of a comparison the
+            first that went wrong, came right, changed, and whose maps moved), ``random=N:SEED``,
             or a text file with an id or path per line.
-        maps: names of methods; all of the first run where there are none.
+        maps: names of methods, or ``METHOD@LAYER`` for one at this layer alone; all of the first
+            run where there are none.
         layers: names of layers, or ``deepest``, which is what is taken where there are none.
 
     Raises:
         RunError: if a run has no such image, method or layer, or the runs share no image.
         ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
     """
-    runs = runs_of(given)
+    comparison = _comparison_of(given)
+    runs = runs_of(given) if comparison is None else _compared(comparison)
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")
-    ids, rule = (images, "") if images else _shown(runs, show or "chosen")
+    flips = None if comparison is None or show not in ("", "chosen") else _flips(comparison)
+    ids, rule = (images, "") if images else flips or _shown(runs, show or "chosen")
     if len(ids) > MOST_ROWS:
         raise ConfigError(f"a figure of {len(ids)} images has no room; show at most {MOST_ROWS}")
     rows = []
@@ -117,18 +129,28 @@ def grid_of(
     return Grid(tuple(runs), tuple(rows), columns, rule)
 
 
+def _comparison_of(given: Sequence[str | Path | Run]) -> Comparison | None:
+    if len(given) == 1 and not isinstance(given[0], Run) and is_comparison(given[0]):
+        return open_comparison(given[0])
+    return None
+
+
+def _compared(comparison: Comparison) -> list[Named]:
+    """Open the runs of a comparison, under the names that it has for them.
+
+    Raises:
+        RunError: if one is not where it was compared.
+    """
+    told = comparison.contents.runs
+    return [Named(open_run(comparison.path / run.path), run.name) for run in told]
+
+
 def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
-    """Open the runs, or those of a comparison, and name them.
+    """Open runs and name them, by their models or their folders.
 
     Raises:
         RunError: if one is no run.
     """
-    if len(given) == 1 and not isinstance(given[0], Run) and is_comparison(given[0]):
-        comparison = open_comparison(given[0])
-        return [
-            Named(open_run(comparison.path / run.path), run.name)
-            for run in comparison.contents.runs
-        ]
     runs = [each if isinstance(each, Run) else open_run(each) for each in given]
     if not runs:
         raise ConfigError("no run is given; give a run folder, or a comparison")
@@ -145,7 +167,8 @@ def _columns(
 ) -> Iterator[Column]:
     for place, (named, row) in enumerate(zip(runs, rows, strict=True)):
         records = {record.name: record for record in named.run.plan.methods}
-        for method in maps or [record.name for record in runs[0].run.plan.methods]:
+        for text in maps or [record.name for record in runs[0].run.plan.methods]:
+            method, _, at = text.partition("@")
             if method not in records:
                 raise RunError(
                     f"{named.name} has no maps of {method!r}; {choices(method, records)}"
@@ -153,7 +176,7 @@ def _columns(
             record = records[method]
             # A method that has one map of all layers, or none of any, stands once.
             alone = record.pixel or record.attended
-            for layer in ("deepest",) if alone else layers or ("deepest",):
+            for layer in ("deepest",) if alone else (at,) if at else layers or ("deepest",):
                 stored = named.run.stored(row, method, layer)
                 # The deepest layers of several models have different names.
                 name = layer if len(runs) > 1 else stored.layer
@@ -167,6 +190,18 @@ def _shared(runs: Sequence[Named]) -> list[str]:
     if not every:
         raise RunError("no image is read in all of the runs; show one of them, or other runs")
     return [id for id in read[0] if id in every]
+
+
+def _flips(comparison: Comparison) -> tuple[Sequence[str], str] | None:
+    """Return the first image of each strip of a comparison, and the rule in words."""
+    first: dict[str, str] = {}
+    for name, rows in strips(comparison).items():
+        fresh = next((row.id for row in rows if row.id not in first), None)
+        if fresh is not None:
+            first[fresh] = f"{_STRIPS[name]}”"
+    if not first:
+        return None
+    return list(first), "chosen by rule: the first of “" + ", “".join(first.values())
 
 
 def _shown(runs: Sequence[Named], show: str) -> tuple[Sequence[str | PathLike[str]], str]:

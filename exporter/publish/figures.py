@@ -76,9 +76,11 @@ def figure(
     Args:
         *runs: run folders, or one comparison folder.
         images: ids or paths of images; where there are none, those that ``show`` says.
-        show: ``chosen`` (the first image of each strip of the report, four at most), which is also
-            what an empty text means; ``random=N:SEED``; or a text file with an id or path per line.
-        maps: names of methods; all of the first run where there are none.
+        show: ``chosen`` (the first image of each strip of the report or comparison, four at most),
+            which is also what an empty text means; ``random=N:SEED``; or a text file with an id or
+            path per line.
+        maps: names of methods, or ``METHOD@LAYER`` for one at this layer alone; all of the first
+            run where there are none.
         layers: names of layers, or ``deepest``, which is taken where there are none.
         target: such as ``class:281``; the first stored where None.
         width: inches, or text such as ``8.5cm``, ``234pt`` or ``neurips`` (`WIDTHS`).

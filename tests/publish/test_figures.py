@@ -175,6 +175,28 @@ def test_a_rule_shows_images_that_every_run_has(
         grid_of([fewer, other])
 
 
+def test_single_maps_are_named_with_their_layers(checkpoints: list[Path]) -> None:
+    run = open_run(checkpoints[0])
+    grid = grid_of(
+        [run], images=["image 01.jpg"], maps=["gradcam@layer3", "eigencam"], layers=["layer4"]
+    )
+    shown = [(column.method, column.layer) for column in grid.columns]
+    assert shown == [("gradcam", "layer3"), ("eigencam", "layer4")]
+
+
+def test_a_comparison_shows_what_flipped(comparison: Comparison) -> None:
+    grid = grid_of([comparison.path], maps=["gradcam"])
+    flips = {row.id: {verdict.flip for verdict in row.verdicts} for row in comparison.images()}
+    ids = [row[0].id for row in grid.rows]
+    assert len(set(ids)) == len(ids) > 1
+    words = {"right to wrong": "lost", "wrong to right": "won", "another prediction": "changed"}
+    said = re.findall("“(.+?)”", grid.rule)
+    assert len(said) == len(ids)
+    for id, name in zip(ids, said, strict=True):
+        assert name == "maps that moved most" or words[name] in flips[id]
+    assert any(name in words for name in said)
+
+
 def test_the_caption_says_what_is_shown(checkpoints: list[Path]) -> None:
     run = open_run(checkpoints[0])
     grid = grid_of([run], show="random=1:0", maps=["gradcam", "eigencam"], layers=["layer3"])

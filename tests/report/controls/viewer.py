@@ -311,8 +311,7 @@ def figure_command(desk: Desk) -> None:
     words = shlex.split(desk.text("#v-taken").removeprefix("Copied: "))
     assert words[:3] == ["exporter", "figure", str(desk.report.parent)]
     assert words[words.index("--image") + 1] == row.id
-    assert words[words.index("--maps") + 1] == method
-    assert words[words.index("--layers") + 1] == layer
+    assert words[words.index("--maps") + 1] == f"{method}@{layer}"
     assert words[words.index("--opacity") + 1] == "0.65"
     with TemporaryDirectory() as folder:
         out = Path(folder) / "figure.png"
