@@ -38,7 +38,7 @@ from exporter.comparison.records import (
     Likeness,
 )
 from exporter.errors import ConfigError, RunError, choices
-from exporter.store import records_table, schema_of
+from exporter.store import records_table, refuse_damaged, schema_of
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON
@@ -76,7 +76,8 @@ def compare(
         The comparison, open for reading.
 
     Raises:
-        RunError: if a run cannot be read, or no image is in all of them; one sentence.
+        RunError: if a run cannot be read or is damaged, or no image is in all of them, in one
+            sentence.
         ConfigError: if there is no such writer.
     """
     watch = watch or Watch()
@@ -87,6 +88,8 @@ def compare(
             )
     watch.begin("joining")
     joined = join(runs, baseline)
+    for run in joined.runs:
+        refuse_damaged(run, watch)
     files = _take(Path(out), joined, overwrite=overwrite)
     for note in joined.notes:
         watch.say(note)

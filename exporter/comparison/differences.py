@@ -60,7 +60,7 @@ _ASPECTS: Final[dict[str, Callable[[Plan], object]]] = {
     "weights": lambda plan: plan.model.weights,
     "preprocessing": _preprocessing,
     "target": lambda plan: plan.target,
-    "seed": lambda plan: plan.settings.get("seed"),
+    "seed": lambda plan: str(plan.settings.get("seed")),
     "methods": lambda plan: tuple((m.name, tuple(m.settings.items())) for m in plan.methods),
     "layers": lambda plan: plan.explained,
     "classes": lambda plan: plan.model.classes,

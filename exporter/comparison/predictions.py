@@ -88,7 +88,7 @@ def _columns(run: Run, place: Mapping[str, int], codes: dict[str, int]) -> dict[
 def class_name(plan: Plan, index: int) -> str:
     """Return the name by which a class is matched: its own, or its number."""
     classes = plan.model.classes
-    return classes[index] if index < len(classes) else str(index)
+    return classes[index] if 0 <= index < len(classes) else str(index)
 
 
 def totals(own: Predictions, labelled: NDArray[np.bool_]) -> dict[str, float | int | None]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +30,7 @@ from exporter.watch import Watch
 from exporter.writers import links
 from exporter.writers.reading import set_numbers
 from exporter.writers.scalars import Scalar, method_scalars, set_scalars
-from exporter.writers.tensorboard.events import EventFile, image_summary
+from exporter.writers.tensorboard.events import EventFile, image_summary, seconds_of
 from exporter.writers.tensorboard.numbers import scalar_summaries
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
@@ -92,7 +91,7 @@ def _open(files: ExitStack, folder: Path, joined: Joined, run: int) -> EventFile
 
 
 def _seconds(joined: Joined) -> float:
-    return datetime.fromisoformat(joined.plans[joined.baseline].created).timestamp()
+    return seconds_of(joined.plans[joined.baseline].created)
 
 
 def _numbers(comparison: Comparison, joined: Joined, at: int) -> Iterator[Any]:

@@ -100,7 +100,7 @@ def test_models_are_neighbouring_runs(build: Any, tmp_path: Path) -> None:
 def test_the_log_of_a_comparison_is_served(comparison: Comparison) -> None:
     from urllib.request import urlopen
 
-    with serve([comparison.path], port=6177) as views:
+    with serve([comparison.path]) as views:
         address = dict(views)["all of it"].rstrip("/")
         with urlopen(f"{address}/data/plugin/images/tags") as answer:
             assert b"contact sheets" in answer.read()

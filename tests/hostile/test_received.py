@@ -220,11 +220,13 @@ def is_safe(run: Path, outside: Path, capsys: pytest.CaptureFixture[str], *comma
             assert SECRET.encode() not in file.read_bytes(), file
 
 
-def commands(run: Path, home: Path | None) -> list[Any]:
+def commands(run: Path, home: Path | None, *, compared: bool = False) -> list[Any]:
     resume = [] if home is None else [["run", *flags(home), "--out", run, "--resume"]]
+    comparison = ["compare", run, home and home / "good", "--out", run.with_name("comparison")]
     return [
         read_all,
         ["check", run],
+        *([comparison] if compared else []),
         ["render", run, "--writer", "html", "--writer", "tensorboard"],
         *resume,
         ["check", run],
@@ -247,7 +249,8 @@ def test_a_changed_run_does_nothing_to_its_reader(
     shutil.copytree(OLD if old else home / "good", run)
     told = mutate(run, outside, seed)
     try:
-        is_safe(run, outside, capsys, *commands(run, None if old else home))
+        run_by = commands(run, None if old else home, compared=seed % 4 == 0)
+        is_safe(run, outside, capsys, *run_by)
     except Hangs:
         pytest.fail(f"more than {SECONDS} s: {told}")
     except BaseException as error:

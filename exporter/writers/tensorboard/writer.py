@@ -19,7 +19,6 @@ import shlex
 import shutil
 from collections.abc import Callable, Container
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -34,7 +33,7 @@ from exporter.writers.options import TensorBoardOptions
 from exporter.writers.reading import in_order, kept_rows, set_numbers
 from exporter.writers.scalars import method_scalars, set_scalars
 from exporter.writers.tensorboard.cards import about, cards
-from exporter.writers.tensorboard.events import EventFile, image_summary
+from exporter.writers.tensorboard.events import EventFile, image_summary, seconds_of
 from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
 from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
 from exporter.writers.tensorboard.projector import why_none, write_projector
@@ -72,7 +71,7 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     """
     from tensorboard.plugins.text.summary_v2 import text_pb
 
-    wall_time = _seconds(run.plan.created)
+    wall_time = seconds_of(run.plan.created)
     step = links.step_of(run.plan.model, options.step)
     base = folder / links.run_name(run.plan.model, step)
     mark = hashlib.sha256(json.dumps(run.settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -251,12 +250,3 @@ def _write_activations(
                     f"{activation.width} x {activation.height} values.\n\n{about(row, options)}",
                 )
             )
-
-
-def _seconds(created: str) -> float:
-    """Return the plan's time as seconds since 1970, so that the same run gives the same bytes."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
