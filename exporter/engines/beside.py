@@ -98,6 +98,7 @@ class Beside:
         self._ahead = 2 + (max(4, job.workers) + 3) * job.batch_size // shard
         self._workers: list[tuple[subprocess.Popen[str], threading.Thread]] = []
         self._count = count - 1
+        self._given_up = False
         self._before = torch.get_num_threads()
 
     def __enter__(self) -> Beside:
@@ -113,6 +114,7 @@ class Beside:
     def __exit__(self, *_: object) -> None:
         for worker, thread in self._workers:
             if thread.is_alive():  # the run was given up; of what is stored nothing is lost
+                self._given_up = True  # however a process ends that is told to
                 worker.terminate()
         for worker, thread in self._workers:
             thread.join(_PATIENCE)
@@ -176,7 +178,7 @@ class Beside:
                     self._hand(worker.stdin, given, 1)
             status = worker.wait()
             self._left.extend(sorted(given))
-            if status not in (0, INTERRUPTED):
+            if status not in (0, INTERRUPTED) and not self._given_up:
                 errors.seek(0)
                 told = errors.read().decode(errors="replace").strip().splitlines()
                 reason = told[-1].removeprefix("error: ") if told else f"status {status}"

@@ -256,7 +256,7 @@ def moving(desk: Desk) -> None:
     desk.control("viewer-previous").click()
     assert title.inner_text() == desk.rows[1].path
     desk.control("viewer-close").click()
-    assert "image=" not in desk.tab.url
+    desk.wait("!location.hash.includes('image=')")
 
 
 def modes(desk: Desk) -> None:

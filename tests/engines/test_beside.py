@@ -117,10 +117,12 @@ def test_a_run_that_is_given_up_leaves_no_process(
     code = "import time; print('ready', flush=True); time.sleep(600)"
     monkeypatch.setattr(beside, "command", lambda _job: [sys.executable, "-c", code])
     config = build_config(model="small", images=str(PHOTOS), out=tmp_path / "run", **SETTINGS)
+    told = Told()
     with bind(Recipe(config, module=small())) as job:
-        others = Beside(job, range(4), 3, Watch())
+        others = Beside(job, range(4), 3, told)
         with pytest.raises(KeyboardInterrupt), others:
             raise KeyboardInterrupt
+    assert told.lines == []  # they were told to end
     assert [worker.poll() for worker, _ in others._workers] == [-signal.SIGTERM] * 2
 
 
