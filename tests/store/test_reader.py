@@ -195,7 +195,7 @@ def test_reading_needs_no_torch(sample_run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_map_of_ten_thousand_images_is_read_in_20_ms(
+def test_one_map_of_ten_thousand_images_is_read_without_the_others(
     sampling: ModuleType, tmp_path: Path
 ) -> None:
     images = tuple(
@@ -217,14 +217,18 @@ def test_one_map_of_ten_thousand_images_is_read_in_20_ms(
             ]
             folder.write_shard(index, rows, {})
 
-    def seconds(image: ImageEntry) -> float:
+    def seconds(image: ImageEntry | None) -> float:
         begin = time.process_time()
-        assert open_run(folder.path).map(image.id, "method3", "layer2").shape == (14, 14)
+        run = open_run(folder.path)
+        if image is None:
+            assert len(list(run.index)) == 10_000
+        else:
+            assert run.map(image.id, "method3", "layer2").shape == (14, 14)
         return time.process_time() - begin
 
-    # 7 ms on the wall where it was written. The median of the processor's time is asked for: a busy
-    # machine must not fail this.
-    assert np.median([seconds(images[n]) for n in range(77, 10_000, 999)]) < 0.020
+    # 7 ms on the wall where it was written; a ratio, as a busy machine may be slower by half.
+    one = np.median([seconds(images[n]) for n in range(77, 10_000, 999)])
+    assert one < seconds(None) / 10, one / seconds(None)
 
 
 def test_a_run_says_what_it_is_in_one_line(sample_run: Path, tmp_path: Path) -> None:
