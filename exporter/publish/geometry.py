@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exporter.errors import ImageError, RunError, reason
 from exporter.images import decode, hash_contents
+from exporter.images.files import read_file
 from exporter.records import Box, Row
 from exporter.render import hatch, overlay
 
@@ -74,7 +75,7 @@ def in_original(row: Row, folder: Path) -> Photograph:
     """
     file = folder / row.path
     try:
-        contents = file.read_bytes()
+        contents = read_file(str(file))
         if hash_contents(contents) != row.key:
             raise RunError(f"the file {str(file)!r} is not the run's {row.path!r}: it differs")
         pixels = decode(contents)
