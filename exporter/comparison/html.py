@@ -100,6 +100,8 @@ def title(comparison: Comparison) -> str:
     names = [run.name for run in told.runs]
     if told.axis == "model" and len(models) == len(names):
         return " and ".join(names) if len(names) == 2 else f"{len(names)} models compared"
+    if len(models) > 1:
+        return f"{len(names)} runs of {len(models)} models"
     model = next(iter(models))
     if len(names) == 2 or told.runs[0].step is not None:
         return f"{model}, {names[0]} to {names[-1]}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from exporter.comparison import Comparison
+from exporter.errors import RunError
 from exporter.publish.tabular import Cell, Numbers, Table
 
 
@@ -19,6 +20,11 @@ def _titles(comparison: Comparison) -> dict[str, str]:
 
 def _compared_accuracy(comparison: Comparison) -> Table:
     told = comparison.contents
+    if all(run.accuracy is None for run in told.runs):
+        raise RunError(
+            f"no image of {str(comparison.path)!r} has a label that every run knows; choose another "
+            "table, such as similarity"
+        )
     by_run = {contrast.run: contrast for contrast in told.contrasts}
     rows: list[tuple[Cell, ...]] = []
     for place, run in enumerate(told.runs):

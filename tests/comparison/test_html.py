@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from exporter.comparison import Comparison, compare
+from exporter.comparison.html import title
 from exporter.render import COLORMAPS
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -35,6 +37,15 @@ def test_links_lead_to_pages_and_pictures_that_are_there(html: Path) -> None:
         for address in re.findall(r'(?:href|src)="([^"#]+)', text):
             assert address.startswith("data:") or (html / address).is_file(), (name, address)
         assert "<b>image</b>" not in text
+
+
+def test_the_title_names_one_model_only_where_there_is_one(comparison: Comparison) -> None:
+    told = comparison.contents
+    runs = [replace(run, step=None, model=name) for run, name in zip(told.runs, "aab", strict=True)]
+    several = replace(told, axis="model", runs=tuple(runs))
+    assert title(Comparison(comparison.files, several)) == "3 runs of 2 models"
+    alone = replace(several, axis="seed", runs=(*runs[:2], replace(runs[2], model="a")))
+    assert title(Comparison(comparison.files, alone)) == "3 runs of a"
 
 
 def test_photographs_are_kept_once_and_an_image_takes_little(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from pathlib import Path
 
@@ -142,6 +143,14 @@ def test_tables_of_a_comparison(comparison: Comparison) -> None:
     assert [row[2] for row in exporter.table(comparison, "similarity").rows] == [
         titles[row.method] for row in own
     ]
+
+
+def test_a_comparison_without_labels_has_no_accuracy(comparison: Comparison) -> None:
+    told = comparison.contents
+    runs = tuple(dataclasses.replace(run, accuracy=None) for run in told.runs)
+    unlabelled = Comparison(comparison.files, dataclasses.replace(told, runs=runs))
+    with pytest.raises(ExporterError, match="has a label that every run knows; choose another"):
+        exporter.table(unlabelled)
 
 
 def test_the_command(
