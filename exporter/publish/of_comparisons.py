@@ -22,8 +22,8 @@ def _compared_accuracy(comparison: Comparison) -> Table:
     told = comparison.contents
     if all(run.accuracy is None for run in told.runs):
         raise RunError(
-            f"no image of {str(comparison.path)!r} has a label that every run knows; choose another "
-            "table, such as similarity"
+            f"no image of {str(comparison.path)!r} has a label that every run knows; choose "
+            "another table, such as similarity"
         )
     by_run = {contrast.run: contrast for contrast in told.contrasts}
     rows: list[tuple[Cell, ...]] = []
