@@ -139,12 +139,12 @@ def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:
     if any(out.resolve() == run.path.resolve() for run in joined.runs):
         raise RunError(f"{str(out)!r} is one of the runs; give --out another folder")
     names = files.names()
-    if COMPARISON in names or any(name in names for name in TABLES):
+    if COMPARISON in names:
         if not overwrite:
             raise RunError(
                 f"{str(out)!r} holds a comparison; give --overwrite to replace it, or another --out"
             )
-    elif names and set(names) - set(_OWN):
+    elif set(names) - set(_OWN):
         raise RunError(f"{str(out)!r} holds something else; give --out another folder")
     files.make_folder()
     for name in reversed(_OWN):

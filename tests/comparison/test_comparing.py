@@ -140,9 +140,11 @@ def test_a_comparison_is_read_back_and_replaced_only_on_request(
         compare(*checkpoints, out=comparison.path)
     with pytest.raises(RunError, match="is one of the runs"):
         compare(*checkpoints, out=checkpoints[0], overwrite=True)
-    (tmp_path / "mine.txt").touch()
-    with pytest.raises(RunError, match="holds something else"):
-        compare(*checkpoints, out=tmp_path, overwrite=True)
+    for name in ("mine.txt", "layers"):  # a table's name, without its suffix, is somebody's too
+        other = tmp_path / name
+        (other / name).mkdir(parents=True)
+        with pytest.raises(RunError, match="holds something else"):
+            compare(*checkpoints, out=other, overwrite=True)
     with pytest.raises(RunError, match="there is no comparison in"):
         open_comparison(tmp_path)
 
