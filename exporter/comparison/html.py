@@ -206,7 +206,7 @@ def _shown(rows: Sequence[Row], joined: Joined) -> Iterator[StoredMap]:
         seen = first_maps(row)
         for method in joined.methods:
             for stage in joined.stages_of(method):
-                stored_map = seen.get((method.methods[run] or "", _layer(stage.layers[run])))
+                stored_map = seen.get((method.methods[run], stage.layers[run]))
                 if stored_map is None:
                     continue
                 size = (min(stored_map.height, CELLS), min(stored_map.width, CELLS))
@@ -222,10 +222,6 @@ def _shown(rows: Sequence[Row], joined: Joined) -> Iterator[StoredMap]:
                 )
 
 
-def _layer(name: str | None) -> str:
-    return "\0" if name is None else name
-
-
 def _target(target: str, plan: Plan) -> str:
     """Return what a map explains by the name of its class."""
     kind, _, number = target.partition(":")
@@ -234,11 +230,13 @@ def _target(target: str, plan: Plan) -> str:
 
 def _heats(maps: Sequence[StoredMap], joined: Joined, stages: Sequence[str]) -> list[str | None]:
     """Return each run's map of the first method at the deepest stage it has, as small pictures."""
+    if not joined.methods:
+        return [None] * len(joined.runs)
+    method = joined.methods[0]
     pictures: list[str | None] = []
     for run in range(len(joined.runs)):
-        method = next(iter(joined.methods), None)
-        own = [m for m in maps if method is not None and m.method == f"{run} {method.name}"]
-        if not own or method is None:
+        own = [m for m in maps if m.method == f"{run} {method.name}"]
+        if not own:
             pictures.append(None)
             continue
         stored = max(own, key=lambda m: stages.index(m.layer))

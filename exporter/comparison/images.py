@@ -28,8 +28,7 @@ Key = tuple[str, str]
 
 def blocks(joined: Joined, columns: Sequence[str]) -> Iterator[tuple[int, list[tuple[Row, ...]]]]:
     """Yield the shared images a few at a time: the place of the first, and each image's rows."""
-    readers = [run.chosen(joined.ids, columns) for run in joined.runs]
-    images = zip(*readers, strict=True)
+    images = joined.rows(joined.ids, columns)
     step = max(8, ROWS_AT_ONCE // len(joined.runs))
     start = 0
     while block := list(islice(images, step)):

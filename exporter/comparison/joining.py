@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from exporter.comparison.aligning import common_methods, common_stages
 from exporter.comparison.differences import axis_of, differences_of, shared_classes
 from exporter.comparison.records import Compared, Difference, MissingImage, Stage
 from exporter.errors import RunError, choices
-from exporter.records import Plan
+from exporter.records import Plan, Row
 from exporter.store import Run, open_run
 from exporter.store.documents import read_json
 from exporter.store.layout import WRITER_NOTE
@@ -59,6 +60,15 @@ class Joined:
     def plans(self) -> tuple[Plan, ...]:
         """What each run did."""
         return tuple(run.plan for run in self.runs)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Place of each shared image, by its id."""
+        return {id: at for at, id in enumerate(self.ids)}
+
+    def rows(self, ids: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[Row, ...]]:
+        """Yield of each image its rows, one per run."""
+        return zip(*(run.chosen(ids, columns) for run in self.runs), strict=True)
 
     def stages_of(self, method: Compared) -> tuple[Stage, ...]:
         """Return where a method's maps are compared."""

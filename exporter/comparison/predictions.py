@@ -48,9 +48,8 @@ class Predictions:
 
 def predictions_of(joined: Joined) -> list[Predictions]:
     """Read what each run predicts of the shared images."""
-    place = {id: at for at, id in enumerate(joined.ids)}
     codes: dict[str, int] = {}
-    read = [_columns(run, place, codes) for run in joined.runs]
+    read = [_columns(run, joined.places, codes) for run in joined.runs]
     names = tuple(codes)
     return [
         Predictions(names, own["predicted"].astype(np.intp), own["score"], own["correct"],
@@ -211,12 +210,11 @@ def _measured(
     first = run.plan.methods[0].name if run.plan.methods else ""
     for name, values in own.measures.items():
         yield (name, "" if name == "agreement" else first), values
-    place = {id: number for number, id in enumerate(joined.ids)}
     columns: dict[tuple[str, str], Floats] = {}
     for row in run.image_faithfulness():
-        number = place.get(row.id)
+        number = joined.places.get(row.id)
         for name in FAITHFULNESS if number is not None else ():
             value = getattr(row, name)
-            column = columns.setdefault((name, row.method), np.full(len(place), np.nan))
+            column = columns.setdefault((name, row.method), np.full(len(joined.ids), np.nan))
             column[number] = np.nan if value is None else value
     yield from columns.items()

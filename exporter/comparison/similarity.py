@@ -88,9 +88,8 @@ def _together(
     for stage in stages:
         there = [
             (run, kept)
-            for run, (method, layer) in enumerate(zip(compared.methods, stage.layers, strict=True))
-            if method is not None and layer is not None
-            if (kept := seen[run].get((method, layer))) is not None
+            for run, place in enumerate(zip(compared.methods, stage.layers, strict=True))
+            if (kept := seen[run].get(place)) is not None
         ]
         if len(there) < 2:
             continue
@@ -110,8 +109,11 @@ def _together(
             )
 
 
-def first_maps(row: Row) -> Mapping[tuple[str, str], StoredMap]:
-    """Return the maps of an image by method and layer; of several targets the first counts."""
+def first_maps(row: Row) -> Mapping[tuple[str | None, str | None], StoredMap]:
+    """Return the maps of an image by method and layer; of several targets the first counts.
+
+    None, the method or layer of a run that has none, is the place of no map.
+    """
     return {(stored.method, stored.layer): stored for stored in reversed(row.maps)}
 
 

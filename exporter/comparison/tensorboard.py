@@ -59,7 +59,7 @@ def write_log(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 file.add(summary)
         ids = [row.id for row in chosen]
         columns = ("image", "crop", "maps", "predictions", "correct", "label")
-        rows = list(zip(*(run.chosen(ids, columns) for run in joined.runs), strict=True))
+        rows = list(joined.rows(ids, columns))
         for method in joined.methods:
             for stage in comparison.stages_of(method):
                 for summary in contact_sheets(rows, joined, method, stage):
@@ -159,8 +159,7 @@ def sheet(rows: Sequence[Sequence[Row]], joined: Joined, method: Compared, stage
 
 def map_of(row: Row, method: Compared, stage: Stage, run: int) -> StoredMap | None:
     """Return a run's map of an image by a method at a stage, or None."""
-    name, layer = method.methods[run], stage.layers[run]
-    return None if name is None or layer is None else first_maps(row).get((name, layer))
+    return first_maps(row).get((method.methods[run], stage.layers[run]))
 
 
 def overlaid(row: Row, stored: StoredMap | None, *, relu: bool) -> Picture:

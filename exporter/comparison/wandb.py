@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +51,7 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
     with folder_in_place(comparison.files, "wandb") as name:
         folder = comparison.files.run / name
         (folder / WORK / "temp").mkdir(parents=True)
-        images = list(comparison.images())[:MAX_TABLE_ROWS]
+        images = list(islice(comparison.images(), MAX_TABLE_ROWS))
         tables = [
             wide(comparison, images, joined),
             flips(images, joined),
@@ -132,17 +133,16 @@ def flips(images: Sequence[ImageComparison], joined: Joined) -> Table:
 def pictures(comparison: Comparison, joined: Joined, folder: Path) -> Table:
     """Draw the images that changed most: a picture per run, of the first method where deepest."""
     method = next((own for own in joined.methods if comparison.stages_of(own)), None)
+    deepest = comparison.stages_of(method)[-1] if method else None
     chosen = choose(comparison)
     ids = [row.id for row in chosen]
-    columns = ("image", "maps")
-    images = zip(*(run.chosen(ids, columns) for run in joined.runs), strict=True)
+    images = joined.rows(ids, ("image", "maps"))
     rows: list[list[Any]] = []
     for number, (row, image) in enumerate(zip(chosen, images, strict=True)):
         cells: list[Any] = [row.id, row.path, row.label, row.likeness]
         for run, own in enumerate(image):
-            stage = None if method is None else comparison.stages_of(method)[-1]
-            stored = None if method is None or stage is None else map_of(own, method, stage, run)
-            drawn = overlaid(own, stored, relu=method is not None and method.relu[run])
+            stored = map_of(own, method, deepest, run) if method and deepest else None
+            drawn = overlaid(own, stored, relu=bool(method and method.relu[run]))
             file = f"{WORK}/{number}-{run}.jpg"
             (folder / file).write_bytes(encode_jpeg(drawn, 88))
             cells.append(file)
