@@ -144,7 +144,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 @click.argument("folder", metavar="RUN|CMP", type=click.Path(path_type=Path))
 def check_command(folder: Path) -> int:
     """Check that every shard, image and link of a run or a comparison is there and whole."""
-    from exporter.comparison import is_comparison
+    from exporter.store.layout import is_comparison
 
     with Bar() as bar:
         problems, whole = (_check_comparison if is_comparison(folder) else _check_run)(folder, bar)

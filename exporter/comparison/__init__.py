@@ -2,6 +2,7 @@
 
 from exporter.comparison.checking import check
 from exporter.comparison.comparing import WRITERS, compare
-from exporter.comparison.folder import Comparison, is_comparison, open_comparison
+from exporter.comparison.folder import Comparison, open_comparison
+from exporter.store.layout import is_comparison
 
 __all__ = ["WRITERS", "Comparison", "check", "compare", "is_comparison", "open_comparison"]

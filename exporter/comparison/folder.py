@@ -151,11 +151,6 @@ class Comparison:
             )
 
 
-def is_comparison(path: Path | str) -> bool:
-    """Say whether a folder holds a comparison, whole or damaged."""
-    return (Path(path) / COMPARISON).exists()
-
-
 def open_comparison(path: Path | str) -> Comparison:
     """Open a comparison folder.
 

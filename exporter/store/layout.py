@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 
 from exporter.doors import writer_names
@@ -44,6 +45,11 @@ def own_names() -> tuple[str, ...]:
 def replaced() -> tuple[str, ...]:
     """Return the folders that are swapped in as a whole."""
     return (KERNELS, *writer_names())
+
+
+def is_comparison(path: Path | str) -> bool:
+    """Say whether a folder holds a comparison, whole or damaged."""
+    return (Path(path) / COMPARISON).exists()
 
 
 def shard_file(index: int) -> str:
