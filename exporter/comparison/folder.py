@@ -99,6 +99,7 @@ class Comparison:
         self.path = files.run
         self.files = files
         self.contents = contents
+        self._records: dict[str, tuple[Any, ...]] = {}
 
     def __repr__(self) -> str:
         told = self.contents
@@ -139,9 +140,11 @@ class Comparison:
         return read_parquet(self.files, f"{name}.parquet", remedy=_AGAIN)
 
     def records(self, name: str) -> tuple[Any, ...]:
-        """Return the rows of a table as records."""
+        """Return the rows of a table as records; a file is read once."""
         self._known(name)
-        return tuple(read_records(self.files, f"{name}.parquet", TABLES[name]))
+        if name not in self._records:
+            self._records[name] = tuple(read_records(self.files, f"{name}.parquet", TABLES[name]))
+        return self._records[name]
 
     @staticmethod
     def _known(name: str) -> None:

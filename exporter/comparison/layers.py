@@ -57,6 +57,9 @@ def drift(
     same_model = len({_shapes(run) for run in joined.runs}) == 1
     kernels = [_kernels(run) if same_model else {} for run in joined.runs]
     for run in range(len(joined.runs)):
+        dead: dict[str, list[bool]] = {}
+        for row in joined.runs[run].channels():
+            dead.setdefault(row.layer, []).append(row.dead)
         for layer, other in _pairs(joined, run, kernels[base], same=same_model):
             cosine = response = np.empty(0)
             if layer in kernels[base] and layer in kernels[run]:
@@ -64,8 +67,7 @@ def drift(
             first, second = _both(responses[base].get(layer), responses[run].get(other))
             if same_model and len(first) > 1:
                 response = correlations(first, second)
-            rows = joined.runs[run].channels() if joined.runs[run].complete else ()
-            own = [row.dead for row in rows if row.layer == other]
+            own = dead.get(other)
             layers.append(
                 LayerDrift(
                     run=run,
@@ -76,7 +78,7 @@ def drift(
                     cka=linear_cka(first, second) if len(first) > 1 else None,
                     images=len(first),
                     dead=sum(own) if own else None,
-                    of=len(own) or None,
+                    of=len(own) if own else None,
                 )
             )
             if run != base:
