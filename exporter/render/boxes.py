@@ -13,7 +13,7 @@ from exporter.render.text import draw_text, text_width
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from exporter.records import Box, Row
+    from exporter.records import Box, Region, Row
 
 GIVEN = (255, 255, 255)
 PREDICTED = (255, 176, 0)
@@ -50,6 +50,17 @@ def box_in_view(row: Row, box: Box, size: tuple[int, int]) -> tuple[int, int, in
     reach = 4 * max(size)  # far outside is as good as any outside, and OpenCV's numbers are small
     a, b, c, d = (round(min(max(end, -reach), reach)) for end in ends)
     return a, b, c, d
+
+
+def region_in_view(region: Region, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return which pixels of the model's view a region covers, 0 or 1, drawn at a size.
+
+    Args:
+        region: a given mask, or a predicted region.
+        size: (width, height) of the drawn view in pixels.
+    """
+    cells = region.array().astype(np.uint8)
+    return np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def draw_boxes(
@@ -91,7 +102,7 @@ def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
     if region is None:
         return
     size = (view.shape[1], view.shape[0])
-    inside = cv2.resize(region.array().astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    inside = region_in_view(region, size)
     edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for colour, width in ((_DARK, 3), (GIVEN if target == MASK else PREDICTED, 1)):
         cv2.drawContours(view, edges, -1, colour, width)

@@ -136,7 +136,7 @@ def montage_size(run: Run) -> tuple[int, int]:
 
 
 def forget(run: Run) -> None:
-    """Drop the montages kept of a run, after its last writer."""
+    """Drop the pictures kept of a run, after its last writer."""
     _kept.pop(_key(run), None)
 
 

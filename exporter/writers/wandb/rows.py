@@ -23,12 +23,12 @@ from exporter.records import (
     ratio,
 )
 from exporter.writers import links
-from exporter.writers.reading import set_numbers
 from exporter.writers.scalars import method_scalars, set_scalars
 
 if TYPE_CHECKING:
     from exporter.store import Run
     from exporter.writers.options import WandbOptions
+    from exporter.writers.reading import SetNumbers
 
 MAX_TABLE_ROWS = 10_000
 """Rows per table: beyond, W&B's own page is slow, and beyond 200,000 it drops them."""
@@ -245,9 +245,9 @@ def goes_on(options: WandbOptions) -> bool:
     return isinstance(options.wandb_run, str)
 
 
-def metric_values(run: Run, options: WandbOptions) -> dict[str, float]:
+def metric_values(run: Run, options: WandbOptions, numbers: SetNumbers) -> dict[str, float]:
     """Return what draws lines over ``step``: ``set/accuracy``, ``gradcam/agreement``, …."""
-    told = {"set": set_scalars(run, set_numbers(run)), **method_scalars(run)}
+    told = {"set": set_scalars(run, numbers), **method_scalars(run)}
     values = {f"{group}/{name}": value for group, own in told.items() for name, value, _ in own}
     step = links.step_of(run.plan.model, options.step) or 0
     return {"step": step} | {
@@ -257,9 +257,8 @@ def metric_values(run: Run, options: WandbOptions) -> dict[str, float]:
     }
 
 
-def summary_values(run: Run, shown: int) -> dict[str, Any]:
+def summary_values(run: Run, numbers: SetNumbers, shown: int) -> dict[str, Any]:
     """Return the run's scalars: images, accuracy in [0, 1], mean confidence; None is left out."""
-    numbers = set_numbers(run)
     values = {
         "images": len(run.plan.images),
         "read": numbers.read,

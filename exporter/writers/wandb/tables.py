@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from exporter.errors import ImageError
 from exporter.records import GIVEN, Row, StoredMap
 from exporter.render import decode_image, encode_png, painted, target_text
-from exporter.render.boxes import box_in_view, explained_box
+from exporter.render.boxes import box_in_view, explained_box, region_in_view
 from exporter.writers import links
 from exporter.writers.montages import deepest_maps, montage_jpegs, overlay_jpeg
 from exporter.writers.reading import kept_rows
@@ -25,7 +25,7 @@ from exporter.writers.wandb.rows import Columns, Picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from exporter.records import Box
+    from exporter.records import Box, ChannelRow
     from exporter.store import Run
     from exporter.writers.options import WandbOptions
 
@@ -80,21 +80,30 @@ class Pictures:
         return file.relative_to(self.folder).as_posix()
 
 
-def tables_of(run: Run, options: WandbOptions, pictures: Pictures) -> tuple[list[Table], int]:
-    """Return the tables of a run that have rows, and how many images they show."""
-    photographs, image_rows = _images(run, options, pictures)
+def tables_of(
+    run: Run, channels: Sequence[ChannelRow], options: WandbOptions, pictures: Pictures
+) -> tuple[list[Table], int]:
+    """Return the tables of a run that have rows, and how many images they show.
+
+    Args:
+        run: the run.
+        channels: its statistics of channels.
+        options: the kept images and where the links lead.
+        pictures: where W&B takes the pictures from.
+    """
+    columns, methods = rows.images(run, options), rows.methods(run)
+    photographs, image_rows = _images(run, options, columns, pictures)
     most = rows.MAX_TABLE_ROWS
     parts = [image_rows[start : start + most] for start in range(0, len(image_rows), most)]
     names = ["images"] if len(parts) == 1 else [f"images/{n}" for n in range(len(parts))]
-    columns = rows.images(run, options)
     tables = [_table(name, columns, part) for name, part in zip(names, parts, strict=True)]
     tables += [
         _table("kernels", rows.KERNELS, _kernels(run, pictures)),
         _table("maximised", rows.MAXIMISED, _maximised(run, pictures)),
-        _table("channels", rows.CHANNELS, _channels(run, photographs)),
+        _table("channels", rows.CHANNELS, _channels(channels, photographs)),
         _table("classes", rows.CLASSES, _plain(rows.CLASSES, run.classes())),
         _table("confusion", rows.CONFUSION, _plain(rows.CONFUSION, run.confusion(most))),
-        _table("methods", rows.methods(run), _plain(rows.methods(run), run.methods())),
+        _table("methods", methods, _plain(methods, run.methods())),
         *_charts(run),
     ]
     return [table for table in tables if table.rows], len(image_rows)
@@ -112,10 +121,9 @@ def _plain(columns: Columns, records: Any) -> list[list[Any]]:
 
 
 def _images(
-    run: Run, options: WandbOptions, pictures: Pictures
+    run: Run, options: WandbOptions, columns: Columns, pictures: Pictures
 ) -> tuple[dict[str, Picture], list[list[Any]]]:
     """Return the photograph of each kept image that could be read, by its id, and the rows."""
-    columns = rows.images(run, options)
     photographs: dict[str, Picture] = {}
     table = []
     for row, montage in montage_jpegs(run, kept_rows(run, options.kept)):
@@ -162,9 +170,10 @@ def _maximised(run: Run, pictures: Pictures) -> list[list[Any]]:
     ]
 
 
-def _channels(run: Run, photographs: Mapping[str, Picture]) -> list[list[Any]]:
+def _channels(
+    channels: Sequence[ChannelRow], photographs: Mapping[str, Picture]
+) -> list[list[Any]]:
     """Return the rows of the channels; none where W&B would not show them all."""
-    channels = run.channels()
     if len(channels) > rows.MAX_TABLE_ROWS:
         return []
     return [
@@ -194,14 +203,11 @@ def _laid_over(
     height, width = run.plan.model.preprocessing.size
     masks: dict[str, tuple[NDArray[np.uint8], dict[int, str]]] = {}
     for region in row.regions:
-        cells = cv2.resize(
-            region.array().astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
-        )
         given = region.target == GIVEN
         name = GIVEN if given else f"predicted {region.target}"
         label = GIVEN if given else target_text(region.target, row)
         number = INSIDE if given else FOUND
-        masks[name] = (np.asarray(cells * number, np.uint8), {number: label})
+        masks[name] = (region_in_view(region, (width, height)) * np.uint8(number), {number: label})
     for name, stored in maps.items():
         masks[f"map {name}"] = (_quarters(stored, (width, height)), QUARTERS)
     boxes = _boxes(row, (width, height), run.plan.model.outputs)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import WriterError
 from exporter.records import Written
+from exporter.writers.reading import set_numbers
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.place import note_place
 from exporter.writers.wandb.process import WORK, environment, run_python
@@ -83,19 +84,19 @@ def _job(
     run: Run, folder: Path, options: WandbOptions
 ) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Return what W&B is to log, how many images it shows, and notes."""
-    tables, shown = tables_of(run, options, Pictures(folder, WORK))
+    channels, numbers = run.channels(), set_numbers(run)
+    tables, shown = tables_of(run, channels, options, Pictures(folder, WORK))
     job = {
         "init": rows.init_arguments(run, options),
         "prefix": "" if options.wandb_run is None else rows.PREFIX,
         "tables": [asdict(table) for table in tables],
-        "metrics": rows.metric_values(run, options),
-        "summary": rows.summary_values(run, shown),
+        "metrics": rows.metric_values(run, options, numbers),
+        "summary": rows.summary_values(run, numbers, shown),
     }
     notes = []
-    channels = len(run.channels())
-    if channels > rows.MAX_TABLE_ROWS:
+    if len(channels) > rows.MAX_TABLE_ROWS:
         notes.append(
-            f"the statistics of {channels} channels are not in W&B, which shows "
+            f"the statistics of {len(channels)} channels are not in W&B, which shows "
             f"{rows.MAX_TABLE_ROWS} rows per table: see channels.parquet and the report"
         )
     parts = sum(table.name.startswith("images/") for table in tables)
