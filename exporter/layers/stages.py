@@ -88,9 +88,9 @@ def _unshown(candidates: Sequence[Plane], trial: Trial) -> str:
     known |= {c.area for c in candidates if c.layout.shown}
     counts = dict.fromkeys(c.layout.shape[0] for c in blocks if kind(c) in alike)
     unshown = " and ".join(f"{count:,}" for count in counts if count not in known)
-    return f"; left out: layers of {unshown} tokens, which nothing shows to be a grid" * bool(
-        unshown
-    )
+    if not unshown:
+        return ""
+    return f"; left out: layers of {unshown} tokens, which nothing shows to be a grid"
 
 
 def _last_of_each(

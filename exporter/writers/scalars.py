@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.records import ratio
 from exporter.writers import links
 from exporter.writers.reading import SetNumbers
 
@@ -38,7 +39,7 @@ def set_scalars(run: Run, numbers: SetNumbers) -> list[Scalar]:
         ("skipped", numbers.skipped, "Images that could not be read."),
         (
             "accuracy",
-            numbers.correct / judged if judged else None,
+            ratio(numbers.correct, judged),
             f"Share of the {judged} images whose label is a class of the model that the first "
             f"prediction gets right.{partial}",
         ),
@@ -94,7 +95,7 @@ def method_scalars(run: Run) -> dict[str, list[Scalar]]:
         scalars[row.method] += [
             (
                 "agreement",
-                sum(known) / len(known) if known else None,
+                ratio(sum(known), len(known)),
                 "Mean rank correlation with the other methods' maps, -1 to 1.",
             ),
             ("entropy", row.entropy, f"{of} entropy, 0 one cell, 1 all equal."),

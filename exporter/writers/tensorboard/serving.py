@@ -56,10 +56,10 @@ def serve(
         except (SystemExit, Exception) as error:
             raise ConfigError(f"TensorBoard cannot be started: {one_line(error)}") from None
         projected = any(any(log.rglob("projector_config.pbtxt")) for log in logs)
-        yield [*_views(address, steps), *_projector(address, projected)]
+        yield list(_views(address, steps, projected=projected))
 
 
-def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
+def _views(address: str, steps: int, *, projected: bool) -> Iterator[tuple[str, str]]:
     yield "all of it", address
     yield "every image, all its maps", links.images_link(address, "^montage/")
     yield "methods and models side by side", links.images_link(address, "^deepest/")
@@ -67,10 +67,7 @@ def _views(address: str, steps: int) -> Iterator[tuple[str, str]]:
         yield "checkpoints, along their steps", links.steps_link(address)
     yield "accuracy, agreement, faithfulness", f"{address.rstrip('/')}/#custom_scalars"
     yield "settings against them", f"{address.rstrip('/')}/#hparams"
-
-
-def _projector(address: str, there: bool) -> Iterator[tuple[str, str]]:
-    if there:
+    if projected:
         yield "similar images", f"{address.rstrip('/')}/#projector"
 
 
