@@ -49,8 +49,12 @@ def linear_cka(first: Floats, second: Floats) -> float | None:
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (first, second))
     a, b = a - a.mean(0), b - b.mean(0)
-    size = float(np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b))
-    return float(np.linalg.norm(b.T @ a) ** 2) / size if size > 0 else None
+    # Of fewer images than channels the Gram matrices are smaller, and give the same.
+    wide = len(a) < min(a.shape[1], b.shape[1])
+    own = [x @ x.T if wide else x.T @ x for x in (a, b)]
+    size = float(np.linalg.norm(own[0]) * np.linalg.norm(own[1]))
+    both = float(np.vdot(*own) if wide else np.linalg.norm(b.T @ a) ** 2)
+    return both / size if size > 0 else None
 
 
 def _ratio(value: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,8 +19,9 @@ def test_correlations_of_channels_are_pearsons() -> None:
     np.testing.assert_allclose(correlations(first, second), [*expected, np.nan], rtol=1e-6)
 
 
-def test_cka_is_that_of_gram_matrices() -> None:
-    first, second = (np.random.default_rng(n).normal(size=(20, 3 + n)) for n in range(2))
+@pytest.mark.parametrize("channels", [3, 30])
+def test_cka_is_that_of_gram_matrices(channels: int) -> None:
+    first, second = (np.random.default_rng(n).normal(size=(20, channels + n)) for n in range(2))
     centre = np.eye(20) - 1 / 20
     k, m = (centre @ x @ x.T @ centre for x in (first, second))
     expected = np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
