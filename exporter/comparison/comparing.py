@@ -41,7 +41,7 @@ from exporter.errors import ConfigError, RunError, choices
 from exporter.store import records_table, refuse_damaged, schema_of
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
-from exporter.store.layout import COMPARISON
+from exporter.store.layout import COMPARISON, is_temporary
 from exporter.store.tables import parquet_bytes
 from exporter.watch import Watch
 
@@ -139,15 +139,16 @@ def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:
     if any(out.resolve() == run.path.resolve() for run in joined.runs):
         raise RunError(f"{str(out)!r} is one of the runs; give --out another folder")
     names = files.names()
-    if COMPARISON in names:
-        if not overwrite:
-            raise RunError(
-                f"{str(out)!r} holds a comparison; give --overwrite to replace it, or another --out"
-            )
-    elif set(names) - set(_OWN):
+    if COMPARISON in names and not overwrite:
+        raise RunError(
+            f"{str(out)!r} holds a comparison; give --overwrite to replace it, or another --out"
+        )
+    stems = {name.partition(".")[0] for name in _OWN}
+    left = [name for name in names if is_temporary(name) and name.split(".")[1] in stems]
+    if COMPARISON not in names and set(names).difference(_OWN, left):
         raise RunError(f"{str(out)!r} holds something else; give --out another folder")
     files.make_folder()
-    for name in reversed(_OWN):
+    for name in (*left, *reversed(_OWN)):
         files.remove(name)
     return files
 

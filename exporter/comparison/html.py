@@ -114,25 +114,26 @@ def strips(comparison: Comparison) -> dict[str, list[ImageComparison]]:
     won: list[ImageComparison] = []
     changed: list[ImageComparison] = []
     moved: list[ImageComparison] = []
+    base = comparison.contents.baseline
+
+    def sure(row: ImageComparison) -> float:
+        # How sure the runs are of it, the least of the baseline and the last.
+        return min(verdict.score or 0 for verdict in (row.verdicts[base], row.verdicts[-1]))
+
     for row in comparison.images():
-        last = row.verdicts[-1] if comparison.contents.baseline == 0 else None
+        last = row.verdicts[-1] if base == 0 else None
         turns = {verdict.flip for verdict in row.verdicts}
         turns = {last.flip} if last is not None and last.flip else turns
         for name, list_ in (("lost", lost), ("won", won), ("changed", changed)):
             if name in turns:
                 list_.append(row)
-                list_.sort(key=_sure, reverse=True)
+                list_.sort(key=sure, reverse=True)
                 del list_[SHOWN:]
         if row.likeness is not None:
             moved.append(row)
             moved.sort(key=lambda row: row.likeness or 0)
             del moved[SHOWN:]
     return {"lost": lost, "won": won, "changed": changed, "moved": moved}
-
-
-def _sure(row: ImageComparison) -> float:
-    """Return how sure the runs are of it, the least of the baseline and the last."""
-    return min(verdict.score or 0 for verdict in (row.verdicts[0], row.verdicts[-1]))
 
 
 def _write_maps(report: Report, drawn: set[str], watch: Watch) -> None:

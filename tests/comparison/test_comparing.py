@@ -149,6 +149,18 @@ def test_a_comparison_is_read_back_and_replaced_only_on_request(
         open_comparison(tmp_path)
 
 
+def test_what_a_killed_comparison_left_is_replaced(checkpoints: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "CMP"
+    out.mkdir()
+    (out / ".images.0123456789ab.tmp").write_bytes(b"half")
+    compare(*checkpoints[:2], out=out, writers=())
+    assert not list(out.glob(".*"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".mine.0123456789ab.tmp").write_bytes(b"mine")
+    with pytest.raises(RunError, match="holds something else"):
+        compare(*checkpoints[:2], out=tmp_path / "other", writers=())
+
+
 def test_a_damaged_or_newer_comparison_is_one_sentence(tmp_path: Path) -> None:
     document = tmp_path / "comparison.json"
     for text, said in (

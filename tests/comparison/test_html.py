@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from exporter.comparison import Comparison, compare
-from exporter.comparison.html import title
+from exporter.comparison.html import strips, title
 from exporter.render import COLORMAPS
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -46,6 +46,18 @@ def test_the_title_names_one_model_only_where_there_is_one(comparison: Compariso
     assert title(Comparison(comparison.files, several)) == "3 runs of 2 models"
     alone = replace(several, axis="seed", runs=(*runs[:2], replace(runs[2], model="a")))
     assert title(Comparison(comparison.files, alone)) == "3 runs of a"
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_strips_begin_with_what_the_baseline_and_the_last_run_are_sure_of(
+    comparison: Comparison, base: int
+) -> None:
+    held = Comparison(comparison.files, replace(comparison.contents, baseline=base))
+    chosen = strips(held)
+    assert sum(len(chosen[name]) > 1 for name in ("lost", "won", "changed"))
+    for name in ("lost", "won", "changed"):
+        scores = [min(row.verdicts[n].score or 0 for n in (base, -1)) for row in chosen[name]]
+        assert scores == sorted(scores, reverse=True)
 
 
 def test_photographs_are_kept_once_and_an_image_takes_little(
