@@ -16,7 +16,6 @@ import numpy as np
 from exporter.errors import ImageError
 from exporter.render import decode_image, encode_jpeg
 from exporter.writers import links
-from exporter.writers.reading import kept_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +29,7 @@ SPRITE = 8192
 """The most pixels of a sprite's side that a browser's graphics card takes."""
 
 COLUMNS = ("path", "label", "prediction", "confidence", "right", "id", "report")
+_READ = ("image", "label", "predictions", "correct")
 
 
 def why_none(run: Run) -> str:
@@ -58,7 +58,8 @@ def write_projector(run: Run, folder: Path, options: TensorBoardOptions) -> int:
         stage.id: stage.activation.array().mean(axis=(1, 2))
         for stage in run.stages(set(options.kept))
     }
-    rows = [row for row in kept_rows(run, options.kept) if row.id in features and row.image]
+    shown = [id for id in options.kept if id in features]
+    rows = [row for row in run.chosen(shown, _READ) if row.image]
     if not rows:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
