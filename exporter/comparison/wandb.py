@@ -6,7 +6,6 @@ the runs' own tables.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -28,7 +27,7 @@ from exporter.render import encode_jpeg
 from exporter.store.replacing import folder_in_place
 from exporter.watch import Watch
 from exporter.writers.options import WandbSettings
-from exporter.writers.wandb.process import WORK
+from exporter.writers.wandb.process import WORK, work_folder
 from exporter.writers.wandb.rows import MAX_TABLE_ROWS, columns_of
 from exporter.writers.wandb.tables import Table
 from exporter.writers.wandb.writer import log_offline
@@ -48,9 +47,8 @@ _RUNS: Final = ("run", "first", "second")
 def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
     """Write ``wandb/`` of a comparison folder: an offline run, which `wandb sync` sends."""
     told = comparison.contents
-    with folder_in_place(comparison.files, "wandb") as name:
-        folder = comparison.files.run / name
-        (folder / WORK / "temp").mkdir(parents=True)
+    folder = comparison.files.run / "wandb"
+    with folder_in_place(comparison.files, "wandb") as name, work_folder(folder):
         images = list(islice(comparison.images(), MAX_TABLE_ROWS))
         tables = [
             wide(comparison, images, joined),
@@ -78,7 +76,6 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 "summary": dict(_summary(comparison)),
             },
         )
-        shutil.rmtree(folder / WORK)
     watch.say(f"W&B: wandb sync {name}/offline-run-*, in {str(comparison.path)!r}, sends it")
 
 

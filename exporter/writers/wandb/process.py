@@ -6,9 +6,11 @@ W&B is never imported in the caller's process.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.errors import WriterError
@@ -35,6 +37,16 @@ _IDENTITY = (
     "HTTP_TIMEOUT",
     "X_EXTRA_HTTP_HEADERS",
 )
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[None]:
+    """Have the folder `WORK` in a writer's folder inside the block."""
+    (folder / WORK / "temp").mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def environment(folder: Path, *, online: bool) -> dict[str, str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import WriterError
 from exporter.writers import check_writer
-from exporter.writers.wandb.process import WORK, environment, run_python
+from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -59,11 +58,8 @@ def sync_run(
     problem = next(check_writer(run, "wandb", watch), None)
     if problem is not None:
         raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
-    (folder / WORK / "temp").mkdir(parents=True)
-    try:
+    with work_folder(folder):
         address, error = sync(folder, logs[0], project=project, entity=entity)
-    finally:
-        shutil.rmtree(folder / WORK, ignore_errors=True)
     if error is not None:
         command = f"exporter sync {shlex.quote(str(run.path))}"
         raise WriterError(f"not all reached W&B ({error}); send it again with {command}")

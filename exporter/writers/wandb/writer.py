@@ -21,7 +21,7 @@ from exporter.records import Written
 from exporter.writers.reading import set_numbers
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.place import note_place
-from exporter.writers.wandb.process import WORK, environment, run_python
+from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
 from exporter.writers.wandb.sync import sync
 from exporter.writers.wandb.tables import Pictures, tables_of
 
@@ -55,8 +55,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         return Written("wandb", "wandb", "", 0, total, ("W&B is off: nothing was written",))
     if find_spec("wandb") is None:
         raise WriterError("the wandb writer needs W&B, which is not installed: pip install wandb")
-    (folder / WORK / "temp").mkdir(parents=True)
-    try:
+    with work_folder(folder):
         job, shown, notes = _job(run, folder, options)
         if options.wandb_run is not None and not rows.goes_on(options):
             from exporter.writers.wandb.session import log
@@ -76,8 +75,6 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
                 kept = f"it is kept offline, send it with: {command}"
                 notes += (f"not all reached W&B ({error}); {kept}",)
         return Written("wandb", "wandb", where, shown, total, notes)
-    finally:
-        shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def _job(
