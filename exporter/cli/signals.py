@@ -35,8 +35,9 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
     folder is whole at any moment, so that nothing is lost but the shard that is being computed.
 
     Args:
-        to_the_end: whether that stays so until the process has ended, when Python still waits for
-            threads; otherwise signals are afterwards the caller's, as they were.
+        to_the_end: whether the process ends with the command: from then on, while Python waits for
+            threads, a signal ends it at once, since nothing is left that could catch an interrupt;
+            otherwise signals are afterwards the caller's, as they were.
     """
     heard, told = socket.socketpair()
     told.setblocking(False)
@@ -48,6 +49,10 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
         if not (interrupted and watcher.is_alive()):
             interrupted = True
             raise KeyboardInterrupt
+
+    def end(*_: object) -> None:
+        if not interrupted:  # at the next one the watcher ends the process
+            os._exit(INTERRUPTED)
 
     def lost(unraisable: sys.UnraisableHookArgs) -> None:
         nonlocal interrupted
@@ -72,6 +77,8 @@ def interruptible(*, to_the_end: bool) -> Iterator[None]:
         yield
     finally:
         if to_the_end:
+            for number in _SIGNALS:
+                signal.signal(number, end)
             _KEPT.extend((heard, told))
         else:
             signal.set_wakeup_fd(earlier)

@@ -247,6 +247,19 @@ def test_an_interrupt_where_nothing_can_be_raised_is_raised_afterwards(
     assert capsys.readouterr().err == ""
 
 
+def test_a_signal_after_the_command_ends_the_process_without_a_traceback() -> None:
+    code = """
+import signal, time
+from exporter.cli.signals import interruptible
+with interruptible(to_the_end=True):
+    pass
+signal.raise_signal(signal.SIGTERM)
+time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
 @pytest.mark.slow
 def test_a_signal_to_a_child_of_the_model_is_none_to_the_run(work: Path) -> None:
     child = """
