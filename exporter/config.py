@@ -167,6 +167,11 @@ class RunConfig(WriterConfig):
         "Also measure how faithful the deepest layer's maps are: deletion, insertion, ROAD; about "
         "42 forward passes per image and method.",
     )
+    sanity: bool = setting(
+        False,
+        "Also randomise the model stage by stage from its output down, with the run's seed, and "
+        "measure how much each method's maps change; a pass of all methods per stage.",
+    )
     target: str = setting(
         "predicted",
         "predicted, label, top-K, a class index or name, A-B, A+B, prob:T, value, box:N, mask, "

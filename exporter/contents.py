@@ -18,17 +18,19 @@ from exporter.errors import ImageError
 from exporter.images import ImageSet
 from exporter.layers import Kernels
 from exporter.maximise import choose, maximise_groups
-from exporter.records import OUTPUT, Faithfulness, ImageStage, Region, Row
+from exporter.records import OUTPUT, Faithfulness, ImageStage, Region, Row, SanityStep
 from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, RunFolder, records_table, schema_of
 from exporter.summaries import (
     FAITHFULNESS,
+    SANITY,
     Scope,
     candidates,
     channel_table,
     given_region,
     merge_channels,
     merge_faithfulness,
+    merge_sanity,
     merge_set,
     shard_parts,
 )
@@ -64,6 +66,9 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
         if job.metrics:
             measured = [scores for batch in batches for scores in batch.faithfulness]
             parts[FAITHFULNESS] = records_table(measured, schema_of(Faithfulness))
+        if job.sanity is not None:
+            steps = [step for batch in batches for step in batch.sanity]
+            parts[SANITY] = records_table(steps, schema_of(SanityStep))
         if folder.plan.head and folder.plan.head.layer:
             stages = [stage for batch in batches for stage in batch.stages]
             kept = chosen(index, parts["images"])
@@ -142,6 +147,8 @@ def merge_shards(folder: RunFolder, job: Job | None, seconds: float, watch: Watc
         seconds += _maximise(job, folder, channels, tables["classes"], watch)
     if plan.settings.get("faithfulness", plan.settings.get("quality")):
         tables[FAITHFULNESS] = merge_faithfulness(folder.summaries(FAITHFULNESS), scope)
+    if plan.settings.get("sanity"):
+        tables[SANITY] = merge_sanity(folder.summaries(SANITY), scope)
     folder.finish(seconds, tables, merged.summary, channels)
 
 

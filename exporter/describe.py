@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,15 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
         yield f"pass {number}", sentence
     for wanted in job.maximised:
         yield "maximise", describe_wanted(wanted)
+    if job.sanity is not None:
+        yield "sanity", f"all methods again after randomising {', then '.join(job.sanity.stages)}"
     # Faithfulness takes dozens of forward passes per image and method.
     together = 1 if job.metrics else min(job.batch_size, TOGETHER)
     entries = [entry for entry in plan.images if entry.error is None][:together]
     share = len(plan.images) / max(1, len(entries))
-    seconds, rows = _timed(job, entries)
-    seconds *= share
+    seconds, rows = _timed(replace(job, sanity=None), entries)
+    # The methods run once more on the trained model, and after each step.
+    seconds *= share * (1 if job.sanity is None else 2 + len(job.sanity.stages))
     yield "time", f"about {duration(seconds)} to compute, from a batch of {len(entries)}"
     if job.maximised:
         seconds = estimate_maximised(job.make_pictures, job.maximised)

@@ -22,16 +22,17 @@ from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.local import default_workers
-from exporter.errors import ImageError, LayerError, RunError, TargetError
+from exporter.errors import ImageError, LayerError, ModelError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
+    Sanity,
     choose_or_offer,
     classifiers_at,
     fitting_methods,
     inputs,
 )
-from exporter.faithfulness import load_metrics
+from exporter.faithfulness import load_metrics, stages_of
 from exporter.guard import user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
@@ -59,7 +60,7 @@ from exporter.models import (
     resolve,
 )
 from exporter.plans import execution_of, make_plan
-from exporter.records import OUTPUT, HeadRecord, Plan, Prepared, Preprocessing
+from exporter.records import OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import PlannedTarget, Scorer, plan_target
 from exporter.tuning import tuned
@@ -183,24 +184,25 @@ def _settle(
     masks = target.scorer.takes_masks
     methods, missing, beyond = _try(partial(build, model), methods, example, masks=masks)
     build = partial(build, methods=methods)
+    plan = make_plan(
+        recipe,
+        image_set,
+        target,
+        layers=layer_table(trial),
+        explained=(*layers.names, *beyond),
+        layer_reason=layers.reason,
+        recorded=recorded,
+        methods=tuple(method.record for method in methods),
+        execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
+        before=(*resolved.notes, *layers.notes, *unused),
+        after=(*findings.notes, *_rounding(device), *map(": ".join, missing.items())),
+        layouts=layout_records(trial, (*layers.names, *recorded)),
+        findings=findings,
+        head=head,
+    )
     return Job(
         recipe=recipe,
-        plan=make_plan(
-            recipe,
-            image_set,
-            target,
-            layers=layer_table(trial),
-            explained=(*layers.names, *beyond),
-            layer_reason=layers.reason,
-            recorded=recorded,
-            methods=tuple(method.record for method in methods),
-            execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
-            before=(*resolved.notes, *layers.notes, *unused),
-            after=(*findings.notes, *_rounding(device), *map(": ".join, missing.items())),
-            layouts=layout_records(trial, (*layers.names, *recorded)),
-            findings=findings,
-            head=head,
-        ),
+        plan=plan,
         image_set=image_set,
         module=model,
         explainer=cache(build),
@@ -213,11 +215,26 @@ def _settle(
         masks=masks,
         dtype=dtype,
         metrics=metrics,
+        sanity=_sanity(trial, findings, plan, build) if config.sanity else None,
         missing=missing,
         maximised=maximised,
         reshape=reshape,
         head=rows,
     )
+
+
+def _sanity(
+    trial: Trial, findings: Findings, plan: Plan, build: Callable[..., Explainer]
+) -> Sanity:
+    """Return what randomises the model, with the seed of the run."""
+    if findings.writes_parameters:
+        raise ModelError(
+            "the model writes to its own parameters when it runs, so that they cannot be "
+            "randomised; leave out --sanity"
+        )
+    layers = plan.layers_of_the_model[-1:]
+    explainer = build(trial.module, layers=layers, recorded=(), stage="", fuse=None)
+    return Sanity(trial.module, explainer, stages_of(trial), plan)
 
 
 def _target(

@@ -59,7 +59,7 @@ def processes_of(job: Job, missing: Sequence[int]) -> int:
                 )
         return min(config.processes, len(missing))
     images = sum(stop - start for start, stop in (job.plan.shards[shard] for shard in missing))
-    alone = config.compile or job.metrics or not (job.recipe.portable and told)
+    alone = config.compile or job.measures or not (job.recipe.portable and told)
     if job.device.type != "cuda" or alone or images < _WORTH_STARTING:
         return 1
     free, _ = torch.cuda.mem_get_info(job.device)

@@ -192,7 +192,7 @@ def _overlapped(
     job: Job, batches: Iterable[Batch], storing: _Storing, explainer: Explainer
 ) -> None:
     """Launch a batch while threads make the rows of those before: the device stays busy."""
-    if job.metrics:  # they run the model themselves
+    if job.measures:  # that runs the model, too
         _in_turn(job, batches, storing, explainer)
         return
     with _switching(_SWITCH), ThreadPoolExecutor(_ROWS, thread_name_prefix="rows") as pool:

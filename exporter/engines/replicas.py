@@ -148,6 +148,7 @@ def with_replicas(job: Job) -> Job:
     batches = [batch for shard in range(len(plan.shards)) for batch in job.cut(shard)]
     # A copy would compute in float32, and would have to be compiled, too.
     as_it_is = plan.precision is None and not job.recipe.config.compile
+    as_it_is &= job.sanity is None  # it writes to the parameters, which replicas share
     small = sum(parameter.numel() for parameter in job.module.parameters()) <= _SMALL
     if not (
         findings is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from exporter.explain.compute import compute_maps
-from exporter.explain.explainer import Explainer, describe_passes
+from exporter.explain.described import describe_passes
+from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.places import HostBatch
 from exporter.explain.rows import Computed, Pending, compute, launch, rows
+from exporter.explain.sanity import Sanity
 from exporter.explain.transfer import Transfer, transfer_for
 from exporter.explain.work import BatchWork, Loaded, Staged, inputs, lay_masks, load, stage
 
@@ -19,6 +21,7 @@ __all__ = [
     "HostBatch",
     "Loaded",
     "Pending",
+    "Sanity",
     "Staged",
     "Transfer",
     "choose_or_offer",

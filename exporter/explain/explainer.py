@@ -24,18 +24,19 @@ from exporter.errors import TargetError
 from exporter.explain.batches import (
     BatchMaps,
     DeviceBatch,
+    Maps,
     Outcome,
     pack,
     quantised,
     stored_pixels,
     stored_regions,
 )
+from exporter.explain.described import describe_passes
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import Runner
 from exporter.layers import Layout, Reshape
 from exporter.layers.planes import Planes
 from exporter.maps import Method
-from exporter.maps.needs import counted
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
 
 
@@ -136,7 +137,6 @@ class Explainer:
         scored, captured = explained.scored, explained.captured
         with torch.inference_mode(False), torch.no_grad():
             indices, scores, loss = scored.reading.predict(labels, self._top_k)
-            pixels = (("", maps) for maps in stored_pixels(self._methods, explained.pixels))
             unrecorded = {
                 name: captured.missing[name]
                 for name in self._recorded
@@ -153,10 +153,7 @@ class Explainer:
                 against=scored.against.to(torch.int32),
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
-                maps=tuple(
-                    quantised(layer, maps, explained.floors.get(layer))
-                    for layer, maps in (*explained.maps.items(), *pixels)
-                ),
+                maps=self.quantised(explained),
                 recorded={
                     name: self._record(self._planes.read(name, activation, inputs))
                     for name, activation in captured.activations.items()
@@ -176,8 +173,29 @@ class Explainer:
             )
             return DeviceBatch(*pack(outcome))
 
-    def explain(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> BatchMaps:
+    def quantised(self, explained: BatchMaps) -> tuple[Maps[Tensor], ...]:
+        """Return maps as they are stored, layer by layer, those at the input last."""
+        pixels = (("", maps) for maps in stored_pixels(self._methods, explained.pixels))
+        return tuple(
+            quantised(layer, maps, explained.floors.get(layer))
+            for layer, maps in (*explained.maps.items(), *pixels)
+        )
+
+    def explain(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        masks: Tensor | None = None,
+        *,
+        first: Scored | None = None,
+    ) -> BatchMaps:
         """Compute one batch's raw maps: one forward, one backward per target, and its own passes.
+
+        Args:
+            inputs: as they are called with.
+            labels: likewise.
+            masks: likewise.
+            first: what was scored of these images before, if its targets are to be explained again.
 
         Raises:
             ExporterError: if a layer, method or target does not fit the model.
@@ -188,7 +206,11 @@ class Explainer:
         def score(output: Any) -> Tensor:
             if self._settle is not None:
                 self._scorer, self._settle = self._settle(output, self._scorer), None
-            scored.append(self._scorer(output, labels, masks))
+            if first is None:
+                scored.append(self._scorer(output, labels, masks))
+            else:
+                again = self._scorer.again(output, first, slice(None), masks)
+                scored.append(first._replace(scores=again))
             return scored[0].scores
 
         with guest(self._module), watching(self._module):
@@ -202,15 +224,15 @@ class Explainer:
             with torch.no_grad():
                 if not scored:  # without gradients, or with none that reaches a layer
                     score(captured.output)
-                first = scored[0]
-                self._refuse_other_outputs(first.reading.outputs)
+                target = scored[0]
+                self._refuse_other_outputs(target.reading.outputs)
             passes = self._runner(
                 inputs,
                 captured,
                 self._layers,
-                lambda output, images: self._scorer.again(output, first, images, masks),
-                targets=first.targets if first.reading.named == "class" else None,
-                count=first.targets.shape[1],
+                lambda output, images: self._scorer.again(output, target, images, masks),
+                targets=target.targets if target.reading.named == "class" else None,
+                count=target.targets.shape[1],
                 reader=lambda output: rows_of(locate_output(output, self._scorer.output)[0]),
             )
             with torch.no_grad():
@@ -221,11 +243,11 @@ class Explainer:
                     inputs=inputs,
                     planes=self._planes,
                     classifiers=self._classifiers,
-                    targets=first.targets,
+                    targets=target.targets,
                     passes=passes,
                     fusion=self._fuse,
                 )
-        return BatchMaps(maps, passes.pixels, floors, missing, first, captured)
+        return BatchMaps(maps, passes.pixels, floors, missing, target, captured)
 
     def _refuse_other_outputs(self, outputs: int | None) -> None:
         known, self._outputs = self._outputs or outputs, self._outputs or outputs
@@ -253,44 +275,3 @@ class Explainer:
         statistics = channel_statistics(activation)
         kept = self._channels
         return statistics, strongest_channels(activation, statistics.mean, kept) if kept else None
-
-
-def describe_passes(
-    methods: Sequence[Method], layers: Sequence[str] = (), *, targets: int = 1
-) -> tuple[str, ...]:
-    """Say which passes a batch takes, in the order in which they are run.
-
-    Every method that reads activations and gradients of the plain model shares one pass, at all
-    layers: one forward, and one backward per target if any of them needs a gradient. There is this
-    pass even for no methods: predictions come from it. Methods that run the model themselves (a
-    changed backward rule, perturbed inputs) follow, those that share their passes together.
-
-    Args:
-        methods: in the order asked for.
-        layers: in execution order.
-        targets: targets explained per image.
-
-    Examples:
-        >>> from exporter.maps import get_methods
-        >>> describe_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0]
-        'one forward and one backward for gradcam, layercam at layer3, layer4'
-        >>> describe_passes(get_methods(["eigencam"]), ["layer4"])[0]
-        'one forward and no backward for eigencam at layer4'
-    """
-    shared = ", ".join(method.name for method in methods if not method.needs.passes)
-    read = layers if any(method.reads_layers for method in methods) else ()
-    gradients = any(method.needs.gradients for method in methods)
-    back = counted(targets, "backward") if gradients else "no backward"
-    where = f" at {', '.join(read)}" if shared and read else ""
-    own: dict[object, list[Method]] = {}
-    for method in methods:
-        if method.needs.passes:
-            alike = method.needs.passes if method.needs.passes.shared else method.name
-            own.setdefault(alike, []).append(method)
-    return (
-        f"one forward and {back} for {shared or 'predictions and activations'}{where}",
-        *(
-            f"{group[0].sentence(targets)} for {', '.join(method.name for method in group)}"
-            for group in own.values()
-        ),
-    )

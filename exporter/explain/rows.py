@@ -6,9 +6,10 @@ makes its rows, on any thread. `compute` is both, with the metrics that run the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +30,12 @@ from exporter.records import (
     Prediction,
     Prepared,
     Row,
+    SanityStep,
     StoredMap,
 )
 from exporter.render import encode_jpeg
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Computed:
     rows: tuple[Row, ...]
     channels: tuple[ChannelBatch, ...]
     faithfulness: tuple[Faithfulness, ...] = ()
+    sanity: tuple[SanityStep, ...] = ()
     stages: tuple[ImageStage, ...] = ()
 
 
@@ -72,7 +77,7 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         ModelError: if the model fails on the batch, with what it said.
     """
     computed = rows(work, launch(work, explainer, loaded))
-    if not work.metrics:
+    if not work.measures:
         return computed
     prepared = {entry.id: image for entry, image in loaded.seen}
     explained = [row for row in computed.rows if row.maps]
@@ -84,7 +89,40 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         work.metrics,
     )
     with _model_on(work, loaded):
-        return replace(computed, faithfulness=tuple(measured))
+        return replace(
+            computed,
+            faithfulness=tuple(measured) if work.metrics else (),
+            sanity=tuple(_sanity(work, loaded, computed.rows)),
+        )
+
+
+def _sanity(work: BatchWork, loaded: Loaded, rows: Sequence[Row]) -> Iterator[SanityStep]:
+    """Hold a batch's maps against those of the randomised model, where that is asked for."""
+    sanity = work.sanity
+    if sanity is None or not loaded.seen:
+        return
+    seen = [row for row, image in zip(rows, loaded.prepared, strict=True) if image]
+
+    def compared(some: slice) -> list[SanityStep]:
+        return list(sanity(seen[some], *_given(work, loaded, some)))
+
+    for part in _parts(work, compared, len(seen)):
+        yield from part
+
+
+def _given(work: BatchWork, loaded: Loaded, some: slice) -> tuple[torch.Tensor, ...]:
+    """Lay some images out on the device, with their labels and, where needed, their masks."""
+    here = loaded.seen[some]
+    labels = torch.tensor(labels_of(work, here), dtype=torch.int64).to(work.device)
+    masks = (lay_masks(masks_of(loaded)[some], work),) if work.masks else ()
+    return (work.inputs([image for _, image in here]), labels, *masks)
+
+
+def _parts(work: BatchWork, compute: Callable[[slice], Part], count: int) -> list[Part]:
+    """Compute a batch; where memory runs out in halves, unless half of it would be another one."""
+    if work.plan.depends_on_batch:
+        return [compute(slice(0, count))]
+    return in_halves(compute, count)
 
 
 def launch(
@@ -104,22 +142,12 @@ def launch(
     seen = loaded.seen
 
     def explain(some: slice) -> DeviceBatch:
-        given: tuple[torch.Tensor, ...]
-        if staged is None:
-            here = seen[some]
-            labels = torch.tensor(labels_of(work, here), dtype=torch.int64).to(work.device)
-            masks = (lay_masks(masks_of(loaded)[some], work),) if work.masks else ()
-            given = (work.inputs([image for _, image in here]), labels, *masks)
-        else:
-            given = staged.on_device(work, some)
+        given = _given(work, loaded, some) if staged is None else staged.on_device(work, some)
         launched = explainer(*given)
         return launched._replace(read=work.transfer.begin(launched.packed))
 
     with _model_on(work, loaded):
-        if not seen or work.plan.depends_on_batch:  # half a batch would be another one
-            parts = [explain(slice(0, len(seen)))] if seen else []
-        else:
-            parts = in_halves(explain, len(seen))
+        parts = _parts(work, explain, len(seen)) if seen else []
         if staged is not None:
             staged.release(work)
         for part in parts:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.errors import ImageError, ImageSetError
+from exporter.explain.sanity import Sanity
 from exporter.explain.transfer import Transfer
 from exporter.faithfulness import Metric
 from exporter.guard import is_shortage, told
@@ -35,6 +36,7 @@ class BatchWork:
         dtype: type of the model's numbers, which its inputs take.
         masks: whether the target needs each image's given mask.
         metrics: how the maps' faithfulness is measured; empty for not at all.
+        sanity: holds maps against those of the randomised model, where that is asked for.
         missing: by layer (or ``method at layer``), why planning saw no map or activation there.
         transfer: how batches are copied to the device and back.
     """
@@ -46,8 +48,14 @@ class BatchWork:
     dtype: torch.dtype = torch.float32
     masks: bool = False
     metrics: tuple[Metric, ...] = ()
+    sanity: Sanity | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     transfer: Transfer = field(default_factory=Transfer)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the model is run again when a batch is explained, to measure its maps."""
+        return bool(self.metrics) or self.sanity is not None
 
     def inputs(self, prepared: Sequence[Prepared]) -> torch.Tensor:
         """Lay prepared images out as the model's input, (N, C, H, W), on its device."""

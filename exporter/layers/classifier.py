@@ -71,9 +71,8 @@ def find_classifier(trial: Trial, layer: str) -> Classifier:
         raise ClassifierError(layer, f"no linear layer goes from {ends}", "needs no such head")
     for _, weight, bias in reversed(heads):
         if _gives(means, weight, bias, logits):
-            return Classifier(
-                weight.detach().clone(), None if bias is None else bias.detach().clone()
-            )
+            # Not copies: they are the model's, also where its parameters are randomised.
+            return Classifier(weight.detach(), None if bias is None else bias.detach())
     why = (
         f"its channel means through {heads[-1][0]!r} are not the logits, so something lies between "
         "them (a ReLU, a norm)"

@@ -14,6 +14,13 @@ from exporter.records.channels import (
     own_name,
 )
 from exporter.records.columns import Box, Column, Float32, Int32
+from exporter.records.faithfulness import (
+    Faithfulness,
+    MethodFaithfulness,
+    MethodSanity,
+    OtherMetric,
+    SanityStep,
+)
 from exporter.records.findings import Findings, LayoutRecord, PrecisionRecord
 from exporter.records.images import (
     Geometry,
@@ -47,13 +54,10 @@ from exporter.records.sets import (
     ClassMap,
     ClassRow,
     ConfusedPair,
-    Faithfulness,
     ImageMeasures,
     LayerRedundancy,
     MethodAgreement,
-    MethodFaithfulness,
     MethodRow,
-    OtherMetric,
     RedundantPair,
     SetSummary,
     Strip,
@@ -99,6 +103,7 @@ __all__ = [
     "MethodFaithfulness",
     "MethodRecord",
     "MethodRow",
+    "MethodSanity",
     "ModelRecord",
     "OtherMetric",
     "Plan",
@@ -110,6 +115,7 @@ __all__ = [
     "RedundantPair",
     "Region",
     "Row",
+    "SanityStep",
     "SetSummary",
     "StoredActivation",
     "StoredMap",

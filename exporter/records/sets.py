@@ -229,46 +229,6 @@ class RedundantPair:
     correlation: Annotated[float, Column("of their spatial means over the sampled images, -1 to 1")]
 
 
-_DELETION = "area under the probability as the most salient pixels go, 0 to 1, less is better"
-_INSERTION = "area under it as they come back, 0 to 1, more is better"
-_ROAD = "remove and debias, -0.5 to 0.5, more is better"
-
-
-@dataclass(frozen=True, slots=True)
-class OtherMetric:
-    """What a plug-in's metric came to, for one image or as the mean over the measured images."""
-
-    name: Annotated[str, Column("name of the metric")]
-    about: Annotated[str, Column("what it is, its range and which values are better")]
-    value: Annotated[float | None, Column("value, or mean over the images that have one")]
-
-
-@dataclass(frozen=True, slots=True)
-class Faithfulness:
-    """How faithful one map is to the model; None where there is nothing to measure."""
-
-    id: Annotated[str, Column("the image")]
-    method: Annotated[str, METHOD]
-    layer: Annotated[str, Column("the deepest explained layer")]
-    deletion: Annotated[float | None, Column(_DELETION)]
-    insertion: Annotated[float | None, Column(_INSERTION)]
-    road: Annotated[float | None, Column(_ROAD)]
-    others: Annotated[tuple[OtherMetric, ...], Column("metrics of plug-ins")] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MethodFaithfulness:
-    """How faithful one method's maps are, as means over the measured images."""
-
-    method: Annotated[str, METHOD]
-    layer: Annotated[str, Column("the deepest explained layer")]
-    images: Annotated[int, Column("images measured")]
-    deletion: Annotated[float | None, Column(f"mean: {_DELETION}")]
-    insertion: Annotated[float | None, Column(f"mean: {_INSERTION}")]
-    road: Annotated[float | None, Column(f"mean: {_ROAD}")]
-    others: Annotated[tuple[OtherMetric, ...], Column("metrics of plug-ins")] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class ImageMeasures:
     """What is known of one image's prediction, and measured of the map that stands for it."""

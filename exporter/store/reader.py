@@ -29,9 +29,11 @@ from exporter.records import (
     MethodAgreement,
     MethodFaithfulness,
     MethodRow,
+    MethodSanity,
     Plan,
     RedundantPair,
     Row,
+    SanityStep,
     SetSummary,
     StoredMap,
     Totals,
@@ -436,6 +438,18 @@ class Run:
         """Yield the same of each image and method, in plan order; also of a partial run."""
         for index in self.shards:
             yield from self._records(layout.summary_file(index, "faithfulness"), Faithfulness)
+
+    def sanity(self) -> tuple[MethodSanity, ...]:
+        """Return how like the trained model's each method's maps are as it is randomised.
+
+        By method and step, if it was asked for.
+        """
+        return self._set("sanity", MethodSanity)
+
+    def image_sanity(self) -> Iterator[SanityStep]:
+        """Yield the same of each image, method and step, in plan order; also of a partial run."""
+        for index in self.shards:
+            yield from self._records(layout.summary_file(index, "sanity"), SanityStep)
 
     def maximised(self, layer: str | None = None) -> Iterator[MaximisedPicture]:
         """Yield the pictures that excite a channel or a class, in the order asked for.

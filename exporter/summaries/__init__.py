@@ -5,6 +5,7 @@ from exporter.summaries.boxes import BoxCounts
 from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
 from exporter.summaries.choices import candidates, keep_images
 from exporter.summaries.faithfulness import FAITHFULNESS, merge_faithfulness
+from exporter.summaries.sanity import SANITY, merge_sanity
 from exporter.summaries.scope import Scope
 from exporter.summaries.sets import SET_TABLES, SetTables, merge_set
 from exporter.summaries.shards import IMAGES_SCHEMA, PARTS, shard_parts
@@ -15,6 +16,7 @@ __all__ = [
     "FAITHFULNESS",
     "IMAGES_SCHEMA",
     "PARTS",
+    "SANITY",
     "SET_SCHEMA",
     "SET_TABLES",
     "BoxCounts",
@@ -26,6 +28,7 @@ __all__ = [
     "keep_images",
     "merge_channels",
     "merge_faithfulness",
+    "merge_sanity",
     "merge_set",
     "shard_parts",
 ]

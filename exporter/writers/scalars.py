@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.records import ratio
+from exporter.summaries.sanity import overall
 from exporter.writers import links
 from exporter.writers.reading import SetNumbers
 
@@ -111,6 +112,12 @@ def method_scalars(run: Run) -> dict[str, list[Scalar]]:
             ("insertion", faith.insertion, f"{of} area under insertion, more is better."),
             ("ROAD", faith.road, f"{of} remove and debias, more is better."),
             *((other.name, other.value, other.about) for other in faith.others),
+        ]
+    steps = "with the trained model's maps as it is randomised, mean of the steps but the last"
+    for method, (spearman, ssim) in overall(run.sanity()).items():
+        scalars[method] += [
+            ("sanity rank correlation", spearman, f"Rank correlation {steps}; near 0 is better."),
+            ("sanity SSIM", ssim, f"Structural similarity {steps}; near 0 is better."),
         ]
     return scalars
 

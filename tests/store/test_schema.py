@@ -20,6 +20,8 @@ from exporter.records import (
     ImageStage,
     MaximisedPicture,
     MethodFaithfulness,
+    MethodSanity,
+    SanityStep,
 )
 from exporter.store.schema import HEAVY_COLUMNS, LIGHT_COLUMNS, ROW_SCHEMA, schema_of
 from exporter.summaries import IMAGES_SCHEMA, SET_SCHEMA, SET_TABLES
@@ -31,9 +33,11 @@ RUN_TABLES = {
     "maximised/*.parquet": schema_of(MaximisedPicture),
     **{f"set/{name}.parquet": schema for name, schema in SET_TABLES.items()},
     "set/faithfulness.parquet": schema_of(MethodFaithfulness),
+    "set/sanity.parquet": schema_of(MethodSanity),
     "summaries/*-images.parquet": IMAGES_SCHEMA,
     "summaries/*-stage.parquet": schema_of(ImageStage),
     "summaries/*-faithfulness.parquet": schema_of(Faithfulness),
+    "summaries/*-sanity.parquet": schema_of(SanityStep),
     "summaries/*-set.parquet": SET_SCHEMA,
 }
 COMPARISON_TABLES = {

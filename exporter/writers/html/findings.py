@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from exporter.records import COMBINED, ratio
+from exporter.summaries.sanity import unmoved
 from exporter.writers.html.text import count, decimal, number, percent, score
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def findings(run: Run) -> list[Finding]:
     """Say what a run found, the most telling first; nothing of a run that is not complete."""
     if run.summary is None:
         return []
-    parts = (_accuracy, _confusion, _agreement, _faithfulness, _flagged, _dead, _unread, _first)
-    return [finding for part in parts for finding in part(run)]
+    parts = (_accuracy, _confusion, _agreement, _faithfulness, _sanity, _flagged, _dead, _unread)
+    return [finding for part in (*parts, _first) for finding in part(run)]
 
 
 def _accuracy(run: Run) -> Iterator[Finding]:
@@ -117,6 +118,20 @@ def _faithfulness(run: Run) -> Iterator[Finding]:
         "methods",
         "faithful",
     )
+
+
+def _sanity(run: Run) -> Iterator[Finding]:
+    rows = run.sanity()
+    if not rows:
+        return
+    titles = [_title(run.plan, method) for method in unmoved(rows)]
+    text = "Every method's maps change as the model is randomised."
+    if titles:
+        text = (
+            f"The maps of {' and '.join(titles)} hardly change as the model is randomised, so they "
+            "say little of what it has learnt."
+        )
+    yield Finding("Sanity", text, "methods", "sane")
 
 
 def _flagged(run: Run) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.summaries.sanity import UNMOVED, overall, unmoved
 from exporter.writers.html import text as words
 from exporter.writers.html.report import Report
 
@@ -36,6 +37,7 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "images": len(index.images) - len(index.skipped),
             "agreement": _agreement(report),
             "faithfulness": _faithfulness(report),
+            "sanity": _sanity(report),
             "averaged": [
                 f"{words.shape((h, w))} to at most {cap} × {cap}, {_kilobytes(cap)} per map"
                 for h, w, cap in sizes
@@ -105,3 +107,38 @@ def _faithfulness(report: Report) -> dict[str, Any] | None:
     ]
     others = {metric.name: metric.about or metric.name for row in rows for metric in row.others}
     return {"layer": rows[0].layer, "others": others, "rows": table}
+
+
+def _sanity(report: Report) -> dict[str, Any] | None:
+    """Return how like the trained model's maps those of a randomised one are; None if unmeasured.
+
+    Two tables: of rank correlations, and of structural similarities.
+    """
+    rows = report.run.sanity()
+    if not rows:
+        return None
+    means, marked = overall(rows), unmoved(rows)
+    steps = {row.step: row.randomised for row in rows}
+    values = {(row.method, row.step): (row.spearman, row.ssim) for row in rows}
+    return {
+        "seed": report.plan.settings["seed"],
+        "images": max(row.images for row in rows),
+        "steps": list(steps.values()),
+        "threshold": UNMOVED,
+        "unmoved": [report.titles[method] for method in marked],
+        "tables": [
+            (
+                caption,
+                [
+                    (
+                        report.titles[method],
+                        method in marked,
+                        [values.get((method, step), (None, None))[place] for step in steps],
+                        mean[place],
+                    )
+                    for method, mean in means.items()
+                ],
+            )
+            for place, caption in enumerate(("Rank correlation", "Structural similarity"))
+        ],
+    }

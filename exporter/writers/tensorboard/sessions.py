@@ -23,6 +23,7 @@ _CHARTS = {
     "Maps": ("agreement", "entropy", "concentration", "flagged maps"),
     "Inside the given boxes and masks": ("pointing", "energy inside", "overlap"),
     "Faithfulness": ("deletion", "insertion", "ROAD"),
+    "Sanity": ("sanity rank correlation", "sanity SSIM"),
 }
 
 

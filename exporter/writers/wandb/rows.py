@@ -22,6 +22,7 @@ from exporter.records import (
     MethodRow,
     ratio,
 )
+from exporter.summaries.sanity import overall
 from exporter.writers import links
 from exporter.writers.scalars import method_scalars, set_scalars
 
@@ -101,6 +102,9 @@ def methods(run: Run) -> Columns:
     """Return the columns of the methods' table: what the set shows of each at each layer."""
     stages = links.stage_names(run.plan)
     faith = {(row.method, row.layer): row for row in run.faithfulness()}
+    checked, nothing = run.sanity(), (None, None)
+    means = overall(checked)
+    sane = {(row.method, row.layer): means[row.method] for row in checked}
     return [
         *columns_of(MethodRow),
         ("stage", "text", lambda row: stages.get(row.layer)),
@@ -112,6 +116,10 @@ def methods(run: Run) -> Columns:
             )
             for name in ("deletion", "insertion", "road")
             if faith
+        ),
+        *(
+            (name, "number", lambda row, n=n: sane.get((row.method, row.layer), nothing)[n])
+            for n, name in enumerate(("sanity rank correlation", "sanity ssim") if sane else ())
         ),
     ]
 
