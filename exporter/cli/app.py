@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import exporter
-from exporter.cli import looking, publishing, running
+from exporter.cli import checking, looking, publishing, running
 from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
@@ -157,7 +157,7 @@ for _command in (
     looking.compare_command,
     publishing.figure_command,
     publishing.table_command,
-    looking.check_command,
+    checking.check_command,
     looking.tensorboard_command,
     looking.sync_command,
     completion_command,

@@ -16,7 +16,7 @@ from rich.table import Table
 from exporter.cli.completion import complete_model
 from exporter.cli.flags import BAD_REQUEST, DONE, given, writer_flags
 from exporter.config import build_writer_config
-from exporter.console import OUT, Bar, counted, explained, marked, say_written
+from exporter.console import OUT, Bar, counted, marked, say_written
 
 
 @click.command("layers")
@@ -138,40 +138,6 @@ def render_command(run_folder: Path, **flags: Any) -> int:
         written, failed = write_all(opened, config, bar)
     say_written(run_folder, written, failed)
     return BAD_REQUEST if failed else DONE
-
-
-@click.command("check")
-@click.argument("folder", metavar="RUN|CMP", type=click.Path(path_type=Path))
-def check_command(folder: Path) -> int:
-    """Check that every shard, image and link of a run or a comparison is there and whole."""
-    from exporter.store.layout import is_comparison
-
-    with Bar() as bar:
-        problems, whole = (_check_comparison if is_comparison(folder) else _check_run)(folder, bar)
-    for problem in problems:
-        OUT.print("[red]✗[/] " + marked(problem))
-    if problems:
-        return BAD_REQUEST
-    OUT.print(f"[green]✓[/] {marked(str(folder))} is whole: {whole}")
-    return DONE
-
-
-def _check_run(folder: Path, bar: Bar) -> tuple[list[str], str]:
-    from exporter.store import check, open_run
-    from exporter.writers import check as check_written
-
-    problems = [*check(folder, bar), *check_written(open_run(folder), bar)]
-    plan = open_run(folder).plan
-    images, shards = len(plan.images), counted(len(plan.shards), "shard")
-    return problems, f"{images} images in {shards}, {explained(plan)}"
-
-
-def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:
-    from exporter.comparison import check, open_comparison
-
-    comparison = open_comparison(folder)
-    runs = counted(len(comparison.contents.runs), "run")
-    return list(check(comparison)), f"{comparison.contents.images} images in {runs}"
 
 
 @click.command("tensorboard")

@@ -38,7 +38,7 @@ from exporter.comparison.records import (
     Likeness,
 )
 from exporter.errors import ConfigError, RunError, choices
-from exporter.store import records_table, refuse_damaged, schema_of
+from exporter.store import Run, records_table, refuse_damaged, schema_of
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON, is_temporary
@@ -52,7 +52,7 @@ _OWN: Final = (*WRITERS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TAB
 
 
 def compare(
-    *runs: str | Path,
+    *runs: str | Path | Run,
     out: str | Path,
     baseline: str | Path | None = None,
     writers: Collection[str] = WRITERS,
@@ -65,7 +65,7 @@ def compare(
     targets, seeds, preprocessing) is found in their plans.
 
     Args:
-        *runs: 2 to 50 run folders; checkpoints are put in the order of their steps.
+        *runs: 2 to 50 run folders, or open runs; checkpoints are put in the order of their steps.
         out: the comparison folder.
         baseline: the run that the others are held against; the first where None.
         writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.

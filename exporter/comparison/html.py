@@ -7,7 +7,7 @@ Layout: ``index.html``, ``images.html``, ``classes.html``, ``layers.html``, ``ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from exporter.render import encode_webp, fading_map, hatch
 from exporter.store.replacing import new_folder
 from exporter.watch import Watch
 from exporter.writers.html import text as words
+from exporter.writers.html.images import as_pictured
 from exporter.writers.html.index import photograph_file
 from exporter.writers.html.shards import finite, pack_shard
 from exporter.writers.html.site import InFolder, Site
@@ -53,6 +54,7 @@ class Report:
         figures: images that are drawn, with their maps, by id.
         strips: the images of each strip, by its name.
         folder: where the report is written.
+        pictured: images that are shown whole, with their maps; all where None.
     """
 
     comparison: Comparison
@@ -60,6 +62,7 @@ class Report:
     figures: Figures
     strips: Mapping[str, Sequence[ImageComparison]]
     folder: Path
+    pictured: Collection[str] | None = None
 
     def write(self, file: str, content: str | bytes) -> None:
         """Write a file of the report, with its folder."""
@@ -73,24 +76,46 @@ def write_report(
 ) -> None:
     """Write ``html/`` of a comparison folder, whole or not at all."""
     with new_folder(comparison.files, "html") as building:
-        report = Report(comparison, joined, {}, strips(comparison), comparison.files.run / building)
-        for name in ASSETS:
-            report.write(f"assets/{name}", (templates() / name).read_bytes())
-        drawn = {row.id for rows in report.strips.values() for row in rows}
-        _write_maps(report, drawn, watch)
-        write_index(report, predicted)
-        plan = replace(joined.runs[joined.baseline].plan, versions=comparison.contents.versions)
-        pages = [page for page in PAGES if page.exists(report)]
-        site = Site(
-            plan,
-            [(page.name, page.title) for page in pages],
-            ReportWords(title=title(comparison)),
-            brand="Comparison",
-        )
-        for page in pages:
-            file = f"{page.name}.html"
-            context = {"told": comparison.contents, "report": report} | page.contents(report)
-            report.write(file, site.render(page.template, page.name, InFolder(file), context))
+        write_pages(comparison, joined, predicted, comparison.files.run / building, watch=watch)
+
+
+def write_pages(
+    comparison: Comparison,
+    joined: Joined,
+    predicted: Sequence[Predictions],
+    folder: Path,
+    *,
+    watch: Watch,
+    pictured: Collection[str] | None = None,
+) -> None:
+    """Write the report of a comparison into a folder.
+
+    Args:
+        comparison: the comparison.
+        joined: its runs.
+        predicted: what each of them predicts.
+        folder: an empty folder.
+        watch: told how the work goes on.
+        pictured: ids of the images that are shown whole, with their maps; all where None.
+    """
+    report = Report(comparison, joined, {}, strips(comparison), folder, pictured)
+    for name in ASSETS:
+        report.write(f"assets/{name}", (templates() / name).read_bytes())
+    drawn = {row.id for rows in report.strips.values() for row in rows}
+    _write_maps(report, drawn, watch)
+    write_index(report, predicted)
+    plan = replace(joined.runs[joined.baseline].plan, versions=comparison.contents.versions)
+    pages = [page for page in PAGES if page.exists(report)]
+    site = Site(
+        plan,
+        [(page.name, page.title) for page in pages],
+        ReportWords(title=title(comparison)),
+        brand="Comparison",
+    )
+    for page in pages:
+        file = f"{page.name}.html"
+        context = {"told": comparison.contents, "report": report} | page.contents(report)
+        report.write(file, site.render(page.template, page.name, InFolder(file), context))
 
 
 def title(comparison: Comparison) -> str:
@@ -180,11 +205,12 @@ def _images(
     compared = report.comparison.images()
     for start, images in blocks(joined, ("image", "crop", "maps")):
         for at, rows in enumerate(images, start):
-            photograph = rows[joined.baseline]
+            photograph = as_pictured(rows[joined.baseline], report.pictured)
             file = photograph_file(at, photograph.id)
             if photograph.image is not None:
                 report.write(file, photograph.image)
-            shown = tuple(_shown(rows, joined))
+            whole = report.pictured is None or photograph.id in report.pictured
+            shown = tuple(_shown(rows, joined)) if whole else ()
             if photograph.id in drawn:
                 report.figures[photograph.id] = (file, _heats(shown, joined, stages))
             yield replace(photograph, maps=shown, image=None), next(compared)

@@ -75,19 +75,18 @@ class Joined:
         return (self.pixels,) if method.pixel else self.stages
 
 
-def join(paths: Sequence[str | Path], baseline: str | Path | None = None) -> Joined:
+def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) -> Joined:
     """Open runs and lay them side by side.
 
     Args:
-        paths: run folders, 2 to 50.
+        given: run folders, 2 to 50, or runs that are open.
         baseline: one of them; where None, the first, of checkpoints that of the first step.
 
     Raises:
         RunError: if there are too few or too many, one is given twice, or no image is in all.
     """
-    places = [Path(path) for path in paths]
-    _refuse(places)
-    runs = [open_run(path) for path in places]
+    _refuse([run.path if isinstance(run, Run) else Path(run) for run in given])
+    runs = [run if isinstance(run, Run) else open_run(run) for run in given]
     _refuse_copies(runs)
     plans = [run.plan for run in runs]
     axis = axis_of(plans)
@@ -168,7 +167,7 @@ def steps_of(runs: Sequence[Run]) -> list[int | None]:
         step = note.get("step") if isinstance(note, dict) else None
         told.append(step_of(run.plan.model, step if isinstance(step, int) else None))
     named = [_last_number(run.plan.model.checkpoint or "") for run in runs]
-    for steps in (told, named, [_last_number(run.path.name) for run in runs]):
+    for steps in (told, named, [_last_number(run.name) for run in runs]):
         if None not in steps and len(set(steps)) == len(steps):
             return steps
     return [None] * len(runs)
@@ -181,7 +180,7 @@ def _last_number(name: str) -> int | None:
 
 def names_of(runs: Sequence[Run], steps: Sequence[int | None], axis: str) -> list[str]:
     """Return short names of the runs, each its own: steps, models, else folders."""
-    folders = [run.path.resolve().name for run in runs]
+    folders = [run.name for run in runs]
     if None not in steps:
         names = [f"step {step:,}" for step in steps]
     elif axis == "model":

@@ -28,9 +28,9 @@ from exporter.render import decode_image, draw_text, encode_jpeg, get_colormap, 
 from exporter.store.replacing import new_folder
 from exporter.watch import Watch
 from exporter.writers import links
-from exporter.writers.reading import set_numbers
+from exporter.writers.reading import seconds_of, set_numbers
 from exporter.writers.scalars import Scalar, method_scalars, set_scalars
-from exporter.writers.tensorboard.events import EventFile, image_summary, seconds_of
+from exporter.writers.tensorboard.events import EventFile, image_summary
 from exporter.writers.tensorboard.numbers import scalar_summaries
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 

@@ -156,7 +156,7 @@ def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
         raise ConfigError("no run is given; give a run folder, or a comparison")
     names = [run.plan.model.title for run in runs]
     if len(set(names)) < len(names):
-        names = [run.path.resolve().name for run in runs]
+        names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
     return [Named(run, name) for run, name in zip(runs, names, strict=True)]

@@ -3,7 +3,13 @@
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.confusion import confusion_sheet
-from exporter.render.encode import decode_image, encode_jpeg, encode_png, encode_webp
+from exporter.render.encode import (
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    encode_webp,
+    thumbnail,
+)
 from exporter.render.heatmaps import (
     OPACITY,
     fading_map,
@@ -45,4 +51,5 @@ __all__ = [
     "painted",
     "target_text",
     "text_width",
+    "thumbnail",
 ]

@@ -58,6 +58,15 @@ def decode_image(encoded: bytes, *, reduced: bool = False) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def thumbnail(encoded: bytes, side: int = 64) -> bytes:
+    """Return a small copy of a stored picture, JPEG, its longer side of so many pixels at most."""
+    pixels = decode_image(encoded)
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return encode_jpeg(np.asarray(small, np.uint8), 60)
+
+
 def _encode(extension: str, rgb: NDArray[np.uint8], flags: list[int]) -> bytes:
     order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(rgb.shape[-1])
     pixels = rgb if rgb.ndim < 3 or order is None else cv2.cvtColor(rgb, order)

@@ -1,5 +1,6 @@
 """The run folder: made by ``create_run``, read by ``open_run``, verified by ``check``."""
 
+from exporter.store.anonymous import anonymous
 from exporter.store.beginning import CODE_CHANGED, create_run, refuse_taken, reopen_run
 from exporter.store.checking import check, refuse_damaged
 from exporter.store.folder import RunFolder
@@ -17,6 +18,7 @@ __all__ = [
     "KernelSheet",
     "Run",
     "RunFolder",
+    "anonymous",
     "check",
     "code_changed",
     "create_run",

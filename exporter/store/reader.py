@@ -145,6 +145,11 @@ class Run:
         return self._planned.whole()
 
     @property
+    def name(self) -> str:
+        """What the run is called among others: its folder's name."""
+        return self.path.resolve().name
+
+    @property
     def complete(self) -> bool:
         """Whether the run was finished."""
         return self.files.exists(layout.TOTALS)

@@ -27,9 +27,15 @@ def setting(default: Any, text: str, metavar: str | None = None, shown: str | No
 
 
 class LinkSettings(BaseModel):
-    """Where people will open what is written, for links between the writers."""
+    """Where people will open what is written, for links between the writers, and who may know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anonymous: bool = setting(
+        False,
+        "Leave out of what is written who made it, where and with which files, for double-blind "
+        "review: command, paths, file names, addresses, times of day, authors, W&B's names.",
+    )
 
     report_url: str | None = setting(None, "Where the HTML report will be published.", "U")
     tensorboard_url: str | None = setting(None, "Where TensorBoard will be served.", "U")
@@ -213,4 +219,13 @@ class WandbOptions(WriterOptions, TensorBoardSettings, WandbSettings):
 
 
 class HtmlOptions(WriterOptions, HtmlSettings, WandbSettings):
-    """What the writer of the HTML report is told; it names the W&B project."""
+    """What the writer of the HTML report is told; it names the W&B project.
+
+    Attributes:
+        alone: whether the report leaves the run folder, so that nothing leads to what is beside it.
+        pictured: ids of the images whose photographs and maps are in it; all where None. Numbers
+            are those of every image in any case.
+    """
+
+    alone: bool = False
+    pictured: frozenset[str] | None = None

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,15 @@ def _compiled(*, escape: bool) -> Any:  # noqa: ARG001 - compiled for one or the
             self.code[bucket.key] = bucket.bytecode_to_string()
 
     return Compiled()
+
+
+def seconds_of(created: str) -> float:
+    """Return the plan's time as seconds since 1970, so that the same run gives the same bytes."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def templating(*, escape: bool) -> Any:

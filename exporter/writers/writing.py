@@ -8,7 +8,7 @@ from typing import Any, Literal
 from exporter.config import WriterConfig, build_writer_config
 from exporter.errors import ConfigError, ExporterError, RunError
 from exporter.records import Written
-from exporter.store import Run
+from exporter.store import Run, anonymous
 from exporter.store.checksums import commit, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles
@@ -17,6 +17,7 @@ from exporter.summaries import keep_images
 from exporter.watch import Watch
 from exporter.writers import WriterOptions, find_writer, write
 from exporter.writers.montages import forget
+from exporter.writers.options import LinkSettings, WandbSettings
 
 
 def write_all(
@@ -34,6 +35,9 @@ def write_all(
         _remember(run.files, config)
     except RunError as error:
         watch.say(f"exporter render will not know these writers' settings: {error}")
+    if config.anonymous:
+        run, config = anonymous(run), without_names(config)
+        watch.say("written for double-blind review; --no-anonymous names people and places again")
     written: list[Written] = []
     failed: list[tuple[str, str]] = []
     options = writer_options(run, config)
@@ -81,7 +85,27 @@ def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions
     return options
 
 
-_REMEMBERED = ("writers", "keep", "step", "title", "report", "live", "single_file", "max_size")
+def without_names(config: WriterConfig) -> WriterConfig:
+    """Return settings that name no author, address or project.
+
+    Raises:
+        ConfigError: if W&B is written into a run that has a name there already, or is sent there.
+    """
+    if config.wandb == "online" or config.wandb_run is not None:
+        raise ConfigError(
+            "what is sent to W&B stands under its user's name; with --anonymous write it offline, "
+            "and without --wandb-run"
+        )
+    named = [*LinkSettings.model_fields, *WandbSettings.model_fields]
+    kept = {"anonymous", "wandb", "wandb_masks"}
+    defaults = {n: WriterConfig.model_fields[n].default for n in named if n not in kept}
+    report = config.report.model_copy(update={"authors": ()})
+    return config.model_copy(update={**defaults, "report": report})
+
+
+_REMEMBERED = (
+    "writers", "keep", "step", "title", "report", "live", "single_file", "max_size", "anonymous",
+)  # fmt: skip
 """What a run folder may say to whoever renders it: no network, no address, no plug-in's options."""
 
 

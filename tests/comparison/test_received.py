@@ -12,7 +12,7 @@ from exporter.cli import main
 from exporter.comparison.differences import axis_of, differences_of
 from exporter.comparison.predictions import class_name
 from exporter.store import open_run
-from exporter.writers.tensorboard.events import seconds_of
+from exporter.writers.reading import seconds_of
 
 
 def test_values_of_any_kind_are_compared(checkpoints: list[Path]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.records import Row
-from exporter.render import encode_webp, fading_map, hatch
+from exporter.render import encode_webp, fading_map, hatch, thumbnail
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
     IMAGES_PER_SHARD,
@@ -63,11 +64,20 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
             "after": _list_file(number + 1) if stop < total else None,
             "thumb": round(96 * height / width),
         }
+        # The index counts every map, also of images whose maps are left out.
+        batch = [as_pictured(row, report.options.pictured) for row in batch]
         largest = max(batch, key=lambda row: len(row.maps))
         most = most_cells([(of.height, of.width, of.method in pixel) for of in largest.maps])
         index.most = {key: max(side, index.most.get(key, 0)) for key, side in most.items()}
         script = pack_shard(number, batch, methods, layers, kept, most=most)
         yield Batch(batch, script, f"data/{number:05d}.js", _list_file(number), page)
+
+
+def as_pictured(row: Row, pictured: Collection[str] | None) -> Row:
+    """Return an image as it is in the report: a small photograph alone where it is not pictured."""
+    if pictured is None or row.id in pictured:
+        return row
+    return replace(row, image=row.image and thumbnail(row.image), maps=(), activations=())
 
 
 def _list_file(number: int) -> str:

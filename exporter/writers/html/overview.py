@@ -48,8 +48,8 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         "target_text": words.target_text(run.plan.target, run.plan.model.classes),
         "preprocessing_text": words.preprocessing_text(run.plan.model.preprocessing),
         "flag_reasons": FLAG_REASONS,
-        "tensorboard_log": run.files.is_folder("tensorboard"),
-        "wandb_runs": _wandb_runs(report),
+        "tensorboard_log": not options.alone and run.files.is_folder("tensorboard"),
+        "wandb_runs": [] if options.alone else _wandb_runs(report),
     }
     yield "index.html", context
 

@@ -116,17 +116,17 @@ def score_words(plan: Plan) -> dict[str, str]:
 
 
 def moment(iso: str) -> str:
-    """Write an ISO 8601 time as day and minute.
+    """Write an ISO 8601 time as day and minute; one that is a day as that.
 
-    >>> moment("2026-01-02T03:04:05+00:00")
-    '2 January 2026, 03:04 UTC'
+    >>> moment("2026-01-02T03:04:05+00:00"), moment("2026-01-02")
+    ('2 January 2026, 03:04 UTC', '2 January 2026')
     """
     try:
         when = datetime.fromisoformat(iso)
     except ValueError:
         return iso
-    zone = when.tzname() or ""
-    return f"{when.day} {when:%B %Y, %H:%M} {zone}".rstrip()
+    day = f"{when.day} {when:%B %Y}"
+    return f"{day}, {when:%H:%M} {when.tzname() or ''}".rstrip() if "T" in iso else day
 
 
 def duration(seconds: float) -> str:

@@ -43,6 +43,8 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     Raises:
         WriterError: if the single file does not fit.
     """
+    if options.anonymous:  # names of the logs beside it say when they were made
+        options = options.model_copy(update={"alone": True})
     report = Report(run, folder, options)
     pages = [page for page in PAGES if page.exists(report)]
     links = [(page.name, page.title) for page in pages if page.title]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,12 +128,3 @@ def tensor_summary(tag: str, metadata: Any, values: NDArray[Any]) -> Any:
 
     tensor = make_tensor_proto(values, dtype=values.dtype)
     return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])
-
-
-def seconds_of(created: str) -> float:
-    """Return the plan's time as seconds since 1970, so that the same run gives the same bytes."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

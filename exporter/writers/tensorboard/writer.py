@@ -30,10 +30,10 @@ from exporter.render import activation_sheet, encode_jpeg
 from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, montage_size
 from exporter.writers.options import TensorBoardOptions
-from exporter.writers.reading import in_order, kept_rows, set_numbers
+from exporter.writers.reading import in_order, kept_rows, seconds_of, set_numbers
 from exporter.writers.scalars import method_scalars, set_scalars
 from exporter.writers.tensorboard.cards import about, cards
-from exporter.writers.tensorboard.events import EventFile, image_summary, seconds_of
+from exporter.writers.tensorboard.events import EventFile, image_summary
 from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
 from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
 from exporter.writers.tensorboard.projector import why_none, write_projector

@@ -48,8 +48,11 @@ def record(job: dict[str, Any]) -> None:
     Args:
         job: ``init``, arguments of ``wandb.init``; ``tables``, each with its ``name``, its
             ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``metrics``, numbers
-            over ``step``; ``summary``, values by name; the ``prefix`` of all these names.
+            over ``step``; ``summary``, values by name; the ``prefix`` of all these names;
+            ``day``, the seconds since 1970 at which W&B is to believe that it begins.
     """
+    if job.get("day") is not None:
+        _begin_at(job["day"])
     # The temporary files of this process only: W&B's service puts a socket in TMPDIR, and the path
     # of a socket may not be longer than about 100 bytes.
     tempfile.tempdir = os.environ["EXPORTER_WANDB_TEMP"]
@@ -126,6 +129,15 @@ def _picture(wandb: Any, cell: Any, folder: Path, made: dict[str, Any]) -> Any:
     known = [{"id": index, "name": name} for index, name in classes.items()] or None
     made[path] = wandb.Image(str(folder / path), classes=known, **over)
     return made[path]
+
+
+def _begin_at(seconds: float) -> None:
+    """Have W&B name and stamp the run by the day alone: this process's clock begins there."""
+    real, shift = time.time, seconds - time.time()
+    time.time = lambda: real() + shift
+    os.environ["TZ"] = "UTC"
+    if hasattr(time, "tzset"):
+        time.tzset()
 
 
 def _end_with(parent: int) -> None:

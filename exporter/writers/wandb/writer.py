@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import WriterError
 from exporter.records import Written
-from exporter.writers.reading import set_numbers
+from exporter.writers.reading import seconds_of, set_numbers
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.place import note_place
 from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
@@ -89,6 +89,7 @@ def _job(
         "tables": [asdict(table) for table in tables],
         "metrics": rows.metric_values(run, options, numbers),
         "summary": rows.summary_values(run, numbers, shown),
+        "day": seconds_of(run.plan.created) if options.anonymous else None,
     }
     notes = []
     if len(channels) > rows.MAX_TABLE_ROWS:

@@ -1,0 +1,83 @@
+"""The command that checks: whether things are whole, and whether they say who made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from exporter.cli.flags import BAD_REQUEST, DONE
+from exporter.console import OUT, Bar, counted, explained, marked
+from exporter.errors import ConfigError
+
+
+@click.command("check")
+@click.argument("folder", metavar="RUN|CMP|FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--anonymous",
+    is_flag=True,
+    help="Look instead, in everything of a file or folder that can be decoded, for what identifies "
+    "this user and this machine.",
+)
+@click.option("--also", metavar="A,B", default="", help="With --anonymous, look for these too.")
+def check_command(folder: Path, anonymous: bool, also: str) -> int:
+    """Check that every shard, image and link of a run or a comparison is there and whole.
+
+    With --anonymous, check that a file or folder says nothing of who made it: user, host, home and
+    working folder, and git's name, mail and remotes, as they are here and now.
+    """
+    from exporter.store.layout import is_comparison
+
+    if also and not anonymous:
+        raise ConfigError("--also says what --anonymous looks for; give both")
+    if anonymous:
+        return _check_anonymous(folder, also)
+    with Bar() as bar:
+        problems, whole = (_check_comparison if is_comparison(folder) else _check_run)(folder, bar)
+    for problem in problems:
+        OUT.print("[red]✗[/] " + marked(problem))
+    if problems:
+        return BAD_REQUEST
+    OUT.print(f"[green]✓[/] {marked(str(folder))} is whole: {whole}")
+    return DONE
+
+
+def _check_anonymous(path: Path, also: str) -> int:
+    from exporter.anonymity import identifiers_here, listed, named, search
+
+    known, general = identifiers_here()
+    identifiers = [*known, *named(also)]
+    with Bar() as bar:
+        bar.begin(f"searching {path}")
+        searched = search(path, identifiers)
+    for problem in searched.unread:
+        OUT.print("[red]✗[/] " + marked(f"{problem}; what is in it was not searched"))
+    for trace in searched.traces:
+        OUT.print("[red]✗[/] " + marked(f"{trace.place}: {listed([trace.identifier])}"))
+    if general:
+        OUT.print(marked(f"too general or too short to look for: {listed(general)}"))
+    said = f"in {counted(searched.files, 'file')}: {listed(identifiers)}"
+    if searched.traces or searched.unread:
+        OUT.print(marked(f"searched for {said}"))
+        return BAD_REQUEST
+    OUT.print(f"[green]✓[/] {marked(f'{path} has none of these {said}')}")
+    OUT.print("What is drawn in pictures is not read.")
+    return DONE
+
+
+def _check_run(folder: Path, bar: Bar) -> tuple[list[str], str]:
+    from exporter.store import check, open_run
+    from exporter.writers import check as check_written
+
+    problems = [*check(folder, bar), *check_written(open_run(folder), bar)]
+    plan = open_run(folder).plan
+    images, shards = len(plan.images), counted(len(plan.shards), "shard")
+    return problems, f"{images} images in {shards}, {explained(plan)}"
+
+
+def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:
+    from exporter.comparison import check, open_comparison
+
+    comparison = open_comparison(folder)
+    runs = counted(len(comparison.contents.runs), "run")
+    return list(check(comparison)), f"{comparison.contents.images} images in {runs}"

@@ -1,0 +1,184 @@
+"""Of a run with thirty identifiers in ten kinds of places, what is written for review has none."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from exporter.anonymity import named, search
+from exporter.config import build_writer_config
+from exporter.errors import ConfigError
+from exporter.records import Findings, LayoutRecord, Row
+from exporter.store import anonymous, create_run, open_run
+from exporter.store.pictures import without_metadata
+from exporter.summaries import Scope, channel_table, shard_parts
+from exporter.writers.writing import write_all
+
+PLANTED = [f"planted{number:02d}lab" for number in range(30)]
+(
+    USER, HOST, FOLDER, SET, FILE, STEM, MASK, UNREAD, SPEC, CHECKPOINT, TARGET, CLASSES, RESHAPE,
+    NOTE, UNTOLD, BUILD, FORK, PAPER, LAYOUT, EXIF, COMMENT, AFTER, SHEET, MADE, ENTITY, PROJECT,
+    TAG, REPORT, SERVER, AUTHOR,
+) = PLANTED  # fmt: skip
+
+
+def told_jpeg(content: bytes) -> bytes:
+    """Return a JPEG with its maker in EXIF, in a comment and behind its end."""
+    exif = Image.Exif()
+    exif[0x013B] = EXIF
+    file = io.BytesIO()
+    picture = Image.open(io.BytesIO(content))
+    picture.save(file, "JPEG", exif=exif, comment=COMMENT.encode())
+    return file.getvalue() + AFTER.encode() + b"\xff\xd9"
+
+
+def told_png(content: bytes, name: str) -> bytes:
+    said = PngInfo()
+    said.add_text("Author", name)
+    said.add_text("Comment", name, zip=True)
+    file = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(file, "PNG", pnginfo=said)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def planted(sampling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose records name who made it wherever they can."""
+    path = tmp_path_factory.mktemp("planted") / FOLDER
+    names = [f"{FILE}/{STEM}-{number}.jpg" for number in range(5)]
+    images = [
+        *(sampling.SampleImage(name, sampling.CLASSES[0]) for name in names),
+        sampling.SampleImage("cut.jpg", error=f"'/home/{UNREAD}/cut.jpg' ends early"),
+    ]
+    plan = sampling.sample_plan(images, methods=("gradcam", "eigencam"))
+    settings = {
+        "model": f"{SPEC}.nets:build", "images": f"{SET}/photos", "classes": f"{CLASSES}.txt",
+        "reshape": f"{RESHAPE}.shapes:planes", "target": f"{TARGET}.targets:score", "seed": 0,
+    }  # fmt: skip
+    plan = replace(
+        plan,
+        settings=settings,
+        model=replace(
+            plan.model,
+            spec=f"{SPEC}.nets:build",
+            type="Net",
+            checkpoint=f"{CHECKPOINT}-40.pt",
+            preprocessing=replace(plan.model.preprocessing, source=f"/x/{CLASSES}.json"),
+        ),
+        methods=tuple(replace(m, url=f"https://{PAPER}.example/paper") for m in plan.methods),
+        target=f"{TARGET}.targets:score",
+        image_set=f"{SET}/photos",
+        versions={"exporter": f"0.1.0+{BUILD}", "torch": f"2.9.0.{FORK}"},
+        command=f"exporter run --images {USER}@{HOST}:photos",
+        created="2026-03-04T05:06:07+00:00",
+        notes=(f"the folder {NOTE} could not be read",),
+        layouts={"layer3": LayoutRecord("given", 12, 14, 14, 0, f"by {LAYOUT}.shapes:planes")},
+        findings=Findings(alone=None, untold=f"it failed in {UNTOLD}.py"),
+        images=tuple(replace(entry, mask=f"{MASK}.png") for entry in plan.images),
+    )
+    with create_run(path, plan) as folder:
+        folder.write_kernels(
+            [
+                replace(sheet, picture=told_png(sheet.picture, SHEET))
+                for sheet in sampling.sample_kernels()
+            ]
+        )
+        rows = [told(row) for row in sampling.sample_rows(plan, images, 0)]
+        batches = sampling.sample_batches(plan, images, 0)
+        parts = {"": channel_table(batches), **shard_parts(rows, batches, Scope.of(plan))}
+        folder.write_shard(0, rows, parts)
+        made = sampling.sample_maximised()
+        folder.missing_maximised(1)
+        folder.write_maximised(0, [replace(p, picture=told_png(p.picture, MADE)) for p in made])
+        sampling.finish_run(folder, 1.0)
+    return path
+
+
+def told(row: Row) -> Row:
+    return replace(row, mask=f"{MASK}.png", image=row.image and told_jpeg(row.image))
+
+
+def settings(**given: object) -> dict[str, object]:
+    return {
+        "wandb_entity": ENTITY,
+        "wandb_project": PROJECT,
+        "wandb_tags": TAG,
+        "report_url": f"https://{REPORT}.example/report",
+        "tensorboard_url": f"https://{SERVER}.example",
+        "report": {"authors": [AUTHOR]},
+        **given,
+    }
+
+
+def found(place: Path) -> set[str]:
+    """Return which of the planted identifiers the check finds."""
+    searched = search(place, named(",".join(PLANTED)))
+    assert searched.unread == ()
+    return {trace.identifier.text for trace in searched.traces}
+
+
+@pytest.mark.slow
+def test_thirty_identifiers_are_found_before_and_none_after(planted: Path) -> None:
+    run = open_run(planted)
+    _, failed = write_all(run, build_writer_config(settings()))
+    assert failed == ()
+    assert found(planted.parent) == set(PLANTED)
+    written = [planted / name for name in ("html", "tensorboard", "wandb")]
+    shown = set().union(*map(found, written))
+    assert len(shown) >= 24
+    _, failed = write_all(run, build_writer_config(settings(anonymous=True)))
+    assert failed == ()
+    for folder in written:
+        assert found(folder) == set(), folder.name
+        assert list(folder.rglob("*.*"))
+    (log,) = (planted / "wandb").glob("offline-run-*")
+    assert log.name.startswith("offline-run-20260304_0000")
+
+
+def test_numbers_maps_and_pixels_are_the_runs(planted: Path) -> None:
+    run = open_run(planted)
+    shown = anonymous(run)
+    assert anonymous(shown) is shown
+    for row, seen in zip(run.rows(), shown.rows(), strict=True):
+        assert seen.path == row.id
+        assert replace(seen, path=row.path, mask=row.mask, error=row.error, image=row.image) == row
+        if row.image is not None:
+            pixels = [Image.open(io.BytesIO(each)).tobytes() for each in (row.image, seen.image)]
+            assert pixels[0] == pixels[1]
+    (skipped,) = shown.totals.skipped
+    assert skipped == (run.plan.images[-1].id, "it could not be read")
+    assert [row["error"] for row in shown.table(["error"]).to_pylist()][-1] == skipped[1]
+    assert shown.table(["mask", "path"]).column_names == ["mask", "path"]
+    assert shown.plan.model.checkpoint == "checkpoint-40"
+    assert shown.plan.created == "2026-03-04"
+    assert shown.plan.versions == {"exporter": "0.1.0", "torch": "2.9.0"}
+    assert shown.plan.settings == {"target": "not told", "seed": 0}
+    assert shown.measures and list(shown.measures()) == list(run.measures())
+
+
+@pytest.mark.parametrize(("setting", "value"), [("wandb", "online"), ("wandb_run", "abc12345")])
+def test_what_is_sent_to_wandb_is_not_anonymous(planted: Path, setting: str, value: str) -> None:
+    config = build_writer_config(settings(anonymous=True, **{setting: value}))
+    with pytest.raises(ConfigError, match="stands under its user's name"):
+        write_all(open_run(planted), config)
+
+
+def test_a_picture_keeps_its_pixels_and_colours_alone() -> None:
+    picture = Image.effect_noise((40, 30), 50)
+    file = io.BytesIO()
+    picture.convert("P").save(file, "PNG", transparency=3)
+    bare = without_metadata(told_png(file.getvalue(), USER))
+    assert Image.open(io.BytesIO(bare)).tobytes() == picture.convert("P").tobytes()
+    assert Image.open(io.BytesIO(bare)).info == {"transparency": 3}
+    cmyk = io.BytesIO()
+    picture.convert("CMYK").save(cmyk, "JPEG", progressive=True)
+    kept = Image.open(io.BytesIO(without_metadata(told_jpeg(cmyk.getvalue()))))
+    assert kept.info["adobe"] == 100
+    assert not {"exif", "comment"} & kept.info.keys()
+    assert without_metadata(b"GIF89a") == b"GIF89a"
