@@ -7,6 +7,8 @@ OUT ?= gpu-out
 BIN := $(VENV)/bin
 # Tests of small models gain nothing from more threads than workers.
 WORKERS ?= 2
+# Compiled modules are kept, whatever the environment says: tests start many processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help install demo test test-quick fuzz lint format bench parity gpu screenshots clean
 
@@ -29,13 +31,13 @@ demo: $(VENV)/.demo ## Do the whole job on bundled photographs with a real model
 	$(BIN)/exporter demo --out $(RUN)
 
 test: $(VENV)/.test ## Run every test (real TensorBoard, real browser, W&B log read back)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 test-quick: $(VENV)/.test ## Run the quick subset, under two minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not browser'
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not browser'
 
 fuzz: $(VENV)/.test ## Try the readers of runs, lists and pictures on random bytes, about five minutes
-	EXPORTER_FUZZ_EXAMPLES=1500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/hostile/test_readers.py
+	EXPORTER_FUZZ_EXAMPLES=1500 $(PYTEST) tests/hostile/test_readers.py
 
 lint: $(VENV)/.test ## Check style, types and who may import whom
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
 
 from exporter.capture import CompiledCapture, Precision, capture, compiled, guest, run_in
 from exporter.errors import LayerError
@@ -23,7 +22,7 @@ LAYERS = ["0", "1", "3"]
 def without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     torch._dynamo.reset()
-    counters.clear()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 
@@ -61,7 +60,7 @@ def test_every_batch_runs_one_graph_the_short_ones_too() -> None:
     with guest(model):
         for count in (4, 4, 3, 1, 4):
             both(model, quick, images(count))
-    assert counters["stats"]["unique_graphs"] == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_only_what_is_asked_for_has_a_gradient() -> None:
