@@ -26,6 +26,7 @@ _HOMES = {
     "method": "exporter.maps",
     "plan": "exporter.run",
     "table": "exporter.publish",
+    "wandb_report": "exporter.publish",
     "work": "exporter.run",
     "Run": "exporter.store",
     "open_run": "exporter.store",
@@ -45,6 +46,7 @@ __all__ = [
     "open_run",
     "plan",
     "table",
+    "wandb_report",
     "work",
 ]
 

@@ -14,6 +14,7 @@ from exporter.explain import compute_maps as compute_maps
 from exporter.maps import method as method
 from exporter.publish import figure as figure
 from exporter.publish import table as table
+from exporter.publish import wandb_report as wandb_report
 from exporter.run import finish as finish
 from exporter.run import work as work
 from exporter.store import Run as Run
@@ -34,6 +35,7 @@ __all__ = [
     "open_run",
     "plan",
     "table",
+    "wandb_report",
     "work",
 ]
 

@@ -18,6 +18,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cli.md"
 
 
+def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """Yield a command by its full name, and those below it."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for own, part in command.commands.items():
+            yield from commands(f"{name} {own}", part)
+
+
 def page() -> str:
     """Return docs/cli.md as it should be."""
     parts = [
@@ -27,8 +35,7 @@ def page() -> str:
         "be read (they are listed); 130 interrupted by Ctrl-C or SIGTERM: `--resume` goes on from",
         "there. A second signal ends a command at once, as does a minute after the first.\n",
     ]
-    commands = [("exporter", group), *((f"exporter {n}", c) for n, c in group.commands.items())]
-    for name, command in commands:
+    for name, command in commands("exporter", group):
         context = click.Context(
             command,
             info_name=name,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import exporter
-from exporter.cli import checking, looking, publishing, running
+from exporter.cli import checking, looking, publishing, running, sharing
 from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
@@ -116,7 +116,11 @@ def _print_anything() -> None:
 
 
 def _debugged(command: click.Command) -> click.Command:
-    """Give a command the flag that shows the traceback of an error."""
+    """Give a command the flag that shows the traceback of an error; of a group, each of its own."""
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _debugged(part)
+        return command
 
     def note(context: click.Context, _option: click.Parameter, given: bool) -> None:
         if given:
@@ -157,6 +161,7 @@ for _command in (
     looking.compare_command,
     publishing.figure_command,
     publishing.table_command,
+    sharing.report_command,
     checking.check_command,
     looking.tensorboard_command,
     looking.sync_command,

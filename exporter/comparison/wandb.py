@@ -72,6 +72,7 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 },
                 "prefix": "",
                 "tables": [asdict(table) for table in tables if table.rows],
+                "media": {},
                 "metrics": {"step": max((run.step or 0 for run in told.runs), default=0)},
                 "summary": dict(_summary(comparison)),
             },

@@ -1,7 +1,8 @@
 """What goes into a paper, from run folders and comparisons alone: figures and tables."""
 
 from exporter.publish.figures import figure
+from exporter.publish.reporting import WandbReport, wandb_report
 from exporter.publish.tables import table
 from exporter.publish.tabular import Table
 
-__all__ = ["Table", "figure", "table"]
+__all__ = ["Table", "WandbReport", "figure", "table", "wandb_report"]

@@ -104,8 +104,7 @@ def grid_of(
         RunError: if a run has no such image, method or layer, or the runs share no image.
         ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
     """
-    comparison = _comparison_of(given)
-    runs = runs_of(given) if comparison is None else _compared(comparison)
+    runs, comparison = opened(given)
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")
@@ -129,20 +128,17 @@ def grid_of(
     return Grid(tuple(runs), tuple(rows), columns, rule)
 
 
-def _comparison_of(given: Sequence[str | Path | Run]) -> Comparison | None:
-    if len(given) == 1 and not isinstance(given[0], Run) and is_comparison(given[0]):
-        return open_comparison(given[0])
-    return None
-
-
-def _compared(comparison: Comparison) -> list[Named]:
-    """Open the runs of a comparison, under the names that it has for them.
+def opened(given: Sequence[str | Path | Run]) -> tuple[list[Named], Comparison | None]:
+    """Open run folders, or the one comparison that is given with its runs, as it names them.
 
     Raises:
-        RunError: if one is not where it was compared.
+        RunError: if one is neither, or a run is not where it was compared.
     """
+    if len(given) != 1 or isinstance(given[0], Run) or not is_comparison(given[0]):
+        return runs_of(given), None
+    comparison = open_comparison(given[0])
     told = comparison.contents.runs
-    return [Named(open_run(comparison.path / run.path), run.name) for run in told]
+    return [Named(open_run(comparison.path / run.path), run.name) for run in told], comparison
 
 
 def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
@@ -12,7 +11,7 @@ from exporter.writers.html import text as words
 from exporter.writers.html.classes import confused_pairs
 from exporter.writers.html.findings import findings
 from exporter.writers.html.report import Report
-from exporter.writers.wandb.place import redirections
+from exporter.writers.wandb.place import offline_runs, redirections
 
 SHOWN = 8
 """Images of a strip."""
@@ -57,11 +56,7 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 def _wandb_runs(report: Report) -> list[str]:
     """Return the W&B runs that wait for ``wandb sync``, which has to be called in ``wandb/``."""
     files = report.run.files
-    if not files.is_folder("wandb") or any(redirections(files)):
-        return []
-    # They become part of a command.
-    names = [name for name in files.names("wandb") if re.fullmatch(r"offline-run-[\w-]+", name)]
-    return [name for name in names if files.is_folder(f"wandb/{name}")]
+    return [] if any(redirections(files)) else offline_runs(files)
 
 
 def drawn_images(report: Report) -> set[str]:

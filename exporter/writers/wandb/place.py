@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def verify_offline(run: RunFiles) -> Iterator[str]:
     again = "write it again with exporter render --writer wandb"
     if run.exists(NOTE) and read_json(run, NOTE, again) != _digest(run.run / "wandb"):
         yield f"wandb/ was written at another path, and a sync would go without its tables; {again}"
+
+
+def offline_runs(run: RunFiles) -> list[str]:
+    """Return the folders of the W&B runs that are in ``wandb/``, of safe names only."""
+    if not run.is_folder("wandb"):
+        return []
+    names = [name for name in run.names("wandb") if re.fullmatch(r"offline-run-[\w-]+", name)]
+    return [name for name in names if run.is_folder(f"wandb/{name}")]
 
 
 def redirections(run: RunFiles) -> Iterator[str]:

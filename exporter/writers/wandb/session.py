@@ -48,8 +48,9 @@ def record(job: dict[str, Any]) -> None:
     Args:
         job: ``init``, arguments of ``wandb.init``; ``tables``, each with its ``name``, its
             ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``metrics``, numbers
-            over ``step``; ``summary``, values by name; the ``prefix`` of all these names;
-            ``day``, the seconds since 1970 at which W&B is to believe that it begins.
+            over ``step``; ``media``, pictures by name; ``summary``, values by name; the ``prefix``
+            of all these names; ``day``, the seconds since 1970 at which W&B is to believe that it
+            begins.
     """
     if job.get("day") is not None:
         _begin_at(job["day"])
@@ -86,6 +87,8 @@ def log(run: Any, job: dict[str, Any], folder: Path) -> None:
             x, y, title = chart
             plain = _table(wandb, table, folder)
             logged[f"{name} chart"] = wandb.plot.line(plain, x, y, title=title)
+    for name, cell in job["media"].items():
+        logged[prefix + name] = _picture(wandb, cell, folder, {})
     # Never ``step=``: that is the run's own count.
     run.define_metric(f"{prefix}step")
     run.define_metric(f"{prefix}*", step_metric=f"{prefix}step")
@@ -126,8 +129,9 @@ def _picture(wandb: Any, cell: Any, folder: Path, made: dict[str, Any]) -> Any:
             place = {"path": str(folder / layer["path"])} if "path" in layer else {}
             over.setdefault(kind, {})[name] = {**layer, **place, "class_labels": labels}
             classes |= labels
+    caption = told.get("caption")
     known = [{"id": index, "name": name} for index, name in classes.items()] or None
-    made[path] = wandb.Image(str(folder / path), classes=known, **over)
+    made[path] = wandb.Image(str(folder / path), caption=caption, classes=known, **over)
     return made[path]
 
 

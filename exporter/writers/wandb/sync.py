@@ -21,6 +21,8 @@ _PATIENCE = {"RETRY_MAX": "4", "RETRY_WAIT_MIN_SECONDS": "0.5", "RETRY_WAIT_MAX_
 _CHANNELS = ("GRAPHQL", "FILE_TRANSFER", "FILE_STREAM")
 _ADDRESS = re.compile(r"(?:View run .*? at:?|Syncing:)\s+(https?://\S+)")
 
+NO_KEY = "W&B has no key to go online with; run wandb login or set WANDB_API_KEY"
+
 SECONDS = 600.0
 """The most seconds a sync may take, and one more for each `BYTES_PER_SECOND` that it sends."""
 
@@ -78,11 +80,6 @@ def sync(
     Raises:
         WriterError: if there is no key.
     """
-    patience = {
-        f"WANDB__{channel}_{name}": value
-        for channel in _CHANNELS
-        for name, value in _PATIENCE.items()
-    }
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     address: re.Match[str] | None = None
     named = [("--project", project), ("--entity", entity)]
@@ -91,7 +88,7 @@ def sync(
         status, *streams = run_python(
             ("-m", "wandb", "sync", *elsewhere, place.name),
             folder,
-            patience | environment(folder, online=True),
+            patience() | environment(folder, online=True),
             SECONDS + size / BYTES_PER_SECOND,
         )
     except WriterError as late:
@@ -99,10 +96,7 @@ def sync(
     else:
         said = "\n".join(streams).strip()
         if "No API key" in said or "Not authenticated" in said:
-            raise WriterError(
-                "W&B has no key to go online with; run wandb login or set WANDB_API_KEY, "
-                "or write it offline: --wandb offline"
-            )
+            raise WriterError(f"{NO_KEY}, or write it offline: --wandb offline")
         address = _ADDRESS.search(said)
         error = _failure(folder, place, status, said)
     if error is not None:
@@ -110,6 +104,15 @@ def sync(
         for marker in place.glob("*.wandb.sync*"):
             marker.unlink()
     return address.group(1) if address else None, error
+
+
+def patience() -> dict[str, str]:
+    """Return the environment variables that keep W&B from retrying for hours."""
+    return {
+        f"WANDB__{channel}_{name}": value
+        for channel in _CHANNELS
+        for name, value in _PATIENCE.items()
+    }
 
 
 def _failure(folder: Path, place: Path, status: int, said: str) -> str | None:

@@ -258,7 +258,7 @@ def _boxes(row: Row, size: tuple[int, int], unknown: int) -> dict[str, Any]:
                 "position": position,
                 "domain": "pixel",
                 "class_id": index,
-                "box_caption": _caption(name, score, mark),
+                "box_caption": caption_of(name, score, mark),
                 **({} if score is None else {"scores": {"score": score}}),
             }
             for box, index, name, score, mark in listed
@@ -270,7 +270,8 @@ def _boxes(row: Row, size: tuple[int, int], unknown: int) -> dict[str, Any]:
     return boxes
 
 
-def _caption(name: str, score: float | None, explained: bool) -> str:
+def caption_of(name: str, score: float | None, explained: bool = False) -> str:
+    """Return a class with its score, and whether it is what is explained."""
     said = name if score is None else f"{name} {score:.2f}"
     return links.plain(f"{said}, explained" if explained else said)
 

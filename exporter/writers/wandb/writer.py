@@ -20,6 +20,7 @@ from exporter.errors import WriterError
 from exporter.records import Written
 from exporter.writers.reading import seconds_of, set_numbers
 from exporter.writers.wandb import rows
+from exporter.writers.wandb.media import media_of
 from exporter.writers.wandb.place import note_place
 from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
 from exporter.writers.wandb.sync import sync
@@ -82,11 +83,13 @@ def _job(
 ) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Return what W&B is to log, how many images it shows, and notes."""
     channels, numbers = run.channels(), set_numbers(run)
-    tables, shown = tables_of(run, channels, options, Pictures(folder, WORK))
+    pictures = Pictures(folder, WORK)
+    tables, shown = tables_of(run, channels, options, pictures)
     job = {
         "init": rows.init_arguments(run, options),
         "prefix": "" if options.wandb_run is None else rows.PREFIX,
         "tables": [asdict(table) for table in tables],
+        "media": media_of(run, pictures) if options.kept else {},
         "metrics": rows.metric_values(run, options, numbers),
         "summary": rows.summary_values(run, numbers, shown),
         "day": seconds_of(run.plan.created) if options.anonymous else None,

@@ -6,9 +6,7 @@ import json
 import os
 import shlex
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,158 +15,21 @@ import pytest
 from exporter.cli import main
 from exporter.errors import WriterError
 from exporter.store import open_run
+from exporter.store.files import RunFiles
 from exporter.writers import write
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import sync as wandb_sync
-from exporter.store.files import RunFiles
 from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE
+from tests.writers.wandb.server import KEY, QUICKLY, Server, serving
 
 NEEDS_HERE = pytest.mark.skipif(HERE is None, reason="the log names the folder it was written in")
-KEY = "0123456789abcdef" * 2 + "01234567"
-
-
-class Server(ThreadingHTTPServer):
-    """As much of W&B's server as an upload needs; it keeps what it is sent."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.operations: list[tuple[str, dict[str, Any]]] = []
-        self.uploads: dict[str, bytes] = {}
-        self.streamed: list[Any] = []
-        self.requests = 0
-        self.refuse: list[int] = []
-        """Statuses that the next uploads are refused with."""
-        self.until: int | None = None
-        """Uploads after which it hangs up for good."""
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up."""
-
-    def answer(  # noqa: PLR0911
-        self, operation: str, given: dict[str, Any]
-    ) -> dict[str, Any]:
-        inside = given.get("input") or given
-        upload = f"{self.address}/upload"
-        if operation == "UpsertBucket":
-            project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "team"}}
-            bucket = {"id": "b", "name": given["name"], "displayName": given["displayName"] or "training"}
-            bucket |= {"description": "", "config": "{}", "sweepName": None, "historyLineCount": 0}
-            return {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
-        if operation == "RunResumeStatus":  # a training of fifty steps
-            ends = {"logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]", "config": "{}"}
-            tail = json.dumps([json.dumps({"_step": 49})])
-            bucket = {"id": "b", "name": given["name"], "displayName": "training", **ends}
-            bucket |= {"historyLineCount": 50, "historyTail": tail, "tags": []}
-            bucket |= {"summaryMetrics": json.dumps({"_step": 49}), "wandbConfig": '{"t": 1}'}
-            entity = {"id": "e", "name": "team"}
-            return {"model": {"id": "p", "name": "maps", "entity": entity, "bucket": bucket}}
-        if operation == "Viewer":
-            return {"viewer": {"id": "v", "entity": "team", "username": "v", "flags": "{}"}}
-        if operation == "ServerFeaturesQuery":
-            return {"serverInfo": {"features": []}}
-        if operation == "CreateArtifact":
-            sequence = {"id": "s", "latestArtifact": None}
-            made = {"id": inside["artifactCollectionName"], "state": "PENDING"}
-            return {"createArtifact": {"artifact": made | {"artifactSequence": sequence}}}
-        if operation == "CreateArtifactManifest":
-            file = {"id": "f", "name": "manifest", "displayName": "wandb_manifest.json"}
-            file |= {"uploadUrl": f"{upload}/manifest/{given['artifactID']}", "uploadHeaders": []}
-            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
-        if operation == "CreateArtifactFiles":
-            nodes = [
-                {
-                    "id": str(number),
-                    "name": file["name"],
-                    "displayName": file["name"],
-                    "uploadUrl": f"{upload}/{file['artifactID']}/{file['name']}",
-                    "uploadHeaders": [],
-                    "storagePath": "s",
-                    "uploadMultipartUrls": None,
-                    "artifact": {"id": file["artifactID"]},
-                }
-                for number, file in enumerate(inside["artifactFiles"])
-            ]
-            return {"createArtifactFiles": {"files": {"edges": [{"node": n} for n in nodes]}}}
-        if operation == "CommitArtifact":
-            return {"commitArtifact": {"artifact": {"id": inside["artifactID"], "digest": "d"}}}
-        if operation == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"{upload}/run/{name}"} for name in given["files"]]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        return {}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keep quiet."""
-
-    def body(self) -> bytes:
-        self.server.requests += 1
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        whole = b""
-        while length := int(self.rfile.readline(), 16):
-            whole += self.rfile.read(length)
-            self.rfile.readline()
-        self.rfile.readline()
-        return whole
-
-    def reply(self, content: dict[str, Any], status: int = 200) -> None:
-        encoded = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(encoded)))
-        self.end_headers()
-        self.wfile.write(encoded)
-
-    def do_GET(self) -> None:
-        self.body()
-        self.reply({})
-
-    def do_PUT(self) -> None:
-        content = self.body()
-        if self.server.until is not None and len(self.server.uploads) >= self.server.until:
-            self.close_connection = True
-            self.connection.close()
-            return
-        if self.server.refuse:
-            self.reply({"error": "the disk is full"}, self.server.refuse.pop())
-            return
-        self.server.uploads[self.path.removeprefix("/upload/")] = content
-        self.reply({})
-
-    def do_POST(self) -> None:
-        content = self.body()
-        if self.path != "/graphql":
-            self.server.streamed.append(json.loads(content))
-            self.reply({})
-            return
-        query = json.loads(content)
-        operation = query.get("operationName") or query["query"].split("(")[0].split()[1]
-        given = query.get("variables") or {}
-        self.server.operations.append((operation, given))
-        self.reply({"data": self.server.answer(operation, given)})
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as found:
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield found
-        finally:
-            found.shutdown()
-            thread.join()
+    with serving() as made:
+        yield made
 
 
 @pytest.fixture
@@ -184,9 +45,6 @@ def run(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(wandb_sync, "_PATIENCE", QUICKLY)
     return copy
-
-
-QUICKLY = {"RETRY_MAX": "1", "RETRY_WAIT_MIN_SECONDS": "0.1", "RETRY_WAIT_MAX_SECONDS": "0.2"}
 
 
 def options(run: Path, **others: Any) -> WandbOptions:
@@ -242,7 +100,7 @@ def test_online_sends_the_tables(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, pytest.param(True, marks=NEEDS_HERE)])
-def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(
+def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved(  # noqa: PLR0917
     run: Path,
     server: Server,
     tmp_path: Path,

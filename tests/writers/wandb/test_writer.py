@@ -28,14 +28,15 @@ from exporter.paths import without_folders
 from exporter.records import Written
 from exporter.render import decode_image
 from exporter.store import open_run
+from exporter.store.checksums import recorded
+from exporter.store.files import RunFiles
+from exporter.store.layout import writer_folder
 from exporter.writers import check, write
 from exporter.writers.montages import montage_jpeg
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import rows as wandb_rows
 from exporter.writers.wandb import writer as wandb_writer
-from exporter.store.checksums import recorded
-from exporter.store.files import RunFiles
-from exporter.store.layout import writer_folder
+from exporter.writers.wandb.media import media_names
 from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE
 from tests.hostile.mutations import forge
@@ -294,6 +295,25 @@ def test_metrics_are_over_the_step(made: Made) -> None:
     assert -1 <= told["gradcam/agreement"] <= 1
 
 
+def test_a_few_images_are_shown_by_step_and_run(made: Made) -> None:
+    run = open_run(made.run)
+    (history,) = [r.history for r in records(made.folder) if r.HasField("history")]
+    media: dict[str, dict[str, Any]] = {}
+    for item in history.item:
+        if item.nested_key and item.nested_key[0].startswith("maps/"):
+            name, what = item.nested_key
+            media.setdefault(name, {})[what] = json.loads(item.value_json)
+    shown = {name: run.row(id) for name, id in media_names(run).items()}
+    shown = {name: row for name, row in shown.items() if row.image is not None}
+    assert media.keys() == shown.keys()
+    assert 4 < len(media) <= 8
+    for name, row in shown.items():
+        (file,) = made.folder.glob(f"offline-run-*/files/{media[name]['path']}")
+        assert file.read_bytes() == montage_jpeg(run, row)
+        first = row.predictions[0]
+        assert media[name]["caption"] == f"{first.name} {first.score:.2f}"
+
+
 def test_boxes_and_masks_lie_over_the_photograph(
     make_run: Any, sampling: Any, tmp_path: Path
 ) -> None:
@@ -302,7 +322,10 @@ def test_boxes_and_masks_lie_over_the_photograph(
     region[:4] = True
     images = (
         sampling.SampleImage(
-            "cats/a.jpg", "cat", boxes=((50, 0, 250, 150),), region=region,
+            "cats/a.jpg",
+            "cat",
+            boxes=((50, 0, 250, 150),),
+            region=region,
             predicted_boxes=((100, 100, 200, 200), (0, 0, 150, 300)),
         ),
         sampling.SampleImage("cats/b.jpg", "cat"),
@@ -414,7 +437,6 @@ def test_a_run_of_the_callers_is_logged_to_and_left_open(sample_run: Path, tmp_p
     assert {metric.name or metric.glob_name for metric in defined} == {
         *("exporter/step", "exporter/*"),
     }
-
 
 
 def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made) -> None:
