@@ -39,6 +39,7 @@ _ASKED = {
     "keep": "a number or all",
     "batch_size": "a number above 0, or auto",
     "processes": "a number above 0, or auto",
+    "devices": "all, or numbers of CUDA cards such as 0,2",
     "preprocessing.bands": "numbers of bands, from 1, such as [3, 2, 1]",
     "preprocessing.range": "two numbers, [black, white]",
 }
@@ -219,11 +220,16 @@ class RunConfig(WriterConfig):
         "Compile the shared pass with torch.compile; for methods that need no pass of their own.",
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
+    devices: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] | None = setting(
+        None,
+        "CUDA cards that share the run, a process on each: all, or numbers such as 0,2.",
+        "all|0,2",
+    )
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
         0, "Seed of random weights and of every random choice.", "N"
     )
     engine: str = setting(
-        "local", "What computes the shards: local, or an installed plug-in.", "NAME"
+        "local", "What computes the shards: local, ray, or an installed plug-in.", "NAME"
     )
     limit: Positive | None = setting(None, "Only the first N images.", "N")
     classes: Path | None = setting(None, "Class names: one per line, or a JSON list.", "FILE")
@@ -264,6 +270,20 @@ class RunConfig(WriterConfig):
             del values["quality"]
         return values
 
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        listed = isinstance(value, str) and value != "all"
+        return tuple(value.split(",")) if listed else value or None
+
+    @model_validator(mode="after")
+    def _on_cards(self) -> RunConfig:
+        if self.devices is not None and self.device not in ("auto", "cuda"):
+            raise ValueError(
+                f"--devices names CUDA cards and --device is {self.device!r}; give one of them"
+            )
+        return self
+
     @field_validator("maps", "layers", "activations", "kernels", "maximise")
     @classmethod
     def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -272,10 +292,11 @@ class RunConfig(WriterConfig):
     def settings(self) -> dict[str, Any]:
         """Return what decides the run's contents, as JSON values.
 
-        ``out``, ``workers``, ``processes``, ``engine``, the writers and what only they read are
-        left out, so that a run can be resumed with others and rendered again elsewhere.
+        ``out``, ``workers``, ``processes``, ``devices``, ``engine``, the writers and what only they
+        read are left out, so that a run can be resumed with others and rendered again elsewhere.
         """
-        left_out = {"out", "workers", "processes", "engine", *WriterConfig.model_fields}
+        how = {"out", "workers", "processes", "devices", "engine"}
+        left_out = {*how, *WriterConfig.model_fields}
         return self.model_dump(mode="json", exclude=left_out)
 
 

@@ -63,6 +63,10 @@ class RunError(ExporterError):
     """A run folder that is absent, damaged, already taken, or belongs to different settings."""
 
 
+class BusyError(RunError):
+    """A run folder that another process is writing."""
+
+
 class WriterError(ExporterError):
     """A log or report that cannot be written; the run itself stays whole."""
 

@@ -21,6 +21,7 @@ from exporter.capture import lent, refuse_unfit, rounds_to_tf32
 from exporter.config import RunConfig
 from exporter.doors import importing
 from exporter.engines import Job, Recipe
+from exporter.engines.beside import cards_of
 from exporter.engines.local import default_workers
 from exporter.errors import ImageError, LayerError, ModelError, RunError, TargetError
 from exporter.explain import (
@@ -102,7 +103,8 @@ def bind(
         with user_code("the model"), importing():
             resolved = _resolve(config, recipe.module)
             methods, without = fitting_methods(resolved.module, methods)
-            wanted = config.device
+            cards = cards_of(config)
+            wanted = f"cuda:{cards[0]}" if cards else config.device
             if planned is not None and wanted == "auto":
                 wanted = planned.execution["device"]
             device = choose_device(wanted, resolved.module, handed_over=recipe.module is not None)

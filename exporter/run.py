@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,18 @@ from torch import nn
 from exporter.arguments import in_python, takes_settings
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
-from exporter.engines import Computed, Engine, Job, Recipe, find_engine, local
+from exporter.engines import Computed, Engine, Job, Recipe, Store, find_engine, local
+from exporter.engines.ranks import Ranks, await_plan, patiently
 from exporter.errors import ConfigError, RunError, WriterError
 from exporter.guard import user_code
+from exporter.launchers import Rank, agree
 from exporter.notebook import watched
 from exporter.planning import bind
 from exporter.recomputing import refuse_other_model
 from exporter.records import Written
 from exporter.store import (
     Run,
+    RunFiles,
     RunFolder,
     create_run,
     forget_recipe,
@@ -248,7 +251,12 @@ def _whole(outcome: Outcome) -> Run:
 
 
 def run(
-    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    rank: Rank | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Plan a run, have every missing shard computed, merge them and run the writers.
 
@@ -256,6 +264,7 @@ def run(
         recipe: how to build the model and the images, and the settings.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
+        rank: 0 of several processes that were started together; the others `join_run`.
         watch: told how the work goes on.
 
     Raises:
@@ -263,26 +272,58 @@ def run(
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
     config, watch = recipe.config, watch or Watch()
-    engine = find_engine(config.engine)
+    engine, launch = find_engine(config.engine), ""
+    if rank is not None:
+        resume = resume or (rank.restarted and not overwrite)
+        engine, launch = _shared(rank, config.engine, engine), agree(rank)
     refuse_taken(config.out, overwrite=overwrite, resume=resume)
     recipe = _as_settled(recipe) if resume else recipe
     with ExitStack() as stack:
         with bind(recipe, watch=watch) as job:
             images = job.image_set
             watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
-            folder = stack.enter_context(_begin(job, watch, overwrite=overwrite, resume=resume))
+            begun = _begin(job, watch, launch, overwrite=overwrite, resume=resume)
+            folder = stack.enter_context(begun)
             if not folder.complete:
                 folder.share()
                 missing = folder.missing()
                 if len(missing) < len(folder.plan.shards):
                     there = len(folder.plan.shards) - len(missing)
                     watch.say(f"resuming: {there} of {len(folder.plan.shards)} shards are there")
-                begun = time.perf_counter()
+                since = time.perf_counter()
                 _compute(job, folder, missing, engine, watch)
-                seconds = time.perf_counter() - begun
-                folder.claim()
+                seconds = time.perf_counter() - since
+                patiently(folder.claim, "the other processes to end", watch)
                 merge_shards(folder, job, seconds, watch)
         return _write(config.out, config, watch)
+
+
+def join_run(
+    recipe: Recipe, rank: Rank, *, overwrite: bool = False, watch: Watch | None = None
+) -> Run:
+    """Compute the part of one of several processes that were started together, but for rank 0.
+
+    Args:
+        recipe: as rank 0 has it.
+        rank: of this process.
+        overwrite: whether rank 0 replaces a run that is there.
+        watch: told how the work goes on.
+
+    Raises:
+        RunError: if rank 0 plans no run, or another one.
+    """
+    out, watch = recipe.config.out.absolute(), watch or Watch()
+    find_engine(recipe.config.engine)
+    if await_plan(RunFiles(out), agree(rank), overwrite, watch):
+        with patiently(lambda: reopen_run(out, shared=True), "rank 0 to begin", watch) as folder:
+            part = range(rank.number, len(folder.plan.shards), rank.count)
+            missing = folder.missing(part)
+            if missing:
+                with _bound(folder, _as_settled(recipe), watch) as (job, store):
+                    missing = folder.missing(missing)  # rank 0 may have lost patience
+                    watch.begin("computing maps", _images(job, missing))
+                    local.run(job, missing, store, watch)
+    return open_run(out)
 
 
 def plan_run(
@@ -332,14 +373,9 @@ def work_run(
             missing = folder.missing(shard for shard in asked if shard % count == number)
         if missing:
             recipe = _recipe_of(folder, trust_recipe)
-            config = recipe.config.model_copy(
-                update={"processes": 1, "workers": workers or recipe.config.workers}
-            )
-            with bind(replace(recipe, config=config), planned=folder.plan, watch=watch) as job:
-                refuse_other_model(job, folder)
+            with _bound(folder, recipe, watch, workers=workers) as (job, write):
                 listed = isinstance(missing, Sequence)
                 watch.begin("computing maps", _images(job, missing) if listed else None)
-                write = shard_store(job, folder, watch)
 
                 def store(shard: int, parts: list[Computed]) -> None:
                     write(shard, parts)
@@ -347,6 +383,52 @@ def work_run(
 
                 local.run(job, missing, store, watch)
     return open_run(path)
+
+
+@contextmanager
+def computing(run: Path, recipe: Recipe) -> Iterator[Callable[[int], None]]:
+    """Hold a planned run open to compute shards of it, one after another.
+
+    Args:
+        run: the run folder.
+        recipe: of the run, from whoever planned it.
+
+    Yields:
+        What computes a shard and writes it, unless it is there.
+
+    Raises:
+        RunError: if the model or the images that are built here are not those of the plan.
+    """
+    watch = Watch()
+    with (
+        reopen_run(run, shared=True, watch=watch) as folder,
+        _bound(folder, recipe, watch) as (job, store),
+    ):
+        yield lambda shard: local.run(job, folder.missing([shard]), store, watch)
+
+
+@contextmanager
+def _bound(
+    folder: RunFolder, recipe: Recipe, watch: Watch, *, workers: int = 0
+) -> Iterator[tuple[Job, Store]]:
+    """Build what a planned run is computed with in this process alone, and what stores shards."""
+    alone = {"processes": 1, "devices": None, "workers": workers or recipe.config.workers}
+    recipe = replace(recipe, config=recipe.config.model_copy(update=alone))
+    with bind(recipe, planned=folder.plan, watch=watch) as job:
+        refuse_other_model(job, folder)
+        yield job, shard_store(job, folder, watch)
+
+
+def _shared(rank: Rank, name: str, engine: Engine) -> Engine:
+    """Return what rank 0 of several processes computes with."""
+    if rank.count == 1:
+        return engine
+    if engine is not local:
+        raise ConfigError(
+            f"the engine {name!r} starts processes itself, and {rank.count} were started together; "
+            "start one"
+        )
+    return Ranks(rank)
 
 
 def _still_missing(
@@ -409,15 +491,20 @@ def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:
     return Recipe.read(document, folder.path)
 
 
-def _begin(job: Job, watch: Watch, *, overwrite: bool, resume: bool) -> RunFolder:
+def _begin(job: Job, watch: Watch, launch: str = "", *, overwrite: bool, resume: bool) -> RunFolder:
     """Write what workers need, and return the folder, locked."""
-    out = job.recipe.config.out
-    folder = create_run(out, job.plan, overwrite=overwrite, resume=resume, watch=watch)
+
+    def create() -> RunFolder:
+        out = job.recipe.config.out
+        return create_run(out, job.plan, overwrite=overwrite, resume=resume, watch=watch)
+
+    # Those that were started together may be at work already, where this one was restarted.
+    folder = patiently(create, "the other processes to end", watch) if launch else create()
     try:
         if not folder.complete:
             folder.write_kernels([sheet(kernels) for kernels in job.kernels], job.head)
             if job.recipe.portable:
-                write_recipe(folder.files, job.recipe.document())
+                write_recipe(folder.files, job.recipe.document(), launch)
     except BaseException:
         folder.close()
         raise
@@ -430,7 +517,7 @@ def _compute(
     refuse_other_model(job, folder)
     watch.begin("computing maps", _images(job, missing))
     plug_in = user_code(f"the engine {job.recipe.config.engine!r}", error=ConfigError)
-    with nullcontext() if engine is local else plug_in:
+    with nullcontext() if engine is local or isinstance(engine, Ranks) else plug_in:
         engine.run(job, missing, shard_store(job, folder, watch), watch)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -17,6 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
+from tests.equal import contents
 
 pytestmark = pytest.mark.slow
 
@@ -88,18 +89,6 @@ def undisturbed(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     answer = ask(out, None, False)
     assert answer["status"] == 0
     return out, answer["events"]
-
-
-def contents(run: Path) -> dict[str, str]:
-    """Return the checksum of every file whose bytes the settings decide."""
-    files = [run / "channels.parquet"]
-    for folder in ("shards", "summaries", "checksums", "set", "kernels", "maximised"):
-        # The plan and run.json say when; a writer may say so too.
-        told = ("plan.json.", "run.json.", "writers")
-        files += [f for f in sorted((run / folder).iterdir()) if not f.name.startswith(told)]
-    return {
-        str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
-    }
 
 
 def moments(events: list[str]) -> list[int]:

@@ -23,7 +23,8 @@ from exporter.config import build_config
 from exporter.console import duration
 from exporter.engines import Recipe
 from exporter.errors import ConfigError, RunError
-from exporter.store import Run, check, open_run, reopen_run
+from exporter.store import Run, open_run, reopen_run
+from tests.equal import differences
 
 ROOT = Path(__file__).parents[1]
 MODEL = """
@@ -86,16 +87,6 @@ def worker(run: Path, share: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def same(run: Run, other: Run) -> bool:
-    """Say whether two runs hold the same rows, statistics, set and pictures."""
-    return (
-        list(run.rows()) == list(other.rows())
-        and run.channels() == other.channels()
-        and run.summary == other.summary
-        and list(run.maximised()) == list(other.maximised())
-    )
-
-
 @pytest.mark.slow
 def test_three_processes_at_once_make_the_run_of_one(work: Path) -> None:
     run = planned(work)
@@ -105,8 +96,7 @@ def test_three_processes_at_once_make_the_run_of_one(work: Path) -> None:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     finished = exporter.finish(run)
-    assert same(finished, whole(work))
-    assert check(run) == ()
+    assert differences(finished, whole(work)) == []
     assert (run / "html/index.html").exists()
     assert not (run / "recipe.json").exists()
     assert not list(run.rglob(".*"))
@@ -132,7 +122,7 @@ def test_a_worker_that_is_killed_is_replaced_by_the_same_command(work: Path) -> 
     again = worker(run, "0/2")
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
-    assert same(exporter.finish(run), whole(work))
+    assert differences(exporter.finish(run), whole(work)) == []
     for shard, written in kept.items():
         assert (run / f"shards/{shard:05d}.parquet").stat().st_mtime_ns == written
 
@@ -154,8 +144,7 @@ def test_a_byte_that_rots_before_the_run_is_finished_is_noticed(work: Path) -> N
         config=work / "run.toml",
         resume=True,
     )
-    assert same(resumed, whole(work))
-    assert check(run) == ()
+    assert differences(resumed, whole(work)) == []
 
 
 def test_a_model_that_is_not_the_planned_one_is_refused(work: Path) -> None:
@@ -270,4 +259,4 @@ def test_the_engine_of_the_documentation_works_from_outside(work: Path) -> None:
     assert (done.returncode, "has no function run" in done.stderr) == (2, True), done.stderr
     done = command("processes")
     assert done.returncode == 0, done.stderr
-    assert same(open_run(work / "run"), whole(work))
+    assert differences(open_run(work / "run"), whole(work)) == []

@@ -7,14 +7,18 @@ from torch import nn
 
 from exporter.errors import ModelError
 
+_REPLICATED = ("DataParallel", "DistributedDataParallel")
+_SHARDED = ("FullyShardedDataParallel", "FSDPModule")
+"""What wraps a model to train it, by name: the distributed part of torch may be missing."""
+
 
 def refuse_unfit(model: nn.Module) -> None:
     """Refuse a model whose modules cannot be seen at work, or that is not ready.
 
     Raises:
-        ModelError: if a module is TorchScript, compiled or a `torch.nn.DataParallel`, if a
-            parameter has no shape yet or was made under ``torch.inference_mode()``, or if the
-            parameters lie on several devices.
+        ModelError: if a module is TorchScript, compiled, a `torch.nn.DataParallel` or one of
+            DistributedDataParallel or FSDP, if a parameter has no shape yet or was made under
+            ``torch.inference_mode()``, or if the parameters lie on several devices or are cut.
     """
     devices: dict[torch.device, None] = {}
     for name, module in model.named_modules():
@@ -29,9 +33,16 @@ def refuse_unfit(model: nn.Module) -> None:
                 f"{which} is compiled (torch.compile), which leaves out hooks, so nothing in it "
                 "can be seen; hand over the module it was made from"
             )
-        if isinstance(module, nn.DataParallel):
+        wrapped = _wrapper(module)
+        if wrapped in _SHARDED:
             raise ModelError(
-                f"{which} is a DataParallel, whose copies each see a part of the images; hand over "
+                f"{which} is sharded (FSDP): each process holds a part of its parameters, and a "
+                "forward waits for the others; gather its state and load it into the model without "
+                "FSDP"
+            )
+        if wrapped:
+            raise ModelError(
+                f"{which} is a {wrapped}, whose copies each see a part of the images; hand over "
                 "its .module"
             )
         own = (module._parameters, module._buffers)
@@ -47,6 +58,12 @@ def refuse_unfit(model: nn.Module) -> None:
                     f"{called!r} was made under torch.inference_mode() and cannot carry gradients;"
                     " build or load the model outside of it"
                 )
+            if hasattr(tensor, "placements"):
+                called = f"{name}.{key}" if name else key
+                raise ModelError(
+                    f"{called!r} is a DTensor, of which each process holds a part; gather it with "
+                    ".full_tensor() and load it into a model of whole tensors"
+                )
         devices |= {p.device: None for p in module._parameters.values() if p is not None}
     if len(devices) > 1:
         named = ", ".join(sorted(map(str, devices)))
@@ -56,8 +73,21 @@ def refuse_unfit(model: nn.Module) -> None:
         )
 
 
+def _wrapper(module: nn.Module) -> str:
+    """Return what a module is a wrapper of, or ``""``; of a subclass the name of torch's class."""
+    known = (*_REPLICATED, *_SHARDED)
+    return next(
+        (
+            kind.__name__
+            for kind in type(module).__mro__
+            if kind.__name__ in known and kind.__module__.startswith("torch.")
+        ),
+        "",
+    )
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside a compiled model or a `torch.nn.DataParallel`, which hooks see."""
-    wrapper = "module" if isinstance(model, nn.DataParallel) else "_orig_mod"
+    """Return the module inside a compiled model, a DataParallel or a DistributedDataParallel."""
+    wrapper = "module" if _wrapper(model) in _REPLICATED else "_orig_mod"
     inside = dict(model.named_children()).get(wrapper)
     return model if inside is None else unwrapped(inside)

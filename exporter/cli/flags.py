@@ -86,15 +86,15 @@ def _flag(name: str, field: FieldInfo) -> Callable[[_F], _F]:
 def part(
     context: click.Context,  # noqa: ARG001
     option: click.Parameter,  # noqa: ARG001
-    value: str,
-) -> tuple[int, int] | None:
-    """Read a worker's part of the shards: ``0/4`` is the first of four, None for those it is told.
+    value: str | None,
+) -> tuple[int, int] | Literal["-"] | None:
+    """Read a worker's part of the shards: ``0/4`` is the first of four, ``-`` those it is told.
 
     Raises:
         click.BadParameter: if it is none.
     """
-    if value == "-":
-        return None
+    if value is None or value == "-":
+        return value  # type: ignore[return-value]
     match = re.fullmatch(r"(\d+)/(\d+)", value)
     if match is None or int(match[1]) >= int(match[2]):
         raise click.BadParameter(

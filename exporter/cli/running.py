@@ -26,6 +26,7 @@ from exporter.config import RunConfig, build_config
 from exporter.console import OUT, Bar, counted, explained, marked, say_outcome
 from exporter.doors import importing
 from exporter.errors import ConfigError
+from exporter.launchers import Rank, read_rank, take_card
 
 if TYPE_CHECKING:
     from exporter.engines import Recipe
@@ -46,12 +47,12 @@ def run_command(
 ) -> int:
     """Run a model over an image set, and write the run folder and its reports.
 
-    This is plan, work and finish in one process.
+    This is plan, work and finish in one process; or in several, which torchrun or SLURM starts.
     """
     config = build_config(file, given(flags))
     if dry_run:
         return _dry_run(config, resume=resume, overwrite=overwrite)
-    return _run(config, resume=resume, overwrite=overwrite)
+    return _run(config, resume=resume, overwrite=overwrite, rank=read_rank())
 
 
 @click.command("plan")
@@ -93,11 +94,11 @@ _TRUST = click.option(
     "--shards",
     "share",
     callback=part,
-    default="0/1",
     metavar="i/n|-",
     help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers; or, "
     "with -, those whose numbers stand in the lines of standard input: 'ready' is printed when the "
-    "model is built, and each number when the shard is stored.  [default: all of them]",
+    "model is built, and each number when the shard is stored.  [default: as torchrun or SLURM "
+    "says, else all of them]",
 )
 @click.option(
     "--workers",
@@ -108,14 +109,18 @@ _TRUST = click.option(
 )
 @_TRUST
 def work_command(
-    run_folder: Path, share: tuple[int, int] | None, workers: int, trust_recipe: bool
+    run_folder: Path, share: tuple[int, int] | str | None, workers: int, trust_recipe: bool
 ) -> int:
     """Compute what is missing of a planned run; several workers may do so at once.
 
     The model is built again as the run's recipe says, which runs the code that it names.
     """
-    if share is None:
+    if share == "-":
         return _work_as_told(run_folder, workers=workers, trust_recipe=trust_recipe)
+    if share is None:
+        rank = read_rank()
+        take_card(rank)
+        share = (0, 1) if rank is None else (rank.number, rank.count)
     with Bar() as bar:
         run: Run = _chain(bar).work_run(
             run_folder, part=share, workers=workers, trust_recipe=trust_recipe, watch=bar
@@ -180,12 +185,23 @@ def demo_command(out: Path) -> int:
     return _run(demo_config(out), resume=False, overwrite=overwrite)
 
 
-def _run(config: RunConfig, *, resume: bool, overwrite: bool) -> int:
+def _run(config: RunConfig, *, resume: bool, overwrite: bool, rank: Rank | None = None) -> int:
     with Bar() as bar:
-        outcome: Outcome = _chain(bar).run(
-            _recipe(config), resume=resume, overwrite=overwrite, watch=bar
-        )
-    return _say(config.out, outcome)
+        chain = _chain(bar)
+        if config.device in ("auto", "cuda"):
+            take_card(rank)
+        if rank is not None and rank.number:
+            run: Run = chain.join_run(_recipe(config), rank, overwrite=overwrite, watch=bar)
+        else:
+            outcome: Outcome = chain.run(
+                _recipe(config), resume=resume, overwrite=overwrite, rank=rank, watch=bar
+            )
+            return _say(config.out, outcome)
+    OUT.print(
+        f"[green]✓[/] process {rank.number} of {rank.count}: {len(run.shards)} of "
+        f"{len(run.plan.shards)} shards are there"
+    )
+    return DONE
 
 
 def _chain(bar: Bar) -> ModuleType:

@@ -20,8 +20,10 @@ from typing import IO
 import torch
 
 from exporter.capture import tf32_environment
+from exporter.config import RunConfig
 from exporter.engines.job import Job
 from exporter.errors import INTERRUPTED, ConfigError, one_line
+from exporter.launchers import CARDS, visible_cards
 from exporter.watch import Watch
 
 _WORTH_STARTING = 8192
@@ -37,6 +39,27 @@ _PATIENCE = 10.0
 """Seconds that a process has to end in when the run is given up."""
 
 
+def cards_of(config: RunConfig) -> tuple[int, ...]:
+    """Return the numbers of the CUDA cards that share a run; none unless it is asked for.
+
+    Raises:
+        ConfigError: if there are no such cards.
+    """
+    if config.devices is None:
+        return ()
+    there = len(visible_cards())
+    cards = tuple(range(there)) if config.devices == "all" else tuple(dict.fromkeys(config.devices))
+    wrong = [card for card in cards if card >= there]
+    if wrong or not cards:
+        has = f"this machine shows {there} CUDA card{'s' * (there != 1)}"
+        raise ConfigError(
+            f"there is no card {wrong[0]} for --devices: {has}, counted from 0"
+            if wrong
+            else f"--devices all is for CUDA cards, and {has}; leave it out"
+        )
+    return cards
+
+
 def processes_of(job: Job, missing: Sequence[int]) -> int:
     """Return how many processes compute, this one included.
 
@@ -49,15 +72,18 @@ def processes_of(job: Job, missing: Sequence[int]) -> int:
     """
     config = job.recipe.config
     told = tf32_environment(job.device) is not None
-    if config.processes != "auto":
-        if config.processes > 1:
+    asked, cards = config.processes, len(cards_of(config))
+    if cards:
+        asked = max(cards, 0 if asked == "auto" else asked)
+    if asked != "auto":
+        if asked > 1:
             job.recipe.require_portable("a worker process")
             if not told:
                 raise ConfigError(
                     "torch is set to allow TF32 in products of matrices and not in convolutions, "
                     "which a worker process cannot be told: allow it in both, or give 1 process"
                 )
-        return min(config.processes, len(missing))
+        return min(asked, len(missing))
     images = sum(stop - start for start, stop in (job.plan.shards[shard] for shard in missing))
     alone = config.compile or job.measures or not (job.recipe.portable and told)
     if job.device.type != "cuda" or alone or images < _WORTH_STARTING:
@@ -98,14 +124,15 @@ class Beside:
         self._ahead = 2 + (max(4, job.workers) + 3) * job.batch_size // shard
         self._workers: list[tuple[subprocess.Popen[str], threading.Thread]] = []
         self._count = count - 1
+        self._cards = cards_of(job.recipe.config)
         self._given_up = False
         self._before = torch.get_num_threads()
 
     def __enter__(self) -> Beside:
         torch.set_num_threads(self._threads)
-        for _ in range(self._count):
+        for number in range(1, 1 + self._count):
             try:
-                self._start()
+                self._start(number)
             except (OSError, RuntimeError) as error:  # the system starts no more of them
                 self._watch.say(f"no more worker processes could be started: {one_line(error)}")
                 break
@@ -123,7 +150,18 @@ class Beside:
                 thread.join()
         torch.set_num_threads(self._before)
 
-    def _start(self) -> None:
+    def _environment(self, number: int) -> dict[str, str]:
+        """Return the environment of a process; this one, number 0, has the first card."""
+        environment = {
+            **os.environ,
+            **(tf32_environment(self._job.device) or {}),
+            "OMP_NUM_THREADS": str(self._threads),
+        }
+        if self._cards:
+            environment[CARDS] = visible_cards()[self._cards[number % len(self._cards)]]
+        return environment
+
+    def _start(self, number: int) -> None:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the thread that attends)
         worker = subprocess.Popen(
             command(self._job),
@@ -131,11 +169,7 @@ class Beside:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={
-                **os.environ,
-                **(tf32_environment(self._job.device) or {}),
-                "OMP_NUM_THREADS": str(self._threads),
-            },
+            env=self._environment(number),
         )
         thread = threading.Thread(target=self._attend, args=(worker, errors), daemon=True)
         try:

@@ -57,6 +57,12 @@ def shard_file(index: int) -> str:
     return f"{SHARDS}/{index:05d}.parquet"
 
 
+def shards_there(run: RunFiles) -> set[int]:
+    """Return the numbers of the shards that have a file."""
+    names = (re.fullmatch(r"(\d{5,})\.parquet", name) for name in run.names(SHARDS))
+    return {int(name[1]) for name in names if name}
+
+
 def summary_file(index: int, part: str = "") -> str:
     """Return where a shard's part of the statistics is: ``summaries/00000.parquet``.
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
-from exporter.errors import RunError
+from exporter.errors import BusyError, RunError
 from exporter.store.files import open_regular
 from exporter.store.layout import LOCK
 
@@ -28,7 +28,8 @@ class RunLock:
         shared: whether other workers may hold it too.
 
     Raises:
-        RunError: if another process, or another part of this one, is in the way.
+        BusyError: if another process, or another part of this one, is in the way.
+        RunError: if the folder cannot be written.
     """
 
     def __init__(self, run: Path, *, shared: bool = False) -> None:
@@ -53,7 +54,7 @@ class RunLock:
         """Let workers in, or hold the lock alone again.
 
         Raises:
-            RunError: if another process is in the way.
+            BusyError: if another process is in the way.
         """
         if self._file is not None:
             self._shared = shared
@@ -75,7 +76,7 @@ class RunLock:
         except OSError as error:
             if error.errno in _TAKEN:
                 self._shared = True  # it is not ours to remove
-                raise RunError(
+                raise BusyError(
                     f"another process is writing the run {str(self._run)!r}; "
                     "wait until it is done, or use another folder"
                 ) from None

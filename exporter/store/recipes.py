@@ -27,14 +27,19 @@ _FIELDS = ("settings", "command", "folder")
 _KEY_BYTES = 32
 
 
-def write_recipe(run: RunFiles, document: Mapping[str, Any]) -> None:
-    """Write the recipe of a run, from JSON values, with its user's seal.
+def write_recipe(run: RunFiles, document: Mapping[str, Any], launch: str = "") -> None:
+    """Write the recipe of a run, with its user's seal.
+
+    Args:
+        run: the run folder.
+        document: the recipe, JSON values.
+        launch: tells the processes that were started together that this is theirs.
 
     Raises:
         RunError: if it cannot be written.
     """
     key = _key() or _new_key()
-    sealed = {**document, "seal": key and _seal(document, key)}
+    sealed = {**document, "seal": key and _seal(document, key), "launch": launch}
     commit(run, {RECIPE: json_bytes(sealed)})
 
 
@@ -72,6 +77,20 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
             "it, give --trust-recipe"
         )
     return document
+
+
+def is_planned(run: RunFiles, launch: str, *, complete: bool) -> bool | None:
+    """Say whether the run is planned for those that were started together; None for not yet.
+
+    Args:
+        run: the run folder.
+        launch: as `write_recipe` was given it.
+        complete: whether a run that is complete will do, of which nothing is to be computed: False.
+    """
+    with suppress(RunError, AttributeError):
+        if run.exists(RECIPE) and read_json(run, RECIPE, _REMEDY).get("launch") == launch:
+            return True
+    return False if complete and run.exists(TOTALS) else None
 
 
 def recipe_is_altered(run: RunFiles) -> bool:

@@ -15,14 +15,17 @@ import pytest
 import torch
 
 import exporter
+from exporter import planning
 from exporter.cli import main
-from exporter.config import build_config
+from exporter.config import RunConfig, build_config
 from exporter.engines import Recipe, beside
-from exporter.engines.beside import Beside, processes_of
+from exporter.engines.beside import Beside, cards_of, processes_of
 from exporter.errors import ConfigError
+from exporter.launchers import CARDS
 from exporter.planning import bind
-from exporter.store import Run, check, open_run
+from exporter.store import open_run
 from exporter.watch import Watch
+from tests.equal import differences
 from tests.small import small
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +51,9 @@ class Slow(nn.Module):
     def forward(self, inputs):
         if "work" not in sys.argv:
             time.sleep(2)
+        elif os.environ.get("SAYS"):
+            with open(os.environ["SAYS"], "a") as said:
+                print(os.environ["CUDA_VISIBLE_DEVICES"], file=said)
         elif os.environ.get("DIES") and not os.path.exists(os.environ["DIES"]):
             print("printed by the model")
             open(os.environ["DIES"], "w").close()
@@ -175,14 +181,57 @@ def test_two_processes_make_the_run_of_one(
         exporter.export(model, PHOTOS, out=tmp_path / out, watch=told, processes=count, **settings)
         for out, count in (("two", 2), ("one", 1))
     ]
-    assert contents(runs[0]) == contents(runs[1])
-    assert check(tmp_path / "two") == ()
+    assert differences(runs[0], runs[1]) == []
     assert any("worker process ended early" in line for line in told.lines) == dies
     assert told.done >= 2 * 13
 
 
-def contents(run: Run) -> tuple[object, ...]:
-    return list(run.rows()), run.channels(), run.summary
+def test_cards_that_share_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which card each process is shown, on a machine that only says that it has cards."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+
+    def config(devices: object, **others: Any) -> RunConfig:
+        asked = SETTINGS | others | {"devices": devices}
+        return build_config(model="small", images=str(PHOTOS), out=tmp_path / "run", **asked)
+
+    assert cards_of(config(None)) == ()
+    with pytest.raises(ConfigError, match="--devices all is for CUDA cards, and this machine sho"):
+        cards_of(config("all"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert cards_of(config("all")) == (0, 1, 2)
+    assert cards_of(config("2,0")) == cards_of(config([2, 0])) == (2, 0)
+    with pytest.raises(ConfigError, match="no card 3 for --devices: this machine shows 3 CUDA"):
+        cards_of(config("0,3"))
+    for wrong in ("a", "0,,1", "-1"):
+        with pytest.raises(ConfigError, match=r"devices.*: give all, or numbers of CUDA cards"):
+            config(wrong)
+    with pytest.raises(ConfigError, match="--devices names CUDA cards and --device is 'cpu'"):
+        config("all", device="cpu")
+    monkeypatch.setattr(planning, "choose_device", lambda *_, **__: torch.device("cpu"))
+    for processes, shown in (("auto", ["7", "4"]), (5, ["7", "4", "7", "4", "7"])):
+        with bind(Recipe(config("2,0", processes=processes), module=small())) as job:
+            others = Beside(job, range(9), len(shown), Told())
+            seen = [others._environment(number)[CARDS] for number in range(len(shown))]
+            assert seen == shown
+            with pytest.raises(ConfigError, match="handed over in Python"):
+                processes_of(job, range(9))
+
+
+@pytest.mark.slow
+def test_a_run_on_two_cards_is_that_of_one(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: the cards are the CPU, and each process is shown its own."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SAYS", str(tmp_path / "cards"))
+    alone = exporter.export(model, PHOTOS, out=tmp_path / "one", **SETTINGS, layers=["1.2"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(planning, "choose_device", lambda *_, **__: torch.device("cpu"))
+    both = exporter.export(
+        model, PHOTOS, out=tmp_path / "two", devices="0,2", **SETTINGS, layers=["1.2"]
+    )
+    assert differences(alone, both) == []
+    assert set((tmp_path / "cards").read_text().split()) == {"2"}
 
 
 @pytest.mark.slow

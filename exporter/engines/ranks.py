@@ -1,0 +1,125 @@
+"""Several processes that were started together, by torchrun or SLURM, and share a run.
+
+Each computes the shards k with k mod count = its number; what goes between them goes through the
+run folder. Rank 0 is the one that waits for the others, and computes what they do not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from exporter.engines import local
+from exporter.engines.job import Job, Store
+from exporter.errors import BusyError, RunError
+from exporter.launchers import Rank
+from exporter.store import RunFiles, is_planned, shards_there
+from exporter.watch import Watch
+
+PATIENCE = 3600.0
+"""Seconds that a process waits for another at most."""
+
+QUIET = 60.0
+"""Seconds without a new shard after which rank 0 takes the others' shards, at least."""
+
+_SHARDS = 3
+"""The same, as a multiple of what one of its own shards took."""
+
+_LOOK = 0.2
+"""Seconds between two looks into the run folder."""
+
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What rank 0 computes with: its part, and then whatever the others leave.
+
+    Attributes:
+        rank: of this process.
+    """
+
+    rank: Rank
+
+    def run(self, job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
+        """Return when every missing shard is in the run folder, whoever computed it."""
+        own = [shard for shard in missing if shard % self.rank.count == self.rank.number]
+        begun = time.monotonic()
+        if own:
+            local.run(job, own, store, watch)
+        quiet = max(QUIET, _SHARDS * (time.monotonic() - begun) / max(1, len(own)))
+        left = [shard for shard in missing if shard not in set(own)]
+        folder, changed, said = RunFiles(job.recipe.config.out), time.monotonic(), False
+        while left:
+            there = shards_there(folder)
+            for start, stop in (job.plan.shards[shard] for shard in left if shard in there):
+                watch.advance(stop - start)
+                changed = time.monotonic()
+            left = [shard for shard in left if shard not in there]
+            if left and time.monotonic() - changed > quiet:
+                if not said:
+                    watch.say(
+                        f"no other process has stored a shard for {quiet:.0f} s: the {len(left)} "
+                        "that are missing are computed here"
+                    )
+                said = True
+                # Whoever comes late begins with the first ones.
+                local.run(job, [left.pop()], store, watch)
+            elif left:
+                time.sleep(_LOOK)
+
+
+def await_plan(folder: RunFiles, launch: str, overwrite: bool, watch: Watch) -> bool:
+    """Wait until rank 0 has planned the run.
+
+    Args:
+        folder: the run's.
+        launch: tells the plan of this launch from that of an earlier one.
+        overwrite: whether a run that is complete is one to be replaced.
+        watch: told what is waited for.
+
+    Returns:
+        Whether there is anything to compute.
+
+    Raises:
+        RunError: if there is no plan after `PATIENCE`.
+    """
+    watch.begin("waiting for the plan of rank 0")
+    until = time.monotonic() + PATIENCE
+    while True:
+        planned = is_planned(folder, launch, complete=not overwrite)
+        if planned is not None:
+            return planned
+        if time.monotonic() > until:
+            raise RunError(
+                f"rank 0 has not planned the run {str(folder.run)!r} within "
+                f"{PATIENCE / 60:.0f} minutes; plan it before with exporter plan, and start "
+                "exporter work in each process"
+            )
+        time.sleep(_LOOK)
+
+
+def patiently(take: Callable[[], _V], what: str, watch: Watch) -> _V:
+    """Take the run folder, which another process of the launch may be about to leave.
+
+    Args:
+        take: takes it, or raises `BusyError`.
+        what: is waited for.
+        watch: told so.
+
+    Raises:
+        RunError: if another process is in the way after `PATIENCE`.
+    """
+    until, waiting = time.monotonic() + PATIENCE, False
+    while True:
+        try:
+            return take()
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            if not waiting:
+                watch.begin(f"waiting for {what}")
+            waiting = True
+            time.sleep(_LOOK)
