@@ -226,14 +226,17 @@ def compare_command(
 @click.argument(
     "run_folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--wandb-project", metavar="P", help="Project to send to.  [default: as written]")
-@click.option("--wandb-entity", metavar="E", help="Entity to send to.  [default: as written]")
+@click.option(
+    "--wandb-project", metavar="P", help="Project to send to.  [default: as you wrote it]"
+)
+@click.option("--wandb-entity", metavar="E", help="Entity to send to.  [default: as you wrote it]")
 def sync_command(
     run_folders: tuple[Path, ...], wandb_project: str | None, wandb_entity: str | None
 ) -> int:
     """Send the offline W&B runs of run folders, and check before and after that nothing is lost.
 
-    The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL.
+    The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL. A run
+    that somebody else wrote, or you on another machine, needs --wandb-project and --wandb-entity.
     """
     from exporter.store import open_run, reopen_run
     from exporter.writers.wandb.sync import sync_run

@@ -1,30 +1,26 @@
 """``recipe.json``: how workers build the model and the images of a run that is not finished.
 
-A recipe names code that runs, and where W&B sends to. So it bears a seal, made with a key that only
-its user has: a run folder from elsewhere cannot have it, and asks for a word from its reader.
+A recipe names code that runs, and where W&B sends to. So it bears its user's seal: a run folder
+from elsewhere cannot have it, and asks for a word from its reader.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
-import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from exporter.errors import RunError
 from exporter.store.checksums import commit, forget, is_altered
 from exporter.store.documents import damaged, json_bytes, read_json
-from exporter.store.files import RunFiles, open_regular
+from exporter.store.files import RunFiles
 from exporter.store.layout import RECIPE, TOTALS, checksum_file
+from exporter.store.seals import bears, seal
 
 _REMEDY = "plan the run again with --resume"
 _FIELDS = ("settings", "command", "folder")
-_KEY_BYTES = 32
 
 
 def write_recipe(run: RunFiles, document: Mapping[str, Any], launch: str = "") -> None:
@@ -38,8 +34,7 @@ def write_recipe(run: RunFiles, document: Mapping[str, Any], launch: str = "") -
     Raises:
         RunError: if it cannot be written.
     """
-    key = _key() or _new_key()
-    sealed = {**document, "seal": key and _seal(document, key), "launch": launch}
+    sealed = {**document, "seal": seal(_sealed(document)), "launch": launch}
     commit(run, {RECIPE: json_bytes(sealed)})
 
 
@@ -60,14 +55,10 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
     values = read_json(run, RECIPE, _REMEDY)
     try:
         document = {name: values[name] for name in _FIELDS}
-        model, seal = str(document["settings"]["model"]), str(values.get("seal"))
+        model = str(document["settings"]["model"])
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(run, RECIPE, error, _REMEDY) from None
-    key = _key()
-    own = key is not None and hmac.compare_digest(
-        seal.encode("utf-8", "replace"), _seal(document, key).encode()
-    )
-    if not own and not trusted:
+    if not trusted and not bears(_sealed(document), values.get("seal")):
         where = "by another user or on another machine"
         if values.get("seal") is None:
             where += ", or where there was no place for a key to seal its recipe with"
@@ -104,49 +95,8 @@ def _is_expected(run: RunFiles) -> bool:
     return kept or run.exists(RECIPE)
 
 
-def _seal(document: Mapping[str, Any], key: bytes) -> str:
-    text = json.dumps([document[name] for name in _FIELDS], sort_keys=True)
-    return hmac.new(key, text.encode(), "sha256").hexdigest()
-
-
-def _key_file() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "exporter" / "recipe.key"
-
-
-def _key() -> bytes | None:
-    """Return the user's key; None where there is none."""
-    try:
-        with open_regular(_key_file(), os.O_RDONLY, "rb") as file:
-            key = file.read(_KEY_BYTES)
-    except (OSError, RuntimeError, RunError):
-        return None
-    return key if len(key) == _KEY_BYTES else None
-
-
-def _new_key() -> bytes | None:
-    """Make the user's key, which nobody else may read; None where there is no place for it."""
-    half = None
-    try:
-        file = _key_file()
-        half = file.with_name(f".{secrets.token_hex(6)}.tmp")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(secrets.token_bytes(_KEY_BYTES))
-        try:
-            os.link(half, file)
-        except FileExistsError:  # of two processes the first
-            pass
-        except OSError:  # a file system without hard links, where the last one wins
-            half.replace(file)
-    except (OSError, RuntimeError):
-        return None
-    finally:
-        if half is not None:
-            with suppress(OSError):
-                half.unlink(missing_ok=True)
-    return _key()
+def _sealed(document: Mapping[str, Any]) -> bytes:
+    return json.dumps([document[name] for name in _FIELDS], sort_keys=True).encode()
 
 
 def way_on(run: RunFiles, *, missing: bool) -> str:

@@ -14,15 +14,38 @@ from pathlib import Path
 
 from exporter.store.documents import read_json
 from exporter.store.files import RunFiles
+from exporter.store.seals import bears, seal
 from exporter.writers.wandb.process import HERE
 
 NOTE = "wandb/folder.json"
+SEAL = "seal.txt"
+_MOST = 1000
+"""Bytes of a seal that are read."""
 
 
 def note_place(folder: Path) -> None:
     """Note where ``RUN/wandb`` is, if the log depends on it."""
     if HERE is None:
         (folder.parent / NOTE).write_text(json.dumps(_digest(folder)), encoding="utf-8")
+
+
+def seal_log(folder: Path) -> None:
+    """Put the user's seal on the log, which says where it is sent to."""
+    if sealed := seal(_logs(folder)):
+        RunFiles(folder.parent).write(f"{folder.name}/{SEAL}", sealed.encode())
+
+
+def is_own(folder: Path) -> bool:
+    """Say whether the log in ``RUN/wandb`` is as this user wrote it."""
+    run, name = RunFiles(folder.parent), f"{folder.name}/{SEAL}"
+    sealed = run.read(name, _MOST) if run.exists(name) else b""
+    return bears(_logs(folder), sealed.decode("utf-8", "replace"))
+
+
+def _logs(folder: Path) -> bytes:
+    run, start = RunFiles(folder.parent), len(folder.name) + 1
+    logs = sorted(name for name in run.below(folder.name) if name.endswith(".wandb"))
+    return "".join(f"{run.sha256(log)}  {log[start:]}\n" for log in logs).encode()
 
 
 def verify_offline(run: RunFiles) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import WriterError
 from exporter.writers import check_writer
+from exporter.writers.wandb.place import is_own
 from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
 
 if TYPE_CHECKING:
@@ -41,14 +42,15 @@ def sync_run(
     Args:
         run: the run folder.
         watch: told how the check goes on.
-        project: where the run belongs; None for what its log says.
+        project: where the run belongs; None for what its log says, if the user wrote it.
         entity: likewise.
 
     Returns:
         The address of the run.
 
     Raises:
-        WriterError: if a file is missing or changed, or not all of it arrived.
+        WriterError: if a file is missing or changed, only a stranger's log says where to, or not
+            all of it arrived.
     """
     folder = run.path / "wandb"
     again = f"exporter render {shlex.quote(str(run.path))} --writer wandb"
@@ -60,6 +62,12 @@ def sync_run(
     problem = next(check_writer(run, "wandb", watch), None)
     if problem is not None:
         raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
+    if (project is None or entity is None) and not is_own(folder):
+        raise WriterError(
+            f"nothing was sent of {str(run.path)!r}: its W&B log was written by another user or on "
+            "another machine, and would choose where your data goes; say where to with "
+            f"--wandb-project and --wandb-entity, or write it yourself with {again}"
+        )
     with work_folder(folder):
         address, error = sync(folder, logs[0], project=project, entity=entity)
     if error is not None:

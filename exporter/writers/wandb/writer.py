@@ -21,7 +21,7 @@ from exporter.records import Written
 from exporter.writers.reading import seconds_of, set_numbers
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.media import media_of
-from exporter.writers.wandb.place import note_place
+from exporter.writers.wandb.place import note_place, seal_log
 from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
 from exporter.writers.wandb.sync import sync
 from exporter.writers.wandb.tables import Pictures, tables_of
@@ -66,6 +66,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
             where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
             return Written("wandb", "wandb", where, shown, total, notes)
         offline = log_offline(folder, job)
+        seal_log(folder)
         command = f"exporter sync {shlex.quote(str(run.path))}"
         where = command
         if options.wandb == "online":

@@ -52,6 +52,11 @@ def options(run: Path, **others: Any) -> WandbOptions:
     return WandbOptions(kept=kept[:4], wandb_project="maps", **others)
 
 
+def told(capfd: pytest.CaptureFixture[str]) -> str:
+    """Return what was said on standard error, as one line."""
+    return " ".join(capfd.readouterr().err.split())
+
+
 def arrived(server: Server, run: Path) -> None:
     """Assert that the table and the pictures it names are on the server, byte for byte."""
     tables = {
@@ -216,7 +221,7 @@ def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
     write(open_run(run), "wandb", options(run))
     server.until = 6
     assert main(["sync", str(run)]) == 2
-    said = " ".join(capfd.readouterr().err.split())
+    said = told(capfd)
     assert "error: not all reached W&B" in said
     assert "send it again with exporter sync" in said
     assert list((run / "wandb").glob("*/*.sync*")) == []
@@ -233,6 +238,7 @@ def test_whoever_sends_says_where_to(
     monkeypatch.setenv("WANDB_BASE_URL", server.address)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(run), "wandb", WandbOptions(wandb_project="theirs", wandb_entity="them"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "another"))
     where = ["--wandb-project", "ours", "--wandb-entity", "us"]
     assert main(["sync", str(run), *where]) == 0
     named = {
@@ -244,17 +250,40 @@ def test_whoever_sends_says_where_to(
     assert not any("theirs" in pair or "them" in pair for pair in named)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["another user", "another log"])
+def test_a_log_that_somebody_else_wrote_does_not_say_where_to(
+    harm: str,
+    run: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    write(open_run(run), "wandb", WandbOptions(wandb_project="theirs", wandb_entity="them"))
+    if harm == "another user":
+        monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "another"))
+    else:
+        (log,) = run.glob("wandb/*/*.wandb")
+        log.with_name("run-theirs.wandb").write_bytes(log.read_bytes())
+    for more in ((), ("--wandb-project", "ours"), ("--wandb-entity", "us")):
+        assert main(["sync", str(run), *more]) == 2
+        assert "say where to with --wandb-project and --wandb-entity" in told(capfd)
+    assert server.requests == 0
+
+
 def test_a_sync_sends_nothing_where_a_file_is_missing(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server.address)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert main(["sync", str(run)]) == 2
-    assert "has no offline W&B run" in " ".join(capfd.readouterr().err.split())
+    assert "has no offline W&B run" in told(capfd)
     write(open_run(run), "wandb", options(run))
     next(file for file in (run / "wandb" / "artifacts").rglob("*") if file.is_file()).unlink()
     assert main(["sync", str(run)]) == 2
-    said = " ".join(capfd.readouterr().err.split())
+    said = told(capfd)
     assert "nothing was sent" in said
     assert "exporter render --writer wandb" in said
     assert server.requests == 0
