@@ -152,8 +152,8 @@ class RunConfig(WriterConfig):
     out: Path = setting(..., "The run folder.", "RUN")
     maps: tuple[str, ...] = setting(
         DEFAULT_MAPS,
-        "A map method ('exporter maps' lists them), or path/file.py:function for one of your own; "
-        "repeatable.",
+        "A map method ('exporter maps' lists them), captum:NAME or zennit:NAME, or "
+        "path/file.py:function for one of your own; repeatable.",
         "M",
     )
     layers: tuple[str, ...] = setting(

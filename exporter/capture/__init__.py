@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
+from exporter.capture.chance import random_states, restore_random
 from exporter.capture.compiled import CompiledCapture
 from exporter.capture.guest import Changes, guest, lent, watch_changes
 from exporter.capture.hooks import After, hooked, on_gradient, record_layers
@@ -89,9 +90,11 @@ __all__ = [
     "precision_of",
     "quantise",
     "quoted",
+    "random_states",
     "record_layers",
     "refuse_unfit",
     "relu_rule",
+    "restore_random",
     "rounds_to_tf32",
     "run_from",
     "run_in",

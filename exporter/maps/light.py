@@ -43,6 +43,9 @@ def count_forwards(method: Method, channels: Sequence[int], size: tuple[int, int
     if number == "per channel":
         most = int(settings.get("channels", 0))
         return sum(min(most or count, count) for count in channels)
+    if number in ("per cell", "per cell and sample") and "cells" in settings:
+        samples = int(settings["n_samples"]) if number == "per cell and sample" else 1
+        return int(settings["cells"]) ** 2 * samples
     if number == "per window" and {"window", "stride"} <= settings.keys():
         return len(window_places(*size, float(settings["window"]), float(settings["stride"])))
     return 1

@@ -116,6 +116,7 @@ REDUCTIONS = ("sum", "sum-abs", "max-abs")
 class Setting:
     """One setting: a default, whose type is the setting's, and the words it may be.
 
+    A default that is a word, with no words given, may be any; whoever takes it says which is right.
     One of the store is not given to the function; a numbered one may be a whole number besides.
     """
 
@@ -142,8 +143,10 @@ class Setting:
             return int(text)
         if self.words:
             return self.words[self.words.index(text)]  # ValueError where it is none of them
+        if isinstance(self.default, str):
+            return text
         value = type(self.default)(text)
-        if isinstance(value, str) or not math.isfinite(value) or value < 0:
+        if not math.isfinite(value) or value < 0:
             raise ValueError(text)
         return value
 

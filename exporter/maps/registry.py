@@ -8,6 +8,7 @@ than 300 lines for the documentation of `Method` and of the decorator.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,9 @@ class Method:
 
 
 _REGISTERED: dict[str, Method] = {}
+
+LIBRARIES = {"captum": "exporter.maps.of_captum", "zennit": "exporter.maps.of_zennit"}
+"""What finds the methods of a library by name, as in ``captum:DeepLift``."""
 
 METHODS: Mapping[str, Method] = MappingProxyType(_REGISTERED)
 """Every registered method by name, in the order in which they are listed to people."""
@@ -205,7 +209,8 @@ def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
 
     Args:
         names: such as ``["gradcam", "GradCAM++", "smoothgrad:samples=8,noise=0.1"]``, or
-            ``path/file.py:function``; a single string is one name.
+            ``path/file.py:function``, or ``captum:DeepLift`` and ``zennit:epsilon_plus_flat``; a
+            single string is one name.
 
     Returns:
         The methods, with the settings that will be used.
@@ -241,6 +246,10 @@ def all_methods() -> Mapping[str, Method]:
 def _look_up(text: str) -> tuple[Method, str]:
     """Return the method that a text names, and what it says of the settings."""
     called, _, settings = text.partition(":")
+    if called in LIBRARIES:
+        name, _, settings = settings.partition(":")
+        module = importlib.import_module(LIBRARIES[called])
+        return module.method_named(name), settings
     reference = re.fullmatch(r"(.+\.py:\w+|[\w.]+:\w+)(?::(.*))?", text)
     if _plain(called) not in _spellings():
         if reference:
