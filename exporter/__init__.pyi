@@ -13,6 +13,7 @@ from exporter.comparison import open_comparison as open_comparison
 from exporter.explain import compute_maps as compute_maps
 from exporter.maps import method as method
 from exporter.publish import figure as figure
+from exporter.publish import publish_site as publish_site
 from exporter.publish import table as table
 from exporter.publish import wandb_report as wandb_report
 from exporter.run import finish as finish
@@ -34,6 +35,7 @@ __all__ = [
     "open_comparison",
     "open_run",
     "plan",
+    "publish_site",
     "table",
     "wandb_report",
     "work",

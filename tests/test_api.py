@@ -26,7 +26,12 @@ SECTIONS = {
     "A run in parts": ("exporter.plan", "exporter.work", "exporter.finish"),
     "Comparisons": ("exporter.compare", "exporter.open_comparison", "exporter.Comparison"),
     "Figures and tables": ("exporter.figure", "exporter.table", "exporter.publish.Table"),
-    "Sharing": ("exporter.wandb_report", "exporter.publish.WandbReport"),
+    "Sharing": (
+        "exporter.wandb_report",
+        "exporter.publish.WandbReport",
+        "exporter.publish_site",
+        "exporter.publish.Site",
+    ),
     "Maps of a batch": ("exporter.compute_maps",),
     "Image sources": (
         "exporter.images.Source",

@@ -162,6 +162,7 @@ for _command in (
     publishing.figure_command,
     publishing.table_command,
     sharing.report_command,
+    sharing.publish_command,
     checking.check_command,
     looking.tensorboard_command,
     looking.sync_command,

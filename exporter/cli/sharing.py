@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli.flags import DONE
-from exporter.console import OUT, Bar, marked
+from exporter.console import OUT, Bar, counted, marked
 
 SOURCES = click.argument(
     "sources", metavar="RUN…|CMP", nargs=-1, required=True, type=click.Path(path_type=Path)
@@ -59,4 +59,30 @@ def wandb_report_command(sources: tuple[Path, ...], **given: Any) -> int:
         OUT.print(f"for all  {marked(report.share_url)}")
     elif report.unshared:
         OUT.print(f"W&B makes no link for those without an account: {marked(report.unshared)}")
+    return DONE
+
+
+@click.command("publish")
+@click.argument("source", metavar="RUN|CMP", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    required=True,
+    metavar="PLACE",
+    help="A folder, s3://BUCKET/PATH or another address of fsspec, or hf://spaces/USER/NAME.",
+)
+@click.option("--robots", is_flag=True, help="Let search engines list it.")
+def publish_command(source: Path, to: str, robots: bool) -> int:
+    """Publish the HTML report of a run or a comparison as a static site.
+
+    A site that was published there before is replaced. The run folder itself is not published.
+    """
+    from exporter.publish import publish_site
+
+    with Bar() as bar:
+        site = publish_site(source, to, robots=robots, watch=bar)
+    OUT.print(
+        f"[green]✓[/] {marked(site.place)}: {counted(site.files, 'file')}, "
+        f"{site.size / 1e6:.3g} MB; begin with index.html"
+    )
+    OUT.print("not published: the run folder, with TensorBoard's log and W&B's")
     return DONE

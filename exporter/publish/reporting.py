@@ -87,9 +87,7 @@ def wandb_report(
             "a report in W&B needs wandb-workspaces, which is not installed: "
             "pip install 'exporter[reports]'"
         )
-    told = _checked(
-        entity, project, report_url=report_url, tensorboard_url=tensorboard_url, run=wandb_run
-    )
+    told = _checked(entity, project, wandb_run, report_url, tensorboard_url)
     runs, comparison = opened(sources)
     if told.report_url is not None and comparison is None and len(runs) > 1:
         raise ConfigError(
@@ -121,7 +119,11 @@ def wandb_report(
 
 
 def _checked(
-    entity: str, project: str, *, run: str | None, **addresses: str | None
+    entity: str,
+    project: str,
+    run: str | None,
+    report_url: str | None,
+    tensorboard_url: str | None,
 ) -> LinkSettings:
     """Check what names W&B's places and the addresses.
 
@@ -137,7 +139,7 @@ def _checked(
 
     try:
         WandbSettings(wandb_run=run)
-        return LinkSettings(**addresses)
+        return LinkSettings(report_url=report_url, tensorboard_url=tensorboard_url)
     except ValidationError as error:
         raise ConfigError(str(error.errors()[0]["ctx"]["error"])) from None
 
@@ -146,7 +148,7 @@ def _command(sources: Any, entity: str, project: str, title: str | None, told: L
     """Return the command that makes the report again, without the folders of this machine."""
     folders = [str(each.path if isinstance(each, Run) else each) for each in sources]
     flags = {"--entity": entity, "--project": project, "--title": title}
-    flags |= {f"--{name.replace('_', '-')}": value for name, value in told.model_dump().items()}
+    flags |= {"--report-url": told.report_url, "--tensorboard-url": told.tensorboard_url}
     words = ["exporter", "report", "wandb", *map(without_folders, folders)]
     for flag, value in flags.items():
         words += [flag, value] if value is not None else []
