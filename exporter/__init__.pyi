@@ -34,6 +34,7 @@ __all__ = [
     "method",
     "open_comparison",
     "open_run",
+    "pack",
     "plan",
     "publish_site",
     "table",

@@ -32,6 +32,7 @@ SECTIONS = {
         "exporter.publish_site",
         "exporter.publish.Site",
     ),
+    "Supplements": ("exporter.pack", "exporter.publish.Packed"),
     "Maps of a batch": ("exporter.compute_maps",),
     "Image sources": (
         "exporter.images.Source",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import exporter
-from exporter.cli import checking, looking, publishing, running, sharing
+from exporter.cli import checking, looking, packing, publishing, running, sharing
 from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
@@ -163,6 +163,7 @@ for _command in (
     publishing.table_command,
     sharing.report_command,
     sharing.publish_command,
+    packing.pack_command,
     checking.check_command,
     looking.tensorboard_command,
     looking.sync_command,

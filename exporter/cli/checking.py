@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -20,9 +22,18 @@ from exporter.errors import ConfigError
     "this user and this machine.",
 )
 @click.option("--also", metavar="A,B", default="", help="With --anonymous, look for these too.")
-def check_command(folder: Path, anonymous: bool, also: str) -> int:
-    """Check that every shard, image and link of a run or a comparison is there and whole.
+@click.option(
+    "--run",
+    "runs",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A run that a supplement has to be made from; repeatable.",
+)
+def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
+    """Check that a run, a comparison or a supplement (FILE.zip) is whole: every file, image, link.
 
+    A supplement is held against its checksums, and against the runs that it was made from.
     With --anonymous, check that a file or folder says nothing of who made it: user, host, home and
     working folder, and git's name, mail and remotes, as they are here and now.
     """
@@ -32,8 +43,16 @@ def check_command(folder: Path, anonymous: bool, also: str) -> int:
         raise ConfigError("--also says what --anonymous looks for; give both")
     if anonymous:
         return _check_anonymous(folder, also)
+    pack = folder.is_file() and zipfile.is_zipfile(folder)
+    if runs and not pack:
+        raise ConfigError("--run says what a supplement was made from; give its zip")
     with Bar() as bar:
-        problems, whole = (_check_comparison if is_comparison(folder) else _check_run)(folder, bar)
+        if pack:
+            problems, whole = _check_pack(folder, runs)
+        elif is_comparison(folder):
+            problems, whole = _check_comparison(folder, bar)
+        else:
+            problems, whole = _check_run(folder, bar)
     for problem in problems:
         OUT.print("[red]✗[/] " + marked(problem))
     if problems:
@@ -73,6 +92,15 @@ def _check_run(folder: Path, bar: Bar) -> tuple[list[str], str]:
     plan = open_run(folder).plan
     images, shards = len(plan.images), counted(len(plan.shards), "shard")
     return problems, f"{images} images in {shards}, {explained(plan)}"
+
+
+def _check_pack(file: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
+    from exporter.publish.archive import check_pack
+    from exporter.store import open_run
+
+    problems = list(check_pack(file, [open_run(run) for run in runs]))
+    made = f", and made from {counted(len(runs), 'run')} as given" if runs else ""
+    return problems, f"every file is as it was written{made}"
 
 
 def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:

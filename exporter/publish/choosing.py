@@ -105,6 +105,19 @@ def grid_of(
         ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
     """
     runs, comparison = opened(given)
+    return lay_out(runs, comparison, images=images, show=show, maps=maps, layers=layers)
+
+
+def lay_out(
+    runs: Sequence[Named],
+    comparison: Comparison | None,
+    *,
+    images: Sequence[str | PathLike[str]] = (),
+    show: str = "",
+    maps: Sequence[str] = (),
+    layers: Sequence[str] = (),
+) -> Grid:
+    """Choose what is shown of runs that are open, and of their comparison; as `grid_of`."""
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")

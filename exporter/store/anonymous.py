@@ -126,7 +126,7 @@ def _plan(plan: Plan) -> Plan:
         methods=tuple(map(_method, plan.methods)),
         target=_target(plan.target),
         image_set="the image set",
-        versions={name: _release(text) for name, text in plan.versions.items()},
+        versions={name: release(text) for name, text in plan.versions.items()},
         command="",
         created=_day(plan.created),
         notes=notes,
@@ -186,10 +186,10 @@ def _value(value: Any) -> Any:
     return UNTOLD if isinstance(value, str) and _PLACE.search(value) else value
 
 
-def _release(version: str) -> str:
+def release(version: str) -> str:
     """Return what of a version many have: no build, no commit.
 
-    >>> _release("2.9.0+cu128.fork"), _release("0.4.dev3+gabc123")
+    >>> release("2.9.0+cu128.fork"), release("0.4.dev3+gabc123")
     ('2.9.0', '0.4')
     """
     match = _RELEASE.match(version)

@@ -14,6 +14,22 @@ from exporter.errors import kind_of
 _UNITS = {None: 1, "k": 1000, "M": 10**6, "G": 10**9}
 
 
+def bytes_of(text: str) -> int:
+    """Return a size in bytes, as people write it.
+
+    Raises:
+        ValueError: if it is none.
+
+    >>> bytes_of("500kB"), bytes_of("1.5 GB")
+    (500000, 1500000000)
+    """
+    parts = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(k|M|G)?B?", text.strip())
+    if parts is None:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise ValueError(f"{shown!r} is not a size; write it like 500kB, 20MB or 1.5GB")
+    return round(float(parts[1]) * _UNITS[parts[2]])
+
+
 def setting(default: Any, text: str, metavar: str | None = None, shown: str | None = None) -> Any:
     """Declare a setting that the command line has a flag for.
 
@@ -183,13 +199,7 @@ class HtmlSettings(BaseModel):
     @field_validator("max_size", mode="before")
     @classmethod
     def _bytes(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        parts = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(k|M|G)?B?", value.strip())
-        if parts is None:
-            shown = value if len(value) <= 40 else f"{value[:40]}…"
-            raise ValueError(f"{shown!r} is not a size; write it like 500kB, 20MB or 1.5GB")
-        return round(float(parts[1]) * _UNITS[parts[2]])
+        return bytes_of(value) if isinstance(value, str) else value
 
 
 class WriterOptions(LinkSettings):

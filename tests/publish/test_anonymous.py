@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +14,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from exporter.anonymity import named, search
+from exporter.comparison import compare
 from exporter.config import build_writer_config
 from exporter.errors import ConfigError
+from exporter.publish import pack
+from exporter.publish.archive import check_pack
 from exporter.records import Findings, LayoutRecord, Row
 from exporter.store import anonymous, create_run, open_run
 from exporter.store.pictures import without_metadata
@@ -139,6 +144,38 @@ def test_thirty_identifiers_are_found_before_and_none_after(planted: Path) -> No
         assert list(folder.rglob("*.*"))
     (log,) = (planted / "wandb").glob("offline-run-*")
     assert log.name.startswith("offline-run-20260304_0000")
+
+
+@pytest.mark.slow
+def test_a_supplement_names_nobody_and_a_key_keeps_the_names(planted: Path) -> None:
+    place = planted.parent.parent
+    named_ = pack(planted, out=place / "named.zip", command=f"exporter pack {USER}").path
+    assert {USER, FOLDER, FILE, STEM, SPEC, CHECKPOINT, EXIF, COMMENT, SHEET} <= found(named_)
+    packed = pack(planted, out=place / "pack.zip", anonymous=True, command=f"exporter pack {USER}")
+    assert found(packed.path) == set()
+    assert list(check_pack(packed.path, [open_run(planted)])) == []
+    again = pack(planted, out=place / "again.zip", anonymous=True)
+    assert again.path.read_bytes() == packed.path.read_bytes()
+    key = (place / "pack.zip.key.csv").read_text().splitlines()
+    first = open_run(planted).plan.images[0]
+    assert key[1] == f"{FOLDER},{first.id},{first.path}"
+    assert len(key) == 7
+
+
+@pytest.mark.slow
+def test_a_comparison_is_made_again_without_names(checkpoints: list[Path], tmp_path: Path) -> None:
+    runs = [tmp_path / "planted-home" / f"planted-run-{n}" for n in range(2)]
+    for run, checkpoint in zip(runs, checkpoints, strict=False):
+        shutil.copytree(checkpoint, run)
+    compared = compare(*runs, out=tmp_path / "planted-cmp", baseline=runs[1], writers=())
+    packed = pack(compared.path, out=tmp_path / "pack.zip", anonymous=True)
+    told = named("planted-home,planted-run,planted-cmp,epoch,image 00,image 11")
+    assert search(packed.path, told).traces == ()
+    with zipfile.ZipFile(packed.path) as archive:
+        page = archive.read("report/index.html").decode()
+    # Checkpoints are still told apart by their steps, and against the same baseline.
+    assert "The baseline is <b>step 5</b>" in page
+    assert "step 1" in page
 
 
 def test_numbers_maps_and_pixels_are_the_runs(planted: Path) -> None:

@@ -1,0 +1,74 @@
+"""The command that makes a supplement."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from exporter.cli.flags import DONE
+from exporter.console import OUT, Bar, marked, size
+from exporter.paths import command_without_folders
+
+
+@click.command("pack")
+@click.argument(
+    "sources", metavar="RUN|CMP…", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The .zip file."
+)
+@click.option(
+    "--anonymous",
+    is_flag=True,
+    help="Leave out who made it, where and with which files; FILE.key.csv keeps the images' names.",
+)
+@click.option(
+    "--for", "venue", metavar="V", default="", help="Keep to a venue's rules, such as neurips."
+)
+@click.option("--max-size", metavar="SIZE", help="Largest size, such as 50MB.  [default: V's]")
+@click.option(
+    "--index",
+    "claims",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The paper's claims: a Markdown list with links to pages of the reports.",
+)
+@click.option(
+    "--credits",
+    "credits_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Licence and credits of images, models and data, as text.",
+)
+def pack_command(
+    sources: tuple[Path, ...],
+    out: Path,
+    *,
+    anonymous: bool,
+    venue: str,
+    max_size: str | None,
+    claims: Path | None,
+    credits_file: Path | None,
+) -> int:
+    """Write runs and comparisons as a supplement: one zip that opens from a double click."""
+    from exporter.publish import pack
+
+    with Bar() as bar:
+        packed = pack(
+            *sources,
+            out=out,
+            anonymous=anonymous,
+            venue=venue,
+            max_size=max_size,
+            claims=claims,
+            credits=credits_file,
+            command=command_without_folders(shlex.join(["exporter", *sys.argv[1:]])),
+            watch=bar,
+        )
+    OUT.print(f"[green]✓[/] {marked(str(packed.path))}: {size(packed.size)}, opens at index.html")
+    for sentence in (*packed.left_out, *packed.notes):
+        OUT.print(marked(sentence))
+    return DONE
