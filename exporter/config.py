@@ -26,6 +26,7 @@ from exporter.writers import find_writer
 from exporter.writers.options import (
     HtmlSettings,
     LinkSettings,
+    ReviewSettings,
     TensorBoardSettings,
     WandbSettings,
     setting,
@@ -94,7 +95,7 @@ class PreprocessingConfig(BaseModel):
         return self
 
 
-class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSettings):
+class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSettings, ReviewSettings):
     """What only the writers read; it decides nothing of a run's contents."""
 
     writers: tuple[str, ...] = setting(

@@ -42,8 +42,8 @@ def setting(default: Any, text: str, metavar: str | None = None, shown: str | No
     return Field(default, description=text, json_schema_extra={"metavar": metavar, "shown": shown})
 
 
-class LinkSettings(BaseModel):
-    """Where people will open what is written, for links between the writers, and who may know."""
+class ReviewSettings(BaseModel):
+    """Who may know who made what is written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,6 +52,12 @@ class LinkSettings(BaseModel):
         "Leave out of what is written who made it, where and with which files, for double-blind "
         "review: command, paths, file names, addresses, times of day, authors, W&B's names.",
     )
+
+
+class LinkSettings(BaseModel):
+    """Where people will open what is written, for links between the writers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     report_url: str | None = setting(None, "Where the HTML report will be published.", "U")
     tensorboard_url: str | None = setting(None, "Where TensorBoard will be served.", "U")
@@ -202,7 +208,7 @@ class HtmlSettings(BaseModel):
         return bytes_of(value) if isinstance(value, str) else value
 
 
-class WriterOptions(LinkSettings):
+class WriterOptions(LinkSettings, ReviewSettings):
     """What every writer is told; a writer's own options are a subclass with more fields.
 
     A field that is called as a setting of ``exporter.config.WriterConfig`` is, is filled from it.

@@ -97,7 +97,7 @@ def without_names(config: WriterConfig) -> WriterConfig:
             "and without --wandb-run"
         )
     named = [*LinkSettings.model_fields, *WandbSettings.model_fields]
-    kept = {"anonymous", "wandb", "wandb_masks"}
+    kept = {"wandb", "wandb_masks"}
     defaults = {n: WriterConfig.model_fields[n].default for n in named if n not in kept}
     report = config.report.model_copy(update={"authors": ()})
     return config.model_copy(update={**defaults, "report": report})
