@@ -13,6 +13,7 @@ from exporter.comparison import open_comparison as open_comparison
 from exporter.explain import compute_maps as compute_maps
 from exporter.maps import method as method
 from exporter.publish import figure as figure
+from exporter.publish import pack as pack
 from exporter.publish import publish_site as publish_site
 from exporter.publish import table as table
 from exporter.publish import wandb_report as wandb_report
