@@ -6,7 +6,7 @@
   const { data, paint, element, number, score } = exporter;
   // Tiles on a page of images at most, and pixels across a tile's map.
   const TILES = 120, PAINTED = 96;
-  const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
+  const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", order: "", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
   const state = {};
   const decimal = (value) => value.toFixed(2).replace("-", "−");
   let index, order = [], runs = 0, side = 160, shard = null, current = -1;
@@ -29,7 +29,7 @@
     const room = Math.floor((innerWidth < 700 ? innerWidth - 130 : innerWidth - 340) / runs / 20) * 20;
     side = Math.min(innerWidth < 2400 ? 180 : 400, Math.max(80, room));
     if (!within(state.size, 401)) state.size = "";
-    for (const [name, id] of [["flip", "flip"], ["sort", "sort"], ["mode", "v-mode"]]) if (![...$(id).options].some((option) => option.value === state[name])) state[name] = DEFAULTS[name];
+    for (const [name, id] of [["flip", "flip"], ["sort", "sort"], ["order", "order"], ["mode", "v-mode"]]) if (![...$(id).options].some((option) => option.value === state[name])) state[name] = DEFAULTS[name];
   };
   const write = () => {
     const out = new URLSearchParams();
@@ -59,13 +59,30 @@
     }
     return 0;
   };
+  // Numbers of an image to sort by, the largest first; those of a run are the chosen run's, or the baseline's.
+  const chosen = () => state.run === "" ? index.baseline : Number(state.run);
   const spread = (at) => Math.max(...index.score.map((scores) => Math.abs((scores[at] ?? 0) - (index.score[index.baseline][at] ?? 0))));
+  // How far maps have moved at the method and stage in sight: by rank correlation, SSIM and IoU, one after the other.
+  const movedBy = (number) => (at) => index.moves[(number * index.moves.length / 3) + keyOf() * index.ids.length + at] || null;
   const sorts = {
-    set: null, path: (a, b) => index.paths[a].localeCompare(index.paths[b]),
-    mean: (a, b) => (index.likeness[a] ?? 2) - (index.likeness[b] ?? 2),
-    moved: (a, b) => movedOf(b) - movedOf(a), spread: (a, b) => spread(b) - spread(a),
+    disagreement: (at) => new Set(index.predicted.map((predicted) => predicted[at]).filter((predicted) => predicted >= 0)).size + spread(at) / 2,
+    flips: (at) => index.runs.filter((_, run) => run !== index.baseline && flipOf(run, at)).length,
+    score: (at) => index.score[chosen()][at],
+    mean: (at) => index.likeness[at] === null ? null : -index.likeness[at],
+    moved: movedBy(0), ssim: movedBy(1), iou: movedBy(2), spread,
   };
-  const movedOf = (at) => index.moves[keyOf() * index.ids.length + at] || 0;
+  const sortOf = (name) => sorts[name] || (name.startsWith("n") ? (at) => index.numbers[Number(name.slice(1))][chosen()][at] : null);
+  const sorted = (list) => {
+    const by = state.sort === "path" ? null : sortOf(state.sort), sign = state.order ? -1 : 1;
+    if (state.sort === "path") list.sort((a, b) => sign * index.paths[a].localeCompare(index.paths[b]));
+    else if (by) {
+      // Images without the number come last either way.
+      const values = new Map(list.map((at) => [at, by(at) ?? NaN]));
+      const last = (at) => Number.isNaN(values.get(at));
+      list.sort((a, b) => last(a) - last(b) || (last(a) ? 0 : sign * (values.get(b) - values.get(a))));
+    } else if (state.order) list.reverse();
+    return list;
+  };
   const select = () => {
     if (!index.moves) index.moves = paint.bytes(index.moved);
     const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
@@ -77,7 +94,7 @@
       const text = [index.paths[at], labelOf(at), ...index.predicted.map((_, run) => name(run, at))].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     });
-    if (sorts[state.sort]) order.sort(sorts[state.sort]);
+    sorted(order);
   };
 
   // ------------------------------------------------------------ the sheet
@@ -304,7 +321,7 @@
     $("tools").addEventListener("submit", (event) => event.preventDefault());
     $("tools").addEventListener("reset", (event) => {
       event.preventDefault();
-      Object.assign(state, Object.fromEntries(["q", "label", "flip", "run", "sort", "page"].map((name) => [name, DEFAULTS[name]])));
+      Object.assign(state, Object.fromEntries(["q", "label", "flip", "run", "sort", "order", "page"].map((name) => [name, DEFAULTS[name]])));
       changed("q", "");
     });
     $("before").addEventListener("click", () => { state.page = String(Number(state.page) - 1); show(); write(); });
@@ -314,8 +331,9 @@
     $("v-next").addEventListener("click", () => step(1));
     $("v-close").addEventListener("click", () => $("viewer").close());
     $("viewer").addEventListener("close", () => { current = -1; state.image = ""; write(); });
-    $("viewer").addEventListener("keydown", (event) => {
-      if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, select")) return;
+    // Not of the dialog: Firefox gives it no focus where it opens while the page is loading.
+    document.addEventListener("keydown", (event) => {
+      if (!$("viewer").open || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, select")) return;
       const act = KEYS[event.key] || (/^[1-9]$/.test(event.key) && index.compared[Number(event.key) - 1] ? () => changed("method", String(Number(event.key) - 1)) : null);
       if (act) { act(); event.preventDefault(); }
     });
@@ -335,6 +353,12 @@
   document.addEventListener("exporter-index", () => {
     index = exporter.index;
     runs = index.runs.length;
+    if (index.titles.length) {
+      const group = element("optgroup");
+      group.label = "Measured";
+      $("sort").append(group);
+      for (const [at, title] of index.titles.entries()) { const option = element("option", "", title); option.value = "n" + at; group.append(option); }
+    }
     read();
     $("app").hidden = false;
     options("run", index.runs.map((run, at) => [String(at), run.name]).filter((_, at) => at !== index.baseline));

@@ -489,6 +489,18 @@ def chromium(browser_program: Callable[..., str]) -> Iterator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def firefox(
+    browser_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """The installed Firefox, driven through its own protocol; one for the tests of a module."""
+    program = browser_program("firefox-esr", "firefox")
+    from tests.report.firefox import Firefox
+
+    with Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A tab that fails the test on any message, error, dialog, or file that does not come."""

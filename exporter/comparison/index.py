@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.comparison.predictions import Predictions
+from exporter.comparison.images import NUMBERS
+from exporter.comparison.predictions import Predictions, measured
 from exporter.render import COLORMAPS
 from exporter.writers.html import text as words
 from exporter.writers.html.index import call_script
@@ -24,11 +25,25 @@ FIRST: Final = 256
 """Images whose columns come with the page."""
 
 
+MEASURED: Final = {
+    "pointing": "pointing",
+    "box_energy": "energy inside",
+    "entropy": "entropy",
+    "agreement": "agreement of the methods",
+    "insertion": "insertion",
+    "deletion": "deletion",
+    "road": "ROAD",
+}
+"""What a reader calls the numbers of an image."""
+
+
 def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
     """Write what the images page knows of every image."""
     joined, told = report.joined, report.comparison.contents
     stages = [stage.name for stage in told.stages]
     columns = _columns(report, predicted)
+    numbers = _numbers(report, predicted)
+    columns["numbers"] = list(numbers.values())
     labels = sorted({label for label in columns["label"] if label is not None})
     places = {label: at for at, label in enumerate(labels)}
     columns["label"] = [places.get(label, -1) for label in columns["label"]]
@@ -59,6 +74,7 @@ def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
             for method in joined.methods
         ],
         "stages": [stage.layers for stage in told.stages],
+        "titles": list(numbers),
         "classes": predicted[0].names,
         "labels": labels,
     }
@@ -80,19 +96,21 @@ def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]
             for stage in report.comparison.stages_of(method)
         )
     }
-    moved = np.zeros((len(joined.ids), len(keys)), np.uint8)
+    moved = np.zeros((len(joined.ids), len(NUMBERS), len(keys)), np.uint8)
     paths, labels, likeness = [], [], []
     for at, row in enumerate(report.comparison.images()):
         paths.append(row.path)
         labels.append(row.label)
         likeness.append(finite(row.likeness, 3))
-        told: dict[int, list[float]] = {}
+        told: dict[tuple[int, int], list[float]] = {}
         for change in row.maps:
-            if change.spearman is not None:
-                told.setdefault(keys[change.method, change.stage], []).append(change.spearman)
-        for key, values in told.items():
-            # 0 says that there is none; 1 to 255 are correlations of 1 to -1.
-            moved[at, key] = 1 + round((1 - float(np.mean(values))) * 127)
+            for number, name in enumerate(NUMBERS):
+                if (value := getattr(change, name)) is not None:
+                    key = keys[change.method, change.stage]
+                    told.setdefault((number, key), []).append(value)
+        for place, values in told.items():
+            # 0 says that there is none; 1 to 255 are values of 1 to -1.
+            moved[(at, *place)] = 1 + round((1 - float(np.mean(values))) * 127)
     return {
         "ids": list(joined.ids),
         "paths": paths,
@@ -101,8 +119,25 @@ def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]
         "score": [[finite(score, 4) for score in own.score] for own in predicted],
         "correct": ["".join(_mark(right) for right in own.correct) for own in predicted],
         "likeness": likeness,
-        "moved": moved,
+        "moved": moved.reshape(len(moved), -1),
         "flags": [0] * len(paths),
+    }
+
+
+def _numbers(report: Report, predicted: Sequence[Predictions]) -> dict[str, list[list[Any]]]:
+    """Return what is measured of the images, by name: of each run a value per image, or none."""
+    joined = report.joined
+    titles = {method.name: method.title for plan in joined.plans for method in plan.methods}
+    runs = [
+        {key: values for key, values in measured(joined, at, own) if not np.isnan(values).all()}
+        for at, own in enumerate(predicted)
+    ]
+    nothing = np.full(len(joined.ids), np.nan)
+    return {
+        f"{MEASURED[name]} of {titles.get(method, method)}" if method else MEASURED[name]: [
+            [finite(value, 3) for value in own.get((name, method), nothing)] for own in runs
+        ]
+        for name, method in dict.fromkeys(key for own in runs for key in own)
     }
 
 
@@ -111,8 +146,14 @@ def _cut(columns: Mapping[str, Any], first: int | None) -> dict[str, Any]:
     cut = {name: values[:first] for name, values in columns.items() if name != "moved"}
     for name in ("predicted", "score", "correct"):
         cut[name] = [values[:first] for values in columns[name]]
+    numbers = [[values[:first] for values in number] for number in columns["numbers"]]
     moved: NDArray[np.uint8] = columns["moved"][:first]
-    return cut | {"ids": " ".join(cut["ids"]), "moved": base64(moved.T), "measured": []}
+    return cut | {
+        "ids": " ".join(cut["ids"]),
+        "moved": base64(moved.T),
+        "measured": [],
+        "numbers": numbers,
+    }
 
 
 def _mark(right: float) -> str:

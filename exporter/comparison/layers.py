@@ -54,7 +54,7 @@ def drift(
     base = joined.baseline
     layers: list[LayerDrift] = []
     channels: list[ChannelDrift] = []
-    same_model = len({_shapes(run) for run in joined.runs}) == 1
+    same_model = len({_modules(run) for run in joined.runs}) == 1
     kernels = [_kernels(run) if same_model else {} for run in joined.runs]
     for run in range(len(joined.runs)):
         dead: dict[str, list[bool]] = {}
@@ -62,10 +62,11 @@ def drift(
             dead.setdefault(row.layer, []).append(row.dead)
         for layer, other in _pairs(joined, run, kernels[base], same=same_model):
             cosine = response = np.empty(0)
-            if layer in kernels[base] and layer in kernels[run]:
-                cosine = cosines(kernels[base][layer], kernels[run][layer])
+            weights = [own[layer] for own in (kernels[base], kernels[run]) if layer in own]
+            if len(weights) == 2 and weights[0].shape == weights[1].shape:
+                cosine = cosines(*weights)
             first, second = _both(responses[base].get(layer), responses[run].get(other))
-            if same_model and len(first) > 1:
+            if same_model and len(first) > 1 and first.shape == second.shape:
                 response = correlations(first, second)
             own = dead.get(other)
             layers.append(
@@ -152,10 +153,9 @@ def _kernels(run: Run) -> dict[str, NDArray[np.float32]]:
     return {record.name: run.kernel_values(record) for record in run.kernels()}
 
 
-def _shapes(run: Run) -> tuple[object, ...]:
-    return tuple(
-        (layer.name, layer.type, layer.output, layer.parameters) for layer in run.plan.layers
-    )
+def _modules(run: Run) -> tuple[object, ...]:
+    """Return what makes models the same; what their layers give depends on the input's size."""
+    return tuple((layer.name, layer.type, layer.parameters) for layer in run.plan.layers)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -189,7 +189,7 @@ def class_changes(joined: Joined, predicted: list[Predictions]) -> list[ClassCha
 
 def shifts(joined: Joined, predicted: list[Predictions]) -> list[Shift]:
     """Return the mean change of what is measured of each image's maps, where both runs have it."""
-    values = [dict(_measured(joined, run, own)) for run, own in enumerate(predicted)]
+    values = [dict(measured(joined, run, own)) for run, own in enumerate(predicted)]
     base = values[joined.baseline]
     rows = []
     for run, own in enumerate(values):
@@ -202,10 +202,14 @@ def shifts(joined: Joined, predicted: list[Predictions]) -> list[Shift]:
     return rows
 
 
-def _measured(
-    joined: Joined, at: int, own: Predictions
-) -> Iterator[tuple[tuple[str, str], Floats]]:
-    """Yield (measure, method) with its value for each image."""
+def measured(joined: Joined, at: int, own: Predictions) -> Iterator[tuple[tuple[str, str], Floats]]:
+    """Yield (measure, method) of one run with its value for each image.
+
+    Args:
+        joined: the runs.
+        at: number of the run.
+        own: what it predicts.
+    """
     run = joined.runs[at]
     first = run.plan.methods[0].name if run.plan.methods else ""
     for name, values in own.measures.items():

@@ -106,6 +106,21 @@ def test_layers_drift_as_they_were_made_to(comparison: Comparison) -> None:
     assert np.mean(kernel) == pytest.approx(rows[2, "layer3"].kernels)
 
 
+def test_kernels_of_one_model_are_compared_whatever_the_size_of_its_input(
+    build: Build, tmp_path: Path
+) -> None:
+    runs = [
+        build(tmp_path / str(side), step=step, layers={"layer3": side, "layer4": side // 2})
+        for step, side in ((0, 14), (2, 28))
+    ]
+    rows = {
+        (row.run, row.layer): row
+        for row in compare(*runs, out=tmp_path / "CMP", writers=()).records("layers")
+    }
+    assert rows[1, "layer3"].kernels == pytest.approx(np.cos(0.2), abs=1e-6)
+    assert rows[1, "layer4"].channels is not None
+
+
 def test_what_is_measured_is_compared_where_both_have_it(comparison: Comparison) -> None:
     measures = {row.measure for row in comparison.records("measures")}
     assert measures == {"pointing", "box_energy", "entropy", "agreement"}

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import exporter
 from exporter.comparison import Comparison, compare
 from exporter.comparison.html import strips, title
 from exporter.render import COLORMAPS
@@ -87,6 +88,27 @@ def test_every_page_opens_without_a_word(page: Any, html: Path) -> None:
             continue
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+def test_firefox_opens_every_page_and_shows_an_image_in_all_runs(
+    firefox: Any, html: Path, comparison: Comparison
+) -> None:
+    firefox.console.clear()
+    firefox.size(1280, 900)
+    for name in PAGES:
+        firefox.goto((html / f"{name}.html").as_uri())
+        firefox.until("document.querySelector('h1')")
+        assert firefox.evaluate(BROKEN) == [], name
+    row = next(iter(comparison.images()))
+    firefox.goto((html / "images.html").as_uri() + f"#image={row.id}&mode=difference")
+    firefox.until("document.querySelector('#v-panes canvas')?.width > 0")
+    assert firefox.evaluate("document.querySelectorAll('#v-runs tbody tr').length") == 3
+    firefox.press("s")
+    firefox.until("document.querySelectorAll('#v-panes figure').length === 3")
+    assert firefox.evaluate("document.querySelectorAll('#sheet .tile').length") == 36
+    assert firefox.console == []
+    assert firefox.requests == []
 
 
 @pytest.mark.browser
@@ -240,6 +262,40 @@ def sorting(desk: Desk) -> None:
     assert "Eigen-CAM at layer3" in desk.tab.locator("#caption").inner_text()
 
 
+def of_map(row: Any, name: str) -> float:
+    key = ("eigencam", "layer3")
+    return float(np.mean([getattr(c, name) for c in row.maps if (c.method, c.stage) == key]))
+
+
+def numbers(desk: Desk) -> None:
+    """Sort by whatever is known of an image, both ways."""
+    folder = desk.comparison.path / desk.comparison.contents.runs[1].path
+    first = {row.id: row for row in exporter.open_run(folder).measures()}
+    known: dict[str, Callable[[Any], float]] = {
+        "disagreement": lambda row: len({said.name for said in row.verdicts}),
+        "flips": lambda row: sum(bool(said.flip) for said in row.verdicts),
+        "score": lambda row: row.verdicts[1].score,
+        "ssim": lambda row: -of_map(row, "ssim"),
+        "iou": lambda row: -of_map(row, "iou"),
+        "energy inside of Grad-CAM": lambda row: first[row.id].box_energy,
+        "agreement of the methods": lambda row: first[row.id].agreement,
+    }
+    rows = {row.path: row for row in desk.rows}
+    desk.open("#run=1&method=1&stage=0")
+    for name, value in known.items():
+        option = {"label": name} if " " in name else {"value": name}
+        desk.control("order").select_option("")
+        desk.control("sort").select_option(**option)
+        values = [value(rows[path]) for path in desk.names()]
+        assert all(a >= b - 0.01 for a, b in pairwise(values)), name
+        assert max(values) > min(values), name
+        desk.control("order").select_option("reverse")
+        values = [value(rows[path]) for path in desk.names()]
+        assert all(a <= b + 0.01 for a, b in pairwise(values)), name
+    assert "sort=n" in desk.tab.url
+    assert "order=reverse" in desk.tab.url
+
+
 def display(desk: Desk) -> None:
     desk.open()
     desk.wait("document.querySelector('#sheet canvas')?.width > 0")
@@ -348,6 +404,7 @@ TRIED: dict[Callable[[Desk], None], set[str]] = {
     tables: {"find-class"},
     filters: {"search", "label", "flip", "run", "clear"},
     sorting: {"sort", "method", "stage"},
+    numbers: {"order"},
     display: {"look", "colour", "opacity", "size"},
     paging: {"page-before", "page-after"},
     moving: {"tile", "viewer-next", "viewer-previous", "viewer-close"},

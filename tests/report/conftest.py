@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,6 @@ from exporter.demo import photographs
 from exporter.store import Run, open_run
 from exporter.writers import write
 from exporter.writers.writing import writer_options
-from tests.report.firefox import Firefox
 from tests.small import small
 
 pytest.register_assert_rewrite("tests.report.controls", "tests.report.desk")
@@ -112,13 +111,3 @@ def run(run_folder: Path) -> Run:
 def pages(report: Path) -> tuple[Path, ...]:
     """Every page of the report, and the single file."""
     return tuple(sorted(report.rglob("*.html")))
-
-
-@pytest.fixture(scope="module")
-def firefox(
-    browser_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    """The installed Firefox, driven through its own protocol; one for the tests of a module."""
-    program = browser_program("firefox-esr", "firefox")
-    with Firefox(program, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
