@@ -11,11 +11,16 @@ median of 5 fresh tabs:
 - on the images page: filter, search and sort (until the new tiles are there), the key End until the
   last tile is painted, and the memory of JavaScript after a collection.
 
+Then comparisons of three such runs (``report_compared.py``): bytes per image, every page until all
+is there, and the memory that comparing takes.
+
 The exit code is 1 where a goal is missed: under 30 kB per image, and every page at no more than
-twice its blank page.
+twice its blank page; of comparisons under 40 kB per image, every page within a second up to 10,000
+images, and memory that does not grow with the set.
 
     python -m benchmarks.report --json
-    python -m benchmarks.report --json --counts 100,10000
+    python -m benchmarks.report --json --counts 100,10000 --compared 2000,10000
+    python -m benchmarks.report --json --counts none
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report_compared
 from benchmarks.report_runs import write_run
 from exporter.config import WriterConfig
 from exporter.store import open_run
@@ -47,7 +53,8 @@ SIZE = {"width": 1280, "height": 900}
 _WATCH = """
 (() => {
   if (window !== top) return;
-  const tiles = () => [...document.querySelectorAll("#grid button.tile")].filter((tile) => {
+  const every = "#grid button.tile, #sheet button.tile";
+  const tiles = () => [...document.querySelectorAll(every)].filter((tile) => {
     const box = tile.getBoundingClientRect();
     return box.bottom > 0 && box.top < innerHeight;
   });
@@ -60,7 +67,7 @@ _WATCH = """
     return seen.length > 0 && seen.every(painted);
   };
   const look = () => {
-    const grid = document.getElementById("grid");
+    const grid = document.querySelector("#grid, #sheet");
     if (document.readyState === "complete" && (!grid || window.benchPainted())) {
       requestAnimationFrame(() => { window.benchReady = performance.now(); });
     } else requestAnimationFrame(look);
@@ -292,6 +299,12 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
+def _counts(given: str | None, otherwise: Sequence[int]) -> Sequence[int]:
+    if given is None:
+        return otherwise
+    return [] if given == "none" else [int(one) for one in given.split(",")]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every size, print the figures and say which goals are missed."""
     parser = argparse.ArgumentParser(
@@ -301,17 +314,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     parser.add_argument(
-        "--counts", help="images of each set, with commas between (default: 100,10000,100000)"
+        "--counts",
+        help="images of each set, with commas between, or none (default: 100,10000,100000)",
+    )
+    parser.add_argument(
+        "--compared", help="images of each comparison, or none (default: 2000,10000,20000)"
     )
     given = parser.parse_args(arguments)
-    counts = [int(one) for one in given.counts.split(",")] if given.counts else COUNTS
+    counts, compared = (
+        _counts(given.counts, COUNTS),
+        _counts(given.compared, report_compared.COUNTS),
+    )
     program = shutil.which("chromium")
     if program is None:
         print("chromium is not installed: apt-get install chromium", file=sys.stderr)
         return 1
     from playwright.sync_api import sync_playwright
 
-    entries = []
+    entries, comparisons = [], []
     with tempfile.TemporaryDirectory(prefix="exporter-bench-") as folder, sync_playwright() as play:
         browser = play.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu"]
@@ -321,17 +341,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work.mkdir()
             _say(f"{count} images")
             entries.append(_rounded(measure(count, work, browser)))
+        for count in compared:
+            work = Path(folder) / f"compared-{count}"
+            work.mkdir()
+            _say(f"comparison of {count} images")
+
+            def opened(address: str) -> float:
+                return _open(address, browser)["ready"]
+
+            comparisons.append(
+                _rounded(report_compared.measure_comparison(count, work, opened, TRIES))
+            )
         browser.close()
     problems = [problem for entry in entries for problem in missed(entry)]
+    problems += report_compared.missed_by_comparisons(comparisons)
     if given.json:
         goals = {"bytes_an_image": GOAL_BYTES, "ratio": GOAL_RATIO}
-        print(json.dumps({"goals": goals, "sets": entries, "missed": problems}, indent=1))
+        told = {"goals": goals, "sets": entries, "comparisons": comparisons, "missed": problems}
+        print(json.dumps(told, indent=1))
     else:
         for entry in entries:
             print(f"{entry['images']} images: {entry['bytes_an_image']['all']:.0f} bytes per image")
             for page in entry["pages"]:
                 print(f"  {page['page']}: {page['ready_ms']} ms, {page['ratio']} × blank")
             print(f"  {entry['images_page']}")
+        for entry in comparisons:
+            print(f"comparison: {entry}")
         for problem in problems:
             print(f"missed: {problem}")
     return 1 if problems else 0

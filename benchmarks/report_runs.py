@@ -59,15 +59,16 @@ SHARD = 256
 VIEW = 224
 
 
-def write_run(path: Path, count: int) -> None:
+def write_run(path: Path, count: int, seed: int = 0) -> None:
     """Write a complete run of so many images.
 
     Args:
         path: the run folder; must not be there.
         count: images.
+        seed: of the maps; runs of several seeds have the same images.
     """
-    plan = _plan(count)
-    random = np.random.default_rng(0)
+    plan = _plan(count, seed)
+    random = np.random.default_rng(seed)
     scope = Scope.of(plan)
     prototypes = _prototypes(plan, random)
     with create_run(path, plan) as folder:
@@ -76,7 +77,7 @@ def write_run(path: Path, count: int) -> None:
             entries = plan.images[start:stop]
             channels = _batches(entries, random)
             rows = [
-                _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at)
+                _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at, seed)
                 for at, entry in enumerate(entries)
             ]
             parts = {"": channel_table(channels), **shard_parts(rows, channels, scope)}
@@ -86,12 +87,12 @@ def write_run(path: Path, count: int) -> None:
         folder.finish(1.0, merged.tables, merged.summary, channels)
 
 
-def _plan(count: int) -> Plan:
+def _plan(count: int, seed: int) -> Plan:
     classes = tuple(f"class {number:03d}" for number in range(CLASSES))
     keys = [hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(count)]
     return Plan(
         schema=1,
-        settings={"model": "torchvision:mobilenet_v3_small", "maps": list(METHODS), "seed": 0},
+        settings={"model": "torchvision:mobilenet_v3_small", "maps": list(METHODS), "seed": seed},
         model=ModelRecord(
             name="mobilenet_v3_small",
             spec="torchvision:mobilenet_v3_small",
@@ -208,9 +209,9 @@ def _smooth(random: np.random.Generator, side: int) -> NDArray[np.float32]:
     return np.asarray(grown + noise, np.float32)
 
 
-def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int) -> Row:
+def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int, seed: int) -> Row:
     label = number % len(plan.model.classes)
-    turn = number + number // len(plan.model.classes)
+    turn = number + number // len(plan.model.classes) + 2 * seed
     right = turn % 10 < 7
     first = label if right else (label + 1 + turn // 10 % 5) % len(plan.model.classes)
     score = 0.3 + 0.7 * (number * 7919 % 9973) / 9973
