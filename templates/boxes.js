@@ -32,17 +32,37 @@
     return path;
   };
 
+  // A name within the view: where a region's first row begins, or at a box; given ones at the lower edge.
+  const write = (svg, text, x, y, kind) => {
+    if (text) svg.append(make("text", { x: Math.max(0, x) + 2, y: Math.min(exporter.index.view[0] - 2, Math.max(0, y) + 9), class: kind }, text));
+  };
+  const nameRegion = (svg, [rows, columns, text], name, kind) => {
+    const bits = exporter.paint.bytes(text), [height, width] = exporter.index.view;
+    const cells = [...Array(rows * columns).keys()].filter((at) => (bits[at >> 3] >> (7 - (at & 7))) & 1);
+    if (!cells.length) return;
+    const at = kind === "given" ? cells.at(-1) : cells[0];
+    const row = Math.floor(at / columns), first = cells.find((cell) => Math.floor(cell / columns) === row) % columns;
+    write(svg, name, first * width / columns, kind === "given" ? (row + 1) * height / rows - 12 : row * height / rows, "of-" + kind);
+  };
+
   const draw = (pane, map) => {
     const svg = $(pane + "-outlines"), [given, predicted, regions] = known(), said = now.shard.p[exporter.data.rowOf(now.position)];
     const explained = map && /^box:(\d+)$/.exec(map.target);
     svg.setAttribute("viewBox", "0 0 " + exporter.index.view[1] + " " + exporter.index.view[0]);
     if (map && regions[map.target]) for (const kind of ["under", "region"]) svg.append(make("path", { d: edges(regions[map.target]), class: kind }));
     if (regions.given) for (const kind of ["under", "given"]) svg.append(make("path", { d: edges(regions.given), class: kind }));
-    for (const box of given) outline(svg, box, "given");
+    const label = exporter.select.labelName(now.position);
+    if (map && regions[map.target]) nameRegion(svg, regions[map.target], exporter.targetName(map.target), "region");
+    if (regions.given) nameRegion(svg, regions.given, label, "given");
+    for (const box of given) {
+      outline(svg, box, "given");
+      const { x, y, height } = placed(box);
+      write(svg, label, x, y + height - 12, "of-given");
+    }
     predicted.forEach((box, number) => {
       outline(svg, box, explained && Number(explained[1]) === number ? "predicted explained" : "predicted");
       const { x, y } = placed(box), name = exporter.index.names[said[2 * number]] || "class " + said[2 * number];
-      svg.append(make("text", { x: Math.max(0, x) + 2, y: Math.max(0, y) + 9 }, name + " " + exporter.score(said[2 * number + 1])));
+      write(svg, name + " " + exporter.score(said[2 * number + 1]), x, y, "of-predicted");
     });
   };
   const show = () => {

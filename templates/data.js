@@ -156,6 +156,7 @@ window.exporter = window.exporter || {};
   exporter.data = {
     // What made a map: one of the run's methods, or the map itself says.
     methodOf: (map) => map.by || exporter.index.methods[map.method],
+    loaded: (number) => shards.has(number),
     load, columns, whole, script, mapsOf, activationsOf,
     shardOf: (position) => Math.floor(position / exporter.index.perShard),
     rowOf: (position) => position % exporter.index.perShard,

@@ -146,8 +146,11 @@
   const paper = () => {
     if ($("viewer").open) return;
     printing = true;
-    $("grid-paper").hidden = order.length <= ON_PAPER;
-    $("grid-paper").textContent = "The first " + ON_PAPER.toLocaleString("en") + " of them.";
+    const bare = chosen() < 0 ? 0 : order.slice(0, ON_PAPER).filter((at) => !exporter.data.unread(at) && !exporter.data.loaded(exporter.data.shardOf(at))).length;
+    const said = order.length > ON_PAPER ? ["The first " + ON_PAPER.toLocaleString("en") + " of them."] : [];
+    if (bare) said.push(exporter.images(bare) + " of these " + (bare === 1 ? "is" : "are") + " printed without the map, which this page had not loaded: scroll past first, or filter.");
+    $("grid-paper").hidden = !said.length;
+    $("grid-paper").textContent = said.join(" ");
     show();
   };
   const screen = () => {

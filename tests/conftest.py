@@ -178,7 +178,7 @@ def _method(name: str) -> MethodRecord:
         cost="one backward, shared",
         caveats="Coarse: it sees no more than the layer's grid.",
         relu=name != "eigencam",
-        pixel=name in ("saliency", "inputxgradient"),
+        pixel=name in ("saliency", "inputxgradient", "occlusion"),
     )
 
 

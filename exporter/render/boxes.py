@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from exporter.records import GIVEN as MASK
+from exporter.render.captions import target_name
 from exporter.render.text import draw_text, text_width
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def draw_boxes(
         return
     size = (view.shape[1], view.shape[0])
     for box in () if alone else row.boxes or ():
-        _outline(view, box_in_view(row, box, size), GIVEN, 1)
+        place = box_in_view(row, box, size)
+        _outline(view, place, GIVEN, 1)
+        if row.label is not None:
+            _name(view, row.label, place, GIVEN)
     predicted = list(zip(row.predicted_boxes or (), row.predictions, strict=False))
     # The surest last, so that it lies on top.
     for number, (box, said) in reversed(list(enumerate(predicted))):
@@ -90,13 +94,14 @@ def draw_boxes(
             _name(view, f"{said.name} {said.score:.2f}", place)
 
 
-def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
+def draw_region(view: NDArray[np.uint8], row: Row, target: str, *, alone: bool = False) -> None:
     """Outline where a segmentation predicts what a map explains, or the given mask, in place.
 
     Args:
         view: uint8 (H, W, 3) RGB, contiguous.
         row: the image; nothing is drawn where it has no such region.
         target: what the map explains, or ``given``.
+        alone: without the name of its class.
     """
     region = next((known for known in row.regions if known.target == target), None)
     if region is None:
@@ -104,8 +109,14 @@ def draw_region(view: NDArray[np.uint8], row: Row, target: str) -> None:
     size = (view.shape[1], view.shape[0])
     inside = region_in_view(region, size)
     edges, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    for colour, width in ((_DARK, 3), (GIVEN if target == MASK else PREDICTED, 1)):
+    own = GIVEN if target == MASK else PREDICTED
+    for colour, width in ((_DARK, 3), (own, 1)):
         cv2.drawContours(view, edges, -1, colour, width)
+    name = row.label if target == MASK else target_name(target, row)
+    if edges and name is not None and not alone:
+        # Where the largest part begins: the given name below, for both often begin together.
+        left, top, _, height = cv2.boundingRect(max(edges, key=cv2.contourArea))
+        _name(view, name, (left, top + (height - _TEXT - 2 if target == MASK else 0), 0, 0), own)
 
 
 def _outline(
@@ -119,10 +130,15 @@ def _outline(
         cv2.rectangle(view, (left, top), (right - 1, bottom - 1), line, width)
 
 
-def _name(view: NDArray[np.uint8], text: str, place: tuple[int, int, int, int]) -> None:
+def _name(
+    view: NDArray[np.uint8],
+    text: str,
+    place: tuple[int, int, int, int],
+    colour: tuple[int, int, int] = PREDICTED,
+) -> None:
     x, y = max(0, place[0]), min(max(0, place[1]), view.shape[0] - _TEXT - 2)
     wide = min(text_width(text, _TEXT) + 4, view.shape[1] - x)
     if wide < 8 or y < 0:
         return
-    cv2.rectangle(view, (x, y), (x + wide, y + _TEXT + 2), PREDICTED, cv2.FILLED)
+    cv2.rectangle(view, (x, y), (x + wide, y + _TEXT + 2), colour, cv2.FILLED)
     draw_text(view, text, (x + 2, y + _TEXT - 1), size=_TEXT, colour=_DARK, width=wide - 2)

@@ -18,7 +18,12 @@ def caption(row: Row) -> str:
 
 
 def target_text(target: str, row: Row) -> str:
-    """Name a map's target as people do: the class's name where the row's predictions have it."""
+    """Name what a map explains as people do: ``for`` and `target_name`."""
+    return f"for {target_name(target, row)}"
+
+
+def target_name(target: str, row: Row) -> str:
+    """Name a map's target: the class's name where the row's predictions have it."""
     names = {} if row.label_index is None else {row.label_index: row.label}
     names |= {prediction.index: prediction.name for prediction in row.predictions}
     try:
@@ -26,8 +31,8 @@ def target_text(target: str, row: Row) -> str:
     except TargetError:  # a run may come from anywhere
         read = None
     if read is None or read.kind != "class":
-        return f"for {target.replace(':', ' ')}"
-    return f"for {read.words(names)}"
+        return target.replace(":", " ")
+    return read.words(names)
 
 
 def flag_text(stored: StoredMap) -> str:

@@ -157,6 +157,7 @@ def overlay_map(
     rectify: bool,
     colormap: str = "viridis",
     opacity: float = OPACITY,
+    uniform: bool = False,
 ) -> NDArray[np.uint8]:
     """Draw a stored map over the model's view, which keeps its colours where the map is low.
 
@@ -166,6 +167,7 @@ def overlay_map(
         rectify: set negative values to zero first.
         colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
         opacity: where the map is largest, in [0, 1]; elsewhere in proportion to its level.
+        uniform: rather blend all of it evenly, half and half.
 
     Returns:
         uint8 (H, W, 3) RGB; a grey hatch for a map that holds a value that is not finite.
@@ -178,6 +180,8 @@ def overlay_map(
     if layers is None:
         return hatch(size)
     heat, level = layers
+    if uniform:
+        return overlay(view, heat)
     return overlay(view, heat, level * np.float32(opacity / 255))
 
 

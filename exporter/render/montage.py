@@ -79,11 +79,12 @@ class MontageLayout:
         self._legend = _draw_legend(self._frame)
         self._draw_titles()
 
-    def draw(self, row: Row) -> NDArray[np.uint8]:
+    def draw(self, row: Row, *, uniform: bool = False) -> NDArray[np.uint8]:
         """Draw the montage of a row; safe in several threads.
 
         Args:
             row: with image and maps; one that could not be read gives the frame and the reason.
+            uniform: blend maps evenly, rather than as they are high.
 
         Returns:
             uint8 (H, W, 3) RGB.
@@ -106,12 +107,12 @@ class MontageLayout:
             self._paste(drawing, self._with_boxes(drawing, row, view), 0, 0)
         if len(self._rows) > 1:
             self._write_predictions(drawing, row)
-        self._draw_maps(drawing, row, view)
+        self._draw_maps(drawing, row, view, uniform=uniform)
         return drawing
 
-    def jpeg(self, row: Row) -> bytes:
-        """Draw the montage of a row and encode it."""
-        return encode_jpeg(self.draw(row))
+    def jpeg(self, row: Row, *, uniform: bool = False) -> bytes:
+        """Draw the montage of a row and encode it; the arguments are those of `draw`."""
+        return encode_jpeg(self.draw(row, uniform=uniform))
 
     def _corner(self, column: int, line: int) -> tuple[int, int]:
         wide, high = self.tile
@@ -133,7 +134,9 @@ class MontageLayout:
             x, y = self._corner(1, line)
             _say(self._frame, layer or "input", (x, y - 4), (self.size[0] - x) * 2 // 3)
 
-    def _draw_maps(self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8]) -> None:
+    def _draw_maps(
+        self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8], *, uniform: bool
+    ) -> None:
         spots = {spot: line for line, spot in enumerate(self._rows)}
         seen: Counter[tuple[str, str]] = Counter()
         named: set[int] = set()
@@ -147,9 +150,9 @@ class MontageLayout:
                 named.add(line)
                 self._name_target(drawing, target_text(stored.target, row), line)
             relu, note = self._methods[column - 1].relu, flag_text(stored)
-            heat = overlay_map(view, stored, rectify=relu)
+            heat = overlay_map(view, stored, rectify=relu, uniform=uniform)
             draw_boxes(heat, row, explained_box(stored.target), alone=True)
-            draw_region(heat, row, stored.target)
+            draw_region(heat, row, stored.target, alone=True)
             self._paste(drawing, heat, column, line)
             if stored.flags or (relu and stored.hi <= 0):
                 x, y = self._corner(column, line)

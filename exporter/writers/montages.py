@@ -36,33 +36,39 @@ class _Pictures:
     layout: MontageLayout
     stages: dict[str, str]
     rectified: dict[str, bool]
-    montages: dict[tuple[str, int, bool], bytes] = field(default_factory=dict)
-    overlays: dict[str, dict[tuple[str, str, str], bytes]] = field(default_factory=dict)
+    montages: dict[tuple[str, int, bool, bool], bytes] = field(default_factory=dict)
+    overlays: dict[str, dict[tuple[str, str, str, bool], bytes]] = field(default_factory=dict)
 
 
 # By run, of which there is one at a time.
 _kept: dict[tuple[str, str], _Pictures] = {}
 
 
-def montage_jpeg(run: Run, row: Row) -> bytes:
+def montage_jpeg(run: Run, row: Row, *, uniform: bool = False) -> bytes:
     """Return the montage of an image as JPEG: the same bytes each time within this process.
 
     Args:
         run: the run the row is of.
         row: the image, with its picture and maps; one that could not be read gives a picture that
             says why.
+        uniform: blend maps evenly, rather than as they are high.
     """
     pictures = _of(run)
     # A row read without its maps must not stand for one with them.
-    place = (row.id, len(row.maps), row.image is not None)
-    jpeg = pictures.montages.get(place) or pictures.layout.jpeg(row)
+    place = (row.id, len(row.maps), row.image is not None, uniform)
+    jpeg = pictures.montages.get(place) or pictures.layout.jpeg(row, uniform=uniform)
     if len(pictures.montages) < MOST:
         pictures.montages[place] = jpeg
     return jpeg
 
 
 def overlay_jpeg(
-    run: Run, row: Row, stored: StoredMap, view: Callable[[], NDArray[np.uint8]]
+    run: Run,
+    row: Row,
+    stored: StoredMap,
+    view: Callable[[], NDArray[np.uint8]],
+    *,
+    uniform: bool = False,
 ) -> bytes:
     """Return a map over the model's view as JPEG, with the box or the region that it explains.
 
@@ -71,13 +77,15 @@ def overlay_jpeg(
         row: the image.
         stored: one of its maps.
         view: gives uint8 (H, W, 3) RGB or (H, W, 1) grey; called where the map is drawn anew.
+        uniform: blend the map evenly, rather than as it is high.
     """
-    pictures, place = _of(run), (stored.method, stored.layer, stored.target)
+    pictures, place = _of(run), (stored.method, stored.layer, stored.target, uniform)
     jpeg = pictures.overlays.get(row.id, {}).get(place)
     if jpeg is None:
-        drawn = overlay_map(view(), stored, rectify=pictures.rectified[stored.method])
+        rectify = pictures.rectified[stored.method]
+        drawn = overlay_map(view(), stored, rectify=rectify, uniform=uniform)
         draw_boxes(drawn, row, explained_box(stored.target), alone=True)
-        draw_region(drawn, row, stored.target)
+        draw_region(drawn, row, stored.target, alone=True)
         jpeg = encode_jpeg(drawn, QUALITY)
         if pictures.stages.get(stored.layer) == links.DEEPEST and len(pictures.overlays) < MOST:
             pictures.overlays.setdefault(row.id, {})[place] = jpeg
@@ -117,17 +125,18 @@ def deepest_maps(run: Run, row: Row) -> dict[str, StoredMap]:
 
 
 def montage_jpegs(
-    run: Run, rows: Iterable[Row], *, threads: int | None = None
+    run: Run, rows: Iterable[Row], *, uniform: bool = False, threads: int | None = None
 ) -> Iterator[tuple[Row, bytes]]:
     """Return each row with its montage, in order, drawn a few at a time in threads.
 
     Args:
         run: the run the rows are of.
         rows: images with their pictures and maps; read from the calling thread only.
+        uniform: blend maps evenly, rather than as they are high.
         threads: how many; the machine's processors (at most 8) where None.
     """
     _of(run)
-    return in_order(lambda row: montage_jpeg(run, row), rows, threads)
+    return in_order(lambda row: montage_jpeg(run, row, uniform=uniform), rows, threads)
 
 
 def montage_size(run: Run) -> tuple[int, int]:

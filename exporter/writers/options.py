@@ -91,6 +91,11 @@ class TensorBoardSettings(BaseModel):
         "Also write TensorBoard's projector: a point per kept image, where a linear layer reads "
         "the deepest layer's spatial means.",
     )
+    uniform_opacity: bool = setting(
+        False,
+        "In TensorBoard and W&B lay maps evenly over the photographs, half and half; by default "
+        "they are as opaque as the map is high.",
+    )
     summary_writer: Any = Field(
         default=None,
         description="A SummaryWriter of yours, to whose log the run is added as with "

@@ -57,13 +57,36 @@ def test_a_predicted_region_is_outlined_where_its_target_is_explained() -> None:
     view = np.full((80, 100, 3), 128, np.uint8)
     draw_region(view, row, "class:2")
     assert (view == 128).all()
-    draw_region(view, row, "class:1")
+    draw_region(view, row, "class:1", alone=True)
     ys, xs = np.nonzero((view == np.array(PREDICTED)).all(2))
     assert (xs.min(), ys.min(), xs.max(), ys.max()) == (20, 20, 79, 59)
     assert (view[30:50, 30:70] == 128).all()
     given = np.full((80, 100, 3), 128, np.uint8)
-    draw_region(given, replace(ROW, regions=(replace(region, target="given"),)), "given")
+    draw_region(
+        given, replace(ROW, regions=(replace(region, target="given"),)), "given", alone=True
+    )
     assert np.array_equal((given == np.array(GIVEN)).all(2), (view == np.array(PREDICTED)).all(2))
+
+
+def test_given_boxes_and_regions_are_named_unless_they_stand_alone() -> None:
+    row = replace(ROW, predicted_boxes=None)
+    plain, named = (np.full((200, 200, 3), 128, np.uint8) for _ in range(2))
+    draw_boxes(plain, row)
+    draw_boxes(named, replace(row, label="cat"))
+    filled = (named == np.array(GIVEN)).all(2) & ~(plain == np.array(GIVEN)).all(2)
+    ys, xs = np.nonzero(filled)
+    assert (ys.min(), xs.min()) == (21, 21)  # at the box's corner
+    assert filled.sum() > 100
+
+    cells = np.zeros((4, 5), np.bool_)
+    cells[1:3, 1:4] = True
+    row = replace(row, regions=(Region("class:1", 4, 5, np.packbits(cells).tobytes()),))
+    alone, named = (np.full((200, 250, 3), 128, np.uint8) for _ in range(2))
+    draw_region(alone, row, "class:1", alone=True)
+    draw_region(named, row, "class:1")
+    ys, xs = np.nonzero((named != alone).any(2))
+    assert (ys.min(), xs.min()) == (51, 51)
+    assert (named == np.array(PREDICTED)).all(2).sum() > (alone == np.array(PREDICTED)).all(2).sum()
 
 
 @pytest.mark.parametrize("missing", [{"crop": None}, {"boxes": None, "predicted_boxes": None}])

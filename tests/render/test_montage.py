@@ -86,6 +86,7 @@ def test_boxes_lie_on_the_input_where_the_crop_puts_them_and_are_explained_above
     detected = replace(
         row,
         image=image,
+        label=None,
         crop=(100.0, 0.0, 548.0, 448.0),
         predictions=(Prediction(1, "cat", 0.9), Prediction(2, "dog", 0.4)),
         boxes=((140.0, 40.0, 260.0, 160.0),),

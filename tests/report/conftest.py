@@ -9,12 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from exporter import export
 from exporter.config import WriterConfig
 from exporter.demo import photographs
-from exporter.store import Run, open_run
+from exporter.records import Faithfulness
+from exporter.store import Run, open_run, records_table, schema_of
 from exporter.writers import write
 from exporter.writers.writing import writer_options
 from tests.small import small
@@ -59,8 +61,9 @@ def other_runs(
 
     ``wide`` explains two classes per image and has a layer of more channels than a page shows;
     ``partial`` was interrupted, so that what only the whole set shows is not there yet; ``mixed``
-    has more images than fit a window, long names of layers, and methods that are at none;
-    ``boxes`` is of a detector, ``regions`` of a segmentation.
+    has more images than fit a window, long names of layers, perturbation methods, and methods that
+    are at no layer; ``boxes`` is of a detector, ``regions`` of a segmentation; of ``measured`` one
+    knows how faithful the maps are, and whether they point into given boxes.
     """
     place = tmp_path_factory.mktemp("others") / PLACE
     wide = {"target": "top-2", "channels": {"layer4": 300}, "methods": ("gradcam", "layercam")}
@@ -70,7 +73,7 @@ def other_runs(
     ]
     mixed = {
         "images": sampled,
-        "methods": ("gradcam", "layercam", "saliency", "rollout"),
+        "methods": ("gradcam", "scorecam", "saliency", "occlusion", "rollout"),
         "layers": {
             f"backbone.features.denseblock{n}.denselayer{7 * n}": 28 // n for n in (1, 2, 4)
         },
@@ -78,12 +81,13 @@ def other_runs(
     }
     boxed = sampling.SampleImage(
         "street.jpg",
+        sampling.CLASSES[0],
         boxes=((60.0, 20.0, 200.0, 140.0),),
         predicted_boxes=((70.0, 30.0, 210.0, 150.0), (80.0, 100.0, 180.0, 260.0)),
     )
     cells = np.zeros((4, 7), np.bool_)
     cells[1:3, 2:6] = True
-    segmented = sampling.SampleImage("field.jpg", region=cells)
+    segmented = sampling.SampleImage("field.jpg", sampling.CLASSES[1], region=cells)
     found = {
         "boxes": make_run(place / "boxes" / "run", images=[boxed]),
         "regions": make_run(place / "regions" / "run", images=[segmented]),
@@ -92,6 +96,21 @@ def other_runs(
         "partial": make_run(place / "partial" / "run", shards=2),
     }
     (found["partial"] / "tensorboard").mkdir()
+    squares = [(10.0 + 90 * (n % 3), 10.0, 100.0 + 90 * (n % 3), 290.0) for n in range(9)]
+    annotated = [
+        sampling.SampleImage(f"{n}.jpg", sampling.CLASSES[n % 8], boxes=(box,))
+        for n, box in enumerate(squares)
+    ]
+    measured = make_run(place / "measured" / "run", images=annotated, shard_size=16)
+    ids = [entry.id for entry in open_run(measured).plan.images]
+    values = [0.1 + 0.7 * (n * 4 % 9) / 9 for n in range(9)]
+    faithful = [
+        Faithfulness(id, "gradcam", "layer4", None, value, None)
+        for id, value in zip(ids, values, strict=True)
+    ]
+    table = records_table(faithful, schema_of(Faithfulness))
+    pq.write_table(table, measured / "summaries/00000-faithfulness.parquet")
+    found["measured"] = measured
     found["live"] = place / "live" / "run"
     out, names = found["live"], place / "classes.txt"
     names.write_text("tabby\ntiger cat\ntiger\nteapot\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.store import open_run
+from exporter.writers.html import images, index
 from tests.report.desk import Desk
 
 pytestmark = pytest.mark.browser
@@ -50,11 +53,63 @@ def test_a_method_that_is_at_no_layer_has_a_row_and_no_column(mixed: Desk) -> No
     assert all(all(column) for column in columns(mixed))
     own = mixed.page.locator("#v-table tr.own")
     said = [" ".join(text.split()) for text in own.all_inner_texts()]
-    assert [text.split()[1] for text in said] == ["saliency", "rollout"]
-    assert said[0].endswith("at the input")
-    assert said[1].endswith("over all blocks")
-    own.nth(1).locator("button").click()
+    assert [text.split()[1] for text in said] == ["saliency", "occlusion", "rollout"]
+    assert said[1].endswith("at the input")
+    assert said[2].endswith("over all blocks")
+    own.nth(2).locator("button").click()
     assert mixed.text("#v-caption").startswith("rollout at attention for")
+
+
+@pytest.mark.parametrize("name", ["scorecam", "occlusion"])
+def test_a_perturbation_method_is_shown_like_any_other(mixed: Desk, name: str) -> None:
+    mixed.images(f"#map={name}")
+    mixed.wait("document.querySelector('button.tile canvas')?.width > 0")
+    assert mixed.page.locator("button.tile canvas").count() > 5
+    assert mixed.page.locator("#grid-caption").inner_text().startswith(name)
+
+
+@pytest.mark.parametrize("measure", ["faithfulness", "pointing"])
+def test_images_are_sorted_and_filtered_by_what_was_measured(mixed: Desk, measure: str) -> None:
+    desk = mixed.at("measured")
+    known = {row.id: row.insertion for row in desk.run.image_faithfulness()}
+    if measure == "pointing":
+        known = {row.id: float(bool(row.pointing)) for row in desk.run.measures()}
+    assert len(set(known.values())) > 1
+    values = {row.path: known[row.id] for row in desk.rows}
+    for way, sign in (("", 1), ("-high", -1)):
+        desk.images(f"#sort={measure}{way}")
+        shown = [sign * values[name] for name in desk.names()]
+        assert shown == sorted(shown)
+    middle = sorted(values.values())[5]
+    desk.control("measure").select_option(measure)
+    desk.control("measure-from").fill(f"{middle - 1e-3:.3f}")
+    desk.tiles(sum(value >= middle - 1e-3 for value in values.values()))
+    desk.viewer(desk.rows[0])
+    assert f"{known[desk.rows[0].id]:.3g} (" in desk.text("#v-facts")
+
+
+def test_what_is_printed_without_its_map_is_said(
+    mixed: Desk, writing: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (images, index):
+        monkeypatch.setattr(module, "IMAGES_PER_SHARD", 8)
+    shutil.copytree(mixed.run.path, tmp_path / "run", ignore=shutil.ignore_patterns("html"))
+    desk = replace(mixed, report=writing(tmp_path / "run"))
+    desk.images()
+    desk.wait("document.querySelector('button.tile canvas')?.width > 0")
+    desk.wait("exporter.data.whole()")
+    loaded, said = desk.page.evaluate("""() => {
+      const loaded = [...Array(100).keys()].filter((at) => exporter.data.loaded(at >> 3)).length;
+      dispatchEvent(new Event("beforeprint"));
+      return [loaded, document.getElementById("grid-paper").innerText];
+    }""")
+    assert 0 < loaded < 100
+    assert said.startswith(f"{100 - loaded} images of these are printed without the map")
+    desk.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not desk.page.locator("#grid-paper").is_visible()
+    mixed.images()  # all are in one script
+    mixed.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not mixed.page.locator("#grid-paper").is_visible()
 
 
 def test_a_pixel_map_is_shown_as_fine_as_it_is_stored(mixed: Desk) -> None:
@@ -264,6 +319,13 @@ def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
     assert given.get_attribute("d").count("M") == 12
     said = regions.page.locator("#v-boxes-legend span:visible").all_inner_texts()
     assert [text.strip() for text in said] == ["given", "predicted region"]
+    # Both say their class, within the picture.
+    row = regions.row
+    written = regions.page.locator("#v-outlines text")
+    assert written.all_text_contents() == [row.predictions[0].name, row.label]
+    for box in (written.nth(0).bounding_box(), written.nth(1).bounding_box()):
+        assert heat["y"] <= box["y"]
+        assert box["y"] + box["height"] <= heat["y"] + heat["height"] + 2
 
 
 def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:

@@ -58,7 +58,8 @@ def cards(
         relu = methods[stored.method].relu
         pictures, shown = samples.setdefault((stored.method, stored.layer), ([], []))
         pictures.append(encode_jpeg(heatmap(painted(stored), size, rectify=relu), QUALITY))
-        pictures.append(overlay_jpeg(run, row, stored, view))
+        drawn = overlay_jpeg(run, row, stored, view, uniform=options.uniform_opacity)
+        pictures.append(drawn)
         shown.append(stored)
     for (method, layer), (pictures, shown) in samples.items():
         tag = links.image_tag(stages[layer], row, shared)

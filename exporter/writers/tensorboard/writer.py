@@ -205,7 +205,7 @@ def _write_images(
     while part := list(islice(rows, AT_ONCE)):
         images += len(part)
         unread += sum(row.error is not None or row.image is None for row in part)
-        for row, encoded in montage_jpegs(run, part):
+        for row, encoded in montage_jpegs(run, part, uniform=options.uniform_opacity):
             tag, said = links.image_tag(links.MONTAGE, row, shared), about(row, options)
             title, size = links.shown_path(row.path), montage_size(run)
             whole.add(image_summary(tag, [encoded], size, title=title, description=said))

@@ -126,7 +126,8 @@ def _images(
     """Return the photograph of each kept image that could be read, by its id, and the rows."""
     photographs: dict[str, Picture] = {}
     table = []
-    for row, montage in montage_jpegs(run, kept_rows(run, options.kept)):
+    kept, uniform = kept_rows(run, options.kept), options.uniform_opacity
+    for row, montage in montage_jpegs(run, kept, uniform=uniform):
         if row.image is None:
             continue
         photograph = pictures.add("photographs", row.id, row.image)
@@ -134,7 +135,7 @@ def _images(
         maps = deepest_maps(run, row)
         tiles = {
             name: pictures.add(links.safe_name(name), row.id, jpeg)
-            for name, jpeg in _overlays(run, row, maps).items()
+            for name, jpeg in _overlays(run, row, maps, uniform=uniform).items()
         }
         laid = _laid_over(run, row, maps if options.wandb_masks else {}, pictures)
         cells = [
@@ -146,10 +147,15 @@ def _images(
     return photographs, table
 
 
-def _overlays(run: Run, row: Row, maps: Mapping[str, StoredMap]) -> dict[str, bytes]:
+def _overlays(
+    run: Run, row: Row, maps: Mapping[str, StoredMap], *, uniform: bool
+) -> dict[str, bytes]:
     view = cache(lambda: decode_image(row.image or b""))
     try:
-        return {name: overlay_jpeg(run, row, stored, view) for name, stored in maps.items()}
+        return {
+            name: overlay_jpeg(run, row, stored, view, uniform=uniform)
+            for name, stored in maps.items()
+        }
     except ImageError:  # its montage says so
         return {}
 

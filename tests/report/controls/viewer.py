@@ -379,7 +379,8 @@ def boxes(desk: Desk) -> None:
         assert abs(place["y"] - heat["y"] - (box[1] - top) * y) < 4
         assert abs(place["width"] - (box[2] - box[0]) * x) < 8
     names = desk.page.locator("#v-outlines text").all_text_contents()
-    assert names == [f"{said.name} {100 * said.score:.1f} %" for said in row.predictions[:2]]
+    predicted = [f"{said.name} {100 * said.score:.1f} %" for said in row.predictions[:2]]
+    assert names == [row.label, *predicted]
     desk.control("viewer-boxes").click()
     desk.wait("location.hash.includes('boxes=off')")
     assert desk.page.locator("#v-outlines rect").count() == 0
