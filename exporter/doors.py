@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from exporter.errors import ConfigError, ExporterError, choices, kind_of
-from exporter.guard import FAILURES, passes, told, user_code
+from exporter.guard import AGAIN, FAILURES, passes, told, user_code
 
 MAPS = "exporter.maps"
 WRITERS = "exporter.writers"
@@ -170,7 +170,9 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> ModuleTy
                 f"there is no module {missing!r}; give an importable package.module:{what} or "
                 f"path/file.py:{what}"
             ) from None
-        raise error(f"the module {name!r} cannot be imported: {told(failure)}") from failure
+        raise error(
+            f"the module {name!r} cannot be imported: {told(failure)}; {AGAIN}"
+        ) from failure
 
 
 def _import_file(path: str, what: str, error: type[ExporterError]) -> ModuleType:
@@ -190,5 +192,5 @@ def _import_file(path: str, what: str, error: type[ExporterError]) -> ModuleType
         del sys.modules[name]
         if passes(failure):
             raise
-        raise error(f"the file {path!r} cannot be run: {told(failure)}") from failure
+        raise error(f"the file {path!r} cannot be run: {told(failure)}; {AGAIN}") from failure
     return module

@@ -17,6 +17,9 @@ from exporter.errors import BackwardError, ExporterError, ModelError, one_line
 
 _T = TypeVar("_T")
 
+AGAIN = "fix it and try again"
+"""What to do about code that fails before anything is computed."""
+
 FAILURES = (Exception, SystemExit)
 """What the user's code may raise, for places that go on whatever it is."""
 

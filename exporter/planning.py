@@ -34,7 +34,7 @@ from exporter.explain import (
     inputs,
 )
 from exporter.faithfulness import load_metrics, stages_of
-from exporter.guard import user_code
+from exporter.guard import AGAIN, user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
     ClassifierError,
@@ -100,7 +100,7 @@ def bind(
             ready = "items" in planned.execution
             image_set = reopen_images(where, planned.images, limit=config.limit, ready=ready)
         watch.begin("loading the model")
-        with user_code("the model"), importing():
+        with user_code("the model", advice=AGAIN), importing():
             resolved = _resolve(config, recipe.module)
             methods, without = fitting_methods(resolved.module, methods)
             cards = cards_of(config)
@@ -119,7 +119,7 @@ def bind(
                     model = model.to(memory_format=torch.channels_last)
             stack.enter_context(lent(model))
             resolved = replace(resolved, module=model)
-        with user_code("the model", "the first image"):
+        with user_code("the model", "the first image", advice=AGAIN):
             job = _settle(
                 recipe, resolved, image_set, methods, device=device, channels_last=channels_last
             )

@@ -71,8 +71,8 @@ def test_the_readme_names_the_two_commands_first() -> None:
 def kinds() -> Iterator[tuple[str, list[tuple[str, list[str]]], int]]:
     """Yield what docs/reliability.md says of each kind: files, parts of tests' names, how many."""
     for line in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("| ") and not line.startswith("| kind"):
-            kind, _, tests, count = line.strip("| ").split(" | ")
+        if line.startswith("| ") and not line.startswith("| nr"):
+            _, kind, _, tests, count, _ = line.strip("| ").split(" | ")
             named = re.findall(r"`([\w/]+\.py)`(?: \(([^)]*)\))?", tests)
             files = [
                 (file if "/" in file else f"tests/hostile/{file}", re.findall(r"`(\w+)`", parts))
@@ -91,6 +91,12 @@ def test_each_kind_of_fault_names_tests_that_are_there() -> None:
             assert "def test_" in text
             for part in parts:
                 assert re.search(rf"def test_\w*{part}", text), f"{kind}: {file} has no {part}"
+
+
+def test_the_27_kinds_are_all_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE)
+    assert sorted(int(n) for each in numbers for n in each.split(", ")) == list(range(1, 28))
 
 
 def test_as_many_situations_are_tried_as_are_said(request: pytest.FixtureRequest) -> None:

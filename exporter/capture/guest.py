@@ -16,7 +16,7 @@ from exporter.capture.chance import differ, random_states, restore_random
 from exporter.capture.hooks import hooked
 from exporter.capture.state import ModelState, same
 from exporter.capture.unfit import refuse_unfit
-from exporter.guard import user_code
+from exporter.guard import AGAIN, user_code
 
 _TURN = RLock()
 """Held by the thread whose turn it is to be a guest."""
@@ -90,7 +90,8 @@ def lent(model: nn.Module, *, apart: bool = False) -> Iterator[nn.Module]:
                 if visit.hosts:
                     visit.leave_as_found()
                 else:
-                    with user_code("the model"):  # its class may do anything when it is set back
+                    # Its class may do anything when it is set back.
+                    with user_code("the model", advice=AGAIN):
                         visit.end.close()
                     if visit.ran and "_parameters" not in visit.state.written_kinds:
                         _STEADY.add(model)

@@ -14,7 +14,7 @@ from typing import Any
 
 from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
-from exporter.guard import is_shortage, passes, told, user_code
+from exporter.guard import AGAIN, is_shortage, passes, told, user_code
 from exporter.images.files import Paths, exists, is_path
 from exporter.images.items import Item, read_item
 from exporter.images.labels import origin_of
@@ -82,7 +82,7 @@ class DataSet:
 
     def _kept(self) -> Iterator[Any]:
         self._dataset = []
-        with user_code(f"the data set {self.name!r}", error=ImageSetError):
+        with user_code(f"the data set {self.name!r}", error=ImageSetError, advice=AGAIN):
             for item in self._given:
                 self._dataset.append(item)
                 yield item
@@ -154,7 +154,7 @@ def _call_factory(spec: str) -> Any:
     if not is_dataset(dataset) or isinstance(dataset, type):
         if not callable(dataset):
             raise ImageSetError(f"{spec!r} is {kind_of(dataset)}; name a function or a data set")
-        with user_code(repr(spec), error=ImageSetError):
+        with user_code(repr(spec), error=ImageSetError, advice=AGAIN):
             dataset = dataset()
     if not is_dataset(dataset):
         raise ImageSetError(

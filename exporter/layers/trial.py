@@ -20,7 +20,7 @@ from exporter.capture import (
 )
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, LayerError, ModelError
-from exporter.guard import backward, is_shortage, user_code
+from exporter.guard import AGAIN, backward, is_shortage, user_code
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
@@ -172,16 +172,17 @@ def _run(
         name = type(module).__name__
         given = f"an input of {' × '.join(map(str, example.shape))}"
         deep = any(isinstance(part, nn.Conv3d) for part in module.modules())
+        advice = _DEEP if deep else AGAIN
         with (
-            user_code(f"a trial forward of {name}", given, advice=_DEEP * deep, memory=_SHORT),
+            user_code(f"a trial forward of {name}", given, advice=advice, memory=_SHORT),
             torch.set_grad_enabled(graph),
             watch_changes(module) as changes,
         ):
             output = module(leaf.requires_grad_() if graph else leaf)
         end()
-        with user_code(f"reading the output of {name}", given, memory=_SHORT):
+        with user_code(f"reading the output of {name}", given, advice=AGAIN, memory=_SHORT):
             ends = _last(output, path)
-        with user_code(f"a trial backward of {name}", given, memory=_SHORT):
+        with user_code(f"a trial backward of {name}", given, advice=AGAIN, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     layouts, untold = _settled(module, example, seen, calls)

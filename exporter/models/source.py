@@ -11,7 +11,7 @@ from torch import nn
 
 from exporter.doors import load_reference
 from exporter.errors import ModelError, kind_of
-from exporter.guard import user_code
+from exporter.guard import AGAIN, user_code
 from exporter.models.classes import configured_classes
 from exporter.models.preprocessing import default_for
 from exporter.records import Preprocessing
@@ -64,7 +64,7 @@ def from_factory(spec: str, weights: str) -> Source:
     def build(bare: bool, _classes: int | None) -> nn.Module:
         module = factory
         if not isinstance(factory, nn.Module):
-            with user_code(f"the factory {spec!r}"):
+            with user_code(f"the factory {spec!r}", advice=AGAIN):
                 module = factory(**({} if bare else options))
         if not isinstance(module, nn.Module):
             raise ModelError(f"the factory {spec!r} gave {kind_of(module)}, not a torch.nn.Module")

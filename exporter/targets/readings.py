@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.errors import TargetError
-from exporter.guard import user_code
+from exporter.guard import AGAIN, user_code
 from exporter.records import Target
 
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
@@ -220,7 +220,8 @@ def read_function(output: Any, ask: Ask) -> Reading:
     """Hand the output to the user's function, which gives a scalar per image, (N,) or (N, 1)."""
     if ask.function is None:
         raise TargetError("the target needs a function; write module:function")
-    with user_code(f"the target function {ask.target.source!r}", error=TargetError):
+    who = f"the target function {ask.target.source!r}"
+    with user_code(who, error=TargetError, advice=AGAIN):
         values = ask.function(output)
     fits = isinstance(values, Tensor) and values.is_floating_point()
     if not fits or (values.ndim != 1 and values.shape[1:] != (1,)):

@@ -34,6 +34,7 @@ OF_SHARDS = (
     "summaries/00001-set.parquet",
     "summaries/00001-images.parquet",
     "summaries/00001-faithfulness.parquet",
+    "summaries/00001-stage.parquet",
     "checksums/shards-00001.sha256",
 )
 FROM_THE_START = (
@@ -41,7 +42,8 @@ FROM_THE_START = (
     "checksums/plan.json.sha256",
     "kernels/kernels.json",
     "kernels/*.png",
-    "kernels/*.npy",
+    "kernels/0*.npy",
+    "kernels/head.npy",
     "checksums/kernels-kernels.json.sha256",
 )
 AT_THE_END = (
@@ -53,9 +55,12 @@ AT_THE_END = (
     "set/methods.parquet",
     "set/class-maps.parquet",
     "set/faithfulness.parquet",
-    "maximised/00000.parquet",
-    "checksums/maximised-00000.sha256",
+    "set/confusion.parquet",
+    "set/agreement.parquet",
+    "set/redundant.parquet",
 )
+OF_PICTURES = ("maximised/00000.parquet", "checksums/maximised-00000.sha256")
+OF_RECIPE = ("recipe.json", "checksums/recipe.json.sha256")
 OF_WRITERS = (
     "writers.json",
     "checksums/writers.json.sha256",
@@ -248,7 +253,9 @@ def follow(advice: str, photos: Path, run: Path, writers: tuple[str, ...] = ()) 
 @pytest.mark.parametrize(
     ("pattern", "harm"),
     [
-        *cases(*FROM_THE_START, *OF_SHARDS, *AT_THE_END, quick=frozenset({"run.json"})),
+        *cases(
+            *FROM_THE_START, *OF_SHARDS, *AT_THE_END, *OF_PICTURES, quick=frozenset({"run.json"})
+        ),
         *(pytest.param(name, GONE, id=name, marks=pytest.mark.slow) for name in FOLDERS),
     ],
 )
@@ -268,7 +275,7 @@ def test_a_finished_run_is_mended_by_what_is_said(
 
 @pytest.mark.parametrize(
     ("pattern", "harm"),
-    cases(*FROM_THE_START, *OF_SHARDS, quick=frozenset({"shards/00001.parquet"})),
+    cases(*FROM_THE_START, *OF_SHARDS, *OF_PICTURES, quick=frozenset({"shards/00001.parquet"})),
 )
 def test_an_interrupted_run_is_mended_by_going_on(
     whole: Path, killed: Path, photos: Path, tmp_path: Path, *, pattern: str, harm: str
@@ -276,8 +283,10 @@ def test_an_interrupted_run_is_mended_by_going_on(
     run = tmp_path / "run"
     harmed(killed, run, pattern, harm)
     said = problems(run)
-    if (pattern, harm) == (OF_SHARDS[0], GONE):
-        assert said == ["the run is not complete: 1 of 3 shards are there; go on with --resume"]
+    if (pattern, harm) in ((OF_SHARDS[0], GONE), (OF_PICTURES[0], GONE)):  # as if never made
+        count = 2 if pattern in OF_PICTURES else 1
+        there = f"{count} of 3 shards are there"
+        assert said == [f"the run is not complete: {there}; go on with --resume"]
     else:
         assert re.search("not as it was written|damaged|lacks plan.json", "; ".join(said)), said
         assert main(["render", str(run), "--writer", "html"]) == 2
@@ -404,7 +413,7 @@ def finished(worked: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.parametrize("harm", ["middle byte", "cut short", GONE])
-@pytest.mark.parametrize("pattern", ["recipe.json", *FROM_THE_START, *OF_SHARDS[:4]])
+@pytest.mark.parametrize("pattern", [*OF_RECIPE, *FROM_THE_START, *OF_SHARDS[:4]])
 @pytest.mark.slow
 def test_a_run_in_parts_is_not_finished_with_what_rotted(
     worked: Path,
@@ -421,7 +430,7 @@ def test_a_run_in_parts_is_not_finished_with_what_rotted(
     said = problems(run)
     capsys.readouterr()
     assert main(["finish", str(run)]) == 2, "it was certified"
-    if pattern.startswith(("kernels", "checksums/kernels", "recipe")):
+    if pattern.startswith(("kernels", "checksums/kernels", *OF_RECIPE)):
         assert len({line.rpartition("; ")[2] for line in said}) == 1, said
     finish = " ".join(capsys.readouterr().err.split())
     assert finish.rpartition("; ")[2] == said[-1].rpartition("; ")[2]

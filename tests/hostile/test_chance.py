@@ -16,6 +16,7 @@ from torch.nn import functional
 import exporter
 from exporter.errors import RunError
 from exporter.layers import find_out, run_trial
+from exporter.maps import METHODS
 from exporter.records import Findings
 from tests.hostile.guests import Around, convolutional, transformer
 
@@ -235,6 +236,54 @@ def test_running_statistics_are_put_back(build: Callable[[], nn.Module], tmp_pat
     export(model, tmp_path / "run")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
+
+
+EVERY = tuple(name for name, method in METHODS.items() if not method.needs.attention)
+AT_LAYERS = tuple(
+    name for name in EVERY if METHODS[name].kind != "pass" and not METHODS[name].needs.passes
+)
+
+
+def maps_of(model: nn.Module, inputs: Tensor, methods: tuple[str, ...]) -> list[Tensor]:
+    return list(exporter.compute_maps(model, inputs, maps=methods, layers=["@ReLU"]).values())
+
+
+def four_images() -> Tensor:
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+
+
+def assert_alike(maps: list[Tensor], others: list[Tensor]) -> None:
+    assert len(maps) == len(others) > 0
+    for values, known in zip(maps, others, strict=True):
+        torch.testing.assert_close(values, known, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", TRAINED[:2])
+def test_every_method_gives_the_maps_of_a_function_of_the_batch(
+    build: Callable[[], nn.Module],
+) -> None:
+    """The third way calls `batch_norm` on the batch's own statistics, and trains nothing."""
+    known = maps_of(TRAINED[2](), four_images(), EVERY)
+    assert_alike(maps_of(build(), four_images(), EVERY), known)
+
+
+@pytest.mark.parametrize("build", MIXING[:4])
+def test_maps_of_layers_are_those_of_what_the_model_makes_of_the_batch(
+    build: Callable[[], nn.Module],
+) -> None:
+    model, plain = build(), Around(convolutional(), lambda x: x)
+    known = maps_of(plain, model.change(four_images()), AT_LAYERS)
+    assert_alike(maps_of(model, four_images(), AT_LAYERS), known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [dropout, dropout_in_a_hook, numpys, pythons])
+def test_every_method_gives_the_same_maps_from_the_same_random_numbers(
+    build: Callable[[], nn.Module],
+) -> None:
+    first, second = (maps_of(build(), four_images(), EVERY) for _ in range(2))
+    assert_alike(first, second)
 
 
 def export(model: nn.Module, out: Path, **settings: Any) -> Any:

@@ -98,7 +98,7 @@ def tells(run: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     "writers",
     [
-        pytest.param(("html",), marks=pytest.mark.slow),
+        ("html",),
         pytest.param(("tensorboard",), marks=pytest.mark.slow),
         pytest.param(("wandb",), marks=pytest.mark.slow),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import exporter
 from exporter.config import build_config
 from exporter.engines import Recipe, local, replicas
 from exporter.errors import ExporterError, LayerError
+from exporter.maps import METHODS
 from exporter.planning import bind
 from exporter.watch import Watch
+from tests.hostile.guests import Around
 from tests.small import small
 
 PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
@@ -110,7 +113,6 @@ def job_of(model: nn.Module, photos: Path, out: Path, **settings: Any) -> Any:
         model="sharing",
         images=str(photos),
         out=out,
-        maps=("gradcam", "saliency"),
         preprocessing={"size": 32},
         batch_size=2,
         shard_size=8,
@@ -128,6 +130,9 @@ def computed(job: Any) -> list[Any]:
         Watch(),
     )
     return taken
+
+
+EVERY = tuple(name for name, method in METHODS.items() if not method.needs.attention)
 
 
 def partial_of_its_own() -> nn.Module:
@@ -169,7 +174,8 @@ def test_replicas_are_used_only_where_they_share_nothing(
     used: list[int] = []
     run = local.Replicas.run
     monkeypatch.setattr(replicas, "_PATIENCE", 2.0)
-    with job_of(build(), photos, tmp_path / "run", layers=("@ReLU",)) as job:
+    maps = EVERY if build is partial_of_its_own else ("gradcam", "saliency")
+    with job_of(build(), photos, tmp_path / "run", layers=("@ReLU",), maps=maps) as job:
         in_turn = computed(job)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         # Replicas always win where they may be used.
@@ -256,25 +262,49 @@ def nothing_is_held() -> Iterator[None]:
     HELD.clear()
 
 
+class Growing(nn.Module):
+    """Gives four classes, and eight later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).relu().mean((2, 3))
+
+
+def twice(scores: Tensor, later: bool) -> Tensor:
+    return torch.cat((scores, scores), 1) if later else scores
+
+
+def by_a_replaced_forward() -> nn.Module:
+    model, later = Growing(), third_call()
+    original = model.forward
+    model.forward = lambda x: twice(original(x), later(x))  # type: ignore[method-assign]
+    return model
+
+
+def by_a_hook() -> nn.Module:
+    model, later = Growing(), third_call()
+    model.register_forward_hook(lambda _m, inputs, scores: twice(scores, later(inputs[0])))
+    return model
+
+
+def by_a_module_behind_it() -> nn.Module:
+    later = third_call()
+    model = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3, 2), pool=nn.AdaptiveAvgPool2d(1)))
+    model.append(Around(nn.Flatten(), lambda x: twice(x, later(x))))
+    return model
+
+
+@pytest.mark.parametrize("build", [by_a_replaced_forward, by_a_hook, by_a_module_behind_it])
 def test_a_number_of_classes_that_changes_is_an_error_of_that_batch(
-    photos: Path, tmp_path: Path
+    build: Callable[[], nn.Module], photos: Path, tmp_path: Path
 ) -> None:
     """The plan says how many classes there are."""
-
-    class Growing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, 2)
-            self.later = third_call()
-
-        def forward(self, x: Tensor) -> Tensor:
-            later = self.later(x)
-            scores = self.conv(x).relu().mean((2, 3))
-            return torch.cat((scores, scores), 1) if later else scores
-
     with pytest.raises(ExporterError, match="gives 8 values for each image of this batch and gave"):
         exporter.export(
-            Growing(),
+            build(),
             photos,
             out=tmp_path / "run",
             maps=("gradcam",),

@@ -120,7 +120,10 @@ def test_max_size_without_the_file_is_refused(
     assert main(["render", "out", "--no-single-file", "--max-size", "4MB"]) == 2
 
 
-PROGRESS = ("images: ", "computing maps: ", "verifying what is there: ", "writing ")
+PROGRESS = (
+    "images: ", "reading the image set", "loading the model", "computing maps",
+    "merging the shards", "verifying what is there", "writing ",
+)  # fmt: skip
 """How lines begin that a run prints where it takes a while."""
 
 SILENT = [

@@ -227,9 +227,17 @@ pairs = list(itertools.product(PLACES, RAISED))
 quick = [(place, FEW[n % len(FEW)]) for n, place in enumerate(PLACES)]
 quick += [("factory", raised) for raised in (*FEW, *ODD)]
 rest = [pair for pair in pairs if pair not in quick and pair[1] in (*FEW, *ODD, "RuntimeError")]
-rest += [("layer", raised) for raised in BUILT_IN if ("layer", raised) not in rest]
+ANYTHING = ("layer", "model forward", "factory", "target", "reshape", "backward")
+"""Where every built-in exception is raised; for data sets see test_pictures.py."""
+rest += [
+    pair for pair in itertools.product(ANYTHING, BUILT_IN) if pair not in rest and pair not in quick
+]
 # A RuntimeError is how autograd says that there is no backward: planning does without one.
-_REFUSALS = ("RuntimeError", "several lines", "recursion")
+_REFUSALS = (
+    "several lines",
+    "recursion",
+    *(name for name in BUILT_IN if issubclass(getattr(builtins, name), RuntimeError)),
+)
 rest = [
     pair
     for pair in rest
@@ -278,9 +286,33 @@ def test_what_is_raised_is_a_sentence_with_the_users_file_and_line(
     assert said.startswith(f"error: {begins}")
     assert said.count("\n") == 1
     where = "return deeper()" if raised == "recursion" else RAISED[raised]
-    assert f"(mine.py, line {line_of(source, where)})" in said
+    _, place_told, advice = said.partition(f"(mine.py, line {line_of(source, where)})")
+    assert place_told
+    if place != "data set items":  # which says it of the image set
+        assert advice.lstrip(")").startswith("; "), "it says nothing to do"
     assert ("sys.exit" if raised.startswith("SystemExit") else _shown(raised)) in said
     assert "\x1b" not in said
+    assert not (work / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [_REFUSALS[0], *(pytest.param(raised, marks=pytest.mark.slow) for raised in _REFUSALS[1:])],
+)
+def test_a_backward_that_is_refused_is_said_with_the_users_file_and_line(
+    work: Path, capfd: pytest.CaptureFixture[str], raised: str
+) -> None:
+    source = HEAD.format(raised=RAISED[raised]) + PLACES["backward"][0]
+    (work / "mine.py").write_text(source)
+    assert run("--layer", "net.block.0") == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: none of the layers can be explained (net.block.0: no gradient")
+    assert "the model's backward fails" in said
+    where = "return deeper()" if raised == "recursion" else RAISED[raised]
+    assert f"(mine.py, line {line_of(source, where)})" in said
+    assert _shown(raised) in said
+    assert said.endswith("; choose others\n")
+    assert said.count("\n") == 1
     assert not (work / "out").exists()
 
 

@@ -158,7 +158,7 @@ def test_factories_come_from_modules_also_of_the_working_folder(
         (
             "FILE:broken",
             {},
-            r"failed: RuntimeError: no such file: weights.bin \(my models.py, line \d+\)$",
+            r"failed: RuntimeError: no such file: weights.bin \(my models.py, line \d+\); fix it ",
         ),
         ("FILE:not_a_model", {}, "gave an int, not a torch.nn.Module"),
         ("FILE:build", {"weights": "V1"}, "takes no weights, so it cannot give 'V1'"),

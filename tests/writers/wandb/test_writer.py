@@ -570,7 +570,7 @@ def test_all_that_is_written_is_in_the_writers_folder(made: Made) -> None:
     assert list(made.outside.rglob("*")) == []
     assert {path.name for path in made.run.iterdir() if path.name.startswith(".")} == set()
     names = {path.name.split("-")[0] for path in made.folder.iterdir()}
-    assert names == {"artifacts", "offline"} | (set() if HERE else {"folder.json"})
+    assert names == {"artifacts", "offline", "seal.txt"} | (set() if HERE else {"folder.json"})
 
 
 def test_no_process_is_left(made: Made) -> None:
