@@ -1,11 +1,11 @@
-"""What a network looks at as it learns: five checkpoints of one training, compared.
+"""What a network looks at as it learns: a training that is watched, epoch by epoch.
 
     pip install scikit-learn
     python examples/training_story.py --out runs/examples
 
-A small CNN learns scikit-learn's digits. The test images are exported with the weights of five
-epochs, the runs become one comparison (``OUT/training_story/comparison/html/index.html``), and the
-picture shows the images whose maps moved most. It takes about a minute.
+A small CNN learns scikit-learn's digits. A ``Watcher`` explains the same test images at five epochs
+and compares them in the end (``OUT/training_story/run/comparison/html/index.html``); the picture
+shows the images whose maps moved most. It takes about a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import exporter
-from exporter import Comparison
+from exporter import Comparison, Run
 
 EPOCHS = (0, 1, 2, 5, 20)
 SIDE = 32
@@ -37,44 +37,28 @@ def digits_cnn() -> nn.Sequential:
     )  # fmt: skip
 
 
-def train(images: np.ndarray, labels: np.ndarray, folder: Path, epochs: tuple[int, ...]) -> None:
-    """Train on (N, 32, 32) uint8, and keep the weights of some epochs."""
+def train(
+    images: np.ndarray, labels: np.ndarray, epochs: tuple[int, ...], watcher: exporter.Watcher
+) -> None:
+    """Train on (N, 32, 32) uint8, and have the weights at some epochs explained."""
     torch.manual_seed(0)
     model = digits_cnn()
     inputs = torch.from_numpy(images)[:, None].float().div(255).sub(0.5).div(0.5)
     targets = torch.from_numpy(labels).long()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    folder.mkdir(parents=True, exist_ok=True)
+    loss = nn.functional.cross_entropy(model(inputs), targets)
     for epoch in range(max(epochs) + 1):
         if epoch in epochs:
-            torch.save(model.state_dict(), folder / f"epoch-{epoch:02d}.pt")
+            watcher.step(model, epoch, loss=loss)
         for batch in torch.randperm(len(inputs)).split(64):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(model(inputs[batch]), targets[batch]).backward()
+            loss = nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
+            loss.backward()
             optimiser.step()
 
 
-def export(place: Path, epoch: int) -> Path:
-    """Export the test images with the weights of one epoch, and return the run."""
-    run = place / f"run-{epoch:02d}"
-    exporter.export(
-        f"{Path(__file__).resolve()}:digits_cnn",
-        place / "test",
-        out=run,
-        overwrite=run.exists(),
-        checkpoint=place / "checkpoints" / f"epoch-{epoch:02d}.pt",
-        classes=place / "classes.txt",
-        preprocessing={"size": SIDE, "resize": SIDE, "mean": (0.5,), "std": (0.5,)},
-        maps=["gradcam", "layercam", "hirescam"],
-        layers=["1", "4", "7"],
-        kernels=["0", "3"],
-        writers=["html"],
-    )
-    return run
-
-
 def main(out: Path, *, small: bool = False) -> Path:
-    """Train, export each checkpoint, compare them, and draw the images that moved most."""
+    """Train, explain at some epochs, and draw the images whose maps moved most."""
     place, epochs, test = out / "training_story", EPOCHS, 300
     if small:
         epochs, test = (0, 12), 24
@@ -85,35 +69,41 @@ def main(out: Path, *, small: bool = False) -> Path:
     for number, (image, label) in enumerate(zip(images[:test], labels, strict=False)):
         (place / "test" / str(label)).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(place / "test" / str(label) / f"{number:03d}.png"), image)
-    (place / "classes.txt").write_text("\n".join("0123456789"), encoding="utf-8")
-    train(np.stack(images[test:]), labels[test:], place / "checkpoints", epochs)
-    runs = [export(place, epoch) for epoch in epochs]
-    folder = place / "comparison"
-    writers = ("tensorboard", "html")
-    comparison = exporter.compare(*runs, out=folder, writers=writers, overwrite=folder.exists())
+    with exporter.Watcher(
+        place / "test",
+        out=place / "run",
+        limit=test,
+        classes=list("0123456789"),
+        preprocessing={"size": SIDE, "resize": SIDE, "mean": (0.5,), "std": (0.5,)},
+        maps=["gradcam", "layercam", "hirescam"],
+        layers=["1", "4", "7"],
+        kernels=["0", "3"],
+        budget=None,
+    ) as watcher:
+        train(np.stack(images[test:]), labels[test:], epochs, watcher)
+    runs = exporter.open_run(place / "run").epochs
+    comparison = exporter.open_comparison(place / "run" / "comparison")
     told = comparison.contents.runs
-    for run, path in zip(told, runs, strict=True):
-        summary = exporter.open_run(path).summary
-        assert summary is not None
-        assert run.accuracy == summary.accuracy  # counted once in the run, once in the comparison
+    for compared, run in zip(told, runs.values(), strict=True):
+        assert run.summary is not None
+        assert compared.accuracy == run.summary.accuracy  # counted in both
     assert [run.step for run in told] == list(epochs)
     assert (told[-1].accuracy or 0) > (told[0].accuracy or 0)
     for finding in comparison.findings:
         print(f"{finding.about}: {finding.text}")
-    return save(draw(comparison, runs), out / "training_story.jpg")
+    return save(draw(comparison, list(runs.values())), out / "training_story.jpg")
 
 
-def draw(comparison: Comparison, runs: list[Path]) -> Picture:
+def draw(comparison: Comparison, runs: list[Run]) -> Picture:
     """Draw Grad-CAM at the deepest layer: a row per image, a column per checkpoint."""
     rows = sorted(comparison.images(), key=lambda row: row.likeness or 0)[:ROWS]
-    opened = [exporter.open_run(path) for path in runs]
     tiles = [
         [
             (
                 f"{run.name}: {said.name} {100 * (said.score or 0):.0f} %",
                 cv2.resize(np.asarray(own.overlay(row.id, "gradcam")), (128, 128)),
             )
-            for run, said, own in zip(comparison.contents.runs, row.verdicts, opened, strict=True)
+            for run, said, own in zip(comparison.contents.runs, row.verdicts, runs, strict=True)
         ]
         for row in rows
     ]

@@ -16,6 +16,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0.0.0"
 
 _HOMES = {
+    "Watcher": "exporter.training",
     "Comparison": "exporter.comparison",
     "compare": "exporter.comparison",
     "open_comparison": "exporter.comparison",
@@ -37,6 +38,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "Run",
+    "Watcher",
     "__version__",
     "compare",
     "compute_maps",

@@ -21,11 +21,13 @@ from exporter.run import finish as finish
 from exporter.run import work as work
 from exporter.store import Run as Run
 from exporter.store import open_run as open_run
+from exporter.training import Watcher as Watcher
 from exporter.watch import Watch
 
 __all__ = [
     "Comparison",
     "Run",
+    "Watcher",
     "__version__",
     "compare",
     "compute_maps",
@@ -99,11 +101,12 @@ def export(
     wandb_job_type: str | None = None,
     wandb_run: Any = None,
     wandb_masks: bool = False,
-    step: int | None = None,
     tensorboard_dir: str | Path | None = None,
     embeddings: bool = False,
     uniform_opacity: bool = False,
     summary_writer: Any = None,
+    step: int | None = None,
+    metrics: Mapping[str, float] = {},
     report_url: str | None = None,
     tensorboard_url: str | None = None,
     writers: Sequence[str] = ("tensorboard", "wandb", "html"),
@@ -164,11 +167,12 @@ def plan(
     wandb_job_type: str | None = None,
     wandb_run: Any = None,
     wandb_masks: bool = False,
-    step: int | None = None,
     tensorboard_dir: str | Path | None = None,
     embeddings: bool = False,
     uniform_opacity: bool = False,
     summary_writer: Any = None,
+    step: int | None = None,
+    metrics: Mapping[str, float] = {},
     report_url: str | None = None,
     tensorboard_url: str | None = None,
     writers: Sequence[str] = ("tensorboard", "wandb", "html"),

@@ -28,6 +28,7 @@ from exporter.writers.options import (
     LinkSettings,
     ReviewSettings,
     TensorBoardSettings,
+    TrainingSettings,
     WandbSettings,
     setting,
 )
@@ -95,7 +96,9 @@ class PreprocessingConfig(BaseModel):
         return self
 
 
-class WriterConfig(LinkSettings, TensorBoardSettings, WandbSettings, HtmlSettings, ReviewSettings):
+class WriterConfig(
+    LinkSettings, TrainingSettings, TensorBoardSettings, WandbSettings, HtmlSettings, ReviewSettings
+):
     """What only the writers read; it decides nothing of a run's contents."""
 
     writers: tuple[str, ...] = setting(

@@ -24,6 +24,11 @@ STUB = ROOT / "exporter" / "__init__.pyi"
 SECTIONS = {
     "Runs": ("exporter.export", "exporter.open_run", "exporter.Run"),
     "A run in parts": ("exporter.plan", "exporter.work", "exporter.finish"),
+    "A training": (
+        "exporter.Watcher",
+        "exporter.integrations.lightning.MapsCallback",
+        "exporter.integrations.transformers.MapsCallback",
+    ),
     "Comparisons": ("exporter.compare", "exporter.open_comparison", "exporter.Comparison"),
     "Figures and tables": ("exporter.figure", "exporter.table", "exporter.publish.Table"),
     "Sharing": (

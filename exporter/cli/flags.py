@@ -107,7 +107,8 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     """Drop what was not given, so that a TOML file and the defaults count.
 
     Raises:
-        ConfigError: if an option of a writer is not ``NAME.KEY=VALUE``.
+        ConfigError: if an option of a writer is not ``NAME.KEY=VALUE``, or a metric not
+            ``NAME=VALUE``.
     """
     values = {name: value for name, value in flags.items() if value not in (None, ())}
     tables: dict[str, dict[str, str]] = {}
@@ -116,4 +117,10 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
         if match is None:
             raise ConfigError(f"the writer option {text!r} is not NAME.KEY=VALUE")
         tables.setdefault(match[1], {})[match[2].replace("-", "_")] = match[3]
-    return values | ({"writer_options": tables} if tables else {})
+    metrics: dict[str, str] = {}
+    for text in values.pop("metrics", ()):
+        name, _, metrics[name] = text.rpartition("=")
+        if not name:
+            raise ConfigError(f"the metric {text!r} is not NAME=VALUE")
+    told = {"writer_options": tables, "metrics": metrics}
+    return values | {name: table for name, table in told.items() if table}

@@ -21,7 +21,7 @@ from exporter.comparison.folder import (
     open_comparison,
 )
 from exporter.comparison.images import PairSums, compare_images
-from exporter.comparison.joining import Joined, join, relative
+from exporter.comparison.joining import Joined, join, metrics_of, relative
 from exporter.comparison.layers import drift
 from exporter.comparison.predictions import (
     Predictions,
@@ -187,6 +187,7 @@ def _contents(
             step=step,
             images=len(run.plan.images),
             complete=run.complete,
+            metrics=metrics_of(run),
             **totals(own, labelled),  # type: ignore[arg-type]
         )
         for run, name, step, own in zip(

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from exporter.comparison.aligning import common_methods, common_stages
 from exporter.comparison.differences import axis_of, differences_of, shared_classes
 from exporter.comparison.records import Compared, Difference, MissingImage, Stage
 from exporter.errors import RunError, choices
 from exporter.records import Plan, Row
-from exporter.store import Run, open_run
+from exporter.store import Run, epochs_in, open_run
 from exporter.store.documents import read_json
 from exporter.store.layout import WRITER_NOTE
 from exporter.writers.links import step_of
@@ -85,8 +85,9 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
     Raises:
         RunError: if there are too few or too many, one is given twice, or no image is in all.
     """
-    _refuse([run.path if isinstance(run, Run) else Path(run) for run in given])
-    runs = [run if isinstance(run, Run) else open_run(run) for run in given]
+    wanted, left_out = _with_epochs(given)
+    _refuse([run.path if isinstance(run, Run) else run for run in wanted])
+    runs = [run if isinstance(run, Run) else open_run(run) for run in wanted]
     _refuse_copies(runs)
     plans = [run.plan for run in runs]
     axis = axis_of(plans)
@@ -112,8 +113,7 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
         for name, run in zip(names, runs, strict=True)
         if not run.complete
     ]
-    if aligned:
-        notes.append(aligned)
+    notes += [note for note in (left_out, aligned) if note]
     notes += _cannot(plans, methods, stages)
     return Joined(
         runs=tuple(runs),
@@ -129,6 +129,24 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
         pixels=Stage("input", ("",) * len(runs)),
         notes=tuple(notes),
     )
+
+
+def _with_epochs(given: Sequence[str | Path | Run]) -> tuple[list[Path | Run], str]:
+    """Put the epochs in the place of a training's folder, at even distances where they are many.
+
+    Returns:
+        The runs, and what was left out.
+    """
+    wanted: list[Path | Run] = []
+    room = MOST - len(given) + 1
+    left_out = ""
+    for run in given:
+        epochs = [] if isinstance(run, Run) else list(epochs_in(Path(run)).values())
+        if len(epochs) > room > 1:
+            left_out = f"of the {len(epochs)} epochs of {str(run)!r}, {room} are compared"
+            epochs = [epochs[round(at * (len(epochs) - 1) / (room - 1))] for at in range(room)]
+        wanted += epochs or [run if isinstance(run, Run) else Path(run)]
+    return wanted, left_out
 
 
 def _refuse(places: Sequence[Path]) -> None:
@@ -161,16 +179,27 @@ def steps_of(runs: Sequence[Run]) -> list[int | None]:
     """
     told = []
     for run in runs:
-        note = {}
-        if run.files.exists(WRITER_NOTE):
-            note = read_json(run.files, WRITER_NOTE, "remove it")
-        step = note.get("step") if isinstance(note, dict) else None
+        step = _note(run).get("step")
         told.append(step_of(run.plan.model, step if isinstance(step, int) else None))
     named = [_last_number(run.plan.model.checkpoint or "") for run in runs]
     for steps in (told, named, [_last_number(run.name) for run in runs]):
         if None not in steps and len(set(steps)) == len(steps):
             return steps
     return [None] * len(runs)
+
+
+def metrics_of(run: Run) -> dict[str, float]:
+    """Return the numbers that were given with a run, such as a loss, by name."""
+    metrics = _note(run).get("metrics")
+    given = metrics.items() if isinstance(metrics, dict) else ()
+    return {name: float(value) for name, value in given if isinstance(value, int | float)}
+
+
+def _note(run: Run) -> Mapping[str, Any]:
+    """Return what the run's writers were told."""
+    exists = run.files.exists(WRITER_NOTE)
+    note = read_json(run.files, WRITER_NOTE, "remove it") if exists else {}
+    return note if isinstance(note, dict) else {}
 
 
 def _last_number(name: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.comparison.findings import p_value, signed
-from exporter.comparison.records import ClassChange, ComparedRun, ImageComparison, LayerDrift
+from exporter.comparison.records import ClassChange, ImageComparison, LayerDrift
+from exporter.records import ratio
 from exporter.render import decode_image
 from exporter.writers.html.images import FIRST_PHOTOGRAPHS
 from exporter.writers.html.index import photograph_file
@@ -66,7 +68,8 @@ def index(report: Report) -> dict[str, Any]:
         ],
         "columns": [(at, told.runs[at].name) for at in columns],
         "contrasts": {row.run: row for row in told.contrasts},
-        "curve": _curve(told.runs),
+        "curves": _curves(report),
+        "chart_size": CHART,
         "measures": report.comparison.records("measures"),
         "likeness": _matrices(report),
         "signed": signed,
@@ -130,7 +133,7 @@ def layers(report: Report) -> dict[str, Any]:
 
 def runs(report: Report) -> dict[str, Any]:
     """Fill the page of runs: every setting, differences marked."""
-    plans = report.joined.plans
+    plans, told = report.joined.plans, report.comparison.contents.runs
     keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
     rows = [(key, [_said(plan.settings.get(key)) for plan in plans]) for key in keys]
     packages = sorted({name for plan in plans for name in plan.versions})
@@ -138,6 +141,10 @@ def runs(report: Report) -> dict[str, Any]:
         (f"version of {name}", [plan.versions.get(name, "") for plan in plans]) for name in packages
     ]
     rows += [
+        *(
+            (f"{name}, given", [_said(run.metrics.get(name)) for run in told])
+            for name in dict.fromkeys(name for run in told for name in run.metrics)
+        ),
         ("created", [plan.created for plan in plans]),
         ("weights", [p.model.weights for p in plans]),
     ]
@@ -189,15 +196,28 @@ CHART = (100, 44)
 """Width and height of a chart, in its own unit."""
 
 
-def _curve(runs: Sequence[ComparedRun]) -> list[tuple[float, float, ComparedRun]]:
-    """Return the points of accuracy over the steps; empty where the runs have none."""
-    if any(run.step is None or run.accuracy is None for run in runs) or len(runs) < 3:
-        return []
-    width, height = CHART
-    last = len(runs) - 1
-    return [
-        (width * at / last, height * (1 - (run.accuracy or 0)), run) for at, run in enumerate(runs)
-    ]
+def _curves(report: Report) -> tuple[Sequence[Any], float] | None:
+    """Draw over the steps what has a value in at least two runs; None where there are no steps."""
+    told = report.comparison.contents
+    if any(run.step is None for run in told.runs) or len(told.runs) < 3:
+        return None
+    agreement: dict[int, float] = {}
+    for row in report.comparison.records("measures"):
+        if row.measure == "agreement":
+            agreement |= {told.baseline: row.baseline, row.run: row.value}
+    dead: Counter[int] = Counter()
+    channels: Counter[int] = Counter()
+    for layer in report.comparison.records("layers"):
+        dead[layer.run] += layer.dead or 0
+        channels[layer.run] += layer.of or 0
+    numbers = range(len(told.runs))
+    lines = (
+        ("accuracy", [run.accuracy for run in told.runs]),
+        ("agreement", [agreement.get(run) for run in numbers]),
+        ("dead channels", [ratio(dead[run], channels[run]) for run in numbers]),
+    )
+    drawn = [(name, line) for name, line in lines if sum(v is not None for v in line) > 1]
+    return _lines(drawn) if drawn else None
 
 
 def _lines(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from exporter.records import Column, Float32, Int32
@@ -28,6 +29,7 @@ class ComparedRun:
         accuracy: correct / labelled; None without labels.
         calibration_error: ECE over the same images, 0 to 1.
         confidence: mean score of the first prediction.
+        metrics: numbers that were given with the run, such as a loss, by name.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ComparedRun:
     accuracy: float | None
     calibration_error: float | None
     confidence: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

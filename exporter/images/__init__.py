@@ -9,6 +9,7 @@ from exporter.images.decode import decode
 from exporter.images.files import is_image_name, natural
 from exporter.images.keys import hash_contents
 from exporter.images.preprocess import normalise, prepare
+from exporter.images.registry import open_source
 from exporter.images.sets import ImageSet, open_images, reopen_images
 from exporter.images.sources import Entry, Source
 
@@ -24,6 +25,7 @@ __all__ = [
     "natural",
     "normalise",
     "open_images",
+    "open_source",
     "prepare",
     "reopen_images",
 ]

@@ -3,6 +3,7 @@
 from exporter.store.anonymous import anonymous
 from exporter.store.beginning import CODE_CHANGED, create_run, refuse_taken, reopen_run
 from exporter.store.checking import check, refuse_damaged
+from exporter.store.epochs import epoch_folder, epochs_in
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.kernels import KernelSheet
@@ -25,6 +26,8 @@ __all__ = [
     "check",
     "code_changed",
     "create_run",
+    "epoch_folder",
+    "epochs_in",
     "forget_recipe",
     "is_planned",
     "open_run",

@@ -41,6 +41,7 @@ from exporter.records import (
 from exporter.store import layout
 from exporter.store.checksums import noted
 from exporter.store.documents import read_summary, read_totals
+from exporter.store.epochs import EPOCHS, epochs_in
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
 from exporter.store.kernels import read_head, read_kernels, read_sheet, read_values
@@ -75,6 +76,8 @@ DEEPEST = "deepest"
 def open_run(path: Path | str) -> Run:
     """Open a run folder; one that is not complete is read as far as it goes.
 
+    Of the folder of a training (`exporter.Watcher`), the last epoch is opened.
+
     Raises:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
 
@@ -100,6 +103,9 @@ def open_run(path: Path | str) -> Run:
         2
     """
     files = RunFiles(Path(path))
+    if not files.exists(layout.PLAN):
+        epochs = epochs_in(files.run)
+        files = RunFiles(next(reversed(epochs.values()))) if epochs else files
     refuse_no_run(files)
     return Run(files, read_plan(files))
 
@@ -158,6 +164,13 @@ class Run:
     def totals(self) -> Totals | None:
         """What ``run.json`` says, or None for a partial run."""
         return read_totals(self.files)
+
+    @property
+    def epochs(self) -> Mapping[int, Run]:
+        """The finished runs of the same training, by epoch; empty where this is not one of them."""
+        watched = self.path.parent.name == EPOCHS
+        found = epochs_in(self.path.parent.parent) if watched else {}
+        return {epoch: open_run(path) for epoch, path in found.items()}
 
     @property
     def shards(self) -> tuple[int, ...]:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    field_serializer,
+    field_validator,
+)
 
 from exporter.errors import kind_of
 
@@ -70,8 +77,8 @@ class LinkSettings(BaseModel):
         return value
 
 
-class TensorBoardSettings(BaseModel):
-    """What only the TensorBoard writer reads."""
+class TrainingSettings(BaseModel):
+    """Where in a training the model stands."""
 
     step: Annotated[int, Field(ge=0)] | None = setting(
         None,
@@ -79,6 +86,17 @@ class TensorBoardSettings(BaseModel):
         "has one.",
         "N",
     )
+    metrics: dict[str, FiniteFloat] = setting(
+        {},
+        "A number of yours at this step, such as a loss, which TensorBoard, W&B and the report "
+        "show beside the run's own; repeatable.",
+        "NAME=VALUE",
+    )
+
+
+class TensorBoardSettings(BaseModel):
+    """What only the TensorBoard writer reads."""
+
     tensorboard_dir: Path | None = setting(
         None,
         "A TensorBoard log of several runs that this one is added to: checkpoints of a model as "
@@ -231,16 +249,16 @@ class WriterOptions(LinkSettings, ReviewSettings):
     choose: Callable[[int], Sequence[str]] | None = None
 
 
-class TensorBoardOptions(WriterOptions, TensorBoardSettings):
+class TensorBoardOptions(WriterOptions, TrainingSettings, TensorBoardSettings):
     """What the TensorBoard writer is told."""
 
 
-class WandbOptions(WriterOptions, TensorBoardSettings, WandbSettings):
+class WandbOptions(WriterOptions, TrainingSettings, WandbSettings):
     """What the W&B writer is told."""
 
 
-class HtmlOptions(WriterOptions, HtmlSettings, WandbSettings):
-    """What the writer of the HTML report is told; it names the W&B project.
+class HtmlOptions(WriterOptions, TrainingSettings, HtmlSettings, WandbSettings):
+    """What the writer of the HTML report is told; it names the W&B project, and shows metrics.
 
     Attributes:
         alone: whether the report leaves the run folder, so that nothing leads to what is beside it.

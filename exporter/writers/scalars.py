@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +120,11 @@ def method_scalars(run: Run) -> dict[str, list[Scalar]]:
             ("sanity SSIM", ssim, f"Structural similarity {steps}; near 0 is better."),
         ]
     return scalars
+
+
+def given_scalars(metrics: Mapping[str, float]) -> list[Scalar]:
+    """Return the numbers that whoever made the run gave beside it."""
+    return [(name, value, "Given with the run.") for name, value in metrics.items()]
 
 
 def score_words(plan: Plan) -> str:

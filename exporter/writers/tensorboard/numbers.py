@@ -29,13 +29,13 @@ CONFUSED = 20
 """Classes of the picture of the confusion matrix, those with most labels and predictions."""
 
 
-def scalar_summaries(scalars: Iterable[Scalar]) -> Iterator[Any]:
-    """Yield the summary of each scalar that has a finite value."""
+def scalar_summaries(scalars: Iterable[Scalar], group: str = "set") -> Iterator[Any]:
+    """Yield the summary of each scalar that has a finite value, under ``group/``."""
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
     for name, number, description in scalars:
         if number is not None and np.isfinite(number):
-            yield scalar_pb(f"set/{links.tag_text(name)}", number, description)
+            yield scalar_pb(f"{group}/{links.tag_text(name)}", number, description)
 
 
 def set_summaries(run: Run, numbers: SetNumbers) -> Iterator[Any]:

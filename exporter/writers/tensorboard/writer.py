@@ -31,7 +31,7 @@ from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, montage_size
 from exporter.writers.options import TensorBoardOptions
 from exporter.writers.reading import in_order, kept_rows, seconds_of, set_numbers
-from exporter.writers.scalars import method_scalars, set_scalars
+from exporter.writers.scalars import given_scalars, method_scalars, set_scalars
 from exporter.writers.tensorboard.cards import about, cards
 from exporter.writers.tensorboard.events import EventFile, image_summary
 from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
@@ -89,6 +89,7 @@ def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
         known = (scalars, *methods.values())
         whole = (
             *scalar_summaries(scalars),
+            *scalar_summaries(given_scalars(options.metrics), "given"),
             *set_summaries(run, numbers),
             *session_summaries(run, step, methods, wall_time),
             layout_summary({name for own in known for name, value, _ in own if value is not None}),
@@ -154,8 +155,14 @@ def _add_to(log: Path, folder: Path, step: str, mark: str) -> tuple[str, ...]:
         for file in folder.glob(f"*/{links.EMBEDDINGS}*/*")
         if file.suffix != ".exporter"
     }
+    # The run folder itself may lie elsewhere in the log's folder.
+    parts = {place.parts[0] for place in own}
     try:
-        same = {file.relative_to(log): file for file in log.rglob(f"*.{step}.*.exporter")}
+        same = {
+            file.relative_to(log): file
+            for part in parts
+            for file in (log / part).rglob(f"*.{step}.*.exporter")
+        }
         for place, file in same.items():
             if file.match(f"*.{mark}.exporter") and place not in own:
                 file.unlink()

@@ -24,7 +24,7 @@ from exporter.records import (
 )
 from exporter.summaries.sanity import overall
 from exporter.writers import links
-from exporter.writers.scalars import method_scalars, set_scalars
+from exporter.writers.scalars import given_scalars, method_scalars, set_scalars
 
 if TYPE_CHECKING:
     from exporter.store import Run
@@ -256,6 +256,7 @@ def goes_on(options: WandbOptions) -> bool:
 def metric_values(run: Run, options: WandbOptions, numbers: SetNumbers) -> dict[str, float]:
     """Return what draws lines over ``step``: ``set/accuracy``, ``gradcam/agreement``, …."""
     told = {"set": set_scalars(run, numbers), **method_scalars(run)}
+    told |= {"given": given_scalars(options.metrics)}
     values = {f"{group}/{name}": value for group, own in told.items() for name, value, _ in own}
     step = links.step_of(run.plan.model, options.step) or 0
     return {"step": step} | {

@@ -19,7 +19,7 @@ import pytest
 
 from exporter.errors import ConfigError
 from exporter.store import Run, open_run
-from exporter.writers import links, write
+from exporter.writers import check, links, write
 from exporter.writers.tensorboard import TensorBoardOptions
 from exporter.writers.tensorboard.serving import _named, serve
 
@@ -269,3 +269,14 @@ def along_steps(page: Any, address: str) -> None:
     mark.press("Enter")
     page.wait_for_function("() => !document.body.innerText.includes('Step 20')")
     assert steps() == {"10"}
+
+
+def test_a_run_in_the_folder_of_the_log_keeps_its_own_files(
+    sample_run: Path, tmp_path: Path
+) -> None:
+    run = open_run(shutil.copytree(sample_run, tmp_path / "logs/runs/first"))
+    write(run, "tensorboard", TensorBoardOptions(step=3, tensorboard_dir=tmp_path / "logs"))
+    assert list(check(run)) == []
+    copied = {path.name for path in (tmp_path / "logs/resnet18").rglob("*.exporter")}
+    own = {path.name for path in (run.path / "tensorboard").rglob("*.exporter")}
+    assert copied == own != set()

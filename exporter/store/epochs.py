@@ -1,0 +1,32 @@
+"""The epochs of a training: a run folder each, ``epochs/00012/``, below one folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from exporter.store.files import RunFiles
+from exporter.store.layout import TOTALS
+
+EPOCHS: Final = "epochs"
+TRAINING: Final = "training.json"
+
+
+def epoch_folder(epoch: int) -> str:
+    """Return where the run of an epoch is: ``epochs/00012``."""
+    return f"{EPOCHS}/{epoch:05d}"
+
+
+def epochs_in(folder: Path) -> dict[int, Path]:
+    """Return the finished runs of a training's folder by epoch, in order; none elsewhere."""
+    files = RunFiles(folder)
+    if not files.is_folder(EPOCHS):
+        return {}
+    numbers = sorted(int(name) for name in files.names(EPOCHS) if re.fullmatch(r"\d{5,9}", name))
+    return {
+        number: folder / epoch_folder(number)
+        for number in numbers
+        if files.is_folder(epoch_folder(number))
+        and files.exists(f"{epoch_folder(number)}/{TOTALS}")
+    }

@@ -1,0 +1,65 @@
+"""What a training does around a model, and how explaining stays out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from exporter.capture import random_states, restore_random
+from exporter.errors import ConfigError, kind_of
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that are finite numbers."""
+    numbers = {}
+    for name, value in metrics.items():
+        with suppress(TypeError, ValueError, RuntimeError):  # text, an array, a tensor of several
+            number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            if math.isfinite(number):
+                numbers[name] = number
+    return numbers
+
+
+def rank() -> int:
+    """Return which of the processes of a training this is."""
+    there = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_rank() if there else 0
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """Return the module in an average of weights; ``exporter.export`` takes off other wrappers."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"the model is {kind_of(model)}; give a torch.nn.Module")
+    averaged = isinstance(model, torch.optim.swa_utils.AveragedModel)
+    # timm's averages of weights: ModelEma, ModelEmaV2, ModelEmaV3.
+    timms = type(model).__name__.startswith("ModelEma")
+    inside = dict(model.named_children()).get("module") if averaged or timms else None
+    return model if inside is None else inside
+
+
+@contextmanager
+def as_outside() -> Iterator[None]:
+    """Explain as where there is no training: without its autocast, and with its random numbers."""
+    with ExitStack() as stack:
+        stack.enter_context(randomness_kept())
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Put the random states of torch, NumPy and Python back."""
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_cuda = range(torch.cuda.device_count() if begun else 0)
+    states = random_states(on_cuda)
+    try:
+        yield
+    finally:
+        restore_random(states)

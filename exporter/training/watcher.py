@@ -1,0 +1,285 @@
+"""`Watcher`: what a network looks at, epoch by epoch, while it trains."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, SupportsFloat
+
+from torch import nn
+
+from exporter.arguments import in_python
+from exporter.comparison import compare
+from exporter.config import DEFAULT_MAPS, build_config
+from exporter.errors import ConfigError, ExporterError, RunError, WriterError
+from exporter.guard import FAILURES, told
+from exporter.images import open_images
+from exporter.maps import get_methods
+from exporter.run import export
+from exporter.store import Run, epoch_folder, epochs_in, open_run
+from exporter.store.documents import json_bytes, read_json, validated
+from exporter.store.epochs import TRAINING
+from exporter.store.files import RunFiles
+from exporter.training.budget import Budget
+from exporter.training.choosing import choose
+from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
+from exporter.training.surroundings import as_outside, finite, inside, randomness_kept, rank
+from exporter.watch import Watch
+
+COMPARISON = "comparison"
+"""The folder with the comparison of the epochs."""
+CLASSES = "classes.json"
+_REMEDY = "remove it, or give another folder"
+_OWN = ("step", "metrics", "resume", "overwrite", "limit", "out", "model", "images")
+"""Arguments of ``export`` that a watcher gives itself."""
+
+
+class TrainingWarning(UserWarning):
+    """Something of an epoch could not be explained; the training goes on."""
+
+
+class Watcher:
+    """Explain the same images after every epoch, and leave model and training bit for bit as found.
+
+    Every epoch becomes a run in ``OUT/epochs/00012/``, and all of them one TensorBoard log, where
+    each image has a slider. On leaving, the epochs are compared: ``OUT/comparison/html/index.html``
+    has a slider, too, and curves of accuracy, agreement, dead channels and drift; ``exporter
+    compare OUT`` writes that at any time, also while the training goes on. A training that was
+    killed goes on in the same folder.
+
+    A failure inside never stops the training: it is a `TrainingWarning`, and the epoch is marked in
+    ``OUT/training.json``. Of several processes only the first one explains, without talking to the
+    others.
+
+    Attributes:
+        out: the folder.
+        rule: how the images were chosen, in words.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from exporter.demo import photographs
+        >>> model = nn.Sequential(
+        ...     nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        ...     nn.Linear(4, 10),
+        ... )
+        >>> out = tempfile.mkdtemp() + "/training"
+        >>> with Watcher(photographs(), out=out, maps=["gradcam"], limit=2, budget=None) as watcher:
+        ...     for epoch in range(2):
+        ...         _ = torch.nn.init.normal_(model[4].weight)  # the training
+        ...         run = watcher.step(model, epoch, loss=1 / (epoch + 1))
+        >>> list(run.epochs)
+        [0, 1]
+    """
+
+    @in_python
+    def __init__(
+        self,
+        images: object,
+        *,
+        out: str | Path = "runs/training",
+        maps: Sequence[str] = DEFAULT_MAPS,
+        layers: Sequence[str] = ("auto",),
+        classes: str | Path | Sequence[str] | None = None,
+        every: int = 1,
+        limit: int = 32,
+        budget: str | float | None = "5 %",
+        logdir: str | Path | None = None,
+        summary_writer: Any = None,
+        wandb_run: Any = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        """Choose the images.
+
+        Args:
+            images: an image set, as ``exporter.export`` takes it; read again at every epoch.
+            out: the folder.
+            maps: map methods.
+            layers: layers to explain.
+            classes: names of the model's outputs, or a file of them; where None, ``.classes`` of
+                the data set. Labels that are numbers of a data set then have these names, too.
+            every: epochs from one that is explained to the next.
+            limit: images at most. Of more, as many of each label as possible are drawn once.
+            budget: share of the training's time that explaining may take, such as ``"5 %"``. Epochs
+                are left out to keep it; None explains all.
+            logdir: folder of the TensorBoard log; ``OUT/tensorboard`` where None.
+            summary_writer: a SummaryWriter of yours, to whose log the maps are added instead.
+            wandb_run: a W&B run of yours, which is logged to and left open.
+            seed: of the draw.
+            **settings: others of ``exporter.export``, such as ``preprocessing`` or ``target``.
+
+        Raises:
+            ExporterError: if something is wrong with the images or the settings.
+        """
+        if not isinstance(every, int) or every < 1:
+            raise ConfigError(f"every is {every!r}; give the number of epochs between two, from 1")
+        if not isinstance(limit, int) or limit < 1:
+            raise ConfigError(f"limit is {limit!r}; give a number of images from 1")
+        own = next((name for name in settings if name in _OWN), None)
+        if own is not None:
+            raise ConfigError(f"{own!r} is not a setting of a Watcher, which gives it itself")
+        if logdir is not None and summary_writer is not None:
+            raise ConfigError("logdir and summary_writer both name a TensorBoard log; give one")
+        self.out = Path(out)
+        self._every = every
+        self._budget = Budget(budget)
+        writers = ("tensorboard", *(["wandb"] if wandb_run is not None else []))
+        self._settings: dict[str, Any] = {
+            "maps": maps,
+            "layers": layers,
+            "seed": seed,
+            "writers": writers,
+            "keep": limit,
+            "summary_writer": summary_writer,
+            "wandb_run": wandb_run,
+            "tensorboard_dir": None if summary_writer else logdir or self.out / "tensorboard",
+            **settings,
+        }
+        if isinstance(classes, str | Path):
+            self._settings["classes"] = classes
+        get_methods(maps)
+        build_config(model="model", images="images", out=self.out, **self._settings)
+        self._explains = not rank()
+        self._told: set[str] = set()
+        self.rule = ""
+        if not self._explains:
+            return
+        with randomness_kept():
+            self._images, self.rule = choose(images, limit, seed)
+            entries = open_images(self._images, limit=limit).entries
+        self._limit = limit
+        self._files = RunFiles(self.out)
+        self._training = self._begun(tuple(entry.id for entry in entries))
+        names = getattr(images, "classes", ()) if classes is None else classes
+        if not isinstance(names, str | Path) and names:
+            self._files.write(CLASSES, json_bytes([str(name) for name in names]))
+            self._settings["classes"] = self.out / CLASSES
+
+    def _begun(self, ids: tuple[str, ...]) -> Training:
+        """Return what the folder says of the training so far, if it is of these images."""
+        if not self._files.exists(TRAINING):
+            names = self._files.names()
+            if names:
+                raise RunError(f"{str(self.out)!r} holds something else ({names[0]}); {_REMEDY}")
+            self._files.make_folder()
+            self._files.make_folder("epochs")
+            return Training(SCHEMA_VERSION, self.rule, ids)
+        values = read_json(self._files, TRAINING, _REMEDY, versioned=True)
+        before = validated(self._files, TRAINING, Training, values, _REMEDY)
+        if before.images != ids:
+            raise RunError(
+                f"the training in {str(self.out)!r} was watched on other images "
+                f"({before.rule}), and these are {self.rule}; give the same, or another out"
+            )
+        return before
+
+    def __enter__(self) -> Self:
+        """Return the watcher."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Compare the epochs, also after an error of the training."""
+        self.close()
+
+    def step(self, model: nn.Module, epoch: int, **metrics: SupportsFloat) -> Run | None:
+        """Explain the model as it is now.
+
+        Args:
+            model: the model in training, in any mode, on any device; of what wraps it (compiled,
+                ``DistributedDataParallel``, an average of weights) the module inside is taken.
+            epoch: number of the epoch, from 0; one that is there already is replaced.
+            **metrics: numbers of yours, such as the loss: they are drawn beside the run's own.
+
+        Returns:
+            The epoch's run; None where it was left out, failed, or this is not the first process.
+        """
+        if not self._explains or self._is_between(epoch):
+            return None
+        numbers = finite(metrics)
+        if len(numbers) < len(metrics):
+            left = ", ".join(name for name in metrics if name not in numbers)
+            self._once("metrics", f"metrics that are no finite number are left out, such as {left}")
+        refusal = self._budget.refusal()
+        if refusal:
+            self._once("budget", f"epochs are left out to keep the budget: {refusal}")
+            self._note(epoch, "left out", refusal, numbers)
+            return None
+        try:
+            with self._budget.spending(), as_outside():
+                run, failed = self._explained(model, epoch, numbers)
+        except FAILURES as error:
+            failed = str(error) if isinstance(error, ExporterError) else told(error)
+            self._warn(f"epoch {epoch} is not explained: {failed}")
+            self._note(epoch, "failed", failed, numbers)
+            return None
+        self._note(epoch, "explained", failed, numbers)
+        return run
+
+    def _is_between(self, epoch: int) -> bool:
+        """Say whether an epoch is none to explain; one that is no number is said."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < 10**9:
+            self._warn(f"an epoch is not explained: it is {epoch!r}; give its number, from 0")
+            return True
+        return epoch % self._every > 0
+
+    def _explained(
+        self, model: nn.Module, epoch: int, metrics: dict[str, float]
+    ) -> tuple[Run, str]:
+        folder = self.out / epoch_folder(epoch)
+        failed = ""
+        try:
+            run = export(
+                inside(model),
+                self._images,
+                out=folder,
+                overwrite=folder.exists(),
+                limit=self._limit,
+                step=epoch,
+                metrics=metrics,
+                watch=Watch(),
+                **self._settings,
+            )
+        except WriterError as error:
+            failed, run = str(error), open_run(folder)
+            self._warn(f"epoch {epoch}: {failed}")
+        return run, failed
+
+    def _note(self, epoch: int, state: Any, why: str, metrics: dict[str, float]) -> None:
+        """Write what came of an epoch into ``training.json``."""
+        seconds = 0.0 if state == "left out" else self._budget.last
+        entry = WatchedEpoch(epoch, state, why, seconds, metrics)
+        others = [other for other in self._training.epochs if other.epoch != epoch]
+        epochs = sorted((*others, entry), key=lambda other: other.epoch)
+        self._training = replace(self._training, epochs=tuple(epochs))
+        try:
+            self._files.write(TRAINING, json_bytes(asdict(self._training)))
+        except RunError as error:  # no space
+            self._once("note", str(error))
+
+    def close(self) -> None:
+        """Compare the epochs, if there are two."""
+        if not self._explains or len(epochs_in(self.out)) < 2:
+            return
+        place = self.out / COMPARISON
+        try:
+            with randomness_kept():
+                compare(self.out, out=place, writers=("html",), overwrite=place.exists())
+        except FAILURES as error:
+            said = str(error) if isinstance(error, ExporterError) else told(error)
+            self._warn(f"the epochs are not compared: {said}")
+
+    def _warn(self, said: str) -> None:
+        warnings.warn(said, TrainingWarning, stacklevel=3)
+
+    def _once(self, about: str, said: str) -> None:
+        if about not in self._told:
+            self._told.add(about)
+            self._warn(said)

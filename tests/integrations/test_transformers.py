@@ -1,0 +1,61 @@
+"""Hugging Face's own Trainer on a small task, watched and alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import exporter
+from tests.training.test_watcher import SETTINGS, data
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+from exporter.integrations.transformers import MapsCallback  # noqa: E402
+
+
+class Labelled(torch.utils.data.Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, label = data()[index]
+        return {"pixel_values": image, "labels": label}
+
+
+def trained(folder: Path, *callbacks: Any) -> Any:
+    transformers.set_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    model = transformers.ResNetForImageClassification(config)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    own = list(callbacks)
+    transformers.Trainer(model, arguments, train_dataset=Labelled(), callbacks=own).train()
+    return model
+
+
+@pytest.mark.slow
+def test_a_trainer_trains_bit_for_bit_and_every_epoch_is_a_run(tmp_path: Path) -> None:
+    alone = trained(tmp_path / "alone")
+    settings = SETTINGS | {"layers": ["auto"]}
+    model = trained(tmp_path / "watched", MapsCallback(data(), **settings))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(alone.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    runs = exporter.open_run(tmp_path / "watched/maps").epochs
+    assert list(runs) == [0, 1]
+    assert (tmp_path / "watched/maps/comparison/html/index.html").exists()
+    assert exporter.open_comparison(tmp_path / "watched/maps/comparison").contents.runs[1].metrics
