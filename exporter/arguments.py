@@ -29,7 +29,7 @@ _FLAG = re.compile(
 )
 
 _GIVEN_AS = {tuple: "Sequence", dict: "Mapping"}
-_SEVERAL: dict[Any, str] = {tuple: "; a sequence of them.", dict: "; by writer, then by option."}
+_SEVERAL: dict[Any, str] = {tuple: "; a sequence of them.", dict: "; by name."}
 _WORDS = ("none", "auto", "binary")
 """Values of settings of any text that errors advise."""
 _DEFAULTS = {

@@ -253,7 +253,7 @@ class TensorBoardOptions(WriterOptions, TrainingSettings, TensorBoardSettings):
     """What the TensorBoard writer is told."""
 
 
-class WandbOptions(WriterOptions, TrainingSettings, WandbSettings):
+class WandbOptions(WriterOptions, TrainingSettings, TensorBoardSettings, WandbSettings):
     """What the W&B writer is told."""
 
 
