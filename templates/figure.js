@@ -21,6 +21,8 @@
       parts.push("--maps", unlike(maps.map(of)).join(","));
       parts.push("--target", maps[0].target, "--colormap", state.colour);
       if (state.opacity !== "80") parts.push("--opacity", String(Number(state.opacity) / 100));
+      if (state.fade === "even") parts.push("--uniform-opacity");
+      if (state.threshold !== "0") parts.push("--threshold", String(Number(state.threshold) / 100));
     }
     return [...parts, "--out", "figure.pdf"].map(quoted).join(" ");
   };
@@ -36,7 +38,6 @@
       paper.beginPath();
       paper.rect(left + from * across, 0, (1 - from) * across, canvas.height);
       paper.clip();
-      paper.globalAlpha = 1;
       paper.drawImage($(pane + "-img"), left, 0, across, canvas.height);
       paper.globalAlpha = Number(state.opacity) / 100;
       if ($(pane + "-heat").width) paper.drawImage($(pane + "-heat"), left, 0, across, canvas.height);

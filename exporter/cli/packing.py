@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
 from exporter.cli.flags import DONE
 from exporter.console import OUT, Bar, marked, size
-from exporter.paths import command_without_folders
 
 
 @click.command("pack")
@@ -55,6 +52,7 @@ def pack_command(
 ) -> int:
     """Write runs and comparisons as a supplement: one zip that opens from a double click."""
     from exporter.publish import pack
+    from exporter.publish.provenance import this_command
 
     with Bar() as bar:
         packed = pack(
@@ -65,7 +63,7 @@ def pack_command(
             max_size=max_size,
             claims=claims,
             credits=credits_file,
-            command=command_without_folders(shlex.join(["exporter", *sys.argv[1:]])),
+            command=this_command(),
             watch=bar,
         )
     OUT.print(f"[green]✓[/] {marked(str(packed.path))}: {size(packed.size)}, opens at index.html")

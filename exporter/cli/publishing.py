@@ -10,6 +10,11 @@ import click
 from exporter.cli.flags import DONE
 from exporter.console import OUT, counted, marked
 
+_ANONYMOUS = click.option(
+    "--anonymous",
+    is_flag=True,
+    help="Say nothing of a run but the hash of its plan, for double-blind review.",
+)
 _SOURCES = click.argument(
     "sources", metavar="RUN…|CMP", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -54,6 +59,19 @@ _SOURCES = click.argument(
     "--opacity", type=float, metavar="A", help="Where a map is largest, 0 to 1.  [default: 0.8]"
 )
 @click.option(
+    "--uniform-opacity",
+    is_flag=True,
+    help="Maps are as opaque everywhere.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="A",
+    default=0.0,
+    show_default=True,
+    help="Draw a map from this share of its range on, 0 to 1.",
+)
+@click.option(
     "--original",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
@@ -66,11 +84,13 @@ _SOURCES = click.argument(
     type=click.Path(path_type=Path),
     help="A .pdf, .svg or .png file.",
 )
+@_ANONYMOUS
 def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
     """Draw images × maps of runs for a paper, and print the LaTeX that shows it."""
-    from exporter.publish.choosing import grid_of
+    from exporter.publish.choosing import grid_of, unnamed
     from exporter.publish.figures import draw, inches
     from exporter.publish.look import Look, Type
+    from exporter.publish.provenance import Provenance, this_command
     from exporter.publish.saving import latex, save
 
     grid = grid_of(
@@ -80,10 +100,19 @@ def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
         maps=_listed(given.pop("maps")),
         layers=_listed(given.pop("layers")),
     )
-    look = Look.of(given["target"], given["colormap"], given["opacity"], given["original"])
+    grid = unnamed(grid) if given["anonymous"] else grid
+    look = Look.of(
+        given["target"],
+        given["colormap"],
+        given["opacity"],
+        given["original"],
+        uniform=given["uniform_opacity"],
+        threshold=given["threshold"],
+    )
+    shown = latex(grid, out, look)
     drawn = draw(grid, look, Type(given["font"], given["font_size"]), inches(given["width"]))
-    save(drawn, out, grid)
-    OUT.out(latex(grid, out, look), highlight=False)
+    save(drawn, out, Provenance.of(grid.runs, this_command(), unnamed=given["anonymous"]))
+    OUT.out(shown, highlight=False)
     return DONE
 
 
@@ -106,11 +135,13 @@ def _listed(text: str) -> tuple[str, ...]:
     type=click.Path(path_type=Path),
     help="A .tex, .md or .csv file.  [default: print Markdown]",
 )
-def table_command(source: Path, what: str, out: Path | None) -> int:
+@_ANONYMOUS
+def table_command(source: Path, what: str, out: Path | None, *, anonymous: bool) -> int:
     """Write numbers of a run or a comparison as a table for a paper."""
     from exporter.publish import table
+    from exporter.publish.provenance import this_command
 
-    drawn = table(source, what, out=out)
+    drawn = table(source, what, anonymous=anonymous, out=out, command=this_command())
     if out is None:
         # The empty line ends the table: a line below it would be a row.
         OUT.out(drawn.as_markdown(), highlight=False)

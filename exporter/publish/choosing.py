@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from exporter.comparison import Comparison, is_comparison, open_comparison
 from exporter.comparison.html import strips
 from exporter.errors import ConfigError, RunError, choices, reason
 from exporter.records import Row, StoredMap
-from exporter.store import Run, open_run
+from exporter.store import Run, anonymous, open_run
 
+_LISTED = "those of the list "
 MOST_ROWS = 40
 MOST_COLUMNS = 24
 _CHOSEN = 4
@@ -171,6 +172,17 @@ def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:
     return [Named(run, name) for run, name in zip(runs, names, strict=True)]
 
 
+def unnamed(grid: Grid) -> Grid:
+    """Return a grid whose runs do not say who made them, nor their names and the rule."""
+    runs = []
+    for named in grid.runs:
+        run = anonymous(named.run)
+        folder = named.run.path.resolve().name
+        runs.append(Named(run, run.name if folder in named.name else named.name))
+    rule = "those of a list" if grid.rule.startswith(_LISTED) else grid.rule
+    return replace(grid, runs=tuple(runs), rule=rule)
+
+
 def _columns(
     runs: Sequence[Named], rows: Sequence[Row], maps: Sequence[str], layers: Sequence[str]
 ) -> Iterator[Column]:
@@ -245,4 +257,4 @@ def _shown(runs: Sequence[Named], show: str) -> tuple[Sequence[str | PathLike[st
     ids = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not ids:
         raise ConfigError(f"the list {show!r} names no image; give an id or a path per line")
-    return ids, f"those of the list {Path(show).name}"
+    return ids, f"{_LISTED}{Path(show).name}"

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.errors import ConfigError, choices
-from exporter.publish.choosing import Grid, grid_of
+from exporter.publish.choosing import Grid, grid_of, unnamed
 from exporter.publish.geometry import in_original
 from exporter.publish.look import Look, Type
+from exporter.publish.provenance import Provenance
 from exporter.publish.saving import DPI, SAME, save
 from exporter.publish.texts import Text, captions_of, headings_of
 from exporter.records import Row
@@ -64,7 +65,10 @@ def figure(
     font_size: float = 7.0,
     colormap: str = "viridis",
     opacity: float | None = None,
+    uniform_opacity: bool = False,
+    threshold: float = 0.0,
     original: str | Path | None = None,
+    anonymous: bool = False,
     out: str | Path | None = None,
 ) -> Figure:
     """Draw images × maps for a paper.
@@ -89,8 +93,11 @@ def figure(
             method's name or a number would not fit its column.
         colormap: name of a table of colours; ``diverging`` shows maps signed, zero in the middle.
         opacity: where a map is largest, 0 to 1; as in the report where None.
+        uniform_opacity: whether a map is as opaque everywhere, and not where it is strong only.
+        threshold: share of a map's range below which it is not drawn, 0 to 1.
         original: a folder with the photographs: each is shown whole, in its own shape, with the map
             where the model saw it.
+        anonymous: tell nothing of the runs but the hash of their plans, for double-blind review.
         out: a PDF, SVG or PNG file to write.
 
     Returns:
@@ -113,10 +120,13 @@ def figure(
         3.25
     """
     grid = grid_of(runs, images=images, show=show, maps=maps, layers=layers)
-    look = Look.of(target, colormap, opacity, original)
+    grid = unnamed(grid) if anonymous else grid
+    look = Look.of(
+        target, colormap, opacity, original, uniform=uniform_opacity, threshold=threshold
+    )
     drawn = draw(grid, look, Type(font, font_size), inches(width))
     if out is not None:
-        save(drawn, Path(out), grid)
+        save(drawn, Path(out), Provenance.of(grid.runs, unnamed=anonymous))
     return drawn
 
 
@@ -242,6 +252,8 @@ def _pictures(grid: Grid, images: Sequence[Row], look: Look) -> Iterator[NDArray
                 rectify=column.relu and not look.signed,
                 colormap=look.colormap,
                 opacity=look.opacity,
+                uniform=look.uniform,
+                threshold=look.threshold,
             )
         else:
             coloured = fading_map(
@@ -249,6 +261,8 @@ def _pictures(grid: Grid, images: Sequence[Row], look: Look) -> Iterator[NDArray
                 (view.shape[1], view.shape[0]),
                 rectify=column.relu and not look.signed,
                 colormap=look.colormap,
+                uniform=look.uniform,
+                threshold=look.threshold,
             )
             yield place.under(coloured, images[column.of].crop, look.opacity)
 

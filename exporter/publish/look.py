@@ -22,17 +22,23 @@ class Look:
         colormap: name of a table of colours.
         opacity: where a map is largest, 0 to 1.
         original: a folder with the photographs, which are then shown whole.
+        uniform: whether maps are as opaque everywhere, and not where they are strong only.
+        threshold: share of a map's range below which it is not drawn, 0 to 1.
     """
 
     target: str | None = None
     colormap: str = "viridis"
     opacity: float = OPACITY
     original: Path | None = None
+    uniform: bool = False
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         get_colormap(self.colormap)
         if not 0 <= self.opacity <= 1:
             raise ConfigError(f"the opacity is {self.opacity:g}; give a number from 0 to 1")
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"the threshold is {self.threshold:g}; give a number from 0 to 1")
 
     @classmethod
     def of(
@@ -41,10 +47,14 @@ class Look:
         colormap: str,
         opacity: float | None,
         original: str | Path | None,
+        *,
+        uniform: bool = False,
+        threshold: float = 0.0,
     ) -> Look:
         """Return the look with the report's opacity where none is given."""
         photographs = None if original is None else Path(original)
-        return cls(target, colormap, OPACITY if opacity is None else opacity, photographs)
+        strength = OPACITY if opacity is None else opacity
+        return cls(target, colormap, strength, photographs, uniform, threshold)
 
     @property
     def signed(self) -> bool:

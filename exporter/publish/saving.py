@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import exporter
 from exporter.errors import ConfigError, reason
 from exporter.publish.choosing import Grid, Named
 from exporter.publish.latex import code, listed, tex
 from exporter.publish.look import Look
+from exporter.publish.provenance import Provenance
 from exporter.records import parse_target
 from exporter.store import Run
 from exporter.writers.html.text import score_words, target_text
@@ -31,10 +30,10 @@ SAME: Any = {
 """What would change the bytes; matplotlib's own settings, and none of a user's, are beside it."""
 
 
-def save(drawn: Figure, out: Path, grid: Grid) -> None:
-    """Write a figure as PDF, SVG or PNG: the same bytes for the same figure.
+def save(drawn: Figure, out: Path, made: Provenance) -> None:
+    """Write a figure as PDF, SVG or PNG, with what it was made from in its metadata.
 
-    What it was made from is in its metadata: model, hash of the plan, version.
+    The same figure gives the same bytes.
 
     Raises:
         ConfigError: if the file is of another kind, or cannot be written.
@@ -44,8 +43,7 @@ def save(drawn: Figure, out: Path, grid: Grid) -> None:
     kind = out.suffix.lower()
     if kind not in SUFFIXES:
         raise ConfigError(f"a figure is no {out.name!r}; its name ends in {', '.join(SUFFIXES)}")
-    said = "; ".join(provenance(grid))
-    program = f"exporter {exporter.__version__}"
+    said, program = "; ".join(made.lines), made.program
     metadata: dict[str, dict[str, Any]] = {
         ".pdf": {"Creator": program, "Producer": "matplotlib", "CreationDate": None,
                  "Subject": said},
@@ -59,19 +57,19 @@ def save(drawn: Figure, out: Path, grid: Grid) -> None:
         raise ConfigError(f"{str(out)!r} cannot be written: {reason(error)}") from error
 
 
-def provenance(grid: Grid) -> Iterator[str]:
-    """Yield, of each run, what its maps were made from."""
-    for named in grid.runs:
-        plan = named.run.plan
-        digest = named.run.files.sha256("plan.json")[:12]
-        yield f"{plan.model.title} ({plan.model.weights}), plan {digest}"
-
-
 def latex(grid: Grid, out: Path, look: Look) -> str:
     r"""Return a LaTeX figure environment with a caption that says what is shown.
 
     It includes the file at ``\linewidth``, an SVG by the package svg.
+
+    Raises:
+        ConfigError: if LaTeX reads a character of the file's name as something else.
     """
+    wrong = re.search(r'[%#{}\\~$&^"]', out.name)
+    if wrong:
+        raise ConfigError(
+            f"LaTeX cannot include a file called {out.name!r}; give --out a name without {wrong[0]}"
+        )
     titles = dict.fromkeys(column.title for column in grid.columns)
     maps = [grid.map(grid.rows[0], column, look.target) for column in grid.columns]
     layers = [code(name) for name in dict.fromkeys(stored.layer for stored in maps) if name]
@@ -94,8 +92,7 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
     rule = f" Images: {tex(grid.rule)}." if grid.rule else ""
     caption = (
         f"{listed(list(map(tex, titles)))} of {models}{at}; explained, where a method depends on "
-        f"it: {explained}. Each map is coloured ({tex(look.colormap)}) {ends}. It is as opaque "
-        "as it is strong."
+        f"it: {explained}. Each map is coloured ({tex(look.colormap)}) {ends}. {_opaque(look)}"
         f"{cut if rectified and not look.signed else ''}"
         f"{f' A name with a number is a prediction with its {listed(list(units))}.' * predicted}"
         f"{rule}"
@@ -113,6 +110,13 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
             r"\end{figure}",
         ]
     )
+
+
+def _opaque(look: Look) -> str:
+    """Say where a map covers the photograph."""
+    said = "It is as opaque everywhere." if look.uniform else "It is as opaque as it is strong."
+    below = f" Below {look.threshold * 100:g} \\% of its range it is not drawn."
+    return said + below * (look.threshold > 0)
 
 
 def _model(named: Named) -> str:

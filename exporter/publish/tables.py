@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,14 +12,21 @@ from exporter.comparison import Comparison, is_comparison, open_comparison
 from exporter.errors import ConfigError, RunError, choices, reason
 from exporter.publish.of_comparisons import OF_COMPARISONS
 from exporter.publish.of_runs import OF_RUNS
+from exporter.publish.provenance import Provenance, runs_behind
 from exporter.publish.tabular import Table
 from exporter.store import Run, open_run
+from exporter.store import anonymous as anonymous_view
 
 _Make = TypeVar("_Make")
 
 
 def table(
-    source: str | Path | Run | Comparison, what: str = "", *, out: str | Path | None = None
+    source: str | Path | Run | Comparison,
+    what: str = "",
+    *,
+    anonymous: bool = False,
+    out: str | Path | None = None,
+    command: str = "",
 ) -> Table:
     """Return numbers of a run or a comparison as a table for a paper.
 
@@ -26,7 +35,10 @@ def table(
         what: of a run ``accuracy``, ``methods``, ``agreement``, ``faithfulness`` or ``classes``;
             of a comparison ``accuracy``, ``flips``, ``similarity``, ``measures``, ``classes`` or
             ``layers``. The first where it is empty.
-        out: a file to write: ``.tex``, ``.md`` or ``.csv``.
+        anonymous: tell nothing of a run but the hash of its plan, for double-blind review.
+        out: a file to write: ``.tex``, ``.md`` or ``.csv``; with what it was made from, of which a
+            ``.csv`` has it in ``.csv-metadata.json`` beside it (CSV on the Web).
+        command: what makes it again, which the file then says.
 
     Raises:
         RunError: if there is neither, or it does not hold these numbers.
@@ -45,6 +57,8 @@ def table(
     """
     if not isinstance(source, Run | Comparison):
         source = open_comparison(source) if is_comparison(source) else open_run(source)
+    made = Provenance.of(runs_behind(source), command, unnamed=anonymous)
+    source = _unnamed(source) if anonymous else source
     if isinstance(source, Run):
         drawn = _named(OF_RUNS, what, "a run")(source)
     else:
@@ -53,8 +67,19 @@ def table(
         raise RunError(f"{str(source.path)!r} has no numbers for the table {what or 'accuracy'!r}")
     drawn = drawn.known()
     if out is not None:
-        _write(drawn, Path(out))
+        _write(drawn, Path(out), made)
     return drawn
+
+
+def _unnamed(source: Run | Comparison) -> Run | Comparison:
+    """Return a run or a comparison whose runs are not called by their folders."""
+    if isinstance(source, Run):
+        return anonymous_view(source)
+    runs = tuple(
+        replace(run, name=f"run {number}") if Path(run.path).name in run.name else run
+        for number, run in enumerate(source.contents.runs, 1)
+    )
+    return Comparison(source.files, replace(source.contents, runs=runs))
 
 
 def _named(kinds: Mapping[str, _Make], what: str, holder: str) -> _Make:
@@ -63,11 +88,27 @@ def _named(kinds: Mapping[str, _Make], what: str, holder: str) -> _Make:
     return kinds[what or next(iter(kinds))]
 
 
-def _write(drawn: Table, out: Path) -> None:
-    kinds = {".tex": drawn.as_latex, ".md": drawn.as_markdown, ".csv": drawn.as_csv}
+def _write(drawn: Table, out: Path, made: Provenance) -> None:
+    lines = [" ".join(line.split()) for line in (made.program, *made.lines)]
+    hidden = [line.replace(">", "&gt;") for line in lines]
+    kinds = {
+        ".tex": lambda: drawn.as_latex() + "".join(f"% {line}\n" for line in lines),
+        ".md": lambda: drawn.as_markdown() + "".join(f"\n<!-- {line} -->\n" for line in hidden),
+        ".csv": drawn.as_csv,
+    }
     if out.suffix not in kinds:
         raise ConfigError(f"a table is no {out.name!r}; its name ends in {', '.join(kinds)}")
     try:
         out.write_text(kinds[out.suffix](), encoding="utf-8")
+        if out.suffix == ".csv":
+            told = {
+                "@context": "http://www.w3.org/ns/csvw",
+                "url": out.name,
+                "dc:description": drawn.caption,
+                "dc:creator": made.program,
+                "dc:source": list(made.lines),
+            }
+            beside = out.with_name(f"{out.name}-metadata.json")
+            beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{str(out)!r} cannot be written: {reason(error)}") from error

@@ -156,8 +156,9 @@ def overlay_map(
     *,
     rectify: bool,
     colormap: str = "viridis",
-    opacity: float = OPACITY,
+    opacity: float | None = None,
     uniform: bool = False,
+    threshold: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Draw a stored map over the model's view, which keeps its colours where the map is low.
 
@@ -166,8 +167,10 @@ def overlay_map(
         stored: the map, at its layer's own resolution.
         rectify: set negative values to zero first.
         colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
-        opacity: where the map is largest, in [0, 1]; elsewhere in proportion to its level.
-        uniform: rather blend all of it evenly, half and half.
+        opacity: where the map is largest, in [0, 1]; elsewhere in proportion to its level. Where
+            None, `OPACITY`, or half of a uniform one.
+        uniform: whether the map is as opaque everywhere.
+        threshold: share of its range below which it is not drawn, in [0, 1].
 
     Returns:
         uint8 (H, W, 3) RGB; a grey hatch for a map that holds a value that is not finite.
@@ -176,17 +179,25 @@ def overlay_map(
         ConfigError: if there is no such colour map.
     """
     size = (view.shape[1], view.shape[0])
-    layers = _colours_and_opacity(stored, size, rectify=rectify, colormap=colormap)
+    layers = _colours_and_opacity(
+        stored, size, rectify=rectify, colormap=colormap, uniform=uniform, threshold=threshold
+    )
     if layers is None:
         return hatch(size)
     heat, level = layers
-    if uniform:
-        return overlay(view, heat)
+    if opacity is None:
+        opacity = 0.5 if uniform else OPACITY
     return overlay(view, heat, level * np.float32(opacity / 255))
 
 
 def fading_map(
-    stored: StoredMap, size: tuple[int, int], *, rectify: bool, colormap: str = "viridis"
+    stored: StoredMap,
+    size: tuple[int, int],
+    *,
+    rectify: bool,
+    colormap: str = "viridis",
+    uniform: bool = False,
+    threshold: float = 0.0,
 ) -> NDArray[np.uint8] | None:
     """Colour a stored map, as opaque as it is high, to be laid over the model's view.
 
@@ -195,6 +206,8 @@ def fading_map(
         size: (width, height) of the picture in pixels.
         rectify: set negative values to zero first.
         colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
+        uniform: whether it is as opaque everywhere.
+        threshold: share of its range below which it is transparent, in [0, 1].
 
     Returns:
         uint8 (height, width, 4) RGBA; None for a map that holds a value that is not finite.
@@ -202,12 +215,20 @@ def fading_map(
     Raises:
         ConfigError: if there is no such colour map.
     """
-    layers = _colours_and_opacity(stored, size, rectify=rectify, colormap=colormap)
+    layers = _colours_and_opacity(
+        stored, size, rectify=rectify, colormap=colormap, uniform=uniform, threshold=threshold
+    )
     return None if layers is None else np.dstack(layers)
 
 
 def _colours_and_opacity(
-    stored: StoredMap, size: tuple[int, int], *, rectify: bool, colormap: str
+    stored: StoredMap,
+    size: tuple[int, int],
+    *,
+    rectify: bool,
+    colormap: str,
+    uniform: bool,
+    threshold: float,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """Return a map's colours (H, W, 3) and opacity (H, W); None where a value is not finite."""
     levels = _levels(painted(stored), size, rectify=rectify, colormap=colormap)
@@ -215,4 +236,9 @@ def _colours_and_opacity(
         return None
     centred = colormap == "diverging" and not rectify
     opacity = np.abs(2 * levels.astype(np.int16) - 255).astype(np.uint8) if centred else levels
+    hidden = opacity < 255 * threshold if threshold > 0 else None
+    if uniform:
+        opacity = np.full_like(opacity, 255)
+    if hidden is not None:
+        opacity = np.where(hidden, np.uint8(0), opacity)
     return _coloured(levels, colormap), opacity

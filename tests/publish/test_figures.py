@@ -17,6 +17,7 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 from pypdf import PdfReader
 
 import exporter
@@ -33,7 +34,7 @@ from exporter.publish.saving import latex
 from exporter.publish.tabular import Numbers, Table
 from exporter.publish.texts import _range
 from exporter.records import StoredMap
-from exporter.render import decode_image, fading_map, overlay_map
+from exporter.render import decode_image, fading_map, overlay, overlay_map
 from exporter.store import open_run
 from tests.publish.test_tables import NAMES
 
@@ -104,6 +105,59 @@ def test_signed_colours_show_negative_values(checkpoints: list[Path]) -> None:
     expected = overlay_map(view, stored, rectify=False, colormap="diverging")
     assert np.array_equal(pictures(drawn)[1], expected)
     assert [tick.get_text() for tick in drawn.axes[-1].get_yticklabels()] == ["−1", "0", "1"]
+
+
+def test_a_map_can_be_uniform_and_cut_below_a_threshold(checkpoints: list[Path]) -> None:
+    given = {"images": ["image 01.jpg"], "maps": ["gradcam"]}
+    run = open_run(checkpoints[0])
+    plain, even, cut = (
+        pictures(exporter.figure(run, **given, **more))
+        for more in ({}, {"uniform_opacity": True}, {"threshold": 0.5})
+    )
+    stored = run.stored(run.row("image 01.jpg"), "gradcam")
+    view, fading = plain[0], fading_map(stored, (224, 224), rectify=True)
+    assert fading is not None
+    low = fading[..., 3] < 255 * 0.5
+    assert 0 < low.mean() < 1
+    assert np.array_equal(cut[1][low], view[low])
+    assert np.array_equal(cut[1][~low], plain[1][~low])
+    share = np.full((224, 224), np.float32(0.8))
+    heat = np.ascontiguousarray(fading[..., :3])
+    assert np.abs(even[1].astype(int) - overlay(view, heat, share)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["50%.pdf", "a#b.pdf", "a&b.pdf", "a~b.pdf"])
+def test_a_name_that_latex_cannot_include_is_refused(
+    name: str, checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    assert main(["figure", str(checkpoints[0]), "--maps", "gradcam", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: LaTeX cannot include a file called {name!r}; give --out a name without "
+        f"{next(sign for sign in name if sign in '%#&~')}\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_says_what_it_was_made_from_unless_it_is_anonymous(
+    checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["figure", *map(str, checkpoints[:2]), "--show", "random=1:7", "--maps", "gradcam"]
+    plans = [open_run(path).files.sha256("plan.json") for path in checkpoints[:2]]
+    said = {}
+    for flags in ([], ["--anonymous"]):
+        out = tmp_path / "figure.png"
+        own = [*command, *flags, "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["exporter", *own])
+        assert main(own) == 0
+        said[bool(flags)] = Image.open(out).info
+    named, unnamed = said[False]["Description"], said[True]["Description"]
+    assert f"run a: resnet18 (weights 1), plan {plans[0]}; exporter 0.1.0, torch 2.14.1" in named
+    assert named.endswith(
+        "made again by: exporter figure a b --show random=1:7 --maps gradcam --out figure.png"
+    )
+    assert unnamed == f"plan {plans[0]}; plan {plans[1]}"
+    assert said[False]["Software"].startswith("exporter ")
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])

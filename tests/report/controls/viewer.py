@@ -306,6 +306,8 @@ def figure_command(desk: Desk) -> None:
         " exporter.index.layers[exporter.now.current.layer]]"
     )
     desk.slide("viewer-opacity", 65)
+    desk.slide("viewer-threshold", 20)
+    desk.page.keyboard.press("u")
     desk.control("viewer-figure").click()
     desk.wait("document.getElementById('v-taken').textContent.includes('exporter figure')")
     words = shlex.split(desk.text("#v-taken").removeprefix("Copied: "))
@@ -313,6 +315,8 @@ def figure_command(desk: Desk) -> None:
     assert words[words.index("--image") + 1] == row.id
     assert words[words.index("--maps") + 1] == f"{method}@{layer}"
     assert words[words.index("--opacity") + 1] == "0.65"
+    assert words[words.index("--threshold") + 1] == "0.2"
+    assert "--uniform-opacity" in words
     with TemporaryDirectory() as folder:
         out = Path(folder) / "figure.png"
         assert main([*words[1:-1], str(out)]) == 0
