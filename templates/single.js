@@ -6,6 +6,8 @@
   window.exporterShard = (number, shard) => { shards.set(number, shard); };
   exporter.data.load = (number) => shards.has(number) ? Promise.resolve(shards.get(number)) : Promise.reject(new Error("shard " + number + " is not in this file"));
   for (const image of document.querySelectorAll("img[data-photo][src]")) photographs.set(image.dataset.photo, image.src);
+  // A comparison has no list: its photographs come in a script.
+  for (const [id, address] of Object.entries(window.exporterPhotographs || {})) photographs.set(id, address);
   exporter.data.photo = (position) => photographs.get(exporter.index.ids[position]) || "";
 
   const sheets = [...document.querySelectorAll(".leaf")];

@@ -186,12 +186,22 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     help="What it is written as; repeatable.  [default: tensorboard wandb html]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the comparison that is there.")
+@click.option(
+    "--single-file", is_flag=True, help="Write the report as one file too, html/report.html."
+)
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    default="20MB",
+    show_default=True,
+    help="Largest size of that file; maps are left out to fit.",
+)
 def compare_command(
     runs: tuple[Path, ...],
     out: Path,
     baseline: Path | None,
     writers: tuple[str, ...],
-    overwrite: bool,
+    **settings: Any,
 ) -> int:
     """Compare runs: what differs, what flipped, how maps and layers moved; no model, no torch.
 
@@ -203,7 +213,7 @@ def compare_command(
     asked = writers or WRITERS
     with Bar() as bar:
         comparison = compare(
-            *runs, out=out, baseline=baseline, writers=asked, overwrite=overwrite, watch=bar
+            *runs, out=out, baseline=baseline, writers=asked, watch=bar, **settings
         )
     told = comparison.contents
     OUT.print(

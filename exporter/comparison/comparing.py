@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 import exporter
 from exporter.comparison.differences import shared_classes
@@ -44,6 +45,7 @@ from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON, is_temporary
 from exporter.store.tables import parquet_bytes
 from exporter.watch import Watch
+from exporter.writers.options import HtmlSettings
 
 WRITERS: Final = ("tensorboard", "wandb", "html")
 """What a comparison is written as."""
@@ -57,6 +59,8 @@ def compare(
     baseline: str | Path | None = None,
     writers: Collection[str] = WRITERS,
     overwrite: bool = False,
+    single_file: bool = False,
+    max_size: int | str = "20MB",
     watch: Watch | None = None,
 ) -> Comparison:
     """Compare runs, and write the comparison folder and its report.
@@ -70,6 +74,8 @@ def compare(
         baseline: the run that the others are held against; the first where None.
         writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.
         overwrite: replace a comparison that is there.
+        single_file: write the report as one file too, ``html/report.html``.
+        max_size: largest size of that file, such as ``20MB``; maps are left out to fit.
         watch: told how the work goes on.
 
     Returns:
@@ -78,9 +84,11 @@ def compare(
     Raises:
         RunError: if a run cannot be read or is damaged, or no image is in all of them, in one
             sentence.
-        ConfigError: if there is no such writer.
+        ConfigError: if there is no such writer, or the size is none.
+        WriterError: if the single file does not fit.
     """
     watch = watch or Watch()
+    most = _bytes(max_size) if single_file else None
     for name in writers:
         if name not in WRITERS:
             raise ConfigError(
@@ -125,8 +133,16 @@ def compare(
         from exporter.comparison.html import write_report
 
         watch.begin("writing html", len(joined.ids))
-        write_report(comparison, joined, predicted, watch)
+        write_report(comparison, joined, predicted, watch, most)
     return comparison
+
+
+def _bytes(size: int | str) -> int:
+    try:
+        return HtmlSettings.model_validate({"max_size": size}).max_size
+    except ValidationError as error:
+        said = error.errors()[0]
+        raise ConfigError(str(said.get("ctx", {}).get("error", said["msg"]))) from None
 
 
 def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:

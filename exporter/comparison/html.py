@@ -18,23 +18,19 @@ from exporter.comparison.images import blocks
 from exporter.comparison.index import PER_SHARD, write_index
 from exporter.comparison.joining import Joined
 from exporter.comparison.pages import PAGES, Figures
-from exporter.comparison.predictions import Predictions, class_name
-from exporter.comparison.records import Compared, ImageComparison
-from exporter.comparison.similarity import first_maps, fitted
-from exporter.records import MethodRecord, Plan, Row, StoredMap
-from exporter.render import encode_webp, fading_map, hatch
+from exporter.comparison.predictions import Predictions
+from exporter.comparison.records import ImageComparison
+from exporter.comparison.shown import CELLS, heats, maps_shown, record_of
+from exporter.records import Row
 from exporter.store.replacing import new_folder
 from exporter.watch import Watch
-from exporter.writers.html import text as words
 from exporter.writers.html.images import as_pictured
 from exporter.writers.html.index import photograph_file
 from exporter.writers.html.shards import finite, pack_shard
+from exporter.writers.html.single import SINGLE, Section
 from exporter.writers.html.site import InFolder, Site
 from exporter.writers.options import ReportWords
 from exporter.writers.reading import templates
-
-CELLS: Final = 20
-"""Most rows and columns of a map in the report: three runs of 20 maps then fit in 25 kB."""
 
 ASSETS: Final = (
     "report.css", "compare.css", "theme.js", "tables.js", "paint.js", "data.js", "compare.js",
@@ -71,12 +67,52 @@ class Report:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A report that was written, and what its pages are made of.
+
+    Attributes:
+        report: what the pages were given.
+        predicted: what each run predicts.
+        site: the templates.
+        sections: the pages.
+    """
+
+    report: Report
+    predicted: Sequence[Predictions]
+    site: Site
+    sections: Sequence[Section]
+
+
 def write_report(
-    comparison: Comparison, joined: Joined, predicted: Sequence[Predictions], watch: Watch
+    comparison: Comparison,
+    joined: Joined,
+    predicted: Sequence[Predictions],
+    watch: Watch,
+    max_size: int | None = None,
 ) -> None:
-    """Write ``html/`` of a comparison folder, whole or not at all."""
+    """Write ``html/`` of a comparison folder, whole or not at all.
+
+    Args:
+        comparison: the comparison.
+        joined: its runs.
+        predicted: what each of them predicts.
+        watch: told how the work goes on.
+        max_size: bytes of the report as one file, which is then written too.
+    """
+    from exporter.comparison.single import write_single
+
     with new_folder(comparison.files, "html") as building:
-        write_pages(comparison, joined, predicted, comparison.files.run / building, watch=watch)
+        folder = comparison.files.run / building
+
+        def written(folder: Path, pictured: Collection[str] | None) -> Written:
+            return write_pages(
+                comparison, joined, predicted, folder, watch=watch, pictured=pictured
+            )
+
+        whole = written(folder, None)
+        if max_size is not None:
+            watch.say(f"html/{SINGLE}: {write_single(whole, written, max_size)}")
 
 
 def write_pages(
@@ -87,8 +123,8 @@ def write_pages(
     *,
     watch: Watch,
     pictured: Collection[str] | None = None,
-) -> None:
-    """Write the report of a comparison into a folder.
+) -> Written:
+    """Write the report of a comparison into a folder, and return what its pages are made of.
 
     Args:
         comparison: the comparison.
@@ -112,10 +148,13 @@ def write_pages(
         ReportWords(title=title(comparison)),
         brand="Comparison",
     )
+    sections = []
     for page in pages:
         file = f"{page.name}.html"
         context = {"told": comparison.contents, "report": report} | page.contents(report)
         report.write(file, site.render(page.template, page.name, InFolder(file), context))
+        sections.append(Section(file, page.template, page.name, context))
+    return Written(report, predicted, site, sections)
 
 
 def title(comparison: Comparison) -> str:
@@ -167,7 +206,7 @@ def _write_maps(report: Report, drawn: set[str], watch: Watch) -> None:
     methods = {
         f"{run} {method.name}": (
             run * len(joined.methods) + at,
-            _record(joined.runs[run].plan.methods, method, run),
+            record_of(joined.runs[run].plan.methods, method, run),
         )
         for run in range(len(joined.runs))
         for at, method in enumerate(joined.methods)
@@ -210,64 +249,8 @@ def _images(
             if photograph.image is not None:
                 report.write(file, photograph.image)
             whole = report.pictured is None or photograph.id in report.pictured
-            shown = tuple(_shown(rows, joined)) if whole else ()
+            shown = tuple(maps_shown(rows, joined)) if whole else ()
             if photograph.id in drawn:
-                report.figures[photograph.id] = (file, _heats(shown, joined, stages))
+                report.figures[photograph.id] = (file, heats(shown, joined, stages))
             yield replace(photograph, maps=shown, image=None), next(compared)
         watch.advance(len(images))
-
-
-def _record(records: Sequence[MethodRecord], method: Compared, run: int) -> MethodRecord:
-    """Return the method of a run, for its name and its ReLU."""
-    name = method.methods[run]
-    own = next((record for record in records if record.name == name), None)
-    told = own or MethodRecord(method.name, method.title, "", "", "", "", "", "", method.relu[run])
-    return replace(told, pixel=False)
-
-
-def _shown(rows: Sequence[Row], joined: Joined) -> Iterator[StoredMap]:
-    """Yield the maps of one image in every run, over the baseline's view and in few cells."""
-    view = rows[joined.baseline].crop
-    for run, row in enumerate(rows):
-        plan = joined.runs[run].plan
-        seen = first_maps(row)
-        for method in joined.methods:
-            for stage in joined.stages_of(method):
-                stored_map = seen.get((method.methods[run], stage.layers[run]))
-                if stored_map is None:
-                    continue
-                size = (min(stored_map.height, CELLS), min(stored_map.width, CELLS))
-                levels = fitted(stored_map, row.crop, None if row.crop == view else view, size)
-                yield replace(
-                    stored_map,
-                    method=f"{run} {method.name}",
-                    layer=stage.name,
-                    target=_target(stored_map.target, plan),
-                    height=size[0],
-                    width=size[1],
-                    values=levels.astype("<u2").tobytes(),
-                )
-
-
-def _target(target: str, plan: Plan) -> str:
-    """Return what a map explains by the name of its class."""
-    kind, _, number = target.partition(":")
-    return class_name(plan, int(number)) if kind == "class" and number.isdecimal() else target
-
-
-def _heats(maps: Sequence[StoredMap], joined: Joined, stages: Sequence[str]) -> list[str | None]:
-    """Return each run's map of the first method at the deepest stage it has, as small pictures."""
-    if not joined.methods:
-        return [None] * len(joined.runs)
-    method = joined.methods[0]
-    pictures: list[str | None] = []
-    for run in range(len(joined.runs)):
-        own = [m for m in maps if m.method == f"{run} {method.name}"]
-        if not own:
-            pictures.append(None)
-            continue
-        stored = max(own, key=lambda m: stages.index(m.layer))
-        heat = fading_map(stored, (56, 56), rectify=method.relu[run])
-        picture = encode_webp(hatch((56, 56)) if heat is None else heat)
-        pictures.append(words.data_address(picture, "webp"))
-    return pictures

@@ -39,6 +39,23 @@ MEASURED: Final = {
 
 def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
     """Write what the images page knows of every image."""
+    contents, columns = _index(report, predicted)
+    first = contents | {"columns": _cut(columns, FIRST)}
+    report.write("data/index.js", call_script("exporterIndex", first))
+    if len(report.joined.ids) > FIRST:
+        report.write("data/columns.js", call_script("exporterColumns", _cut(columns, None)))
+
+
+def index_script(report: Report, predicted: Sequence[Predictions]) -> str:
+    """Return what the images page knows of every image as one script."""
+    contents, columns = _index(report, predicted)
+    return call_script("exporterIndex", contents | {"columns": _cut(columns, None)})
+
+
+def _index(
+    report: Report, predicted: Sequence[Predictions]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is known of the set, and the columns of all images."""
     joined, told = report.joined, report.comparison.contents
     stages = [stage.name for stage in told.stages]
     columns = _columns(report, predicted)
@@ -78,11 +95,7 @@ def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
         "classes": predicted[0].names,
         "labels": labels,
     }
-    report.write(
-        "data/index.js", call_script("exporterIndex", contents | {"columns": _cut(columns, FIRST)})
-    )
-    if len(joined.ids) > FIRST:
-        report.write("data/columns.js", call_script("exporterColumns", _cut(columns, None)))
+    return contents, columns
 
 
 def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.errors import WriterError
@@ -23,6 +24,9 @@ from exporter.writers.reading import templates
 
 SINGLE = "report.html"
 """Name of the file, in the report's folder."""
+
+SIZE = "\ue000size\ue000"
+"""Stands in the note of a single file until its size is known."""
 
 _SHARE_OF_PAGES = 0.5
 """Pages about layers are left out, the largest first, until what is no image fits in this share."""
@@ -90,7 +94,7 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
 def _within(report: Report, site: Site, sections: Sequence[Section], most: float) -> list[Section]:
     """Leave out the largest pages of a folder (layers, classes) until the rest fits."""
     files = {section.file for section in sections}
-    sizes = {each.file: len(_render(report, site, each, files, {})) for each in sections}
+    sizes = {each.file: len(_render(site, report.folder, each, files, {})) for each in sections}
     for file in sorted(sizes, key=lambda file: -sizes[file]):
         if sum(sizes.values()) > most and "/" in file:
             del sizes[file]
@@ -98,13 +102,13 @@ def _within(report: Report, site: Site, sections: Sequence[Section], most: float
 
 
 def _render(
-    report: Report,
     site: Site,
+    folder: Path,
     section: Section,
     files: Collection[str],
     photographs: Mapping[str, bytes],
 ) -> str:
-    place = InOneFile(section.file, report.folder, files, photographs)
+    place = InOneFile(section.file, folder, files, photographs)
     return site.render(section.template, section.name, place, section.context)
 
 
@@ -138,25 +142,59 @@ def _bind(
     ]
     if live and report.live:
         data += (report.live.head, *report.live.images.values())
-    scripts = [*map(_read, words.SINGLE_SCRIPTS), *data]
-    style = _read("report.css") + _read("single.css")
     note = _note(len(ids), report.present, options.max_size, omitted)
     if report.live and not live:
         note += " Maps of any class are left out, as they do not fit: the folder's report has them."
-    context = {
-        "csp": _policy(style, scripts),
-        "note": note,
-        "style": style,
-        "scripts": scripts,
-        "sections": [_render(report, site, section, files, photographs) for section in bound],
-        "lists": [section.file for section in lists],
-    }
-    page = Section(SINGLE, "single.html", "single", context)
-    text = _render(report, site, page, files, photographs)
-    return text.encode("utf-8", "backslashreplace"), note
+    return bind_sections(
+        site,
+        report.folder,
+        bound,
+        photographs,
+        scripts=[*map(asset_text, words.SINGLE_SCRIPTS), *data],
+        style=asset_text("report.css") + asset_text("single.css"),
+        note=note,
+        shared={"lists": [section.file for section in lists]},
+    )
 
 
-def _read(name: str) -> str:
+def bind_sections(
+    site: Site,
+    folder: Path,
+    sections: Sequence[Section],
+    photographs: Mapping[str, bytes],
+    *,
+    scripts: Sequence[str],
+    style: str,
+    note: str,
+    shared: Mapping[str, Any],
+) -> tuple[bytes, str]:
+    """Return pages as one file, and its note with the size in the place of `SIZE`.
+
+    Args:
+        site: the templates.
+        folder: the report's, where the pictures are.
+        sections: the pages.
+        photographs: the bytes of the images that are in the file, by id.
+        scripts: all that run, in order.
+        style: the style sheet.
+        note: what is in the file and what is not.
+        shared: what the document is told beside.
+    """
+    files = {section.file for section in sections}
+
+    def render(section: Section) -> str:
+        return _render(site, folder, section, files, photographs)
+
+    told = {"csp": _policy(style, scripts), "note": note, "style": style, "scripts": scripts}
+    told |= {"sections": list(map(render, sections)), "lists": (), **shared}
+    text = render(Section(SINGLE, "single.html", "single", told))
+    content = text.encode("utf-8", "backslashreplace")
+    size = f"{len(content) / 1e6:.3g} MB"
+    return content.replace(SIZE.encode(), size.encode(), 1), note.replace(SIZE, size)
+
+
+def asset_text(name: str) -> str:
+    """Return the text of a style sheet or a script."""
     return (templates() / name).read_text("utf-8")
 
 
@@ -168,8 +206,8 @@ def _note(images: int, present: int, budget: int, omitted: int) -> str:
             "also choose the images in TensorBoard and W&B"
         )
     said = (
-        f"This file holds {held}, within {budget / 1e6:.3g} MB. Numbers and pages about the whole "
-        "set count every image."
+        f"This file of {SIZE} holds {held}, within {budget / 1e6:.3g} MB. Numbers and pages about "
+        "the whole set count every image."
     )
     if omitted:
         said += f" Left out: {words.count(omitted, 'page')} about layers or classes."

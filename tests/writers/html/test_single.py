@@ -45,7 +45,8 @@ def photographs(text: str) -> dict[str, bytes]:
 def test_it_holds_every_image_once_where_they_fit(run: Run, whole: str) -> None:
     stored = {row.id: row.image for row in run.rows(["image"]) if row.image is not None}
     assert photographs(whole) == stored
-    assert "This file holds all 20 images, within 20 MB." in whole
+    size = f"{len(whole.encode()) / 1e6:.3g} MB"
+    assert f"This file of {size} holds all 20 images, within 20 MB." in whole
 
 
 def test_nothing_in_it_comes_from_anywhere_else(whole: str) -> None:
@@ -87,7 +88,7 @@ def test_under_a_small_budget_it_chooses_by_the_rules_and_says_so(
     assert 20 < len(kept) < 80
     config = build_writer_config({"keep": len(kept)})
     assert set(writer_options(run, config)["html"].kept) == set(kept)
-    assert f"This file holds {len(kept)} of 90 images, chosen by the rules" in text
+    assert re.search(rf"This file of [0-9.]+ MB holds {len(kept)} of 90 images, chosen by", text)
     assert "The rest is in the folder of the report." in text
     assert len(text.encode()) > 1_700_000
     assert single(run, "2MB") == text

@@ -1,0 +1,117 @@
+"""The report of a comparison as one HTML file under a budget.
+
+Its pages are those of the folder, as sections. All images are listed, with what each run predicts;
+maps and photographs come with as many as fit, the others with a small photograph.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+from exporter.comparison.index import index_script
+from exporter.errors import WriterError
+from exporter.writers.html import text as words
+from exporter.writers.html.index import photograph_file
+from exporter.writers.html.single import SINGLE, SIZE, asset_text, bind_sections
+
+if TYPE_CHECKING:
+    from exporter.comparison.html import Written
+
+SCRIPTS: Final = ("theme.js", "tables.js", "paint.js", "data.js", "compare.js")
+
+
+def write_single(
+    whole: Written, written: Callable[[Path, Collection[str] | None], Written], limit: int
+) -> str:
+    """Write ``report.html`` beside the pages of a comparison.
+
+    Args:
+        whole: the report in its folder.
+        written: writes it into a folder with the maps of so many images.
+        limit: bytes that the file may have.
+
+    Returns:
+        What is in the file and what is not.
+
+    Raises:
+        WriterError: if not even the pages fit.
+    """
+    order, total = _order(whole), len(whole.report.joined.ids)
+
+    def bind(number: int) -> tuple[bytes, str]:
+        with TemporaryDirectory(prefix="exporter-") as name:
+            return _bind(written(Path(name), set(order[:number])), number)
+
+    content, note = _bind(whole, total)
+    if len(content) > limit:
+        largest, (content, note) = len(content), bind(0)
+        if len(content) > limit:
+            raise WriterError(
+                f"the comparison as one file takes {len(content):,} bytes without any map, and "
+                f"--max-size allows {limit:,}; give it more, or leave --single-file out"
+            )
+        each = (largest - len(content)) / total
+        number = int((limit - len(content)) / each)
+        while number > 0:
+            more = bind(number)
+            if len(more[0]) <= limit:
+                content, note = more
+                break
+            number -= 1 + int((len(more[0]) - limit) / each)
+    whole.report.write(SINGLE, content)
+    return note
+
+
+def _order(whole: Written) -> list[str]:
+    """Return the images that the first page shows, then those whose maps moved most."""
+    report = whole.report
+    shown = [row.id for rows in report.strips.values() for row in rows]
+    moved = sorted(
+        report.comparison.images(), key=lambda row: 2.0 if row.likeness is None else row.likeness
+    )
+    return list(dict.fromkeys([*shown, *(row.id for row in moved)]))
+
+
+def _bind(written: Written, number: int) -> tuple[bytes, str]:
+    report, total = written.report, len(written.report.joined.ids)
+    photographs = {
+        id: (report.folder / file).read_bytes()
+        for at, id in enumerate(report.joined.ids)
+        if (report.folder / (file := photograph_file(at, id))).is_file()
+    }
+    addresses = {id: words.data_address(jpeg, "jpeg") for id, jpeg in photographs.items()}
+    shards = sorted((report.folder / "data").glob("[0-9]*.js"))
+    data = [shard.read_text("utf-8") for shard in shards]
+    scripts = [
+        *map(asset_text, SCRIPTS),
+        f"window.exporterPhotographs = {json.dumps(addresses)};",
+        asset_text("single.js"),
+        # Nothing in the strings of data ends the element that it stands in.
+        *(text.replace("<", "\\u003c") for text in data),
+        index_script(report, written.predicted).replace("<", "\\u003c"),
+    ]
+    return bind_sections(
+        written.site,
+        report.folder,
+        written.sections,
+        dict.fromkeys(report.joined.ids, b"") | photographs,
+        scripts=scripts,
+        style="".join(map(asset_text, ("report.css", "compare.css", "single.css"))),
+        note=_note(number, total),
+        shared={"told": report.comparison.contents},
+    )
+
+
+def _note(number: int, total: int) -> str:
+    if number == total:
+        return f"This file of {SIZE} holds all {words.count(total, 'image')}, with their maps."
+    return (
+        f"This file of {SIZE} holds the maps of {words.number(number)} of "
+        f"{words.count(total, 'image')}: those of the first page, then those whose maps moved "
+        "most. The others have a small photograph and what each run predicts; their maps are in "
+        "the folder of the comparison."
+    )
