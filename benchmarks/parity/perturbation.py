@@ -108,6 +108,32 @@ def occlusion(shown: Shown, window: int = 16, stride: int = 8) -> Array:
     return falls / covers
 
 
+def rise(shown: Shown, samples: int = 9, cells: int = 3, p: float = 0.5) -> Array:
+    """Petsiuk et al. 2018, equation 6; masks are drawn from seed 0, each grid before its shift."""
+    chance = np.random.default_rng(0)
+    sides = shown.image.shape[2:]
+    steps = [-(-side // cells) for side in sides]
+    total = np.zeros((1, *sides))
+    for _ in range(samples):
+        grid = (chance.random((cells, cells)) < p).astype(np.float64)
+        shifts = [int(chance.integers(step)) for step in steps]
+        rows, columns = (
+            _hats(cells, (cells + 1) * step)[shift : shift + side]
+            for step, shift, side in zip(steps, shifts, sides, strict=True)
+        )
+        mask = rows @ grid @ columns.T
+        with torch.no_grad():
+            score = shown.model(shown.image * torch.from_numpy(mask))[0, shown.target]
+        total += float(score) * mask
+    return total / (samples * p)
+
+
+def _hats(few: int, many: int) -> Array:
+    """Return how much each of few values has of each of many between them, (many, few)."""
+    places = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
+    return np.clip(1 - np.abs(places[:, None] - np.arange(few)), 0, None)
+
+
 def _weighted(weights: object, activation: Array) -> Array:
     """Return Σ_c w_c A_c of weights (C,) and activations (C, h, w)."""
     total = np.zeros(activation.shape[1:])

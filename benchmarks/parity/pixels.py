@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.parity.formulas import gradcam
-from benchmarks.parity.perturbation import occlusion
+from benchmarks.parity.perturbation import occlusion, rise
 from benchmarks.parity.taking import Array, Shown, array
 
 NOISE, SAMPLES, STEPS = 0.15, 3, 4
@@ -205,5 +205,6 @@ PIXELS: Mapping[str, Callable[[Shown], Array]] = {
     "integratedgradients": integratedgradients,
     "fullgrad": fullgrad,
     "occlusion": occlusion,
+    "rise": rise,
 }
 """By method, its map (C, H, W) or (1, H, W)."""

@@ -19,13 +19,14 @@ SPELLED: Mapping[str, str] = {
     "integratedgradients": f"integratedgradients:steps={pixels.STEPS}",
     "finercam": "finercam:classes=3,strength=1.0",
     "occlusion": "occlusion:window=16,stride=8",
+    "rise": "rise:samples=9,cells=3,p=0.5",
     "fullgrad": "fullgrad:rescale=channel",
     "scorecam": "scorecam:channels=0",
     "ablationcam": "ablationcam:channels=0",
 }
 """By method, the settings at which it is compared; the others have none that change the map."""
 
-PERTURBATION = ("scorecam", "ablationcam", "occlusion")
+PERTURBATION = ("scorecam", "ablationcam", "occlusion", "rise")
 """Methods of many forwards, compared at `Subject.narrow`."""
 
 RECTIFIED = ("gradcam", "gradcam++", "xgradcam", "layercam", "finercam", "shapleycam")

@@ -1,12 +1,15 @@
-"""Occlusion: cover one window after the other and watch the target."""
+"""Pixel methods that cover parts of the image and watch the target: occlusion and RISE."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from exporter.errors import MapError
 from exporter.maps.context import PassContext
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
@@ -83,3 +86,70 @@ def _pixels(size: float, side: int) -> int:
 
 def _starts(side: int, window: int, stride: int) -> range:
     return range(0, stride * (math.ceil((side - window) / stride) + 1), stride)
+
+
+@method(
+    "rise",
+    title="RISE",
+    shows="What the target's score is on average where a pixel is seen, over random masks.",
+    formula="M(x,y) = 1/(n·p) · Σ_k S(I ⊙ H_k) · H_k(x,y), H_k a random grid of 0 and 1, 1 with"
+    " probability p, up-sampled and shifted, I the normalised input",
+    paper="Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box"
+    " Models, BMVC 2018",
+    url="https://arxiv.org/abs/1806.07421",
+    cost="n forward passes (n = 500; the paper takes 4,000 to 8,000), no backward pass",
+    caveats="It converges slowly, the more so the finer the cells: with few masks, chance shows."
+    " S is the target's score, a logit unless the target says otherwise; the paper takes"
+    " probabilities, as `--target prob:predicted` does. What is hidden has the mean colour.",
+    pixel="sum",
+    needs=Needs(activations=False, passes=Passes(forwards="samples", of="masked images")),
+    kind="pass",
+)
+def rise(context: PassContext, samples: int = 500, cells: int = 7, p: float = 0.5) -> Tensor:
+    """Return the scores of randomly masked images, averaged over the masks, (N, T, 1, H, W).
+
+    M = 1/(n·p) Σ_k S(I ⊙ H_k) H_k. All images have the same masks, drawn on the CPU from the seed,
+    so that neither batches nor the device matter. Divided by p, which is E[H], and not by the mean
+    of the masks drawn. No epsilon. Source: Petsiuk et al. 2018, equation 6, and their code.
+
+    Args:
+        context: the batch.
+        samples: n, at least 1.
+        cells: rows and columns of the grid that a mask is grown from.
+        p: probability that a cell is seen, above 0 and at most 1.
+
+    Raises:
+        MapError: if p is no such probability.
+    """
+    if not 0 < p <= 1:
+        raise MapError(f"the setting 'p' of 'rise' is {p}; give a share above 0 and at most 1")
+    inputs = context.inputs
+    seed = context.generator.initial_seed() if context.generator else 0
+    chance = np.random.default_rng(seed)
+    samples = max(1, samples)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    total = inputs.new_zeros(len(inputs), context.count, *inputs.shape[-2:], dtype=wide)
+    for part in context.portions(samples):
+        drawn = [
+            random_mask(inputs.shape[-2:], max(1, cells), p, chance)
+            for _ in range(part.start, part.stop)
+        ]
+        masks = torch.stack(drawn).to(inputs.device, wide, non_blocking=True)
+        shown = masks.to(inputs.dtype)[:, None, None] * inputs
+        scores = context.values(shown.flatten(0, 1)).to(wide).view(len(masks), len(inputs), -1)
+        total += torch.einsum("knt,khw->nthw", scores, masks)
+    return total.div_(samples * p).unsqueeze(2)
+
+
+def random_mask(size: tuple[int, ...], cells: int, p: float, chance: np.random.Generator) -> Tensor:
+    """Return a mask of RISE, float32 (H, W): a grid of cells grown by one cell, and cut at random.
+
+    Bilinear, corners not aligned. Drawn are the grid, then how far it is shifted down and right.
+    """
+    steps = [math.ceil(side / cells) for side in size]
+    grid = torch.from_numpy((chance.random((1, 1, cells, cells)) < p).astype(np.float32))
+    top, left = (int(chance.integers(step)) for step in steps)
+    grown = functional.interpolate(
+        grid, size=[(cells + 1) * step for step in steps], mode="bilinear", align_corners=False
+    )
+    return grown[0, 0, top : top + size[0], left : left + size[1]]

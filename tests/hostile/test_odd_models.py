@@ -296,7 +296,7 @@ def test_a_checkpoint_is_seen_through_but_for_the_rule_of_its_relus() -> None:
 
 def test_a_reentrant_checkpoint_is_refused_by_every_method_of_gradients() -> None:
     model, plain = checkpointed(use_reentrant=True)
-    forward = ("eigencam", "scorecam", "ablationcam", "occlusion")
+    forward = ("eigencam", "scorecam", "ablationcam", "occlusion", "rise")
     assert_equal(maps_of(model, forward), maps_of(plain, forward))
     for name in set(METHODS) - set(forward):
         with pytest.raises(ExporterError, match=r"checkpoint|no_grad"):

@@ -26,7 +26,7 @@ def rows_seen(monkeypatch: pytest.MonkeyPatch, method: str, module: str, *, few:
 
 def test_methods_that_repeat_passes_can_do_with_few() -> None:
     assert set(REPEATED) == {
-        "scorecam", "ablationcam", "smoothgrad", "integratedgradients", "occlusion",
+        "scorecam", "ablationcam", "smoothgrad", "integratedgradients", "occlusion", "rise",
     }  # fmt: skip
 
 

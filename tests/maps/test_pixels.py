@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.parity.peers import plain
+from benchmarks.parity.perturbation import rise
 from benchmarks.parity.pixels import fullgrad
 from benchmarks.parity.subjects import Subject
 from benchmarks.parity.taking import Shown
@@ -35,6 +36,7 @@ OURS = (
     "guidedgradcam",
     "fullgrad",
     "occlusion",
+    "rise",
 )
 
 
@@ -302,6 +304,39 @@ def test_smoothgrad_is_the_mean_gradient_of_noisy_images(small: Tensor) -> None:
     assert_equal(without, pixel(model, small, "saliency", [2, 1]))
 
 
+def test_rise_written_out(small: Tensor) -> None:
+    """The paper's mean over the authors' masks, drawn here and up-sampled by a matrix."""
+    model = normalised()
+    shown = Shown(Subject(normalised, ("0",)), model, small[:1], 1, ("0",))
+    found = pixel(model, small[:1], "rise:samples=9,cells=3", [1])
+    # Masks are float32, whatever the model is.
+    assert_equal(found[0], torch.from_numpy(rise(shown)), SINGLE)
+
+
+def test_rise_with_one_cell_shows_the_whole_image_or_nothing(small: Tensor) -> None:
+    model = Smooth().double()
+    model.head.bias.data.zero_()
+    model.second.bias.data.zero_()
+    model.first.bias.data.zero_()  # nothing seen is a score of 0
+    chance, seen = np.random.default_rng(3), 0
+    for _ in range(40):
+        seen += int(chance.random() < 0.25)
+        chance.integers(48, size=2)
+    found = pixel(model, small, "rise:samples=40,cells=1,p=0.25", [2, 1], seed=3)
+    with torch.no_grad():
+        score = model(small)[[0, 1], [2, 1]]
+    assert 0 < seen < 40
+    expected = (score * seen / (40 * 0.25)).view(2, 1, 1, 1).expand(2, 1, 48, 48)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    assert not torch.equal(found, pixel(model, small, "rise:samples=41,cells=1", [2, 1], seed=4))
+
+
+def test_rise_refuses_a_share_that_is_none(small: Tensor) -> None:
+    for share in ("0", "1.5"):
+        with pytest.raises(MapError, match=r"'p' of 'rise' is .*; give a share above 0 and at m"):
+            pixel(normalised(), small, f"rise:p={share}", [1, 1])
+
+
 @pytest.mark.parametrize("name", ["fullgrad", "smoothgrad", "integratedgradients"])
 def test_sums_of_half_precision_terms_lose_nothing(name: str, small: Tensor) -> None:
     """Added up in bfloat16, 256 would be the last number that a term of 1 still changes."""
@@ -404,13 +439,16 @@ def test_an_image_is_explained_by_itself(name: str) -> None:
     photos = torch.randn(3, 3, 16, 20, generator=torch.Generator().manual_seed(2)).double()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     random, modes = torch.get_rng_state(), [module.training for module in model.modules()]
-    spelt = {"smoothgrad": "smoothgrad:samples=3", "integratedgradients": "ig:steps=4"}.get(
-        name, name
-    )
+    few = {
+        "smoothgrad": "smoothgrad:samples=3",
+        "integratedgradients": "ig:steps=4",
+        "rise": "rise:samples=40",
+    }
+    spelt = few.get(name, name)
     targets = [[2, 0], [1, 1], [0, 2]]
     layers = {"layers": ["4"]}
     together = pixel(model, photos, spelt, targets, **layers)
-    channels = 1 if name in ("fullgrad", "occlusion") else 3
+    channels = 1 if name in ("fullgrad", "occlusion", "rise") else 3
     assert together.shape == (3, 2, channels, 16, 20)
     assert together.isfinite().all()
     alone = [pixel(model, photos[n : n + 1], spelt, targets[n : n + 1], **layers) for n in range(3)]

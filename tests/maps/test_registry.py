@@ -135,7 +135,7 @@ def test_what_a_method_runs_is_said(asked: str, said: str) -> None:
 
 def test_methods_of_forward_passes_alone() -> None:
     alone = {name for name, entry in METHODS.items() if entry.only_forward}
-    assert alone == {"eigencam", "scorecam", "ablationcam", "occlusion"}
+    assert alone == {"eigencam", "scorecam", "ablationcam", "occlusion", "rise"}
 
 
 def test_a_term_that_was_not_captured_is_asked_for_in_one_sentence() -> None:
