@@ -192,6 +192,7 @@ def test_what_a_run_remembers_is_no_consent(place: Path, wire: Wire) -> None:
     assert b"theirs" not in log_of(run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_finished_again_without_being_sent(place: Path, wire: Wire) -> None:
     run = place / "run"
     note = {"writers": ["wandb"], "keep": 2, **LEADING_OUT}

@@ -60,7 +60,7 @@ def test_auto_of_a_segmentation_model_stops_before_the_scores() -> None:
     ("name", "layers"),
     [
         ("vit_tiny_patch16_224", ("blocks.2", "blocks.5", "blocks.7", "blocks.10")),
-        ("deit_tiny_distilled_patch16_224", ("blocks.2", "blocks.5", "blocks.7", "blocks.10")),
+        slow("deit_tiny_distilled_patch16_224", ("blocks.2", "blocks.5", "blocks.7", "blocks.10")),
         slow("mixer_s32_224", ("blocks.1", "blocks.3", "blocks.5", "blocks.7")),
         slow("mambaout_femto", ("stages.0", "stages.1", "stages.2", "stages")),
     ],

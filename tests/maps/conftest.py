@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from benchmarks.parity.taking import take
 
@@ -46,7 +48,18 @@ def photographs() -> Tensor:
 def calibrated(name: str) -> nn.Module:
     """A random model that behaves like a trained one: no zero gain, no logit of 1e-9."""
     torch.manual_seed(1)
-    model = torchvision.models.get_model(name, weights=None, num_classes=10).double()
+    if name == "vgg11_bn":  # its own classifier has a hundred million weights
+        model = nn.Sequential(
+            OrderedDict(
+                features=make_layers(cfgs["A"], batch_norm=True),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                classifier=nn.Linear(512, 10),
+            )
+        )
+    else:
+        model = torchvision.models.get_model(name, weights=None, num_classes=10)
+    model.double()
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)

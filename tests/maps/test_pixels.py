@@ -84,7 +84,10 @@ SINGLE = 1e-6
 """Of the range: captum's occlusion and quadrature weights are float32, whatever the model is."""
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v3_small", pytest.param("efficientnet_b0", marks=pytest.mark.slow)],
+)
 def test_gradients_are_captums(name: str, models: dict[str, nn.Module], small: Tensor) -> None:
     model, oracle = models[name], plain(models[name])
     expected = attr.Saliency(oracle).attribute(small.clone(), [2, 5], abs=False)
@@ -97,7 +100,10 @@ def test_gradients_are_captums(name: str, models: dict[str, nn.Module], small: T
     assert_equal(pixel(model, small[:1], "ig:steps=5", [2]), expected.detach(), SINGLE)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "Rectified"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("resnet18", marks=pytest.mark.slow), "mobilenet_v3_small", "Rectified"],
+)
 def test_occlusion_is_captums_and_the_formula(
     name: str, models: dict[str, nn.Module], small: Tensor
 ) -> None:

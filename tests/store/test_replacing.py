@@ -68,7 +68,16 @@ def run(sample_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sample_run, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", ["writers.json", "plan.json", "recipe.json", "run.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("writers.json", "plan.json", "recipe.json")
+        ),
+    ],
+)
 def test_a_document_is_the_old_or_the_new_one_with_its_checksum(run: Path, name: str) -> None:
     files = RunFiles(run)
     commit(files, {name: b"old"}, "a")
