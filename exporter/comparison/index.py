@@ -130,7 +130,10 @@ def _columns(report: Report, predicted: Sequence[Predictions]) -> dict[str, Any]
         "label": labels,
         "predicted": [own.predicted.tolist() for own in predicted],
         "score": [[finite(score, 4) for score in own.score] for own in predicted],
-        "correct": ["".join(_mark(right) for right in own.correct) for own in predicted],
+        "correct": [
+            "".join("-" if np.isnan(right) else str(int(right)) for right in own.correct)
+            for own in predicted
+        ],
         "likeness": likeness,
         "moved": moved.reshape(len(moved), -1),
         "flags": [0] * len(paths),
@@ -167,7 +170,3 @@ def _cut(columns: Mapping[str, Any], first: int | None) -> dict[str, Any]:
         "measured": [],
         "numbers": numbers,
     }
-
-
-def _mark(right: float) -> str:
-    return "-" if np.isnan(right) else "1" if right else "0"

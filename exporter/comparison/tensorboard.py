@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from exporter.comparison.records import Compared, ImageComparison, Stage
 from exporter.comparison.similarity import first_maps, fitted
 from exporter.records import MAP_LEVELS, Row, StoredMap
 from exporter.render import decode_image, draw_text, encode_jpeg, get_colormap, overlay_map
+from exporter.store import Run
 from exporter.store.replacing import new_folder
 from exporter.watch import Watch
 from exporter.writers import links
@@ -33,9 +34,6 @@ from exporter.writers.scalars import Scalar, method_scalars, set_scalars
 from exporter.writers.tensorboard.events import EventFile, image_summary
 from exporter.writers.tensorboard.numbers import scalar_summaries
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 IMAGES: Final = 32
 """Images that are shown: half of them flipped, the others' maps moved most."""
@@ -149,7 +147,9 @@ def sheet(rows: Sequence[Sequence[Row]], joined: Joined, method: Compared, stage
             left = NAMES + run * (TILE + GAP)
             stored = map_of(row, method, stage, run)
             tile = overlaid(row, stored, relu=method.relu[run])
-            picture[top : top + TILE, left : left + TILE] = _small(tile)
+            picture[top : top + TILE, left : left + TILE] = cv2.resize(
+                tile, (TILE, TILE), interpolation=cv2.INTER_AREA
+            )
             if row.predictions:
                 mark = {True: "right: ", False: "wrong: ", None: ""}[row.correct]
                 said = f"{mark}{row.predictions[0].name}"
@@ -172,10 +172,6 @@ def overlaid(row: Row, stored: StoredMap | None, *, relu: bool) -> Picture:
     if scale > 1:  # a digit of 32 pixels is drawn as large as a photograph
         view = np.asarray(cv2.resize(view, (round(width * scale), round(height * scale))), np.uint8)
     return view if stored is None else overlay_map(view, stored, rectify=relu)
-
-
-def _small(picture: Picture) -> Picture:
-    return np.asarray(cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _differences(

@@ -76,7 +76,7 @@ class Archives:
         try:
             with tarfile.open(file, "r:") as archive:
                 for member in archive:
-                    if member.isfile() and not _hidden(member.name):
+                    if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
                         members.append(member)
                 end = archive.offset
             # What is not a header ends an archive without a word; a block of zeros should.
@@ -168,7 +168,3 @@ def _parts(member: tarfile.TarInfo) -> tuple[str, str]:
     folder, slash, name = member.name.rpartition("/")
     stem, _, kind = name.partition(".")
     return folder + slash + stem, kind.lower()
-
-
-def _hidden(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(".")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ImageError
 from exporter.images.sources import Box
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Preprocessing
+from exporter.records import Preprocessing
 
 _T = TypeVar("_T", bound=np.generic)
 

@@ -14,10 +14,11 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
@@ -30,9 +31,6 @@ from exporter.images.dicom import is_dicom, read_dicom
 from exporter.images.signatures import HEIF, describe_unread
 from exporter.images.tiff import is_tiff, read_tiff, tiff_tags
 from exporter.records import Preprocessing
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # OpenCV before 4.11 has no RGB flag; there the channels are swapped afterwards.
 _RGB_FLAG: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
@@ -226,7 +224,9 @@ def _open(content: bytes) -> Iterator[Image.Image]:
     """Open an image with Pillow and load it; one that is too large or damaged is refused."""
     # A download cut short is often padded with zeros, which a JPEG decoder takes for pixels.
     jpeg = content.startswith(_JPEG)
-    _register_heif(content)
+    if content[8:12] in HEIF:
+        with suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()
     if is_tiff(content):
         tiff_tags(content)  # refuses what is too large in more words than Pillow
     with Image.open(BytesIO(content.rstrip(b"\0") if jpeg else content)) as image:
@@ -252,12 +252,6 @@ def _read_deep(content: bytes, image: Image.Image) -> NDArray[np.uint16] | None:
         return np.asarray(deep[:, :, None])
     order = cv2.COLOR_BGRA2RGBA if deep.shape[2] == 4 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(deep, order))
-
-
-def _register_heif(content: bytes) -> None:
-    if content[8:12] in HEIF:
-        with suppress(ImportError):
-            importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ImageError
 from exporter.images.bands import Bands, refuse_size
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _GREY, _COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_422")
 _PALETTE = "PALETTE COLOR"

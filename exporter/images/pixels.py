@@ -7,21 +7,17 @@ is recognised by its methods.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from exporter.errors import ImageError, ImageSetError, kind_of
 from exporter.images.bands import Bands, takes, unit_values
 from exporter.images.decode import bands_of, decode, decode_bands, flatten, to_levels
 from exporter.images.preprocess import prepare
-from exporter.records import Geometry, Prepared
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Preprocessing
+from exporter.records import Geometry, Prepared, Preprocessing
 
 _COUNTS = (1, 3, 4)
 

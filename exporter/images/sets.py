@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ImageError, ImageSetError, reason
 from exporter.guard import user_code
@@ -21,12 +22,7 @@ from exporter.images.preprocess import prepare
 from exporter.images.reading import hash_entries, read_contents, refuse_random
 from exporter.images.registry import Opened, open_source
 from exporter.images.sources import Entry
-from exporter.records import ImageEntry, Prepared
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Preprocessing
+from exporter.records import ImageEntry, Prepared, Preprocessing
 
 
 class ImageSet:

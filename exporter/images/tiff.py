@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL.ExifTags import Base
@@ -22,9 +22,7 @@ from PIL.TiffImagePlugin import (
 from exporter.errors import ImageError
 from exporter.images.bands import Bands, counted, refuse_bands, refuse_size, takes, upright
 from exporter.images.damage import check_strips
-
-if TYPE_CHECKING:
-    from exporter.records import Preprocessing
+from exporter.records import Preprocessing
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE = 0

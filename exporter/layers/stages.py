@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from exporter.errors import NoLayerError, TargetError
-from exporter.layers.calls import Call
 from exporter.layers.trial import Plane, Trial
 from exporter.targets import is_detections, locate_output
 
@@ -266,14 +265,10 @@ def _usable(candidate: Plane, trial: Trial) -> bool:
     if isinstance(call.module, _IDLE):
         return False
     # A container that ends in a pooling is that pooling; the layer before it holds what was pooled.
-    last = _last_leaf(call, candidate.position, trial)
+    inside = reversed(trial.calls[call.start : candidate.position + 1])
+    last = next((inner for inner in inside if _is_leaf(inner.module)), call)
     pooled = "pool" in type(last.module).__name__.lower()
     return not (pooled and last.shapes.get("") in call.shapes.values())
-
-
-def _last_leaf(call: Call, position: int, trial: Trial) -> Call:
-    inside = trial.calls[call.start : position + 1]
-    return next((inner for inner in reversed(inside) if _is_leaf(inner.module)), call)
 
 
 def _is_leaf(module: nn.Module) -> bool:

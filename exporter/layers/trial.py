@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -180,8 +181,12 @@ def _run(
         ):
             output = module(leaf.requires_grad_() if graph else leaf)
         end()
-        with user_code(f"reading the output of {name}", given, advice=AGAIN, memory=_SHORT):
-            ends = _last(output, path)
+        ends = ""
+        with (
+            user_code(f"reading the output of {name}", given, advice=AGAIN, memory=_SHORT),
+            suppress(ExporterError),
+        ):
+            ends = last_function(locate_output(output, path)[0])
         with user_code(f"a trial backward of {name}", given, advice=AGAIN, memory=_SHORT):
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
@@ -263,13 +268,6 @@ def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:
     if layout.kind == "given":
         return {"given": layout.spatial(values).mean((2, 3))}
     return {"nchw": values.mean((2, 3)), "nhwc": values.mean((1, 2))}
-
-
-def _last(output: object, path: str | None) -> str:
-    try:
-        return last_function(locate_output(output, path)[0])
-    except ExporterError:
-        return ""
 
 
 def _differentiated(output: Any, path: str | None, leaf: Tensor) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.records.columns import Column, Count, FileName, Float32, Int32
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OUTPUT = "output"
 """What pictures of classes have for a layer: the model's own output."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.records.columns import COLUMNS, LAYER, ROWS, Box, Column, Float32, Int32
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAP_LEVELS = 65535
 """A stored map holds ``round((value - lo) / (hi - lo) * MAP_LEVELS)`` as little-endian uint16."""

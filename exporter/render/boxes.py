@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.records import GIVEN as MASK
+from exporter.records import Box, Region, Row
 from exporter.render.captions import target_name
 from exporter.render.text import draw_text, text_width
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Box, Region, Row
 
 GIVEN = (255, 255, 255)
 PREDICTED = (255, 176, 0)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ConfigError, choices
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _BLUE = (33, 102, 172)
 _RED = (178, 24, 43)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.render.colormaps import get_colormap
 from exporter.render.text import draw_text, text_width
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CELL = 44
 SIZE = 13

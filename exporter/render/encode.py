@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ImageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 JPEG_QUALITY = 85
 

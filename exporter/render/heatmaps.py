@@ -9,17 +9,12 @@ A page in JavaScript that does the same float arithmetic shows the same colours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from exporter.records import StoredMap
 from exporter.render.colormaps import get_colormap
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import StoredMap
 
 HATCH_LIGHT = 200
 HATCH_DARK = 150

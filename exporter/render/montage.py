@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from exporter.errors import ImageError
 from exporter.records import GIVEN, MethodRecord, Plan, Row, parse_target
@@ -21,9 +21,6 @@ from exporter.render.colormaps import get_colormap
 from exporter.render.encode import decode_image, encode_jpeg
 from exporter.render.heatmaps import overlay_map
 from exporter.render.text import draw_text, text_width
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 GAP = 4
 CAPTION = 22

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from exporter.records import StoredActivation
 from exporter.render.colormaps import get_colormap
 from exporter.render.heatmaps import normalise
 from exporter.render.text import draw_text
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import StoredActivation
 
 GAP = 2
 STRIP = 15

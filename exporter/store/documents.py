@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from exporter.errors import RunError
-from exporter.records import SCHEMA_VERSION, SetSummary, Totals
+from exporter.records import SCHEMA_VERSION, Totals
 from exporter.store import layout
 from exporter.store.checksums import is_altered
 from exporter.store.files import RunFiles
@@ -91,18 +91,6 @@ def read_totals(run: RunFiles) -> Totals | None:
         raise damaged(run, layout.TOTALS, "its SHA-256 differs", RESUME)
     values = read_json(run, layout.TOTALS, RESUME, versioned=True)
     return validated(run, layout.TOTALS, Totals, values, RESUME)
-
-
-def read_summary(run: RunFiles) -> SetSummary | None:
-    """Return the numbers of the set; None where the run is partial or was made without them.
-
-    Raises:
-        RunError: if the file is damaged.
-    """
-    if not run.exists(layout.SET_SUMMARY):
-        return None
-    values = read_json(run, layout.SET_SUMMARY, RESUME)
-    return validated(run, layout.SET_SUMMARY, SetSummary, values, RESUME)
 
 
 def json_bytes(values: Mapping[str, Any] | list[Any]) -> bytes:

@@ -18,9 +18,6 @@ from exporter.store.layout import HEAD, KERNEL_LIST, KERNELS
 from exporter.store.recipes import plan_again
 from exporter.store.replacing import new_folder
 
-_SHEET = 1 << 28
-"""Bytes of the largest picture of kernels."""
-
 
 @dataclass(frozen=True, slots=True)
 class KernelSheet:
@@ -110,36 +107,12 @@ def read_kernels(run: RunFiles) -> tuple[KernelRecord, ...]:
     return validated(run, KERNEL_LIST, tuple[KernelRecord, ...], values, remedy)
 
 
-def read_sheet(run: RunFiles, record: KernelRecord) -> bytes:
-    """Return the picture of a sheet, PNG.
-
-    Raises:
-        RunError: if the file is missing or is none.
-    """
-    return run.read(f"{KERNELS}/{record.sheet}", _SHEET)
-
-
-def read_values(run: RunFiles, record: KernelRecord) -> NDArray[np.float32]:
-    """Return the raw weights of a sheet, float32 (O, I, kh, kw).
+def read_npy(run: RunFiles, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    """Return the float32 array in a file, of the given shape or, where None, of any.
 
     Raises:
         RunError: if the file is missing or holds something else.
     """
-    return _read_npy(run, f"{KERNELS}/{record.values}", record.shape)
-
-
-def read_head(run: RunFiles) -> NDArray[np.float32] | None:
-    """Return the rows of the linear head and their biases, float32 (K, C + 1), or None.
-
-    Raises:
-        RunError: if the file holds something else.
-    """
-    return _read_npy(run, HEAD) if run.exists(HEAD) else None
-
-
-def _read_npy(
-    run: RunFiles, name: str, shape: tuple[int, ...] | None = None
-) -> NDArray[np.float32]:
     with run.open(name) as file:
         try:
             if np.lib.format.read_magic(file) != (1, 0):

@@ -40,11 +40,11 @@ from exporter.records import (
 )
 from exporter.store import layout
 from exporter.store.checksums import noted
-from exporter.store.documents import read_summary, read_totals
+from exporter.store.documents import RESUME, read_json, read_totals, validated
 from exporter.store.epochs import EPOCHS, epochs_in
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
-from exporter.store.kernels import read_head, read_kernels, read_sheet, read_values
+from exporter.store.kernels import read_kernels, read_npy
 from exporter.store.plans import PlanFile, read_plan
 from exporter.store.recipes import plan_again
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 _GROUPS_AT_ONCE = 8
 _FOOTERS = 16
 """Shards whose footers are kept at most: one of 64 row groups takes about 1.5 MB."""
+_LARGEST_SHEET = 1 << 28
+"""Bytes of the largest picture of kernels."""
 _IDENTITY = ("id", "key", "path")
 
 DEEPEST = "deepest"
@@ -404,7 +406,10 @@ class Run:
     @property
     def summary(self) -> SetSummary | None:
         """The numbers and strips of the whole set; None for a partial run, or one without them."""
-        return read_summary(self.files) if self.complete else None
+        name = layout.SET_SUMMARY
+        if not (self.complete and self.files.exists(name)):
+            return None
+        return validated(self.files, name, SetSummary, read_json(self.files, name, RESUME), RESUME)
 
     def classes(self) -> tuple[ClassRow, ...]:
         """Return the classes that are a label or a prediction, by index; none for a partial run."""
@@ -491,7 +496,7 @@ class Run:
         Raises:
             RunError: if the file is missing.
         """
-        return read_sheet(self.files, record)
+        return self.files.read(f"{layout.KERNELS}/{record.sheet}", _LARGEST_SHEET)
 
     def kernel_values(self, record: KernelRecord) -> NDArray[np.float32]:
         """Return the raw weights of a sheet of kernels, float32 (O, I, kh, kw).
@@ -499,7 +504,7 @@ class Run:
         Raises:
             RunError: if the file is missing or damaged.
         """
-        return read_values(self.files, record)
+        return read_npy(self.files, f"{layout.KERNELS}/{record.values}", record.shape)
 
     def head(self) -> NDArray[np.float32] | None:
         """Return the rows of the linear head and, last, their biases, float32 (K, C + 1).
@@ -509,7 +514,7 @@ class Run:
         Raises:
             RunError: if the file is damaged.
         """
-        return read_head(self.files)
+        return read_npy(self.files, layout.HEAD) if self.files.exists(layout.HEAD) else None
 
     def stages(self, ids: Set[str] | None = None) -> Iterator[ImageStage]:
         """Yield all channels of the layer that the head reads, of the images that have them.

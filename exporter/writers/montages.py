@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from exporter.records import Row, StoredMap
 from exporter.render import MontageLayout, encode_jpeg, layout_of, overlay_map
 from exporter.render.boxes import draw_boxes, draw_region, explained_box
+from exporter.store import Run
 from exporter.writers import links
 from exporter.writers.reading import in_order
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Row, StoredMap
-    from exporter.store import Run
 
 MOST = 1024
 """Images whose pictures stay in memory: a montage of about 60 kB, overlays of 12 kB each."""

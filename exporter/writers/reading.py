@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from exporter.errors import RunError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Row
-    from exporter.store import Run
+from exporter.records import Row
+from exporter.store import Run
 
 _T = TypeVar("_T")
 

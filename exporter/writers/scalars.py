@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exporter.records import ratio
+from exporter.records import Plan, Prediction, ratio
+from exporter.store import Run
 from exporter.summaries.sanity import overall
 from exporter.writers import links
 from exporter.writers.reading import SetNumbers
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Plan, Prediction
-    from exporter.store import Run
 
 Scalar = tuple[str, float | None, str]
 """Name, value and what it is."""

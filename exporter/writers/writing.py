@@ -32,7 +32,8 @@ def write_all(
     """
     watch = watch or Watch()
     try:
-        _remember(run.files, config)
+        values = config.model_dump(mode="json", include=set(_REMEMBERED))
+        commit(run.files, {WRITER_NOTE: json_bytes(values)})
     except RunError as error:
         watch.say(f"exporter render will not know these writers' settings: {error}")
     if config.anonymous:
@@ -144,9 +145,3 @@ def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     except ConfigError as error:
         raise damaged(run, WRITER_NOTE, error, remedy) from None
     return told
-
-
-def _remember(run: RunFiles, config: WriterConfig) -> None:
-    """Note what the writers are told, so that ``render`` and ``finish`` repeat it."""
-    values = config.model_dump(mode="json", include=set(_REMEMBERED))
-    commit(run, {WRITER_NOTE: json_bytes(values)})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import numpy as np
@@ -19,6 +19,8 @@ from exporter.writers.html.index import CHANNELS_PER_PAGE, Entry
 from exporter.writers.html.live import driving
 from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
+
+_T = TypeVar("_T")
 
 EXAMPLES = 8
 WITH_MAPS = 8000
@@ -67,7 +69,11 @@ def _explained(report: Report, target: str) -> str:
 def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the page of each class."""
     rows = report.classes
-    members = _members(report)
+    labels = report.plan.label_index
+    members = _by_outcome(
+        (entry.predicted, entry.correct, labels.get(entry.label or ""), entry)
+        for entry in report.index.images
+    )
     maps: dict[int, list[ClassMap]] = defaultdict(list)
     for record in report.run.class_maps():
         maps[record.index].append(record)
@@ -108,31 +114,27 @@ def _driving(report: Report, index: int) -> dict[str, Any] | None:
 
 
 def mapped_images(report: Report) -> set[str]:
-    """Return the images that the pages of classes show with a map, before they are passed over."""
-    members: dict[tuple[str, int], list[tuple[float, str]]] = defaultdict(list)
-    for row in report.run.measures():
-        if row.predicted is None:
-            continue
-        wrong, ranked = row.correct is False, (-(row.confidence or 0), row.id)
-        members["errors" if wrong else "examples", row.predicted].append(ranked)
-        if wrong and row.label is not None:
-            members["missed", row.label].append(ranked)
+    """Return the images that the pages of classes show with a map."""
+    members = _by_outcome(
+        (row.predicted, row.correct, row.label, (-(row.confidence or 0), row.id))
+        for row in report.run.measures()
+    )
     largest = sorted(members.values(), key=len, reverse=True)
     best = (id for images in largest for _, id in heapq.nsmallest(EXAMPLES, images))
     return set(islice(best, WITH_MAPS))
 
 
-def _members(report: Report) -> dict[tuple[str, int], list[Entry]]:
-    """Return the images of each class, by what happened to them."""
-    members: dict[tuple[str, int], list[Entry]] = defaultdict(list)
-    for entry in report.index.images:
-        if entry.predicted is None:
+def _by_outcome(
+    images: Iterable[tuple[int | None, bool | None, int | None, _T]],
+) -> dict[tuple[str, int], list[_T]]:
+    """Sort images, each with its prediction, whether it is right and its label, by class."""
+    members: dict[tuple[str, int], list[_T]] = defaultdict(list)
+    for predicted, correct, label, image in images:
+        if predicted is None:
             continue
-        wrong = entry.correct is False
-        members["errors" if wrong else "examples", entry.predicted].append(entry)
-        label = report.plan.label_index.get(entry.label or "")
-        if wrong and label is not None:
-            members["missed", label].append(entry)
+        members["examples" if correct is not False else "errors", predicted].append(image)
+        if correct is False and label is not None:
+            members["missed", label].append(image)
     return members
 
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from exporter.records import COMBINED, ratio
+from exporter.records import COMBINED, Plan, ratio
+from exporter.store import Run
 from exporter.summaries.sanity import unmoved
 from exporter.writers.html.text import count, decimal, number, percent, score
-
-if TYPE_CHECKING:
-    from exporter.records import Plan
-    from exporter.store import Run
-
 
 EVEN = 0.02
 """Difference of mean confidence and accuracy below which nothing is said of it."""

@@ -6,16 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.records import OUTPUT, MaximisedPicture, own_name
 from exporter.render import decode_image, encode_jpeg
+from exporter.store import Run
 from exporter.writers.html.index import PHOTOGRAPHS_PER_FOLDER
 from exporter.writers.html.text import figure
 from exporter.writers.links import how
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 OF_CLASSES = ""
 """What the pictures of classes are found by among those of layers: the model itself."""

@@ -39,16 +39,12 @@ def methods(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "faithfulness": _faithfulness(report),
             "sanity": _sanity(report),
             "averaged": [
-                f"{words.shape((h, w))} to at most {cap} × {cap}, {_kilobytes(cap)} per map"
+                f"{words.shape((h, w))} to at most {cap} × {cap}, "
+                f"{4 * cap**2 / 3000:.1f} kB per map"
                 for h, w, cap in sizes
             ],
         },
     )
-
-
-def _kilobytes(cells: int) -> str:
-    """Say what a map of so many rows and columns takes as text."""
-    return f"{4 * cells**2 / 3000:.1f} kB"
 
 
 def _ranges(report: Report, method: str) -> list[dict[str, Any]]:

@@ -6,21 +6,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import ChannelRow, ClassRow, KernelRecord
 from exporter.render import decode_image, kernel_places
+from exporter.store import Run
 from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex
 from exporter.writers.html.live import Live, live_scripts
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
 from exporter.writers.html.shards import finite
 from exporter.writers.options import HtmlOptions
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 
 class Report:
@@ -73,11 +71,6 @@ class Report:
             )
             for row in self.run.measures()
         }
-
-    def unknown_notes(self) -> list[str]:
-        """Return the author's notes, by what they call their image, that no image has."""
-        known = {name for entry in self.index.images for name in (entry.id, entry.path)}
-        return [name for name in self.options.report.images if name not in known]
 
     @cached_property
     def live_or_why(self) -> tuple[Live | None, str]:

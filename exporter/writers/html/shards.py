@@ -13,15 +13,13 @@ import json
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.records import MAP_LEVELS, Box, MethodRecord, Row, StoredActivation, StoredMap
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CELLS = 28
 """Most rows and columns of a map in the report; larger ones are averaged down."""

@@ -10,9 +10,9 @@ Layout: the pages of `PAGES`, ``list/NNNNN.html`` (every image, for readers with
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.records import Written
+from exporter.store import Run
 from exporter.writers.html import text as words
 from exporter.writers.html.classes import mapped_images
 from exporter.writers.html.images import write_images
@@ -23,9 +23,6 @@ from exporter.writers.html.single import SINGLE, Section, write_single
 from exporter.writers.html.site import InFolder, Site
 from exporter.writers.options import HtmlOptions
 from exporter.writers.reading import templates
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 
 def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
@@ -65,7 +62,12 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     notes = (
         [] if present == planned else [f"the run is not complete: {present} of {planned} images"]
     )
-    notes += [f"the report has no image {name!r} for its note" for name in report.unknown_notes()]
+    known = {name for entry in report.index.images for name in (entry.id, entry.path)}
+    notes += [
+        f"the note for {name!r} is not in the report, which has no such image"
+        for name in options.report.images
+        if name not in known
+    ]
     if options.single_file:
         notes.append(f"{SINGLE}: {write_single(report, site, sections)}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import ImageError
 from exporter.records import MethodRecord, Row, StoredMap
 from exporter.render import decode_image, encode_jpeg, heatmap, painted, target_text
+from exporter.store import Run
 from exporter.writers import links
 from exporter.writers.montages import QUALITY, input_jpeg, overlay_jpeg, stages_of
 from exporter.writers.options import TensorBoardOptions
 from exporter.writers.tensorboard.events import image_summary
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 
 def cards(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from exporter.render import confusion_sheet, encode_png
+from exporter.store import Run
 from exporter.writers import links
 from exporter.writers.reading import SetNumbers
 from exporter.writers.scalars import THRESHOLDS, Scalar, precision_recall, score_words
@@ -21,9 +22,6 @@ from exporter.writers.tensorboard.events import (
     image_summary,
     tensor_summary,
 )
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 CONFUSED = 20
 """Classes of the picture of the confusion matrix, those with most labels and predictions."""

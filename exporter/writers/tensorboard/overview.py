@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.render import decode_image
+from exporter.store import Run
 from exporter.writers import links
+from exporter.writers.options import TensorBoardOptions
 from exporter.writers.reading import templating
 from exporter.writers.tensorboard.events import histogram_summary, image_summary
-
-if TYPE_CHECKING:
-    from exporter.store import Run
-    from exporter.writers.options import TensorBoardOptions
 
 
 def kernel_summaries(run: Run) -> Iterator[Any]:

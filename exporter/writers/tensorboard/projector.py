@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.errors import ImageError
+from exporter.records import Row
 from exporter.render import decode_image, encode_jpeg
+from exporter.store import Run
 from exporter.writers import links
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporter.records import Row
-    from exporter.store import Run
-    from exporter.writers.options import TensorBoardOptions
+from exporter.writers.options import TensorBoardOptions
 
 TILE = 64
 SPRITE = 8192

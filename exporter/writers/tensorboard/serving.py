@@ -45,7 +45,8 @@ def serve(
             logdir = Path(together)
             for name, log in _named(folders, logs):
                 (logdir / name).symlink_to(log.resolve(), target_is_directory=True)
-        steps = len(_steps(logs))
+        files = (file for log in logs for file in log.rglob("events.out.tfevents.*.exporter"))
+        steps = len({file.name.split(".")[3] for file in files})
         server = program.TensorBoard()
         arguments = ["--logdir", str(logdir), "--host", host]
         arguments += ["--samples_per_plugin", f"images={max(LEAST, steps)}"]
@@ -98,9 +99,3 @@ def _named(folders: Sequence[Path], logs: Sequence[Path]) -> Iterator[tuple[str,
             name = f"{plain}-{number}"
         taken.add(name)
         yield name, log
-
-
-def _steps(logs: Sequence[Path]) -> set[str]:
-    """Return the steps of the event files that the exporter wrote, which are named by them."""
-    files = (file for log in logs for file in log.rglob("events.out.tfevents.*.exporter"))
-    return {file.name.split(".")[3] for file in files}

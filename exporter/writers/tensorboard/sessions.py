@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from exporter.paths import values_without_folders
+from exporter.records import Plan
+from exporter.store import Run
 from exporter.writers import links
 from exporter.writers.scalars import Scalar
 from exporter.writers.tensorboard.events import tensor_summary
-
-if TYPE_CHECKING:
-    from exporter.records import Plan
-    from exporter.store import Run
 
 _SETTINGS = ("precision", "fuse", "limit", "seed")
 _MEASURED = ("accuracy", "top-5 accuracy", "calibration error", "mean loss", "agreement")

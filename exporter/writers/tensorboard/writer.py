@@ -22,11 +22,11 @@ from contextlib import ExitStack
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.errors import WriterError, reason
 from exporter.records import Plan, Row, Written, parse_target
 from exporter.render import activation_sheet, encode_jpeg
+from exporter.store import Run
 from exporter.writers import links
 from exporter.writers.montages import montage_jpegs, montage_size
 from exporter.writers.options import TensorBoardOptions
@@ -38,9 +38,6 @@ from exporter.writers.tensorboard.numbers import scalar_summaries, set_summaries
 from exporter.writers.tensorboard.overview import kernel_summaries, maximised_summaries, run_page
 from exporter.writers.tensorboard.projector import why_none, write_projector
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
-
-if TYPE_CHECKING:
-    from exporter.store import Run
 
 CARD_LIMIT = 2048
 """The most cards of single maps: about 60 MB in the server and a second to write.
