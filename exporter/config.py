@@ -109,8 +109,8 @@ class WriterConfig(
     )
     keep: Annotated[int, Field(ge=0)] | Literal["all"] = setting(
         64,
-        "Images that TensorBoard and W&B show, and whose strongest channels the report shows, "
-        "chosen by stated rules.",
+        "How many images TensorBoard and W&B show, and the report with their strongest channels; "
+        "documented rules choose them.",
         "N|all",
     )
     writer_options: dict[str, dict[str, Any]] = setting(
@@ -150,7 +150,7 @@ class RunConfig(WriterConfig):
         ...,
         "A folder, class folders, a glob, a CSV/JSONL/Parquet list, WebDataset archives "
         "('train-{000..010}.tar'), hf:NAME or hf:FOLDER of Hugging Face, module:factory, "
-        "file.py:factory, or what an installed image source takes.",
+        "file.py:factory, or anything that an installed image source accepts.",
         "WHERE",
     )
     out: Path = setting(..., "The run folder.", "RUN")
@@ -188,21 +188,22 @@ class RunConfig(WriterConfig):
         None, "A .pt (read weights_only) or .safetensors file.", "FILE"
     )
     output: str | None = setting(
-        None, "The tensor of the model's output to explain, such as logits or 0.", "PATH"
+        None, "Which tensor of the model's output to explain, such as logits or 0.", "PATH"
     )
     reading: Literal["auto", "logits", "probability", "value"] = setting(
         "auto",
-        "What the output's numbers are: logits, probability, value, or auto by what they show.",
+        "What the output's numbers are: logits, probability or value; auto decides from the first "
+        "image.",
         "R",
     )
     reshape: str | None = setting(
         None,
-        "module:function that lays a layer's output out as (N, C, H, W), where its shape does not "
+        "module:function that turns a layer's output into (N, C, H, W), where its shape does not "
         "say how.",
         "FUNCTION",
     )
     batch_size: Positive | Literal["auto"] = setting(
-        16, "Images per forward pass; auto doubles them to what fits into memory.", "N|auto"
+        16, "Images per forward pass; auto doubles them as long as they fit in memory.", "N|auto"
     )
     shard_size: Positive = setting(256, "Images per shard.", "N")
     workers: Annotated[int, Field(ge=0)] = setting(
@@ -210,18 +211,19 @@ class RunConfig(WriterConfig):
     )
     processes: Positive | Literal["auto"] = setting(
         "auto",
-        "Processes that compute the shards on this machine; auto takes several where one cannot "
-        "keep a CUDA card busy.",
+        "Processes that compute the shards on this machine; auto uses several if one cannot keep a "
+        "CUDA card busy.",
         "N|auto",
     )
     precision: Literal["float32", "bf16", "fp16"] = setting(
         "float32",
-        "Format that the model computes in, by autocast; maps are computed in float32, and what "
-        "changes is measured on the first images.",
+        "Number format of the model, by autocast; maps are still computed in float32, and the "
+        "difference is measured on the first images.",
     )
     compile: bool = setting(
         False,
-        "Compile the shared pass with torch.compile; for methods that need no pass of their own.",
+        "Compile the shared pass with torch.compile; only with methods that need no pass of their "
+        "own.",
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
     devices: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] | None = setting(
@@ -384,7 +386,7 @@ def _sentence(error: ValidationError, kind: type[BaseModel], flags: Container[st
     flag = flag_of(told, kind.model_fields[told]) if told in flags else ""
     called = flag or f"the setting {told!r}"
     if asked := _ASKED.get(told):
-        return f"{called} is {first['input']!r}: give {asked}"
+        return f"{called} is {first['input']!r}; give {asked}"
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"

@@ -171,7 +171,7 @@ def _maximise(
     predicted = {index: count for index, count in counts if count}
     groups = choose(job.maximised, means, predicted)
     if not predicted and any(asked.strongest and asked.layer == OUTPUT for asked in job.maximised):
-        watch.say("no class is predicted here, so none of the strongest of the output is maximised")
+        watch.say("no class is predicted in this set, so there is no strongest one to maximise")
     missing = folder.missing_maximised(len(groups))
     maximise_groups(job.make_pictures, groups, missing, folder.write_maximised, watch)
     return time.perf_counter() - begun

@@ -54,10 +54,10 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
     seconds, rows = _timed(replace(job, sanity=None), entries)
     # The methods run once more on the trained model, and after each step.
     seconds *= share * (1 if job.sanity is None else 2 + len(job.sanity.stages))
-    yield "time", f"about {duration(seconds)} to compute, from a batch of {len(entries)}"
+    yield "time", f"about {duration(seconds)} to compute, estimated from a batch of {len(entries)}"
     if job.maximised:
         seconds = estimate_maximised(job.make_pictures, job.maximised)
-        yield "", f"and about {duration(seconds)} to maximise, from a few steps"
+        yield "", f"and about {duration(seconds)} to maximise, estimated from a few steps"
     stored = 0
     for row in rows:
         kept = (*(m.values for m in row.maps), *(a.values for a in row.activations))

@@ -101,7 +101,7 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
     """
     where, _, attribute = spec.rpartition(":")
     if not where or not attribute:
-        raise error(f"{spec!r} is no {what}; write package.module:{what} or path/file.py:{what}")
+        raise error(f"{spec!r} is not a {what}; write package.module:{what} or path/file.py:{what}")
     holder: Any = (_import_file if where.endswith(".py") else _import_module)(where, what, error)
     for part in attribute.split("."):
         with user_code(repr(where), repr(part), error=error):

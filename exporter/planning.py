@@ -136,8 +136,8 @@ def _as_planned(here: Plan, planned: Plan) -> Plan:
         clauses.append(CODE_CHANGED)
     if clauses:
         raise RunError(
-            f"what is built here is not what was planned: {'; '.join(clauses)}; plan the run "
-            "again, or build here what was planned"
+            f"the model or the images here are not those of the plan: {'; '.join(clauses)}; plan "
+            "the run again, or restore what was planned"
         )
     return planned
 
@@ -303,8 +303,8 @@ def _rounding(device: torch.device) -> tuple[str, ...]:
     if not rounds_to_tf32(device):
         return ()
     return (
-        "the card keeps 10 bits of the factors of a product in float32 (TF32) where torch lets it, "
-        "as in convolutions by default; NVIDIA_TF32_OVERRIDE=0 in the environment keeps all",
+        "the card rounds the factors of float32 products to 10 bits (TF32) where torch allows it, "
+        "as it does in convolutions by default; NVIDIA_TF32_OVERRIDE=0 in the environment stops it",
     )
 
 

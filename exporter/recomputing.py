@@ -50,10 +50,9 @@ def refuse_other_model(job: Job, folder: RunFolder) -> None:
             what = _difference(stored[row.id], row)
             if what:
                 raise RunError(
-                    f"the run {str(folder.path)!r} holds other numbers for {row.path!r} than this "
-                    f"model gives (in {what}): the code of the model "
-                    "is not what the run was begun with; give it that, --overwrite, "
-                    "or another --out"
+                    f"the run {str(folder.path)!r} has other numbers for {row.path!r} than this "
+                    f"model gives (in {what}): the code of the model has changed since the run was "
+                    "begun; restore it, or give --overwrite or another --out"
                 )
         return
 

@@ -289,7 +289,7 @@ def run(
                 missing = folder.missing()
                 if len(missing) < len(folder.plan.shards):
                     there = len(folder.plan.shards) - len(missing)
-                    watch.say(f"resuming: {there} of {len(folder.plan.shards)} shards are there")
+                    watch.say(f"resuming: {there} of {len(folder.plan.shards)} shards are done")
                 since = time.perf_counter()
                 _compute(job, folder, missing, engine, watch)
                 seconds = time.perf_counter() - since
@@ -363,7 +363,7 @@ def work_run(
     path, watch = Path(run).absolute(), watch or Watch()
     number, count = part
     if not 0 <= number < count:
-        raise ConfigError(f"the part {number}/{count} is none: give i/n with i from 0 to n - 1")
+        raise ConfigError(f"{number}/{count} is not a part; give i/n with i from 0 to n - 1")
     with reopen_run(path, shared=True, watch=watch) as folder:
         known = range(len(folder.plan.shards))
         if isinstance(shards, Iterator):

@@ -180,7 +180,7 @@ def with_batch_size(job: Job) -> Job:
     settled = replace(
         plan,
         settings={**plan.settings, "batch_size": size},
-        notes=(*plan.notes, f"batches have {size} image{'s' * (size > 1)}, tried here: {why}"),
+        notes=(*plan.notes, f"the batch size {size} was found by trying: {why}"),
     )
     return replace(job, recipe=recipe, plan=settled)
 
@@ -209,7 +209,7 @@ def _largest(job: Job) -> tuple[int, str]:
         if not on_cpu:
             continue
         if free is None:
-            return size, "this system does not tell how much memory is free"
+            return size, "this system does not say how much memory is free"
         if 2 * grown > free / 2:
             return (
                 size,
@@ -252,7 +252,7 @@ def compiled(job: Job) -> Job:
     for part in ("activations", "gradients"):
         if not _as_near(*(getattr(captured, part) for captured in (again, as_it_is, exact))):
             raise ConfigError(
-                f"the compiled model has other {part} than the model: leave out --compile"
+                f"the compiled model has other {part} than the model itself; leave out --compile"
             )
     return replace(job, explainer=quick)
 
@@ -280,11 +280,11 @@ def _refuse_uncompilable(job: Job) -> None:
     own = [method.name for method in get_methods(job.recipe.config.maps) if method.kind == "pass"]
     if own:
         raise ConfigError(
-            f"{', '.join(own)} {'run' if own[1:] else 'runs'} the model in a way of its own, which "
-            "a compiled model does not have: leave that out, or --compile"
+            f"{', '.join(own)} {'run' if own[1:] else 'runs'} the model in a way that a compiled "
+            "model does not support; leave out these maps, or --compile"
         )
     if job.plan.depends_on_batch or (findings and not findings.steady):
         raise ConfigError(
             "the model draws random numbers, or its output for an image depends on the others in "
-            "its batch, so that a compiled model would give other maps: leave out --compile"
+            "its batch, so a compiled model would give other maps; leave out --compile"
         )

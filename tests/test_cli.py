@@ -148,7 +148,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     assert re.search(r"images +6 of", said)
     assert re.search(r"layers +3 ", said)
     assert re.search(r"pass 1 .*gradcam", said)
-    assert re.search(r"time +about .* from a batch of 4", said)
+    assert re.search(r"time +about .* estimated from a batch of 4", said)
     assert re.search(r"disk +about", said)
     assert not (work / "run").exists()
 
@@ -175,7 +175,7 @@ def test_a_dry_run_counts_passes_instead_of_running_them(
     said = capfd.readouterr().out
     assert "1000000 forwards of images between" in said
     # 4 ms for each of two million steps of a batch of 4, for 6 images.
-    assert re.search(r"time +about 3\.3 h to compute, from a batch of 4\n", said), said
+    assert re.search(r"time +about 3\.3 h to compute, estimated from a batch of 4\n", said), said
 
 
 def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:

@@ -39,9 +39,9 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"batch_size": 0}, r"^the setting 'batch_size' is 0: give a number above 0, or auto$"),
-        ({"keep": "some"}, r"^the setting 'keep' is 'some': give a number or all$"),
-        ({"keep": -1}, r"^the setting 'keep' is -1: give a number or all$"),
+        ({"batch_size": 0}, r"^the setting 'batch_size' is 0; give a number above 0, or auto$"),
+        ({"keep": "some"}, r"^the setting 'keep' is 'some'; give a number or all$"),
+        ({"keep": -1}, r"^the setting 'keep' is -1; give a number or all$"),
         ({"seed": -1}, r"^the setting 'seed' is -1: .*greater than or equal to 0"),
         ({"seed": 2**63}, r"^the setting 'seed' is .*less than or equal to"),
         ({"preprocessing": {"size": -1}}, r"^the setting 'preprocessing.size' is -1: "),
@@ -116,5 +116,5 @@ def test_what_the_command_line_gives_is_called_by_its_flag() -> None:
     ):
         with pytest.raises(ConfigError, match="^" + re.escape(flag)):
             build_config(None, {**NEEDED, name: value})
-    with pytest.raises(ConfigError, match=r"^--keep is 'some': give a number or all$"):
+    with pytest.raises(ConfigError, match=r"^--keep is 'some'; give a number or all$"):
         build_writer_config({"keep": "some"}, {})

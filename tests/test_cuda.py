@@ -188,7 +188,7 @@ def test_the_batch_size_is_what_fits(tmp_path: Path) -> None:
         batch_size="auto", writers=(), preprocessing={"size": 64},
     )  # fmt: skip
     assert run.plan.settings["batch_size"] == 16
-    assert run.plan.notes[-1] == "batches have 16 images, tried here: no shard has more"
+    assert run.plan.notes[-1] == "the batch size 16 was found by trying: no shard has more"
 
 
 def test_a_compiled_run_has_the_maps_of_a_plain_one(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_dry_run_says_what_would_be_made(work: Path, capfd: pytest.CaptureFixt
     assert "maximise 3: 3 strongest channels, fourier prior, 4 steps of 0.05" in said
     assert "maximise 0: 4 channels, no prior, 2 steps of 0.05" in said
     assert "maximise output: 2 strongest channels" in said
-    assert re.search(r"\n {9}and about \S.* to maximise, from a few steps\n", said), said
+    assert re.search(r"\n {9}and about \S.* to maximise, estimated from a few steps\n", said), said
 
 
 def test_the_estimate_counts_every_picture_and_every_step(

@@ -136,7 +136,7 @@ def test_batches_double_to_what_fits_and_the_plan_remembers(tmp_path: Path) -> N
     run = export(tmp_path / "run", model, limit=13, batch_size="auto")
     assert settled(run) == (
         8,
-        "batches have 8 images, tried here: 16 do not fit into the memory of 'cpu'",
+        "the batch size 8 was found by trying: 16 do not fit into the memory of 'cpu'",
     )
     assert sizes[-2:] == [8, 5]
     (tmp_path / "run/run.json").unlink()
@@ -151,10 +151,10 @@ def test_no_batch_is_larger_than_a_shard_or_what_was_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = export(tmp_path / "shard", batch_size="auto", shard_size=4)
-    assert settled(run) == (4, "batches have 4 images, tried here: no shard has more")
+    assert settled(run) == (4, "the batch size 4 was found by trying: no shard has more")
     monkeypatch.setattr(tuning, "_MOST_ON_CPU", 2)
     run = export(tmp_path / "most", batch_size="auto")
-    assert settled(run) == (2, "batches have 2 images, tried here: more were not tried")
+    assert settled(run) == (2, "the batch size 2 was found by trying: more were not tried")
 
 
 def test_on_a_cpu_half_of_the_free_memory_is_left(
@@ -170,7 +170,7 @@ def test_on_a_cpu_half_of_the_free_memory_is_left(
     run = export(tmp_path / "run", model, limit=13, batch_size="auto")
     assert settled(run) == (
         8,
-        "batches have 8 images, tried here: 16 would take more than half of the 1.6 GB that are "
+        "the batch size 8 was found by trying: 16 would take more than half of the 1.6 GB that are "
         "free",
     )
     monkeypatch.setattr(tuning, "free_memory", lambda: None)
@@ -276,7 +276,7 @@ def test_memory_that_runs_out_in_a_compiled_pass_is_said(
     monkeypatch.setattr(compiled.CompiledCapture, "_capture", once_short)
     quick = export(tmp_path / "quick", compile=True, watch=Said(), **wanted)
     assert len(calls) == 3
-    assert sum("the model was not run compiled" in line for line in said) == 1
+    assert sum("ran without being compiled" in line for line in said) == 1
     for before, after in zip(plain.rows(), quick.rows(), strict=True):
         for old, new in zip(before.maps, after.maps, strict=True):
             assert abs(old.array() - new.array()).max() <= 1e-4 * (old.hi - old.lo)
@@ -293,8 +293,8 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
 
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     assert refused(small(), maps=("gradcam", "saliency", "guidedbackprop")) == (
-        "saliency, guidedbackprop run the model in a way of its own, which a compiled model does "
-        "not have: leave that out, or compile=True"
+        "saliency, guidedbackprop run the model in a way that a compiled model does not support; "
+        "leave out these maps, or compile=True"
     )
     assert refused(Centred(*small())).startswith("the model draws random numbers, or its output")
     branching = refused(Branching(*small()))
@@ -303,7 +303,7 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     hooked = small()
     hooked.register_forward_hook(lambda _module, _inputs, output: -output)
     assert refused(hooked) == (
-        "the compiled model has other gradients than the model: leave out compile=True"
+        "the compiled model has other gradients than the model itself; leave out compile=True"
     )
 
 

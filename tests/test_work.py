@@ -150,7 +150,7 @@ def test_a_byte_that_rots_before_the_run_is_finished_is_noticed(work: Path) -> N
 def test_a_model_that_is_not_the_planned_one_is_refused(work: Path) -> None:
     run = planned(work)
     (work / "seed.txt").write_text("1")
-    with pytest.raises(RunError, match="not what was planned: model's weights was"):
+    with pytest.raises(RunError, match="are not those of the plan: model's weights was"):
         exporter.work(run)
     assert open_run(run).shards == ()
 
@@ -205,7 +205,7 @@ def test_plan_work_and_finish_on_the_command_line(
     assert f"go on with exporter work {run}" in capfd.readouterr().out.replace("\n", " ")
     assert main(["work", run]) == 0
     said = capfd.readouterr().out
-    assert "7 of 7 shards are there" in said
+    assert "7 of 7 shards are done" in said
     assert f"then     exporter finish {run}" in said
     assert main(["check", run]) == 2
     assert f"go on with exporter finish {run}" in capfd.readouterr().out.replace("\n", " ")

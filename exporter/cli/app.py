@@ -82,7 +82,7 @@ def _sentence(error: BaseException) -> str | None:
         case _ if isinstance(error, ImportError) or _while_importing(error):
             said = f"a library cannot be loaded: {told(error)}"
         case FileNotFoundError(filename=None):  # only the current folder has no name
-            said = f"the current folder is no longer there; {kept}"
+            said = f"the current folder no longer exists; {kept}"
         case OSError():
             where = "standard output" if error.filename is None else repr(str(error.filename))
             said = f"{where} cannot be used: {reason(error)}; {kept}"

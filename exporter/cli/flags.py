@@ -33,7 +33,7 @@ def run_flags(command: _F) -> _F:
         "file",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="A TOML file of settings; flags win over it.",
+        help="A TOML file of settings; flags override it.",
     )
     own = {n: f for n, f in RunConfig.model_fields.items() if n not in WriterConfig.model_fields}
     return _add(command, *_flags(own), former, *_flags(WriterConfig.model_fields), file)
@@ -48,8 +48,8 @@ def begin_flags(command: _F) -> _F:
     """Add the flags that say what becomes of a run that is already in the folder."""
     return _add(
         command,
-        click.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
-        click.option("--overwrite", is_flag=True, help="Replace the run that is there."),
+        click.option("--resume", is_flag=True, help="Continue a run that was interrupted."),
+        click.option("--overwrite", is_flag=True, help="Replace the run that is already there."),
     )
 
 
@@ -115,7 +115,7 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     for text in values.pop("writer_options", ()):
         match = re.fullmatch(r"([^.=]*)\.([^=]+)=(.*)", text, re.DOTALL)
         if match is None:
-            raise ConfigError(f"the writer option {text!r} is not NAME.KEY=VALUE")
+            raise ConfigError(f"the writer option {text!r} does not have the form NAME.KEY=VALUE")
         tables.setdefault(match[1], {})[match[2].replace("-", "_")] = match[3]
     metrics: dict[str, str] = {}
     for text in values.pop("metrics", ()):

@@ -26,7 +26,7 @@ from exporter.console import OUT, Bar, counted, marked, say_written
     default="none",
     show_default=True,
     metavar="W",
-    help="Name of the weights; the table needs none.",
+    help="Weights to load; the table needs none.",
 )
 @click.option(
     "--checkpoint",
@@ -36,7 +36,7 @@ from exporter.console import OUT, Bar, counted, marked, say_written
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
-    """List every layer of a model: name, type, output shape, parameters; and count them."""
+    """List a model's layers with type, output shape and parameters, and count them."""
     from exporter.describe import describe_layers
 
     described = describe_layers(spec, weights=weights, checkpoint=checkpoint)
@@ -119,7 +119,7 @@ def maps_command(as_json: bool) -> int:
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @writer_flags
 def render_command(run_folder: Path, **flags: Any) -> int:
-    """Run the writers again from a run folder; no model, no torch."""
+    """Run the writers again from a run folder, without the model and without torch."""
     from exporter.store import open_run, refuse_damaged, reopen_run
     from exporter.writers.writing import remembered, write_all
 
@@ -133,7 +133,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
         if not opened.complete:
             bar.say(
                 f"the run is not complete: {len(opened.shards)} of {len(opened.plan.shards)} "
-                "shards are there"
+                "shards are done"
             )
         written, failed = write_all(opened, config, bar)
     say_written(run_folder, written, failed)
@@ -143,16 +143,19 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 @click.command("tensorboard")
 @click.argument("folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--host", default="localhost", show_default=True, metavar="H", help="Where to listen."
+    "--host", default="localhost", show_default=True, metavar="H", help="Host to listen on."
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), metavar="N", help="The port.  [default: 6006 or next]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="Port to listen on.  [default: 6006 or the next free one]",
 )
 def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) -> int:
-    """Serve runs, or logs of several, with TensorBoard until Ctrl-C.
+    """Serve runs, or shared logs, with TensorBoard until Ctrl-C.
 
-    RUN is a run folder, a log of --tensorboard-dir, or a folder that holds some; several are shown
-    side by side. All steps are kept, of which TensorBoard alone keeps ten.
+    RUN is a run folder, a log of --tensorboard-dir, or a folder that contains some; several are
+    shown side by side. Every step is kept, of which TensorBoard by itself would keep ten.
     """
     from exporter.writers.tensorboard.serving import serve
 
@@ -170,31 +173,35 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
 @click.command("compare")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, metavar="CMP", type=click.Path(path_type=Path), help="The comparison."
+    "--out",
+    required=True,
+    metavar="CMP",
+    type=click.Path(path_type=Path),
+    help="The comparison folder.",
 )
 @click.option(
     "--baseline",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="The run that the others are held against.  [default: the first]",
+    help="The run that the others are compared with.  [default: the first]",
 )
 @click.option(
     "--writer",
     "writers",
     multiple=True,
     type=click.Choice(("tensorboard", "wandb", "html")),
-    help="What it is written as; repeatable.  [default: tensorboard wandb html]",
+    help="What to write; repeatable.  [default: tensorboard wandb html]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the comparison that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the comparison that is already there.")
 @click.option(
-    "--single-file", is_flag=True, help="Write the report as one file too, html/report.html."
+    "--single-file", is_flag=True, help="Also write the report as a single file, html/report.html."
 )
 @click.option(
     "--max-size",
     metavar="SIZE",
     default="20MB",
     show_default=True,
-    help="Largest size of that file; maps are left out to fit.",
+    help="Maximum size of that file; maps are left out to fit.",
 )
 def compare_command(
     runs: tuple[Path, ...],
@@ -203,10 +210,10 @@ def compare_command(
     writers: tuple[str, ...],
     **settings: Any,
 ) -> int:
-    """Compare runs: what differs, what flipped, how maps and layers moved; no model, no torch.
+    """Compare runs: what differs, which predictions flipped, how maps and layers changed.
 
-    Runs are joined on the contents of their images. Checkpoints of one model are put in the order
-    of their steps.
+    This needs neither the models nor torch. Runs are joined on the contents of their images.
+    Checkpoints of one model are put in the order of their steps.
     """
     from exporter.comparison import WRITERS, compare
 
@@ -217,8 +224,8 @@ def compare_command(
         )
     told = comparison.contents
     OUT.print(
-        f"[green]✓[/] {counted(len(told.runs), 'run')}, {counted(told.images, 'image')} in all of "
-        f"them; the baseline is {marked(told.runs[told.baseline].name)}"
+        f"[green]✓[/] {counted(len(told.runs), 'run')} with {counted(told.images, 'image')} in "
+        f"common; the baseline is {marked(told.runs[told.baseline].name)}"
     )
     for finding in comparison.findings:
         OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
@@ -243,7 +250,7 @@ def compare_command(
 def sync_command(
     run_folders: tuple[Path, ...], wandb_project: str | None, wandb_entity: str | None
 ) -> int:
-    """Send the offline W&B runs of run folders, and check before and after that nothing is lost.
+    """Send offline W&B runs, checking before and after that nothing is lost.
 
     The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL. A run
     that somebody else wrote, or you on another machine, needs --wandb-project and --wandb-entity.

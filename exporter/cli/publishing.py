@@ -27,8 +27,8 @@ _SOURCES = click.argument(
     "--show",
     metavar="RULE",
     default="",
-    help="Which images, where none is named: chosen, random=N:SEED, or a text file of ids or paths."
-    "  [default: chosen]",
+    help="Which images to show if none is named: chosen, random=N:SEED, or a text file of ids or "
+    "paths.  [default: chosen]",
 )
 @click.option(
     "--maps",
@@ -38,25 +38,33 @@ _SOURCES = click.argument(
     help="Map methods, or METHOD@LAYER.  [default: all of the first run]",
 )
 @click.option("--layers", metavar="L,…", default="", help="Layers, or deepest.  [default: deepest]")
-@click.option("--target", metavar="T", help="Such as class:281.  [default: the first stored]")
+@click.option(
+    "--target",
+    metavar="T",
+    help="Target whose maps are shown, such as class:281.  [default: the first stored]",
+)
 @click.option(
     "--width",
     metavar="W",
     default="cvpr-column",
     show_default=True,
-    help="Such as 3.25in, 8.5cm, neurips, icml-column.",
+    help="Width, such as 3.25in, 8.5cm, neurips or icml-column.",
 )
+@click.option("--font", metavar="F", default="DejaVu Sans", show_default=True, help="Font family.")
 @click.option(
-    "--font", metavar="F", default="DejaVu Sans", show_default=True, help="A family of fonts."
+    "--font-size",
+    type=float,
+    metavar="PT",
+    default=7.0,
+    show_default=True,
+    help="Font size in points.",
 )
+@click.option("--colormap", metavar="C", default="viridis", show_default=True, help="Colour map.")
 @click.option(
-    "--font-size", type=float, metavar="PT", default=7.0, show_default=True, help="In points."
-)
-@click.option(
-    "--colormap", metavar="C", default="viridis", show_default=True, help="A table of colours."
-)
-@click.option(
-    "--opacity", type=float, metavar="A", help="Where a map is largest, 0 to 1.  [default: 0.8]"
+    "--opacity",
+    type=float,
+    metavar="A",
+    help="Opacity where a map is largest, 0 to 1.  [default: 0.8]",
 )
 @click.option(
     "--uniform-opacity",
@@ -126,8 +134,8 @@ def _listed(text: str) -> tuple[str, ...]:
     "--what",
     metavar="T",
     default="",
-    help="Of a run accuracy, methods, agreement, faithfulness or classes; of a comparison "
-    "accuracy, flips, similarity, measures, classes or layers.  [default: accuracy]",
+    help="Which table. Of a run: accuracy, methods, agreement, faithfulness or classes. Of a "
+    "comparison: accuracy, flips, similarity, measures, classes or layers.  [default: accuracy]",
 )
 @click.option(
     "--out",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would run, and an estimate of time and disk; write nothing.",
+    help="Show what would run, with an estimate of time and disk space; write nothing.",
 )
 @begin_flags
 def run_command(
@@ -59,10 +59,10 @@ def run_command(
 @run_flags
 @begin_flags
 def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any) -> int:
-    """Settle what a run does and write its plan; compute nothing.
+    """Decide what a run does and write its plan; compute nothing.
 
-    Then 'exporter work' computes the shards, in as many processes as you start, and 'exporter
-    finish' ends the run.
+    'exporter work' then computes the shards, in as many processes as you start, and 'exporter
+    finish' completes the run.
     """
     config = build_config(file, given(flags))
     with Bar() as bar:
@@ -83,8 +83,8 @@ def plan_command(file: Path | None, resume: bool, overwrite: bool, **flags: Any)
 _TRUST = click.option(
     "--trust-recipe",
     is_flag=True,
-    help="Run the code that the run's recipe names although another user planned it, or you did on "
-    "a machine with another home folder.",
+    help="Run the code named in the run's recipe even if another user planned the run, or you did "
+    "on a machine with another home folder.",
 )
 
 
@@ -95,10 +95,10 @@ _TRUST = click.option(
     "share",
     callback=part,
     metavar="i/n|-",
-    help="Compute the shards k with k mod n = i, the part of worker i (from 0) of n workers; or, "
-    "with -, those whose numbers stand in the lines of standard input: 'ready' is printed when the "
-    "model is built, and each number when the shard is stored.  [default: as torchrun or SLURM "
-    "says, else all of them]",
+    help="Compute the shards k with k mod n = i, the share of worker i (from 0) of n workers; or, "
+    "with -, the shards whose numbers are read from standard input, one per line: 'ready' is "
+    "printed once the model is built, and each number once its shard is stored.  "
+    "[default: as torchrun or SLURM says, else all of them]",
 )
 @click.option(
     "--workers",
@@ -111,9 +111,9 @@ _TRUST = click.option(
 def work_command(
     run_folder: Path, share: tuple[int, int] | str | None, workers: int, trust_recipe: bool
 ) -> int:
-    """Compute what is missing of a planned run; several workers may do so at once.
+    """Compute the missing shards of a planned run; several workers may do so at once.
 
-    The model is built again as the run's recipe says, which runs the code that it names.
+    The model is built again from the run's recipe, which runs the code that the recipe names.
     """
     if share == "-":
         return _work_as_told(run_folder, workers=workers, trust_recipe=trust_recipe)
@@ -126,7 +126,7 @@ def work_command(
             run_folder, part=share, workers=workers, trust_recipe=trust_recipe, watch=bar
         )
     there, shards = len(run.shards), len(run.plan.shards)
-    OUT.print(f"[green]✓[/] {there} of {shards} shards are there")
+    OUT.print(f"[green]✓[/] {there} of {shards} shards are done")
     if there == shards and not run.complete:
         OUT.print(f"then     exporter finish {marked(shlex.quote(str(run_folder)))}")
     return DONE
@@ -155,14 +155,14 @@ def _number(line: str) -> int:
     try:
         return int(line)
     except ValueError:
-        raise ConfigError(f"{line.strip()!r} is not the number of a shard") from None
+        raise ConfigError(f"{line.strip()!r} is not a shard number") from None
 
 
 @click.command("finish")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @_TRUST
 def finish_command(run_folder: Path, trust_recipe: bool) -> int:
-    """Merge the shards of a planned run and run the writers that it was planned with."""
+    """Merge the shards of a planned run and run its writers."""
     with Bar() as bar:
         outcome: Outcome = _chain(bar).finish_run(run_folder, trust_recipe=trust_recipe, watch=bar)
     return _say(run_folder, outcome)
@@ -175,10 +175,10 @@ def finish_command(run_folder: Path, trust_recipe: bool) -> int:
     type=click.Path(path_type=Path),
     default=Path("runs/demo"),
     show_default=True,
-    help="The run folder; a demo that is there is replaced.",
+    help="The run folder; an earlier demo there is replaced.",
 )
 def demo_command(out: Path) -> int:
-    """Do the whole job on bundled photographs with a real ImageNet model, offline."""
+    """Try everything offline, on bundled photographs with a real ImageNet model."""
     from exporter.demo import demo_config, is_demo
 
     overwrite = is_demo(out)

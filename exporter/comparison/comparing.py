@@ -162,7 +162,7 @@ def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:
     stems = {name.partition(".")[0] for name in _OWN}
     left = [name for name in names if is_temporary(name) and name.split(".")[1] in stems]
     if COMPARISON not in names and set(names).difference(_OWN, left):
-        raise RunError(f"{str(out)!r} holds something else; give --out another folder")
+        raise RunError(f"{str(out)!r} contains something else; give --out another folder")
     files.make_folder()
     for name in (*left, *reversed(_OWN)):
         files.remove(name)

@@ -18,10 +18,10 @@ from exporter.writers.html.findings import Finding
 from exporter.writers.html.text import decimal, percent
 
 SURE = 0.05
-"""Corrected p below which a difference is called more than chance."""
+"""Corrected p below which a difference is called significant."""
 
 FEWEST = 3
-"""Images that a mean has to be of to be spoken of."""
+"""Images below which a mean is not mentioned."""
 
 
 def findings(
@@ -72,7 +72,7 @@ def _accuracy(
     row = max(known, key=lambda row: abs(row.difference or 0))
     assert row.accuracy is not None and row.baseline is not None and row.p_holm is not None
     assert row.difference is not None and row.low is not None and row.high is not None
-    sure = "more than chance" if row.p_holm < SURE else "no more than chance would give"
+    sure = "a significant difference" if row.p_holm < SURE else "not a significant difference"
     many = f", corrected for {len(known)} comparisons" if len(known) > 1 else ""
     difference, low, high = (signed(100 * v) for v in (row.difference, row.low, row.high))
     yield Finding(
@@ -90,8 +90,8 @@ def _accuracy(
         if best is not worst:
             yield Finding(
                 "Calibration",
-                f"{_first(best.name)} says best how sure to be: its calibration error is "
-                f"{percent(best.calibration_error or 0)}, that of {worst.name} "
+                f"{_first(best.name)} is calibrated best: its calibration error is "
+                f"{percent(best.calibration_error or 0)}, that of {worst.name} is "
                 f"{percent(worst.calibration_error or 0)}.",
                 "index",
                 "numbers",
@@ -141,7 +141,7 @@ def _maps(joined: Joined, rows: Sequence[Likeness]) -> Iterator[Finding]:
         )
 
     if round(low.spearman or 0, 3) == 1:
-        yield Finding("Maps", "The maps of all runs put cells in the same order.", "images")
+        yield Finding("Maps", "The maps of all runs rank their cells in the same order.", "images")
         return
     yield Finding(
         "Maps",
@@ -192,8 +192,8 @@ def _layers(names: Sequence[str], rows: Sequence[LayerDrift], base: int) -> Iter
         most = min(last, key=lambda row: row.kernels or 0)
         yield Finding(
             "Kernels",
-            f"From {names[base]} to {names[most.run]} the kernels of layer {most.layer} turn most: "
-            f"their mean cosine is {decimal(most.kernels or 0)}.",
+            f"From {names[base]} to {names[most.run]} the kernels of layer {most.layer} change "
+            f"most: their mean cosine is {decimal(most.kernels or 0)}.",
             "layers",
         )
     same = [row for row in rows if row.dead is not None and row.layer == row.other]

@@ -99,7 +99,7 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
         named = [Path(baseline).resolve() == run.path.resolve() for run in runs]
         if not any(named):
             raise RunError(
-                f"the baseline {str(baseline)!r} is none of the runs; "
+                f"the baseline {str(baseline)!r} is not one of the runs; "
                 f"{choices(str(baseline), [str(run.path) for run in runs])}"
             )
         first = named.index(True)
@@ -108,7 +108,7 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
     methods = common_methods(plans)
     stages, aligned = common_stages(plans)
     notes = [
-        f"{name} is not finished: {len(run.shards)} of {len(run.plan.shards)} shards are there, "
+        f"{name} is not finished: {len(run.shards)} of {len(run.plan.shards)} shards are done, "
         "and it is compared on their images"
         for name, run in zip(names, runs, strict=True)
         if not run.complete
@@ -152,7 +152,7 @@ def _with_epochs(given: Sequence[str | Path | Run]) -> tuple[list[Path | Run], s
 def _refuse(places: Sequence[Path]) -> None:
     was = " was" if len(places) == 1 else "s were"
     if not 2 <= len(places) <= MOST:
-        raise RunError(f"{len(places)} run{was} given; a comparison is of 2 to {MOST} runs")
+        raise RunError(f"{len(places)} run{was} given; a comparison takes 2 to {MOST} runs")
     seen: dict[Path, Path] = {}
     for path in places:
         other = seen.setdefault(path.resolve(), path)
@@ -261,15 +261,15 @@ def _cannot(
     """Say what cannot be compared."""
     notes = []
     if not methods:
-        notes.append("no maps are compared: the runs have no map method of the same kind")
+        notes.append("no maps are compared: the runs have no comparable map method")
     elif not stages and not any(method.pixel for method in methods):
-        notes.append("no maps are compared: the runs explain no layers that correspond")
+        notes.append("no maps are compared: the runs explain no corresponding layers")
     elif len(stages) == 1:
-        notes.append(f"maps are compared at one stage only, {stages[0].name}")
+        notes.append(f"maps are compared at a single stage, {stages[0].name}")
     if not shared_classes(plans):
         notes.append(
             "the models share no class name, so predictions are not compared with one another; "
-            "whether each is right is"
+            "only whether each is correct is compared"
         )
     return notes
 

@@ -31,7 +31,7 @@ STRIPS = {
     "lost": ("Right to wrong", "the surest first"),
     "won": ("Wrong to right", "the surest first"),
     "changed": ("Another class", "the verdict is the same, or there is no label; the surest first"),
-    "moved": ("Maps that moved most", "lowest mean rank correlation with the baseline's first"),
+    "moved": ("Maps that changed most", "lowest mean rank correlation with the baseline's first"),
 }
 """Title and order of each strip of the first page."""
 

@@ -81,7 +81,8 @@ def processes_of(job: Job, missing: Sequence[int]) -> int:
             if not told:
                 raise ConfigError(
                     "torch is set to allow TF32 in products of matrices and not in convolutions, "
-                    "which a worker process cannot be told: allow it in both, or give 1 process"
+                    "which cannot be passed on to a worker process; allow it in both, or give "
+                    "--processes 1"
                 )
         return min(asked, len(missing))
     images = sum(stop - start for start, stop in (job.plan.shards[shard] for shard in missing))

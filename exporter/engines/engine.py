@@ -51,6 +51,6 @@ def find_engine(name: str) -> Engine:
     if not callable(getattr(engine, "run", None)):
         raise ConfigError(
             f"the engine {name!r} ({installed[name].value}) has no function run; "
-            "docs/add-an-engine.md says what one needs"
+            "docs/add-an-engine.md says what is needed"
         )
     return engine

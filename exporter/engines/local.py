@@ -64,7 +64,7 @@ def run(job: Job, missing: Iterable[int], store: Store, watch: Watch) -> None:
         else:
             _one_after_the_other(job, missing, storing)
     if job.explainer(job.module).compiling_given_up:
-        watch.say("memory ran out, so that from some batch on the model was not run compiled")
+        watch.say("memory ran out, so from some batch on the model ran without being compiled")
 
 
 def _listed(job: Job, missing: Sequence[int], storing: _Storing, watch: Watch) -> None:

@@ -254,7 +254,7 @@ class Explainer:
         if outputs != known:
             raise TargetError(
                 f"the model gives {outputs} values for each image of this batch and gave {known} "
-                "before, so that they are not the same classes; let it give the same number always"
+                "before, so they are not the same classes; let it give the same number every time"
             )
 
     def probability(self, inputs: Tensor, index: int) -> Tensor:

@@ -90,7 +90,7 @@ def load_metrics() -> tuple[Metric, ...]:
         compute = doors.load_plugin(entry)
         if all(known.compute is not compute for known in METRICS.values()):
             raise ConfigError(
-                f"the plug-in {entry.name!r} ({entry.value}) is no function with "
-                "@exporter.faithfulness.metric above it; docs/add-a-metric.md says what one needs"
+                f"the plug-in {entry.name!r} ({entry.value}) is not a function with "
+                "@exporter.faithfulness.metric above it; docs/add-a-metric.md says what is needed"
             )
     return tuple(METRICS.values())

@@ -99,10 +99,10 @@ class Archives:
             return None
         picture = min(pictures, key=lambda member: _parts(member)[1].count("."))
         if len(pictures) > 1:
-            self._said.setdefault("of several images of a sample one is taken", picture.name)
+            self._said.setdefault("of several images of a sample one is used", picture.name)
         path = f"{shown}/{picture.name}"
         if path in self._places:
-            self._said.setdefault("a member that is there twice is left out", picture.name)
+            self._said.setdefault("a member that occurs twice is left out", picture.name)
             return None
         self._places[path] = file, picture.offset_data, picture.size
         error = (
@@ -158,7 +158,7 @@ def _label(file: str, kinds: dict[str, tarfile.TarInfo], classes: list[str]) -> 
 def _read(file: str, offset: int, size: int) -> bytes:
     with Path(file).open("rb") as archive:
         if offset + size > os.fstat(archive.fileno()).st_size:
-            raise ImageError("the archive ends before it does")
+            raise ImageError("the archive ends in the middle of it")
         archive.seek(offset)
         return archive.read(size)
 

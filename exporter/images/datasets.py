@@ -170,7 +170,7 @@ def _load_split(name: str, split: str) -> Any:
         import datasets
     except ImportError:
         raise ImageSetError(
-            f"{name!r} is to be read by Hugging Face's datasets; install exporter[datasets]"
+            f"{name!r} needs Hugging Face's datasets; install exporter[datasets]"
         ) from None
     saved = any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
     shown = not datasets.are_progress_bars_disabled()

@@ -65,7 +65,7 @@ class Files:
                 kept.append(path)
             else:
                 runs.add(as_text(os.path.relpath(run, root)))
-        said = "is left out: a run's own pictures are not part of an image set"
+        said = "is left out: a run's own pictures do not belong to an image set"
         self.notes += tuple(f"the run folder {run!r} {said}" for run in sorted(runs))
         return kept
 

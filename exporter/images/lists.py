@@ -136,7 +136,7 @@ def _parquet_rows(file: Path) -> Iterator[_Line]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return row
 
 

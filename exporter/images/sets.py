@@ -178,7 +178,7 @@ def _beside_the_range(view: NDArray[np.uint8], preprocessing: Preprocessing) -> 
     if high >= 16:
         return ()
     if not preprocessing.range:
-        mend = "of files with 12 bits in 16, set [preprocessing] bits = 12"
+        mend = "for files with 12 bits in 16, set [preprocessing] bits = 12"
     return (f"the first image is nearly black, with values up to {high} of 255; {mend}",)
 
 
@@ -253,7 +253,7 @@ def reopen_images(
         what = f"{missing[0]!r} is not there" if missing else f"it has {len(paths):,} images"
         raise ImageSetError(
             f"the image set {opened.where!r} is not the one of the {len(planned):,} images that "
-            f"were planned: {what}; plan the run again, or give back what was planned"
+            f"were planned: {what}; plan the run again, or restore the images that were planned"
         )
     return ImageSet(opened, tuple(planned), texts, ready=ready)
 

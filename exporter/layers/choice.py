@@ -43,9 +43,8 @@ class LayerChoice:
     def notes(self) -> tuple[str, ...]:
         """Which of them are read by their shape alone, a sentence each."""
         return tuple(
-            f"{name} is read as a plane of {layout.height}×{layout.width} by its shape alone "
-            f"({layout.evidence}), and nothing else shows that it is one; --reshape says how to "
-            "read it"
+            f"{name} is read as a plane of {layout.height}×{layout.width} from its shape alone "
+            f"({layout.evidence}), which nothing else confirms; --reshape says how to read it"
             for name, layout in self.layouts.items()
             if not layout.shown
         )

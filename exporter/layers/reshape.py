@@ -46,6 +46,6 @@ class GivenReshape:
         given = {name for name, plane in trial.planes.items() if plane.layout.kind == "given"}
         if not given:
             raise LayerError(
-                f"{self._failure}; it fits the output of no layer: mend it, or leave out --reshape"
+                f"{self._failure}; it fits the output of no layer; fix it, or leave out --reshape"
             )
         return () if given & set(explained) else (f"{self._who} fits no explained layer",)

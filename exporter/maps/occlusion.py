@@ -24,8 +24,8 @@ from exporter.maps.registry import method
     paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
     url="https://arxiv.org/abs/1311.2901",
     cost="one forward pass per window (49 at the default size), no backward pass",
-    caveats="It sees only what a window of this size can hide, evidence that is there twice is"
-    " missed, and a covered image is none that the model was trained on.",
+    caveats="It sees only what a window of this size can hide, evidence that occurs twice is"
+    " missed, and a covered image is unlike those that the model was trained on.",
     pixel="sum",
     needs=Needs(
         activations=False,

@@ -269,7 +269,7 @@ def _numbers(part: str, layer: str, classes: Sequence[str], count: int) -> range
     if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
         if max(len(number) for number in numbers.groups("")) > _DIGITS:
             raise LayerError(
-                f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is none of them"
+                f"{layer!r} has {count} channels, 0 to {count - 1}; {part[:40]!r} is not among them"
             )
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first > last:
@@ -278,11 +278,11 @@ def _numbers(part: str, layer: str, classes: Sequence[str], count: int) -> range
         return range(first, last + 1)
     if layer != OUTPUT:
         raise LayerError(
-            f"{part!r} is no channel of {layer!r}; give numbers and ranges such as 0,3,10-14, or "
-            "strongest=8"
+            f"{part!r} is not a channel of {layer!r}; give numbers and ranges such as 0,3,10-14, "
+            "or strongest=8"
         )
     target = parse_target(part, classes)
     if target != Target("class", index=target.index) or target.index is None:
-        raise TargetError(f"{part!r} is no class; give an index, a name, or strongest=8")
+        raise TargetError(f"{part!r} is not a class; give an index, a name, or strongest=8")
     check_channels(layer, (target.index,), count)
     return (target.index,)

@@ -23,7 +23,7 @@ _STRIPS = {
     "lost": "right to wrong",
     "won": "wrong to right",
     "changed": "another prediction",
-    "moved": "maps that moved most",
+    "moved": "maps that changed most",
 }
 """What the strips of a comparison show."""
 
@@ -242,7 +242,7 @@ def _shown(runs: Sequence[Named], show: str) -> tuple[Sequence[str | PathLike[st
     if kind == "random":
         number, _, seed = rest.partition(":")
         if not (number.isdecimal() and int(number) > 0 and (seed or "0").isdecimal()):
-            raise ConfigError(f"{show!r} is no rule; give random=N:SEED, such as random=8:0")
+            raise ConfigError(f"{show!r} is not a rule; give random=N:SEED, such as random=8:0")
         ids = _shared(runs)
         order = np.random.default_rng(int(seed or 0)).permutation(len(ids))[: int(number)]
         said = f"{len(order)} of {len(ids):,} drawn at random, seed {int(seed or 0)}"

@@ -147,7 +147,7 @@ def inches(width: str | float) -> float:
         size = float(parts[1]) / _PER_INCH[parts[2]]
     if size is None:
         raise ConfigError(
-            f"the width {width!r} is no length such as 3.25in or 8.5cm, and no venue; "
+            f"the width {width!r} is neither a length such as 3.25in or 8.5cm nor a venue; "
             f"{choices(text, WIDTHS)}"
         )
     if not 0.5 <= size <= 40:

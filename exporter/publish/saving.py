@@ -42,7 +42,9 @@ def save(drawn: Figure, out: Path, made: Provenance) -> None:
 
     kind = out.suffix.lower()
     if kind not in SUFFIXES:
-        raise ConfigError(f"a figure is no {out.name!r}; its name ends in {', '.join(SUFFIXES)}")
+        raise ConfigError(
+            f"a figure cannot be called {out.name!r}; its name ends in {', '.join(SUFFIXES)}"
+        )
     said, program = "; ".join(made.lines), made.program
     metadata: dict[str, dict[str, Any]] = {
         ".pdf": {"Creator": program, "Producer": "matplotlib", "CreationDate": None,

@@ -97,7 +97,9 @@ def _write(drawn: Table, out: Path, made: Provenance) -> None:
         ".csv": drawn.as_csv,
     }
     if out.suffix not in kinds:
-        raise ConfigError(f"a table is no {out.name!r}; its name ends in {', '.join(kinds)}")
+        raise ConfigError(
+            f"a table cannot be called {out.name!r}; its name ends in {', '.join(kinds)}"
+        )
     try:
         out.write_text(kinds[out.suffix](), encoding="utf-8")
         if out.suffix == ".csv":

@@ -170,15 +170,15 @@ def _write_plan(run: RunFiles, plan: Plan) -> None:
 def _begun(run: RunFiles, plan: Plan) -> Plan:
     """Return the plan of the run that is there, if it is the one that is asked for.
 
-    One that is not as it was written is written again, if the plan that is asked for is the same.
+    One that has changed since it was written is written again, if the same plan is asked for.
     """
     overwriting = ", --overwrite," if run.exists(layout.PLAN) else ""
     others = f"give it the same settings{overwriting} or another --out"
     if plan_is_altered(run):
         if noted(run, layout.PLAN) != plan_identity(plan) and not _reads_alike(run, plan):
             raise RunError(
-                f"{str(run.run / layout.PLAN)!r} is missing or not as it was written, and the run "
-                f"was begun with different settings; {others}"
+                f"{str(run.run / layout.PLAN)!r} is missing or has changed since it was "
+                f"written, and the run was begun with different settings; {others}"
             )
         _write_plan(run, plan)
     begun = read_plan(run).whole()

@@ -65,7 +65,7 @@ def _completeness(run: Run, harmed: Container[str]) -> Iterator[str]:
         again = layout.KERNEL_LIST in harmed or layout.RECIPE in harmed  # without them none goes on
         way = way_on(run.files, missing=whole < all_)
         go_on = plan_again(run.files) if again else f"go on with {way}"
-        yield f"the run is not complete: {whole} of {all_} shards are there; {go_on}"
+        yield f"the run is not complete: {whole} of {all_} shards are done; {go_on}"
         return
     for index in sorted(set(range(all_)) - set(there)):
         yield f"{layout.shard_file(index)} is missing; {_RESUME}"
@@ -116,7 +116,7 @@ def _is_jpeg(content: bytes | None) -> bool:
 
 
 def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
-    """Yield every file of a run that is not as it was written, and a sentence with what mends it.
+    """Yield every file of a run that has changed since it was written, and what repairs it.
 
     Of a partial run the shards that are there are looked at, and what goes with them; one of the
     first version has no checksums yet.
@@ -137,10 +137,11 @@ def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
                 on = way_on(run.files, missing=name in shards)  # workers make no pictures
                 yield (
                     name,
-                    f"{name}, or what goes with it, is not as it was written; go on with {on}",
+                    f"{name}, or what goes with it, has changed since it was written; "
+                    f"go on with {on}",
                 )
             watch.advance()
-        again = f"is not as it was written; {plan_again(run.files)}"
+        again = f"has changed since it was written; {plan_again(run.files)}"
         if is_altered(run.files, layout.KERNEL_LIST):
             yield layout.KERNEL_LIST, f"{layout.KERNELS}/ {again}"
         if recipe_is_altered(run.files):
@@ -151,7 +152,7 @@ def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
 
 
 def refuse_damaged(run: Run, watch: Watch | None = None) -> None:
-    """Refuse a run of which a byte is not as it was written.
+    """Refuse a run of which a byte has changed since it was written.
 
     Args:
         run: the run.

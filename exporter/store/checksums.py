@@ -6,7 +6,7 @@ recipe, the kernels, the writers' note, ``run.json`` and each writer's folder ha
 ``sha256sum --check checksums/*``, run in the run folder, reads the same files.
 
 What is written again has two of them for a moment: its new checksums are kept beside the old ones,
-and take their place once it is there. A file that fits either is as it was written.
+and take their place once it is there. A file that fits either has not changed since.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _fit(run: RunFiles, checksums: Mapping[str, str]) -> bool:
 
 
 def is_altered(run: RunFiles, last: str) -> bool:
-    """Say whether a file is known not to be as it was written.
+    """Say whether a file is known to have changed since it was written.
 
     False where no checksum was kept: in a run of the first version, of whose plan there is none.
     """
@@ -192,7 +192,7 @@ def altered(
         if not run.exists(name):
             yield name, f"{name} is missing"
         elif run.sha256(name) != expected:
-            yield name, f"{name} is not as it was written (SHA-256 differs)"
+            yield name, f"{name} has changed since it was written (SHA-256 differs)"
         if watch is not None:
             watch.advance()
 

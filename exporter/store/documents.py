@@ -54,7 +54,7 @@ def read_json(
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number here")
+    raise ValueError(f"{constant} is not allowed here")
 
 
 def validated(

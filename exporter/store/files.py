@@ -49,7 +49,7 @@ class RunFiles:
         parts = name.split("/")
         if "\0" in name or any(p in ("", "..") or PurePath(p).name != p for p in parts):
             raise RunError(
-                f"{name!r} is no file of the run {str(self.run)!r}; its names stay in it"
+                f"{name!r} is not a file of the run {str(self.run)!r}; names may not lead out of it"
             )
         path = self.run
         for folder in parts[:-1]:
@@ -123,7 +123,8 @@ class RunFiles:
         if size > most:
             file.close()
             raise RunError(
-                f"{str(path)!r} has {size:,} bytes, and such a file at most {most:,}; remove it"
+                f"{str(path)!r} has {size:,} bytes, more than the {most:,} that such a file may "
+                "have; remove it"
             )
         return file
 

@@ -107,7 +107,7 @@ class RunFolder:
     def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """Return the shards that are still to be computed, in order.
 
-        A shard is there if every byte of it is as it was written.
+        A shard is there if no byte of it has changed since it was written.
 
         Args:
             shards: those to look at; all of them where None.
@@ -258,7 +258,9 @@ class RunFolder:
                 told = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
                 merged[layout.SET_SUMMARY] = memoryview(told.encode())
             except ValueError as error:
-                raise RunError(f"a number of the whole set is none ({error}); {AGAIN}") from None
+                raise RunError(
+                    f"a number of the whole set is not finite ({error}); {AGAIN}"
+                ) from None
         if channels is not None:
             merged[layout.CHANNELS] = parquet_bytes(channels, compression="NONE")
         self.files.make_folder(layout.SET)
@@ -276,7 +278,7 @@ class RunFolder:
         return totals
 
     def refuse_missing(self) -> None:
-        """Refuse a run whose shards are not all there, or whose kernels are not as written.
+        """Refuse a run whose shards are not all there, or whose kernels have changed since.
 
         Raises:
             RunError: if one is missing or damaged; it names the command that mends it.
@@ -290,6 +292,6 @@ class RunFolder:
             )
         if is_altered(self.files, layout.KERNEL_LIST):
             raise RunError(
-                f"the kernels of the run {str(self.path)!r} are not as they were written; "
+                f"the kernels of the run {str(self.path)!r} have changed since they were written; "
                 f"{plan_again(self.files)}"
             )

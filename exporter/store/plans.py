@@ -128,7 +128,7 @@ def plan_bytes(plan: Plan) -> bytes:
 
 
 def plan_is_altered(run: RunFiles) -> bool:
-    """Say whether ``plan.json`` is known not to be as it was written.
+    """Say whether ``plan.json`` is known to have changed since it was written.
 
     One that has no checksum is of the first version, unless it holds what that did not write.
 
@@ -145,7 +145,7 @@ def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
 
     Args:
         run: the run folder.
-        altered: whether to read it even if it is not as it was written.
+        altered: whether to read it even if it has changed since it was written.
 
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.

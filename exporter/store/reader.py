@@ -220,7 +220,7 @@ class Run:
         Of images that lie together in the run each row group is read once.
 
         Args:
-            ids: of images whose shards are there.
+            ids: of images whose shards are done.
             columns: as for ``rows``.
 
         Raises:
@@ -556,7 +556,8 @@ class Run:
         index = bisect_right(self._cuts, place, key=lambda cut: cut[0]) - 1
         if not self.files.exists(layout.shard_file(index)):
             raise RunError(
-                f"the image {id!r} is in shard {index}, which is not there yet; go on with --resume"
+                f"the image {id!r} is in shard {index}, which is not computed yet; "
+                "go on with --resume"
             )
         group, number = divmod(place - self._cuts[index][0], ROWS_PER_GROUP)
         table = self._read(index, self._columns(columns), range(group, group + 1))

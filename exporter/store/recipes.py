@@ -61,7 +61,7 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
     if not trusted and not bears(_sealed(document), values.get("seal")):
         where = "by another user or on another machine"
         if values.get("seal") is None:
-            where += ", or where there was no place for a key to seal its recipe with"
+            where += ", or where no key could be stored to seal its recipe with"
         raise RunError(
             f"the run {str(run.run)!r} was planned {where}, and its "
             f"recipe says what code runs (its model is {model!r}); if you trust whoever planned "
@@ -85,7 +85,7 @@ def is_planned(run: RunFiles, launch: str, *, complete: bool) -> bool | None:
 
 
 def recipe_is_altered(run: RunFiles) -> bool:
-    """Say whether the recipe of a run is missing, or known not to be as it was written."""
+    """Say whether the recipe of a run is missing, or known to have changed since it was written."""
     return _is_expected(run) and is_altered(run, RECIPE)
 
 

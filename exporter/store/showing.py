@@ -61,7 +61,7 @@ def run_html(run: Run, planned: PlanFile) -> str:
     methods = ", ".join(method.title for method in plan.methods) or "no maps"
     lines = [
         f"{images:,} image{'' if images == 1 else 's'} of {plan.image_set}"
-        + ("" if run.complete else f"; {there:,} of {shards:,} shards are there"),
+        + ("" if run.complete else f"; {there:,} of {shards:,} shards are done"),
         f"{methods}; layers: {', '.join(plan.explained) or 'none'}",
     ]
     figures = ""

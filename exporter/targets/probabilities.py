@@ -69,8 +69,8 @@ def read_numbers(values: Tensor, asked: str, ends: str) -> tuple[Given, str]:
         if known and not within:
             low, high = float(values.min()), float(values.max())
             raise TargetError(
-                f"the output holds values from {low:.3g} to {high:.3g}, which are no probabilities;"
-                " use --reading logits"
+                f"the output holds values from {low:.3g} to {high:.3g}, which are not "
+                "probabilities; use --reading logits"
             )
         return "probability", "the output is read as probabilities, as asked for"
     if asked in ("logits", "value"):

@@ -85,7 +85,7 @@ def check(run: Run, watch: Watch | None = None) -> Iterator[str]:
         if run.files.exists(checksum_file(WRITER_NOTE)):
             yield f"{WRITER_NOTE} is missing; {again}"
     elif is_altered(run.files, WRITER_NOTE):
-        yield f"{WRITER_NOTE} is not as it was written; remove it, and {again}"
+        yield f"{WRITER_NOTE} has changed since it was written; remove it, and {again}"
     for name in writer_names():
         yield from check_writer(run, name, watch)
 
@@ -106,14 +106,14 @@ def check_writer(run: Run, name: str, watch: Watch | None = None) -> Iterator[st
 
 
 def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
-    """Yield what of a writer's folder is not as it was written."""
+    """Yield what of a writer's folder has changed since it was written."""
     from exporter.store.checksums import altered, recorded
     from exporter.store.layout import PLAN, checksum_file, writer_folder
     from exporter.store.replacing import UNFINISHED
 
     names = list(files.below(name))
     if f"{name}/{UNFINISHED}" in names:
-        yield f"{name}/ is not whole, its writer was interrupted"
+        yield f"{name}/ is incomplete: its writer was interrupted"
         return
     expected = find_writer(name).expects
     if not any(PurePosixPath(file).match(expected) for file in names):
@@ -123,7 +123,7 @@ def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
     if checksums is None and files.exists(checksum_file(PLAN)):
         yield f"{kept} is damaged or missing"
     outside = [file for file in checksums or () if not file.startswith(f"{name}/")]
-    yield from (f"{kept} names {file!r}" for file in outside)
+    yield from (f"{kept} lists {file!r}, which is not in {name}/" for file in outside)
     if checksums is not None and not outside:
         yield from (problem for _, problem in altered(files, checksums, watch))
 

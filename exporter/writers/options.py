@@ -82,8 +82,8 @@ class TrainingSettings(BaseModel):
 
     step: Annotated[int, Field(ge=0)] | None = setting(
         None,
-        "Step of what TensorBoard and W&B are told, such as the epoch; a checkpoint's own where it "
-        "has one.",
+        "Step at which TensorBoard and W&B show this run, such as the epoch; by default the one "
+        "that the checkpoint records, if it does.",
         "N",
     )
     metrics: dict[str, FiniteFloat] = setting(
@@ -99,15 +99,15 @@ class TensorBoardSettings(BaseModel):
 
     tensorboard_dir: Path | None = setting(
         None,
-        "A TensorBoard log of several runs that this one is added to: checkpoints of a model as "
-        "its steps, models beside one another.",
+        "A TensorBoard log folder shared by several runs, to which this one is added: checkpoints "
+        "of one model become its steps, other models stand next to it.",
         "LOGS",
     )
 
     embeddings: bool = setting(
         False,
-        "Also write TensorBoard's projector: a point per kept image, where a linear layer reads "
-        "the deepest layer's spatial means.",
+        "Also write TensorBoard's projector, one point per kept image; this needs a linear head "
+        "that reads the deepest layer's spatial means.",
     )
     uniform_opacity: bool = setting(
         False,
@@ -116,15 +116,15 @@ class TensorBoardSettings(BaseModel):
     )
     summary_writer: Any = Field(
         default=None,
-        description="A SummaryWriter of yours, to whose log the run is added as with "
-        "tensorboard_dir; it stays open.",
+        description="Your own SummaryWriter: the run is added to its log, as with tensorboard_dir, "
+        "and the writer stays open.",
     )
 
     @field_validator("summary_writer")
     @classmethod
     def _has_a_folder(cls, value: Any) -> Any:
         if value is not None and not callable(getattr(value, "get_logdir", None)):
-            raise ValueError(f"{kind_of(value)} is no SummaryWriter: it has no get_logdir()")
+            raise ValueError(f"{kind_of(value)} is not a SummaryWriter: it has no get_logdir()")
         return value
 
     @field_serializer("summary_writer")
@@ -135,24 +135,26 @@ class TensorBoardSettings(BaseModel):
 class WandbSettings(BaseModel):
     """What only the W&B writer reads, and the report, which names the project."""
 
-    wandb: Literal["offline", "online", "off"] = setting("offline", "How W&B is written.")
+    wandb: Literal["offline", "online", "off"] = setting(
+        "offline", "Write the W&B run offline, send it online, or leave it out."
+    )
     wandb_project: str = setting("exporter", "Project of the W&B run.", "P")
     wandb_entity: str | None = setting(None, "Entity of the W&B run.", "E")
     wandb_name: str | None = setting(None, "Name of the W&B run.", "TEXT", "MODEL@CHECKPOINT")
     wandb_notes: str | None = setting(
-        None, "Notes of the W&B run, instead of what planning noted.", "TEXT"
+        None, "Notes of the W&B run, in place of the notes made while planning.", "TEXT"
     )
-    wandb_tags: str = setting("", "Tags of the W&B run beside its own, with commas.", "A,B")
+    wandb_tags: str = setting("", "Extra tags for the W&B run, separated by commas.", "A,B")
     wandb_group: str | None = setting(None, "Group of the W&B run.", "G", "MODEL")
     wandb_job_type: str | None = setting(None, "Job type of the W&B run.", "T", "explain")
     wandb_run: Any = setting(
         None,
-        "Id of a W&B run to go on with, such as that of the training; in Python also a run of "
-        "yours, which is logged to and left open.",
+        "Id of an existing W&B run to continue, such as that of the training; in Python also a run "
+        "object, which is logged to and left open.",
         "ID",
     )
     wandb_masks: bool = setting(
-        False, "Also lay each map over W&B's photographs, as a mask of four levels."
+        False, "Also add each map to W&B's photographs as a mask with four levels."
     )
 
     @field_validator("wandb_run")
@@ -215,14 +217,17 @@ class HtmlSettings(BaseModel):
     )
 
     title: str | None = setting(None, "Title of the report.", "TEXT", "What MODEL looks at")
-    single_file: bool = setting(False, "Write the report as one file too, html/report.html.")
+    single_file: bool = setting(False, "Also write the report as a single file, html/report.html.")
     live: bool = setting(
         True,
-        "Let the report paint the map of any class: it carries the deepest layer of the images "
-        "that --keep selects, where a linear layer reads its spatial means.",
+        "Let the report show the map of any class, for the images that --keep selects; this needs "
+        "a linear head that reads the deepest layer's spatial means.",
     )
     max_size: Annotated[int, Field(gt=0)] = setting(
-        20_000_000, "Largest size of that file; images are chosen to fit.", "SIZE", "20MB"
+        20_000_000,
+        "Maximum size of that file, which includes as many images as fit.",
+        "SIZE",
+        "20MB",
     )
 
     @field_validator("max_size", mode="before")

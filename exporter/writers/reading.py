@@ -79,7 +79,7 @@ def templating(*, escape: bool) -> Any:
 
 
 def kept_rows(run: Run, kept: Iterable[str]) -> Iterator[Row]:
-    """Yield the kept images whose shards are there, in plan order.
+    """Yield the kept images whose shards are done, in plan order.
 
     Raises:
         RunError: if the run is complete and damaged.

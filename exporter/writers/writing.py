@@ -35,7 +35,7 @@ def write_all(
         values = config.model_dump(mode="json", include=set(_REMEMBERED))
         commit(run.files, {WRITER_NOTE: json_bytes(values)})
     except RunError as error:
-        watch.say(f"exporter render will not know these writers' settings: {error}")
+        watch.say(f"exporter render cannot repeat these settings: {error}")
     if config.anonymous:
         run, config = anonymous(run), without_names(config)
         watch.say("written for double-blind review; --no-anonymous names people and places again")
@@ -127,7 +127,7 @@ def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     if not run.exists(WRITER_NOTE):
         if watch is not None and run.exists(checksum_file(WRITER_NOTE)):
             watch.say(
-                f"{WRITER_NOTE} is missing: the writers use their defaults for what is not said"
+                f"{WRITER_NOTE} is missing: the writers use their defaults for what is not given"
             )
         return {}
     remedy = "remove it, and run exporter render with the writers' flags again"

@@ -21,7 +21,7 @@ def copied(comparison: Comparison, checkpoints: list[Path], tmp_path: Path) -> P
 
 def test_what_is_gone_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(copied)]) == 0
-    assert "is whole: 12 images in 3 runs" in capsys.readouterr().out
+    assert "is intact: 12 images in 3 runs" in capsys.readouterr().out
     (copied / "similarity.parquet").unlink()
     (copied / "classes.parquet").write_bytes(b"no table")
     next((copied / "html" / "photos").rglob("*.jpg")).unlink()

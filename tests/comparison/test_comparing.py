@@ -222,5 +222,5 @@ def test_runs_that_say_the_same_are_said_to(build: Build, tmp_path: Path) -> Non
     runs = [build(tmp_path / name, step=3, weights=name, names=["a", "b", "c"]) for name in "ab"]
     comparison = compare(*runs, out=tmp_path / "CMP", writers=())
     found = {finding.about: finding.text for finding in comparison.findings}
-    assert found["Maps"] == "The maps of all runs put cells in the same order."
+    assert found["Maps"] == "The maps of all runs rank their cells in the same order."
     assert not {"Flips", "Kernels", "Dead channels"} & set(found)

@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_is_said(others: dict[str, Path]) -> None:
         for n in joining(others, "plain", "one layer").notes
     )
     partial = joining(others, "plain", "partial")
-    assert "partial is not finished: 1 of 2 shards are there" in partial.notes[0]
+    assert "partial is not finished: 1 of 2 shards are done" in partial.notes[0]
     assert len(partial.ids) == 8
 
 

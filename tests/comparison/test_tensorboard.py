@@ -101,6 +101,6 @@ def test_the_log_of_a_comparison_is_served(comparison: Comparison) -> None:
     from urllib.request import urlopen
 
     with serve([comparison.path]) as views:
-        address = dict(views)["all of it"].rstrip("/")
+        address = dict(views)["everything"].rstrip("/")
         with urlopen(f"{address}/data/plugin/images/tags") as answer:
             assert b"contact sheets" in answer.read()

@@ -93,7 +93,7 @@ def test_the_example_is_measured_stored_averaged_and_shown(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("code", "name", "said"),
     [
-        (example(), "RankedImage", "docs/add-a-metric.md says what one needs"),
+        (example(), "RankedImage", "docs/add-a-metric.md says what is needed"),
         (
             example().replace('"sufficiency"', '"road"'),
             "sufficiency",

@@ -1,4 +1,4 @@
-"""A byte of a run that is not as it was written is noticed, and what is then said mends the run.
+"""A changed byte of a run is noticed, and what is then said repairs the run.
 
 One run is made and one is interrupted; every kind of file in them is harmed in several ways. What
 ``check`` and ``render`` say of it has to agree, and whoever follows it has to end with a whole run:
@@ -285,10 +285,12 @@ def test_an_interrupted_run_is_mended_by_going_on(
     said = problems(run)
     if (pattern, harm) in ((OF_SHARDS[0], GONE), (OF_PICTURES[0], GONE)):  # as if never made
         count = 2 if pattern in OF_PICTURES else 1
-        there = f"{count} of 3 shards are there"
+        there = f"{count} of 3 shards are done"
         assert said == [f"the run is not complete: {there}; go on with --resume"]
     else:
-        assert re.search("not as it was written|damaged|lacks plan.json", "; ".join(said)), said
+        assert re.search(
+            "has changed since it was written|damaged|lacks plan.json", "; ".join(said)
+        ), said
         assert main(["render", str(run), "--writer", "html"]) == 2
     follow(said[-1], photos, run)
     assert problems(run) == []
@@ -301,9 +303,7 @@ def test_an_interrupted_run_of_the_first_version_is_rendered(killed: Path, tmp_p
     shutil.copytree(killed, run)
     make_older(run)
     assert main(["render", str(run), "--writer", "html"]) == 0
-    assert problems(run) == [
-        "the run is not complete: 2 of 3 shards are there; go on with --resume"
-    ]
+    assert problems(run) == ["the run is not complete: 2 of 3 shards are done; go on with --resume"]
 
 
 @pytest.mark.parametrize(("pattern", "harm"), cases(*OF_WRITERS, quick=frozenset({"writers.json"})))

@@ -414,7 +414,7 @@ def test_rows_of_another_id_are_refused(home: Path, tmp_path: Path) -> None:
     [
         ("plan.json", "[" * 100_000, "recursion"),
         ("plan.json", '{"schema": 1e999}', "cannot convert float infinity to integer"),
-        ("plan.json", '{"schema": NaN}', "NaN is no number here"),
+        ("plan.json", '{"schema": NaN}', "NaN is not allowed here"),
         ("plan.json", '{"schema": 1}', "'images' is missing"),
         ("run.json", '{"schema": 1, "images": -1}', "images: "),
         ("run.json", "[]", "list indices must be integers"),
@@ -794,7 +794,7 @@ def test_kernels_without_a_checksum_are_not_certified(
     assert line.endswith("plan the run again with --resume")
     assert not (planned / "run.json").exists()
     assert main(["check", str(planned)]) == 2
-    assert "kernels/ is not as it was written" in capsys.readouterr().out
+    assert "kernels/ has changed since it was written" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

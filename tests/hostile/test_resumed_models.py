@@ -125,7 +125,7 @@ def edit(folder: Path, before: str, after: str) -> None:
 def test_edited_code_is_refused(kind: str, tmp_path: Path) -> None:
     interrupted(tmp_path)
     edit(tmp_path, *CODE[kind])
-    with pytest.raises(RunError, match=r"holds other numbers for .* than this model gives"):
+    with pytest.raises(RunError, match=r"has other numbers for .* than this model gives"):
         plan(tmp_path, resume=True)
     (tmp_path / "factory.py").write_text(FACTORY)
     assert plan(tmp_path, resume=True).complete
@@ -155,7 +155,7 @@ def test_a_finished_run_is_of_the_code_it_was_made_with(tmp_path: Path) -> None:
 def test_edited_numbers_are_refused(kind: str, tmp_path: Path) -> None:
     interrupted(tmp_path)
     edit(tmp_path, *NUMBERS[kind])
-    with pytest.raises(RunError, match=r"holds other numbers for .* than this model gives"):
+    with pytest.raises(RunError, match=r"has other numbers for .* than this model gives"):
         plan(tmp_path, resume=True)
 
 
@@ -187,7 +187,7 @@ def test_a_worker_refuses_it_too(kind: str, tmp_path: Path) -> None:
     exporter.work(planned.path, [0])
     edit(tmp_path, *(CODE | NUMBERS)[kind])
     _forget_factories()
-    with pytest.raises(RunError, match=r"has changed|holds other numbers"):
+    with pytest.raises(RunError, match=r"has changed|has other numbers"):
         exporter.work(planned.path, [1])
 
 
@@ -216,7 +216,7 @@ def test_a_model_handed_over_in_python_is_held_to_what_it_gave(tmp_path: Path) -
     (tmp_path / "run/run.json").unlink()
     max((tmp_path / "run/shards").iterdir()).unlink()
     gain[0] = -2.0
-    with pytest.raises(RunError, match="holds other numbers"):
+    with pytest.raises(RunError, match="has other numbers"):
         export(resume=True)
     gain[0] = 1.0
     assert export(resume=True).complete

@@ -125,9 +125,9 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert [entry.path for entry in images.entries] == ["x.tar/a.png", "x.tar/../../../up.png"]
     assert images.load(images.entries[1], STEPS).view.max() == 3
     assert images.notes == (
-        "of several images of a sample one is taken (a.png)",
+        "of several images of a sample one is used (a.png)",
         "a sample without an image is left out (readme.txt)",
-        "a member that is there twice is left out (a.png)",
+        "a member that occurs twice is left out (a.png)",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar"]
 
@@ -160,7 +160,7 @@ def test_a_size_that_is_not_there_takes_no_memory(tmp_path: Path) -> None:
     told.size = 10**15
     file.write_bytes(told.tobuf(tarfile.PAX_FORMAT) + picture(3) + bytes(2000))
     images = open_images(file)
-    assert images.entries[0].error == "the archive ends before it does"
+    assert images.entries[0].error == "the archive ends in the middle of it"
     with pytest.raises(ImageError):
         images.load(images.entries[0], STEPS)
 

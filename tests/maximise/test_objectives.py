@@ -127,7 +127,7 @@ def test_a_request_is_settled(
         ("conv:0-999999999", "'conv' has no channel 999999999; it has 12, 0 to 11"),
         ("conv:" + "1" * 5000, "'conv' has 12 channels, 0 to 11; '1111"),
         ("conv:0-" + "1" * 5000, "'conv' has 12 channels, 0 to 11; '0-1111"),
-        ("conv:tench", "'tench' is no channel of 'conv'"),
+        ("conv:tench", "'tench' is not a channel of 'conv'"),
         ("flat:strongest", "strongest channels of 'flat' will not be known.*from 0 to 6"),
         ("cut:1", "no gradient flows from 'cut' to the pixels"),
         ("output:5", "the model has no class 5; it has 5, 0 to 4"),

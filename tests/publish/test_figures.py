@@ -248,7 +248,7 @@ def test_a_comparison_shows_what_flipped(comparison: Comparison) -> None:
     said = re.findall("“(.+?)”", grid.rule)
     assert len(said) == len(ids)
     for id, name in zip(ids, said, strict=True):
-        assert name == "maps that moved most" or words[name] in flips[id]
+        assert name == "maps that changed most" or words[name] in flips[id]
     assert any(name in words for name in said)
 
 

@@ -64,21 +64,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "summaries/00001.parquet is missing",
     ),
     "channels": (lambda r: (r / "channels.parquet").unlink(), "channels.parquet is missing"),
-    "totals": (lambda r: (r / "run.json").unlink(), "not complete: 3 of 3 shards are there"),
+    "totals": (lambda r: (r / "run.json").unlink(), "not complete: 3 of 3 shards are done"),
     "totals text": (lambda r: write(r / "run.json", "{"), "run.json' is damaged"),
     "flipped shard": (
         lambda r: flip(r / "shards/00002.parquet"),
-        "shards/00002.parquet is not as it was written",
+        "shards/00002.parquet has changed since it was written",
     ),
     "flipped summary": (
         lambda r: flip(r / "summaries/00002.parquet"),
-        "summaries/00002.parquet is not as it was written",
+        "summaries/00002.parquet has changed since it was written",
     ),
     "cut": (
         lambda r: write(
             r / "shards/00000.parquet", (r / "shards/00000.parquet").read_bytes()[:900]
         ),
-        "shards/00000.parquet is not as it was written",
+        "shards/00000.parquet has changed since it was written",
     ),
     "rows": (lambda r: rewrite(r, lambda t: t.slice(1)), "has 7 rows and the plan has 8"),
     "order": (
@@ -116,7 +116,7 @@ def test_a_partial_run_is_not_whole(
     make_run: Callable[..., Path], tmp_path: Path, sampling: ModuleType
 ) -> None:
     problems = check(make_run(tmp_path / "partial", shards=1))
-    assert problems == ("the run is not complete: 1 of 3 shards are there; go on with --resume",)
+    assert problems == ("the run is not complete: 1 of 3 shards are done; go on with --resume",)
 
 
 def test_shards_that_are_not_whole_are_not_counted(
@@ -126,8 +126,9 @@ def test_shards_that_are_not_whole_are_not_counted(
     (run / "run.json").unlink(missing_ok=True)
     flip(run / "summaries/00001-set.parquet")
     assert check(run) == (
-        "the run is not complete: 2 of 3 shards are there; go on with --resume",
-        "shards/00001.parquet, or what goes with it, is not as it was written; go on with --resume",
+        "the run is not complete: 2 of 3 shards are done; go on with --resume",
+        "shards/00001.parquet, or what goes with it, has changed since it was written; "
+        "go on with --resume",
     )
 
 

@@ -46,7 +46,9 @@ def test_check_finds_one_that_is_missing_or_changed(run: Path) -> None:
     file = run / "maximised/00000.parquet"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"?")
-    assert any("maximised/00000.parquet is not as it was written" in one for one in check(run))
+    assert any(
+        "maximised/00000.parquet has changed since it was written" in one for one in check(run)
+    )
     with pytest.raises(RunError, match=r"damaged \(.*\); go on with --resume"):
         list(open_run(run).maximised())
     file.unlink()

@@ -96,7 +96,7 @@ def test_a_partial_run_is_read_and_says_so(partial: Path, sample_run: Path) -> N
     assert run.shards == (0, 1)
     assert run.channels() == ()
     assert len(list(run.index)) == 16
-    with pytest.raises(RunError, match="is in shard 2, which is not there yet"):
+    with pytest.raises(RunError, match="is in shard 2, which is not computed yet"):
         run.row(run.plan.images[-1].id)
     assert open_run(sample_run).complete
 

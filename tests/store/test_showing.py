@@ -198,7 +198,7 @@ def test_a_run_without_images_to_show_is_shown_too(
     make_run: Callable[..., Path], sampling: ModuleType, sample_run: Path, tmp_path: Path
 ) -> None:
     empty = open_run(make_run(tmp_path / "empty", shards=0))._repr_html_()
-    assert "20 images of photos; 0 of 3 shards are there" in empty
+    assert "20 images of photos; 0 of 3 shards are done" in empty
     assert thumbnails(empty) == []
     unread = sampling.SAMPLE_IMAGES[-3:-2]
     assert unread[0].error

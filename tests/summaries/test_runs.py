@@ -115,7 +115,7 @@ def test_what_is_lost_is_told_and_made_again(
 def test_what_was_changed_is_told(whole: Run, images: Path, tmp_path: Path) -> None:
     cut = run(images, tmp_path / "run", shard_size=8)
     (cut.path / "set" / "summary.json").write_text("{}")
-    assert "set/summary.json is not as it was written" in "\n".join(check(cut.path))
+    assert "set/summary.json has changed since it was written" in "\n".join(check(cut.path))
     with pytest.raises(exporter.errors.RunError, match="damaged"):
         _ = cut.summary
 

@@ -49,7 +49,7 @@ DAMAGE = {
     ),
     "half a log": (
         lambda r: write(r / "wandb" / UNFINISHED, ""),
-        "wandb/ is not whole, its writer was interrupted; write it again with exporter render",
+        "wandb/ is incomplete: its writer was interrupted; write it again with exporter render",
     ),
 }
 

@@ -55,11 +55,13 @@ def _accuracy(run: Run) -> Iterator[Finding]:
     if confidence is None or summary.calibration_error is None:
         return
     gap = confidence - summary.accuracy
-    how = "too sure" if gap >= EVEN else "too unsure" if gap <= -EVEN else "as sure as it is right"
+    how = (
+        "overconfident" if gap >= EVEN else "underconfident" if gap <= -EVEN else "well calibrated"
+    )
     yield Finding(
         "Calibration",
         f"It is {how}: its mean confidence is {percent(confidence)}, its expected calibration "
-        f"error {percent(summary.calibration_error)}.",
+        f"error is {percent(summary.calibration_error)}.",
         "index",
         "calibration",
     )
@@ -72,7 +74,7 @@ def _confusion(run: Run) -> Iterator[Finding]:
         state = urlencode({"class": pair.predicted, "label": labels[0]}) if len(labels) == 1 else ""
         yield Finding(
             "Confusion",
-            f"It takes {pair.label_name} for {pair.predicted_name} most often: "
+            f"It mistakes {pair.label_name} for {pair.predicted_name} most often: "
             f"{number(pair.images)} of {count(support, 'image')} with that label.",
             "images" if state else "classes",
             state or "pairs",
@@ -108,7 +110,7 @@ def _faithfulness(run: Run) -> Iterator[Finding]:
     best = max(measured, key=lambda row: row.insertion or 0.0)
     yield Finding(
         "Faithfulness",
-        f"The maps of {_title(run.plan, best.method)} bring the class back soonest: insertion "
+        f"By insertion, the maps of {_title(run.plan, best.method)} are the most faithful: "
         f"{decimal(best.insertion or 0.0)}, mean of {count(best.images, 'image')}.",
         "methods",
         "faithful",

@@ -54,7 +54,7 @@ class Live:
     images: Mapping[str, str]
 
 
-NO_IMAGE = "No image carries what it takes to paint the map of any class."
+NO_IMAGE = "No image carries what is needed to show the map of any class."
 
 
 def live_scripts(run: Run, kept: Set[str]) -> tuple[Live | None, str]:

@@ -68,8 +68,8 @@ def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str
     empty = len(best)
     if empty > limit:
         raise WriterError(
-            f"the report without any image takes {empty:,} bytes and --max-size allows "
-            f"{limit:,}; give it more, or leave --single-file out"
+            f"even without images the report takes {empty:,} bytes, and --max-size allows "
+            f"{limit:,}; raise it, or leave out --single-file"
         )
     fits, too_many = 0, report.present + 1
     number = min(_SAMPLE, report.present)

@@ -42,7 +42,7 @@ def maximised_summaries(run: Run) -> Iterator[Any]:
             (picture.width, picture.height),
             title=links.plain(channel),
             description=f"Optimised from noise to excite {links.escape_markdown(channel)} of "
-            f"`{links.code(picture.layer)}`: mean {picture.after:.4g} (of the noise "
+            f"`{links.code(picture.layer)}`: mean {picture.after:.4g} (for the noise "
             f"{picture.before:.4g}), at most {picture.peak:.4g}. "
             f"{links.escape_markdown(links.how(picture))}.",
         )
@@ -94,7 +94,7 @@ def run_page(
 
 def _facts(run: Run, options: TensorBoardOptions) -> list[tuple[str, str]]:
     plan, totals = run.plan, run.totals
-    step = "0: neither --step nor a checkpoint says another"
+    step = "0: neither --step nor the checkpoint gives one"
     if options.step is not None:
         step = f"{options.step}, as --step says"
     elif plan.model.step is not None:

@@ -33,7 +33,7 @@ def why_none(run: Run) -> str:
     """Return why there are no features to show, or an empty string where there are some."""
     head = run.plan.head
     if head is None:
-        return "it was made without --live"
+        return "the run was made without --live"
     return head.why
 
 

@@ -61,13 +61,13 @@ def serve(
 
 
 def _views(address: str, steps: int, *, projected: bool) -> Iterator[tuple[str, str]]:
-    yield "all of it", address
+    yield "everything", address
     yield "every image, all its maps", links.images_link(address, "^montage/")
     yield "methods and models side by side", links.images_link(address, "^deepest/")
     if steps > 1:
         yield "checkpoints, along their steps", links.steps_link(address)
     yield "accuracy, agreement, faithfulness", f"{address.rstrip('/')}/#custom_scalars"
-    yield "settings against them", f"{address.rstrip('/')}/#hparams"
+    yield "settings and these numbers", f"{address.rstrip('/')}/#hparams"
     if projected:
         yield "similar images", f"{address.rstrip('/')}/#projector"
 

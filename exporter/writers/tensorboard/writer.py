@@ -131,7 +131,7 @@ def _write_projector(
     name = links.EMBEDDINGS if step is None else f"{links.EMBEDDINGS}@{step}"
     count = write_projector(run, base / name, options)
     if not count:
-        return (f"there is no projector: {why_none(run) or 'no image that is kept has features'}",)
+        return (f"the projector is left out: {why_none(run) or 'no kept image has features'}",)
     said = f"{count} images in the projector, by what the model's linear head reads of each."
     open_run(name).add(text_pb("run/embeddings", said.encode()))
     return ()
@@ -176,7 +176,7 @@ def _add_to(log: Path, folder: Path, step: str, mark: str) -> tuple[str, ...]:
     if any(place.parent in parents and place not in own for place in same):
         return (
             f"the log has another run of this model at step {int(step)}, and TensorBoard shows one "
-            "picture per step: tell them apart with --step",
+            "picture per step; give them different steps with --step",
         )
     return ()
 
@@ -231,7 +231,7 @@ def _write_images(
             f"than {CARD_LIMIT:,}",
         ),
         (0 < len(sheets) < images, f"activations are shown of {len(sheets)} of these images"),
-        (images < kept, f"{kept - images} chosen images are in shards that are not there yet"),
+        (images < kept, f"{kept - images} chosen images are in shards that are not computed yet"),
         (unread, f"{unread} chosen images could not be read"),
     )
     return images, tuple(note for holds, note in left_out if holds), with_cards

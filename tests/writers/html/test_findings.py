@@ -37,7 +37,7 @@ def test_accuracy_and_calibration_are_those_of_the_images(
     mean = sum(row.confidence or 0 for row in judged) / len(judged)
     gap = mean - right / len(judged)
     assert abs(gap) > 0.02
-    word = "too sure" if gap > 0 else "too unsure"
+    word = "overconfident" if gap > 0 else "underconfident"
     start = f"It is {word}: its mean confidence is {100 * mean:.1f} %,"
     assert found["Calibration"].text.startswith(start)
 
@@ -49,7 +49,7 @@ def test_the_pair_is_the_one_that_is_most_confused(
     pairs = Counter((row.label, row.predictions[0].name) for row in wrong)
     most = max(pairs.values())
     said = re.fullmatch(
-        r"It takes (.*) for (.*) most often: (\d+) of (\d+) images? with that label\.",
+        r"It mistakes (.*) for (.*) most often: (\d+) of (\d+) images? with that label\.",
         found["Confusion"].text,
     )
     assert said

@@ -44,7 +44,10 @@ def run(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(TOML)
     written, failed = write_all(open_run(place), build_config(file))
     assert failed == ()
-    assert "the note for 'no-such.jpg' is not in the report, which has no such image" in written[0].notes
+    assert (
+        "the note for 'no-such.jpg' is not in the report, which has no such image"
+        in written[0].notes
+    )
     return place
 
 

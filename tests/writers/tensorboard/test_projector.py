@@ -66,7 +66,7 @@ def test_points_are_what_the_head_reads(run: Run) -> None:
 def test_a_run_without_a_head_says_why(sample_run: Path, tmp_path: Path) -> None:
     copy = open_run(shutil.copytree(sample_run, tmp_path / "run"))
     written = write(copy, "tensorboard", TensorBoardOptions(embeddings=True))
-    assert "there is no projector: it was made without --live" in written.notes
+    assert "the projector is left out: the run was made without --live" in written.notes
     assert not list((copy.path / "tensorboard").rglob("projector_config.pbtxt"))
 
 

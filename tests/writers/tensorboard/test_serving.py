@@ -153,7 +153,7 @@ def several(runs: list[Run]) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 def test_each_image_has_its_steps(several: dict[str, str], runs: list[Run]) -> None:
-    address = several["all of it"]
+    address = several["everything"]
     waited(address, "logs/resnet18")
     tag = links.image_tag("deepest", next(runs[0].rows()))
     for run in ("logs/resnet18/gradcam", "logs/resnet18/input"):
@@ -207,7 +207,7 @@ def test_every_link_of_three_runs_shows_its_cards(
         page.goto(several["accuracy, agreement, faithfulness"])
         page.get_by_text("calibration error", exact=True).first.wait_for(timeout=60_000)
         page.goto("about:blank")
-        page.goto(several["settings against them"])
+        page.goto(several["settings and these numbers"])
         page.get_by_text("torchvision:mobilenet_v3").first.wait_for(timeout=60_000)
         along_steps(page, several["checkpoints, along their steps"])
 
@@ -218,7 +218,7 @@ def look(page: Any, views: dict[str, str], name: str, run: Run) -> set[tuple[str
     Returns:
         Run and tag of the pictures of one image.
     """
-    address = views["all of it"]
+    address = views["everything"]
     waited(address, name)
     (text,) = asked(address, "plugin/text/text", run=name, tag="run/about")
     inside = [html.unescape(link) for link in re.findall(r'href="(/#images[^"]*)"', text["text"])]

@@ -246,7 +246,7 @@ def test_a_partial_run_is_written_and_says_so(
     assert "partial" in made.notes[0]
     page = values(own, "")["run/about"].tensor.string_val[0].decode()
     assert "Partial run" in page
-    assert "12 chosen images are in shards that are not there yet" in page.replace("\\", "")
+    assert "12 chosen images are in shards that are not computed yet" in page.replace("\\", "")
     there = tuple(row.id for row in own.index if row.error is None)
     written = write(own, "tensorboard", kept_options(own, kept=there))
     assert not any("--keep N" in note for note in written.notes)

@@ -610,7 +610,7 @@ def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> N
     problems = list(check(open_run(run)))
     assert len(problems) == 2 + len(moved)
     assert any(largest.name in line and "missing" in line for line in problems)
-    assert any(smallest.name in line and "not as it was written" in line for line in problems)
+    assert any(smallest.name in line and "has changed since it was written" in line for line in problems)
     assert all("exporter render --writer wandb" in line for line in problems)
 
     note = run / "wandb" / "folder.json"
@@ -727,7 +727,7 @@ def test_an_interrupted_writer_leaves_no_process(
         assert not (run / ".wandb.tmp").exists()
     else:
         (problem,) = check(open_run(run))
-        assert "wandb/ is not whole" in problem
+        assert "wandb/ is incomplete" in problem
         options = WandbOptions(kept=tuple(entry.id for entry in open_run(run).plan.images[:2]))
         assert write(open_run(run), "wandb", options).shown == 2
         assert list(check(open_run(run))) == []
