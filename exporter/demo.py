@@ -1,12 +1,19 @@
-"""The demo: bundled photographs and a real ImageNet model, with no network."""
+"""The demo: bundled photographs and a real ImageNet model, offline; and small runs for examples."""
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import exporter
 from exporter.config import RunConfig, build_config
 from exporter.errors import ConfigError, RunError
-from exporter.store import open_run
+from exporter.store import Run, open_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _SPEC = "demo"
 
@@ -40,3 +47,27 @@ def is_demo(out: Path) -> bool:
         return open_run(out).plan.model.spec == _SPEC
     except RunError:
         return False
+
+
+def example_model(seed: int = 0) -> nn.Module:
+    """Return a tiny classifier of two classes with random weights, for examples."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(4, 2))
+
+
+@cache
+def example_run(seed: int = 0) -> Run:
+    """Run `example_model` over two photographs, in a temporary folder; once for each seed.
+
+    >>> example_run().totals.images
+    2
+    """
+    out = Path(tempfile.mkdtemp(prefix="exporter-example-")) / f"run-{seed}"
+    return exporter.export(
+        example_model(seed), photographs(), out=out, maps=["gradcam"], limit=2, writers=()
+    )

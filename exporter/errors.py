@@ -13,7 +13,16 @@ _LINE = 100
 
 
 class ExporterError(Exception):
-    """A request that cannot be met; the command line prints it as one line and exits with 2."""
+    """A request that cannot be met; the command line prints it as one line and exits with 2.
+
+    Examples:
+        >>> import exporter
+        >>> try:
+        ...     exporter.open_run("no-such-run")
+        ... except ExporterError as error:
+        ...     print(error)
+        there is no run in 'no-such-run' (no plan.json); make one with exporter run
+    """
 
     # Whose code failed, until it is said on what (see `exporter.guard`).
     who = ""

@@ -156,16 +156,12 @@ def plan(
     Examples:
         >>> import tempfile
         >>> from exporter.demo import photographs
-        >>> out = tempfile.mkdtemp() + "/run"
         >>> planned = plan(
-        ...     "torchvision:squeezenet1_1", photographs(), out=out, weights="none", limit=2,
-        ...     shard_size=1, maps=["gradcam"], writers=(),
+        ...     "exporter.demo:example_model", photographs(), out=tempfile.mkdtemp() + "/run",
+        ...     limit=2, shard_size=1, maps=["gradcam"], writers=(),
         ... )
         >>> planned.complete, planned.shards
         (False, ())
-        >>> _ = work(out, part=(0, 2)), work(out, part=(1, 2))  # in a process each, at any time
-        >>> finish(out).complete
-        True
     """
     recipe = _recipe("plan", model, images, config, out=Path(out), **settings)
     with watched(watch) as told:
@@ -197,6 +193,15 @@ def work(
     Raises:
         RunError: if there is no planned run, its recipe is not trusted, or the model or the images
             that are built here are not those of the plan.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import photographs
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> _ = plan("exporter.demo:example_model", photographs(), out=out, limit=2,
+        ...     shard_size=1, maps=["gradcam"], writers=())
+        >>> work(out, part=(1, 2)).shards  # of two workers the second, in a process of its own
+        (1,)
     """
     with watched(watch) as told:
         return work_run(run, shards, part=part, trust_recipe=trust_recipe, watch=told)
@@ -218,6 +223,16 @@ def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None =
         RunError: if a shard is missing, with the command that computes it; or if the recipe is not
             trusted.
         WriterError: if a writer failed; the run itself is whole.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import photographs
+        >>> out = tempfile.mkdtemp() + "/run"
+        >>> _ = plan("exporter.demo:example_model", photographs(), out=out, limit=2,
+        ...     maps=["gradcam"], writers=())
+        >>> _ = work(out)
+        >>> finish(out).complete
+        True
     """
     with watched(watch) as told:
         return _whole(finish_run(run, trust_recipe=trust_recipe, watch=told))

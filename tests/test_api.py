@@ -233,6 +233,17 @@ def test_the_stub_is_current() -> None:
     assert STUB.read_text(encoding="utf-8") == stub(), "run: python tests/test_api.py"
 
 
+def test_everything_public_has_an_example() -> None:
+    package = griffe.load("exporter", search_paths=[str(ROOT)], docstring_parser="google")
+    names = [name for section in SECTIONS.values() for name in section]
+    for name in ("exporter.errors.ExporterError", *names):
+        documented = _home(package, name)
+        if not documented.is_module:  # of the errors, one shows how all are caught
+            sections = documented.docstring.parsed
+            examples = [part for part in sections if part.kind.value == "examples"]
+            assert examples, f"{name} has no example"
+
+
 def test_everything_public_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name in set(exporter.__all__) - {"__version__"}:

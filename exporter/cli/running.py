@@ -199,7 +199,7 @@ def _run(config: RunConfig, *, resume: bool, overwrite: bool, rank: Rank | None 
             return _say(config.out, outcome)
     OUT.print(
         f"[green]✓[/] process {rank.number} of {rank.count}: {len(run.shards)} of "
-        f"{len(run.plan.shards)} shards are there"
+        f"{len(run.plan.shards)} shards are done"
     )
     return DONE
 

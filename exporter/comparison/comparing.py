@@ -71,7 +71,7 @@ def compare(
     Args:
         *runs: 2 to 50 run folders, or open runs; checkpoints are put in the order of their steps.
         out: the comparison folder.
-        baseline: the run that the others are held against; the first where None.
+        baseline: the run that the others are compared with; the first where None.
         writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.
         overwrite: replace a comparison that is there.
         single_file: write the report as one file too, ``html/report.html``.
@@ -86,6 +86,15 @@ def compare(
             sentence.
         ConfigError: if there is no such writer, or the size is none.
         WriterError: if the single file does not fit.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import example_run
+        >>> comparison = compare(
+        ...     example_run().path, example_run(1).path, out=tempfile.mkdtemp(), writers=()
+        ... )
+        >>> comparison.contents.axis, comparison.contents.images
+        ('weights', 2)
     """
     watch = watch or Watch()
     most = _bytes(max_size) if single_file else None

@@ -93,6 +93,17 @@ class Comparison:
     Attributes:
         path: the folder.
         contents: what ``comparison.json`` says.
+
+    Examples:
+        >>> import tempfile, exporter
+        >>> from exporter.demo import example_run
+        >>> comparison = exporter.compare(
+        ...     example_run().path, example_run(1).path, out=tempfile.mkdtemp(), writers=()
+        ... )
+        >>> [run.name for run in comparison.contents.runs]
+        ['step 0', 'step 1']
+        >>> comparison.table("images").num_rows
+        2
     """
 
     def __init__(self, files: RunFiles, contents: Contents) -> None:
@@ -159,6 +170,14 @@ def open_comparison(path: Path | str) -> Comparison:
 
     Raises:
         RunError: if there is none, it is damaged, or a newer exporter wrote it.
+
+    Examples:
+        >>> import tempfile, exporter
+        >>> from exporter.demo import example_run
+        >>> out = tempfile.mkdtemp()
+        >>> _ = exporter.compare(example_run().path, example_run(1).path, out=out, writers=())
+        >>> open_comparison(out).contents.images
+        2
     """
     files = RunFiles(Path(path))
     if not files.exists(COMPARISON):

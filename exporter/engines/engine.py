@@ -13,7 +13,28 @@ from exporter.watch import Watch
 
 
 class Engine(Protocol):
-    """Has the shards of a run computed: a module, or an object, with this one function."""
+    """Has the shards of a run computed: a module, or an object, with this one function.
+
+    Examples:
+        >>> from exporter.engines import Recipe, compute_shard
+        >>> import tempfile
+        >>> from exporter.config import build_config
+        >>> from exporter.demo import photographs
+        >>> from exporter.planning import bind
+        >>> config = build_config(
+        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
+        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
+        ... )
+        >>> class Here:
+        ...     def run(self, job, missing, store, watch):
+        ...         for shard in missing:
+        ...             store(shard, compute_shard(job, shard))
+        >>> stored = []
+        >>> with bind(Recipe(config)) as job:
+        ...     Here().run(job, [0], lambda shard, batches: stored.append(shard), Watch())
+        >>> stored
+        [0]
+    """
 
     def run(self, job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
         """Return when every missing shard is in the run folder.

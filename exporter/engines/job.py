@@ -57,6 +57,19 @@ class Job(BatchWork):
         maximised: channels that pictures are made for, after the pass.
         reshape: the user's function from a layer's output to (N, C, H, W), or None.
         head: float32 (K, C + 1), the rows of the linear head and their biases, or None.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.config import build_config
+        >>> from exporter.demo import photographs
+        >>> from exporter.planning import bind
+        >>> config = build_config(
+        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
+        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
+        ... )
+        >>> with bind(Recipe(config)) as job:
+        ...     [len(batch.entries) for batch in job.cut(0)]
+        [2]
     """
 
     recipe: Recipe

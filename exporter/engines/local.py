@@ -103,6 +103,20 @@ def compute_shard(job: Job, shard: int) -> list[Computed]:
 
     Raises:
         ModelError: if the model fails on a batch.
+
+    Examples:
+        >>> from exporter.engines import Recipe
+        >>> import tempfile
+        >>> from exporter.config import build_config
+        >>> from exporter.demo import photographs
+        >>> from exporter.planning import bind
+        >>> config = build_config(
+        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
+        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
+        ... )
+        >>> with bind(Recipe(config)) as job:
+        ...     [len(batch.rows) for batch in compute_shard(job, 0)]
+        [2]
     """
     explainer = job.explainer(job.module)
     return [compute(job, explainer, load(job, batch.entries)) for batch in job.cut(shard)]

@@ -24,6 +24,11 @@ class Recipe:
             not there, the current one.
         module: the model itself, where it was handed over in Python; it stays in this process.
         source: the images themselves, where they were handed over in Python; likewise.
+
+    Examples:
+        >>> config = build_config(model="resnet50", images="photos", out="run")
+        >>> Recipe(config).portable, Recipe(config, module=nn.Identity()).portable
+        (True, False)
     """
 
     config: RunConfig

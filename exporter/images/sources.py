@@ -21,6 +21,10 @@ class Entry:
         key: ``hash_contents`` of the image, if the source has to read it to know its label;
             where it is None the image is loaded once to be hashed.
         error: why the image cannot be read, or None.
+
+    Examples:
+        >>> Entry("cats/1.jpg", label="cat", boxes=((0, 0, 10, 20),)).label
+        'cat'
     """
 
     path: str
@@ -37,6 +41,23 @@ class Source(Protocol):
     ``__init__`` is given the location as it was given to ``--images`` or in Python. An object with
     ``entries`` and ``load`` can also be handed over itself. Sentences for the user go into an
     attribute ``notes``, which is read after the entries.
+
+    Examples:
+        >>> import numpy as np
+        >>> from exporter.images import open_images
+        >>> class Greys:
+        ...     def __init__(self, where):
+        ...         self.count = int(where.removeprefix("greys:"))
+        ...     @staticmethod
+        ...     def matches(where):
+        ...         return isinstance(where, str) and where.startswith("greys:")
+        ...     def entries(self):
+        ...         return [Entry(f"grey-{level}", label="grey") for level in range(self.count)]
+        ...     def load(self, entry):
+        ...         level = int(entry.path.removeprefix("grey-"))
+        ...         return np.full((8, 8, 3), level, np.uint8)
+        >>> [(entry.path, entry.label) for entry in open_images(Greys("greys:2")).entries]
+        [('grey-0', 'grey'), ('grey-1', 'grey')]
     """
 
     @staticmethod

@@ -88,6 +88,15 @@ class PassContext:
         reader: called as ``reader(output)``: see `logits`.
         attended: the attention of every block, for a method that needs it.
         rows: as `ROWS`, where memory is too short for so many.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+        >>> context = PassContext(
+        ...     model, torch.ones(1, 1, 2, 2), targets=torch.tensor([[2]]), count=1,
+        ...     scorer=lambda output, images: output[:, 2:], rest=lambda activation, images: None,
+        ... )
+        >>> context.input_gradients().flatten().equal(model[1].weight[2])
+        True
     """
 
     module: nn.Module

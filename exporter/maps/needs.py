@@ -31,6 +31,10 @@ class Passes:
             all methods with the same rule.
         least: settings with which the method runs as few passes as it can, for a trial; not
             needed where ``forwards`` names a setting.
+
+    Examples:
+        >>> Passes(forwards=8, backwards=1, of="noisy images").sentence({})
+        '8 forwards of noisy images and, for each, one backward to the input'
     """
 
     forwards: int | str = 1
@@ -79,6 +83,10 @@ class Needs:
         classifier: the target's rows of the linear layer that follows global average pooling.
         attention: the attention weights of every block of a transformer.
         passes: for a method that runs the model itself, what it runs.
+
+    Examples:
+        >>> Needs(gradients=True).cost
+        'one backward pass, shared with every other method that uses gradients'
     """
 
     activations: bool = True

@@ -152,7 +152,8 @@ def method(
         MapError: if the name, or an alias, is already taken, or a setting has no default.
 
     Examples:
-        >>> @method(  # doctest: +SKIP
+        >>> from exporter.maps import Needs, Terms
+        >>> @method(
         ...     "maxgrad",
         ...     shows="Where the channels are active whose gradient is large somewhere.",
         ...     formula="M = Σ_c w_c · A_c, w_c = max_xy g_c",
@@ -161,6 +162,8 @@ def method(
         ... )
         ... def maxgrad(terms: Terms) -> Tensor:
         ...     return terms.g.amax((2, 3))
+        >>> METHODS["maxgrad"].record.cost
+        'one backward pass, shared with every other method that uses gradients'
     """
 
     def register(compute: ComputeT) -> ComputeT:

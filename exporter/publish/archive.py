@@ -49,7 +49,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def check_pack(path: Path, runs: Sequence[Run] = ()) -> Iterator[str]:
-    """Yield a sentence for everything in which a supplement is not as it was written.
+    """Yield a sentence for everything in which a supplement has changed since it was written.
 
     Args:
         path: the zip.
@@ -91,7 +91,7 @@ def _altered(archive: zipfile.ZipFile, names: Sequence[str], kept: dict[str, str
         except (zipfile.BadZipFile, zlib.error):
             content = b""
         if hashlib.sha256(content).hexdigest() != checksum:
-            yield f"{name} is not as it was written (SHA-256 differs)"
+            yield f"{name} has changed since it was written (SHA-256 differs)"
     for name in set(names).difference(kept, {CHECKSUMS}):
         yield f"{name} was added after it was written"
 

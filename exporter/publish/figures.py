@@ -108,14 +108,8 @@ def figure(
         ConfigError: if matplotlib is not installed, or a setting is not what it can be.
 
     Examples:
-        >>> import tempfile, torch, exporter
-        >>> from exporter.demo import photographs
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Flatten(),
-        ...     torch.nn.LazyLinear(3))
-        >>> _ = model(torch.zeros(1, 3, 224, 224))
-        >>> run = exporter.export(model, photographs(), out=tempfile.mkdtemp() + "/run",
-        ...     maps=["gradcam"], limit=2, writers=())
-        >>> drawn = exporter.figure(run, images=["astronaut.jpg"], width="3.25in")
+        >>> from exporter.demo import example_run
+        >>> drawn = figure(example_run(), images=["astronaut.jpg"], width="3.25in")
         >>> float(drawn.get_figwidth())
         3.25
     """

@@ -45,14 +45,8 @@ def table(
         ConfigError: if there is no such table, or the file is of another kind.
 
     Examples:
-        >>> import tempfile, torch, exporter
-        >>> from exporter.demo import photographs
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Flatten(),
-        ...     torch.nn.LazyLinear(3))
-        >>> _ = model(torch.zeros(1, 3, 224, 224))
-        >>> run = exporter.export(model, photographs(), out=tempfile.mkdtemp() + "/run",
-        ...     maps=["gradcam", "layercam"], layers=["0"], limit=2, writers=())
-        >>> exporter.table(run, "methods").names
+        >>> from exporter.demo import example_run
+        >>> table(example_run(), "methods").names
         ('Method', 'Layer')
     """
     if not isinstance(source, Run | Comparison):

@@ -49,6 +49,17 @@ class Table:
         names: headings of the columns of text, which come first.
         numbers: the columns of numbers.
         rows: cells of both; a number that is not known is None.
+
+    Examples:
+        >>> scores = (Numbers("Accuracy", better="higher"),)
+        >>> rows = (("a", 0.5), ("b", 1))
+        >>> drawn = Table("How often each model is right.", ("Model",), scores, rows)
+        >>> drawn.best(0)
+        1
+        >>> print(drawn.as_csv(), end="")
+        Model,Accuracy
+        a,0.5
+        b,1
     """
 
     caption: str

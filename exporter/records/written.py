@@ -60,6 +60,10 @@ class Written:
         shown: images shown.
         total: images in the run.
         notes: what was left out and why, a line each.
+
+    Examples:
+        >>> Written("paths", "paths", "paths/paths.txt", shown=2, total=2).open
+        'paths/paths.txt'
     """
 
     writer: str

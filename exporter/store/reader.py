@@ -84,15 +84,8 @@ def open_run(path: Path | str) -> Run:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
 
     Examples:
-        >>> import tempfile, torch, exporter
-        >>> from exporter.demo import photographs
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Flatten(),
-        ...     torch.nn.LazyLinear(3))
-        >>> _ = model(torch.zeros(1, 3, 224, 224))
-        >>> out = tempfile.mkdtemp() + "/run"
-        >>> _ = exporter.export(model, photographs(), out=out, maps=["gradcam"], limit=2,
-        ...     writers=())
-        >>> run = open_run(out)
+        >>> from exporter.demo import example_run
+        >>> run = open_run(example_run().path)
         >>> first = next(iter(run.rows(["predictions", "maps"])))
         >>> stored = first.maps[0]
         >>> run.map(first.id, stored.method, stored.layer).shape == (stored.height, stored.width)
@@ -137,6 +130,16 @@ class Run:
         path: the run folder.
         files: opens what is in it.
         settings: the settings of the run, by the long flags' names.
+
+    Examples:
+        >>> from exporter.demo import example_run
+        >>> run = example_run()
+        >>> run.complete, run.shards, run.plan.explained
+        (True, (0,), ('1',))
+        >>> [(row.path, len(row.maps)) for row in run.rows(["maps"])]
+        [('astronaut.jpg', 1), ('brick.jpg', 1)]
+        >>> run.map("brick.jpg", "gradcam").shape
+        (28, 28)
     """
 
     def __init__(self, files: RunFiles, planned: PlanFile) -> None:

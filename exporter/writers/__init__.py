@@ -45,6 +45,18 @@ class Writer:
         check: yields a sentence for everything else that is wrong with the folder in a run.
         in_place: whether it must work at the folder's final path, because what it writes holds that
             path; otherwise the folder has another name until it is whole.
+
+    Examples:
+        >>> from exporter.records import Written
+        >>> def write(run, folder, options):
+        ...     paths = [row.path for row in run.rows(["path"])]
+        ...     (folder / "paths.txt").write_text(" ".join(paths))
+        ...     return Written("paths", "paths", "paths/paths.txt", len(paths), len(paths))
+        >>> WRITER = Writer(write, expects="paths.txt")
+        >>> import tempfile
+        >>> from exporter.demo import example_run
+        >>> WRITER.write(example_run(), Path(tempfile.mkdtemp()), WriterOptions()).shown
+        2
     """
 
     write: Callable[[Run, Path, Any], Written]

@@ -130,6 +130,12 @@ def montage_jpegs(
         rows: images with their pictures and maps; read from the calling thread only.
         uniform: blend maps evenly, rather than as they are high.
         threads: how many; the machine's processors (at most 8) where None.
+
+    Examples:
+        >>> from exporter.demo import example_run
+        >>> run = example_run()
+        >>> [(row.path, jpeg[6:10]) for row, jpeg in montage_jpegs(run, run.rows())]
+        [('astronaut.jpg', b'JFIF'), ('brick.jpg', b'JFIF')]
     """
     _of(run)
     return in_order(lambda row: montage_jpeg(run, row, uniform=uniform), rows, threads)

@@ -247,6 +247,12 @@ class WriterOptions(LinkSettings, ReviewSettings):
         kept_reason: the rule that chose each of them, in words.
         choose: returns the ids of so many images, in plan order, by the rules of ``kept_reason``;
             where it is None, the first of ``kept``.
+
+    Examples:
+        >>> class SheetOptions(WriterOptions):
+        ...     columns: int = 4
+        >>> SheetOptions(columns="6", report_url="https://example.org/report").columns
+        6
     """
 
     kept: tuple[str, ...] = ()

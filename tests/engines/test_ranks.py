@@ -186,7 +186,7 @@ def test_rank_0_goes_on_after_a_restart_and_waits_for_those_at_work(
     threading.Timer(1.0, held.close).start()
     outcome = run(recipe(place, out), rank=member(0, restarted=True), watch=told)
     assert "waiting for the other processes to end" in told.stages
-    assert "resuming: 2 of 8 shards are there" in told.lines
+    assert "resuming: 2 of 8 shards are done" in told.lines
     assert differences(outcome.run, alone) == []
 
 
@@ -258,7 +258,7 @@ def test_a_command_reads_its_rank_from_the_environment(
         monkeypatch.delenv(name)
     capsys.readouterr()
     assert main(asked(place, out)) == 0
-    assert capsys.readouterr().out == "✓ process 1 of 2: 8 of 8 shards are there\n"
+    assert capsys.readouterr().out == "✓ process 1 of 2: 8 of 8 shards are done\n"
 
 
 def torchrun(

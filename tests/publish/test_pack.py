@@ -313,7 +313,7 @@ def test_check_holds_a_pack_against_its_checksums_and_its_run(
                 new.writestr(name, content + b" " * (name == "index.html"))
     assert main(["check", str(file)]) == 2
     said = capsys.readouterr().out
-    assert "index.html is not as it was written" in said
+    assert "index.html has changed since it was written" in said
     assert "README.md is missing" in said
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(other, "w") as archive:

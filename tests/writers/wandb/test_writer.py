@@ -610,7 +610,9 @@ def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> N
     problems = list(check(open_run(run)))
     assert len(problems) == 2 + len(moved)
     assert any(largest.name in line and "missing" in line for line in problems)
-    assert any(smallest.name in line and "has changed since it was written" in line for line in problems)
+    assert any(
+        smallest.name in line and "has changed since it was written" in line for line in problems
+    )
     assert all("exporter render --writer wandb" in line for line in problems)
 
     note = run / "wandb" / "folder.json"
