@@ -54,11 +54,11 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
             r"mean has 1 values and std has 2",
         ),
         ({"preprocessing": {"std": (0.0,)}}, r"greater than 0"),
-        ({"preprocessing": {"bands": (0,)}}, r"'preprocessing.bands' is 0: give numbers of bands"),
-        ({"preprocessing": {"bands": ()}}, r"'preprocessing.bands' is \(\): give numbers of bands"),
-        ({"preprocessing": {"range": [5]}}, r"'preprocessing.range' is \[5\]: give two numbers, "),
+        ({"preprocessing": {"bands": (0,)}}, r"'preprocessing.bands' is 0; give numbers of bands"),
+        ({"preprocessing": {"bands": ()}}, r"'preprocessing.bands' is \(\); give numbers of bands"),
+        ({"preprocessing": {"range": [5]}}, r"'preprocessing.range' is \[5\]; give two numbers, "),
         ({"preprocessing": {"range": (4000, 0)}}, r"range is \[4000, 0\]; give the number that"),
-        ({"preprocessing": {"range": (0, float("inf"))}}, r"is inf: give two numbers"),
+        ({"preprocessing": {"range": (0, float("inf"))}}, r"is inf; give two numbers"),
         ({"preprocessing": {"range": (0, 9), "bits": 12}}, r"bits = 12 and range both say"),
     ],
 )
@@ -109,8 +109,8 @@ def test_settings_leave_out_only_what_moves_no_value() -> None:
 
 def test_what_the_command_line_gives_is_called_by_its_flag() -> None:
     for name, value, flag in (
-        ("batch_size", "lots", "--batch-size is 'lots': give a number above 0, or auto"),
-        ("processes", "many", "--processes is 'many': give a number above 0, or auto"),
+        ("batch_size", "lots", "--batch-size is 'lots'; give a number above 0, or auto"),
+        ("processes", "many", "--processes is 'many'; give a number above 0, or auto"),
         ("seed", -1, "--seed is -1: "),
         ("maps", 3, "--map is 3: "),
     ):
