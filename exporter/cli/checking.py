@@ -31,7 +31,7 @@ from exporter.errors import ConfigError
     help="A run that a supplement has to be made from; repeatable.",
 )
 def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
-    """Check that a run, a comparison or a supplement (FILE.zip) is whole: every file, image, link.
+    """Check that a run, a comparison or a supplement (FILE.zip) is intact: files, images, links.
 
     A supplement is held against its checksums, and against the runs that it was made from.
     With --anonymous, check that a file or folder says nothing of who made it: user, host, home and
@@ -57,7 +57,7 @@ def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path,
         OUT.print("[red]✗[/] " + marked(problem))
     if problems:
         return BAD_REQUEST
-    OUT.print(f"[green]✓[/] {marked(str(folder))} is whole: {whole}")
+    OUT.print(f"[green]✓[/] {marked(str(folder))} is intact: {whole}")
     return DONE
 
 
