@@ -39,6 +39,10 @@ class WandbReport:
             for and the server gave one.
         unshared: why it gave none.
         draft: the file of its specification, where that is what was asked for.
+
+    Examples:
+        >>> WandbReport("https://wandb.ai/team/vision/reports/What-resnet50-looks-at").updated
+        False
     """
 
     url: str | None = None
@@ -81,6 +85,11 @@ def wandb_report(
         RunError: if a run folder cannot be read, or has no W&B run.
         ConfigError: if wandb-workspaces is missing, or a name or an address is none.
         WriterError: if there is no key or no such project, or W&B does not take the report.
+
+    Examples:
+        >>> report = wandb_report("runs/a", entity="team", project="vision")  # doctest: +SKIP
+        >>> report.url  # doctest: +SKIP
+        'https://wandb.ai/team/vision/reports/What-resnet50-looks-at--Vmlldzo'
     """
     if find_spec("wandb_workspaces") is None:
         raise ConfigError(
@@ -133,7 +142,7 @@ def _checked(
     for what, name in (("entity", entity), ("project", project)):
         if not name or "/" in name or not name.isprintable():
             raise ConfigError(
-                f"{name!r} is no {what} of W&B; give its name as W&B's address has it"
+                f"{name!r} is not a valid {what}; give its name as it appears in W&B's address"
             )
     from pydantic import ValidationError
 
