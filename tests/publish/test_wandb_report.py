@@ -291,7 +291,7 @@ def test_what_the_server_refuses_is_one_sentence(  # noqa: PLR0917
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"entity": "a/b"}, "'a/b' is no entity of W&B"),
+        ({"entity": "a/b"}, "'a/b' is not a valid entity"),
         ({"report_url": "file:///r"}, "'file:///r' is not a web address"),
         ({"wandb_run": "a b"}, "'a b' is not the id of a W&B run"),
     ],
