@@ -38,6 +38,10 @@ class Packed:
         size: its bytes.
         left_out: what did not fit, a sentence each.
         notes: what its author should know, a sentence each.
+
+    Examples:
+        >>> Packed(Path("supplement.zip"), 1_234_567, (), ()).path.name
+        'supplement.zip'
     """
 
     path: Path
@@ -106,6 +110,12 @@ def pack(
     Raises:
         ConfigError: if the venue is not known, nothing fits, or a claim leads nowhere.
         RunError: if a source is neither a run nor a comparison, or they share no image.
+
+    Examples:
+        >>> import tempfile
+        >>> from exporter.demo import example_run
+        >>> pack(example_run(), out=tempfile.mkdtemp() + "/supplement.zip").left_out
+        ()
     """
     place, watch = Path(out), watch or Watch()
     known = venue_of(venue) if venue else None

@@ -46,6 +46,10 @@ class Site:
         place: where.
         files: how many files.
         size: their bytes.
+
+    Examples:
+        >>> Site("s3://bucket/maps", files=12, size=345_678).files
+        12
     """
 
     place: str
@@ -71,6 +75,15 @@ def publish_site(
         RunError: if there is no report, or it is not whole.
         ConfigError: if the place is part of the run, or a library for it is missing.
         WriterError: if something else is there, or it cannot be written.
+
+    Examples:
+        >>> import tempfile, exporter
+        >>> from exporter.demo import example_model, photographs
+        >>> folder = tempfile.mkdtemp()
+        >>> run = exporter.export(example_model(), photographs(), out=f"{folder}/run", limit=2,
+        ...     maps=["gradcam"], writers=["html"])
+        >>> publish_site(run, f"{folder}/site").place == f"{folder}/site"
+        True
     """
     watch = watch or Watch()
     runs, comparison = opened([source])
