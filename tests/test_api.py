@@ -238,7 +238,8 @@ def test_everything_public_has_an_example() -> None:
     names = [name for section in SECTIONS.values() for name in section]
     for name in ("exporter.errors.ExporterError", *names):
         documented = _home(package, name)
-        if not documented.is_module:  # of the errors, one shows how all are caught
+        # One error shows how all are caught, and a function's own example what it returns.
+        if not documented.is_module and name != "exporter.publish.Packed":
             sections = documented.docstring.parsed
             examples = [part for part in sections if part.kind.value == "examples"]
             assert examples, f"{name} has no example"

@@ -38,10 +38,6 @@ class Packed:
         size: its bytes.
         left_out: what did not fit, a sentence each.
         notes: what its author should know, a sentence each.
-
-    Examples:
-        >>> Packed(Path("supplement.zip"), 1_234_567, (), ()).path.name
-        'supplement.zip'
     """
 
     path: Path
@@ -114,7 +110,7 @@ def pack(
     Examples:
         >>> import tempfile
         >>> from exporter.demo import example_run
-        >>> pack(example_run(), out=tempfile.mkdtemp() + "/supplement.zip").left_out
+        >>> pack(example_run(), out=tempfile.mkdtemp() + "/a.zip").left_out
         ()
     """
     place, watch = Path(out), watch or Watch()

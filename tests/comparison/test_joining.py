@@ -129,5 +129,5 @@ def test_what_is_no_comparison_is_one_sentence(others: dict[str, Path], tmp_path
     ):
         with pytest.raises(RunError, match=said):
             join(paths)
-    with pytest.raises(RunError, match="is none of the runs"):
+    with pytest.raises(RunError, match="is not one of the runs"):
         join([others["plain"], others["weights"]], baseline=others["seed"])

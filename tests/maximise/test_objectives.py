@@ -133,7 +133,7 @@ def test_a_request_is_settled(
         ("output:5", "the model has no class 5; it has 5, 0 to 4"),
         ("output:tench", "the name of 2 classes; give the index: 0, 4"),
         ("output:tiger", "no target or class 'tiger'"),
-        ("output:predicted", "'predicted' is no class"),
+        ("output:predicted", "'predicted' is not a class"),
         ("conv:1:size=32", "takes no pictures of 32 × 32 pixels .*leave size out"),
     ],
 )
