@@ -100,17 +100,13 @@ def pack(
         command: what makes it again, which it tells unless it is anonymous.
         watch: told how the work goes on.
 
-    Returns:
-        What was written.
-
     Raises:
         ConfigError: if the venue is not known, nothing fits, or a claim leads nowhere.
         RunError: if a source is neither a run nor a comparison, or they share no image.
 
     Examples:
-        >>> import tempfile
         >>> from exporter.demo import example_run
-        >>> pack(example_run(), out=tempfile.mkdtemp() + "/a.zip").left_out
+        >>> pack(example_run(), out=example_run().path.with_suffix(".zip")).left_out
         ()
     """
     place, watch = Path(out), watch or Watch()
