@@ -123,7 +123,7 @@ def _refuse_inside(files: RunFiles, to: str | Path) -> None:
 
 
 def _refuse_damaged(run: Run, comparison: Comparison | None, watch: Watch) -> None:
-    """Raise if there is no report, or it has changed since it was written, or cannot stand alone."""
+    """Raise if there is no report, or it was changed, or cannot stand alone."""
     files = run.files if comparison is None else comparison.files
     where = repr(str(files.run))
     again = "exporter render --writer html" if comparison is None else "exporter compare"
