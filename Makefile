@@ -59,7 +59,7 @@ gpu: ## Run the CUDA tests and measure on a card, with this machine's own Python
 	$(PYTHON) -m pytest -m gpu -p no:cacheprovider $$(grep -rl 'mark\.gpu' tests)
 	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(if $(DEVICE),--device $(DEVICE))
 
-screenshots: $(VENV)/.test ## Draw every page of the demo's report for docs/images
+screenshots: $(VENV)/.test ## Draw the reports: the demo's for docs/images, others into runs/screenshots
 	$(BIN)/python -m benchmarks.screenshots
 
 clean: ## Remove what was built (not the runs)

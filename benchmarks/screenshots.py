@@ -1,9 +1,12 @@
 """Draw the report's pages for the documentation: wide, on a phone, dark and in print.
 
 Makes the demo where it is not there, opens its report in headless Chromium and writes JPEG files of
-at most 54 kB into ``docs/images/report/``, and ``docs/images/report.png`` for the README.
+at most 54 kB into ``docs/images/report/``, and ``docs/images/report.png`` for the README. Then the
+demo at all sizes and with the map of any class, and the reports of a detector, a segmentation and a
+ViT (``screenshot_runs.py``), as files that are only looked at.
 
     python -m benchmarks.screenshots
+    python -m benchmarks.screenshots --looked-at runs/screenshots --only detection,transformer
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.screenshot_runs import RUNS
 from exporter.config import WriterConfig
 from exporter.render import encode_jpeg
 from exporter.store import open_run
@@ -28,6 +32,12 @@ from exporter.writers.writing import writer_options
 
 ROOT = Path(__file__).parents[1]
 WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
+HUGE = {"width": 3840, "height": 2160}
+LOOKS: tuple[tuple[str, dict[str, int], str], ...] = (
+    ("1440", WIDE, "light"),
+    ("390", PHONE, "light"),
+    ("dark", WIDE, "dark"),
+)
 MOST = 54_000
 """Bytes of a picture: forty of them and the README's stay under 2.5 MB. Wide pages are kept at
 three quarters."""
@@ -86,29 +96,36 @@ def _decode(content: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(pixels, np.uint8)[..., ::-1])
 
 
-def draw(report: Path, browser: Any, out: Path) -> None:
+def draw(
+    report: Path,
+    browser: Any,
+    out: Path,
+    *,
+    looks: Sequence[tuple[str, dict[str, int], str]] = LOOKS,
+    write: Callable[[Path, NDArray[np.uint8]], None] = _write,
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Draw every page of a report at 1440 and 390 pixels, dark, and as printed.
 
     Args:
         report: the report's folder.
         browser: a Chromium of playwright.
         out: where the pictures go.
+        looks: name, size and colour scheme of each look; beside the first the page is printed.
+        write: writes a picture.
+        more: further names and addresses.
     """
-    pages = {**_pages(report), "viewer": _viewer(report)}
-    for look, size, scheme in (
-        ("1440", WIDE, "light"),
-        ("390", PHONE, "light"),
-        ("dark", WIDE, "dark"),
-    ):
+    pages = {**_pages(report), "viewer": _viewer(report), **(more or {})}
+    for look, size, scheme in looks:
         context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
         tab = context.new_page()
         for name, address in pages.items():
             tab.goto("about:blank")
             tab.goto(report.as_uri() + "/" + address)
             _wait(tab)
-            _write(out / f"{name}-{look}.jpg", _decode(tab.screenshot()))
+            write(out / f"{name}-{look}.jpg", _decode(tab.screenshot()))
             if look == "1440":
-                _write(out / f"{name}-print.jpg", _printed(tab))
+                write(out / f"{name}-print.jpg", _printed(tab))
         context.close()
 
 
@@ -122,6 +139,33 @@ def _printed(tab: Any) -> NDArray[np.uint8]:
     tab.emulate_media(media="screen")
     tab.set_viewport_size(size)
     return _decode(content)
+
+
+def _keep(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture that is only looked at."""
+    file.write_bytes(encode_jpeg(pixels, 88))
+
+
+def draw_looked_at(runs: Mapping[str, Path], browser: Any, out: Path) -> None:
+    """Draw what is looked at and not kept: every run at every size, and any class, live.
+
+    Args:
+        runs: run folders by name, the demo among them.
+        browser: a Chromium of playwright.
+        out: where a folder for each goes.
+    """
+    looks = (*LOOKS, ("3840", HUGE, "light"))
+    for name, run in runs.items():
+        opened = open_run(run)
+        write(opened, "html", writer_options(opened, WriterConfig())["html"])
+        report, folder = run.resolve() / "html", out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        more = {}
+        if opened.plan.head is not None and opened.plan.head.layer:
+            said = next(row for row in opened.index if row.predictions).predictions
+            more["live"] = f"{_viewer(report)}&live={said[1].index}"
+        draw(report, browser, folder, looks=looks, write=_keep, more=more)
+        print(f"{folder}: {len(list(folder.iterdir()))} pictures", file=sys.stderr)
 
 
 def draw_readme(report: Path, browser: Any, file: Path) -> None:
@@ -166,7 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw every picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshots", description=__doc__)
     parser.add_argument("--run", type=Path, help="a run to draw instead of a fresh demo")
+    parser.add_argument("--looked-at", type=Path, default=ROOT / "runs" / "screenshots")
+    parser.add_argument(
+        "--only", help="which of demo, detection, segmentation, transformer; no docs"
+    )
     given = parser.parse_args(arguments)
+    only = given.only.split(",") if given.only else ["demo", *RUNS]
     program = shutil.which("chromium")
     if program is None:
         print("chromium is not installed: apt-get install chromium", file=sys.stderr)
@@ -174,30 +223,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from playwright.sync_api import sync_playwright
 
     images = ROOT / "docs" / "images"
-    with tempfile.TemporaryDirectory(prefix="exporter-shots-") as folder:
-        run = given.run
-        if run is None:
+    with tempfile.TemporaryDirectory(prefix="exporter-shots-") as folder, sync_playwright() as play:
+        runs = {name: Path(folder) / name for name in only}
+        if "demo" in runs and given.run is not None:
+            runs["demo"] = given.run
+        elif "demo" in runs:
             from exporter.demo import demo_config
             from exporter.engines import Recipe
             from exporter.run import run as export
 
-            run = Path(folder) / "demo"
-            export(Recipe(demo_config(run), "exporter demo"))
-        opened = open_run(run)
-        write(opened, "html", writer_options(opened, WriterConfig())["html"])
-        report = run.resolve() / "html"
-        out = images / "report"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        with sync_playwright() as play:
-            browser = play.chromium.launch(
-                executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-            )
+            export(Recipe(demo_config(runs["demo"]), "exporter demo"))
+        for name in runs.keys() & RUNS.keys():
+            RUNS[name](runs[name])
+        browser = play.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
+        )
+        if given.only is None:
+            opened = open_run(runs["demo"])
+            write(opened, "html", writer_options(opened, WriterConfig())["html"])
+            report, out = runs["demo"].resolve() / "html", images / "report"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
             draw(report, browser, out)
             draw_readme(report, browser, images / "report.png")
-            browser.close()
-        total = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{len(list(out.iterdir()))} pictures, {total / 1e6:.2f} MB", file=sys.stderr)
+            total = sum(file.stat().st_size for file in out.iterdir())
+            print(f"{len(list(out.iterdir()))} pictures, {total / 1e6:.2f} MB", file=sys.stderr)
+        draw_looked_at(runs, browser, given.looked_at)
+        browser.close()
     return 0
 
 
