@@ -33,8 +33,11 @@
   };
 
   // A name within the view: where a region's first row begins, or at a box; given ones at the lower edge.
-  const write = (svg, text, x, y, kind) => {
-    if (text) svg.append(make("text", { x: Math.max(0, x) + 2, y: Math.min(exporter.index.view[0] - 2, Math.max(0, y) + 9), class: kind }, text));
+  // Letters are 13 pixels of the window high at any size of the picture, and within a small one an eighteenth of it.
+  const letters = (svg) => Math.min(exporter.index.view[1] / 18, 13 * exporter.index.view[1] / (svg.clientWidth || 300));
+  const write = (svg, text, x, y, kind, above = false) => {
+    const size = letters(svg), down = above ? y - size / 2 : Math.max(0, y) + 1.2 * size;
+    if (text) svg.append(make("text", { x: Math.max(0, x) + size / 4, y: Math.min(exporter.index.view[0] - 2, Math.max(size, down)), "font-size": size, class: kind }, text));
   };
   const nameRegion = (svg, [rows, columns, text], name, kind) => {
     const bits = exporter.paint.bytes(text), [height, width] = exporter.index.view;
@@ -42,7 +45,7 @@
     if (!cells.length) return;
     const at = kind === "given" ? cells.at(-1) : cells[0];
     const row = Math.floor(at / columns), first = cells.find((cell) => Math.floor(cell / columns) === row) % columns;
-    write(svg, name, first * width / columns, kind === "given" ? (row + 1) * height / rows - 12 : row * height / rows, "of-" + kind);
+    write(svg, name, first * width / columns, kind === "given" ? (row + 1) * height / rows : row * height / rows, "of-" + kind, kind === "given");
   };
 
   const draw = (pane, map) => {
@@ -57,7 +60,7 @@
     for (const box of given) {
       outline(svg, box, "given");
       const { x, y, height } = placed(box);
-      write(svg, label, x, y + height - 12, "of-given");
+      write(svg, label, x, y + height, "of-given", true);
     }
     predicted.forEach((box, number) => {
       outline(svg, box, explained && Number(explained[1]) === number ? "predicted explained" : "predicted");

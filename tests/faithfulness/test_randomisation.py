@@ -155,7 +155,7 @@ def test_guided_backprop_hardly_moves_and_is_the_one_that_is_marked(run: Run) ->
     assert unmoved(rows) == ("guidedbackprop",)
     page = (run.path / "html/methods.html").read_text(encoding="utf-8")
     assert page.count("hardly moves</span>") == 2  # of both tables
-    assert "<b>Guided backpropagation</b> hardly moves: such maps" in page
+    assert "<b>Guided backpropagation</b> hardly moves: such maps say" in page
     overview = (run.path / "html/index.html").read_text(encoding="utf-8")
     assert "The maps of Guided backpropagation hardly change as the model is randomised" in overview
     (spearman,) = (
