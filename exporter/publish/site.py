@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import exporter
 from exporter.comparison import Comparison
 from exporter.errors import ConfigError, RunError
-from exporter.paths import command_without_folders, without_folders
+from exporter.paths import without_folders
 from exporter.publish.choosing import Named, opened
 from exporter.publish.places import SITE, SPACE, place_of
+from exporter.publish.provenance import Provenance
+from exporter.publish.subject import Subject
 from exporter.store import Run
 from exporter.store.files import RunFiles
 from exporter.watch import Watch
@@ -91,12 +92,17 @@ def publish_site(
     _refuse_inside(files, to)
     _refuse_damaged(runs[0].run, comparison, watch)
     names = [name.removeprefix("html/") for name in files.below("html")]
-    told = _provenance(runs, comparison)
-    if not _anonymous(runs):
-        told["command"] = _command(source, to, robots)
+    command = _command(source, to, robots)
+    provenance = Provenance.of(runs, command, unnamed=_anonymous(runs))
+    title = Subject(tuple(runs), comparison).title
+    told = {
+        "title": title,
+        "program": provenance.program,
+        "made from": provenance.lines,
+    }
     added = {} if robots else {ROBOTS: b"User-agent: *\nDisallow: /\n"}
     if str(to).startswith(SPACE):
-        added[README] = _readme(told["title"])
+        added[README] = _readme(title)
     whole, size = [*names, *added, SITE], 0
     with place_of(str(to)) as place:
         former = place.former()
@@ -142,37 +148,6 @@ def _refuse_damaged(run: Run, comparison: Comparison | None, watch: Watch) -> No
             f"the report of {where} leads to the folders beside it, as an older exporter wrote it; "
             f"write it again with {again}"
         )
-
-
-def _provenance(runs: Sequence[Named], comparison: Comparison | None) -> dict[str, Any]:
-    """Return what the site was made of: run ids, hashes of plans, versions, commands."""
-    if comparison is None:
-        title = f"What {runs[0].run.plan.model.title} looks at"
-    else:
-        from exporter.comparison.html import title as title_of
-
-        title = title_of(comparison)
-    return {
-        "title": title,
-        "exporter": exporter.__version__,
-        "runs": [_origin(named, anonymous=_anonymous(runs)) for named in runs],
-    }
-
-
-def _origin(named: Named, *, anonymous: bool) -> dict[str, Any]:
-    """Return what a run was made of; of an anonymous report only what names nobody."""
-    plan = named.run.plan
-    digest = {"plan": named.run.files.sha256("plan.json")}
-    if anonymous:
-        return digest
-    return digest | {
-        "name": named.name,
-        "model": plan.model.title,
-        "weights": plan.model.weights,
-        "created": plan.created,
-        "versions": dict(plan.versions),
-        "command": command_without_folders(plan.command),
-    }
 
 
 def _anonymous(runs: Sequence[Named]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import exporter
 from exporter.paths import command_without_folders, without_folders
+from exporter.publish.provenance import Provenance
 from exporter.publish.subject import Subject
 from exporter.publish.wandb_panels import Block, classes, images, methods, numbers
 from exporter.writers import links
@@ -86,7 +87,7 @@ def _what_ran(subject: Subject) -> Iterator[Block]:
         yield {"text": [compared]}
         if told.differences:
             yield {"text": ["They differ in:"]}
-            items = (f"{own.name}: {', '.join(own.values)}. {own.why}" for own in told.differences)
+            items = (f"{own.name}: {'; '.join(own.values)}. {own.why}" for own in told.differences)
             yield {"list": [[links.plain(text)] for text in items]}
 
 
@@ -112,14 +113,10 @@ def _elsewhere(subject: Subject) -> Iterator[Block]:
 
 def _made(subject: Subject) -> Iterator[Block]:
     yield {"heading": "How it was made"}
-    items: list[list[Span]] = []
-    for named in subject.runs:
-        plan = named.run.plan
-        versions = ", ".join(f"{name} {text}" for name, text in sorted(plan.versions.items()))
-        digest = named.run.files.sha256("plan.json")[:12]
-        command = command_without_folders(plan.command)
-        items.append([f"{named.name}: plan {digest}, of {plan.created}; {versions}; {command}"])
-    yield {"list": items}
+    lines = Provenance.of(subject.runs).lines
+    commands = (command_without_folders(named.run.plan.command) for named in subject.runs)
+    told = zip(lines, commands, strict=True)
+    yield {"list": [[links.plain(f"{line}; made by: {command}")] for line, command in told]}
     yield {"text": [f"This report was written by exporter {exporter.__version__} with:"]}
     yield {"code": subject.command}
     notes = dict.fromkeys(note for named in subject.runs for note in named.run.plan.notes)

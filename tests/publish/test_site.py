@@ -102,11 +102,12 @@ def test_every_link_leads_somewhere_after_moving(run: Path, tmp_path: Path) -> N
 def test_the_site_says_what_made_it_and_how_to_make_it_again(run: Path, tmp_path: Path) -> None:
     exporter.publish_site(run, tmp_path / "site", robots=True)
     told = json.loads((tmp_path / "site" / "site.json").read_text("utf-8"))
-    plan = open_run(run).plan
-    (origin,) = told["runs"]
-    assert origin["plan"] == open_run(run).files.sha256("plan.json")
-    assert (origin["model"], origin["versions"]) == (plan.model.title, dict(plan.versions))
-    assert told["command"] == "exporter publish run --to site --robots"
+    opened = open_run(run)
+    line, again = told["made from"]
+    assert f"plan {opened.files.sha256('plan.json')}; " in line
+    assert opened.plan.model.title in line
+    assert f"torch {opened.plan.versions['torch']}" in line
+    assert again == "made again by: exporter publish run --to site --robots"
     assert sorted(told["files"]) == sorted(held(tmp_path / "site"))
     assert not (tmp_path / "site" / "robots.txt").exists()
     assert b'name="robots"' not in (tmp_path / "site" / "index.html").read_bytes()
@@ -124,8 +125,16 @@ def test_a_comparison_replaces_a_run_and_what_is_the_users_stays(
     assert files.pop("CNAME") == b"maps.example"
     assert files.keys() == {*held(comparison.path / "html"), "robots.txt", "site.json"}
     assert list(broken(files)) == []
-    told = json.loads(files["site.json"])
-    assert [origin["name"] for origin in told["runs"]] == ["step 1", "step 3", "step 5"]
+    lines = json.loads(files["site.json"])["made from"]
+    assert [line.split(":")[0] for line in lines[:3]] == ["run a", "run c", "run b"]
+
+
+def test_the_site_of_an_anonymous_report_names_its_plan_alone(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert main(["render", str(copy), "--writer", "html", "--anonymous"]) == 0
+    exporter.publish_site(copy, tmp_path / "site")
+    told = json.loads((tmp_path / "site" / "site.json").read_text("utf-8"))
+    assert told["made from"] == [f"plan {open_run(copy).files.sha256('plan.json')}"]
 
 
 def test_one_that_was_interrupted_is_replaced_by_the_next(
