@@ -131,7 +131,7 @@ def rise(shown: Shown, samples: int = 9, cells: int = 3, p: float = 0.5) -> Arra
 def _hats(few: int, many: int) -> Array:
     """Return how much each of few values has of each of many between them, (many, few)."""
     places = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
-    return np.clip(1 - np.abs(places[:, None] - np.arange(few)), 0, None)
+    return np.asarray(np.maximum(1 - np.abs(places[:, None] - np.arange(few)), 0), dtype=np.float64)
 
 
 def _weighted(weights: object, activation: Array) -> Array:
