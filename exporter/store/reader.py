@@ -42,6 +42,7 @@ from exporter.store import layout
 from exporter.store.checksums import noted
 from exporter.store.documents import RESUME, read_json, read_totals, validated
 from exporter.store.epochs import EPOCHS, epochs_in
+from exporter.store.exchange import hugging_face, quantus_arrays
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
 from exporter.store.kernels import read_kernels, read_npy
@@ -385,6 +386,44 @@ class Run:
             return ROW_SCHEMA.empty_table().select([n for n in columns if n in ROW_SCHEMA.names])
         # Shards of an earlier version lack its later columns.
         return pa.concat_tables(parts, promote_options="default")
+
+    def to_quantus(
+        self, method: str, layer: str = DEEPEST, *, limit: int = 256
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """Return what Quantus's metrics are called with, of the first images that could be read.
+
+        ``metric(model=model, x_batch=x, y_batch=y, a_batch=a)``. The inputs are made of the model's
+        views, which are kept as JPEG: they differ from what the model was given by its rounding.
+
+        Args:
+            method: name of the method.
+            layer: as for ``map``.
+            limit: images at most; all of them are in memory.
+
+        Returns:
+            x, the normalised inputs, float32 (N, C, H, W); y, the classes explained, int64 (N,); a,
+            the maps at the inputs' size, float32 (N, 1, H, W), rectified where the method is.
+
+        Raises:
+            RunError: if an image has no such map, or one explains no class; if inputs differ in
+                size, or hold bands that are not shown.
+        """
+        return quantus_arrays(self, method, layer, limit)
+
+    def to_datasets(self) -> Any:
+        """Return the run as a data set of Hugging Face's, which needs ``exporter[datasets]``.
+
+        A row per image: ``id``, ``path``, ``image`` (the model's view), ``label``, ``predicted``
+        and ``score`` of the best prediction, ``target`` (the first explained) and ``error``; per
+        method its map at the deepest layer, raw and signed, as lists, and an image ``… overlay``.
+
+        Returns:
+            A `datasets.Dataset`, written to its cache, so that memory does not limit it.
+
+        Raises:
+            RunError: if datasets is not installed, or a shard is damaged.
+        """
+        return hugging_face(self)
 
     # ------------------------------------------------------------ the set
 

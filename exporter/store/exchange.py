@@ -1,0 +1,140 @@
+"""A run as other libraries take it: Quantus's arrays, a data set of Hugging Face's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import ExporterError, RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from exporter.records import Plan, Row, StoredMap
+    from exporter.store.reader import Run
+
+    Arrays = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+
+
+def quantus_arrays(run: Run, method: str, layer: str, limit: int) -> Arrays:
+    """Return inputs, classes and maps as Quantus's metrics are called with them.
+
+    Raises:
+        RunError: if no image has such a map, one explains no class, or inputs differ in size.
+    """
+    # Reading a run needs no OpenCV, which takes a while to import.
+    import cv2
+
+    from exporter.render import decode_image
+
+    steps = run.plan.model.preprocessing
+    if steps.in_bands:
+        raise RunError("Quantus is given inputs, and of bands the run keeps only what is shown")
+    mean, std = (np.asarray(values, np.float32) for values in (steps.mean, steps.std))
+    relu = any(entry.relu for entry in run.plan.methods if entry.name == method)
+    inputs, classes, maps = [], [], []
+    whole = (row for row in run.rows(["image", "maps", "error"]) if row.error is None)
+    for row in islice(whole, limit):
+        stored = run.stored(row, method, layer)
+        kind, _, index = stored.target.partition(":")
+        if kind != "class" or row.image is None:
+            raise RunError(
+                f"Quantus is given classes, and the map of {row.path!r} explains {stored.target!r}"
+            )
+        view = decode_image(row.image)[..., : steps.channels].astype(np.float32) / 255
+        values = stored.array()
+        values = np.maximum(values, 0) if relu else values
+        inputs.append(((view - mean) / std).transpose(2, 0, 1))
+        classes.append(int(index))
+        maps.append(cv2.resize(values, view.shape[1::-1], interpolation=cv2.INTER_LINEAR)[None])
+    if not maps:
+        raise RunError(f"the run {str(run.path)!r} holds no image that could be read")
+    sizes = sorted({each.shape for each in inputs})
+    if len(sizes) > 1:
+        raise RunError(
+            f"Quantus is given inputs of one size, and those of the run are {sizes[0]} and "
+            f"{sizes[1]}; make the run with a crop"
+        )
+    return np.stack(inputs), np.asarray(classes, np.int64), np.stack(maps).astype(np.float32)
+
+
+def hugging_face(run: Run) -> Any:
+    """Return the run as a `datasets.Dataset`.
+
+    Raises:
+        RunError: if datasets is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise RunError(
+            "a data set of Hugging Face's needs datasets, which is not installed: pip install "
+            "'exporter[datasets]'"
+        ) from None
+    methods = tuple(method.name for method in run.plan.methods)
+    text, number = datasets.Value("string"), datasets.Value("float32")
+    features = datasets.Features(
+        {
+            "id": text,
+            "path": text,
+            "image": datasets.Image(),
+            "label": text,
+            "predicted": text,
+            "score": number,
+            "target": text,
+            "error": text,
+            **{name: datasets.List(datasets.List(number)) for name in methods},
+            **{f"{name} overlay": datasets.Image() for name in methods},
+        }
+    )
+    # What is written once is read again from datasets' cache, unless the run has changed.
+    files = [run.path / "shards" / f"{n:05}.parquet" for n in run.shards]
+    given = {
+        "path": str(run.path.resolve()),
+        "methods": methods,
+        "state": tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    }
+    try:
+        return datasets.Dataset.from_generator(_examples, features=features, gen_kwargs=given)
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, ExporterError):
+            raise error.__cause__ from None
+        raise
+
+
+def _examples(path: str, methods: Sequence[str], state: Any) -> Iterator[dict[str, Any]]:
+    """Yield a dictionary per image of a run, as `hugging_face` names what is in it."""
+    del state  # part of the cache's key alone
+    from exporter.store.reader import open_run
+
+    run = open_run(path)
+    for row in run.rows(["image", "label", "predictions", "maps", "error"]):
+        yield _example(run, run.plan, row, methods)
+
+
+def _example(run: Run, plan: Plan, row: Row, methods: Sequence[str]) -> dict[str, Any]:
+    from exporter.store.showing import overlaid
+
+    best = row.predictions[0] if row.predictions else None
+    there = {kept.method for kept in row.maps}
+    maps: dict[str, StoredMap] = {
+        name: run.stored(row, name) for name in methods if name in there and row.error is None
+    }
+    example: dict[str, Any] = {
+        "id": row.id,
+        "path": row.path,
+        "image": None if row.image is None else {"bytes": row.image, "path": None},
+        "label": row.label,
+        "predicted": best and best.name,
+        "score": best and best.score,
+        "target": next((stored.target for stored in maps.values()), None),
+        "error": row.error,
+    }
+    for name in methods:
+        stored = maps.get(name)
+        example[name] = None if stored is None else stored.array().tolist()
+        example[f"{name} overlay"] = None if stored is None else overlaid(row, stored, plan)
+    return example
