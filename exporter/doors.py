@@ -116,15 +116,15 @@ def load_reference(spec: str, what: str, error: type[ExporterError] = ConfigErro
     return holder
 
 
-def load_function(spec: str, error: type[ExporterError] = ConfigError) -> Callable[..., Any]:
+def load_function(spec: str) -> Callable[..., Any]:
     """Return a function of the user's: ``package.module:function`` or ``path/file.py:function``.
 
     Raises:
-        ExporterError: of the given kind, if it is not there or cannot be called.
+        ConfigError: if it is not there or cannot be called.
     """
-    function: Callable[..., Any] = load_reference(spec, "function", error)
+    function: Callable[..., Any] = load_reference(spec, "function")
     if not callable(function):
-        raise error(f"{spec!r} is {kind_of(function)}, not a function")
+        raise ConfigError(f"{spec!r} is {kind_of(function)}, not a function")
     return function
 
 

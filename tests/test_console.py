@@ -56,7 +56,7 @@ def test_the_end_of_a_run_says_what_it_found(
     assert f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images" in said
     assert "dead channels: No image activates 1 of 12 channels of layer3." in said
     assert "skipped: 1 image could not be read." in said
-    assert sum(line.startswith("confusion: It takes ") for line in said) == 1
+    assert sum(line.startswith("confusion: It mistakes ") for line in said) == 1
     assert len(said) < 12
 
 

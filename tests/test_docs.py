@@ -62,6 +62,14 @@ def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_the_architecture_names_every_room_and_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "exporter"
+    names = [f"`{file.name}`" for file in package.glob("[a-z]*.py")]
+    names += [f"`{file.parent.name}/`" for file in package.glob("*/__init__.py")]
+    assert [name for name in names if name not in text] == []
+
+
 def test_the_readme_names_the_two_commands_first() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     first = text.index("make demo")

@@ -125,7 +125,8 @@ def rise(shown: Shown, samples: int = 9, cells: int = 3, p: float = 0.5) -> Arra
         with torch.no_grad():
             score = shown.model(shown.image * torch.from_numpy(mask))[0, shown.target]
         total += float(score) * mask
-    return total / (samples * p)
+    mean: Array = total / (samples * p)
+    return mean
 
 
 def _hats(few: int, many: int) -> Array:

@@ -7,10 +7,9 @@ from exporter.explain.described import describe_passes
 from exporter.explain.explainer import Explainer
 from exporter.explain.fusion import FUSED
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
-from exporter.explain.places import HostBatch
 from exporter.explain.rows import Computed, Pending, compute, launch, rows
 from exporter.explain.sanity import Sanity
-from exporter.explain.transfer import Transfer, transfer_for
+from exporter.explain.transfer import transfer_for
 from exporter.explain.work import BatchWork, Loaded, Staged, inputs, lay_masks, load, stage
 
 __all__ = [
@@ -18,12 +17,10 @@ __all__ = [
     "BatchWork",
     "Computed",
     "Explainer",
-    "HostBatch",
     "Loaded",
     "Pending",
     "Sanity",
     "Staged",
-    "Transfer",
     "choose_or_offer",
     "classifiers_at",
     "compute",

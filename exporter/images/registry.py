@@ -106,7 +106,7 @@ def _nothing(where: Any) -> str:
     """Say why this is not an image set."""
     if not is_path(where):
         if hasattr(where, "batch_sampler") and hasattr(where, "dataset"):
-            return f"the images are {kind_of(where)}; give its data set, the attribute dataset"
+            return f"the images are {kind_of(where)}; give its data set, .dataset"
         return (
             f"the images are {kind_of(where)}; give a folder, a glob, a list, paths or a "
             "data set with __len__ and __getitem__"

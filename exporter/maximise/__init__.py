@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.maximise.ascent import TOGETHER, AscentSettings, Maximised, maximise
+from exporter.maximise.ascent import TOGETHER, AscentSettings, maximise
 from exporter.maximise.groups import (
     choose,
     describe_wanted,
@@ -15,7 +15,6 @@ from exporter.maximise.requests import Request, Wanted, parse_request, settle
 __all__ = [
     "TOGETHER",
     "AscentSettings",
-    "Maximised",
     "Request",
     "Wanted",
     "choose",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.models.adapting import adapt
-from exporter.models.classes import LabelMatch, check_classes, match_labels, read_classes
+from exporter.models.classes import check_classes, match_labels, read_classes
 from exporter.models.placement import (
     choose_device,
     float_type,
@@ -15,7 +15,6 @@ from exporter.models.resolve import ResolvedModel, adopt, resolve
 from exporter.models.texts import embed_text, refuse_classes
 
 __all__ = [
-    "LabelMatch",
     "ResolvedModel",
     "adapt",
     "adopt",

@@ -10,7 +10,6 @@ from exporter.records.channels import (
     ChannelRow,
     KernelRecord,
     MaximisedPicture,
-    Position,
     own_name,
 )
 from exporter.records.columns import Box, Column, Float32, Int32
@@ -107,7 +106,6 @@ __all__ = [
     "ModelRecord",
     "OtherMetric",
     "Plan",
-    "Position",
     "PrecisionRecord",
     "Prediction",
     "Prepared",

@@ -1,6 +1,6 @@
 """Pictures of maps, channels and kernels, with numpy and OpenCV only: no torch, no model."""
 
-from exporter.render.captions import caption, flag_text, target_text
+from exporter.render.captions import flag_text, target_text
 from exporter.render.colormaps import COLORMAPS, get_colormap
 from exporter.render.confusion import confusion_sheet
 from exporter.render.encode import (
@@ -29,7 +29,6 @@ __all__ = [
     "OPACITY",
     "MontageLayout",
     "activation_sheet",
-    "caption",
     "confusion_sheet",
     "decode_image",
     "draw_text",

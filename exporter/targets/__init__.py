@@ -7,13 +7,11 @@ from exporter.targets.detection import all_shares, is_detections, watching
 from exporter.targets.outputs import locate_output, say_guess
 from exporter.targets.planned import PlannedTarget, plan_target, settle_reading
 from exporter.targets.probabilities import last_function
-from exporter.targets.readings import READINGS, Reading, rows_of
+from exporter.targets.readings import rows_of
 from exporter.targets.scorer import Scored, Scorer, target_indices
 
 __all__ = [
-    "READINGS",
     "PlannedTarget",
-    "Reading",
     "Scored",
     "Scorer",
     "Target",

@@ -102,7 +102,7 @@ def test_images_are_joined_by_their_contents(others: dict[str, Path]) -> None:
 def test_what_cannot_be_compared_is_said(others: dict[str, Path]) -> None:
     assert any("share no class name" in n for n in joining(others, "plain", "classes").notes)
     assert any(
-        "at one stage only, layer4" in n or "at one stage only, deepest" in n
+        "at a single stage, layer4" in n or "at a single stage, deepest" in n
         for n in joining(others, "plain", "one layer").notes
     )
     partial = joining(others, "plain", "partial")
@@ -120,7 +120,7 @@ def test_what_is_no_comparison_is_one_sentence(others: dict[str, Path], tmp_path
     digest = hashlib.sha256(plan.encode()).hexdigest()
     (newer / "checksums/plan.json.sha256").write_text(f"{digest}  plan.json\n")
     for paths, said in (
-        ([others["plain"]], "1 run was given; a comparison is of 2 to 50 runs"),
+        ([others["plain"]], "1 run was given; a comparison takes 2 to 50 runs"),
         ([others["plain"], again], "is given twice; give each run once"),
         ([others["plain"], copy], "is a copy of"),
         ([others["plain"], others["elsewhere"]], "have no image in common"),

@@ -265,5 +265,5 @@ def test_numbers_of_shards_are_read_strictly(model: str, tmp_path: Path) -> None
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "ready\n0\n")
-    assert done.stderr.strip().endswith("'x' is not the number of a shard")
+    assert done.stderr.strip().endswith("'x' is not a shard number")
     assert open_run(run).shards == (0,)

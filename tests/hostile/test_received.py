@@ -765,7 +765,7 @@ def test_a_recipe_without_a_seal_says_that_there_may_have_been_no_place_for_a_ke
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     run = RunFiles(tmp_path)
     write_recipe(run, {"settings": {"model": "m"}, "command": "exporter", "folder": "."})
-    with pytest.raises(RunError, match="or where there was no place for a key"):
+    with pytest.raises(RunError, match="or where no key could be stored"):
         read_recipe(run)
     assert read_recipe(run, trusted=True)
 

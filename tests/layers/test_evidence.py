@@ -356,7 +356,7 @@ def test_what_is_read_by_its_shape_alone_is_named_in_a_note_and_never_taken_by_i
     module = nn.Sequential(Random(), nn.Flatten(), nn.Linear(189, 3))
     assert choose_layers(trial_of(module, 3, 32, 32), ["0"]).notes == (
         "0 is read as a plane of 7×9 from its shape alone (its last two axes, 7×9, fit the input's "
-        "proportions best), and nothing else shows that it is one; --reshape says how to read it",
+        "proportions best), which nothing else confirms; --reshape says how to read it",
     )
     with pytest.raises(NoLayerError):
         auto(module, 3, 32, 32)

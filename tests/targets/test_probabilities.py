@@ -146,7 +146,7 @@ def test_of_probabilities_and_logits_the_logits_are_explained(first: bool, tmp_p
 
 
 def test_probabilities_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"values from -.* which are no probabilities"):
+    with pytest.raises(TargetError, match=r"values from -.* which are not probabilities"):
         export(Ending(lambda y: y), tmp_path / "a", reading="probability")
 
 
@@ -230,7 +230,7 @@ def test_methods_without_a_gradient_know_a_sigmoid_too() -> None:
 
 
 def test_maps_of_a_batch_refuse_a_reading_that_is_none() -> None:
-    with pytest.raises(TargetError, match="no probabilities; use reading='logits'"):
+    with pytest.raises(TargetError, match="not probabilities; use reading='logits'"):
         grad_cam(twins(lambda y: y)[0], reading="probability")
     with pytest.raises(TargetError, match="'value' is for one output and the model gives 4"):
         grad_cam(twins(lambda y: y)[0], reading="value")
