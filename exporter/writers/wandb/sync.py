@@ -64,8 +64,9 @@ def sync_run(
         raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
     if (project is None or entity is None) and not is_own(folder):
         raise WriterError(
-            f"nothing was sent of {str(run.path)!r}: its W&B log was written by another user or on "
-            "another machine, and would choose where your data goes; say where to with "
+            f"nothing was sent of {str(run.path)!r}: its W&B log does not bear your seal (another "
+            "user, another machine or an earlier version wrote it) and would choose where your "
+            "data goes; say where to with "
             f"--wandb-project and --wandb-entity, or write it yourself with {again}"
         )
     with work_folder(folder):
