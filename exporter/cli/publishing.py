@@ -69,7 +69,7 @@ _SOURCES = click.argument(
 @click.option(
     "--uniform-opacity",
     is_flag=True,
-    help="Maps are as opaque everywhere.",
+    help="Maps are equally opaque everywhere.",
 )
 @click.option(
     "--threshold",

@@ -67,15 +67,15 @@ def check_pack(path: Path, runs: Sequence[Run] = ()) -> Iterator[str]:
             kept = {name: checksum for checksum, name in (line.split("  ", 1) for line in lines)}
             yield from _altered(archive, names, kept)
             told = json.loads(archive.read(PROVENANCE))
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            plans = {str(made["plan"]): made["contents"] for made in told["runs"]}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         yield f"{path.name} is damaged ({reason(error) if isinstance(error, OSError) else error})"
         return
-    plans = {made["plan"]: made for made in told["runs"]}
     for run in runs:
         made = plans.pop(run.files.sha256("plan.json"), None)
         if made is None:
             yield f"it was not made from {str(run.path)!r}: its plan is none of the pack's"
-        elif made["contents"] != contents_of(run):
+        elif made != contents_of(run):
             yield f"{str(run.path)!r} has changed since the pack was made from it"
     if runs and plans:
         yield f"it was also made from runs that were not given, of the plans {', '.join(plans)}"
@@ -87,10 +87,11 @@ def _altered(archive: zipfile.ZipFile, names: Sequence[str], kept: dict[str, str
             yield f"{name} is missing"
             continue
         try:
-            content = archive.read(name)
+            with archive.open(name) as file:
+                there = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         except (zipfile.BadZipFile, zlib.error):
-            content = b""
-        if hashlib.sha256(content).hexdigest() != checksum:
+            there = ""
+        if there != checksum:
             yield f"{name} has changed since it was written (SHA-256 differs)"
     for name in set(names).difference(kept, {CHECKSUMS}):
         yield f"{name} was added after it was written"

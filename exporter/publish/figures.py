@@ -93,7 +93,7 @@ def figure(
             method's name or a number would not fit its column.
         colormap: name of a table of colours; ``diverging`` shows maps signed, zero in the middle.
         opacity: where a map is largest, 0 to 1; as in the report where None.
-        uniform_opacity: whether a map is as opaque everywhere, and not where it is strong only.
+        uniform_opacity: whether a map is equally opaque everywhere, not as it is strong.
         threshold: share of a map's range below which it is not drawn, 0 to 1.
         original: a folder with the photographs: each is shown whole, in its own shape, with the map
             where the model saw it.

@@ -22,7 +22,7 @@ class Look:
         colormap: name of a table of colours.
         opacity: where a map is largest, 0 to 1.
         original: a folder with the photographs, which are then shown whole.
-        uniform: whether maps are as opaque everywhere, and not where they are strong only.
+        uniform: whether maps are equally opaque everywhere, and not where they are strong only.
         threshold: share of a map's range below which it is not drawn, 0 to 1.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,9 @@ from exporter.writers.options import bytes_of
 from exporter.writers.reading import templating
 
 _TRIES = 8
+_MAPS, _LIVE = "data/*/maps.parquet", "*/live/*.js"
+_PICTURED = ("*/photos/*/*.jpg", "*/data/0*.js")
+"""Files that go: the raw maps, the maps of any class, and what an image has in the reports."""
 _SMALL = 1500
 """Bytes that a small photograph takes, with its entry."""
 
@@ -150,20 +153,29 @@ class _Fitting:
         size = self._write(contents)
         if limit is None or size <= limit:
             return _left_out(contents, 0)
-        for smaller, names in ((replace(contents, maps=False), ("data/*/maps.parquet",)),
-                               (Contents(maps=False, live=False),
-                                ("data/*/maps.parquet", "*/live/*.js"))):  # fmt: skip
-            contents = smaller
-            if size - self._taken(*names) <= limit and self._write(contents) <= limit:
+        whole = self._sizes
+        for contents, gone in (
+            (Contents(maps=False), (_MAPS,)),
+            (Contents(maps=False, live=False), (_MAPS, _LIVE)),
+        ):
+            # What cannot fit is not written.
+            if size - _taken(whole, *gone) <= limit and self._write(contents) <= limit:
                 return _left_out(contents, 0)
-        return self._fit_images(contents, limit)
+        return self._fit_images(contents, whole, limit)
 
-    def _fit_images(self, contents: Contents, limit: int) -> tuple[str, ...]:
+    def _fit_images(
+        self, contents: Contents, sizes: Mapping[str, int], limit: int
+    ) -> tuple[str, ...]:
+        """Leave out the maps of as many images as it takes.
+
+        Args:
+            contents: what else is in it.
+            sizes: what each file takes where nothing is left out.
+            limit: bytes it may have.
+        """
         ids = self._supplement.ids()
-        size = sum(self._sizes.values())
-        whole = self._taken("*/photos/*/*.jpg", "*/data/0*.js") / max(1, len(ids))
-        gone = self._taken("data/*/maps.parquet", "*/live/*.js")
-        rest = size - gone - len(ids) * (whole - _SMALL)
+        whole = _taken(sizes, *_PICTURED) / max(1, len(ids))
+        rest = sum(sizes.values()) - _taken(sizes, _MAPS, _LIVE) - len(ids) * (whole - _SMALL)
         number = int((limit - rest) / max(1.0, whole - _SMALL))
         for _ in range(_TRIES):
             number = min(max(number, 0), len(ids) - 1)
@@ -180,13 +192,6 @@ class _Fitting:
             "--max-size"
         )
 
-    def _taken(self, *patterns: str) -> int:
-        return sum(
-            size
-            for name, size in self._sizes.items()
-            if any(Path(name).match(pattern) for pattern in patterns)
-        )
-
     def _write(self, contents: Contents) -> int:
         """Write the supplement and its zip, and return how many bytes this has."""
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -196,6 +201,11 @@ class _Fitting:
         _write_front(self._supplement, self._told, contents, self._folder)
         self._sizes = write_zip(self._folder, self.zip)
         return self.zip.stat().st_size
+
+
+def _taken(sizes: Mapping[str, int], *patterns: str) -> int:
+    matching = (n for n in sizes if any(Path(n).match(pattern) for pattern in patterns))
+    return sum(sizes[name] for name in matching)
 
 
 def _left_out(contents: Contents, every: int) -> tuple[str, ...]:

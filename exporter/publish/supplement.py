@@ -18,20 +18,20 @@ from exporter.comparison.folder import TABLES
 from exporter.comparison.html import strips, title, write_pages
 from exporter.comparison.joining import join
 from exporter.comparison.predictions import predictions_of
-from exporter.config import WriterConfig
+from exporter.config import build_writer_config
 from exporter.errors import ConfigError, RunError
 from exporter.publish.choosing import MOST_COLUMNS, Grid, Named, lay_out, runs_of
 from exporter.publish.look import Look
 from exporter.publish.texts import captions_of
 from exporter.records import Row
 from exporter.render import decode_image, encode_jpeg, overlay_map
-from exporter.store import ROW_SCHEMA, Run, anonymous, open_run, records_table
+from exporter.store import ROW_SCHEMA, Run, anonymous, open_run, records_table, refuse_damaged
 from exporter.store.anonymous import release
 from exporter.store.layout import set_table
 from exporter.watch import Watch
 from exporter.writers import find_writer
 from exporter.writers.links import safe_name
-from exporter.writers.writing import without_names, writer_options
+from exporter.writers.writing import remembered, without_names, writer_options
 
 RANDOM = 8
 """Images drawn at random, beside as many as the rules choose."""
@@ -130,7 +130,11 @@ class Supplement:
 
     def _open(self, run: str | Path | Run) -> Run:
         opened = run if isinstance(run, Run) else open_run(run)
-        opened = self._opened.setdefault(opened.path.resolve(), opened)
+        place = opened.path.resolve()
+        if place not in self._opened:
+            refuse_damaged(opened, self._watch)
+            self._opened[place] = opened
+        opened = self._opened[place]
         return anonymous(opened) if self._unnamed else opened
 
     def _comparison(self, told: Comparison, work: Path) -> Source:
@@ -197,7 +201,9 @@ class Supplement:
             _write_pictures(grid, folder / "shown")
 
     def _write_run(self, run: Run, folder: Path, contents: Contents) -> None:
-        config = WriterConfig(writers=("html",), live=contents.live, anonymous=self._unnamed)
+        asked = {"writers": ["html"], "single_file": False, "anonymous": self._unnamed}
+        live = {} if contents.live else {"live": False}
+        config = build_writer_config(asked | live, remembered(run.files))
         options = writer_options(run, without_names(config) if self._unnamed else config)["html"]
         told = options.model_copy(update={"alone": True, "pictured": contents.pictured})
         find_writer("html").write(run, folder, told)

@@ -164,7 +164,7 @@ def overlay_map(
         colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
         opacity: where the map is largest, in [0, 1]; elsewhere in proportion to its level. Where
             None, `OPACITY`, or half of a uniform one.
-        uniform: whether the map is as opaque everywhere.
+        uniform: whether the map is equally opaque everywhere.
         threshold: share of its range below which it is not drawn, in [0, 1].
 
     Returns:
@@ -201,7 +201,7 @@ def fading_map(
         size: (width, height) of the picture in pixels.
         rectify: set negative values to zero first.
         colormap: name of a table; with ``diverging`` the opacity follows the distance from zero.
-        uniform: whether it is as opaque everywhere.
+        uniform: whether it is equally opaque everywhere.
         threshold: share of its range below which it is transparent, in [0, 1].
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +19,15 @@ from exporter.config import build_writer_config
 from exporter.errors import ConfigError
 from exporter.publish import pack
 from exporter.publish.archive import check_pack
-from exporter.records import Findings, LayoutRecord, Row
+from exporter.records import (
+    Findings,
+    LayoutRecord,
+    MethodRecord,
+    ModelRecord,
+    Plan,
+    Row,
+    Totals,
+)
 from exporter.store import anonymous, create_run, open_run
 from exporter.store.pictures import without_metadata
 from exporter.summaries import Scope, channel_table, shard_parts
@@ -204,6 +212,37 @@ def test_what_is_sent_to_wandb_is_not_anonymous(planted: Path, setting: str, val
     config = build_writer_config(settings(anonymous=True, **{setting: value}))
     with pytest.raises(ConfigError, match="stands under its user's name"):
         write_all(open_run(planted), config)
+
+
+@pytest.mark.parametrize(
+    ("record", "names"),
+    [
+        (
+            Plan,
+            "schema settings model layers explained layer_reason recorded methods target image_set "
+            "images shards label_match label_index execution versions command created notes "
+            "layouts findings precision head",
+        ),
+        (
+            ModelRecord,
+            "name spec weights checkpoint classes preprocessing parameters output outputs scores "
+            "reading type code step step_key",
+        ),
+        (
+            MethodRecord,
+            "name title shows formula paper url cost caveats relu pixel settings attended",
+        ),
+        (
+            Row,
+            "id key path label label_index width height crop predictions loss correct image maps "
+            "activations boxes mask predicted_boxes regions error",
+        ),
+        (Totals, "images read skipped labelled correct flagged checksums finished seconds"),
+    ],
+)
+def test_whoever_adds_a_field_says_whether_it_names_somebody(record: type, names: str) -> None:
+    """What is new has to be weighed in exporter.store.anonymous, and then be added here."""
+    assert [field.name for field in fields(record)] == names.split()
 
 
 def test_a_picture_keeps_its_pixels_and_colours_alone() -> None:

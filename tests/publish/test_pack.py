@@ -19,11 +19,14 @@ from PIL import Image
 import exporter
 from exporter.cli import main
 from exporter.comparison import Comparison
+from exporter.config import build_writer_config
 from exporter.errors import ConfigError, ExporterError
 from exporter.publish import Packed, pack
+from exporter.publish.archive import check_pack
 from exporter.publish.claims import read_claims, settled
 from exporter.publish.venues import venues
 from exporter.store import open_run
+from exporter.writers.writing import write_all
 
 
 @dataclass
@@ -327,8 +330,6 @@ def test_check_holds_a_pack_against_its_checksums_and_its_run(
 def test_a_run_that_has_changed_is_noticed(
     of_run: Opened, checkpoints: list[Path], tmp_path: Path
 ) -> None:
-    from exporter.publish.archive import check_pack
-
     copy = tmp_path / "a"
     shutil.copytree(checkpoints[0], copy)
     run = open_run(copy)
@@ -336,6 +337,39 @@ def test_a_run_that_has_changed_is_noticed(
     (copy / "run.json").unlink()
     (problem,) = check_pack(of_run.packed.path, [run])
     assert problem.endswith("has changed since the pack was made from it")
+
+
+def test_a_damaged_run_is_refused(checkpoints: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "a"
+    shutil.copytree(checkpoints[0], copy)
+    shard = copy / "shards" / "00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(ExporterError, match=r"00000\.parquet is not as it was written"):
+        pack(copy, out=tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_reports_are_titled_as_the_run_was(checkpoints: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "a"
+    shutil.copytree(checkpoints[0], copy)
+    told = {"title": "What we saw", "report": {"authors": ["Ada"], "abstract": "In short."}}
+    write_all(open_run(copy), build_writer_config({**told, "writers": []}))
+    packed = pack(copy, out=tmp_path / "a.zip", anonymous=True)
+    with zipfile.ZipFile(packed.path) as archive:
+        page = archive.read("report/index.html").decode()
+    assert "<h1>What we saw</h1>" in page
+    assert "In short." in page
+    assert "Ada" not in page
+
+
+def test_a_pack_of_nonsense_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "a.zip"
+    for nonsense in ("[]", '{"runs": 1}', '{"runs": [{}]}', "{"):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("checksums.sha256", "")
+            archive.writestr("provenance.json", nonsense)
+        problems = list(check_pack(file))
+        assert problems[-1].startswith("a.zip is damaged (")
 
 
 def test_runs_without_a_common_method_are_packed_apart(
