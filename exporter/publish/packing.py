@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import exporter
 from exporter.errors import ConfigError, reason
-from exporter.publish.archive import PROVENANCE, contents_of, write_zip
+from exporter.publish.archive import PROVENANCE, contents_of
 from exporter.publish.claims import Claim, read_claims, settled
-from exporter.publish.supplement import SEED, Contents, Supplement, shown_rows
+from exporter.publish.fitting import Fitting, left_out_of
+from exporter.publish.supplement import Contents, Supplement, shown_rows
 from exporter.publish.venues import Venue, venue_of
 from exporter.store import Run, open_run
 from exporter.store.anonymous import release
@@ -23,13 +24,6 @@ from exporter.watch import Watch
 from exporter.writers.html import text as words
 from exporter.writers.options import bytes_of
 from exporter.writers.reading import templating
-
-_TRIES = 8
-_MAPS, _LIVE = "data/*/maps.parquet", "*/live/*.js"
-_PICTURED = ("*/photos/*/*.jpg", "*/data/0*.js")
-"""Files that go: the raw maps, the maps of any class, and what an image has in the reports."""
-_SMALL = 1500
-"""Bytes that a small photograph takes, with its entry."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,8 @@ def pack(
         with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
             work = Path(folder)
             supplement = Supplement(sources, work / "compared", unnamed=anonymous, watch=watch)
-            fitted = _Fitting(supplement, told, work, watch)
+            front = partial(_write_front, supplement, told)
+            fitted = Fitting(supplement, limit, front, work, watch=watch)
             left_out = fitted.fit()
             if anonymous:
                 _write_key(supplement, place.with_name(f"{place.name}.key.csv"))
@@ -136,93 +131,6 @@ def pack(
     except OSError as error:
         raise ConfigError(f"{str(place)!r} cannot be written: {reason(error)}") from error
     return Packed(place, place.stat().st_size, left_out, tuple(_notes(told, place)))
-
-
-class _Fitting:
-    """Writes a supplement as often as it takes to fit."""
-
-    def __init__(self, supplement: Supplement, told: Told, work: Path, watch: Watch) -> None:
-        self._supplement, self._told, self._watch = supplement, told, watch
-        self._folder, self.zip = work / "supplement", work / "supplement.zip"
-        self._sizes: dict[str, int] = {}
-
-    def fit(self) -> tuple[str, ...]:
-        """Write it, and return what is left out so that it fits."""
-        limit = self._told.limit
-        contents = Contents()
-        size = self._write(contents)
-        if limit is None or size <= limit:
-            return _left_out(contents, 0)
-        whole = self._sizes
-        for contents, gone in (
-            (Contents(maps=False), (_MAPS,)),
-            (Contents(maps=False, live=False), (_MAPS, _LIVE)),
-        ):
-            # What cannot fit is not written.
-            if size - _taken(whole, *gone) <= limit and self._write(contents) <= limit:
-                return _left_out(contents, 0)
-        return self._fit_images(contents, whole, limit)
-
-    def _fit_images(
-        self, contents: Contents, sizes: Mapping[str, int], limit: int
-    ) -> tuple[str, ...]:
-        """Leave out the maps of as many images as it takes.
-
-        Args:
-            contents: what else is in it.
-            sizes: what each file takes where nothing is left out.
-            limit: bytes it may have.
-        """
-        ids = self._supplement.ids()
-        whole = _taken(sizes, *_PICTURED) / max(1, len(ids))
-        rest = sum(sizes.values()) - _taken(sizes, _MAPS, _LIVE) - len(ids) * (whole - _SMALL)
-        number = int((limit - rest) / max(1.0, whole - _SMALL))
-        for _ in range(_TRIES):
-            number = min(max(number, 0), len(ids) - 1)
-            fewer = replace(contents, pictured=frozenset(ids[:number]))
-            size = self._write(fewer)
-            if size <= limit:
-                return _left_out(fewer, len(ids))
-            if number == 0:
-                break
-            number = int(number * 0.9 * limit / size)
-        raise ConfigError(
-            f"the smallest supplement, with {words.count(number, 'image')} shown whole, takes "
-            f"{size:,} bytes, and {limit:,} are allowed; pack fewer runs, or give it more with "
-            "--max-size"
-        )
-
-    def _write(self, contents: Contents) -> int:
-        """Write the supplement and its zip, and return how many bytes this has."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
-        self._watch.begin("writing the supplement")
-        self._supplement.write(self._folder, contents)
-        _write_front(self._supplement, self._told, contents, self._folder)
-        self._sizes = write_zip(self._folder, self.zip)
-        return self.zip.stat().st_size
-
-
-def _taken(sizes: Mapping[str, int], *patterns: str) -> int:
-    matching = (n for n in sizes if any(Path(n).match(pattern) for pattern in patterns))
-    return sum(sizes[name] for name in matching)
-
-
-def _left_out(contents: Contents, every: int) -> tuple[str, ...]:
-    """Say what does not fit, in the order in which it goes."""
-    sentences = []
-    if not contents.maps:
-        sentences.append("The raw maps (data/*/maps.parquet) are left out.")
-    if not contents.live:
-        sentences.append("The reports do not paint the map of any class.")
-    if contents.pictured is not None:
-        whole = len(contents.pictured)
-        sentences.append(
-            f"{words.count(whole, 'image')} of {every:,} are shown whole, with their maps: those "
-            "that rules choose, those drawn at random, those of the reports' first pages, then "
-            f"others in random order (seed {SEED}). The rest are small photographs without maps."
-        )
-    return tuple(sentences)
 
 
 def _write_front(supplement: Supplement, told: Told, contents: Contents, folder: Path) -> None:
@@ -236,7 +144,7 @@ def _write_front(supplement: Supplement, told: Told, contents: Contents, folder:
         "sources": supplement.sources,
         "claims": settled(told.claims, folder, reports, set(ids)),
         "shown": [(grid, shown_rows(grid)) for grid in grids],
-        "left_out": _left_out(contents, len(ids)),
+        "left_out": left_out_of(contents, len(ids)),
         "limit": told.limit,
         "credits": told.credits,
         "methods": {m.name: m for named in supplement.runs for m in named.run.plan.methods},
