@@ -116,14 +116,15 @@
     }
   }).catch((error) => { row.title = error.message; });
   // One row after the other, also those out of sight: the page may be printed. A later round ends an earlier one.
-  let round = 0;
-  const paintRows = async () => {
+  let round = 0, painted = Promise.resolve();
+  const paintAll = async () => {
     const own = ++round;
     for (const row of [...$("sheet").tBodies[0].rows]) {
       await paintRow(row, Number(row.dataset.at));
       if (own !== round) return;
     }
   };
+  const paintRows = () => { painted = paintAll(); };
   const FLIPS = { lost: "right to wrong", won: "wrong to right", changed: "another class" };
   const verdict = (run, at) => {
     const mark = index.correct[run][at];
@@ -371,6 +372,8 @@
     show();
     reflect();
     opened();
-    if (!data.whole()) data.columns().then(() => { index.moves = null; select(); show(); reflect(); });
+    // The columns of a large set come when what is in sight is painted.
+    const rest = () => data.columns().then(() => { index.moves = null; select(); show(); reflect(); });
+    if (!data.whole()) painted.then(() => requestAnimationFrame(() => setTimeout(rest)));
   });
 })();

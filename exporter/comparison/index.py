@@ -18,7 +18,7 @@ from exporter.writers.html.shards import base64, finite
 if TYPE_CHECKING:
     from exporter.comparison.html import Report
 
-PER_SHARD: Final = 64
+PER_SHARD: Final = 32
 """Images of a script of maps."""
 
 FIRST: Final = 256
