@@ -184,12 +184,12 @@ def _attribute(
     targets = []
     for target in range(context.count):
         total = torch.zeros_like(context.inputs)
-        for part in portions if unbounded else [samples]:
-            given = arguments | ({"n_samples": part} if samples else {})
-            inputs = context.inputs.detach().clone()
-            with lent_to(f"captum's {kind.__name__}", context):
+        with lent_to(f"captum's {kind.__name__}", context):
+            for part in portions if unbounded else [samples]:
+                given = arguments | ({"n_samples": part} if samples else {})
+                inputs = context.inputs.detach().clone()
                 attribution = kind(scored, **options).attribute(inputs, target=target, **given)
-            total += attribution.detach() * (part / samples if unbounded else 1)
+                total += attribution.detach() * (part / samples if unbounded else 1)
         targets.append(total)
     attributions = torch.stack(targets, 1)
     return attributions[:, :, :1] if "feature_mask" in arguments else attributions

@@ -192,6 +192,18 @@ def test_few_variants_go_through_the_model_together(
     assert sum(rows) >= 100
 
 
+def test_samples_beyond_those_that_go_together_are_drawn_anew(
+    model: nn.Module, images: Tensor
+) -> None:
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    oracle = attr.GradientShap(model)
+    parts = [oracle.attribute(images[:1], FLATS, n_samples=32, target=1) for _ in range(2)]
+    found = of("captum:GradientShap:n_samples=64", model, images[:1], [1])
+    assert_equal(found, sum(parts).detach() / 2)
+    assert (parts[0] - parts[1]).abs().max() > 1e-3 * found.abs().max()
+
+
 class Reusing(nn.Module):
     """A ReLU that is called twice, which captum's DeepLift finds out when half is done."""
 
