@@ -31,12 +31,13 @@ from exporter.errors import ConfigError
     help="A run that a supplement has to be made from; repeatable.",
 )
 def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
-    """Check that a run, a comparison or a supplement (FILE.zip) is intact: files, images, links.
+    """Check that a run, a training, a comparison or a supplement (FILE.zip) is intact.
 
     A supplement is held against its checksums, and against the runs that it was made from.
     With --anonymous, check that a file or folder says nothing of who made it: user, host, home and
     working folder, and git's name, mail and remotes, as they are here and now.
     """
+    from exporter.store import epochs_in
     from exporter.store.layout import is_comparison
 
     if also and not anonymous:
@@ -51,6 +52,10 @@ def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path,
             problems, whole = _check_pack(folder, runs)
         elif is_comparison(folder):
             problems, whole = _check_comparison(folder, bar)
+        elif epochs := epochs_in(folder):
+            told = [(run, *_check_run(run, bar)) for run in epochs.values()]
+            problems = [f"{run}: {problem}" for run, found, _ in told for problem in found]
+            whole = f"{counted(len(epochs), 'epoch')}, the last with {told[-1][2]}"
         else:
             problems, whole = _check_run(folder, bar)
     for problem in problems:

@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from exporter.cli import main
 from exporter.errors import ExporterError
 from exporter.store import check
 from exporter.training.watcher import TrainingWarning
+from exporter.writers.tensorboard.serving import _log
 from tests.writers.wandb.test_writer import records
 
 SETTINGS: dict[str, Any] = {
@@ -228,6 +230,19 @@ def test_the_command_compares_a_training_at_any_time(watched: Path, tmp_path: Pa
     compare = ["compare", str(watched), "--out", str(tmp_path / "cmp"), "--writer", "html"]
     assert main(compare) == 0
     assert len(exporter.open_comparison(tmp_path / "cmp").contents.runs) == 3
+
+
+def test_check_and_tensorboard_take_the_folder(
+    watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _log(watched) == watched / "tensorboard"
+    assert main(["check", str(watched)]) == 0
+    assert "is whole: 3 epochs" in capsys.readouterr().out
+    copy = shutil.copytree(watched, tmp_path / "copy")
+    shard = copy / "epochs/00001/shards/00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert main(["check", str(copy)]) == 2
+    assert "epochs/00001: " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_killed_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:

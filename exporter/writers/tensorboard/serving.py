@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exporter.errors import ConfigError, one_line
+from exporter.store.epochs import TRAINING
 from exporter.store.layout import COMPARISON, PLAN
 from exporter.writers import links
 
@@ -73,8 +74,8 @@ def _views(address: str, steps: int, *, projected: bool) -> Iterator[tuple[str, 
 
 
 def _log(folder: Path) -> Path:
-    """Return the log of a run or a comparison, or the folder itself, if events are in it."""
-    known = any((folder / name).is_file() for name in (PLAN, COMPARISON))
+    """Return the log of a run, comparison or training, or the folder itself if events are in it."""
+    known = any((folder / name).is_file() for name in (PLAN, COMPARISON, TRAINING))
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {str(folder)!r}; give a run folder")
     own = folder / "tensorboard" if known else folder
