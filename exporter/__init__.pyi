@@ -55,6 +55,7 @@ def export(
     config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    add: bool = False,
     watch: Watch | None = None,
     maps: Sequence[str] = ("gradcam", "layercam", "eigencam"),
     layers: Sequence[str] = ("auto",),

@@ -34,7 +34,7 @@ _WORDS = ("none", "auto", "binary")
 """Values of settings of any text that errors advise."""
 _DEFAULTS = {
     **{name: field.default for name, field in RunConfig.model_fields.items()},
-    **dict.fromkeys(("resume", "overwrite", "trust_recipe"), False),
+    **dict.fromkeys(("resume", "overwrite", "add", "trust_recipe"), False),
 }
 
 

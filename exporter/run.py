@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from exporter.adding import split, with_what_is_there
 from exporter.arguments import in_python, takes_settings
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
@@ -78,6 +79,7 @@ def export(
     config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    add: bool = False,
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
@@ -92,6 +94,8 @@ def export(
         config: a TOML file of settings; those given here win over it.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
+        add: add the maps and layers that are given, or faithfulness, to the finished run that is
+            there; only what it lacks is computed.
         watch: told how the work goes on; where None, a notebook shows it.
         **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
@@ -116,7 +120,7 @@ def export(
     """
     recipe = _recipe("export", model, images, config, out=Path(out), **settings)
     with watched(watch) as told:
-        return _whole(run(recipe, resume=resume, overwrite=overwrite, watch=told))
+        return _whole(run(recipe, resume=resume, overwrite=overwrite, add=add, watch=told))
 
 
 @in_python
@@ -270,6 +274,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    add: bool = False,
     rank: Rank | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
@@ -279,6 +284,8 @@ def run(
         recipe: how to build the model and the images, and the settings.
         resume: go on with a run that was interrupted.
         overwrite: replace a run that is there.
+        add: go on with the run that is there, with the methods, layers and faithfulness that it has
+            and those that are asked for.
         rank: 0 of several processes that were started together; the others `join_run`.
         watch: told how the work goes on.
 
@@ -291,13 +298,15 @@ def run(
     if rank is not None:
         resume = resume or (rank.restarted and not overwrite)
         engine, launch = _shared(rank, config.engine, engine), agree(rank)
-    refuse_taken(config.out, overwrite=overwrite, resume=resume)
-    recipe = _as_settled(recipe) if resume else recipe
+    refuse_taken(config.out, overwrite=overwrite, resume=resume or add)
+    if add:
+        recipe = replace(recipe, config=with_what_is_there(config, config.out))
+    recipe = _as_settled(recipe) if resume or add else recipe
     with ExitStack() as stack:
         with bind(recipe, watch=watch) as job:
             images = job.image_set
             watch.say(f"images: {len(images.entries):,} of {images.where!r} ({images.kind})")
-            begun = _begin(job, watch, launch, overwrite=overwrite, resume=resume)
+            begun = _begin(job, watch, launch, overwrite=overwrite, resume=resume, add=add)
             folder = stack.enter_context(begun)
             if not folder.complete:
                 folder.share()
@@ -314,14 +323,22 @@ def run(
 
 
 def join_run(
-    recipe: Recipe, rank: Rank, *, overwrite: bool = False, watch: Watch | None = None
+    recipe: Recipe,
+    rank: Rank,
+    *,
+    resume: bool = False,  # noqa: ARG001 - rank 0's to do
+    overwrite: bool = False,
+    add: bool = False,
+    watch: Watch | None = None,
 ) -> Run:
     """Compute the part of one of several processes that were started together, but for rank 0.
 
     Args:
         recipe: as rank 0 has it.
         rank: of this process.
-        overwrite: whether rank 0 replaces a run that is there.
+        resume: whether rank 0 goes on with the run that is there.
+        overwrite: whether it replaces that.
+        add: whether it adds to that.
         watch: told how the work goes on.
 
     Raises:
@@ -329,7 +346,9 @@ def join_run(
     """
     out, watch = recipe.config.out.absolute(), watch or Watch()
     find_engine(recipe.config.engine)
-    if await_plan(RunFiles(out), agree(rank), overwrite, watch):
+    if await_plan(RunFiles(out), agree(rank), overwrite or add, watch):
+        if add:
+            recipe = replace(recipe, config=with_what_is_there(recipe.config, out))
         with patiently(lambda: reopen_run(out, shared=True), "rank 0 to begin", watch) as folder:
             part = range(rank.number, len(folder.plan.shards), rank.count)
             missing = folder.missing(part)
@@ -337,7 +356,7 @@ def join_run(
                 with _bound(folder, _as_settled(recipe), watch) as (job, store):
                     missing = folder.missing(missing)  # rank 0 may have lost patience
                     watch.begin("computing maps", _images(job, missing))
-                    local.run(job, missing, store, watch)
+                    _compute_with(local, job, folder, missing, store=store, watch=watch)
     return open_run(out)
 
 
@@ -396,7 +415,10 @@ def work_run(
                     write(shard, parts)
                     stored(shard)
 
-                local.run(job, missing, store, watch)
+                if isinstance(missing, Sequence):
+                    _compute_with(local, job, folder, missing, store=store, watch=watch)
+                else:
+                    local.run(job, missing, store, watch)
     return open_run(path)
 
 
@@ -506,12 +528,11 @@ def _recipe_of(folder: RunFolder, trusted: bool) -> Recipe:
     return Recipe.read(document, folder.path)
 
 
-def _begin(job: Job, watch: Watch, launch: str = "", *, overwrite: bool, resume: bool) -> RunFolder:
+def _begin(job: Job, watch: Watch, launch: str = "", **how: bool) -> RunFolder:
     """Write what workers need, and return the folder, locked."""
 
     def create() -> RunFolder:
-        out = job.recipe.config.out
-        return create_run(out, job.plan, overwrite=overwrite, resume=resume, watch=watch)
+        return create_run(job.recipe.config.out, job.plan, watch=watch, **how)
 
     # Those that were started together may be at work already, where this one was restarted.
     folder = patiently(create, "the other processes to end", watch) if launch else create()
@@ -533,7 +554,21 @@ def _compute(
     watch.begin("computing maps", _images(job, missing))
     plug_in = user_code(f"the engine {job.recipe.config.engine!r}", error=ConfigError)
     with nullcontext() if engine is local or isinstance(engine, Ranks) else plug_in:
-        engine.run(job, missing, shard_store(job, folder, watch), watch)
+        store = shard_store(job, folder, watch)
+        _compute_with(engine, job, folder, missing, store=store, watch=watch)
+
+
+def _compute_with(
+    engine: Engine,
+    job: Job,
+    folder: RunFolder,
+    missing: Sequence[int],
+    *,
+    store: Store,
+    watch: Watch,
+) -> None:
+    for part, shards, write in split(job, folder, missing, store):
+        engine.run(part, shards, write, watch)
 
 
 def _images(job: Job, shards: Iterable[int]) -> int:

@@ -4,9 +4,12 @@ Used by test_survival.py, as a program, so that torch is imported once for all t
 
     python killed.py RUN_SETTINGS.json < moments > outcomes
 
-Every line read is JSON: {"out": folder, "at": n or null, "resume": bool}. The n-th event inside the
-run folder (a file opened for writing, a rename, a removal, a folder made) is the last the child
-does. Every line written is JSON: {"events": [...], "status": wait status}.
+Every line read is JSON: {"out": folder, "at": n or null, "resume": bool, "as": engine}. The child
+makes the whole run where ``as`` is empty, and without pictures and writers where it is ``alone``.
+As ``rank 0`` it is the first of two, the other of which never comes, and as ``rank 1`` that other;
+as ``worker`` it is one of a cluster's. The n-th event inside the run folder (a file opened for
+writing, a rename, a removal, a folder made) is the last the child does.
+Every line written is JSON: {"events": [...], "status": wait status}.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any
 _WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 
 
-def _child(settings: dict[str, Any], out: str, at: int | None, resume: bool, log: str) -> None:
+def _child(settings: dict[str, Any], asked: dict[str, Any], log: str) -> None:
+    out, at, resume, engine = (asked[name] for name in ("out", "at", "resume", "as"))
     events = 0
     record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -41,14 +45,27 @@ def _child(settings: dict[str, Any], out: str, at: int | None, resume: bool, log
             os.kill(os.getpid(), signal.SIGKILL)
 
     from exporter.config import build_config
-    from exporter.engines import Recipe
-    from exporter.run import run
+    from exporter.engines import Recipe, ranks
+    from exporter.launchers import Rank
+    from exporter.run import computing, join_run, run
+    from exporter.store import open_run
 
+    if engine:
+        settings = {**settings, "maximise": [], "writers": []}
+    recipe = Recipe(build_config(None, {**settings, "out": Path(out)}))
     sys.addaudithook(audit)
-    config = build_config(None, {**settings, "out": Path(out)})
-    outcome = run(Recipe(config), resume=resume)
-    if outcome.failed:
-        raise SystemExit(f"writers failed: {outcome.failed}")
+    if engine == "worker":
+        with computing(Path(out), recipe) as compute:
+            for shard in range(len(open_run(out).plan.shards)):
+                compute(shard)
+    elif engine == "rank 1":
+        join_run(recipe, Rank(1, 2, launch="here"))
+    else:
+        ranks.QUIET = 0.0
+        rank = Rank(0, 2, launch="here") if engine == "rank 0" else None
+        outcome = run(recipe, resume=resume, rank=rank)
+        if outcome.failed:
+            raise SystemExit(f"writers failed: {outcome.failed}")
 
 
 def main() -> None:
@@ -68,7 +85,7 @@ def main() -> None:
                 try:
                     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                     os.dup2(2, 1)
-                    _child(settings, asked["out"], asked["at"], asked["resume"], log.name)
+                    _child(settings, asked, log.name)
                     code = 0
                 finally:
                     os._exit(code)

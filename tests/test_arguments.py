@@ -15,7 +15,7 @@ from exporter.config import RunConfig, build_config
 from exporter.errors import ExporterError
 from tests.small import small
 
-BESIDE = {"config", "resume", "overwrite", "watch"}
+BESIDE = {"config", "resume", "overwrite", "add", "watch"}
 """Arguments of ``export`` and ``plan`` that are no settings."""
 
 

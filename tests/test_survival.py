@@ -6,6 +6,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.equal import contents
+import exporter
+from exporter.config import build_config
+from exporter.engines import Recipe
+from exporter.store import RunFiles, write_recipe
+from tests.equal import contents, differences
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +40,18 @@ def small() -> nn.Module:
     )
 """
 
-Ask = Callable[[Path, int | None, bool], dict[str, Any]]
+EVENTS = {"rank 0": 40, "rank 1": 10, "worker": 25}
+"""By engine, about how many events there are until its part is computed."""
+
+KILLS = 20
+"""How often each engine is killed, beside this."""
+
+Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Ask for one run, killed at an event or not; the answer names its events."""
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, photographs and ``settings.json``."""
     work = tmp_path_factory.mktemp("survival")
     (work / "small.py").write_text(MODEL)
     (work / "photos").mkdir()
@@ -60,6 +71,12 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         "maximise": ["3:strongest=6:steps=3", "output:0-3:steps=2"],
     }
     (work / "settings.json").write_text(json.dumps(settings))
+    return work
+
+
+@pytest.fixture(scope="module")
+def ask(work: Path) -> Iterator[Ask]:
+    """Ask for one run, killed at an event or not; the answer names its events."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("killed.py")), str(work / "settings.json")],
         stdin=subprocess.PIPE,
@@ -71,8 +88,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     assert process.stdout is not None
     stdin, stdout = process.stdin, process.stdout
 
-    def answer(out: Path, at: int | None, resume: bool) -> dict[str, Any]:
-        stdin.write(json.dumps({"out": str(out), "at": at, "resume": resume}) + "\n")
+    def answer(out: Path, at: int | None, resume: bool, engine: str = "") -> dict[str, Any]:
+        asked = {"out": str(out), "at": at, "resume": resume, "as": engine}
+        stdin.write(json.dumps(asked) + "\n")
         stdin.flush()
         assert select.select([stdout], [], [], 120)[0], "the run does not end"
         return dict(json.loads(stdout.readline()))
@@ -142,3 +160,38 @@ def test_killed_and_resumed_equals_undisturbed(
     ]
     left = list(out.rglob(".*.tmp"))
     assert left == []
+
+
+@pytest.fixture(scope="module")
+def alone(ask: Ask, work: Path) -> Path:
+    """Return the run of one process, without pictures and writers."""
+    assert ask(work / "alone", None, False, "alone")["status"] == 0
+    return work / "alone"
+
+
+@pytest.fixture(scope="module")
+def planned(work: Path) -> Path:
+    """Return the same run planned, for those that were started together."""
+    settings = json.loads((work / "settings.json").read_text()) | {"maximise": (), "writers": ()}
+    out = work / "planned"
+    document = Recipe(build_config(None, settings, out=out)).document()
+    exporter.plan(settings.pop("model"), settings.pop("images"), out=out, **settings)
+    write_recipe(RunFiles(out), document, "here")
+    return out
+
+
+@pytest.mark.parametrize("engine", EVENTS)
+def test_whichever_process_is_killed_again_and_again_the_run_is_that_of_one(
+    ask: Ask, alone: Path, planned: Path, tmp_path: Path, engine: str
+) -> None:
+    """Each goes on from what the one before has left, until one is not killed."""
+    draw, kills, runs = random.Random(engine), 0, 0
+    while kills < KILLS:
+        out = tmp_path / f"run{runs}"
+        runs += 1
+        shutil.copytree(planned, out)
+        while os.WIFSIGNALED(ask(out, draw.randrange(1, EVENTS[engine]), True, engine)["status"]):
+            kills += 1
+        assert ask(out, None, True, "rank 0")["status"] == 0
+        assert differences(out, alone) == []
+        assert list(out.rglob(".*.tmp")) == []

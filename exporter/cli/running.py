@@ -42,8 +42,14 @@ if TYPE_CHECKING:
     help="Show what would run, with an estimate of time and disk space; write nothing.",
 )
 @begin_flags
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Add methods, layers or --faithfulness to the finished run that is there, and compute "
+    "only what it lacks.",
+)
 def run_command(
-    file: Path | None, dry_run: bool, resume: bool, overwrite: bool, **flags: Any
+    file: Path | None, dry_run: bool, resume: bool, overwrite: bool, add: bool, **flags: Any
 ) -> int:
     """Run a model over an image set, and write the run folder and its reports.
 
@@ -51,8 +57,8 @@ def run_command(
     """
     config = build_config(file, given(flags))
     if dry_run:
-        return _dry_run(config, resume=resume, overwrite=overwrite)
-    return _run(config, resume=resume, overwrite=overwrite, rank=read_rank())
+        return _dry_run(config, resume=resume or add, overwrite=overwrite)
+    return _run(config, read_rank(), resume=resume, overwrite=overwrite, add=add)
 
 
 @click.command("plan")
@@ -185,17 +191,15 @@ def demo_command(out: Path) -> int:
     return _run(demo_config(out), resume=False, overwrite=overwrite)
 
 
-def _run(config: RunConfig, *, resume: bool, overwrite: bool, rank: Rank | None = None) -> int:
+def _run(config: RunConfig, rank: Rank | None = None, **how: bool) -> int:
     with Bar() as bar:
         chain = _chain(bar)
         if config.device in ("auto", "cuda"):
             take_card(rank)
         if rank is not None and rank.number:
-            run: Run = chain.join_run(_recipe(config), rank, overwrite=overwrite, watch=bar)
+            run: Run = chain.join_run(_recipe(config), rank, watch=bar, **how)
         else:
-            outcome: Outcome = chain.run(
-                _recipe(config), resume=resume, overwrite=overwrite, rank=rank, watch=bar
-            )
+            outcome: Outcome = chain.run(_recipe(config), rank=rank, watch=bar, **how)
             return _say(config.out, outcome)
     OUT.print(
         f"[green]✓[/] process {rank.number} of {rank.count}: {len(run.shards)} of "

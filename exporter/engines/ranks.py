@@ -71,13 +71,13 @@ class Ranks:
                 time.sleep(_LOOK)
 
 
-def await_plan(folder: RunFiles, launch: str, overwrite: bool, watch: Watch) -> bool:
+def await_plan(folder: RunFiles, launch: str, changed: bool, watch: Watch) -> bool:
     """Wait until rank 0 has planned the run.
 
     Args:
         folder: the run's.
         launch: tells the plan of this launch from that of an earlier one.
-        overwrite: whether a run that is complete is one to be replaced.
+        changed: whether a run that is complete is one to be replaced, or added to.
         watch: told what is waited for.
 
     Returns:
@@ -89,7 +89,7 @@ def await_plan(folder: RunFiles, launch: str, overwrite: bool, watch: Watch) -> 
     watch.begin("waiting for the plan of rank 0")
     until = time.monotonic() + PATIENCE
     while True:
-        planned = is_planned(folder, launch, complete=not overwrite)
+        planned = is_planned(folder, launch, complete=not changed)
         if planned is not None:
             return planned
         if time.monotonic() > until:

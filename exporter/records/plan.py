@@ -134,7 +134,7 @@ class HeadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do: ``plan.json``, written first and never changed.
+    """What a run will do: ``plan.json``, written first.
 
     Attributes:
         schema: ``SCHEMA_VERSION``.
@@ -161,6 +161,8 @@ class Plan:
         precision: what the number format changes; None in the model's own.
         head: the linear head behind the deepest layer; None with ``--no-live``, and where the plan
             is older than that.
+        added: names what was added to the run when it was finished, ``""`` for nothing; shards that
+            are not noted so lack it.
     """
 
     schema: Count
@@ -186,6 +188,7 @@ class Plan:
     findings: Findings | None = None
     precision: PrecisionRecord | None = None
     head: HeadRecord | None = None
+    added: str = ""
 
     @property
     def computed_on(self) -> Mapping[str, str]:

@@ -8,14 +8,14 @@ from pathlib import Path
 from exporter.errors import RunError
 from exporter.records import Plan
 from exporter.store import layout
-from exporter.store.checksums import commit, noted, settle_interrupted
+from exporter.store.checksums import commit, forget, noted, settle_interrupted
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.lock import RunLock
 from exporter.store.plans import plan_bytes, plan_is_altered, read_plan
 from exporter.store.reader import open_run, refuse_no_run
 from exporter.store.replacing import is_put_aside, restore
-from exporter.store.resuming import code_changed, plan_differences, plan_identity
+from exporter.store.resuming import additions, code_changed, plan_differences, plan_identity
 from exporter.watch import Watch
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
@@ -34,6 +34,7 @@ def create_run(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    add: bool = False,
     watch: Watch | None = None,
 ) -> RunFolder:
     """Begin a run in a new or empty folder, or go on with one.
@@ -43,6 +44,7 @@ def create_run(
         plan: what the run will do.
         overwrite: remove the run that is there, and nothing else of the folder.
         resume: go on with the run that is there, if its plan is the same; or begin one.
+        add: likewise, and the plan may have methods, layers and faithfulness that the run lacks.
         watch: told how what is there is verified.
 
     Returns:
@@ -54,10 +56,10 @@ def create_run(
     """
     run = Path(path)
     RunFiles(run).make_folder()
-    refuse_taken(run, overwrite=overwrite, resume=resume)
+    refuse_taken(run, overwrite=overwrite, resume=resume or add)
     lock = RunLock(run)
     try:
-        begun = _begin(RunFiles(run), plan, overwrite=overwrite, resume=resume)
+        begun = _begin(RunFiles(run), plan, overwrite=overwrite, resume=resume or add, add=add)
         return RunFolder(run, begun, lock, watch)
     except BaseException:
         lock.release()
@@ -139,10 +141,12 @@ def _is_leftover(run: RunFiles, name: str) -> bool:
         return False
 
 
-def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
+def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool, add: bool) -> Plan:
     # Another process may have begun a run since the folder was looked at.
     refuse_taken(run.run, overwrite=overwrite, resume=resume)
     _clear(run)
+    if add and run.exists(layout.TOTALS):
+        _extend(run, plan)
     if resume and (run.exists(layout.PLAN) or _lacks_plan(run)):
         return _begun(run, plan)
     if run.exists(layout.PLAN):
@@ -152,6 +156,22 @@ def _begin(run: RunFiles, plan: Plan, *, overwrite: bool, resume: bool) -> Plan:
         run.make_folder(name)
     _write_plan(run, plan)
     return read_plan(run).whole()
+
+
+def _extend(run: RunFiles, plan: Plan) -> None:
+    """Write the plan of a finished run anew, if it lacks something of the one that is asked for.
+
+    From then on it is not finished, and its shards are those that lack what was added.
+    """
+    more, clauses = additions(read_plan(run).whole(), plan)
+    if clauses:
+        raise RunError(
+            f"to the run {str(run.run)!r} only methods, layers and --faithfulness can be added: "
+            f"{'; '.join(clauses)}; give it the same settings or another --out"
+        )
+    if more:
+        forget(run, layout.TOTALS)
+        _write_plan(run, replace(plan, added=plan_identity(plan)[:16]))
 
 
 def _reads_alike(run: RunFiles, plan: Plan) -> bool:

@@ -1,4 +1,7 @@
-"""A run folder that is being made: shards are written and the run is finished."""
+"""A run folder that is being made: shards are written and the run is finished.
+
+The module is longer than 300 lines so that what is there, and what is written, is one class.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from exporter.store.checksums import (
     altered,
     commit,
     is_altered,
+    noted,
     settle_interrupted,
     sum_of,
     verify,
@@ -28,7 +32,14 @@ from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
 from exporter.store.recipes import plan_again, way_on
 from exporter.store.schema import parquet_options, schema_of
-from exporter.store.tables import parquet_bytes, read_parquet, records_table, rows_to_table
+from exporter.store.tables import (
+    Record,
+    parquet_bytes,
+    read_parquet,
+    read_records,
+    records_table,
+    rows_to_table,
+)
 from exporter.store.totals import count_totals
 from exporter.watch import Watch
 
@@ -127,11 +138,26 @@ class RunFolder:
 
     def first_stored(self) -> int | None:
         """Return the first shard that is there, or None."""
-        numbers = range(len(self.plan.shards))
-        return next((n for n in numbers if self._is_there(layout.shard_file(n))), None)
+        files = enumerate(map(layout.shard_file, range(len(self.plan.shards))))
+        return next((n for n, file in files if self._is_there(file) or self._is_older(file)), None)
+
+    def older(self, shards: Iterable[int]) -> list[int]:
+        """Return of some shards those that lack only what was added to the run, in order."""
+        if not self.plan.added:
+            return []
+        return [n for n in shards if self._is_older(layout.shard_file(n))]
+
+    def _is_older(self, file: str) -> bool:
+        return not self._is_noted(file) and verify(self.files, file) is not None
+
+    def _is_noted(self, file: str) -> bool:
+        shard = file.startswith(layout.SHARDS)
+        return not shard or noted(self.files, file) == self.plan.added
 
     def _is_there(self, file: str) -> bool:
-        checksums = self._checksums.get(file) or verify(self.files, file)
+        checksums = self._checksums.get(file)
+        if checksums is None and self._is_noted(file):
+            checksums = verify(self.files, file)
         if checksums is not None:
             self._checksums[file] = checksums
         return checksums is not None
@@ -163,7 +189,23 @@ class RunFolder:
         files[file] = parquet_bytes(rows_to_table(rows), **parquet_options())
         for folder in (layout.SUMMARIES, layout.SHARDS):  # there from the start, but for harm
             self.files.make_folder(folder)
-        self._checksums[file] = commit(self.files, files)
+        self._checksums[file] = commit(self.files, files, self.plan.added)
+
+    def records(self, index: int, part: str, record: type[Record]) -> Iterator[Record]:
+        """Yield the rows of what a shard adds to the set; none where there is no such part.
+
+        Args:
+            index: number of the shard.
+            part: name of what it adds.
+            record: what a row is read as.
+
+        Raises:
+            RunError: if it cannot be read.
+        """
+        name = layout.summary_file(index, part)
+        name = name if self.files.exists(name) else layout.former(name)
+        if self.files.exists(name):
+            yield from read_records(self.files, name, record)
 
     def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield what every shard adds to the statistics, in shard order.

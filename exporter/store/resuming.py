@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema", "images"}
-    | {"layouts", "findings", "precision", "head"}
+    | {"layouts", "findings", "precision", "head", "added"}
 )
 """Who made a run, when, and how that is told: not what it contains."""
 
@@ -60,6 +60,43 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
     clauses += _images(old.images, new.images)
     clauses += ["the images are cut into different shards"] * recut
     return list(dict.fromkeys(clauses))  # a setting may be a field of the plan, too
+
+
+def additions(old: Plan, new: Plan) -> tuple[bool, list[str]]:
+    """Say whether a plan adds methods, layers or faithfulness to one, and in what else it differs.
+
+    Args:
+        old: the run's.
+        new: the one that is asked for.
+
+    Returns:
+        Whether there is more to compute, and clauses as of `plan_differences`.
+    """
+    known = {method.name for method in old.methods}
+    grows = ("maps", "layers", "faithfulness", "quality")
+    had = {name: value for name, value in old.settings.items() if name in grows}
+    settings = {name: value for name, value in new.settings.items() if name not in grows}
+    measures = "metrics" in old.execution or "metrics" not in new.execution
+    execution = {n: v for n, v in new.execution.items() if measures or n != "metrics"}
+    reduced = replace(
+        new,
+        settings={**settings, **had},
+        execution=execution,
+        methods=tuple(method for method in new.methods if method.name in known),
+        explained=tuple(name for name in new.explained if name in old.explained),
+        recorded=tuple(name for name in new.recorded if name in old.recorded),
+    )
+    clauses = plan_differences(old, reduced)
+    if code_changed(old, new):
+        clauses.append("the code that the model runs has changed")
+    deeper = len(new.explained) > len(old.explained)
+    clauses += [
+        f"{setting} is set, and what it gives changes with the {what}"
+        for setting, what in (("fuse", "layers"), ("maximise", "layers"), ("sanity", "methods"))
+        if old.settings.get(setting) and (deeper or what == "methods")
+    ]
+    more = deeper or len(new.methods) > len(old.methods) or not measures
+    return more, clauses
 
 
 def code_changed(old: Plan, new: Plan) -> bool:
