@@ -1,10 +1,13 @@
-"""How a run grows with the processes that share it.
+"""How a run grows with the processes that share it, and with the images it has.
 
-    python -m benchmarks.scale [--json] [--images N]
+    python -m benchmarks.scale [--json] [--only processes|images]
 
-Processes that were started together, each with one thread, against one with one thread, in turn:
-images per second from the first shard to the last, so that starting and planning are not counted.
-The ratio is that of the best of each, within one call.
+*Processes*: two that were started together, each with one thread, against one with one thread, in
+turn: images per second from the first shard to the last, so that starting and planning are not
+counted. The ratio is that of the best of each, within one call.
+
+*Images*: what a process needs at most of memory, file handles and threads for ten times as many
+images and shards, with its report, and how much longer it computes (Linux).
 """
 
 from __future__ import annotations
@@ -15,38 +18,49 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import nn
 
 from exporter.store import open_run
 
 _SHARD = 32
-_ASKED = (
-    *("--model", "torchvision:resnet18", "--weights", "none", "--batch-size", "8"),
-    *("--shard-size", str(_SHARD), "--writer", "html", "--workers", "0"),
-)
+_LARGE = ("--model", "torchvision:resnet18", "--weights", "none", "--shard-size", str(_SHARD))
+_SMALL = ("--model", "benchmarks.scale:small", "--shard-size", "10")
+_ASKED = ("--batch-size", "8", "--writer", "html", "--workers", "0")
 
 
-def _photographs(folder: Path, count: int) -> None:
+def small() -> nn.Module:
+    """Return a model that costs little beside reading and writing."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.Conv2d(8, 16, 3, 4), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+def _photographs(folder: Path, count: int, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0)
     folder.mkdir()
     for index in range(count):
         coarse = noise.integers(0, 255, (12, 16, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{index:05d}.jpg"), cv2.resize(coarse, (320, 240)))
+        cv2.imwrite(str(folder / f"{index:05d}.jpg"), cv2.resize(coarse, size))
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
 
 
 def _rate(images: Path, out: Path, processes: int) -> float:
     """Return images per second between the first shard that is stored and the last."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "exporter", "run"]
-    subprocess.run(
-        [*command, "--images", str(images), "--out", str(out), *_ASKED],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-    )
+    command = [*(launcher if processes > 1 else []), "-m", "exporter", "run", *_LARGE, *_ASKED]
+    if _started([*command, "--images", str(images), "--out", str(out)]).wait():
+        raise SystemExit(f"{out} was not finished")
     run = open_run(out)
     times = sorted((out / f"shards/{n:05d}.parquet").stat().st_mtime for n in run.shards)
     # Those that were stored first began together; what they took is not seen.
@@ -54,12 +68,12 @@ def _rate(images: Path, out: Path, processes: int) -> float:
     return counted / (times[-1] - times[processes - 1])
 
 
-def measure(count: int, repeats: int, processes: int = 2) -> dict[str, object]:
+def measure_processes(count: int, repeats: int, processes: int = 2) -> dict[str, object]:
     """Measure one process and several in turn; return rates and the ratio of the best."""
     rates: dict[int, list[float]] = {1: [], processes: []}
     with tempfile.TemporaryDirectory() as place:
         images = Path(place) / "images"
-        _photographs(images, count)
+        _photographs(images, count, (320, 240))
         for repeat in range(repeats):
             for number, measured in rates.items():
                 measured.append(_rate(images, Path(place) / f"{number}-{repeat}", number))
@@ -72,18 +86,60 @@ def measure(count: int, repeats: int, processes: int = 2) -> dict[str, object]:
     }
 
 
+def _needs(images: Path, out: Path) -> dict[str, float]:
+    """Return what a run needs at most, and the seconds that it computes."""
+    run = ["-m", "exporter", "run", *_SMALL, *_ASKED, "--images", str(images), "--out", str(out)]
+    process, most = _started(run), {"MB": 0.0, "file handles": 0.0, "threads": 0.0}
+    here = Path("/proc") / str(process.pid)
+    while process.poll() is None:
+        with suppress(OSError, KeyError):  # it has just ended
+            lines = (here / "status").read_text().splitlines()
+            status = dict(line.split(":", 1) for line in lines)
+            now = {
+                "MB": int(status["VmHWM"].split()[0]) / 1000,
+                "file handles": len(list((here / "fd").iterdir())),
+                "threads": int(status["Threads"]),
+            }
+            most = {name: max(value, most[name]) for name, value in now.items()}
+        time.sleep(0.05)
+    totals = open_run(out).totals
+    if totals is None:
+        raise SystemExit(f"{out} was not finished")
+    return {**most, "seconds": totals.seconds}
+
+
+def measure_images(count: int) -> dict[str, object]:
+    """Measure a run, and one of ten times as many images and shards."""
+    with tempfile.TemporaryDirectory() as place:
+        needs = {}
+        for number in (count, 10 * count):
+            _photographs(Path(place) / str(number), number, (96, 96))
+            needs[number] = _needs(Path(place) / str(number), Path(place) / f"{number}-run")
+    few, many = needs.values()
+    return {
+        "needs at most": {str(number): measured for number, measured in needs.items()},
+        "ratios": {name: many[name] / few[name] for name in few},
+    }
+
+
 def main() -> None:
     """Print what was measured, as JSON or in words."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure how a run grows.")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--only", choices=["processes", "images"])
+    parser.add_argument("--images", type=int, help="of the smaller run")
     parser.add_argument("--repeats", type=int, default=2)
     asked = parser.parse_args()
-    measured = measure(asked.images, asked.repeats)
+    measured: dict[str, dict[str, object]] = {}
+    if asked.only != "images":
+        measured["processes"] = measure_processes(asked.images or 640, asked.repeats)
+    if asked.only != "processes":
+        measured["images"] = measure_images(asked.images or 1000)
     if asked.json:
         print(json.dumps(measured, indent=1))
-    else:
-        print(f"{measured['processes']} processes are {measured['ratio']:.2f} times as fast as one")
+        return
+    for what, numbers in measured.items():
+        print(f"{what}: {numbers.get('ratio', numbers.get('ratios'))}")
 
 
 if __name__ == "__main__":
