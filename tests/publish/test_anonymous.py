@@ -221,7 +221,7 @@ def test_what_is_sent_to_wandb_is_not_anonymous(planted: Path, setting: str, val
             Plan,
             "schema settings model layers explained layer_reason recorded methods target image_set "
             "images shards label_match label_index execution versions command created notes "
-            "layouts findings precision head",
+            "layouts findings precision head added",
         ),
         (
             ModelRecord,
