@@ -158,7 +158,7 @@ def test_a_comparison_is_read_back_and_replaced_only_on_request(
     for name in ("mine.txt", "layers"):  # a table's name, without its suffix, is somebody's too
         other = tmp_path / name
         (other / name).mkdir(parents=True)
-        with pytest.raises(RunError, match="holds something else"):
+        with pytest.raises(RunError, match="contains something else"):
             compare(*checkpoints, out=other, overwrite=True)
     with pytest.raises(RunError, match="there is no comparison in"):
         open_comparison(tmp_path)
@@ -172,7 +172,7 @@ def test_what_a_killed_comparison_left_is_replaced(checkpoints: list[Path], tmp_
     assert not list(out.glob(".*"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".mine.0123456789ab.tmp").write_bytes(b"mine")
-    with pytest.raises(RunError, match="holds something else"):
+    with pytest.raises(RunError, match="contains something else"):
         compare(*checkpoints[:2], out=tmp_path / "other", writers=())
 
 

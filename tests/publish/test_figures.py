@@ -387,7 +387,7 @@ def test_whole_photographs_come_from_their_folder(
         ({"maps": ["gradcan"]}, "did you mean 'gradcam'"),
         ({"layers": ["layer9"]}, "has no map at 'layer9'"),
         ({"target": "class:77"}, "explains 'class:77'"),
-        ({"width": "wide"}, "the width 'wide' is no length"),
+        ({"width": "wide"}, "the width 'wide' is neither a length"),
         ({"width": 0.1}, "give 0.5 to 40"),
         ({"width": "1in", "layers": ["layer3", "layer4"]}, "do not fit into 1 inches"),
         ({"font": "No Such Font"}, "there is no font 'No Such Font'"),

@@ -109,5 +109,5 @@ def test_a_summary_writer_s_log_gets_the_run_and_it_stays_open(run: Run, tmp_pat
     (training,) = (tmp_path / "training").glob("events*")
     values = [v for e in EventFileLoader(str(training)).Load() for v in e.summary.value]
     assert [value.tag for value in values] == ["loss", "loss"]
-    with pytest.raises(ValueError, match="no SummaryWriter"):
+    with pytest.raises(ValueError, match="not a SummaryWriter"):
         TensorBoardOptions(summary_writer="logs")
