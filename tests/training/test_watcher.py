@@ -320,7 +320,7 @@ def watcher(tmp_path: Path) -> Watcher:
         ({"every": 0}, "every is 0; give the number of epochs between two, from 1"),
         ({"limit": 0}, "limit is 0; give a number of images from 1"),
         ({"images": DataLoader(data())}, "give its data set, .dataset"),
-        ({"summary_writer": "logs"}, "is no SummaryWriter"),
+        ({"summary_writer": "logs"}, "is not a SummaryWriter"),
         ({"wandb_run": 3}, "is not the id of a W&B run"),
         ({"maps": ["gradcom"]}, "gradcam"),
         ({"step": 3}, "'step' is not a setting of a Watcher"),
