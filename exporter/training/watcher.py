@@ -23,6 +23,7 @@ from exporter.store import Run, epoch_folder, epochs_in, open_run
 from exporter.store.documents import json_bytes, read_json, validated
 from exporter.store.epochs import TRAINING
 from exporter.store.files import RunFiles
+from exporter.store.layout import checksum_file, writer_folder
 from exporter.training.budget import Budget
 from exporter.training.choosing import choose
 from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
@@ -250,6 +251,10 @@ class Watcher:
         except WriterError as error:
             failed, run = str(error), open_run(folder)
             self._warn(f"epoch {epoch}: {failed}")
+        if "html" not in self._settings["writers"]:  # which would lead to it
+            # All epochs are in one log, and what was copied there is as large as the maps.
+            for name in ("tensorboard", checksum_file(writer_folder("tensorboard"))):
+                run.files.remove(name)
         return run, failed
 
     def _note(self, epoch: int, state: Any, why: str, metrics: dict[str, float]) -> None:

@@ -173,6 +173,7 @@ def test_every_epoch_is_a_run_of_the_same_images(watched: Path) -> None:
     weights = {run.plan.model.weights for run in last.epochs.values()}
     assert len(weights) == 3
     assert all(check(run.path) == () for run in last.epochs.values())
+    assert not any((run.path / "tensorboard").exists() for run in last.epochs.values())
     told = json.loads((watched / "training.json").read_text())
     assert told["rule"] == "4 of 24: at random with seed 0"
     assert [(e["epoch"], e["state"], e["metrics"]) for e in told["epochs"]] == [
@@ -237,7 +238,7 @@ def test_check_and_tensorboard_take_the_folder(
 ) -> None:
     assert _log(watched) == watched / "tensorboard"
     assert main(["check", str(watched)]) == 0
-    assert "is whole: 3 epochs" in capsys.readouterr().out
+    assert "is intact: 3 epochs" in capsys.readouterr().out
     copy = shutil.copytree(watched, tmp_path / "copy")
     shard = copy / "epochs/00001/shards/00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-1])
