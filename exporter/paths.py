@@ -1,6 +1,7 @@
 """What may be recorded of paths: a relative one as it was typed, of an absolute one the last part.
 
-Run folders are given away, and an absolute path tells of the machine and of who uses it.
+Of a web address, who logs in there is left out. Run folders are given away, and an absolute path
+tells of the machine and of who uses it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ _ROOT = r"(?:/(?!/)|~[^\\/]*[\\/]|[A-Za-z]:[\\/]|\\\\)"
 _ABSOLUTE = re.compile(
     rf"""(?:^|(?<=[=:,])){_ROOT}(?:.*[\\/])?|(?<=['"(]){_ROOT}(?:[^'")]*[\\/])?"""
 )
+# What stands before the @ of a web address, or has a password; Azure's container@account has none.
+_LOGIN = re.compile(r"(?<=://)(?:[^/@\s:]*:[^/@\s]*@|(?<=https://)[^/@\s]+@)")
 
 
 def without_folders(text: str) -> str:
-    """Return text in which an absolute path is its last part only; other text is left as it is.
+    """Return text in which an absolute path is its last part only, and no address has a password.
 
     >>> [without_folders(text) for text in ("/home/me/photos", "--out=~/runs/a", "a/b")]
     ['photos', '--out=a', 'a/b']
+    >>> without_folders("ftp://me:secret@example.org/maps")
+    'ftp://example.org/maps'
     """
-    return _ABSOLUTE.sub("", text.rstrip("/") or "/")
+    return _LOGIN.sub("", _ABSOLUTE.sub("", text.rstrip("/") or "/"))
 
 
 def command_without_folders(command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ CHECKSUMS = "checksums.sha256"
 PROVENANCE = "provenance.json"
 FIRST = ("index.html", "README.md")
 """What stands at the top."""
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
+"""What reading an entry raises; of a kind that is not known, or encrypted, a RuntimeError."""
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644
@@ -68,7 +72,7 @@ def check_pack(path: Path, runs: Sequence[Run] = ()) -> Iterator[str]:
             yield from _altered(archive, names, kept)
             told = json.loads(archive.read(PROVENANCE))
             plans = {str(made["plan"]): made["contents"] for made in told["runs"]}
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_BROKEN, ValueError, KeyError, TypeError) as error:
         yield f"{path.name} is damaged ({reason(error) if isinstance(error, OSError) else error})"
         return
     for run in runs:
@@ -89,11 +93,11 @@ def _altered(archive: zipfile.ZipFile, names: Sequence[str], kept: dict[str, str
         try:
             with archive.open(name) as file:
                 there = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        except (zipfile.BadZipFile, zlib.error):
+        except _BROKEN:
             there = ""
         if there != checksum:
             yield f"{name} has changed since it was written (SHA-256 differs)"
-    for name in set(names).difference(kept, {CHECKSUMS}):
+    for name in sorted(set(names).difference(kept, {CHECKSUMS})):
         yield f"{name} was added after it was written"
 
 

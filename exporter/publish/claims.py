@@ -92,7 +92,8 @@ def settled(
         if not part.link:
             return part
         file, _, anchor = part.link.partition("#")
-        if "://" in file or file.startswith(("/", "mailto:")) or ".." in file.split("/"):
+        there = unquote(file)
+        if "://" in file or there.startswith(("/", "mailto:")) or ".." in there.split("/"):
             raise ConfigError(
                 f"the claims link to {part.link!r}, which is outside of the supplement; link to "
                 "its pages"

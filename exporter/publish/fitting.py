@@ -77,7 +77,7 @@ class Fitting:
         whole = _taken(sizes, *_PICTURED) / max(1, len(ids))
         rest = sum(sizes.values()) - _taken(sizes, _MAPS, _LIVE) - len(ids) * (whole - _SMALL)
         number = int((limit - rest) / max(1.0, whole - _SMALL))
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             number = min(max(number, 0), len(ids) - 1)
             fewer = replace(contents, pictured=frozenset(ids[:number]))
             size = self._write(fewer)
@@ -85,7 +85,8 @@ class Fitting:
                 return left_out_of(fewer, len(ids))
             if number == 0:
                 break
-            number = int(number * 0.9 * limit / size)
+            # The last try is the smallest.
+            number = int(number * 0.9 * limit / size) if left > 1 else 0
         raise ConfigError(
             f"the smallest supplement, with {words.count(number, 'image')} shown whole, takes "
             f"{size:,} bytes, and {limit:,} are allowed; pack fewer runs, or give it more with "

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from exporter.publish.choosing import Named, opened
 from exporter.publish.places import SITE, SPACE, place_of
 from exporter.publish.provenance import Provenance
 from exporter.publish.subject import Subject
-from exporter.store import Run
+from exporter.store import Run, anonymous
 from exporter.store.files import RunFiles
 from exporter.watch import Watch
 from exporter.writers import check_writer
@@ -93,8 +93,10 @@ def publish_site(
     _refuse_damaged(runs[0].run, comparison, watch)
     names = [name.removeprefix("html/") for name in files.below("html")]
     command = _command(source, to, robots)
-    provenance = Provenance.of(runs, command, unnamed=_anonymous(runs))
-    title = Subject(tuple(runs), comparison).title
+    unnamed = _anonymous(runs)
+    provenance = Provenance.of(runs, command, unnamed=unnamed)
+    shown = [replace(named, run=anonymous(named.run)) for named in runs] if unnamed else runs
+    title = Subject(tuple(shown), comparison).title
     told = {
         "title": title,
         "program": provenance.program,

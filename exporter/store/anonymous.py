@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from exporter.errors import TargetError
 from exporter.records import (
     KernelRecord,
     LayoutRecord,
@@ -21,6 +22,7 @@ from exporter.records import (
     ModelRecord,
     Plan,
     Totals,
+    parse_target,
 )
 from exporter.store.layout import PLAN
 from exporter.store.pictures import without_metadata
@@ -38,7 +40,6 @@ _PLACE = re.compile(r"[/\\~@]|\.py\b|^[^:\s]+:[A-Za-z_][\w.]*$")
 _LIBRARY = re.compile(r"((torchvision|timm):)?[A-Za-z0-9_.]+")
 _RELEASE = re.compile(r"\d+(\.\d+)*")
 _LAST_NUMBER = re.compile(r"(\d{1,12})\D*(\.[A-Za-z]\w*)?$")
-_IMAGE_TARGET, _OWN_TARGET = "similar:", re.compile(r"(?!text:|class:|prob:|value:|box:)[^:\s]+:.*")
 
 
 def anonymous(run: Run) -> Run:
@@ -124,7 +125,7 @@ def _plan(plan: Plan) -> Plan:
         },
         model=_model(plan.model),
         methods=tuple(map(_method, plan.methods)),
-        target=_target(plan.target),
+        target=_target(plan.target, plan.model.classes),
         image_set="the image set",
         versions={name: release(text) for name, text in plan.versions.items()},
         command="",
@@ -170,11 +171,17 @@ def _layout(laid: LayoutRecord) -> LayoutRecord:
     return replace(laid, evidence="") if laid.kind == "given" else laid
 
 
-def _target(target: str) -> str:
-    """Return a target without the name of an image or of the authors' function."""
-    if target.startswith(_IMAGE_TARGET):
-        return f"{_IMAGE_TARGET}image"
-    return "authors:target" if _OWN_TARGET.fullmatch(target) else target
+def _target(target: str, classes: Sequence[str]) -> str:
+    """Return a target without the name of an image or of the authors' function.
+
+    >>> [_target(text, ()) for text in ("similar:a b.jpg", "our lab/a.py:f", "mask:predicted")]
+    ['similar:image', 'authors:target', 'mask:predicted']
+    """
+    try:
+        kind = parse_target(target, classes).kind
+    except TargetError:
+        kind = "function"
+    return {"similar": "similar:image", "function": "authors:target"}.get(kind, target)
 
 
 def _value(value: Any) -> Any:

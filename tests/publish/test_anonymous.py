@@ -17,7 +17,7 @@ from exporter.anonymity import named, search
 from exporter.comparison import compare
 from exporter.config import build_writer_config
 from exporter.errors import ConfigError
-from exporter.publish import pack
+from exporter.publish import pack, publish_site
 from exporter.publish.archive import check_pack
 from exporter.records import (
     Findings,
@@ -79,8 +79,9 @@ def planted(sampling: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
         settings=settings,
         model=replace(
             plan.model,
+            name=f"{SPEC}/net",
             spec=f"{SPEC}.nets:build",
-            type="Net",
+            type="",
             checkpoint=f"{CHECKPOINT}-40.pt",
             preprocessing=replace(plan.model.preprocessing, source=f"/x/{CLASSES}.json"),
         ),
@@ -150,6 +151,8 @@ def test_thirty_identifiers_are_found_before_and_none_after(planted: Path) -> No
     for folder in written:
         assert found(folder) == set(), folder.name
         assert list(folder.rglob("*.*"))
+    publish_site(run, planted.parent.parent / "site")
+    assert found(planted.parent.parent / "site") == set()
     (log,) = (planted / "wandb").glob("offline-run-*")
     assert log.name.startswith("offline-run-20260304_0000")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import shutil
 import zipfile
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow.parquet as pq
@@ -24,8 +26,11 @@ from exporter.errors import ConfigError, ExporterError
 from exporter.publish import Packed, pack
 from exporter.publish.archive import check_pack
 from exporter.publish.claims import read_claims, settled
+from exporter.publish.fitting import Fitting
+from exporter.publish.supplement import Contents, Supplement
 from exporter.publish.venues import venues
 from exporter.store import open_run
+from exporter.watch import Watch
 from exporter.writers.writing import write_all
 
 
@@ -182,6 +187,7 @@ def test_claims_lead_to_pages(of_run: Opened, checkpoints: list[Path], tmp_path:
         ),
         ("https://example.org/x", "which is outside of the supplement"),
         ("../x.html", "which is outside of the supplement"),
+        ("%2e%2e/x.html", "which is outside of the supplement"),
     ],
 )
 def test_a_dead_link_of_a_claim_is_refused(
@@ -232,9 +238,6 @@ def test_what_goes_first_is_stated(of_run: Opened, checkpoints: list[Path], tmp_
 def test_the_comparison_keeps_to_its_pictured_images(
     comparison: Comparison, checkpoints: list[Path], tmp_path: Path
 ) -> None:
-    from exporter.publish.supplement import Contents, Supplement
-    from exporter.watch import Watch
-
     supplement = Supplement([comparison.path], tmp_path / "c", unnamed=False, watch=Watch())
     ids = supplement.ids()
     supplement.write(tmp_path, Contents(pictured=frozenset(ids[:3])))
@@ -370,6 +373,38 @@ def test_a_pack_of_nonsense_is_damaged(tmp_path: Path) -> None:
             archive.writestr("provenance.json", nonsense)
         problems = list(check_pack(file))
         assert problems[-1].startswith("a.zip is damaged (")
+
+
+@pytest.mark.parametrize("kind", [7, 12, 14, 97])
+def test_an_entry_of_another_kind_has_changed(kind: int, of_run: Opened, tmp_path: Path) -> None:
+    file, content = tmp_path / "a.zip", bytearray(of_run.packed.path.read_bytes())
+    entry = content.rindex(b"README.md")  # in the directory, where its compression is named
+    content[entry - 36] = kind
+    start = content.index(b"README.md")
+    content[start - 22] = kind
+    file.write_bytes(content)
+    assert "README.md has changed since it was written (SHA-256 differs)" in check_pack(file)
+
+
+def test_the_last_try_is_the_smallest(tmp_path: Path) -> None:
+    """Small photographs that are hardly smaller: what fits is far from what was thought to."""
+    ids = [f"{number:02}" for number in range(60)]
+
+    class Photographs:
+        def ids(self) -> list[str]:
+            return ids
+
+        def write(self, folder: Path, contents: Contents) -> None:
+            for id in ids:
+                whole = contents.pictured is None or id in contents.pictured
+                place = folder / "report" / "photos" / id / f"{id}.jpg"
+                place.parent.mkdir(parents=True)
+                place.write_bytes(random.Random(id).randbytes(4000 if whole else 3800))
+
+    sources: Any = Photographs()
+    fitting = Fitting(sources, 243_000, lambda *_: None, tmp_path, watch=Watch())
+    assert fitting.fit()[-1].startswith("0 images of 60 are shown whole")
+    assert fitting.zip.stat().st_size <= 243_000
 
 
 def test_runs_without_a_common_method_are_packed_apart(

@@ -558,6 +558,9 @@ def test_the_log_tells_no_path_that_was_typed(made: Made) -> None:
         ("('/data/a.jpg'", "('a.jpg'"),
         ("photos/cats", "photos/cats"),
         ("https://example.org/a/b", "https://example.org/a/b"),
+        ("--to=sftp://me:secret@example.org/a", "--to=sftp://example.org/a"),
+        ("https://token@example.org/a", "https://example.org/a"),
+        ("abfs://box@account.example.org/a", "abfs://box@account.example.org/a"),
         ("layer4.0/relu", "layer4.0/relu"),
     ],
 )
