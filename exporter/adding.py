@@ -51,8 +51,11 @@ def split(
     older = folder.older(missing)
     if older:
         run = open_run(folder.path)
-        part = _lacking(job, *_held(run, folder, older[0]))
-        yield part, older, _joining(run, folder, store)
+        for shard in older:
+            held = _held(run, folder, shard)
+            if folder.older([shard]):  # no other process has just written it with what was added
+                break
+        yield _lacking(job, *held), older, _joining(run, folder, store)
     others = [shard for shard in missing if shard not in set(older)]
     if others or not older:
         yield job, others, store

@@ -15,7 +15,7 @@ from exporter.engines import local
 from exporter.engines.job import Job, Store
 from exporter.errors import BusyError, RunError
 from exporter.launchers import Rank
-from exporter.store import RunFiles, is_planned, shards_there
+from exporter.store import RunFiles, is_planned, shards_there, written_at
 from exporter.watch import Watch
 
 PATIENCE = 3600.0
@@ -46,14 +46,18 @@ class Ranks:
     def run(self, job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
         """Return when every missing shard is in the run folder, whoever computed it."""
         own = [shard for shard in missing if shard % self.rank.count == self.rank.number]
+        folder = RunFiles(job.recipe.config.out)
+        # A shard that is missing may have a file: a damaged one, or one that is to be added to.
+        stale = written_at(folder, missing)
         begun = time.monotonic()
         if own:
             local.run(job, own, store, watch)
         quiet = max(QUIET, _SHARDS * (time.monotonic() - begun) / max(1, len(own)))
         left = [shard for shard in missing if shard not in set(own)]
-        folder, changed, said = RunFiles(job.recipe.config.out), time.monotonic(), False
+        changed, said = time.monotonic(), False
         while left:
             there = shards_there(folder)
+            there -= {n for n, at in written_at(folder, stale).items() if at == stale[n]}
             for start, stop in (job.plan.shards[shard] for shard in left if shard in there):
                 watch.advance(stop - start)
                 changed = time.monotonic()

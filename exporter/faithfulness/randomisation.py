@@ -44,7 +44,7 @@ def stages_of(trial: Trial) -> Stages:
         begins[call.layer.module] = min(call.start, begins.get(call.layer.module, call.start))
     cut: list[dict[str, list[str]]] = [{} for _ in range(len(ends) + 1)]
     for name, parameter in trial.module.named_parameters():
-        if parameter.is_floating_point():
+        if parameter.is_floating_point() and parameter.numel():
             owner = name.rpartition(".")[0]
             called = owner
             while called and called not in begins:  # a module whose parameters another one uses
@@ -116,8 +116,10 @@ def cascade(
         for number, stage in enumerate(values, 1):
             for parameter, others in stage:
                 # Through ``.data``, or the guest would count it as written, and put it back.
-                trained.append((parameter.data, parameter.detach().clone()))
-                parameter.data.copy_(others)
+                place, own = parameter.data, parameter.detach().clone()
+                place.copy_(own)  # one that cannot be written, such as an expanded one, fails here
+                trained.append((place, own))
+                place.copy_(others)
             yield number
 
     with guest(module):

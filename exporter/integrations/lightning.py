@@ -23,6 +23,10 @@ else:
         Callback = import_module("pytorch_lightning").Callback
 
 
+_TAKEN = ("self", "model", "epoch")
+"""Names of metrics that are those of arguments of `Watcher.step`."""
+
+
 class MapsCallback(Callback):
     """Explain the model after every epoch, as `exporter.Watcher` does.
 
@@ -68,7 +72,8 @@ class MapsCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explain the model; the validation of the epoch is over, and its metrics are known."""
         if self.watcher is not None:
-            metrics = {name.replace("/", " "): v for name, v in trainer.callback_metrics.items()}
+            known = trainer.callback_metrics.items()
+            metrics = {name.replace("/", " "): v for name, v in known if name not in _TAKEN}
             self.watcher.step(self._part(pl_module), trainer.current_epoch, **metrics)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,7 +7,7 @@ from exporter.store.epochs import epoch_folder, epochs_in
 from exporter.store.files import RunFiles
 from exporter.store.folder import RunFolder
 from exporter.store.kernels import KernelSheet
-from exporter.store.layout import shards_there
+from exporter.store.layout import shards_there, written_at
 from exporter.store.reader import Run, open_run
 from exporter.store.recipes import forget_recipe, is_planned, read_recipe, write_recipe
 from exporter.store.resuming import code_changed, plan_differences
@@ -42,4 +42,5 @@ __all__ = [
     "shards_there",
     "table_records",
     "write_recipe",
+    "written_at",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +63,15 @@ def shards_there(run: RunFiles) -> set[int]:
     """Return the numbers of the shards that have a file."""
     names = (re.fullmatch(r"(\d{5,})\.parquet", name) for name in run.names(SHARDS))
     return {int(name[1]) for name in names if name}
+
+
+def written_at(run: RunFiles, shards: Iterable[int]) -> dict[int, int]:
+    """Return when the files of some shards were written, in ns, of those that have one."""
+    times = {}
+    for shard in shards:
+        with suppress(OSError):  # it is just being replaced
+            times[shard] = (run.run / shard_file(shard)).lstat().st_mtime_ns
+    return times
 
 
 def summary_file(index: int, part: str = "") -> str:

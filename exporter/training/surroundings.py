@@ -18,7 +18,8 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics that are finite numbers."""
     numbers = {}
     for name, value in metrics.items():
-        with suppress(TypeError, ValueError, RuntimeError):  # text, an array, a tensor of several
+        # Text, an array, a tensor of several, a whole number beyond floats.
+        with suppress(TypeError, ValueError, RuntimeError, OverflowError):
             number = float(value.detach() if isinstance(value, torch.Tensor) else value)
             if math.isfinite(number):
                 numbers[name] = number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import exporter
+from exporter import adding
 from exporter.cli import main
 from exporter.config import build_config
 from exporter.engines import Recipe, ranks
@@ -29,6 +31,7 @@ from exporter.watch import Watch
 from tests.equal import differences
 
 ROOT = Path(__file__).parents[2]
+BOTH = ["gradcam", "eigencam"]
 MODEL = """
 import os, sys
 from pathlib import Path
@@ -149,6 +152,42 @@ def test_what_the_others_leave_is_computed_by_rank_0(
     assert differences(outcome.run, alone) == []
     (said,) = (line for line in told.lines if "no other process" in line)
     assert said.endswith(" s: the 5 that are missing are computed here")
+
+
+@pytest.fixture(scope="module")
+def both(place: Path) -> Path:
+    """Return the run of a single process with two methods."""
+    return run(recipe(place, place / "both", maps=BOTH)).run.path
+
+
+@pytest.mark.slow
+def test_rank_0_adds_to_the_shards_that_the_others_leave(
+    place: Path, alone: Path, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "QUIET", 0.3)
+    out, told = tmp_path / "run", Told()
+    shutil.copytree(alone, out)
+    run(recipe(place, out, maps=BOTH), rank=member(0), add=True, watch=told)
+    assert differences(open_run(out), both) == []
+    assert any("5 that are missing are computed here" in line for line in told.lines)
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_added_to_meanwhile_is_not_taken_for_what_the_others_lack(
+    place: Path, alone: Path, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(alone, out)
+    held, first = adding._held, [0]
+
+    def slow(*given: Any) -> Any:
+        if first:
+            exporter.work(out, [first.pop()])
+        return held(*given)
+
+    monkeypatch.setattr(adding, "_held", slow)
+    run(recipe(place, out, maps=BOTH), add=True)
+    assert differences(open_run(out), both) == []
 
 
 def test_one_that_comes_late_joins_in(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import exporter
 from exporter import Run
+from exporter.capture import guest
 from exporter.errors import ModelError
 from exporter.faithfulness.randomisation import cascade, drawn, stages_of
 from exporter.layers import run_trial
@@ -271,6 +272,18 @@ def broken(trained: tuple[nn.Module, Path]) -> Iterator[nn.Module]:
     handle = model[10].register_forward_hook(fail)
     yield model
     handle.remove()
+
+
+def test_a_parameter_that_cannot_be_written_leaves_the_others_as_they_were() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    model[1].weight = nn.Parameter(torch.ones(1).expand(2))
+    trained = model[0].weight.detach().clone()
+    values = drawn(model, {"all": ("0.weight", "1.weight")}, seed=0)
+    with guest(model):  # which learns that it need not copy the parameters
+        model(torch.rand(1, 2))
+    with pytest.raises(RuntimeError, match="single memory location"), cascade(model, values) as it:
+        list(it)
+    assert torch.equal(model[0].weight, trained)
 
 
 @pytest.mark.slow

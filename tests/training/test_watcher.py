@@ -310,6 +310,11 @@ def test_a_model_that_is_none_is_one_warning(watcher: Watcher) -> None:
         assert watcher.step("resnet50", 0) is None  # type: ignore[arg-type]
 
 
+def test_a_metric_beyond_floats_is_one_warning(watcher: Watcher) -> None:
+    with pytest.warns(TrainingWarning, match="no finite number are left out, such as tokens"):
+        assert watcher.step(Net(), 0, tokens=10**400, loss=1) is not None
+
+
 @pytest.fixture
 def watcher(tmp_path: Path) -> Watcher:
     return Watcher(data(), out=tmp_path / "run", **SETTINGS)
