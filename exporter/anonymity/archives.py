@@ -28,11 +28,12 @@ def read_zip(place: str, content: bytes, inside: Inside) -> Iterator[Piece]:
 
 
 def read_tar(place: str, content: bytes, inside: Inside) -> Iterator[Piece]:
-    """Yield the names, owners, links and contents of a tar."""
+    """Yield the names, owners, links, extended headers and contents of a tar."""
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for entry in archive:
             inner = f"{place} › {entry.name}"
-            said = "\n".join((entry.name, entry.uname, entry.gname, entry.linkname))
+            headers = (text for header in entry.pax_headers.items() for text in header)
+            said = "\n".join((entry.name, entry.uname, entry.gname, entry.linkname, *headers))
             yield Piece(f"{inner} (entry)", said.encode("utf-8", "replace"), text=True)
             file = archive.extractfile(entry) if entry.isfile() else None
             if file is not None:

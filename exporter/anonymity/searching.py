@@ -78,6 +78,8 @@ def _contents(path: Path) -> Iterator[Piece]:
         name = file.name if file == path else file.relative_to(path).as_posix()
         if file.is_symlink():
             yield Piece(f"{name} (link)", os.fsencode(file.readlink()), text=True)
+        elif file.is_dir():
+            yield Piece(f"{name} (folder)", os.fsencode(name), text=True)
         elif file.is_file():
             yield Piece(f"{name}{_NAME}", os.fsencode(name), text=True)
             try:

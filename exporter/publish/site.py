@@ -121,9 +121,10 @@ def publish_site(
 
 
 def _refuse_inside(files: RunFiles, to: str | Path) -> None:
-    if "://" in str(to):
+    kind, _, place = str(to).rpartition("://")
+    if kind not in ("", "file", "local"):
         return
-    run, folder = files.run.resolve(), Path(to).resolve()
+    run, folder = files.run.resolve(), Path(place).resolve()
     if folder == run or run in folder.parents or folder in run.parents:
         raise ConfigError(
             f"{str(to)!r} holds the run or is part of it; give --to a folder of its own"

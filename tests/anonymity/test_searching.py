@@ -56,11 +56,12 @@ def zipped(content: bytes, *, name: str = "a.txt", comment: str = "", extra: byt
     return file.getvalue()
 
 
-def tarred(owner: str) -> bytes:
+def tarred(owner: str, **headers: str) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         entry = tarfile.TarInfo("a")
         entry.uname = owner
+        entry.pax_headers = headers
         archive.addfile(entry, io.BytesIO())
     return file.getvalue()
 
@@ -117,6 +118,7 @@ PLACES = {
     "a name in a zip": lambda _: zipped(b"", name=f"{NAME}.txt"),
     "gzip": lambda _: gzip.compress(TEXT),
     "a tar's owner": lambda _: gzip.compress(tarred(NAME)),
+    "a tar's extended header": lambda _: tarred("", comment=NAME),
     "Parquet": lambda _: parquet([{"list": ["a", NAME]}, None]),
     "a picture in Parquet": lambda _: parquet([jpeg(comment=TEXT)]),
     "Parquet's metadata": lambda _: parquet([1], {"by": NAME}),
@@ -146,9 +148,15 @@ def test_an_identifier_is_found_in(place: str, tmp_path: Path) -> None:
 def test_names_of_files_and_targets_of_links_are_searched(tmp_path: Path) -> None:
     (tmp_path / "of-somebody").mkdir()
     (tmp_path / "of-somebody" / "a.txt").write_text("")
+    (tmp_path / "somebody").mkdir()
     (tmp_path / "link").symlink_to("/home/somebody/b.txt")
     traces = search(tmp_path, named("somebody")).traces
-    assert [trace.place for trace in traces] == ["link (link)", "of-somebody/a.txt"]
+    assert [trace.place for trace in traces] == [
+        "link (link)",
+        "of-somebody (folder)",
+        "of-somebody/a.txt",
+        "somebody (folder)",
+    ]
 
 
 def test_a_short_name_is_a_whole_word_and_not_in_bytes_by_chance(tmp_path: Path) -> None:

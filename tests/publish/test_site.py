@@ -197,6 +197,8 @@ def test_bad_requests_are_one_sentence(run: Path, checkpoints: list[Path], tmp_p
     with pytest.raises(ConfigError, match="holds the run or is part of it"):
         exporter.publish_site(run, run / "site")
     with pytest.raises(ConfigError, match="holds the run or is part of it"):
+        exporter.publish_site(run, f"file://{run}/site")
+    with pytest.raises(ConfigError, match="holds the run or is part of it"):
         exporter.publish_site(run, run.parent)
     with pytest.raises(RunError, match="has no report to publish"):
         exporter.publish_site(checkpoints[0], tmp_path / "site")
