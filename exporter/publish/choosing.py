@@ -178,7 +178,10 @@ def unnamed(grid: Grid) -> Grid:
     for named in grid.runs:
         run = anonymous(named.run)
         folder = named.run.path.resolve().name
-        runs.append(Named(run, run.name if folder in named.name else named.name))
+        name = run.name if folder in named.name else named.name
+        if name == named.run.plan.model.title:
+            name = run.plan.model.title
+        runs.append(Named(run, name))
     rule = "those of a list" if grid.rule.startswith(_LISTED) else grid.rule
     return replace(grid, runs=tuple(runs), rule=rule)
 

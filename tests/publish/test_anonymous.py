@@ -19,6 +19,7 @@ from exporter.config import build_writer_config
 from exporter.errors import ConfigError
 from exporter.publish import pack, publish_site
 from exporter.publish.archive import check_pack
+from exporter.publish.choosing import Grid, Named, unnamed
 from exporter.records import (
     Findings,
     LayoutRecord,
@@ -208,6 +209,14 @@ def test_numbers_maps_and_pixels_are_the_runs(planted: Path) -> None:
     assert shown.plan.versions == {"exporter": "0.1.0", "torch": "2.9.0"}
     assert shown.plan.settings == {"target": "not told", "seed": 0}
     assert shown.measures and list(shown.measures()) == list(run.measures())
+
+
+def test_a_figure_calls_a_model_without_its_lab(planted: Path) -> None:
+    run = open_run(planted)
+    title = run.plan.model.title
+    assert title == f"{SPEC}/net"
+    (shown,) = unnamed(Grid((Named(run, title),), (), (), "")).runs
+    assert shown.name == "net"
 
 
 @pytest.mark.parametrize(("setting", "value"), [("wandb", "online"), ("wandb_run", "abc12345")])
