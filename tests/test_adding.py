@@ -145,6 +145,23 @@ def test_adding_that_was_interrupted_goes_on(
     assert (out / "shards/00000.parquet").stat().st_mtime_ns == first
 
 
+@pytest.mark.slow
+def test_sanity_refuses_methods_and_not_what_is_there(
+    model: nn.Module, photos: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"maps": ["gradcam", "saliency"], "layers": ["2"], "sanity": True}
+    run = export(model, photos, tmp_path / "run", **asked)
+    steps = list(run.image_sanity())
+    assert export(model, photos, run.path, **asked, add=True).complete
+    asked |= {"faithfulness": True}
+    measured = export(model, photos, run.path, **asked, add=True)
+    assert list(measured.image_sanity()) == steps
+    assert differences(measured, export(model, photos, tmp_path / "whole", **asked)) == []
+    for added, what in (({"maps": ["eigencam"]}, "methods"), ({"layers": ["3"]}, "layers")):
+        with pytest.raises(RunError, match=f"sanity is set, and what it gives .* the {what}"):
+            export(model, photos, run.path, **asked | added, add=True)
+
+
 def test_what_cannot_be_added_is_said_and_the_run_stays_as_it_is(
     model: nn.Module, photos: Path, tmp_path: Path
 ) -> None:

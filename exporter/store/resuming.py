@@ -89,13 +89,20 @@ def additions(old: Plan, new: Plan) -> tuple[bool, list[str]]:
     clauses = plan_differences(old, reduced)
     if code_changed(old, new):
         clauses.append("the code that the model runs has changed")
-    deeper = len(new.explained) > len(old.explained)
+    deeper, wider = (
+        len(there) > len(before)
+        for there, before in ((new.explained, old.explained), (new.methods, old.methods))
+    )
     clauses += [
         f"{setting} is set, and what it gives changes with the {what}"
-        for setting, what in (("fuse", "layers"), ("maximise", "layers"), ("sanity", "methods"))
-        if old.settings.get(setting) and (deeper or what == "methods")
+        for what, settings in (
+            ("layers", ("fuse", "maximise", "sanity") * deeper),
+            ("methods", ("sanity",) * wider),
+        )
+        for setting in settings
+        if old.settings.get(setting)
     ]
-    more = deeper or len(new.methods) > len(old.methods) or not measures
+    more = deeper or wider or not measures
     return more, clauses
 
 
