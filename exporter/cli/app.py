@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a wa
             error.show()
         return BAD_REQUEST
     except (KeyboardInterrupt, click.Abort):
+        # Python ends itself with SIGINT where one passed through exec, such as a dataclass's, also
+        # if it was caught since; another exec makes it forget.
+        exec("")
         again = _GOES_ON.get(next(iter(given), ""))
         kept = f"; what is done is kept: the same command {again}from it" if again else ""
         ERR.print(f"interrupted{kept}")

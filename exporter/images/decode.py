@@ -94,6 +94,10 @@ def to_levels(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
     return levels
 
 
+_SAID = 200
+"""Characters of what a library says that are passed on."""
+
+
 @contextmanager
 def _one_sentence(content: bytes) -> Iterator[None]:
     """Say in one sentence what keeps a file from being decoded."""
@@ -111,6 +115,7 @@ def _one_sentence(content: bytes) -> Iterator[None]:
         if is_shortage(error):
             raise MemoryError(one_line(error)) from error
         said = " ".join(str(error).split()) or type(error).__name__
+        said = said if len(said) < _SAID else f"{said[:_SAID]}…"
         raise ImageError(
             f"the image of {len(content):,} bytes is damaged or truncated: "
             f"{said[:1].lower()}{said[1:].rstrip('.')}"

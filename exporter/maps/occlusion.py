@@ -131,23 +131,29 @@ def rise(context: PassContext, samples: int = 500, cells: int = 7, p: float = 0.
     total = inputs.new_zeros(len(inputs), context.count, *inputs.shape[-2:], dtype=wide)
     for part in context.portions(samples):
         drawn = [
-            random_mask(inputs.shape[-2:], max(1, cells), p, chance)
+            random_mask(inputs.shape[-2:], max(1, cells), p, chance, wide)
             for _ in range(part.start, part.stop)
         ]
-        masks = torch.stack(drawn).to(inputs.device, wide, non_blocking=True)
+        masks = torch.stack(drawn).to(inputs.device, non_blocking=True)
         shown = masks.to(inputs.dtype)[:, None, None] * inputs
         scores = context.values(shown.flatten(0, 1)).to(wide).view(len(masks), len(inputs), -1)
         total += torch.einsum("knt,khw->nthw", scores, masks)
     return total.div_(samples * p).unsqueeze(2)
 
 
-def random_mask(size: tuple[int, ...], cells: int, p: float, chance: np.random.Generator) -> Tensor:
-    """Return a mask of RISE, float32 (H, W): a grid of cells grown by one cell, and cut at random.
+def random_mask(
+    size: tuple[int, ...],
+    cells: int,
+    p: float,
+    chance: np.random.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return a mask of RISE, (H, W): a grid of cells grown by one cell, and cut at random.
 
     Bilinear, corners not aligned. Drawn are the grid, then how far it is shifted down and right.
     """
     steps = [math.ceil(side / cells) for side in size]
-    grid = torch.from_numpy((chance.random((1, 1, cells, cells)) < p).astype(np.float32))
+    grid = torch.from_numpy(chance.random((1, 1, cells, cells)) < p).to(dtype)
     top, left = (int(chance.integers(step)) for step in steps)
     grown = functional.interpolate(
         grid, size=[(cells + 1) * step for step in steps], mode="bilinear", align_corners=False

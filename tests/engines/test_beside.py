@@ -203,7 +203,9 @@ def test_cards_that_share_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="no card 3 for --devices: this machine shows 3 CUDA"):
         cards_of(config("0,3"))
     for wrong in ("a", "0,,1", "-1"):
-        with pytest.raises(ConfigError, match=r"devices.*: give all, or numbers of CUDA cards"):
+        with pytest.raises(
+            ConfigError, match=r"devices.*; give all, or numbers of CUDA cards such as 0,2"
+        ):
             config(wrong)
     with pytest.raises(ConfigError, match="--devices names CUDA cards and --device is 'cpu'"):
         config("all", device="cpu")

@@ -260,6 +260,17 @@ time.sleep(60)
     assert (ended.returncode, ended.stderr) == (130, b"")
 
 
+def test_an_interrupt_in_an_exec_is_no_other_than_elsewhere() -> None:
+    code = """
+import sys
+from exporter.cli import app
+app.group.main = lambda *_, **__: exec("raise KeyboardInterrupt")
+sys.exit(app.main())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"interrupted\n")
+
+
 @pytest.mark.slow
 def test_a_signal_to_a_child_of_the_model_is_none_to_the_run(work: Path) -> None:
     child = """

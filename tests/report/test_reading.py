@@ -168,7 +168,7 @@ def test_a_printed_selection_is_what_was_selected(mixed: Desk) -> None:
 
 
 def test_the_viewer_leaves_the_address_as_the_grid_shows_it(mixed: Desk) -> None:
-    mixed.images("#map=layercam&layer=1")
+    mixed.images("#map=scorecam&layer=1")
     shown = mixed.text("#grid-caption")
     mixed.page.locator("button.tile").first.click()
     mixed.wait("document.querySelector('#v-table canvas')?.width > 0")
@@ -180,9 +180,9 @@ def test_the_viewer_leaves_the_address_as_the_grid_shows_it(mixed: Desk) -> None
     assert "map=saliency" in inside
     assert "compare=wipe" in inside
     mixed.page.keyboard.press("Escape")
-    mixed.wait("location.hash === '#map=layercam&layer=1'")
+    mixed.wait("location.hash === '#map=scorecam&layer=1'")
     assert mixed.text("#grid-caption") == shown
-    assert mixed.control("map").input_value() == "layercam"
+    assert mixed.control("map").input_value() == "scorecam"
     # What was copied while it was open shows the same there.
     mixed.images(inside)
     mixed.wait("document.getElementById('viewer').open")

@@ -92,7 +92,7 @@ def test_the_writer_of_the_documentation_works_from_outside(run: Path, site: Pat
     [
         (("--writer", "csw"), "no writer is called 'csw'; did you mean 'csv'"),
         (("--writer-option", "csv.colour=red"), "there is no setting 'colour'"),
-        (("--writer-option", "csv"), "'csv' is not NAME.KEY=VALUE"),
+        (("--writer-option", "csv"), "'csv' does not have the form NAME.KEY=VALUE"),
         (("--writer", "broken"), "the plug-in 'broken' is a function"),
         (("--writer", "shards"), "no writer is called 'shards'"),
         (("--writer", "../html"), "no writer is called '../html'"),

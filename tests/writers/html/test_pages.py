@@ -26,6 +26,7 @@ def test_every_template_of_a_page_is_in_the_table() -> None:
         file.name
         for file in reading.templates().glob("*.html")
         if "{% extends layout %}" in file.read_text("utf-8")
+        and not file.name.startswith("compare-")  # what the pages of comparisons extend
     }
     # The lists are written while the images are read, before any page.
     assert pages == {page.template for page in PAGES} | {"list.html"}
