@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -23,7 +23,6 @@ from exporter.errors import ConfigError, RunError
 from exporter.publish.choosing import MOST_COLUMNS, Grid, Named, lay_out, runs_of
 from exporter.publish.look import Look
 from exporter.publish.texts import captions_of
-from exporter.records import Row
 from exporter.render import decode_image, encode_jpeg, overlay_map
 from exporter.store import ROW_SCHEMA, Run, anonymous, open_run, records_table, refuse_damaged
 from exporter.store.anonymous import release
@@ -242,14 +241,9 @@ def _write_tables(run: Run, folder: Path, contents: Contents) -> None:
     if contents.maps:
         schema = pa.schema([ROW_SCHEMA.field(name) for name in ("id", "path", "maps")])
         with pq.ParquetWriter(folder / "maps.parquet", schema, compression="ZSTD") as file:
-            for rows in _parts(run.rows(["maps"])):
-                file.write_table(records_table(rows, schema))
-
-
-def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    remaining = iter(rows)
-    while part := list(islice(remaining, _AT_ONCE)):
-        yield part
+            rows = run.rows(["maps"])
+            while part := list(islice(rows, _AT_ONCE)):
+                file.write_table(records_table(part, schema))
 
 
 def _write_compared(comparison: Comparison, folder: Path) -> None:
