@@ -165,6 +165,11 @@ def told(failure: BaseException) -> str:
     return f"{one_line(failure)}{_place(failure)}"
 
 
+def why(failure: BaseException) -> str:
+    """Say why something failed: our own sentence, or whatever else was raised (see `told`)."""
+    return str(failure) if isinstance(failure, ExporterError) else told(failure)
+
+
 def _place(failure: BaseException) -> str:
     """Say where it was raised: the innermost line of the user's, of a library or of ours.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.doors import SOURCES, load_plugin, plugins
-from exporter.errors import ExporterError, ImageSetError, choices, kind_of, reason
-from exporter.guard import FAILURES, told, user_code
+from exporter.errors import ImageSetError, choices, kind_of, reason
+from exporter.guard import FAILURES, user_code, why
 from exporter.images.archives import Archives
 from exporter.images.datasets import DataSet, Factory, HuggingFace
 from exporter.images.files import (
@@ -91,8 +91,7 @@ def _choose(where: Any) -> tuple[str, Callable[[Any], Source]]:
             if source.matches(where):
                 matching[name] = source
         except FAILURES as error:  # somebody else's code, perhaps for another place
-            said = str(error) if isinstance(error, ExporterError) else told(error)
-            broken.append(f"the plug-in {name!r} failed: {said}")
+            broken.append(f"the plug-in {name!r} failed: {why(error)}")
     if not matching:
         raise ImageSetError("; ".join([_nothing(where), *broken]))
     if len(matching) > 1:

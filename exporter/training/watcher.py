@@ -14,8 +14,8 @@ from torch import nn
 from exporter.arguments import in_python
 from exporter.comparison import compare
 from exporter.config import DEFAULT_MAPS, build_config
-from exporter.errors import ConfigError, ExporterError, RunError, WriterError
-from exporter.guard import FAILURES, told
+from exporter.errors import ConfigError, RunError, WriterError
+from exporter.guard import FAILURES, why
 from exporter.images import open_images
 from exporter.maps import get_methods
 from exporter.run import export
@@ -217,7 +217,7 @@ class Watcher:
             with self._budget.spending(), as_outside():
                 run, failed = self._explained(model, epoch, numbers)
         except FAILURES as error:
-            failed = str(error) if isinstance(error, ExporterError) else told(error)
+            failed = why(error)
             self._warn(f"epoch {epoch} is not explained: {failed}")
             self._note(epoch, "failed", failed, numbers)
             return None
@@ -278,8 +278,7 @@ class Watcher:
             with randomness_kept():
                 compare(self.out, out=place, writers=("html",), overwrite=place.exists())
         except FAILURES as error:
-            said = str(error) if isinstance(error, ExporterError) else told(error)
-            self._warn(f"the epochs are not compared: {said}")
+            self._warn(f"the epochs are not compared: {why(error)}")
 
     def _warn(self, said: str) -> None:
         warnings.warn(said, TrainingWarning, stacklevel=3)
