@@ -15,6 +15,8 @@ from exporter.store import Run, open_run
 if TYPE_CHECKING:
     from torch import nn
 
+    from exporter.engines import Recipe
+
 _SPEC = "demo"
 
 
@@ -58,6 +60,18 @@ def example_model(seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         layers = nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         return nn.Sequential(*layers, nn.Linear(4, 2))
+
+
+def example_recipe() -> Recipe:
+    """Return how to run `example_model` over two photographs, in a folder of its own."""
+    from exporter.engines import Recipe
+
+    out = Path(tempfile.mkdtemp(prefix="exporter-example-")) / "run"
+    config = build_config(
+        model="exporter.demo:example_model", images=str(photographs()), limit=2,
+        maps=["gradcam"], out=out,
+    )  # fmt: skip
+    return Recipe(config)
 
 
 @cache

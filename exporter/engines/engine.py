@@ -16,21 +16,15 @@ class Engine(Protocol):
     """Has the shards of a run computed: a module, or an object, with this one function.
 
     Examples:
-        >>> from exporter.engines import Recipe, compute_shard
-        >>> import tempfile
-        >>> from exporter.config import build_config
-        >>> from exporter.demo import photographs
+        >>> from exporter.engines import compute_shard
+        >>> from exporter.demo import example_recipe
         >>> from exporter.planning import bind
-        >>> config = build_config(
-        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
-        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
-        ... )
         >>> class Here:
         ...     def run(self, job, missing, store, watch):
         ...         for shard in missing:
         ...             store(shard, compute_shard(job, shard))
         >>> stored = []
-        >>> with bind(Recipe(config)) as job:
+        >>> with bind(example_recipe()) as job:
         ...     Here().run(job, [0], lambda shard, batches: stored.append(shard), Watch())
         >>> stored
         [0]

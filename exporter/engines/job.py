@@ -59,15 +59,9 @@ class Job(BatchWork):
         head: float32 (K, C + 1), the rows of the linear head and their biases, or None.
 
     Examples:
-        >>> import tempfile
-        >>> from exporter.config import build_config
-        >>> from exporter.demo import photographs
+        >>> from exporter.demo import example_recipe
         >>> from exporter.planning import bind
-        >>> config = build_config(
-        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
-        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
-        ... )
-        >>> with bind(Recipe(config)) as job:
+        >>> with bind(example_recipe()) as job:
         ...     [len(batch.entries) for batch in job.cut(0)]
         [2]
     """

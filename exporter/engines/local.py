@@ -105,16 +105,9 @@ def compute_shard(job: Job, shard: int) -> list[Computed]:
         ModelError: if the model fails on a batch.
 
     Examples:
-        >>> from exporter.engines import Recipe
-        >>> import tempfile
-        >>> from exporter.config import build_config
-        >>> from exporter.demo import photographs
+        >>> from exporter.demo import example_recipe
         >>> from exporter.planning import bind
-        >>> config = build_config(
-        ...     model="exporter.demo:example_model", images=str(photographs()), limit=2,
-        ...     maps=["gradcam"], out=tempfile.mkdtemp() + "/run",
-        ... )
-        >>> with bind(Recipe(config)) as job:
+        >>> with bind(example_recipe()) as job:
         ...     [len(batch.rows) for batch in compute_shard(job, 0)]
         [2]
     """
