@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from exporter.cli import group, main
+from exporter.cli.flags import given
 from exporter.console import explained
+from exporter.errors import ConfigError
 from exporter.store import open_run
 
 MODEL = """
@@ -313,3 +315,10 @@ def test_pixel_methods_are_not_counted_at_every_layer(sampling: ModuleType) -> N
     told = explained(plan)
     assert told.endswith(" at 2 layers and 1 pixel method")
     assert told.startswith(f"{len(rest)} method")
+
+
+def test_a_metric_is_a_name_and_a_number() -> None:
+    assert given({"metrics": ("val=a=0.5", "loss=1")}) == {"metrics": {"val=a": "0.5", "loss": "1"}}
+    for wrong in ("loss", "=1"):
+        with pytest.raises(ConfigError, match="does not have the form NAME=VALUE"):
+            given({"metrics": (wrong,)})

@@ -121,6 +121,6 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     for text in values.pop("metrics", ()):
         name, _, metrics[name] = text.rpartition("=")
         if not name:
-            raise ConfigError(f"the metric {text!r} is not NAME=VALUE")
+            raise ConfigError(f"the metric {text!r} does not have the form NAME=VALUE")
     told = {"writer_options": tables, "metrics": metrics}
     return values | {name: table for name, table in told.items() if table}
