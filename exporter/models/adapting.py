@@ -1,4 +1,4 @@
-"""Models of transformers whose forward does not give what can be explained, called so that it does.
+"""Models whose forward does not give what can be explained, called so that it does.
 
 A model that is adapted is itself but for its forward: the same layers under the same names.
 """
@@ -41,16 +41,14 @@ class ImageTower(Adapted):
 
 
 class BoxesOfQueries(Adapted):
-    """A DETR or one of its kin: it gives a box per query, the surest first."""
+    """A DETR of transformers or one of its kin: it gives a box per query, the surest first."""
 
     gives = "each query's best class is a box"
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Return a mapping per image: boxes (Q, 4), scores, labels, query, (Q,), shares (Q, K).
+        """Return a mapping per image (see `boxes_of`).
 
         A share is the class's softmax where the last logit is that of no object, else its sigmoid.
-        Boxes are left, top, right, bottom in pixels of the images; ``query`` says which row of
-        ``shares``, which stay in the order of the queries, each of them is.
 
         Raises:
             ModelError: if there are neither as many logits as classes, nor one more.
@@ -65,20 +63,67 @@ class BoxesOfQueries(Adapted):
             )
         empty = logits.shape[-1] > known
         shares = logits.softmax(-1)[..., :-1] if empty else logits.sigmoid()
-        scores, labels = shares.max(-1)
-        middle, half = given.pred_boxes[..., :2], given.pred_boxes[..., 2:] / 2
-        ends = torch.cat((middle - half, middle + half), -1)
-        boxes = ends * ends.new_tensor([images.shape[3], images.shape[2]]).repeat(2)
-        return [
-            {
-                "boxes": boxes[image, order],
-                "scores": scores[image, order],
-                "labels": labels[image, order],
-                "query": order,
-                "shares": shares[image],
-            }
-            for image, order in enumerate(scores.argsort(descending=True))
-        ]
+        return boxes_of(shares, given.pred_boxes, images)
+
+
+class WithoutNoObject(Adapted):
+    """The original DETR, whose last logit is that of no object."""
+
+    gives = "each query's best class is a box, scored by its softmax beside that of no object"
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Return a mapping per image (see `boxes_of`)."""
+        given = super().forward(images)
+        return boxes_of(given["pred_logits"].softmax(-1)[..., :-1], given["pred_boxes"], images)
+
+
+class EachByItself(Adapted):
+    """An original implementation of a later DETR, all of whose logits are those of classes."""
+
+    gives = "each query's best class is a box, scored by its sigmoid"
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Return a mapping per image (see `boxes_of`)."""
+        given = super().forward(images)
+        return boxes_of(given["pred_logits"].sigmoid(), given["pred_boxes"], images)
+
+
+_ORIGINAL: dict[str, type[Adapted]] = {
+    "DETR": WithoutNoObject,
+    "DeformableDETR": EachByItself,
+    "ConditionalDETR": EachByItself,
+    "DABDETR": EachByItself,
+}
+"""By class name, how the authors' own implementations are read: the mapping does not tell."""
+
+
+def boxes_of(shares: Tensor, centred: Tensor, images: Tensor) -> list[dict[str, Tensor]]:
+    """Return the boxes of queries, a mapping per image.
+
+    Args:
+        shares: (N, Q, K), each query's probability of each class.
+        centred: (N, Q, 4), centre, width and height as shares of the image.
+        images: (N, C, H, W).
+
+    Returns:
+        Of each image boxes (Q, 4), scores, labels, query, (Q,), the surest first, and shares
+        (Q, K). Boxes are left, top, right, bottom in pixels of the images; ``query`` says which row
+        of ``shares``, which stay in the order of the queries, each of them is.
+    """
+    scores, labels = shares.max(-1)
+    middle, half = centred[..., :2], centred[..., 2:] / 2
+    ends = torch.cat((middle - half, middle + half), -1)
+    boxes = ends * ends.new_tensor([images.shape[3], images.shape[2]]).repeat(2)
+    return [
+        {
+            "boxes": boxes[image, order],
+            "scores": scores[image, order],
+            "labels": labels[image, order],
+            "query": order,
+            "shares": shares[image],
+        }
+        for image, order in enumerate(scores.argsort(descending=True))
+    ]
 
 
 def adapt(module: nn.Module) -> nn.Module:
@@ -101,6 +146,8 @@ def _kind(module: nn.Module) -> type[Adapted] | None:
     labels = getattr(getattr(module, "config", None), "num_labels", None)
     if named and labels is not None and _first_argument(module) == "pixel_values":
         return BoxesOfQueries
+    if hasattr(module, "class_embed") and hasattr(module, "bbox_embed"):
+        return _ORIGINAL.get(type(module).__name__)
     if hasattr(module, "get_image_features") and _first_argument(module) == "input_ids":
         return ImageTower
     return None

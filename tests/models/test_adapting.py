@@ -1,4 +1,4 @@
-"""transformers' detectors give a box per query, which is explained like any other box."""
+"""Detectors of queries give a box for each, which is explained like any other box."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter
-from exporter.errors import ModelError
+from exporter.errors import ModelError, TargetError
 from exporter.layers import choose_layers, run_trial
 from exporter.models import adapt
 from exporter.targets import Scorer, parse_target
@@ -179,3 +179,60 @@ def test_a_name_alone_makes_no_detector(images: Tensor) -> None:
 
     module = MineForObjectDetection(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert adapt(module) is module
+
+
+class DETR(nn.Module):
+    """As its authors have it: a mapping, with what the inner layers of the decoder give besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 16, 4, 4))
+        self.transformer = nn.Transformer(16, 2, 1, 1, 16, batch_first=True)
+        self.query_embed = nn.Embedding(6, 16)
+        self.class_embed, self.bbox_embed = nn.Linear(16, 6), nn.Linear(16, 4)
+
+    def forward(self, samples: Tensor) -> dict[str, Any]:
+        tokens = self.backbone(samples).flatten(2).mT
+        asked = self.query_embed.weight.expand(len(samples), -1, -1)
+        queries = self.transformer(tokens, asked)
+        boxes = self.bbox_embed(queries).sigmoid()
+        given = {"pred_logits": self.class_embed(queries), "pred_boxes": boxes}
+        return given | {"aux_outputs": [dict(given)]}
+
+
+@pytest.mark.parametrize("name", ["DETR", "DeformableDETR", "ConditionalDETR", "DABDETR"])
+def test_the_authors_own_detr_gives_the_same_boxes(name: str, images: Tensor) -> None:
+    model = type(name, (DETR,), {})()
+    spread(model)
+    logits = model(images)["pred_logits"]
+    right = logits.softmax(-1)[..., :-1] if name == "DETR" else logits.sigmoid()
+    best = right.max(2)
+    given = adapt(model)(images)
+    for image, detections in enumerate(given):
+        order = best.values[image].argsort(descending=True)
+        torch.testing.assert_close(detections["scores"], best.values[image, order])
+        assert detections["labels"].tolist() == best.indices[image, order].tolist()
+        assert detections["boxes"].shape == (6, 4)
+    query, label = (given[0][key][1] for key in ("query", "labels"))
+    leaf = images[:1].clone().requires_grad_()
+    inner = model.backbone(leaf)
+    model.backbone.forward = lambda _: inner
+    logits = model(leaf)["pred_logits"]
+    shares = logits.softmax(-1) if name == "DETR" else logits.sigmoid()
+    (gradient,) = torch.autograd.grad(shares[0, query, label], inner)
+    del model.backbone.forward
+    expected = (gradient.mean((2, 3), keepdim=True) * inner).sum(1)
+    maps = exporter.compute_maps(
+        model, images[:1], maps=["gradcam"], layers=["backbone"], targets="box:1"
+    )
+    torch.testing.assert_close(maps["gradcam", "backbone"], expected.detach(), rtol=1e-3, atol=1e-7)
+
+
+def test_a_mapping_of_queries_by_another_name_is_refused(images: Tensor) -> None:
+    class Mine(DETR):
+        pass
+
+    module = Mine()
+    assert adapt(module) is module
+    with pytest.raises(TargetError, match=r"has the shape \(2, 6, 6\).*give a function"):
+        exporter.compute_maps(module, images, maps=["gradcam"], layers=["backbone"])
