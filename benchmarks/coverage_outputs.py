@@ -45,10 +45,9 @@ def _listed(family: str) -> tuple[str, ...]:
 
 
 def build(name: str) -> tuple[nn.Module, int]:
-    """Build a torchvision model with seeded random weights, and say the side of its pictures."""
+    """Build a torchvision model with random weights, and say the side of its pictures."""
     import torchvision
 
-    torch.manual_seed(0)
     options: dict[str, Any] = {"weights": None, "weights_backbone": None}
     if name in detection_models() and not name.startswith("ssd"):
         options |= {"min_size": SIDE, "max_size": SIDE}

@@ -21,6 +21,9 @@ strided layers answer alike wherever it lies.
 A model's maps follow where one of HiResCAM and LayerCAM is carried in at least nine moves of ten,
 and with shuffled gradients in fewer than half. These two keep a gradient for each place. Grad-CAM
 averages it away, so that shuffled gradients show where the activations change, and follow too.
+
+Where neither the maps nor what the patch changes in the activations go with it, at any layer taken,
+the network itself does not follow: such a draw of random weights decides nothing.
 """
 
 from __future__ import annotations
@@ -67,12 +70,14 @@ class Answer:
         contrast: of the texture.
         carried: share of the moves in which the centroid was carried, by method.
         shuffled: the same of the control.
+        moved: the same of what the patch changes in the activations.
     """
 
     layer: str
     contrast: float
     carried: dict[str, float]
     shuffled: dict[str, float]
+    moved: float
 
     @property
     def follows(self) -> bool:
@@ -93,6 +98,7 @@ class Check:
         finite: whether every value of every map is a finite number.
         varied: whether no map is the same everywhere.
         answer: of the deepest layer that follows; of the deepest where none does.
+        decided: whether a map follows, or the network does, so that a map has to.
     """
 
     choice: LayerChoice
@@ -101,6 +107,7 @@ class Check:
     finite: bool
     varied: bool
     answer: Answer
+    decided: bool
 
     @property
     def failure(self) -> str | None:
@@ -130,6 +137,8 @@ class Check:
             "contrast": self.answer.contrast,
             "carried": self.answer.carried,
             "shuffled": self.answer.shuffled,
+            "moved": self.answer.moved,
+            "decided": self.decided,
             "why": self.failure,
         }
 
@@ -174,6 +183,7 @@ def check(
         finite=all(bool(torch.isfinite(maps).all()) for maps in shown),
         varied=all(bool((maps.amax((2, 3)) > maps.amin((2, 3))).all()) for maps in shown),
         answer=answer,
+        decided=answer.follows or any(each.moved >= GOAL for each in answers),
     )
 
 
@@ -228,23 +238,25 @@ class _Looking:
     def answer(self, layer: str) -> Answer:
         """Move the patch under one layer, at the largest contrast whose control can fail."""
         contrast = self.balanced_contrast(layer)
-        carried, shuffled = self.follow(layer, contrast)
-        while min(shuffled.values()) >= CONTROL and contrast > QUIETEST:
+        answer = self.follow(layer, contrast)
+        while min(answer.shuffled.values()) >= CONTROL and contrast > QUIETEST:
             contrast /= 2
-            carried, shuffled = self.follow(layer, contrast)
-        return Answer(layer, contrast, carried, shuffled)
+            answer = self.follow(layer, contrast)
+        return answer
 
-    def follow(self, layer: str, contrast: float) -> tuple[dict[str, float], dict[str, float]]:
+    def follow(self, layer: str, contrast: float) -> Answer:
         """Return the share of moves carried by method, with the gradients and with shuffled."""
         generator = torch.Generator().manual_seed(self.seed)
         methods = get_methods(FOLLOWING)
         right: dict[str, list[Tensor]] = {name: [] for name in FOLLOWING}
         wrong: dict[str, list[Tensor]] = {name: [] for name in FOLLOWING}
+        moved: list[Tensor] = []
         for number in range(TEXTURES):
             images = textured(self.size, contrast, seed=self.seed + number)
             activation, gradient = _grids(
                 self.planes, self.captured(images, (layer,)), layer, images
             )
+            moved.append((activation - activation.median(0).values).norm(dim=1))
             mixed = torch.stack(
                 [
                     one.flatten()[torch.randperm(one.numel(), generator=generator)].view(one.shape)
@@ -255,9 +267,12 @@ class _Looking:
                 for name, maps in channel_maps(methods, activation, given, None).items():
                     kept[name].append(maps)
         places = Places(*self.size)
-        return (
+        return Answer(
+            layer,
+            contrast,
             {name: carried_share(torch.stack(maps), places) for name, maps in right.items()},
             {name: carried_share(torch.stack(maps), places) for name, maps in wrong.items()},
+            carried_share(torch.stack(moved), places),
         )
 
 

@@ -96,6 +96,36 @@ def test_a_failure_is_named_and_counted(monkeypatch: Any, capsys: Any) -> None:
     assert "no spatial layer" in said["transformers"]["failed"]["mlp"]
 
 
+class Everywhere(nn.Module):
+    """Gives what it sees at every place alike, so that nothing behind it follows a patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 3, 8, 8) / 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = nn.functional.conv2d(x, self.weight, stride=8).relu()
+        return seen.mean((2, 3), keepdim=True) + 0 * seen
+
+
+@pytest.mark.parametrize(
+    ("blind", "draw", "covers"), [((), 0, True), ((0,), 1, True), (range(9), 4, False)]
+)
+def test_weights_with_which_the_network_does_not_follow_are_drawn_anew(
+    blind: Any, draw: int, covers: bool
+) -> None:
+    def build(_name: str) -> tuple[nn.Module, int]:
+        first = Everywhere() if torch.initial_seed() in blind else nn.Conv2d(3, 8, 8, 8)
+        last = nn.Linear(8, 5)
+        return nn.Sequential(
+            first, nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
+        ), 96
+
+    entry = look_at(GROUPS["timm"].__class__(lambda: ("net",), build), "net")
+    assert entry["draw"] == draw
+    assert (entry["why"] is None, entry["decided"]) == (covers, covers)
+
+
 @pytest.mark.slow
 def test_a_refusal_in_a_sentence_is_right_where_it_may_be(capsys: Any) -> None:
     assert main(["--json", "--only", "transformers_small", "--model", "ViTMAEModel"]) == 0
