@@ -68,6 +68,12 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
             "that they are a grid (they do not follow a patch that is moved over the image); name "
             "a layer, or give --reshape, a function from a layer's output to (N, C, H, W)"
         )
+    if unshown := [c.layout.evidence for c in candidates if c.area > 1 and not c.layout.shown]:
+        raise NoLayerError(
+            f"the model {name} has no spatial layer for auto: {unshown[-1]}, and nothing shows "
+            "where its planes lie in the image (they do not follow a patch that is moved over it); "
+            "name a layer, or give --reshape, a function from a layer's output to (N, C, H, W)"
+        )
     raise NoLayerError(
         f"the model {name} has no spatial layer: no output has rows and columns of more than one "
         "pixel, so there is nothing to lay on an image"

@@ -22,6 +22,7 @@ from exporter.capture import (
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, LayerError, ModelError
 from exporter.guard import AGAIN, backward, is_shortage, user_code
+from exporter.layers.askew import doubted, has_quarters, lies_askew
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
@@ -146,6 +147,7 @@ def _run(
 ) -> Trial:
     seen: dict[str, _Seen] = {}
     touched: dict[str, Tensor] = {}
+    first: list[Tensor] = []
     size = (int(example.shape[-2]), int(example.shape[-1]))
 
     def look(call: Call, part: str, tensor: Tensor) -> Tensor:
@@ -158,6 +160,8 @@ def _run(
             seen[str(call.part(part))] = _Seen(call, part, layout, _means(tensor, layout))
         if not tensor.requires_grad:
             return tensor
+        if not first and layout is not None and has_quarters(layout):
+            first.append(layout.spatial(tensor))
         # A clone, as in a capture: a module may hand on an inner one's tensor that nothing reads
         # from there, and the inner one's gradient is not its own.
         copy = tensor.clone()
@@ -188,9 +192,12 @@ def _run(
         ):
             ends = last_function(locate_output(output, path)[0])
         with user_code(f"a trial backward of {name}", given, advice=AGAIN, memory=_SHORT):
+            askew = any(lies_askew(plane, leaf) for plane in first)
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
-    layouts, untold = _settled(module, example, seen, calls)
+    if askew:  # no type shows where a plane lies
+        seen = {name: replace(each, layout=doubted(each.layout)) for name, each in seen.items()}
+    layouts, untold = _settled(module, example, seen, () if askew else calls)
     planes = {
         name: Plane(
             each.call.part(each.part), each.call.position, layout, each.means.get(layout.kind)

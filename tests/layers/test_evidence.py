@@ -100,6 +100,58 @@ def test_a_number_that_fits_a_square_is_no_plane(
         exporter.compute_maps(module, torch.rand(2, 3, side, side), layers=[named])
 
 
+class Sequence(nn.Module):
+    """A plane as rows of another kind, and what reads them."""
+
+    def __init__(self, inner: nn.Module, laid: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.laid = inner, laid
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = self.inner(self.laid(x))
+        return given[0] if isinstance(given, tuple) else given.flatten(2)
+
+
+class Rows(nn.Module):
+    """A head of such rows behind a convolution."""
+
+    def __init__(self, inner: nn.Module, laid: Callable[[Tensor], Tensor], mean: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.rows = nn.Conv2d(3, 16, 4, 4), Sequence(inner, laid)
+        self.mean, self.fc = mean, nn.LazyLinear(5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": self.fc(self.rows(self.conv(x)).square().mean(self.mean))}
+
+
+@pytest.mark.parametrize(
+    ("inner", "laid", "mean", "side"),
+    [
+        (nn.Conv2d(16, 20, 1), lambda x: x, 2, 64),  # 20 classes at 256 positions
+        (nn.Conv2d(16, 6, 1), lambda x: x, 2, 64),
+        (nn.Conv2d(16, 16, 1), lambda x: x, 2, 32),
+        (nn.Conv1d(16, 64, 1), lambda x: x.flatten(2), 2, 32),  # as many channels as positions
+        (nn.Conv1d(16, 9, 5, 2), lambda x: x.mean(3), 2, 64),
+        (nn.Linear(256, 49), lambda x: x.flatten(2), 1, 64),
+        (nn.LSTM(16, 25), lambda x: x.mean(2).permute(2, 0, 1), 0, 64),  # the images second
+        (nn.GRU(64, 8, batch_first=True), lambda x: x.permute(0, 2, 1, 3).flatten(2), 1, 16),
+    ],
+)
+def test_rows_that_are_no_tokens_are_no_plane(
+    inner: nn.Module, laid: Callable[[Tensor], Tensor], mean: int, side: int
+) -> None:
+    module = Rows(inner, laid, mean).eval()
+    module(torch.rand(1, 3, side, side))
+    choice = choose_layers(trial_of(module, 3, side, side), ["auto"])
+    assert {layout.kind for layout in choice.layouts.values()} == {"nchw"}
+    assert "rows" not in choice.names
+    with pytest.raises(LayerError, match=r"nothing shows that they are a grid|is not a plane"):
+        choose_layers(trial_of(module, 3, side, side), ["rows"])
+    with pytest.raises(LayerError, match="is not a plane"):
+        exporter.compute_maps(module, torch.rand(2, 3, side, side), layers=["rows"])
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -209,6 +261,53 @@ class BatchSecond(Transformer):
         tokens = torch.cat((self.own.expand(len(x), -1, -1), tokens), 1)
         read = self.blocks(tokens) if self.first else self.blocks(tokens.mT.permute(2, 0, 1))
         return self.fc(read.square().mean(1 if self.first else 0))
+
+
+class Attending(nn.Module):
+    """A block of one's own: attention and what follows, each with a path around it."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(16, 2, batch_first=first)
+        self.rest = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16), nn.GELU())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attend(tokens, tokens, tokens)[0]
+        return tokens + self.rest(tokens)
+
+
+class Gathering(nn.Module):
+    """A block without attention: every token takes its neighbour's part."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.tokens, self.rest = int(first), nn.Linear(16, 16)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.rest(tokens + tokens.roll(1, self.tokens)).tanh()
+
+
+class Own(BatchSecond):
+    """The encoder of other blocks."""
+
+    def __init__(self, block: Callable[..., nn.Module], *, first: bool) -> None:
+        super().__init__(first=first)
+        torch.manual_seed(2)
+        self.blocks = nn.Module()
+        self.blocks.layers = nn.Sequential(block(first=first), block(first=first))
+        self.blocks.forward = self.blocks.layers.forward
+
+
+@pytest.mark.parametrize("block", [Attending, Gathering])
+@pytest.mark.parametrize("images", [2, 17])
+def test_so_are_those_of_other_blocks(block: Callable[..., nn.Module], images: int) -> None:
+    pictures = torch.rand(images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked = {"maps": ["gradcam"], "layers": ["auto"]}
+    expected = exporter.compute_maps(Own(block, first=True), pictures, **asked)
+    second = exporter.compute_maps(Own(block, first=False), pictures, **asked)
+    assert [layer for _, layer in expected] == ["blocks.layers.0", "blocks.layers.1"]
+    for key, values in expected.items():
+        torch.testing.assert_close(second[key], values, atol=1e-6, rtol=1e-4)
 
 
 def by_hand(tokens: Tensor) -> Tensor:
@@ -360,6 +459,80 @@ def test_what_is_read_by_its_shape_alone_is_named_in_a_note_and_never_taken_by_i
     )
     with pytest.raises(NoLayerError):
         auto(module, 3, 32, 32)
+
+
+def last_channels() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.PixelUnshuffle(4), Last(), nn.Linear(48, 8), nn.GELU(), nn.Linear(8, 8), nn.GELU(),
+        Mean(), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+class Last(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2))
+
+
+class Turned(nn.Module):
+    """A model that is shown something else than the image as it lies."""
+
+    def __init__(
+        self, turn: Callable[[Tensor], Tensor], net: Callable[[], nn.Module] | None = None
+    ) -> None:
+        super().__init__()
+        self.net = strided((2, 2), (2, 2), inputs=3) if net is None else net()
+        self.turn = turn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.turn(x))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x: x.flip(-1),
+        lambda x: x.flip(-2),
+        lambda x: x.mT,
+        lambda x: x.rot90(1, (2, 3)),
+        lambda x: x.rot90(2, (2, 3)),
+        lambda x: x[:, :, :32, 16:48],
+        lambda x: nn.functional.pad(x, (0, 0, 0, 64)),
+        lambda x: x.roll(20, 3),
+    ],
+)
+def test_a_model_that_turns_or_cuts_its_image_has_no_plane_by_type(
+    turn: Callable[[Tensor], Tensor],
+) -> None:
+    module = Turned(turn)
+    said = "turns, mirrors or cuts the image before its first layer"
+    with pytest.raises(NoLayerError, match=f"{said}, and nothing shows where"):
+        auto(module, 3, 64, 64)
+    (note,) = choose_layers(trial_of(module, 3, 64, 64), ["net.1"]).notes
+    assert f"from its shape alone (the model {said})" in note
+    with pytest.raises(NoLayerError, match="nothing shows where its planes lie"):
+        auto(Turned(turn, last_channels), 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x: x,
+        lambda x: nn.functional.interpolate(x, (96, 80)),
+        lambda x: x - x.mean((2, 3), keepdim=True),
+        lambda x: nn.functional.pad(x, (2, 2, 2, 2)),
+        lambda x: x[:, :, 2:-2, 2:-2],
+        lambda x: x * torch.linspace(1, 0.2, 64),
+    ],
+)
+def test_one_that_scales_or_trims_it_has(turn: Callable[[Tensor], Tensor]) -> None:
+    assert auto(Turned(turn), 3, 64, 64) == ("net.1", "net.3")
+    assert auto(Turned(turn, last_channels), 3, 64, 64) == ("net.5",)
 
 
 def test_how_tokens_lie_is_measured_once_for_a_model_and_a_size() -> None:
