@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -17,15 +17,16 @@ from exporter.config import DEFAULT_MAPS
 from exporter.errors import LayerError, MapError, ModelError, TargetError
 from exporter.explain.batches import BatchMaps
 from exporter.explain.explainer import Explainer
+from exporter.explain.first_read import FirstRead
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
 from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
-from exporter.guard import user_code, with_graph
-from exporter.layers import LayerChoice, Reshape, Trial, find_out, run_trial
+from exporter.guard import user_code
+from exporter.layers import GivenReshape, LayerChoice, Reshape, Trial, find_out, run_trial
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
 from exporter.models import adapt, embed_text, refuse_classes, refuse_precision
-from exporter.targets import Scorer, parse_target, settle_reading
+from exporter.targets import Scorer, parse_target
 
 
 @in_python
@@ -103,6 +104,7 @@ def compute_maps(
     methods, _ = fitting_methods(model, get_methods((maps,) if isinstance(maps, str) else maps))
     images = _fitting(model, inputs)
     refuse_precision(precision, model, images.device)
+    lay = None if reshape is None else GivenReshape(reshape)
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
     text = targets if isinstance(targets, str) else "predicted"
     scorer, several = _scorer(model, targets, len(images), output=output, reading=reading)
@@ -119,17 +121,13 @@ def compute_maps(
         @cache
         def trial() -> Trial:
             auto = "auto" in wanted
-            return run_trial(model, images[:1], output=output, reshape=reshape, backward=auto)
+            return run_trial(model, images[:1], output=output, reshape=lay, backward=auto)
 
-        settle = _as_first_read(text, output, reading)
+        # Without gradients the shared pass has no graph, which would tell what the model ends in.
+        graph = any(method.needs.gradients for method in methods)
+        settle = FirstRead(text, output, reading, None if graph else lambda: trial().ends)
         if scorer.target.kind == "text":
             scorer = replace(scorer, reference=embed_text(model, scorer.target.source))
-        if reading == "auto" and not any(method.needs.gradients for method in methods):
-            # The shared pass has no graph, which would tell what the model ends in.
-            if "auto" in wanted and any(method.reads_layers for method in methods):
-                settle(trial().output, scorer, trial().ends)
-            elif any(method.needs.passes for method in methods):
-                settle(with_graph(partial(_ending, model, images[:1])), scorer)
         chosen = LayerChoice((), "")
         if any(method.reads_layers for method in methods):
             chosen = _chosen(model, wanted, methods, trial)
@@ -137,24 +135,29 @@ def compute_maps(
         classifiers = classifiers_at(methods, chosen.names, scorer, trial)
 
         def explain(some: slice) -> dict[tuple[str, str], Tensor]:
-            part = images[some]
             explainer = Explainer(
                 model,
                 methods,
                 chosen.names,
                 target=scorer.of_images(some) if isinstance(scorer, PerImageScorer) else scorer,
                 layouts=chosen.layouts,
-                reshape=reshape,
+                reshape=lay,
                 seed=seed,
                 fuse=fuse,
                 classifiers=classifiers,
                 settle=settle,
             )
-            explained = _explained(model, explainer, part, precision)
+            explained = _explained(model, explainer, images[some], precision)
             _refuse_missing(explained, at_layers, methods)
             return _finished(explained, methods, several=several, rectify=rectify)
 
-        parts = in_halves(explain, len(images))
+        try:
+            parts = in_halves(explain, len(images))
+        finally:  # what failed may have failed because of it
+            if settle.unsure or trial.cache_info().currsize:
+                settle.check_one(trial().output)
+        if lay is not None and chosen.names:
+            lay.refuse_misfit()
         if len(parts) > 1 and find_out(trial()).alone is False:
             raise ModelError(
                 f"inputs of {shape} do not fit into the memory of {str(images.device)!r}, and as "
@@ -181,24 +184,6 @@ def _scorer(
     rows, listed = per_image(targets, images)
     target = replace(parse_target("predicted", ()), k=len(rows[0]))
     return PerImageScorer(target, output, given=given, wanted=rows), listed or len(rows[0]) > 1
-
-
-def _ending(model: nn.Module, image: Tensor, graph: bool) -> Any:
-    with torch.set_grad_enabled(graph):
-        return model(image.clone().requires_grad_(graph))
-
-
-def _as_first_read(text: str, output: str | None, reading: str) -> Callable[..., Scorer]:
-    """Return what reads the first batch's output, and whatever follows like it."""
-    read: list[Scorer] = []
-
-    def settle(returned: Any, own: Scorer, ends: str | None = None) -> Scorer:
-        if not read:
-            read.append(settle_reading(text, (), returned, output, reading=reading, ends=ends)[0])
-        target = replace(read[0].target, k=own.target.k)
-        return replace(own, target=target, output=read[0].output, given=read[0].given)
-
-    return settle
 
 
 def _explained(model: nn.Module, explainer: Explainer, images: Tensor, precision: str) -> BatchMaps:

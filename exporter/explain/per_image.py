@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from exporter.errors import TargetError
-from exporter.targets import Scored, Scorer, is_detections, locate_output, rows_of
+from exporter.targets import Scored, Scorer, check_rows, is_detections, locate_output, rows_of
 from exporter.targets.readings import Reading, ranked
 
 Explained = int | Callable[[Any], Tensor]
@@ -36,6 +36,7 @@ class PerImageScorer(Scorer):
     def __call__(self, output: Any, labels: Tensor, masks: Tensor | None = None) -> Scored:
         """Score the batch (see `Scorer`)."""
         del masks
+        check_rows(len(self._each(output)), len(labels), self.output)
         scores = self._scores(output, self.wanted)
         targets = _classes(self.wanted, labels.device)
         reading = Reading(
@@ -60,17 +61,19 @@ class PerImageScorer(Scorer):
             rows = rows_of(locate_output(output, self.output)[0])
             targets = first.targets[images]
             return rows.gather(1, targets.repeat(len(rows) // len(targets), 1))
-        each = output if self._is_list(output) else locate_output(output, self.output)[0]
         wanted = self.wanted[images]
-        return self._scores(output, wanted * (len(each) // len(wanted)))
+        return self._scores(output, wanted * (len(self._each(output)) // len(wanted)))
+
+    def _each(self, output: Any) -> Any:
+        """Return what the model gives, image by image."""
+        return output if self._is_list(output) else locate_output(output, self.output)[0]
 
     def _is_list(self, output: Any) -> bool:
         return self.output is None and is_detections(output)
 
     def _scores(self, output: Any, wanted: Sequence[Sequence[Explained]]) -> Tensor:
-        whole = self._is_list(output)
-        each = output if whole else locate_output(output, self.output)[0]
-        if not whole and self.is_logit:
+        each = self._each(output)
+        if not self._is_list(output) and self.is_logit:
             rows = rows_of(each)
             for target in (target for row in wanted for target in row if isinstance(target, int)):
                 _checked(target, rows.shape[1])

@@ -9,19 +9,21 @@ from torch import Tensor
 from exporter.doors import load_function
 from exporter.errors import LayerError
 from exporter.guard import user_code
+from exporter.layers.layout import Reshape
 from exporter.layers.trial import Trial
 
 
 class GivenReshape:
-    """A function of the user's, ``module:function`` or ``path/file.py:function``.
+    """A function of the user's, itself or as ``module:function`` or ``path/file.py:function``.
 
     It need not fit every output: where it fails, the output is read by its shape.
     """
 
-    def __init__(self, spec: str) -> None:
-        self._who = f"the reshape function {spec!r}"
-        self._function = load_function(spec)
+    def __init__(self, given: str | Reshape) -> None:
+        self._who = "the reshape function" + f" {given!r}" * isinstance(given, str)
+        self._function = load_function(given) if isinstance(given, str) else given
         self._failure = f"{self._who} gave no (N, C, H, W)"
+        self._fits = False
 
     def __call__(self, output: Tensor) -> Tensor:
         """Lay an output out.
@@ -32,20 +34,26 @@ class GivenReshape:
         try:
             with user_code(self._who, error=LayerError):
                 laid: Tensor = self._function(output)
-                return laid
         except LayerError as error:
             self._failure = str(error)
             raise
+        self._fits |= isinstance(laid, Tensor) and laid.ndim == 4
+        return laid
+
+    def refuse_misfit(self) -> None:
+        """Raise ``LayerError`` if it has fitted no layer, with what it raised last."""
+        if not self._fits:
+            raise LayerError(
+                f"{self._failure}; it fits the output of no layer; fix it, or leave out --reshape"
+            )
 
     def unused(self, trial: Trial, explained: Collection[str]) -> tuple[str, ...]:
         """Say that the explained layers lie as their shapes say, if they do.
 
         Raises:
-            LayerError: if the function fits the output of no layer, with what it raised last.
+            LayerError: as `refuse_misfit`.
         """
         given = {name for name, plane in trial.planes.items() if plane.layout.kind == "given"}
-        if not given:
-            raise LayerError(
-                f"{self._failure}; it fits the output of no layer; fix it, or leave out --reshape"
-            )
+        self._fits &= bool(given)
+        self.refuse_misfit()
         return () if given & set(explained) else (f"{self._who} fits no explained layer",)

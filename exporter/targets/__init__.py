@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.records import Target, parse_target
 from exporter.targets.detection import all_shares, is_detections, watching
-from exporter.targets.outputs import locate_output, say_guess
+from exporter.targets.outputs import check_rows, locate_output, say_guess
 from exporter.targets.planned import PlannedTarget, plan_target, settle_reading
 from exporter.targets.probabilities import last_function
 from exporter.targets.readings import rows_of
@@ -16,6 +16,7 @@ __all__ = [
     "Scorer",
     "Target",
     "all_shares",
+    "check_rows",
     "is_detections",
     "last_function",
     "locate_output",

@@ -35,7 +35,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
             with a usual name (``logits``, ``out``, …), else the first floating-point one.
 
     Returns:
-        The tensor and its path.
+        The tensor and its path; a tensor without axes as a row of one.
 
     Raises:
         TargetError: if there is no tensor there; it lists the paths that have one.
@@ -43,7 +43,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     tensors = dict(_tensors(output, ""))
     if path is not None:
         if path in tensors:
-            return tensors[path], path
+            return _with_axis(tensors[path]), path
         if not path and tensors:
             raise TargetError(
                 f"the model's output is {kind_of(output)}, not a tensor; "
@@ -55,13 +55,40 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
             )
         raise TargetError(f"the model's output has no tensor at {path!r}; {choices(path, tensors)}")
     floating = [where for where, tensor in tensors.items() if tensor.is_floating_point()]
+    # A loss has no axis for the images.
+    floating = [where for where in floating if tensors[where].ndim] or floating
     if not floating:
         raise TargetError(
             f"the model's output is {kind_of(output)} and holds no floating-point tensor to explain"
         )
     usual = (where for name in _USUAL for where in floating if where.split(".")[-1] == name)
     path = next(usual, floating[0])
-    return tensors[path], path
+    return _with_axis(tensors[path]), path
+
+
+def _with_axis(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim else tensor.reshape(1)
+
+
+def check_rows(rows: int, images: int, path: str | None) -> None:
+    """Refuse an output that does not have a row for each image.
+
+    Args:
+        rows: length of its first axis.
+        images: how many the model was given.
+        path: of the explained tensor, if any.
+
+    Raises:
+        TargetError: if these differ.
+    """
+    if rows != images:
+        where = f" at {path!r}" if path else ""
+        said = ((rows, "row"), (images, "image"))
+        counts = (f"{count} {word}{'s' * (count != 1)}" for count, word in said)
+        raise TargetError(
+            f"the model's output{where} has {' for '.join(counts)}, where there is one per image; "
+            "name another part with --output, or give a function as the target (module:function)"
+        )
 
 
 def say_guess(output: Any, path: str) -> str:

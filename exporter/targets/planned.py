@@ -72,7 +72,9 @@ def plan_target(
         ModelError: if there are class names, and not one for each value.
     """
     asked, ends = reading
-    scorer, said = settle_reading(text, record.classes, returned, output, reading=asked, ends=ends)
+    scorer, said = settle_reading(
+        text, record.classes, returned, output, reading=asked, ends=lambda: ends
+    )
     target, path = scorer.target, scorer.output
     refuse_classes(module, target)
     scorer = replace(
@@ -125,7 +127,7 @@ def settle_reading(
     output: str | None,
     *,
     reading: str,
-    ends: str | None = None,
+    ends: Callable[[], str] | None = None,
 ) -> tuple[Scorer, tuple[str, ...]]:
     """Settle which part of an output is explained and what its numbers are, from one output.
 
@@ -135,7 +137,8 @@ def settle_reading(
         returned: what the model gave for some images.
         output: path of the explained tensor inside it; None lets it be found.
         reading: ``logits``, ``probability``, ``value`` or ``auto``.
-        ends: the last function of the model; None reads it off the output's graph.
+        ends: says the last function of the model, and is asked only where the numbers leave it
+            open; None reads it off the output's graph.
 
     Returns:
         The scorer, without what else the target needs, and what the user should know of it.
@@ -149,8 +152,9 @@ def settle_reading(
     said = ""
     if path is not None and not target.compares and target.kind != "function":
         values = locate_output(returned, path)[0][:1]
-        ends = last_function(values) if ends is None else ends
-        given, said = read_numbers(values.detach(), reading, ends)
+        given, said = read_numbers(
+            values.detach(), reading, ends or (lambda: last_function(values))
+        )
         several = values.ndim in (2, 4) and values.shape[1] > 1
         if given == "probability" and several and not shares(values) and _asks_classes(target):
             # Each class is right or wrong by itself.

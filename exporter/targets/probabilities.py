@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -49,13 +50,14 @@ def shares(values: Tensor) -> bool:
     return bool((values >= 0).all() and ((total - 1).abs() <= near).all())
 
 
-def read_numbers(values: Tensor, asked: str, ends: str) -> tuple[Given, str]:
+def read_numbers(values: Tensor, asked: str, ends: Callable[[], str]) -> tuple[Given, str]:
     """Say what an output's numbers are, and why, where they are not logits.
 
     Args:
         values: the explained output of one image.
         asked: one of `READ_AS`; ``auto`` for what the numbers show.
-        ends: the last function of the model (see `last_function`).
+        ends: says the last function of the model (see `last_function`); asked where the numbers
+            alone do not tell.
 
     Raises:
         TargetError: if probabilities are asked for and the numbers are none, or ``asked`` is none
@@ -78,12 +80,17 @@ def read_numbers(values: Tensor, asked: str, ends: str) -> tuple[Given, str]:
     why = ""
     if shares(values):
         why = "at least 0, and their sum is 1"
-    elif within and ends == "Sigmoid":
+    elif within and ends() == "Sigmoid":
         why = "the model ends in a sigmoid"
     if why:
         return "probability", (
             f"the output holds probabilities already ({why}): they are explained and shown as they "
             "are; --reading logits reads them as logits"
+        )
+    if known and shares(values.exp()):
+        return "logits", (
+            "the output holds logarithms of probabilities: that of a class is explained; --target "
+            "prob:predicted explains its probability"
         )
     unsure = within and values.numel() > 1
     return "logits", (

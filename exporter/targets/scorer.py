@@ -13,7 +13,7 @@ import exporter.targets.segmentation  # noqa: F401 — registers its kind of out
 from exporter.errors import TargetError
 from exporter.records import Target
 from exporter.targets.detection import is_detections
-from exporter.targets.outputs import locate_output
+from exporter.targets.outputs import check_rows, locate_output
 from exporter.targets.probabilities import Given
 from exporter.targets.readings import READINGS, Ask, Reading
 
@@ -82,6 +82,12 @@ class Scorer:
             TargetError: if the target does not fit the output; it says what would.
         """
         read = self.read(output, masks)
+        if self.target.kind == "function" and len(read.ranks) != len(labels):
+            raise TargetError(
+                f"the target function {self.target.source!r} returned {len(read.ranks)} values for "
+                f"{len(labels)} images; return one scalar per image"
+            )
+        check_rows(len(read.ranks), len(labels), self.output)
         indices, against, scores = _choose(read, self.target, labels)
         if read.present is not None:
             there = read.present.gather(1, indices.clamp(min=0)) & (indices >= 0)

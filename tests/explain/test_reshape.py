@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from exporter.errors import MapError
+from exporter.errors import LayerError, MapError
 from exporter.explain import compute_maps
 from exporter.layers.planes import Planes
 from exporter.maps import METHODS
@@ -59,3 +61,25 @@ def test_the_model_runs_on_only_from_values_that_were_moved(vit: nn.Module) -> N
             layers=[LAYER],
             reshape=lambda tokens: patches(tokens) * 2,
         )
+
+
+@pytest.mark.parametrize(
+    ("reshape", "said"),
+    [
+        (lambda tokens: tokens[:, 1:].flatten(1), r"gave no \(N, C, H, W\)"),
+        (lambda tokens: tokens[:, 1:].reshape(len(tokens), 5, 5, 8), "failed: RuntimeError"),
+        (lambda tokens: patches(tokens).flatten(2), "failed: RuntimeError"),
+        (lambda tokens: {"plane": tokens}, "gave no"),
+        (lambda tokens: tokens.missing, "failed.*AttributeError"),
+    ],
+)
+@pytest.mark.parametrize("layer", [LAYER, "auto"])
+def test_a_function_that_fits_no_layer_is_refused(
+    reshape: Any, said: str, layer: str, vit: nn.Module
+) -> None:
+    ended = rf"the reshape function.*({said}).*; it fits the output of no layer.* reshape="
+    for maps in (["gradcam"], ["eigencam"]):
+        with pytest.raises(LayerError, match=ended):
+            compute_maps(vit, torch.rand(2, 3, 16, 16), maps=maps, layers=[layer], reshape=reshape)
+    # No layer is read.
+    compute_maps(vit, torch.rand(2, 3, 16, 16), maps=["saliency"], reshape=reshape)

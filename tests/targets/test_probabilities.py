@@ -15,23 +15,9 @@ import exporter
 from exporter.errors import TargetError
 from exporter.store import Run
 from exporter.targets.probabilities import last_function, read_numbers
-from tests.small import small
+from tests.small import Ending, small
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-
-
-class Ending(nn.Module):
-    """The small model with something behind its logits."""
-
-    def __init__(self, end: Callable[[Tensor], object], outputs: int = 4) -> None:
-        super().__init__()
-        self.net, self.end = small(), end
-        self.net[6] = nn.Linear(8, outputs)
-        with torch.no_grad():
-            self.net[6].weight.mul_(60)
-
-    def forward(self, x: Tensor) -> object:
-        return self.end(self.net(x))
 
 
 class Masks(nn.Module):
@@ -157,6 +143,8 @@ def test_probabilities_that_are_none_are_refused(tmp_path: Path) -> None:
         ([[0.2, 0.7]], "auto", "Sigmoid", "probability", "ends in a sigmoid"),
         ([[0.2, 0.7]], "auto", "Addmm", "logits", "lie between 0 and 1"),
         ([[0.9]], "auto", "Addmm", "logits", ""),
+        ([[-0.2231, -1.6094]], "auto", "LogSoftmax", "logits", "logarithms of probabilities"),
+        ([[-0.2231, -1.2]], "auto", "Addmm", "logits", ""),
         ([[0.2, 1.7]], "auto", "Sigmoid", "logits", ""),
         ([[0.2, 0.8]], "value", "", "value", ""),
         ([[0.2, 0.7]], "probability", "", "probability", "as asked for"),
@@ -165,7 +153,7 @@ def test_probabilities_that_are_none_are_refused(tmp_path: Path) -> None:
 def test_numbers_say_what_they_are(
     values: list[list[float]], asked: str, ends: str, given: str, said: str
 ) -> None:
-    reading, note = read_numbers(torch.tensor(values), asked, ends)
+    reading, note = read_numbers(torch.tensor(values), asked, lambda: ends)
     assert reading == given
     assert said in note
     assert bool(note) == bool(said)
@@ -227,6 +215,20 @@ def test_methods_without_a_gradient_know_a_sigmoid_too() -> None:
     given = exporter.compute_maps(ended, images, targets="prob:1", **asked)
     expected = exporter.compute_maps(plain, images, targets="multilabel:prob:1", **asked)
     torch.testing.assert_close(given["scorecam", "net.2"], expected["scorecam", "net.2"])
+
+
+@pytest.mark.parametrize(
+    ("end", "forwards"),
+    [(lambda y: y, 0), (lambda y: y.softmax(1), 0), (Tensor.sigmoid, 1)],
+)
+@pytest.mark.parametrize(("method", "layer"), [("occlusion", "auto"), ("ablationcam", "net.2")])
+def test_what_a_model_ends_in_is_asked_only_where_its_numbers_do_not_tell(
+    end: Callable[[Tensor], object], forwards: int, method: str, layer: str
+) -> None:
+    ended, calls = twins(end)[1], []
+    ended.net[0].register_forward_hook(lambda *given: calls.append(len(given[2])))
+    exporter.compute_maps(ended, torch.rand(5, 3, 32, 32), maps=[method], layers=[layer])
+    assert calls[: 2 + forwards] == [5, *[1] * forwards, 5 if method == "occlusion" else 1]
 
 
 def test_maps_of_a_batch_refuse_a_reading_that_is_none() -> None:

@@ -225,7 +225,7 @@ def test_boxes_are_numbered_as_the_model_gives_them() -> None:
     # Rotated boxes have five numbers, and no four ends.
     rotated = [image | {"boxes": torch.zeros(len(image["scores"]), 5)} for image in output]
     assert score("top-2", rotated).reading.boxes is None
-    only = score("predicted", [output[1]])
+    only = score("predicted", [output[1]], UNKNOWN[:1])
     assert only.scores.requires_grad
     assert not gradient(only.scores, second).any()
 
@@ -365,3 +365,12 @@ def test_boxes_are_followed_through_further_passes_and_not_through_variants() ->
     ):
         with pytest.raises(TargetError, match="finds other boxes in a variant"):
             asked.again(variant, first, slice(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "count"), [(lambda y: y.flatten(), 6), (lambda y: y.mean(0), 3), (torch.mean, 1)]
+)
+def test_a_function_that_gives_no_scalar_per_image_is_refused(function: Any, count: int) -> None:
+    scorer = Scorer(parse_target("mine.py:goal", ()), function=lambda y: function(y).reshape(-1))
+    with pytest.raises(TargetError, match=rf"'mine.py:goal' returned {count} values for 2 images"):
+        scorer(torch.rand(2, 3), torch.full((2,), -1))
