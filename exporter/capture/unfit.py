@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, kind_of
 
 _REPLICATED = ("DataParallel", "DistributedDataParallel")
 _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
@@ -86,8 +88,17 @@ def _wrapper(module: nn.Module) -> str:
     )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside a compiled model, a DataParallel or a DistributedDataParallel."""
+def unwrapped(model: Any) -> nn.Module:
+    """Return the module inside a compiled model, a DataParallel or a DistributedDataParallel.
+
+    Raises:
+        ModelError: if it is no module at all; it says where one is inside.
+    """
+    if not isinstance(model, nn.Module):
+        # A pipeline of transformers, a learner of fastai, a trainer.
+        within = isinstance(getattr(model, "model", None), nn.Module)
+        held = ", which its attribute 'model' is" if within else ""
+        raise ModelError(f"the model is {kind_of(model)}; give a torch.nn.Module{held}")
     wrapper = "module" if _wrapper(model) in _REPLICATED else "_orig_mod"
     inside = dict(model.named_children()).get(wrapper)
     return model if inside is None else unwrapped(inside)

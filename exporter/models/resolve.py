@@ -12,7 +12,7 @@ from torch import nn
 
 from exporter.capture import refuse_unfit, unwrapped
 from exporter.config import PreprocessingConfig
-from exporter.errors import ModelError, kind_of
+from exporter.errors import ModelError
 from exporter.models.adapting import Adapted, adapt
 from exporter.models.checkpoints import (
     digest,
@@ -130,8 +130,6 @@ def adopt(
             `exporter.capture.refuse_unfit`).
         ConfigError: if the overrides contradict one another.
     """
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"the model is {kind_of(module)}; give a torch.nn.Module or a spec")
     kind = type(unwrapped(module)).__name__
     return _resolved(
         module,

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
+import exporter
 from exporter.config import PreprocessingConfig
 from exporter.errors import ModelError
 from exporter.models import adopt, check_classes, resolve
@@ -201,8 +202,30 @@ def test_an_adopted_model_is_left_untouched() -> None:
     assert module.training
     assert (resolved.record.name, resolved.record.classes) == ("Sequential", ("a", "b"))
     assert resolved.record.parameters == 8
-    with pytest.raises(ModelError, match="the model is a str"):
-        adopt("resnet18")
+
+
+class Learner:
+    """What holds a model, as a pipeline of transformers or a learner of fastai does."""
+
+    model = nn.Conv2d(3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("resnet18", "a str; give a torch.nn.Module$"),
+        (nn.Conv2d(3, 2, 1).state_dict(), "an OrderedDict; give a torch.nn.Module$"),
+        (nn.Conv2d(3, 2, 1).forward, "a method; give a torch.nn.Module$"),
+        ((nn.Conv2d(3, 2, 1), None), "a tuple; give a torch.nn.Module$"),
+        (nn.Conv2d, "a type; give a torch.nn.Module$"),
+        (Learner(), "a Learner; give a torch.nn.Module, which its attribute 'model' is$"),
+    ],
+)
+def test_what_is_no_module_is_named(model: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=f"^the model is {said}"):
+        adopt(model)
+    with pytest.raises(ModelError, match=f"^the model is {said}"):
+        exporter.compute_maps(model, torch.rand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
@@ -214,6 +237,19 @@ def test_the_module_inside_a_wrapper_is_taken_and_said(wrap: Any) -> None:
     assert resolved.notes[0].startswith("what runs is the Sequential inside the ")
 
 
-def test_a_lazy_model_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ModelError, match=r"'0.weight' has no shape yet \(a lazy layer\); run"):
-        adopt(nn.Sequential(nn.LazyConv2d(2, 1)))
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (nn.Sequential(nn.LazyConv2d(2, 1)), "0.weight"),
+        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.LazyBatchNorm2d()), "1.weight"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), "1.weight"),
+        (nn.DataParallel(nn.ModuleDict({"head": nn.LazyConvTranspose2d(2, 1)})), "head.weight"),
+    ],
+)
+def test_a_lazy_model_is_refused_in_one_sentence(module: nn.Module, named: str) -> None:
+    said = rf"'{named}' has no shape yet \(a lazy layer\); run the model once before"
+    with pytest.raises(ModelError, match=said):
+        adopt(module)
+    for method in ("gradcam", "eigencam", "saliency"):
+        with pytest.raises(ModelError, match=said):
+            exporter.compute_maps(module, torch.rand(1, 3, 8, 8), maps=[method])
