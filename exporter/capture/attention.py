@@ -26,6 +26,7 @@ from exporter.containers import rebuild
 from exporter.errors import LayerError
 from exporter.guard import backward, with_graph
 
+_ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _SOFTMAX = (torch.softmax, Tensor.softmax, F.softmax)
 
 
@@ -296,13 +297,22 @@ def _blocks(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
         rows = {".".join(path[:depth]) for path in paths}
         blocks = tuple(".".join(path[: depth + 1]) for path in paths)
         row = modules.get(rows.pop())
-        if (
-            not rows
-            and isinstance(row, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-            and len(set(blocks)) == len(names)
-        ):
+        if not rows and isinstance(row, _ROWS) and len(set(blocks)) == len(names):
             return blocks
+    each = dict.fromkeys(_row_of(path, modules) for path in paths)
+    if "" not in each and len(each) > 1:
+        raise LayerError(
+            f"the model attends in {len(each)} rows of blocks ({', '.join(each)}), and attention "
+            "maps follow one; explain a model of one of them, or choose a map of activations or "
+            "gradients"
+        )
     raise LayerError(
         f"the model's attention ({', '.join(names[:3])} …) does not lie in one row of blocks, one"
         " each, so attention maps do not fit it; choose a map of activations or gradients"
     )
+
+
+def _row_of(path: Sequence[str], modules: Mapping[str, nn.Module]) -> str:
+    """Return the outermost row of blocks that an attention lies in, or ``""``."""
+    above = (".".join(path[:depth]) for depth in range(1, len(path)))
+    return next((name for name in above if isinstance(modules.get(name), _ROWS)), "")

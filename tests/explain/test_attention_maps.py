@@ -178,6 +178,43 @@ def test_of_an_image_text_model_the_tower_of_the_image_is_read(
         close(found[name, "attention"], alone[name, "attention"], 1e-6)
 
 
+class Beside(nn.Module):
+    """A transformer of patches beside another: of the same image, or of words that are learned."""
+
+    def __init__(self, *, images: bool, tokens: int = 17) -> None:
+        super().__init__()
+        self.vit = torchvision_vit()
+        self.other = torchvision_vit() if images else None
+        layer = nn.TransformerEncoderLayer(24, 4, 48, batch_first=True)
+        self.words = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.learned = nn.Parameter(torch.zeros(1, tokens, 24))
+        self.fc = nn.Linear(24, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.vit(images)
+        if self.other is not None:
+            return logits * self.other(images).sigmoid()
+        return logits * self.fc(self.words(self.learned).mean(1)).sigmoid()
+
+
+@pytest.mark.parametrize("tokens", [17, 5, 40])
+def test_beside_learned_words_the_image_is_read(tokens: int, pictures: Tensor) -> None:
+    net = ready(lambda: Beside(images=False, tokens=tokens)).eval()
+    found = compute_maps(net, pictures, maps=["rollout", "attention"], targets=[3, 1])
+    right = compute_maps(net.vit, pictures, maps=["rollout", "attention"], targets=[3, 1])
+    for key, values in right.items():
+        close(found[key], values)
+
+
+def test_of_two_towers_of_images_it_is_said_that_there_are_two(pictures: Tensor) -> None:
+    net = ready(lambda: Beside(images=True)).eval()
+    said = (
+        r"attends in 2 rows of blocks \(vit.encoder.layers, other.encoder.layers\), and .* one of"
+    )
+    with pytest.raises(LayerError, match=said):
+        compute_maps(net, pictures, maps=["rollout"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_transformers_fused_or_written_out_give_the_same(attention: str, pictures: Tensor) -> None:
