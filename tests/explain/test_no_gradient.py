@@ -81,17 +81,20 @@ def quantised_head() -> nn.Module:
         torch.backends.quantized.engine = before
 
 
-def no_gradient_model() -> nn.Module:
-    class Whole(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = small()
+class Whole(nn.Module):
+    """The model in a wrapper that records no graph of it."""
 
-        @torch.no_grad()
-        def forward(self, x: Tensor) -> Tensor:
-            return self.net(x)
+    def __init__(self, run: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.run = small(), run
 
-    return Whole()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self.net, x)
+
+
+def in_inference(net: nn.Module, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return net(x)
 
 
 def reentrant() -> nn.Module:
@@ -123,7 +126,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "Sigmoid gave or took is overwritten in place",
     ),
     "a tanh overwritten in place": (lambda: Between(tanh_overwritten), "overwritten in place"),
-    "a model under no_grad": (no_gradient_model, "torch.no_grad"),
+    "a model under no_grad": (lambda: Whole(torch.no_grad()(nn.Module.__call__)), "torch.no_grad"),
+    "a model in inference mode": (lambda: Whole(in_inference), "torch.no_grad|inference"),
+    "logits that are detached": (lambda: Whole(lambda net, x: net(x).detach()), "detache"),
+    "logits through numpy": (
+        lambda: Whole(lambda net, x: torch.from_numpy(net(x).detach().numpy() * 2)),
+        "detache|torch.no_grad",
+    ),
     "a reentrant checkpoint": (reentrant, "use_reentrant=False"),
     "a quantised head": (quantised_head, "quantised and carries no gradients"),
 }

@@ -31,7 +31,7 @@ NAMED = (
     "parts.0.again#2",
 )
 _QUICK = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

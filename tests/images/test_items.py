@@ -182,6 +182,39 @@ def test_a_set_of_tensors_is_treated_in_one_way_and_it_is_said(
     assert ("resized, cropped and normalised as files are" in note) == (size == (4, 4))
 
 
+def spread(height: int, width: int, *, low: float = 0.0) -> torch.Tensor:
+    return torch.linspace(low, 1, 3 * height * width).view(3, height, width)
+
+
+@pytest.mark.parametrize(
+    ("items", "note"),
+    [
+        ([spread(6, 8)] * 3, "the model takes them as they are, not normalised"),
+        ([spread(6, 8), spread(9, 8)], "resized, cropped and normalised as files are"),
+        (
+            [spread(7, 9), spread(6, 8), spread(6, 9)],
+            "resized, cropped and normalised as files are",
+        ),
+        ([spread(6, 8, low=-2), spread(6, 8)], "the model takes them as they are"),
+        ([spread(6, 8).numpy(), spread(6, 9).numpy()], "resized, cropped and normalised as files"),
+    ],
+)
+def test_all_items_of_a_set_are_treated_alike(items: list[Any], note: str) -> None:
+    images = settled(items)
+    assert note in images.notes[0]
+    as_they_are = "as they are" in note
+    for entry, item in zip(images.entries, items, strict=True):
+        tensor = images.load(entry, STEPS).tensor
+        assert (tensor is not None) == as_they_are
+        if tensor is not None:
+            assert np.array_equal(tensor, torch.as_tensor(item).numpy())
+
+
+def test_a_set_of_tensors_for_the_model_and_pictures_is_refused() -> None:
+    with pytest.raises(ImageSetError, match=r"mixes a float.*give one kind of item"):
+        settled([spread(6, 8, low=-2), Image.fromarray(PIXELS[0])])
+
+
 @pytest.mark.parametrize(
     ("item", "label"),
     [

@@ -75,6 +75,12 @@ def test_a_byte_order_mark_and_unknown_columns_are_ignored(tmp_path: Path) -> No
     assert [row.path for row in read_list(tmp_path / "list.csv")] == ["a.jpg"]
 
 
+@pytest.mark.parametrize("header", ["path, label", "Path,Label", " PATH ,LABEL ", "x,path, label"])
+def test_case_and_spaces_of_a_header_do_not_count(header: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"{header}\n{'1,' * header.count('x')}a.jpg,cat\n")
+    assert [(row.path, row.label) for row in read_list(tmp_path / "list.csv")] == [("a.jpg", "cat")]
+
+
 def test_names_that_are_not_utf8_are_opened(tmp_path: Path, photos: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((photos / "cell.jpg").read_bytes())
