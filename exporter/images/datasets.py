@@ -14,10 +14,11 @@ from typing import Any
 
 from exporter.doors import load_reference
 from exporter.errors import ImageError, ImageSetError, kind_of
-from exporter.guard import AGAIN, is_shortage, passes, told, user_code
+from exporter.guard import AGAIN, is_shortage, passes, sentence, told, user_code
 from exporter.images.files import Paths, exists, is_path
 from exporter.images.items import Item, read_item
 from exporter.images.labels import origin_of
+from exporter.images.pixels import read_pixels
 from exporter.images.sources import Entry
 
 _REFERENCE = re.compile(r"(.+\.py|[\w.]+):[\w.]+")
@@ -99,14 +100,17 @@ class DataSet:
             MemoryError: likewise.
         """
         index = int(entry.path.rpartition("-")[2])
+        who = f"item {index} of the data set"
         try:
-            with _READING, user_code(f"item {index} of the data set", error=ImageError):
-                given = self._dataset[index]
+            with user_code(who, error=ImageError, advice=AGAIN):
+                with _READING:
+                    given = self._dataset[index]
+                item = read_item(given, origin_of(self._given, index))
+                read_pixels(item.image)
         except ImageError as error:
-            if is_shortage(error):
-                raise MemoryError(str(error)) from error.__cause__
+            if error.__cause__ and is_shortage(error):
+                raise MemoryError(sentence(who, error.__cause__)) from error.__cause__
             raise
-        item = read_item(given, origin_of(self._given, index))
         self._columns = self._columns or item.columns
         if item.left_out:
             self._left_out.setdefault(item.left_out, entry.path)

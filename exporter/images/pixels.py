@@ -138,6 +138,17 @@ def to_pixels(contents: Any, expected: tuple[int, ...] = (), bits: int = 16) -> 
     return _channels_last(values, tensor=not isinstance(contents, np.ndarray))
 
 
+def read_pixels(contents: Any) -> None:
+    """Have an image read whose pixels come only when they are asked for; raises what that raises.
+
+    So does Pillow with the file that it has opened.
+    """
+    if isinstance(contents, Image.Image):
+        contents.load()
+    elif not isinstance(contents, bytes):
+        as_array(contents)
+
+
 def as_array(image: Any) -> NDArray[Any]:
     """Return an array or a tensor as a contiguous array of two or three axes."""
     values = image

@@ -11,11 +11,11 @@ from itertools import chain, islice
 from typing import Any
 
 from exporter.errors import ImageError, ImageSetError, one_line, reason
-from exporter.guard import FAILURES, is_shortage, sentence
+from exporter.guard import AGAIN, FAILURES, is_shortage, sentence
 from exporter.images.datasets import DataSet
 from exporter.images.files import as_text
 from exporter.images.keys import hash_contents
-from exporter.images.pixels import Form, form_of
+from exporter.images.pixels import Form, form_of, read_pixels
 from exporter.images.sources import Entry, Source
 
 _CHUNK = 256
@@ -42,8 +42,10 @@ def hash_entries(
         except ImageError as error:
             return replace(entry, error=str(error))
         except MemoryError as error:
-            said = f"there is not enough memory to read {as_text(entry.path)!r}"
-            raise ImageSetError(f"{said}: {error}".rstrip(": ")) from error
+            said = f"there is not enough memory to read {as_text(entry.path)!r}: {error}"
+            raise ImageSetError(
+                f"{said.rstrip(': ')}; free memory, or give fewer --workers, and try again"
+            ) from error
         return replace(entry, key=key)
 
     chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
@@ -66,7 +68,9 @@ def refuse_random(source: DataSet, shown: str, hashed: Iterable[Entry]) -> None:
 def read_contents(source: Source, entry: Entry) -> Any:
     """Return what a source gives for an image, or raise ``ImageError`` or ``MemoryError``."""
     try:
-        return source.load(entry)
+        contents = source.load(entry)
+        read_pixels(contents)
+        return contents
     except (ImageError, MemoryError):
         raise
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
@@ -76,4 +80,4 @@ def read_contents(source: Source, entry: Entry) -> Any:
     except FAILURES as error:  # a plug-in's code
         if is_shortage(error):
             raise MemoryError(one_line(error)) from error
-        raise ImageError(sentence("the image source", error)) from error
+        raise ImageError(sentence("the image source", error, advice=AGAIN)) from error

@@ -6,6 +6,7 @@ import builtins
 import io
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -341,7 +342,55 @@ def test_an_item_that_raises_is_an_error_of_its_row(name: str) -> None:
     error = str(images.entries[1].error)
     assert error.startswith("item 1 of the data set failed")
     assert _kind(name) in error
+    assert re.search(r"test_pictures\.py, line \d+\); fix it and try again$", error)
     assert "\n" not in error
+
+
+class Unread(Image.Image):
+    """A picture that fails when its pixels are asked for."""
+
+    def load(self) -> Any:
+        raise LookupError("no pixels")
+
+
+class Unsaid:
+    """A label that fails whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError("no label")
+
+
+LATE: dict[str, tuple[Callable[[], Any], str]] = {
+    "cut": (lambda: Image.open(io.BytesIO(_encoded("JPEG")[:-999])), "image file is truncated"),
+    "pixels": (Unread, "LookupError: no pixels"),
+    "label": (lambda: (NOISE, Unsaid()), "LookupError: no label"),
+    "meta": (lambda: torch.zeros(3, 9, 9, device="meta"), "Cannot copy out of meta tensor"),
+    "sparse": (lambda: torch.zeros(3, 9, 9).to_sparse(), "can't convert Sparse layout"),
+}
+"""What items of a data set hold, and what they say once somebody looks at it."""
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_an_item_that_fails_once_it_is_looked_at_is_an_error_of_its_row(name: str) -> None:
+    item, says = LATE[name]
+    images = open_images([NOISE, item()])
+    error = str(images.entries[1].error)
+    assert error.startswith("item 1 of the data set failed: ")
+    assert says in error
+    assert error.endswith("); fix it and try again")
+
+
+def test_a_source_whose_picture_fails_once_it_is_looked_at_has_a_row_with_an_error() -> None:
+    class Source:
+        def entries(self) -> Any:
+            return [Entry("a"), Entry("b")]
+
+        def load(self, entry: Any) -> Any:
+            return Unread() if entry.path == "b" else NOISE
+
+    error = str(open_images(Source()).entries[1].error)
+    assert error.startswith("the image source failed: LookupError: no pixels (")
+    assert error.endswith("); fix it and try again")
 
 
 @pytest.mark.parametrize("name", _some(RAISED))
