@@ -119,6 +119,7 @@ def test_only_what_is_missing_is_computed(
     assert again.complete
 
 
+@pytest.mark.slow
 def test_adding_that_was_interrupted_goes_on(
     model: nn.Module, photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

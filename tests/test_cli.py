@@ -180,6 +180,7 @@ def test_a_dry_run_counts_passes_instead_of_running_them(
     assert re.search(r"time +about 3\.3 h to compute, estimated from a batch of 4\n", said), said
 
 
+@pytest.mark.slow
 def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "resnet50", "--json"]) == 0
     described = json.loads(capfd.readouterr().out)

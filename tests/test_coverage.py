@@ -86,6 +86,7 @@ def test_what_is_zero_is_drawn_anew_and_logits_have_to_differ() -> None:
         prepared(blind, size=(32, 32))
 
 
+@pytest.mark.slow
 def test_a_failure_is_named_and_counted(monkeypatch: Any, capsys: Any) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     group = GROUPS["transformers"].__class__(lambda: ("mlp",), lambda _: (flat, 32))

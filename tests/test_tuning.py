@@ -255,6 +255,7 @@ class Branching(nn.Sequential):
         return outputs
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_compiled_pass_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

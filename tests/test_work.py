@@ -127,6 +127,7 @@ def test_a_worker_that_is_killed_is_replaced_by_the_same_command(work: Path) -> 
         assert (run / f"shards/{shard:05d}.parquet").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_byte_that_rots_before_the_run_is_finished_is_noticed(work: Path) -> None:
     run = planned(work)
     exporter.work(run)

@@ -107,7 +107,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "resnet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "resnet18"),
+    ],
+)
 def network(request: pytest.FixtureRequest) -> tuple[nn.Module, list[str], Tensor]:
     torch.manual_seed(0)
     build, layers = MODELS[request.param]

@@ -91,7 +91,13 @@ CONVOLUTIONAL = [name for name, found in METHODS.items() if not found.needs.atte
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-@pytest.mark.parametrize("target", [Target("predicted"), Target("top", k=2), Target("label")])
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("top", k=2),
+        *(pytest.param(Target(kind), marks=pytest.mark.slow) for kind in ("predicted", "label")),
+    ],
+)
 def test_no_map_waits_for_the_device(
     on_meta: Callable[..., Any], name: str, target: Target
 ) -> None:

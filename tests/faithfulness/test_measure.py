@@ -211,6 +211,7 @@ def run(photos: Path, out: Path, **settings: object) -> exporter.Run:
     )
 
 
+@pytest.mark.slow
 def test_a_run_has_the_table_and_the_report_shows_it(photos: Path, tmp_path: Path) -> None:
     made = run(photos, tmp_path / "run", writers=("html",))
     images = list(made.image_faithfulness())

@@ -625,7 +625,9 @@ def test_what_follows_a_picture_does_not_matter() -> None:
         assert (decode(content + b"trailer") == decode(content)).all()
 
 
-@pytest.mark.parametrize("colour", ["black", "white", "red"])
+@pytest.mark.parametrize(
+    "colour", ["black", *(pytest.param(c, marks=pytest.mark.slow) for c in ("white", "red"))]
+)
 def test_pictures_of_one_colour_are_no_broken_downloads(colour: str) -> None:
     for side in (3, 100, 1500):
         picture = Image.new("RGB", (side, side), colour)

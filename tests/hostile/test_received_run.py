@@ -202,6 +202,7 @@ def test_a_finished_run_is_finished_again_without_being_sent(place: Path, wire: 
     assert b"stranger" not in log_of(run)
 
 
+@pytest.mark.slow
 def test_the_command_line_is_consent(place: Path, wire: Wire) -> None:
     run = place / "run"
     told = remembered(RunFiles(run)) | {"writers": ["wandb"], "keep": 2, "wandb": "online"}

@@ -110,6 +110,7 @@ def test_a_path_that_cannot_be_is_a_sentence(
     assert [path for path in sorted(work.rglob("*")) if "__pycache__" not in str(path)] == before
 
 
+@pytest.mark.slow
 def test_max_size_without_the_file_is_refused(
     work: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

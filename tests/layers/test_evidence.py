@@ -85,7 +85,7 @@ class Queries(nn.Module):
         (lambda: Recurrent(nn.RNN, 2), 32, "rnn[0]"),
         (lambda: Recurrent(nn.LSTM, 4), 100, "rnn[0]"),
         (lambda: Queries(100), 64, "decoder.layers.1"),
-        (lambda: Queries(64), 64, "decoder.layers.1"),
+        pytest.param(lambda: Queries(64), 64, "decoder.layers.1", marks=pytest.mark.slow),
         (lambda: Queries(17), 64, "decoder.layers.0"),
     ],
 )
@@ -392,8 +392,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     ("name", "layers"),
     [
         ("swin_tiny_patch4_window7_224", ("layers.0", "layers.1", "layers.2", "norm")),
-        ("davit_tiny", ("stages.0", "stages.1", "stages.2", "stages")),
-        ("twins_pcpvt_small", ("blocks.0.1", "blocks.1.1", "blocks.2.1", "blocks.3.1")),
+        pytest.param(
+            "davit_tiny", ("stages.0", "stages.1", "stages.2", "stages"), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "twins_pcpvt_small",
+            ("blocks.0.1", "blocks.1.1", "blocks.2.1", "blocks.3.1"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_auto_of_stages_of_tokens_ends_with_their_blocks(

@@ -150,6 +150,7 @@ def test_a_map_is_what_zennit_gives(
     assert_equal(found[:, 1], rows[2])
 
 
+@pytest.mark.slow
 def test_relevance_passes_through_a_residual_network_whole() -> None:
     """With the ResNet's canonizer, as much arrives at the input as the logit is; none is lost."""
     import torchvision

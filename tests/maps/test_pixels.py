@@ -86,7 +86,11 @@ SINGLE = 1e-6
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "mobilenet_v3_small", pytest.param("efficientnet_b0", marks=pytest.mark.slow)],
+    [
+        "resnet18",
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_are_captums(name: str, models: dict[str, nn.Module], small: Tensor) -> None:
     model, oracle = models[name], plain(models[name])
@@ -102,7 +106,11 @@ def test_gradients_are_captums(name: str, models: dict[str, nn.Module], small: T
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("resnet18", marks=pytest.mark.slow), "mobilenet_v3_small", "Rectified"],
+    [
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
+        "Rectified",
+    ],
 )
 def test_occlusion_is_captums_and_the_formula(
     name: str, models: dict[str, nn.Module], small: Tensor
@@ -126,6 +134,7 @@ def test_occlusion_is_captums_and_the_formula(
     assert_equal(found[:, 0], falls / covers)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_written_out(models: dict[str, nn.Module], small: Tensor) -> None:
     model = models["mobilenet_v3_small"]
     nodes, weights = np.polynomial.legendre.leggauss(50)
@@ -138,7 +147,11 @@ def test_integrated_gradients_written_out(models: dict[str, nn.Module], small: T
 
 @pytest.mark.parametrize(
     ("name", "last"),
-    [("squeezenet1_1", "features.12"), ("shufflenet_v2_x0_5", "stage4"), ("mnasnet0_5", "layers")],
+    [
+        ("squeezenet1_1", "features.12"),
+        pytest.param("shufflenet_v2_x0_5", "stage4", marks=pytest.mark.slow),
+        pytest.param("mnasnet0_5", "layers", marks=pytest.mark.slow),
+    ],
 )
 def test_guided_methods_are_captums(name: str, last: str, small: Tensor) -> None:
     torch.manual_seed(3)

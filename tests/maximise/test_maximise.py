@@ -39,7 +39,9 @@ def excitement(net: nn.Module, pictures: np.ndarray, until: int) -> Tensor:
     return values[:, :, None] if values.ndim == 2 else values.flatten(2)
 
 
-@pytest.mark.parametrize("layer", ["2", "3", "6", "output"])
+@pytest.mark.parametrize(
+    "layer", ["3", "output", *(pytest.param(name, marks=pytest.mark.slow) for name in ("2", "6"))]
+)
 @pytest.mark.parametrize("prior", PRIORS)
 def test_each_picture_excites_its_channel_more_than_the_others_pictures(
     net: nn.Module, layer: str, prior: str
@@ -84,6 +86,7 @@ def test_the_objective_rises_several_fold(net: nn.Module) -> None:
     assert (made.after > 3 * noise).all()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_pictures_whoever_is_along(net: nn.Module) -> None:
     one = make(net, "2", CHANNELS, SETTINGS)
     again = make(net, "2", (5,), SETTINGS)

@@ -193,6 +193,7 @@ def refused(file: Path, message: str) -> None:
     assert file.name in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_named(tmp_path: Path, trained: nn.Module) -> None:
     state = trained.state_dict()
     broken = {key: value for key, value in state.items() if key != "features.0.weight"}

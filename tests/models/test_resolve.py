@@ -102,6 +102,7 @@ def test_a_checkpoint_never_fetches_the_default_weights(no_network: None, tmp_pa
     assert resolve("squeezenet1_1", checkpoint=tmp_path / "c.pt").record.checkpoint == "c.pt"
 
 
+@pytest.mark.slow
 def test_named_weights_bring_their_transforms(no_network: None, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "c.pt")
     for name, resize in (("IMAGENET1K_V1", 256), ("ResNet50_Weights.IMAGENET1K_V2", 232)):

@@ -95,6 +95,7 @@ def test_every_link_of_every_page_stays_inside(name: str, request: pytest.Fixtur
             assert target.is_relative_to(opened.folder.resolve()), (page, link)
 
 
+@pytest.mark.slow
 def test_the_same_sources_give_the_same_bytes(
     of_run: Opened, checkpoints: list[Path], tmp_path: Path
 ) -> None:
@@ -386,6 +387,7 @@ def test_an_entry_of_another_kind_has_changed(kind: int, of_run: Opened, tmp_pat
     assert "README.md has changed since it was written (SHA-256 differs)" in check_pack(file)
 
 
+@pytest.mark.slow
 def test_the_last_try_is_the_smallest(tmp_path: Path) -> None:
     """Small photographs that are hardly smaller: what fits is far from what was thought to."""
     ids = [f"{number:02}" for number in range(60)]
@@ -407,6 +409,7 @@ def test_the_last_try_is_the_smallest(tmp_path: Path) -> None:
     assert fitting.zip.stat().st_size <= 243_000
 
 
+@pytest.mark.slow
 def test_runs_without_a_common_method_are_packed_apart(
     checkpoints: list[Path], tmp_path: Path, build: object
 ) -> None:

@@ -44,6 +44,7 @@ def test_text_changes_the_pixels_and_the_colour_is_rgb(either_font: str) -> None
     assert ink[:, 0].min() > 150
 
 
+@pytest.mark.slow
 @given(line=st.text(max_size=60), width=st.integers(0, 120))
 def test_any_text_stays_within_its_width(line: str, width: int) -> None:
     canvas = np.full((40, 200, 3), 255, np.uint8)

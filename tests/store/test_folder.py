@@ -314,7 +314,13 @@ def with_empty_footer(content: bytes) -> bytes:
     return content[:-500] + bytes(496) + content[-4:]
 
 
-@pytest.mark.parametrize("cut", [without_end, without_middle, with_empty_footer])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        without_end,
+        *(pytest.param(cut, marks=pytest.mark.slow) for cut in (without_middle, with_empty_footer)),
+    ],
+)
 def test_a_cut_shard_is_computed_again(
     sample_run: Path,
     make_run: Callable[..., Path],

@@ -95,6 +95,7 @@ def test_a_document_is_the_old_or_the_new_one_with_its_checksum(run: Path, name:
     assert seen == {b"old", b"new"}
 
 
+@pytest.mark.slow
 def test_what_is_neither_the_old_nor_the_new_one_is_noticed(run: Path) -> None:
     files = RunFiles(run)
     commit(files, {"writers.json": b"old"})

@@ -83,6 +83,7 @@ def test_any_cut_gives_the_same(shards: int) -> None:
     assert same(cut(values, cuts), whole)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     arrays.arrays(

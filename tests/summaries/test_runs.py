@@ -76,7 +76,7 @@ def vars_of(record: Any) -> Iterator[Any]:
     return (getattr(record, field.name) for field in fields(record))
 
 
-@pytest.mark.parametrize("size", [8, 3])
+@pytest.mark.parametrize("size", [8, pytest.param(3, marks=pytest.mark.slow)])
 def test_any_cut_into_shards_gives_the_same_numbers(
     images: Path, whole: Run, tmp_path: Path, size: int
 ) -> None:
@@ -93,9 +93,14 @@ def test_any_cut_into_shards_gives_the_same_numbers(
     "lost",
     [
         "summaries/00001-set.parquet",
-        "summaries/00001-images.parquet",
-        "set/summary.json",
-        "set/classes.parquet",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "summaries/00001-images.parquet",
+                "set/summary.json",
+                "set/classes.parquet",
+            )
+        ),
     ],
 )
 def test_what_is_lost_is_told_and_made_again(

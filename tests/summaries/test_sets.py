@@ -110,6 +110,7 @@ def test_any_cut_gives_the_same(making: Any, shards: int) -> None:
     assert same(plain(merged(making, rows, cuts)), plain(merged(making, rows, [])))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.integers(0, len(IDS)), max_size=6))
 def test_any_other_cut_too(making: Any, cuts: list[int]) -> None:

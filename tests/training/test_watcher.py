@@ -124,7 +124,10 @@ def state(model: nn.Module) -> dict[str, Any]:
     return copy.deepcopy({"values": model.state_dict(), "grad": gradients, **flags, "h": hooks})
 
 
-@pytest.mark.parametrize("step", [step_of, accumulated, scaled])
+@pytest.mark.parametrize(
+    "step",
+    [step_of, *(pytest.param(step, marks=pytest.mark.slow) for step in (accumulated, scaled))],
+)
 def test_a_training_goes_on_bit_for_bit_as_if_nobody_watched(step: Step, tmp_path: Path) -> None:
     seen: list[exporter.Run | None] = []
 

@@ -138,6 +138,7 @@ def test_a_swap_that_was_cut_between_its_renames_is_mended(
     assert not (run.path / ".mine.old").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_killed_tensorboard_writer_leaves_nothing_swapped_in_and_is_rebuilt(run: Run) -> None:
     """SIGKILL while the cards are written: the run has no log, and the next writer makes it."""

@@ -32,6 +32,7 @@ def test_every_template_of_a_page_is_in_the_table() -> None:
     assert pages == {page.template for page in PAGES} | {"list.html"}
 
 
+@pytest.mark.slow
 def test_a_page_takes_three_edits(
     make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

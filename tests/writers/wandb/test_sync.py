@@ -141,6 +141,7 @@ def test_a_moved_run_is_sent_by_writing_it_again(
     assert list(verify_offline(RunFiles(moved))) == []
 
 
+@pytest.mark.slow
 def test_names_that_speak_of_errors_are_no_error(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,7 @@ def test_a_log_that_somebody_else_wrote_does_not_say_where_to(
     assert server.requests == 0
 
 
+@pytest.mark.slow
 def test_a_sync_sends_nothing_where_a_file_is_missing(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -365,6 +365,7 @@ def test_boxes_and_masks_lie_over_the_photograph(
     assert {"id": 253, "name": "highest quarter"} in classes
 
 
+@pytest.mark.slow
 def test_names_and_an_id_are_those_that_were_given(sample_run: Path, tmp_path: Path) -> None:
     run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
     told = {"wandb_name": "baseline", "wandb_notes": "as in the paper", "wandb_tags": "a, b"}
@@ -379,6 +380,7 @@ def test_names_and_an_id_are_those_that_were_given(sample_run: Path, tmp_path: P
     assert json.loads(told_of["step"]) == 30
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_on_with_keeps_its_name_and_settings(
     sample_run: Path, tmp_path: Path
 ) -> None:
@@ -413,6 +415,7 @@ with wandb.init(mode="offline", dir=sys.argv[2], id="mine") as mine:
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_the_callers_is_logged_to_and_left_open(sample_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(sample_run, tmp_path / "run")
     said = subprocess.run(
@@ -627,6 +630,7 @@ def test_what_is_missing_is_found_before_a_sync(made: Made, tmp_path: Path) -> N
     assert list(verify_offline(RunFiles(tmp_path))) == []
 
 
+@pytest.mark.slow
 def test_large_tables_are_cut_and_hostile_text_stays_text(
     make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
