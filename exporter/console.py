@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import time
+import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,10 +157,14 @@ FIRST, EVERY = 5.0, 30.0
 
 
 class Bar(Watch):
-    """A progress bar with the time left; without a terminal, a plain line now and then."""
+    """A progress bar with the time left; without a terminal, a plain line now and then.
+
+    A thread prints the lines: a step may take minutes, and says nothing meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + FIRST
+        self._over = threading.Event()
+        self._lines = threading.Thread(target=self._tell, daemon=True)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -177,9 +181,14 @@ class Bar(Watch):
 
     def __enter__(self) -> Bar:
         self._progress.start()
+        if not ERR.is_terminal:
+            self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._lines.is_alive():
+            self._lines.join()
         self._progress.stop()
 
     def begin(self, stage: str, total: int | None = None) -> None:
@@ -187,26 +196,24 @@ class Bar(Watch):
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(shown(stage), total=total)
-        self._tell()
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar."""
         if self._task is not None:
             self._progress.advance(self._task, steps)
-            self._tell()
 
     def _tell(self) -> None:
-        """Print where the work is, if nobody sees the bar and the last line is long ago."""
-        if ERR.is_terminal or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + EVERY
-        task = self._progress.tasks[-1]
-        line = marked(task.description)
-        if task.total:
-            line += f": {task.completed:,.0f} of {task.total:,.0f}"
-            left = task.time_remaining
-            line += "" if left is None else f", about {duration(left)} left"
-        ERR.print(line)
+        """Print where the work is, now and then, until it is over."""
+        wait = FIRST
+        while not self._over.wait(wait):
+            wait = EVERY
+            for task in self._progress.tasks[-1:]:
+                line = marked(task.description)
+                if task.total:
+                    line += f": {task.completed:,.0f} of {task.total:,.0f}"
+                    left = task.time_remaining
+                    line += "" if left is None else f", about {duration(left)} left"
+                ERR.print(line)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -33,8 +33,8 @@
   };
 
   // A name within the view: where a region's first row begins, or at a box; given ones at the lower edge.
-  // Letters are 13 pixels of the window high at any size of the picture, and within a small one an eighteenth of it.
-  const letters = (svg) => Math.min(exporter.index.view[1] / 18, 13 * exporter.index.view[1] / (svg.clientWidth || 300));
+  // Letters are as high as those of the page at any size of the picture, and within a small one an eighteenth of it.
+  const letters = (svg) => Math.min(exporter.index.view[1] / 18, 0.8 * parseFloat(getComputedStyle(document.documentElement).fontSize) * exporter.index.view[1] / (svg.clientWidth || 300));
   const write = (svg, text, x, y, kind, above = false) => {
     const size = letters(svg), down = above ? y - size / 2 : Math.max(0, y) + 1.2 * size;
     if (text) svg.append(make("text", { x: Math.max(0, x) + size / 4, y: Math.min(exporter.index.view[0] - 2, Math.max(size, down)), "font-size": size, class: kind }, text));

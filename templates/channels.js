@@ -36,10 +36,16 @@
       if (!flat.length) list.append(make("li", { class: "muted" }, "none"));
       room.append(list);
     };
-    const watch = new IntersectionObserver((seen) => {
-      for (const one of seen) if (one.isIntersecting) { watch.unobserve(one.target); fill(one.target); }
-    }, { rootMargin: "800px" });
-    for (const row of rows) watch.observe(row);
+    const look = (rootMargin) => {
+      const watch = new IntersectionObserver((seen) => {
+        for (const one of seen) if (one.isIntersecting) { watch.unobserve(one.target); fill(one.target); }
+      }, { rootMargin });
+      for (const row of rows) watch.observe(row);
+    };
+    // What is out of sight waits until the page is there.
+    look("0px");
+    const rest = () => setTimeout(look, 200, "800px");
+    if (document.readyState === "complete") rest(); else addEventListener("load", rest);
     addEventListener("beforeprint", () => rows.forEach(fill));
   };
   window.exporterTops = begin;

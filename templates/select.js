@@ -31,7 +31,7 @@ window.exporter = window.exporter || {};
     };
   };
   const sorts = {
-    set: ["order of the set", (rows) => rows],
+    set: ["set order", (rows) => rows],
     high: ["score, high first", (rows) => rows.sort(byNumber(exporter.index.score, -1))],
     low: ["score, low first", (rows) => rows.sort(byNumber(exporter.index.score, 1))],
     loss: ["loss, high first", (rows) => rows.sort(byNumber(exporter.index.loss, -1))],

@@ -16,7 +16,12 @@ window.exporter = window.exporter || {};
     return exporter.paint.range(map.values(), settings(map).rectify && !centred, centred);
   };
   const rangeText = (map) => exporter.number(map.lo) + " to " + exporter.number(map.hi);
-  const describe = (map) => exporter.data.methodOf(map).title + " at " + layerName(map) + " for " + exporter.targetName(map.target);
+  // A box is told by its number, and by what it is predicted as.
+  const targetOf = ({ target }) => {
+    const box = /^box:(\d+)$/.exec(target), name = box && exporter.index.names[now.shard.p[exporter.data.rowOf(now.position)][2 * box[1]]];
+    return exporter.targetName(target) + (name ? " (" + name + ")" : "");
+  };
+  const describe = (map) => exporter.data.methodOf(map).title + " at " + layerName(map) + " for " + targetOf(map);
   const words = (map) => {
     const capped = map.height !== map.fullHeight || map.width !== map.fullWidth;
     return describe(map) + ". Raw values " + rangeText(map) + ", " +

@@ -283,6 +283,21 @@ def _row(plan: Plan, entry: ImageEntry, image: SampleImage) -> Row:
     )
 
 
+def _mask(row: Row) -> NDArray[np.bool_] | None:
+    """Return an image's given mask: its given region, laid over the original."""
+    region = next((region for region in row.regions if region.target == "given"), None)
+    if region is None or row.crop is None or row.height is None or row.width is None:
+        return None
+    left, top, right, bottom = row.crop
+    y, x = np.ogrid[: row.height, : row.width]
+    i = np.floor((y + 0.5 - top) * region.height / (bottom - top)).astype(np.intp)
+    j = np.floor((x + 0.5 - left) * region.width / (right - left)).astype(np.intp)
+    inside = (i >= 0) & (i < region.height) & (j >= 0) & (j < region.width)
+    at = np.clip(i, 0, region.height - 1), np.clip(j, 0, region.width - 1)
+    covered: NDArray[np.bool_] = region.array()[at] & inside
+    return covered
+
+
 def _maps(
     plan: Plan, image: SampleImage, generator: np.random.Generator, targets: Sequence[str]
 ) -> list[StoredMap]:
@@ -402,7 +417,7 @@ def write_shards(folder: RunFolder, images: Sequence[SampleImage], indices: Iter
     for index in indices:
         batches = sample_batches(folder.plan, images, index)
         rows = sample_rows(folder.plan, images, index)
-        parts = {"": channel_table(batches), **shard_parts(rows, batches, scope)}
+        parts = {"": channel_table(batches), **shard_parts(rows, batches, scope, _mask)}
         folder.write_shard(index, rows, parts)
 
 

@@ -1,6 +1,6 @@
 """What only the whole set shows: channels, numbers, classes, methods, images that matter."""
 
-from exporter.summaries.annotations import given_region
+from exporter.summaries.annotations import given_region, region_cells
 from exporter.summaries.boxes import BoxCounts
 from exporter.summaries.channels import CHANNEL_SCHEMA, channel_table, merge_channels
 from exporter.summaries.choices import candidates, keep_images
@@ -30,5 +30,6 @@ __all__ = [
     "merge_faithfulness",
     "merge_sanity",
     "merge_set",
+    "region_cells",
     "shard_parts",
 ]

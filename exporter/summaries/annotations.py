@@ -92,6 +92,27 @@ def region_overlap(row: Row, mask: Mask | None) -> float | None:
     return ratio(int((inside & predicted).sum()), int((inside | predicted).sum()))
 
 
+def region_cells(row: Row) -> tuple[float, float, float, float] | None:
+    """Return which shares of the view an image's first predicted region and its mask cover.
+
+    Returns:
+        Both, the region alone, the mask alone, neither; None where no region is predicted.
+    """
+    region = next((region for region in row.regions if region.target != GIVEN), None)
+    if region is None:
+        return None
+    predicted, inside = region.array(), np.zeros((region.height, region.width), dtype=np.bool_)
+    for given in row.regions:
+        if given.target == GIVEN:
+            # Each cell of the region is compared with that of the mask in which its centre lies.
+            i = (np.arange(region.height) * 2 + 1) * given.height // (2 * region.height)
+            j = (np.arange(region.width) * 2 + 1) * given.width // (2 * region.width)
+            inside = given.array()[i[:, None], j]
+    cells = (predicted & inside, predicted & ~inside, ~predicted & inside, ~predicted & ~inside)
+    both, alone, missed, neither = (float(part.mean()) for part in cells)
+    return both, alone, missed, neither
+
+
 def _inside(row: Row, mask: Mask | None, rows: int, columns: int) -> NDArray[np.bool_]:
     """Say of the centres of a grid laid over the view whether they are inside (rows, columns)."""
     assert row.crop is not None

@@ -1,7 +1,8 @@
-"""How a detector's boxes fit the given ones: matched and unmatched, by predicted class."""
+"""How a detector's boxes fit the given ones: matched, unmatched and confused, class by class."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,11 +38,14 @@ class BoxCounts:
         classes: by class index.
         given: given boxes of images whose boxes a detector predicted.
         matched: of them, those that a predicted box matches.
+        confusion: given boxes of labelled images by (label, name of the class predicted for them),
+            which is None where no box matches. The label is that of all boxes of an image.
     """
 
     classes: dict[int, ClassBoxes] = field(default_factory=dict)
     given: int = 0
     matched: int = 0
+    confusion: dict[str, Counter[str | None]] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
         """Take in one image; one without given or predicted boxes says nothing."""
@@ -56,6 +60,14 @@ class BoxCounts:
                 counts.matched += 1
                 counts.overlap += overlap
                 self.matched += 1
+        if row.label is not None and row.label_index is not None:
+            matched = [
+                row.label if said.index == row.label_index else said.name
+                for said, overlap in zip(row.predictions, overlaps, strict=False)
+                if overlap is not None
+            ]
+            missed = [None] * (len(row.boxes) - len(matched))
+            self.confusion.setdefault(row.label, Counter()).update([*matched, *missed])
 
 
 def match_boxes(given: Sequence[Box], predicted: Sequence[Box]) -> list[float | None]:

@@ -328,18 +328,32 @@ def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
         assert box["y"] + box["height"] <= heat["y"] + heat["height"] + 2
 
 
-def test_matched_and_unmatched_boxes_are_counted(mixed: Desk) -> None:
+def test_matched_unmatched_and_confused_boxes_are_counted(mixed: Desk) -> None:
     boxes = mixed.at("boxes")
     boxes.open("classes.html")
     section = boxes.page.locator("section[aria-labelledby=boxes]")
-    assert section.locator(".note").inner_text().startswith("1 of 1 given box is matched")
-    rows = [text.split() for text in section.locator("tbody tr").all_inner_texts()]
+    assert section.locator(".note").first.inner_text().startswith("1 of 1 given box is matched")
+    predicted, given = section.locator("table").all()
+    rows = [text.split() for text in predicted.locator("tbody tr").all_inner_texts()]
     # 130 × 110 pixels are common to two boxes of 140 × 120.
     share = 130 * 110 / (2 * 140 * 120 - 130 * 110)
     assert sorted(row[-4:] for row in rows) == [
         ["1", "0", "1", "—"],
         ["1", "1", "0", f"{share:.3f}"],
     ]
+    # The one given box is matched by the first prediction, which is its label.
+    cells = given.locator("tbody :is(th, td)").all_inner_texts()
+    assert cells == [boxes.row.label, "1", "1", "0", "0", "—"]
+
+
+def test_the_cells_of_a_predicted_region_are_in_the_mask_or_not(mixed: Desk) -> None:
+    regions = mixed.at("regions")
+    regions.open("classes.html")
+    cells = regions.page.locator("section[aria-labelledby=regions] tbody td")
+    # Two rows of four among 4 × 7 cells, and the same from the right: three columns are common.
+    shares = [f"{100 * part / 28:.1f} %" for part in (6, 2, 2, 18)]
+    said = [text.replace("\xa0", " ") for text in cells.all_inner_texts()]
+    assert said == ["1", "0.600", *shares]
 
 
 def test_the_map_of_any_class_is_loaded_when_it_is_asked_for(mixed: Desk) -> None:

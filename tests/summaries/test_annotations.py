@@ -8,7 +8,14 @@ import pytest
 from numpy.typing import ArrayLike
 
 from exporter.records import Region, Row
-from exporter.summaries.annotations import Hits, coverage, given_region, hits, region_overlap
+from exporter.summaries.annotations import (
+    Hits,
+    coverage,
+    given_region,
+    hits,
+    region_cells,
+    region_overlap,
+)
 from exporter.summaries.grids import grids
 
 # The view is the middle 300 × 300 of a photograph of 400 × 300: cells of a 3 × 3 map are 100 wide,
@@ -114,6 +121,18 @@ def test_a_predicted_region_is_compared_with_the_mask(
     assert region_overlap(row, mask) == pytest.approx(share)
     assert region_overlap(row, None) is None
     assert region_overlap(replace(row, regions=()), mask) is None
+
+
+def test_cells_of_a_region_are_in_the_mask_or_not() -> None:
+    """The region is the upper half of the view, the mask its left quarter, on a finer grid."""
+    upper, left = np.zeros((4, 4), np.bool_), np.zeros((8, 16), np.bool_)
+    upper[:2] = left[:, :4] = True
+    region = Region("class:1", 4, 4, np.packbits(upper).tobytes())
+    given = Region("given", 8, 16, np.packbits(left).tobytes())
+    row = Row(id="a", key="a", path="a", regions=(region, given))
+    assert region_cells(row) == (1 / 8, 3 / 8, 1 / 8, 3 / 8)
+    assert region_cells(replace(row, regions=(region,))) == (0, 1 / 2, 0, 1 / 2)
+    assert region_cells(replace(row, regions=(given,))) is None
 
 
 def test_a_given_mask_is_kept_as_it_lies_in_the_view() -> None:

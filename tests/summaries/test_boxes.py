@@ -6,11 +6,15 @@ from exporter.records import Box, Prediction, Row
 from exporter.summaries.boxes import BoxCounts, match_boxes, overlap
 
 
-def row(given: tuple[Box, ...] | None, *predicted: tuple[int, Box]) -> Row:
+def row(
+    given: tuple[Box, ...] | None, *predicted: tuple[int, Box], label: int | None = None
+) -> Row:
     return Row(
         id="a",
         key="a",
         path="a",
+        label=None if label is None else f"label {label}",
+        label_index=label,
         boxes=given,
         predictions=tuple(Prediction(index, f"class {index}", 0.5) for index, _ in predicted),
         predicted_boxes=tuple(box for _, box in predicted),
@@ -41,3 +45,18 @@ def test_counts_by_class() -> None:
     one, two = counts.classes[1], counts.classes[2]
     assert (one.predicted, one.matched, two.predicted, two.matched) == (3, 2, 1, 0)
     assert one.overlap == pytest.approx(0.9 + 1)
+
+
+def test_what_the_given_boxes_of_a_label_are_taken_for() -> None:
+    counts = BoxCounts()
+    one: Box = (0, 0, 10, 10)
+    two: Box = (50, 50, 60, 60)
+    far: Box = (90, 90, 99, 99)
+    counts.add(row((one, two, far), (7, one), (3, two), (3, (70, 0, 80, 10)), label=7))
+    counts.add(row((one,), (3, one), label=7))
+    counts.add(row((one,), label=5))
+    counts.add(row((one,), (5, one)))
+    assert counts.confusion == {
+        "label 7": {"label 7": 1, "class 3": 2, None: 1},
+        "label 5": {None: 1},
+    }

@@ -52,8 +52,8 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "galleries": by_settings(shown),
             "boxes": report.index.boxes,
             "regions": [
-                (_explained(report, target), overlaps)
-                for target, overlaps in sorted(report.index.regions.items())
+                (_explained(report, target), len(images), np.mean(images, axis=0).tolist())
+                for target, images in sorted(report.index.regions.items())
             ],
             "kept": report.run.settings.get("top_k"),
         },

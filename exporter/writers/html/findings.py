@@ -68,17 +68,22 @@ def _accuracy(run: Run) -> Iterator[Finding]:
 
 
 def _confusion(run: Run) -> Iterator[Finding]:
-    for pair in run.confusion(limit=1):
-        labels = [name for name, index in run.plan.label_index.items() if index == pair.label]
-        support = next((row.support for row in run.classes() if row.index == pair.label), 0)
-        state = urlencode({"class": pair.predicted, "label": labels[0]}) if len(labels) == 1 else ""
-        yield Finding(
-            "Confusion",
-            f"It mistakes {pair.label_name} for {pair.predicted_name} most often: "
-            f"{number(pair.images)} of {count(support, 'image')} with that label.",
-            "images" if state else "classes",
-            state or "pairs",
-        )
+    pairs = run.confusion(limit=2)
+    # One image says nothing of what is mistaken most often.
+    if not pairs or pairs[0].images < 2:
+        return
+    pair, tied = pairs[0], len({pair.images for pair in pairs}) < len(pairs)
+    labels = [name for name, index in run.plan.label_index.items() if index == pair.label]
+    support = next((row.support for row in run.classes() if row.index == pair.label), 0)
+    state = urlencode({"class": pair.predicted, "label": labels[0]}) if len(labels) == 1 else ""
+    yield Finding(
+        "Confusion",
+        f"It mistakes {pair.label_name} for {pair.predicted_name} most often"
+        f"{', and another pair as often' if tied else ''}: "
+        f"{number(pair.images)} of {count(support, 'image')} with that label.",
+        "images" if state else "classes",
+        state or "pairs",
+    )
 
 
 def _agreement(run: Run) -> Iterator[Finding]:
@@ -175,7 +180,7 @@ def _first(run: Run) -> Iterator[Finding]:
     strips = run.summary.strips if run.summary else ()
     for strip in strips[:1]:
         row = run.row(strip.ids[0])
-        said = f"{row.predictions[0].name} {score(row.predictions[0].score, run.plan)}"
+        said = f"{row.predictions[0].name} ({score(row.predictions[0].score, run.plan)})"
         label = f", labelled {row.label}" if row.correct is False else ""
         yield Finding(
             "Look first",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from exporter.records import COMBINED, Plan, Row
 from exporter.render import COLORMAPS
-from exporter.summaries import BoxCounts
+from exporter.summaries import BoxCounts, region_cells
 from exporter.writers.html import text as words
 from exporter.writers.html.live import Live
 from exporter.writers.html.shards import FLAGS, base64, finite, flag_bits
@@ -26,9 +26,9 @@ assert len(FLAGS) <= 5, "flags share their bits with UNREAD and KEPT"
 
 MEASURES = {
     "agreement": ("Agreement", "rank correlation of the methods, −1 to 1"),
-    "concentration": ("Concentration", "of the energy in the top 20 % of cells"),
+    "concentration": ("Concentration", "of the energy in the top 20 % of cells"),
     "faithfulness": ("Faithfulness", "insertion, 0 to 1"),
-    "pointing": ("Pointing", "1: largest cell inside the given region"),
+    "pointing": ("Pointing", "1: largest cell inside the given region, 0: outside"),
     "region": ("Region", "IoU of the predicted region and the given mask"),
 }
 """What images are sorted and filtered by, in the order of `Entry.measures`: title and unit."""
@@ -95,7 +95,8 @@ class SetIndex:
         maps: how many maps there are.
         most: rows and columns that maps in the report have at most, by whether of a pixel method.
         boxes: how predicted boxes fit the given ones.
-        regions: by the class of a predicted region, its overlaps with given masks.
+        regions: by what a predicted region is of, for each image with a given mask their overlap, and
+            the shares of `region_cells`.
     """
 
     plan: Plan
@@ -110,7 +111,7 @@ class SetIndex:
     maps: int = 0
     most: dict[bool, int] = field(default_factory=dict)
     boxes: BoxCounts = field(default_factory=BoxCounts)
-    regions: dict[str, list[float]] = field(default_factory=dict)
+    regions: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
 
     def add(self, row: Row, *, kept: bool) -> Entry:
         """Take in one image and return its entry."""
@@ -126,8 +127,8 @@ class SetIndex:
         self.maps += len(row.maps)
         self.boxes.add(row)
         measured = self.measures.get(row.id, (None,) * len(MEASURES))
-        if row.regions and measured[-1] is not None:
-            self.regions.setdefault(row.regions[0].target, []).append(measured[-1])
+        if measured[-1] is not None and (cells := region_cells(row)) is not None:
+            self.regions.setdefault(row.regions[0].target, []).append((measured[-1], *cells))
         self.names.update((said.index, said.name) for said in row.predictions)
         if row.error is not None:
             self.skipped.append((row.path, row.error))

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.records import ChannelRow, ClassRow, KernelRecord
-from exporter.render import decode_image, kernel_places
+from exporter.render import decode_image, encode_png, kernel_places
+from exporter.render.sheets import GAP, INPUT_LIMIT
 from exporter.store import Run
 from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex
 from exporter.writers.html.live import Live, live_scripts
@@ -126,12 +127,20 @@ class Report:
         """Each drawn layer's kernels: record, file, size in pixels and the layer's page."""
         sheets = []
         for number, record in enumerate(self.run.kernels()):
-            sheet = self.run.kernel_sheet(record)
-            height, width = decode_image(sheet).shape[:2]
+            sheet = decode_image(self.run.kernel_sheet(record))
+            cells = self._cells(record, (sheet.shape[1], sheet.shape[0]))
+            if cells:
+                # Without the line above the kernels, which the page says in letters.
+                top, right = cells[0][1] - GAP, max(x + wide for x, _, wide, *_ in cells) + GAP
+                sheet = np.ascontiguousarray(sheet[top:, :right])
+                cells = [(x, y - top, *rest) for x, y, *rest in cells]
             src, page = f"kernels/{number}.png", self.layer_files.get(record.name)
-            self.write(src, sheet)
-            shown = {"record": record, "src": src, "width": width, "height": height, "page": page}
-            sheets.append(shown | {"cells": self._cells(record, (width, height))})
+            self.write(src, encode_png(sheet))
+            inputs = record.shape[1] if cells else 3
+            shown = {"record": record, "src": src, "page": page, "cells": cells}
+            # Several inputs, unless they are a colour, are drawn side by side.
+            shown |= {"inputs": min(inputs, INPUT_LIMIT) if inputs not in (1, 3) else None}
+            sheets.append(shown | {"width": sheet.shape[1], "height": sheet.shape[0]})
         return sheets
 
     def _cells(self, record: KernelRecord, size: tuple[int, int]) -> list[tuple[Any, ...]]:

@@ -53,7 +53,7 @@ def percent(share: float) -> str:
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """Write a value to so many decimals, with a true minus sign.
+    """Write a value to so many decimals, with true minus signs.
 
     >>> decimal(-0.123), decimal(0.5, 3)
     ('−0.12', '0.500')
@@ -62,10 +62,10 @@ def decimal(value: float, digits: int = 2) -> str:
 
 
 def figure(value: float) -> str:
-    """Write a value to four digits, with a true minus sign.
+    """Write a value to four digits, with true minus signs.
 
     >>> figure(-0.000123456), figure(12.345678), figure(0.0)
-    ('−1.23e-4', '12.35', '0')
+    ('−1.23e−4', '12.35', '0')
     """
     if not math.isfinite(value):
         return "not a number"
@@ -74,8 +74,7 @@ def figure(value: float) -> str:
         return "0"
     if size >= 1e5 or size < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
-        text = f"{mantissa}e{int(exponent)}"
-        return text.replace("-", "−", 1) if value < 0 else text
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
     return f"{value:.4g}".replace("-", "−")
 
 

@@ -108,7 +108,7 @@ def kernel_channel(desk: Desk) -> None:
     sheet = desk.page.locator("figure:has([data-control=kernel-channel]) img")
     links.nth(5).scroll_into_view_if_needed()
     box, high = sheet.bounding_box(), sheet.evaluate("one => one.naturalHeight")
-    y = box["y"] + (15 + 3 + 2 + 5 * (27 + 2) + 13) * box["height"] / high
+    y = box["y"] + (2 + 5 * (27 + 2) + 13) * box["height"] / high
     desk.page.mouse.click(box["x"] + 0.05 * box["width"], y)
     desk.wait("location.hash === '#c5' && document.querySelector('#c5')")
     assert desk.text("h1") == "layer3"

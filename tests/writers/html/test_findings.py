@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,29 @@ def test_the_pair_is_the_one_that_is_most_confused(
     pairs = Counter((row.label, row.predictions[0].name) for row in wrong)
     most = max(pairs.values())
     said = re.fullmatch(
-        r"It mistakes (.*) for (.*) most often: (\d+) of (\d+) images? with that label\.",
+        r"It mistakes (.*) for (.*) most often(?:, and another pair as often)?: (\d+) of (\d+) "
+        r"images? with that label\.",
         found["Confusion"].text,
     )
     assert said
     assert pairs[said[1], said[2]] == most == int(said[3])
     assert sum(row.label == said[1] and bool(row.predictions) for row in rows) == int(said[4])
+
+
+def test_a_pair_that_was_confused_once_is_not_told_of_and_a_tie_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = run.confusion()[0]
+
+    def said(*images: int) -> list[str]:
+        pairs = tuple(replace(pair, images=count) for count in images)
+        monkeypatch.setattr(Run, "confusion", lambda _, limit=None: pairs[:limit])
+        texts = (finding.text for finding in findings(run) if finding.about == "Confusion")
+        return [text.partition(pair.predicted_name)[2].partition(" of ")[0] for text in texts]
+
+    assert said(1, 1) == []
+    assert said(4, 3) == [" most often: 4"]
+    assert said(3, 3) == [" most often, and another pair as often: 3"]
 
 
 def test_the_depths_where_methods_agree_most_and_least(run: Run, found: dict[str, Finding]) -> None:
