@@ -68,7 +68,9 @@ def run_html(run: Run, planned: PlanFile) -> str:
     try:
         totals = run.totals
         if totals is not None and totals.accuracy is not None:
-            lines.append(f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled:,} labelled images")
+            lines.append(
+                f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled:,} labelled images"
+            )
         figures = "".join(islice(_figures(run, planned), THUMBNAILS))
     except ExporterError as error:
         lines.append(str(error))

@@ -156,7 +156,9 @@ def test_a_notebook_shows_what_a_run_is_and_a_few_images(sample_run: Path) -> No
     assert "20 images of photos" in html
     assert "Grad-CAM, LayerCAM, Eigen-CAM; layers: layer3, layer4" in html
     totals = run.totals
-    assert f"accuracy {100 * totals.correct / totals.labelled:.1f} % of {totals.labelled} lab" in html
+    assert (
+        f"accuracy {100 * totals.correct / totals.labelled:.1f} % of {totals.labelled} lab" in html
+    )
     assert [picture.shape for picture in thumbnails(html)] == [(128, 128, 3)] * 6
     strip = next(strip for strip in run.summary.strips if strip.name == "most wrong")
     first = run.overlay(strip.ids[0], "gradcam")

@@ -15,6 +15,9 @@ from exporter.writers.html.text import count, decimal, number, percent, score
 EVEN = 0.02
 """Difference of mean confidence and accuracy below which nothing is said of it."""
 
+CALIBRATED = 0.05
+"""Expected calibration error from which on a model is not called well calibrated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -55,9 +58,11 @@ def _accuracy(run: Run) -> Iterator[Finding]:
     if confidence is None or summary.calibration_error is None:
         return
     gap = confidence - summary.accuracy
-    how = (
-        "overconfident" if gap >= EVEN else "underconfident" if gap <= -EVEN else "well calibrated"
-    )
+    how = "well calibrated"
+    if abs(gap) >= EVEN:
+        how = "overconfident" if gap > 0 else "underconfident"
+    elif summary.calibration_error >= CALIBRATED:
+        how = "neither over- nor underconfident on average, but not well calibrated"
     yield Finding(
         "Calibration",
         f"It is {how}: its mean confidence is {percent(confidence)}, its expected calibration "

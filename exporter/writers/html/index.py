@@ -95,8 +95,8 @@ class SetIndex:
         maps: how many maps there are.
         most: rows and columns that maps in the report have at most, by whether of a pixel method.
         boxes: how predicted boxes fit the given ones.
-        regions: by what a predicted region is of, for each image with a given mask their overlap, and
-            the shares of `region_cells`.
+        regions: by what a predicted region is of, for each image with a given mask their overlap
+            and the shares of `region_cells`.
     """
 
     plan: Plan

@@ -43,6 +43,22 @@ def test_accuracy_and_calibration_are_those_of_the_images(
     assert found["Calibration"].text.startswith(start)
 
 
+@pytest.mark.parametrize(
+    ("error", "word"), [(0.04, "well calibrated"), (0.125, "neither over- nor underconfident")]
+)
+def test_a_model_that_is_right_on_average_may_be_badly_calibrated(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: float, word: str
+) -> None:
+    summary = run.summary
+    assert summary is not None
+    surest = sum(part.images * (part.confidence or 0) for part in summary.bins)
+    mean = surest / sum(part.images for part in summary.bins)
+    told = replace(summary, accuracy=mean, calibration_error=error)
+    monkeypatch.setattr(Run, "summary", told)
+    (said,) = (finding.text for finding in findings(run) if finding.about == "Calibration")
+    assert said.startswith(f"It is {word}")
+
+
 def test_the_pair_is_the_one_that_is_most_confused(
     rows: list[Row], found: dict[str, Finding]
 ) -> None:
