@@ -11,6 +11,7 @@ from exporter.records import COMBINED, Plan, ratio
 from exporter.store import Run
 from exporter.summaries.sanity import unmoved
 from exporter.writers.html.text import count, decimal, number, percent, score
+from exporter.writers.links import shown_path
 
 EVEN = 0.02
 """Difference of mean confidence and accuracy below which nothing is said of it."""
@@ -189,7 +190,7 @@ def _first(run: Run) -> Iterator[Finding]:
         label = f", labelled {row.label}" if row.correct is False else ""
         yield Finding(
             "Look first",
-            f"Begin with {row.path} ({strip.name}): predicted {said}{label}.",
+            f"Begin with {shown_path(row.path)} ({strip.name}): predicted {said}{label}.",
             "images",
             f"image={row.id}",
         )
