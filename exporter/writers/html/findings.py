@@ -146,17 +146,16 @@ def _flagged(run: Run) -> Iterator[Finding]:
     flagged = run.totals.flagged if run.totals else {}
     if not flagged:
         return
-    worst = max(flagged, key=flagged.__getitem__)
+    worst, total = max(flagged, key=flagged.__getitem__), sum(flagged.values())
     method, _, rest = worst.partition(" ")
     layer, _, flag = rest.rpartition(" ")
     where = f"{_title(run.plan, method)}{f' at {layer}' if layer else ''}"
-    several = count(sum(flagged.values()), "map shows", "maps show")
-    yield Finding(
-        "Flagged",
-        f"{several} nothing, most often {where} ({number(flagged[worst])}, {flag}).",
-        "images",
-        "maps=flagged",
-    )
+    if flagged[worst] < total:
+        which = f", most often {where} ({number(flagged[worst])}, {flag})"
+    else:
+        which = f"{':' if total == 1 else ', all of'} {where} ({flag})"
+    text = f"{count(total, 'map shows', 'maps show')} nothing{which}."
+    yield Finding("Flagged", text, "images", "maps=flagged")
 
 
 def _dead(run: Run) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ def percent(share: float) -> str:
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """Write a value to so many decimals, with true minus signs.
+    """Write a value to so many decimals, with a true minus sign.
 
     >>> decimal(-0.123), decimal(0.5, 3)
     ('−0.12', '0.500')

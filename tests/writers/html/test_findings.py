@@ -132,6 +132,25 @@ def test_flagged_maps_dead_channels_and_where_to_begin(
     assert found["Look first"].text.endswith(f", labelled {worst.label}.")
 
 
+@pytest.mark.parametrize(
+    ("flagged", "text"),
+    [
+        ({"gradcam layer4 zero": 1}, "1 map shows nothing: Grad-CAM at layer4 (zero)."),
+        ({"gradcam layer4 zero": 3}, "3 maps show nothing, all of Grad-CAM at layer4 (zero)."),
+        (
+            {"gradcam layer4 zero": 1, "gradcam layer3 negative": 2},
+            "3 maps show nothing, most often Grad-CAM at layer3 (2, negative).",
+        ),
+    ],
+)
+def test_flagged_maps_are_said_to_be_where_they_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch, flagged: dict[str, int], text: str
+) -> None:
+    assert run.totals is not None
+    monkeypatch.setattr(Run, "totals", replace(run.totals, flagged=flagged))
+    assert text in [finding.text for finding in findings(run)]
+
+
 def test_a_run_that_is_not_complete_has_found_nothing(tmp_path: Path, make_run: object) -> None:
     assert callable(make_run)
     assert findings(open_run(make_run(tmp_path / "run", shards=1))) == []
