@@ -40,14 +40,7 @@ def with_what_is_there(config: RunConfig, run: Path) -> RunConfig:
 def split(
     job: Job, folder: RunFolder, missing: Sequence[int], store: Store
 ) -> Iterator[tuple[Job, Sequence[int], Store]]:
-    """Yield what computes shards, in two parts: those that only lack what was added, and others.
-
-    Args:
-        job: the run, with all that it has to hold in the end.
-        folder: the run folder.
-        missing: numbers of shards.
-        store: writes one.
-    """
+    """Yield what computes shards, in two parts: those that only lack what was added, and others."""
     older = folder.older(missing)
     if older:
         run = open_run(folder.path)

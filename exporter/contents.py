@@ -83,11 +83,6 @@ class StageChoice:
     """Which images of each shard carry the layer that the head reads: those that may be kept.
 
     They are those that may be kept of the shards before it, as far as they are there, and its own.
-
-    Args:
-        keep: images that are kept of the set.
-        seed: of those that are drawn.
-        stored: returns the table of images of a shard that is there, else None.
     """
 
     def __init__(
@@ -126,13 +121,7 @@ class StageChoice:
 
 
 def merge_shards(folder: RunFolder, job: Job | None, seconds: float, watch: Watch) -> None:
-    """Write what only the whole set shows, and ``run.json``.
-
-    Args:
-        folder: the run, with all its shards.
-        job: makes the maximised pictures; None where none is asked for.
-        seconds: wall-clock time of the computing.
-        watch: told how the work goes on.
+    """Write what only the whole set shows, and ``run.json``; a job makes its maximised pictures.
 
     Raises:
         RunError: if a shard is missing.

@@ -102,11 +102,6 @@ def describe_layers(
 ) -> dict[str, Any]:
     """Describe a model's layers without running a job.
 
-    Args:
-        spec: the model spec.
-        weights: name of the weights; shapes and counts need none.
-        checkpoint: weights to lay over it.
-
     Returns:
         JSON values: ``model``, ``layers`` (a dict per layer, in the model's order), ``counts``,
         ``explained`` (the layers explained by default) and ``reason``.

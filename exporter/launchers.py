@@ -46,9 +46,6 @@ class Rank:
 def read_rank(given: Mapping[str, str] | None = None) -> Rank | None:
     """Read the environment; None for a process that was started alone.
 
-    Args:
-        given: the variables; those of this process where None.
-
     Raises:
         ConfigError: if a variable is no number, or the numbers contradict one another.
     """

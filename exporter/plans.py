@@ -41,16 +41,7 @@ def make_plan(
     after: tuple[str, ...],
     **settled: Any,
 ) -> Plan:
-    """Return the plan, with what the recipe, the images and the target say.
-
-    Args:
-        recipe: the settings and the command.
-        image_set: every image, in order.
-        target: what is explained, and the model's record.
-        before: notes on the model.
-        after: notes on what cannot be explained.
-        **settled: the other fields of `Plan`.
-    """
+    """Return the plan, with what the recipe, the images and the target say."""
     config, images = recipe.config, image_set.entries
     names = {entry.label for entry in images if entry.label is not None}
     labels = match_labels(names, target.record.classes)

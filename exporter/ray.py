@@ -63,12 +63,7 @@ def _library() -> Any:
 
 
 class Worker:
-    """What computes shards on one device, in a process of Ray's.
-
-    Args:
-        run: the run folder, which every node sees.
-        recipe: how to build the model and the images.
-    """
+    """What computes shards on one device, in a process of Ray's."""
 
     def __init__(self, run: str, recipe: Recipe) -> None:
         self._run, self._recipe = Path(run), recipe

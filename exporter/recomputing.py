@@ -26,10 +26,6 @@ def refuse_other_model(job: Job, folder: RunFolder) -> None:
     The whole batch is computed that it was in. Of a model that does not give the same twice
     nothing can be said, and of a run without shards neither.
 
-    Args:
-        job: what the rest is going to be computed with.
-        folder: the run.
-
     Raises:
         RunError: if the model that is here is not the one that the row was computed with.
     """

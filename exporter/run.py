@@ -333,14 +333,6 @@ def join_run(
 ) -> Run:
     """Compute the part of one of several processes that were started together, but for rank 0.
 
-    Args:
-        recipe: as rank 0 has it.
-        rank: of this process.
-        resume: whether rank 0 goes on with the run that is there.
-        overwrite: whether it replaces that.
-        add: whether it adds to that.
-        watch: told how the work goes on.
-
     Raises:
         RunError: if rank 0 plans no run, or another one.
     """
@@ -425,10 +417,6 @@ def work_run(
 @contextmanager
 def computing(run: Path, recipe: Recipe) -> Iterator[Callable[[int], None]]:
     """Hold a planned run open to compute shards of it, one after another.
-
-    Args:
-        run: the run folder.
-        recipe: of the run, from whoever planned it.
 
     Yields:
         What computes a shard and writes it, unless it is there.

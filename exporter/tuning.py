@@ -43,10 +43,6 @@ _MOST_ON_CPU = 32
 def tuned(job: Job, planned: Plan | None) -> Iterator[Job]:
     """Settle everything, and hold the model in its format meanwhile.
 
-    Args:
-        job: bound in float32.
-        planned: the plan of a run that is gone on with.
-
     Raises:
         ExporterError: if what is asked for does not fit the model or the device.
     """
@@ -64,11 +60,7 @@ def in_precision(job: Job, planned: Plan | None) -> Iterator[Job]:
     """Run the model in another number format from here on, and say what that changes.
 
     The first images are explained in float32 and in the format. In float16 gradients are scaled,
-    by as much as these images allow.
-
-    Args:
-        job: bound in float32.
-        planned: the plan of a run that is gone on with: its scale counts.
+    by as much as these images allow, or as they were when the run was planned.
 
     Raises:
         ModelError: if the model or its maps overflow in the format.
@@ -102,13 +94,7 @@ def _measured(job: Job, name: str) -> PrecisionRecord:
 
 
 def compared(exact: Computed, lowered: Computed, precision: Precision) -> PrecisionRecord:
-    """Say how far rows are from those of float32.
-
-    Args:
-        exact: rows of float32.
-        lowered: rows of the same images in another format.
-        precision: this format.
-    """
+    """Say how far rows are from those of float32."""
     changes: dict[str, float] = {}
     scores, other = 0.0, 0
     pairs = [(a, b) for a, b in zip(exact.rows, lowered.rows, strict=True) if a.predictions]

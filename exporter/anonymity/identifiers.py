@@ -30,12 +30,7 @@ _SHORT = 6
 
 @dataclass(frozen=True)
 class Identifier:
-    """A text that says who or where.
-
-    Attributes:
-        kind: what it is, such as ``the user's name``.
-        text: as it was told.
-    """
+    """A text that says who or where."""
 
     kind: str
     text: str

@@ -19,12 +19,7 @@ _RUN = 8
 
 @dataclass(frozen=True)
 class Trace:
-    """An identifier in a place.
-
-    Attributes:
-        place: the file, and what inside it.
-        identifier: what is there.
-    """
+    """An identifier in a place."""
 
     place: str
     identifier: Identifier

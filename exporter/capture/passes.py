@@ -128,12 +128,6 @@ def differentiate(
 ) -> dict[str, Tensor]:
     """Differentiate each target's summed score with respect to every kept tensor.
 
-    Args:
-        recording: holds these tensors.
-        names: theirs.
-        scores: see `capture`.
-        missing: is told why there is no gradient with respect to one.
-
     Returns:
         By name, (T, …) of the tensor's shape.
     """

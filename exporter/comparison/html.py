@@ -42,16 +42,7 @@ SHOWN: Final = 4
 
 @dataclass
 class Report:
-    """What a page's function is given.
-
-    Attributes:
-        comparison: the comparison folder.
-        joined: its runs.
-        figures: images that are drawn, with their maps, by id.
-        strips: the images of each strip, by its name.
-        folder: where the report is written.
-        pictured: images that are shown whole, with their maps; all where None.
-    """
+    """What a page's function is given."""
 
     comparison: Comparison
     joined: Joined
@@ -69,14 +60,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Written:
-    """A report that was written, and what its pages are made of.
-
-    Attributes:
-        report: what the pages were given.
-        predicted: what each run predicts.
-        site: the templates.
-        sections: the pages.
-    """
+    """A report that was written, and what its pages are made of."""
 
     report: Report
     predicted: Sequence[Predictions]
@@ -91,15 +75,7 @@ def write_report(
     watch: Watch,
     max_size: int | None = None,
 ) -> None:
-    """Write ``html/`` of a comparison folder, whole or not at all.
-
-    Args:
-        comparison: the comparison.
-        joined: its runs.
-        predicted: what each of them predicts.
-        watch: told how the work goes on.
-        max_size: bytes of the report as one file, which is then written too.
-    """
+    """Write ``html/`` of a comparison folder, whole or not at all."""
     from exporter.comparison.single import write_single
 
     with new_folder(comparison.files, "html") as building:
@@ -124,16 +100,7 @@ def write_pages(
     watch: Watch,
     pictured: Collection[str] | None = None,
 ) -> Written:
-    """Write the report of a comparison into a folder, and return what its pages are made of.
-
-    Args:
-        comparison: the comparison.
-        joined: its runs.
-        predicted: what each of them predicts.
-        folder: an empty folder.
-        watch: told how the work goes on.
-        pictured: ids of the images that are shown whole, with their maps; all where None.
-    """
+    """Write the report of a comparison into a folder, and return what its pages are made of."""
     report = Report(comparison, joined, {}, strips(comparison), folder, pictured)
     for name in ASSETS:
         report.write(f"assets/{name}", (templates() / name).read_bytes())

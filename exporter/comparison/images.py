@@ -70,13 +70,7 @@ class PairSums:
 def compare_images(
     joined: Joined, predicted: Sequence[Predictions], sums: PairSums
 ) -> Iterator[list[ImageComparison]]:
-    """Yield the shared images in order, a few at a time.
-
-    Args:
-        joined: the runs.
-        predicted: what each predicts.
-        sums: takes in how alike the maps of all pairs are.
-    """
+    """Yield the shared images in order, a few at a time."""
     base = joined.baseline
     by_name = shared_classes(joined.plans)
     flip = [flips(own, predicted[base], by_name=by_name) for own in predicted]

@@ -203,13 +203,7 @@ def shifts(joined: Joined, predicted: list[Predictions]) -> list[Shift]:
 
 
 def measured(joined: Joined, at: int, own: Predictions) -> Iterator[tuple[tuple[str, str], Floats]]:
-    """Yield (measure, method) of one run with its value for each image.
-
-    Args:
-        joined: the runs.
-        at: number of the run.
-        own: what it predicts.
-    """
+    """Yield (measure, method) of one run with its value for each image."""
     run = joined.runs[at]
     first = run.plan.methods[0].name if run.plan.methods else ""
     for name, values in own.measures.items():

@@ -26,11 +26,6 @@ def alike(
     Where the models' views of a photograph differ, the part that both see is compared; maps of
     different sizes are averaged to the smaller one.
 
-    Args:
-        images: of each of n images its rows, one per run.
-        compared: the method of each run.
-        stages: where.
-
     Yields:
         The stage, and how alike the maps are.
     """

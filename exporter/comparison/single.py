@@ -29,11 +29,6 @@ def write_single(
 ) -> str:
     """Write ``report.html`` beside the pages of a comparison.
 
-    Args:
-        whole: the report in its folder.
-        written: writes it into a folder with the maps of so many images.
-        limit: bytes that the file may have.
-
     Returns:
         What is in the file and what is not.
 

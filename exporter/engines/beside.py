@@ -63,10 +63,6 @@ def cards_of(config: RunConfig) -> tuple[int, ...]:
 def processes_of(job: Job, missing: Sequence[int]) -> int:
     """Return how many processes compute, this one included.
 
-    Args:
-        job: the run.
-        missing: the shards to compute.
-
     Raises:
         ConfigError: if several are asked for, and others cannot do what this one does.
     """
@@ -105,12 +101,6 @@ class Beside:
 
     Whichever process is free takes the next shard. A process that ends early gives back what it had
     not stored. On leaving, all of them have ended.
-
-    Args:
-        job: the run; its folder is open to workers.
-        missing: the shards to compute, here and there.
-        count: processes, this one included.
-        watch: told of the images that the others have stored, and of one that ended early.
     """
 
     def __init__(self, job: Job, missing: Sequence[int], count: int, watch: Watch) -> None:

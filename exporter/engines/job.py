@@ -27,13 +27,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one shard that go through the model together.
-
-    Attributes:
-        shard: number of the shard.
-        last: whether the shard ends with this batch.
-        entries: the images.
-    """
+    """Images of one shard that go through the model together."""
 
     shard: int
     last: bool

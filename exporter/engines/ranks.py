@@ -35,11 +35,7 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True)
 class Ranks:
-    """What rank 0 computes with: its part, and then whatever the others leave.
-
-    Attributes:
-        rank: of this process.
-    """
+    """What rank 0 computes with: its part, and then whatever the others leave."""
 
     rank: Rank
 
@@ -107,11 +103,6 @@ def await_plan(folder: RunFiles, launch: str, changed: bool, watch: Watch) -> bo
 
 def patiently(take: Callable[[], _V], what: str, watch: Watch) -> _V:
     """Take the run folder, which another process of the launch may be about to leave.
-
-    Args:
-        take: takes it, or raises `BusyError`.
-        what: is waited for.
-        watch: told so.
 
     Raises:
         RunError: if another process is in the way after `PATIENCE`.

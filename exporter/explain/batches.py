@@ -262,12 +262,7 @@ def _stored(layer: str, kept: Strongest, n: int) -> StoredActivation:
 
 
 def channels_of(ids: Sequence[str], host: Outcome[NDArray[Any]]) -> Iterable[ChannelBatch]:
-    """Return the channel reductions of the images whose output is a number.
-
-    Args:
-        ids: of the batch's images.
-        host: the batch.
-    """
+    """Return the channel reductions of the images whose output is a number."""
     kept = ~host.nan_output
     if not kept.any():
         return

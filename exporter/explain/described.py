@@ -18,11 +18,6 @@ def describe_passes(
     pass even for no methods: predictions come from it. Methods that run the model themselves (a
     changed backward rule, perturbed inputs) follow, those that share their passes together.
 
-    Args:
-        methods: in the order asked for.
-        layers: in execution order.
-        targets: targets explained per image.
-
     Examples:
         >>> from exporter.maps import get_methods
         >>> describe_passes(get_methods(["gradcam", "layercam"]), ["layer3", "layer4"])[0]

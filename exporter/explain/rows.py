@@ -65,11 +65,6 @@ class Computed:
 def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
     """Explain one batch, make its rows and measure its maps.
 
-    Args:
-        work: what the run's batches have in common.
-        explainer: built around the model or a replica of it.
-        loaded: the batch.
-
     Returns:
         A row for each image, in order, and the channel reductions of those that were explained.
 

@@ -26,14 +26,7 @@ class Sanity:
     """
 
     def __init__(self, module: nn.Module, explainer: Explainer, stages: Stages, plan: Plan) -> None:
-        """Draw the values that the parameters take.
-
-        Args:
-            module: the model.
-            explainer: of its deepest explained layer.
-            stages: of its parameters.
-            plan: the run's.
-        """
+        """Draw the values that the parameters take."""
         self.stages = tuple(stages)
         self._module, self._explainer = module, explainer
         self._methods, self._deepest = plan.methods, plan.deepest

@@ -29,9 +29,6 @@ def stages_of(trial: Trial) -> Stages:
     What runs behind the deepest of them is a stage of its own, the head. A parameter belongs to the
     stage in which its module, or the next one around it that is called, begins.
 
-    Args:
-        trial: what one forward of the model has shown.
-
     Returns:
         The stages that have parameters, each called by its first and last module that has some.
     """
@@ -69,11 +66,6 @@ def drawn(module: nn.Module, stages: Stages, seed: int) -> list[list[tuple[nn.Pa
     Values are normal, with the mean and standard deviation of the trained ones, so that activations
     stay in range. They depend on the seed and the parameter's name alone.
 
-    Args:
-        module: the model.
-        stages: see `stages_of`.
-        seed: the run's.
-
     Returns:
         Of each stage its parameters, with what takes their place.
     """
@@ -102,10 +94,6 @@ def cascade(
 
     Values are copied into the parameters, so that whatever shares their memory changes with them.
     Run the model once before the first step: a guest learns then whether it writes to parameters.
-
-    Args:
-        module: the model.
-        values: see `drawn`.
 
     Yields:
         An iterator: at each step another stage is randomised, and it yields how many are.

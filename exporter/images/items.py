@@ -38,12 +38,7 @@ class Item(NamedTuple):
 
 
 def read_item(item: Any, origin: Origin) -> Item:
-    """Take an item apart; raises ``ImageError`` where it is a mapping without an image.
-
-    Args:
-        item: an image, (image, label, …), or a mapping of both.
-        origin: what its data set says of it.
-    """
+    """Take an item apart; raises ``ImageError`` where it is a mapping without an image."""
     image, label, classes = item, None, origin.classes
     columns: tuple[str, ...] = ()
     if isinstance(item, Mapping):

@@ -82,10 +82,6 @@ class ImageSet:
     def load(self, entry: ImageEntry, preprocessing: Preprocessing) -> Prepared:
         """Read, decode and prepare one image.
 
-        Args:
-            entry: one of ``entries``.
-            preprocessing: from photograph to the model's input.
-
         Returns:
             The view, where it lies in the original, and the tensor where a data set gives one.
 

@@ -22,9 +22,6 @@ def find_out(trial: Trial) -> Findings:
     """Run the model of a trial again: its image between two others, and where that differs, alone.
 
     Between two, because a model may hold an image against the first or the last of its batch.
-
-    Args:
-        trial: of one image; what it changed is taken from it.
     """
     model, image = trial.module, trial.example[:1]
     changes = trial.changes

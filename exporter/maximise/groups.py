@@ -114,11 +114,6 @@ def choose(
 ) -> tuple[Wanted, ...]:
     """Say which channels' pictures are made, now that the pass is done, and which together.
 
-    Args:
-        wanted: what is wanted.
-        means: by layer and channel, the mean over the set.
-        predicted: by class that is predicted, of how many images.
-
     Returns:
         Groups of at most `TOGETHER` channels by layer and settings, in the order in which these are
         first asked for, the same whatever the batches of the run: each is a file of the run folder,

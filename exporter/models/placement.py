@@ -55,11 +55,6 @@ def float_type(module: nn.Module) -> torch.dtype:
 def refuse_precision(name: str, module: nn.Module, device: torch.device) -> None:
     """Refuse a number format that a model or a device does not carry.
 
-    Args:
-        name: ``float32`` for none but the model's own, ``bf16`` or ``fp16``.
-        module: the model.
-        device: where it runs.
-
     Raises:
         ConfigError: if there is no such format, the model is of another one already, or the device
             computes in this one only by detours.

@@ -34,13 +34,7 @@ _UNCHANGED = PreprocessingConfig()
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model and what a run says of it.
-
-    Attributes:
-        module: the model.
-        record: what a run says of it; its output is open until the target is planned.
-        notes: what the user should know of it.
-    """
+    """A model and what a run says of it."""
 
     module: nn.Module
     record: ModelRecord

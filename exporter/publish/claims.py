@@ -24,11 +24,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper.
-
-    Attributes:
-        parts: its text in pieces, some of which are links.
-    """
+    """A claim of the paper."""
 
     parts: tuple[Part, ...]
 
@@ -77,12 +73,6 @@ def settled(
     claims: list[Claim], folder: Path, reports: list[str], ids: Container[str]
 ) -> list[Claim]:
     """Return the claims with links from the top of the supplement, each of which leads somewhere.
-
-    Args:
-        claims: links are from the top of the supplement, or from its report where it has one.
-        folder: the supplement.
-        reports: folders of its reports.
-        ids: its images.
 
     Raises:
         ConfigError: of the first link that leads nowhere, or out of the supplement.

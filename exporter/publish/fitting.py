@@ -33,15 +33,7 @@ class Fitting:
         *,
         watch: Watch,
     ) -> None:
-        """Prepare to write.
-
-        Args:
-            supplement: the sources.
-            limit: bytes that the zip may have; None for any number.
-            front: writes the first page and what else speaks of the contents.
-            work: a folder for what is written on the way, and for the zip.
-            watch: told how the work goes on.
-        """
+        """Prepare to write."""
         self._supplement, self._limit, self._front, self._watch = supplement, limit, front, watch
         self._folder, self.zip = work / "supplement", work / "supplement.zip"
         self._sizes: dict[str, int] = {}
@@ -66,13 +58,7 @@ class Fitting:
     def _fit_images(
         self, contents: Contents, sizes: Mapping[str, int], limit: int
     ) -> tuple[str, ...]:
-        """Leave out the maps of as many images as it takes.
-
-        Args:
-            contents: what else is in it.
-            sizes: what each file takes where nothing is left out.
-            limit: bytes it may have.
-        """
+        """Leave out the maps of as many images as it takes."""
         ids = self._supplement.ids()
         whole = _taken(sizes, *_PICTURED) / max(1, len(ids))
         rest = sum(sizes.values()) - _taken(sizes, _MAPS, _LIVE) - len(ids) * (whole - _SMALL)

@@ -66,10 +66,6 @@ class Photograph:
 def in_original(row: Row, folder: Path) -> Photograph:
     """Read the photograph of an image.
 
-    Args:
-        row: the image.
-        folder: where the photographs are.
-
     Raises:
         RunError: if it is not there, cannot be read, or is not the one that the run has.
     """

@@ -64,12 +64,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Type:
-    """How text is set.
-
-    Attributes:
-        family: a font that matplotlib finds.
-        size: of headings, in points.
-    """
+    """How text is set."""
 
     family: str
     size: float

@@ -18,19 +18,10 @@ SPACE = "hf://spaces/"
 
 
 class Place:
-    """A folder or a bucket.
-
-    Attributes:
-        to: as the user calls it.
-    """
+    """A folder or a bucket."""
 
     def __init__(self, to: str, staged: Path) -> None:
-        """Find the file system.
-
-        Args:
-            to: a folder, or an address.
-            staged: an empty folder for what is on its way.
-        """
+        """Find the file system."""
         from fsspec.core import url_to_fs
 
         self.to = to

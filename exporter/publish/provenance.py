@@ -30,13 +30,7 @@ class Provenance:
 
     @classmethod
     def of(cls, runs: Iterable[Named], command: str = "", *, unnamed: bool = False) -> Provenance:
-        """Return what is told of runs: of an anonymous one the hash of its plan alone.
-
-        Args:
-            runs: what it was made from.
-            command: what makes it again.
-            unnamed: whether it is for double-blind review.
-        """
+        """Return what is told of runs: of an anonymous one the hash of its plan alone."""
         version = exporter.__version__
         program = f"exporter {release(version) if unnamed else version}"
         lines = tuple(_line(named, unnamed=unnamed) for named in runs)

@@ -18,16 +18,7 @@ from exporter.writers.writing import remembered
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about, and where the rest of it can be opened.
-
-    Attributes:
-        runs: the runs.
-        comparison: what compares them, if anything does.
-        wandb_run: id of the W&B run that all of them went on with; None for runs of their own.
-        report_url: where the HTML report is published.
-        tensorboard_url: where TensorBoard is served.
-        command: what makes the report again.
-    """
+    """What a report is about, and where the rest of it can be opened."""
 
     runs: tuple[Named, ...]
     comparison: Comparison | None = None

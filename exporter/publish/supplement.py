@@ -55,14 +55,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Source:
-    """A run or a comparison that a supplement shows.
-
-    Attributes:
-        folder: of its report in the supplement.
-        title: what it is.
-        runs: the run, or those that are compared.
-        comparison: the comparison, None for a run.
-    """
+    """A run or a comparison that a supplement shows."""
 
     folder: str
     title: str
@@ -79,12 +72,7 @@ class Source:
 
 
 class Supplement:
-    """The sources of a supplement, open for reading.
-
-    Attributes:
-        sources: runs and comparisons, in the order given.
-        runs: all runs, each once.
-    """
+    """The sources of a supplement, open for reading."""
 
     def __init__(
         self,
@@ -94,14 +82,7 @@ class Supplement:
         unnamed: bool,
         watch: Watch,
     ) -> None:
-        """Open what is given.
-
-        Args:
-            given: runs and comparisons.
-            work: an empty folder, where an anonymous comparison is made.
-            unnamed: whether the supplement is anonymous.
-            watch: told how the work goes on.
-        """
+        """Open what is given."""
         self._watch = watch
         self._opened: dict[Path, Run] = {}
         self._unnamed = unnamed

@@ -92,11 +92,6 @@ def reopen_run(path: Path | str, *, shared: bool, watch: Watch | None = None) ->
 def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a folder that ``create_run`` would refuse for what is in it; nothing is written.
 
-    Args:
-        path: the run folder, which need not be there.
-        overwrite: whether the run that is there may be removed.
-        resume: whether it may be gone on with.
-
     Raises:
         RunError: if the folder holds something else, or a run and neither flag is given.
     """

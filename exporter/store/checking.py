@@ -24,10 +24,6 @@ _RESUME = "go on with --resume"
 def check(path: Path | str, watch: Watch | None = None) -> tuple[str, ...]:
     """Verify a run folder: shards, checksums, rows, maps, pictures and kernels.
 
-    Args:
-        path: the run folder.
-        watch: told how far it is.
-
     Returns:
         A sentence a problem; nothing where the run is complete and whole.
 
@@ -153,10 +149,6 @@ def damage(run: Run, watch: Watch | None = None) -> Iterator[tuple[str, str]]:
 
 def refuse_damaged(run: Run, watch: Watch | None = None) -> None:
     """Refuse a run of which a byte has changed since it was written.
-
-    Args:
-        run: the run.
-        watch: told how far it is.
 
     Raises:
         RunError: of the first file, with what mends it.

@@ -35,11 +35,6 @@ def commit(
 ) -> dict[str, str]:
     """Write files and their checksums; the last file commits the others.
 
-    Args:
-        run: the run folder.
-        files: contents by name.
-        note: see `record`.
-
     Returns:
         SHA-256 by name, that of the checksums themselves too.
 
@@ -179,13 +174,7 @@ def is_altered(run: RunFiles, last: str) -> bool:
 def altered(
     run: RunFiles, checksums: Mapping[str, str], watch: Watch | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yield of every file that does not have its SHA-256 sum its name, and what is wrong with it.
-
-    Args:
-        run: the run folder.
-        checksums: SHA-256 by name.
-        watch: told that files are verified, and of each that was.
-    """
+    """Yield every file that does not have its SHA-256 sum, and what is wrong with it."""
     if watch is not None:
         watch.begin(VERIFYING, len(checksums))
     for name, expected in checksums.items():

@@ -62,13 +62,6 @@ def validated(
 ) -> Record:
     """Build a record from a document's values.
 
-    Args:
-        run: the run folder.
-        name: the document, for the error.
-        record: a dataclass, or a tuple of them.
-        values: what was read.
-        remedy: what to do where it is damaged.
-
     Raises:
         RunError: if a value is missing or not as the record says.
     """

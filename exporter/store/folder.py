@@ -48,11 +48,6 @@ class RunFolder:
     """A run that is being made; ``create_run`` and ``reopen_run`` give it.
 
     Use it as a context manager, so that the folder is unlocked also after an exception.
-
-    Attributes:
-        path: the run folder.
-        files: opens what is in it.
-        plan: what the run does; of a run that is gone on with, the plan it was begun with.
     """
 
     def __init__(self, path: Path, plan: Plan, lock: RunLock, watch: Watch | None = None) -> None:
@@ -194,11 +189,6 @@ class RunFolder:
     def records(self, index: int, part: str, record: type[Record]) -> Iterator[Record]:
         """Yield the rows of what a shard adds to the set; none where there is no such part.
 
-        Args:
-            index: number of the shard.
-            part: name of what it adds.
-            record: what a row is read as.
-
         Raises:
             RunError: if it cannot be read.
         """
@@ -224,10 +214,6 @@ class RunFolder:
 
     def summary(self, index: int, part: str) -> pa.Table | None:
         """Return what a shard adds to the set; None where it is not known to be there.
-
-        Args:
-            index: number of the shard.
-            part: name of what it adds.
 
         Raises:
             RunError: if it cannot be read.
@@ -256,10 +242,6 @@ class RunFolder:
 
     def write_maximised(self, index: int, pictures: Sequence[MaximisedPicture]) -> None:
         """Write the pictures of a group of channels, which commits them.
-
-        Args:
-            index: number of the group.
-            pictures: of its channels, in order.
 
         Raises:
             RunError: if it cannot be written.

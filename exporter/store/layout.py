@@ -104,11 +104,7 @@ def maximised_files(run: RunFiles) -> list[str]:
 
 
 def checksum_file(file: str) -> str:
-    """Return where checksums are: those of a shard's files in ``checksums/shards-00000.sha256``.
-
-    Args:
-        file: the file that commits the others, or the folder that they are in.
-    """
+    """Return where checksums are: those of a shard's files in ``checksums/shards-00000.sha256``."""
     return f"{CHECKSUMS}/{file.removesuffix('.parquet').replace('/', '-')}.sha256"
 
 

@@ -100,12 +100,7 @@ def _spread(given: Mapping[int, Any], count: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan as it was read: the images stay columns until they are asked for.
-
-    Attributes:
-        plan: the plan, without its images.
-        images: these.
-    """
+    """A plan as it was read: the images stay columns until they are asked for."""
 
     plan: Plan
     images: ImageColumns

@@ -41,10 +41,6 @@ def write_recipe(run: RunFiles, document: Mapping[str, Any], launch: str = "") -
 def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | None:
     """Return the recipe of a run as JSON values; None where there is none.
 
-    Args:
-        run: the run folder.
-        trusted: whether the user trusts it, whoever wrote it.
-
     Raises:
         RunError: if it is damaged, or somebody else wrote it and it is not trusted.
     """
@@ -101,10 +97,6 @@ def _sealed(document: Mapping[str, Any]) -> bytes:
 
 def way_on(run: RunFiles, *, missing: bool) -> str:
     """Say how an unfinished run is completed.
-
-    Args:
-        run: the run folder.
-        missing: whether shards are missing.
 
     Returns:
         The command for a planned run. Without a recipe only whoever handed over the model or the

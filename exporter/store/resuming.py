@@ -38,10 +38,6 @@ _PREFIXES = {"versions": "version of ", "model": "model's "}
 def plan_differences(old: Plan, new: Plan) -> list[str]:
     """Say in what a plan differs from the one a run was begun with, a clause each.
 
-    Args:
-        old: the run's.
-        new: the one that is asked for.
-
     Returns:
         Clauses such as ``maps was ["gradcam"] and is now ["layercam"]``; empty where the run can be
         resumed. Package versions count: another torch computes other last bits. The code of the
@@ -64,10 +60,6 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
 
 def additions(old: Plan, new: Plan) -> tuple[bool, list[str]]:
     """Say whether a plan adds methods, layers or faithfulness to one, and in what else it differs.
-
-    Args:
-        old: the run's.
-        new: the one that is asked for.
 
     Returns:
         Whether there is more to compute, and clauses as of `plan_differences`.

@@ -103,11 +103,7 @@ def _columns(record: type) -> list[pa.Field]:
 
 @cache
 def schema_of(record: type) -> pa.Schema:
-    """Return the schema of the tables that hold such records.
-
-    Args:
-        record: a dataclass whose fields say their ``Column``.
-    """
+    """Return the schema of the tables that hold such records."""
     columns = _columns(record)
     pictures = {field.name: {"_type": "Image"} for field in columns if field.type.equals(PICTURE)}
     told = {"huggingface": json.dumps({"info": {"features": pictures}})} if pictures else {}

@@ -98,10 +98,6 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
 def refuse_unfit(table: pa.Table, record: type[Record]) -> None:
     """Refuse a table that does not hold records.
 
-    Args:
-        table: columns of the record's fields; those with a default need not be there.
-        record: a dataclass whose fields say their ``Column``.
-
     Raises:
         ValueError: if a column is missing, of another type, or has no value where one has to be.
     """
@@ -176,12 +172,6 @@ def open_parquet(
     remedy: str = RESUME,
 ) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
-
-    Args:
-        run: the run folder.
-        name: the file.
-        metadata: its footer, where that was read before.
-        remedy: what to do where it is damaged.
 
     Raises:
         RunError: if it is missing or damaged.

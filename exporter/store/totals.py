@@ -29,12 +29,6 @@ _COLUMNS = (
 def count_totals(run: RunFiles, plan: Plan, checksums: Mapping[str, str], seconds: float) -> Totals:
     """Add up the rows of a run, a shard at a time.
 
-    Args:
-        run: the run folder, with every shard.
-        plan: of the run.
-        checksums: SHA-256 by name.
-        seconds: wall-clock time of this session's computing.
-
     Raises:
         RunError: if a shard has other columns than it should.
     """

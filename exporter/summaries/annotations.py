@@ -64,13 +64,7 @@ def coverage(row: Row, height: int, width: int, mask: Mask | None = None) -> Cov
 
 
 def given_region(row: Row, mask: Mask, view: tuple[int, int]) -> Region | None:
-    """Return an image's mask over the model's view; None where none of it is in the view.
-
-    Args:
-        row: the image.
-        mask: where the object is in the original.
-        view: height and width of the view.
-    """
+    """Return an image's mask over the model's view; None where none of it is in the view."""
     if row.crop is None:
         return None
     share = min(1.0, REGION_CELLS / max(view))
@@ -141,10 +135,6 @@ def hits(grid: Grid, covered: Mapping[tuple[int, int, int], Coverage]) -> Hits:
     The pointing game (Zhang et al. 2018, without its tolerance of 15 pixels), the energy-based
     pointing game (Wang et al. 2020, Score-CAM), and the intersection over union of regions. A map
     that is nowhere above zero points nowhere: 0 of each.
-
-    Args:
-        grid: the maps.
-        covered: what `coverage` gave, by position in the shard, height and width.
 
     Returns:
         Arrays (n, M).

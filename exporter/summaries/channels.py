@@ -41,9 +41,6 @@ _LISTS = ("top", "top_values", "top_places")
 def channel_table(batches: Sequence[ChannelBatch]) -> pa.Table:
     """Return the statistics of a shard's channels.
 
-    Args:
-        batches: the shard's batches, in plan order; several layers may alternate.
-
     Returns:
         A table of ``CHANNEL_SCHEMA``, a row per channel of a layer; empty where no image was read.
     """

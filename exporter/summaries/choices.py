@@ -49,10 +49,6 @@ def strips(seen: Columns, classes: Sequence[ClassRow]) -> tuple[Strip, ...]:
     """Return the strips that have images, none of them twice.
 
     Where there are few images, each strip takes its share of them.
-
-    Args:
-        seen: the images of the set.
-        classes: what the set shows of each class, for what is typical of it.
     """
     predicted = np.flatnonzero(~np.isnan(seen["predicted"])).tolist()
     known = {row.index: row for row in classes}

@@ -44,14 +44,7 @@ def shard_parts(
     scope: Scope,
     masks: Callable[[Row], Mask | None] | None = None,
 ) -> dict[str, pa.Table]:
-    """Return what a shard adds to the set, by the names of ``PARTS``.
-
-    Args:
-        rows: the shard's images.
-        channels: its channel reductions, in plan order.
-        scope: of the run's plan.
-        masks: reads the mask of an image; None where it has none.
-    """
+    """Return what a shard adds to the set, by the names of ``PARTS``."""
     images = _predictions(rows, scope)
     methods: dict[Any, MethodSums] = {}
     agreeing: dict[Any, AgreementSums] = {}

@@ -39,12 +39,7 @@ class Chosen:
 
 
 class Choice(NamedTuple):
-    """What is explained in every epoch.
-
-    Attributes:
-        images: an image set, as ``exporter.export`` takes it.
-        rule: how it was chosen, in words.
-    """
+    """What is explained in every epoch."""
 
     images: Any
     rule: str
@@ -55,11 +50,6 @@ def choose(images: Any, limit: int, seed: int) -> Choice:
 
     Labels are those of files, and ``.targets`` of a data set; others are not known before items are
     read, and images are then drawn from all.
-
-    Args:
-        images: any image set.
-        limit: how many at most.
-        seed: of the draw.
 
     Raises:
         ImageSetError: if there is no such set.

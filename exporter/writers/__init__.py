@@ -147,11 +147,6 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
     fails or is killed leaves the folder that was there, and never half of a new one. What a writer
     makes in place is marked as unfinished meanwhile, and the former folder is put back on failure.
 
-    Args:
-        run: the run folder, complete or partial.
-        name: one of `writer_names`.
-        options: an instance of the writer's ``options``.
-
     Returns:
         What was written.
 

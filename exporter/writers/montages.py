@@ -66,15 +66,7 @@ def overlay_jpeg(
     *,
     uniform: bool = False,
 ) -> bytes:
-    """Return a map over the model's view as JPEG, with the box or the region that it explains.
-
-    Args:
-        run: the run the row is of.
-        row: the image.
-        stored: one of its maps.
-        view: gives uint8 (H, W, 3) RGB or (H, W, 1) grey; called where the map is drawn anew.
-        uniform: blend the map evenly, rather than as it is high.
-    """
+    """Return a map over the model's view as JPEG, with the box or the region that it explains."""
     pictures, place = _of(run), (stored.method, stored.layer, stored.target, uniform)
     jpeg = pictures.overlays.get(row.id, {}).get(place)
     if jpeg is None:
@@ -89,12 +81,7 @@ def overlay_jpeg(
 
 
 def input_jpeg(row: Row, view: Callable[[], NDArray[np.uint8]]) -> bytes:
-    """Return the model's view of an image: the stored bytes, or what is boxed in it drawn over it.
-
-    Args:
-        row: the image, with its picture.
-        view: gives its pixels, uint8 (H, W, 3) RGB or (H, W, 1) grey.
-    """
+    """Return the model's view of an image as stored, or with what is boxed in it drawn over it."""
     if not (row.boxes or row.predicted_boxes or row.regions):
         return row.image or b""
     pixels = view()

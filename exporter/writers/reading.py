@@ -60,11 +60,7 @@ def seconds_of(created: str) -> float:
 
 
 def templating(*, escape: bool) -> Any:
-    """Return a Jinja2 environment of the templates that fails on a missing value.
-
-    Args:
-        escape: whether every value is escaped for HTML.
-    """
+    """Return a Jinja2 environment of the templates that fails on a missing value."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

@@ -117,10 +117,6 @@ def remembered(run: RunFiles, watch: Watch | None = None) -> dict[str, Any]:
     A run folder may come from somebody else, so this is only how much is shown: whether and where
     W&B sends, and every address, come from whoever renders. What is not known here is left out.
 
-    Args:
-        run: the run folder.
-        watch: told that the note is lost.
-
     Raises:
         RunError: if the note cannot be read.
     """

@@ -39,14 +39,7 @@ class Batch(NamedTuple):
 
 
 def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) -> Iterator[Batch]:
-    """Take images into an index, and yield what the report has of them.
-
-    Args:
-        report: what they are of.
-        rows: images with their maps, ``total`` of them.
-        total: how many they are.
-        index: the entries that they are added to.
-    """
+    """Take images into an index, and yield what the report has of them."""
     plan, kept = report.plan, set(report.options.kept)
     height, width = plan.model.preprocessing.size
     methods = {record.name: (place, record) for place, record in enumerate(plan.methods)}

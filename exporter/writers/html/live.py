@@ -41,13 +41,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What the page loads when a class is asked for.
-
-    Attributes:
-        layer: the layer that the head reads.
-        head: the script of the head.
-        images: by id, the script of an image.
-    """
+    """What the page loads when a class is asked for."""
 
     layer: str
     head: str

@@ -23,19 +23,7 @@ from exporter.writers.options import HtmlOptions
 
 
 class Report:
-    """What a page's function is given.
-
-    Attributes:
-        run: the run folder.
-        plan: what ran.
-        folder: where the report is written.
-        options: what the writers are told.
-        index: the images that are there.
-        first: the first photographs, for readers without JavaScript.
-        figures: images drawn with a map over them, by id.
-        channels: the recorded channels by layer.
-        pictures: the maximised pictures by layer; those of classes are under `OF_CLASSES`.
-    """
+    """What a page's function is given."""
 
     def __init__(self, run: Run, folder: Path, options: HtmlOptions) -> None:
         """Read what is small; the images are still to be passed over."""
@@ -155,12 +143,7 @@ class Report:
         ]
 
     def write(self, file: str, content: str | bytes) -> None:
-        """Write a file of the report, with its folder.
-
-        Args:
-            file: relative to the report.
-            content: text is written as UTF-8.
-        """
+        """Write a file of the report, with its folder."""
         path = self.folder / file
         # Of 100,000 photographs each call counts.
         if path.parent not in self._folders:

@@ -50,11 +50,6 @@ class Section(NamedTuple):
 def write_single(report: Report, site: Site, sections: Sequence[Section]) -> str:
     """Write ``report.html`` beside the pages that are already in the folder.
 
-    Args:
-        report: the report; its options say ``max_size`` in bytes, and how to ``choose`` images.
-        site: its templates.
-        sections: its pages, without the lists.
-
     Returns:
         A sentence that says how many images are in the file, and what is not.
 
@@ -168,18 +163,7 @@ def bind_sections(
     note: str,
     shared: Mapping[str, Any],
 ) -> tuple[bytes, str]:
-    """Return pages as one file, and its note with the size in the place of `SIZE`.
-
-    Args:
-        site: the templates.
-        folder: the report's, where the pictures are.
-        sections: the pages.
-        photographs: the bytes of the images that are in the file, by id.
-        scripts: all that run, in order.
-        style: the style sheet.
-        note: what is in the file and what is not.
-        shared: what the document is told beside.
-    """
+    """Return pages as one file, and its note with the size in the place of `SIZE`."""
     files = {section.file for section in sections}
 
     def render(section: Section) -> str:

@@ -49,14 +49,7 @@ class InFolder:
 
 @dataclass(frozen=True, slots=True)
 class InOneFile:
-    """A page that is a section of the single file: addresses are anchors, pictures are inside.
-
-    Attributes:
-        file: what the page is called in the folder.
-        folder: the report's.
-        files: every page that is in the single file.
-        photographs: the bytes of the images that are, by id.
-    """
+    """A page that is a section of the single file: addresses are anchors, pictures are inside."""
 
     file: str
     folder: Path
@@ -153,14 +146,7 @@ class Site:
         }
 
     def render(self, template: str, name: str, place: Place, context: Mapping[str, Any]) -> str:
-        """Return the text of a page.
-
-        Args:
-            template: its file name.
-            name: the page's name, for its style and the header's links.
-            place: where the page stands.
-            context: what only this page is told.
-        """
+        """Return the text of a page."""
         text: str = self._environment.get_template(template).render(
             context,
             page=name,

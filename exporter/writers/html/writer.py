@@ -28,12 +28,6 @@ from exporter.writers.reading import templates
 def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     """Write the report of a run, complete or partial.
 
-    Args:
-        run: the run folder.
-        folder: an empty folder to write in.
-        options: what only the writers read; ``kept`` images get a link to TensorBoard and the
-            sheets of their strongest channels.
-
     Returns:
         What was written: all images that are there.
 

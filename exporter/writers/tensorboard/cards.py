@@ -23,12 +23,6 @@ def cards(
 
     Several targets give a heatmap and an overlay each, in the same card. The input stands in the
     deepest stage, beside the maps that stand for the image.
-
-    Args:
-        run: the run the row is of.
-        row: the image, with its picture and maps.
-        options: the rules that kept it, and where the report is.
-        shared: see `links.image_tag`.
     """
     if row.image is None or row.error is not None:
         return

@@ -51,15 +51,7 @@ def maximised_summaries(run: Run) -> Iterator[Any]:
 def run_page(
     run: Run, options: TensorBoardOptions, images: int, notes: Sequence[str], *, cards: bool
 ) -> str:
-    """Return the page that says what ran and what is shown of it: Markdown, ``templates/run.md``.
-
-    Args:
-        run: the run.
-        options: the links and the rules by which images were chosen.
-        images: images with a montage.
-        notes: what was left out and why, a line each.
-        cards: whether each method and layer of an image has a card of its own.
-    """
+    """Return the page that says what ran and what is shown: Markdown, ``templates/run.md``."""
     environment = templating(escape=False)
     environment.filters |= {
         "md": links.escape_markdown,

@@ -40,11 +40,6 @@ def why_none(run: Run) -> str:
 def write_projector(run: Run, folder: Path, options: TensorBoardOptions) -> int:
     """Write the features, labels and pictures of the kept images, and what names them.
 
-    Args:
-        run: the run.
-        folder: of a TensorBoard run.
-        options: the kept images and where the report is.
-
     Returns:
         How many images there are.
     """

@@ -31,14 +31,7 @@ def session_summaries(
     methods: Mapping[str, Sequence[Scalar]],
     created: float,
 ) -> Iterator[Any]:
-    """Yield what HParams reads: the settings, and which scalars they are held against.
-
-    Args:
-        run: the run.
-        step: of its summaries.
-        methods: the scalars of each method.
-        created: seconds since 1970.
-    """
+    """Yield what HParams reads: the settings, and which scalars they are held against."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     values = _settings(run.plan, step)
@@ -99,11 +92,7 @@ def _settings(plan: Plan, step: int | None) -> dict[str, str | float | bool]:
 
 
 def layout_summary(known: Container[str]) -> Any:
-    """Return the charts of the custom scalars: a number each, a line for every model and method.
-
-    Args:
-        known: names of the scalars that have a value.
-    """
+    """Return the charts of the custom scalars: a number each, a line for every model and method."""
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
     categories = [

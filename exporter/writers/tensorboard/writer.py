@@ -55,11 +55,6 @@ AT_ONCE = 64
 def write(run: Run, folder: Path, options: TensorBoardOptions) -> Written:
     """Write the event files of a run.
 
-    Args:
-        run: the run, complete or partial.
-        folder: an empty folder to write into.
-        options: which images are kept, the step and the links.
-
     Returns:
         How many of how many images are shown, and what was left out.
 

@@ -125,12 +125,7 @@ def methods(run: Run) -> Columns:
 
 
 def images(run: Run, options: WandbOptions) -> Columns:
-    """Return the columns of the images' table: the id first, links last.
-
-    Args:
-        run: the run.
-        options: the kept images, the rules that kept them, and where report and TensorBoard are.
-    """
+    """Return the columns of the images' table: the id first, links last."""
     kept = set(options.kept)
     measures = {row.id: row for row in run.measures() if row.id in kept}
     faith = {(row.id, row.method): row for row in run.image_faithfulness() if row.id in kept}

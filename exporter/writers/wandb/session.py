@@ -69,13 +69,7 @@ def record(job: dict[str, Any]) -> None:
 
 
 def log(run: Any, job: dict[str, Any], folder: Path) -> None:
-    """Log a job into a run, which stays open.
-
-    Args:
-        run: a W&B run.
-        job: what `record` takes.
-        folder: where the paths of its pictures begin.
-    """
+    """Log a job into a run, which stays open."""
     import wandb
 
     prefix = job["prefix"]

@@ -60,12 +60,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where W&B takes pictures from.
-
-    Attributes:
-        folder: relative paths of pictures begin here.
-        work: the folder in it that they are written to.
-    """
+    """Where W&B takes pictures from."""
 
     folder: Path
     work: str
@@ -83,14 +78,7 @@ class Pictures:
 def tables_of(
     run: Run, channels: Sequence[ChannelRow], options: WandbOptions, pictures: Pictures
 ) -> tuple[list[Table], int]:
-    """Return the tables of a run that have rows, and how many images they show.
-
-    Args:
-        run: the run.
-        channels: its statistics of channels.
-        options: the kept images and where the links lead.
-        pictures: where W&B takes the pictures from.
-    """
+    """Return the tables of a run that have rows, and how many images they show."""
     columns, methods = rows.images(run, options), rows.methods(run)
     photographs, image_rows = _images(run, options, columns, pictures)
     most = rows.MAX_TABLE_ROWS

@@ -39,11 +39,6 @@ SECONDS_PER_ROW = 0.5
 def write(run: Run, folder: Path, options: WandbOptions) -> Written:
     """Write the W&B run of a run folder, offline, and sync it where it is asked for.
 
-    Args:
-        run: the run folder, complete or partial.
-        folder: ``RUN/wandb``.
-        options: the kept images and where W&B is.
-
     Returns:
         What was written; ``open`` is the run's address, or the command that syncs it.
 
