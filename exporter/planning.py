@@ -23,6 +23,7 @@ from exporter.doors import importing
 from exporter.engines import Job, Recipe
 from exporter.engines.beside import cards_of
 from exporter.engines.local import default_workers
+from exporter.engines.tuning import tuned
 from exporter.errors import ImageError, LayerError, ModelError, RunError, TargetError
 from exporter.explain import (
     FUSED,
@@ -64,7 +65,6 @@ from exporter.plans import execution_of, make_plan
 from exporter.records import OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.targets import PlannedTarget, Scorer, plan_target
-from exporter.tuning import tuned
 from exporter.watch import Watch
 
 

@@ -17,18 +17,18 @@ from typing import Any
 
 from torch import nn
 
-from exporter.adding import split, with_what_is_there
 from exporter.arguments import in_python, takes_settings
 from exporter.config import WriterConfig, build_config, build_writer_config
 from exporter.contents import merge_shards, shard_store, sheet
 from exporter.engines import Computed, Engine, Job, Recipe, Store, find_engine, local
+from exporter.engines.adding import split, with_what_is_there
 from exporter.engines.ranks import Ranks, await_plan, patiently
+from exporter.engines.recomputing import refuse_other_model
 from exporter.errors import ConfigError, RunError, WriterError
 from exporter.guard import user_code
 from exporter.launchers import Rank, agree
 from exporter.notebook import watched
 from exporter.planning import bind
-from exporter.recomputing import refuse_other_model
 from exporter.records import Written
 from exporter.store import (
     Run,
@@ -280,14 +280,7 @@ def run(
 ) -> Outcome:
     """Plan a run, have every missing shard computed, merge them and run the writers.
 
-    Args:
-        recipe: how to build the model and the images, and the settings.
-        resume: go on with a run that was interrupted.
-        overwrite: replace a run that is there.
-        add: go on with the run that is there, with the methods, layers and faithfulness that it has
-            and those that are asked for.
-        rank: 0 of several processes that were started together; the others `join_run`.
-        watch: told how the work goes on.
+    The arguments are those of `export`; other processes of a launch than rank 0 `join_run`.
 
     Raises:
         ExporterError: if something asked for is not available.
@@ -377,14 +370,7 @@ def work_run(
 ) -> Run:
     """Compute what is missing of some shards; the arguments are those of ``work``, and two more.
 
-    Args:
-        run: the run folder.
-        shards: numbers of the shards; those of an iterator are asked for as they are needed.
-        part: of these.
-        workers: decoding threads; 0 for as many as the recipe says.
-        trust_recipe: whether to run another user's code.
-        stored: told of every shard that is there.
-        watch: told how the work goes on.
+    Shards of an iterator are asked for when needed; ``stored`` is told of each that is done.
     """
     path, watch = Path(run).absolute(), watch or Watch()
     number, count = part

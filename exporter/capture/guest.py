@@ -61,10 +61,7 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
 def lent(model: nn.Module, *, apart: bool = False) -> Iterator[nn.Module]:
     """Hold a model as `guest` does, for several guests in turn, of whatever threads.
 
-    Args:
-        model: any module.
-        apart: whether its guests run beside those of other models, in threads of their own; for
-            models of which it is known that they share nothing.
+    With ``apart`` its guests run beside those of other models, with which it shares nothing.
 
     Yields:
         The same module.
@@ -148,12 +145,7 @@ class Changes:
 
 @contextmanager
 def watch_changes(model: nn.Module, *, input_only: bool = False) -> Iterator[Changes]:
-    """Watch what the forwards of a model that is held by a `guest` change; known on leaving.
-
-    Args:
-        model: the model.
-        input_only: whether to look at the input alone, which takes less time.
-    """
+    """Watch what forwards of a `guest` change, or only of its input; known on leaving."""
     visit, changes = _HELD.get(model), Changes()
     if visit is None:
         yield changes

@@ -144,10 +144,7 @@ class Recording:
 def record_layers(model: nn.Module, wanted: Sequence[str], graph: Set[str]) -> Iterator[Recording]:
     """Hook the wanted layers; every hook is removed on leaving.
 
-    Args:
-        model: in eval mode with frozen parameters (see `guest`).
-        wanted: names of layers.
-        graph: names of those to differentiate with respect to; the others only keep their values.
+    Those of ``graph`` are differentiated with respect to; the others only keep their values.
 
     Yields:
         The recording, filled by the model's forward.

@@ -158,10 +158,6 @@ def expand(text: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
     class called so, subclasses by that name included. A name that a module has is that module, and
     parts in double quotes are taken as they are.
 
-    Args:
-        text: what the user wrote, without call or part suffix.
-        modules: modules by qualified name.
-
     Raises:
         LayerError: if nothing is meant by it.
     """

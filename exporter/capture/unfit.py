@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from exporter.errors import ModelError, kind_of
 
@@ -89,7 +90,7 @@ def _wrapper(module: nn.Module) -> str:
 
 
 def unwrapped(model: Any) -> nn.Module:
-    """Return the module inside a compiled model, a DataParallel or a DistributedDataParallel.
+    """Return the module inside a compiled model, a replicated one, or an average of weights.
 
     Raises:
         ModelError: if it is no module at all; it says where one is inside.
@@ -99,6 +100,8 @@ def unwrapped(model: Any) -> nn.Module:
         within = isinstance(getattr(model, "model", None), nn.Module)
         held = ", which its attribute 'model' is" if within else ""
         raise ModelError(f"the model is {kind_of(model)}; give a torch.nn.Module{held}")
-    wrapper = "module" if _wrapper(model) in _REPLICATED else "_orig_mod"
+    # timm's averages: ModelEma, ModelEmaV2, ModelEmaV3.
+    averaged = isinstance(model, AveragedModel) or type(model).__name__.startswith("ModelEma")
+    wrapper = "module" if averaged or _wrapper(model) in _REPLICATED else "_orig_mod"
     inside = dict(model.named_children()).get(wrapper)
     return model if inside is None else unwrapped(inside)

@@ -71,10 +71,6 @@ class Replicas:
         model at every function of torch. Whatever a copy still shares with the model (a closure, a
         dictionary that a hook writes into, a global, a buffer, the random state) is then
         overwritten by the other before it is read.
-
-        Args:
-            whole: the explainer of the model itself.
-            examples: two images, one in each.
         """
         together = threading.Barrier(2, timeout=_PATIENCE)
 

@@ -258,12 +258,7 @@ class Explainer:
             )
 
     def probability(self, inputs: Tensor, index: int) -> Tensor:
-        """Return a class's probability, float32 (N,): its softmax, of a multi-label output sigmoid.
-
-        Args:
-            inputs: (N, C, H, W), on the model's device.
-            index: the class.
-        """
+        """Return a class's probability, float32 (N,): its softmax, or of several labels sigmoid."""
         with guest(self._module), torch.no_grad():
             values = self._scorer.read(self._module(inputs)).ranks.float()
         if self._scorer.given == "probability":

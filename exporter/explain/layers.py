@@ -43,10 +43,6 @@ def choose_or_offer(trial: Trial, wanted: Sequence[str], methods: Sequence[Metho
 def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple[Method, ...], str]:
     """Return the methods that a model can carry, and why others are left out, or ``""``.
 
-    Args:
-        module: the model; through a quantised one no gradient flows.
-        methods: what was asked for.
-
     Raises:
         MapError: if none is left.
     """

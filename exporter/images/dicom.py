@@ -28,12 +28,9 @@ def read_dicom(content: bytes, *, windowed: bool = True) -> Bands:
     """Read the picture of a DICOM file.
 
     Grey numbers are rescaled as the file says (slope and intercept, or a table), into Hounsfield
-    units for a CT. Black and white are those of its first window (DICOM PS3.3, C.11.2), or of its
-    table of values of interest, else the lowest and highest number that its bits can hold.
-
-    Args:
-        content: the file.
-        windowed: whether its window is wanted; otherwise the rescaled numbers are kept.
+    units for a CT. If ``windowed``, black and white are those of its first window (DICOM PS3.3,
+    C.11.2), or of its table of values of interest, else the lowest and highest number that its
+    bits can hold.
 
     Raises:
         ImageError: if pydicom is not installed, or it holds no single picture that can be read.

@@ -55,10 +55,8 @@ def watching_calls(
 ) -> Iterator[tuple[list[Call], Callable[[], None]]]:
     """Note every call of a model's modules; hooks are removed on leaving.
 
-    Args:
-        module: the model.
-        look: given a call, the path of a tensor in what it returned, and the tensor; what it
-            returns takes its place.
+    ``look`` is given a call, the path of a tensor in what it returned, and the tensor; what it
+    returns takes its place.
 
     Yields:
         The calls in the order in which they return, and what ends the noting: a checkpointed block

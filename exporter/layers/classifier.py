@@ -42,11 +42,7 @@ def find_classifier(trial: Trial, layer: str) -> Classifier:
 
     CAM (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, eq. 1)
     holds only where logits = W · mean over rows and columns of the layer's output + b. That is
-    checked on the numbers of a trial forward, not guessed from names.
-
-    Args:
-        trial: of the model, with an image that is not constant.
-        layer: name of the layer.
+    checked on the numbers of a trial forward of an image that is not constant.
 
     Returns:
         The linear layer.

@@ -62,12 +62,6 @@ def make_pictures(
 ) -> list[MaximisedPicture]:
     """Make the pictures of one group, as they are stored.
 
-    Args:
-        module: the model.
-        model: what is known of it.
-        group: the channels, and how their pictures are made.
-        **options: ``together``, ``output`` and ``reshape`` of `maximise`.
-
     Raises:
         ModelError: if the model fails on the pictures.
     """

@@ -10,12 +10,7 @@ from exporter.errors import ConfigError
 
 
 def choose_device(wanted: str, module: nn.Module, *, handed_over: bool) -> torch.device:
-    """Return the device that a model runs on.
-
-    Args:
-        wanted: ``auto`` or a device's name.
-        module: the model.
-        handed_over: whether it belongs to the caller, and so stays where it is.
+    """Return the device that a model runs on; one that was handed over stays where it is.
 
     Raises:
         ConfigError: if there is no such device, or the model is on another.

@@ -111,15 +111,7 @@ class Type:
     def fitted(
         self, text: str, size: float, width: float, *, end: bool = False, tail: str = ""
     ) -> str:
-        """Return text shortened to a width in inches.
-
-        Args:
-            text: what is written.
-            size: in points.
-            width: in inches.
-            end: whether the end says most, as of a layer's name, else the beginning.
-            tail: what follows it, and is not cut.
-        """
+        """Shorten text to a width in inches, at its end or beginning; the tail is never cut."""
         lengths = range(len(text), 0, -1)
 
         def fits(said: str) -> bool:

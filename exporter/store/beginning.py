@@ -69,10 +69,7 @@ def create_run(
 def reopen_run(path: Path | str, *, shared: bool, watch: Watch | None = None) -> RunFolder:
     """Go on with a run as it was planned.
 
-    Args:
-        path: the run folder.
-        shared: to compute shards, beside other workers; else to finish or render the run, alone.
-        watch: told how what is there is verified.
+    Workers share it while they compute shards; to finish or to render it, it is held alone.
 
     Raises:
         RunError: if there is no run, or another process is in the way.

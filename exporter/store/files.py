@@ -107,12 +107,7 @@ class RunFiles:
                     yield inner
 
     def open(self, name: str, most: int = LARGEST) -> IO[bytes]:
-        """Open a file for reading.
-
-        Args:
-            name: the file.
-            most: bytes that it may have.
-        """
+        """Open a file for reading."""
         path = self.place(name)
         try:
             with _folder_of(self.run, name) as folder:
@@ -183,12 +178,7 @@ class RunFiles:
             raise RunError(f"{str(path)!r} cannot be renamed: {reason(error)}") from error
 
     def remove(self, name: str, *, quiet: bool = False) -> None:
-        """Remove a file, a link itself or a whole folder, if it is there.
-
-        Args:
-            name: what to remove.
-            quiet: whether to leave what cannot be removed, rather than to raise.
-        """
+        """Remove a file, a link itself or a folder; quietly, one that cannot be removed is left."""
         _remove(self.place(name), quiet=quiet)
 
 

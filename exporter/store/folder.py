@@ -160,10 +160,7 @@ class RunFolder:
     def write_shard(self, index: int, rows: Sequence[Row], parts: Mapping[str, pa.Table]) -> None:
         """Write a shard: what it adds to the set first, then its rows, which commit it.
 
-        Args:
-            index: number of the shard.
-            rows: one for each of its images, in plan order.
-            parts: what it adds to the set, by name; ``""`` is what it adds to the channels.
+        ``parts`` is what it adds, by name; ``""`` is what it adds to the channels.
 
         Raises:
             RunError: if it cannot be written.
@@ -200,10 +197,6 @@ class RunFolder:
     def summaries(self, part: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield what every shard adds to the statistics, in shard order.
 
-        Args:
-            part: its name; of the channels, nothing.
-            columns: to be read, or leaves of them; all of them where None.
-
         Raises:
             RunError: if one cannot be read.
         """
@@ -226,10 +219,6 @@ class RunFolder:
         self, sheets: Sequence[kernels.KernelSheet], head: NDArray[np.float32] | None = None
     ) -> tuple[KernelRecord, ...]:
         """Write ``kernels/``: sheets, raw values and their list; replaces what was there.
-
-        Args:
-            sheets: the kernels of the layers asked for.
-            head: float32 (K, C + 1), the rows of the linear head and their biases.
 
         Raises:
             RunError: if it cannot be written.
@@ -259,12 +248,6 @@ class RunFolder:
         channels: pa.Table | None = None,
     ) -> Totals:
         """Write what the whole set gives, ``run.json`` last.
-
-        Args:
-            seconds: wall-clock time of this session's computing.
-            tables: those of ``set/``, by the name of their file.
-            summary: JSON values of ``set/summary.json``.
-            channels: rows of ``channels.parquet``, merged from ``summaries()``.
 
         Returns:
             The totals of the run.

@@ -43,10 +43,7 @@ def write_kernels(
 ) -> tuple[KernelRecord, ...]:
     """Write ``kernels/`` anew, swapped in as a whole; not where it is there and whole.
 
-    Args:
-        run: the run folder.
-        sheets: the kernels of the layers asked for.
-        head: float32 (K, C + 1), the rows of the linear head and their biases.
+    ``head``, float32 (K, C + 1), is the rows of the linear head and their biases.
 
     Raises:
         RunError: if the folder cannot be written.

@@ -32,12 +32,7 @@ class _Links(HTMLParser):
 
 
 def broken_links(run: RunFiles, folder: str) -> Iterator[str]:
-    """Yield a sentence for every local link in the folder's pages that leads nowhere.
-
-    Args:
-        run: the run, which relative links must not leave: they are broken elsewhere.
-        folder: where the pages are, at any depth.
-    """
+    """Yield a sentence for every local link in the folder's pages that leads nowhere."""
     for page in sorted(run.below(folder)):
         if page.endswith(".html"):
             yield from (f"{page} {problem}" for problem in _problems(run, page))

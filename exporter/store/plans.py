@@ -138,10 +138,6 @@ def plan_is_altered(run: RunFiles) -> bool:
 def read_plan(run: RunFiles, *, altered: bool = False) -> PlanFile:
     """Read ``plan.json``.
 
-    Args:
-        run: the run folder.
-        altered: whether to read it even if it has changed since it was written.
-
     Raises:
         RunError: if it cannot be read, is damaged, or was written by a newer exporter.
     """

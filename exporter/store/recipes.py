@@ -26,10 +26,7 @@ _FIELDS = ("settings", "command", "folder")
 def write_recipe(run: RunFiles, document: Mapping[str, Any], launch: str = "") -> None:
     """Write the recipe of a run, with its user's seal.
 
-    Args:
-        run: the run folder.
-        document: the recipe, JSON values.
-        launch: tells the processes that were started together that this is theirs.
+    ``launch`` tells the processes that were started together that this is theirs.
 
     Raises:
         RunError: if it cannot be written.
@@ -69,10 +66,7 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
 def is_planned(run: RunFiles, launch: str, *, complete: bool) -> bool | None:
     """Say whether the run is planned for those that were started together; None for not yet.
 
-    Args:
-        run: the run folder.
-        launch: as `write_recipe` was given it.
-        complete: whether a run that is complete will do, of which nothing is to be computed: False.
+    False is a complete run, of which nothing is to be computed, where that will do.
     """
     with suppress(RunError, AttributeError):
         if run.exists(RECIPE) and read_json(run, RECIPE, _REMEDY).get("launch") == launch:

@@ -80,10 +80,6 @@ def _as_utf8(value: Any) -> Any:
 def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
     """Yield the rows of a table as records.
 
-    Args:
-        table: columns of the record's fields; those with a default need not be there.
-        record: a dataclass whose fields say their ``Column``.
-
     Raises:
         ValueError: if a column is missing, of another type, or has no value where one has to be.
     """
@@ -97,6 +93,8 @@ def table_records(table: pa.Table, record: type[Record]) -> Iterator[Record]:
 
 def refuse_unfit(table: pa.Table, record: type[Record]) -> None:
     """Refuse a table that does not hold records.
+
+    Columns of fields with a default need not be there.
 
     Raises:
         ValueError: if a column is missing, of another type, or has no value where one has to be.
@@ -198,12 +196,6 @@ def read_parquet(
     run: RunFiles, name: str, columns: Sequence[str] | None = None, remedy: str = RESUME
 ) -> pa.Table:
     """Read a Parquet file, or columns of it, in this thread alone.
-
-    Args:
-        run: the run folder.
-        name: the file.
-        columns: names of columns, or of leaves of them, which all have to be there; all where None.
-        remedy: what to do where it is damaged.
 
     Raises:
         RunError: if it is missing or damaged, or lacks a column.

@@ -167,9 +167,7 @@ def redundancy(
 ) -> tuple[list[RedundantPair], tuple[LayerRedundancy, ...]]:
     """Return the strongest pairs of every recorded layer, and how many there are per layer.
 
-    Args:
-        pooled: by layer, the spatial means (C,) of each sampled image, in plan order.
-        scope: of the run's plan.
+    ``pooled`` is, by layer, the spatial means (C,) of each sampled image, in plan order.
     """
     rows: list[RedundantPair] = []
     layers = []

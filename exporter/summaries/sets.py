@@ -176,12 +176,7 @@ def merge_set(parts: Parts, scope: Scope) -> SetTables:
 
 
 def choose_classes(predicted: Mapping[int, int], cells: int) -> frozenset[int]:
-    """Choose whose mean maps are kept: the most frequent predicted classes, as many as fit.
-
-    Args:
-        predicted: images predicted as each class; of equals the smallest index goes first.
-        cells: of a class's maps of every kind together.
-    """
+    """Choose the most frequent predicted classes, of equals the first, whose mean maps are kept."""
     order = sorted(predicted, key=lambda index: (-predicted[index], index))
     return frozenset(order[: CELLS // cells if cells else 0])
 

@@ -131,14 +131,8 @@ def settle_reading(
 ) -> tuple[Scorer, tuple[str, ...]]:
     """Settle which part of an output is explained and what its numbers are, from one output.
 
-    Args:
-        text: the target, as the command line writes it.
-        classes: class names by index, or empty.
-        returned: what the model gave for some images.
-        output: path of the explained tensor inside it; None lets it be found.
-        reading: ``logits``, ``probability``, ``value`` or ``auto``.
-        ends: says the last function of the model, and is asked only where the numbers leave it
-            open; None reads it off the output's graph.
+    ``ends`` says the last function of the model, and is asked only where the numbers leave it open;
+    where it is None, that is read off the output's graph.
 
     Returns:
         The scorer, without what else the target needs, and what the user should know of it.

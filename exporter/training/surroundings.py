@@ -8,10 +8,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from exporter.capture import random_states, restore_random
-from exporter.errors import ConfigError, kind_of
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -30,17 +29,6 @@ def rank() -> int:
     """Return which of the processes of a training this is."""
     there = distributed.is_available() and distributed.is_initialized()
     return distributed.get_rank() if there else 0
-
-
-def inside(model: nn.Module) -> nn.Module:
-    """Return the module in an average of weights; ``exporter.export`` takes off other wrappers."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"the model is {kind_of(model)}; give a torch.nn.Module")
-    averaged = isinstance(model, torch.optim.swa_utils.AveragedModel)
-    # timm's averages of weights: ModelEma, ModelEmaV2, ModelEmaV3.
-    timms = type(model).__name__.startswith("ModelEma")
-    inside = dict(model.named_children()).get("module") if averaged or timms else None
-    return model if inside is None else inside
 
 
 @contextmanager

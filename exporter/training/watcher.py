@@ -14,7 +14,7 @@ from torch import nn
 from exporter.arguments import in_python
 from exporter.comparison import compare
 from exporter.config import DEFAULT_MAPS, build_config
-from exporter.errors import ConfigError, RunError, WriterError
+from exporter.errors import ConfigError, RunError, WriterError, kind_of
 from exporter.guard import FAILURES, why
 from exporter.images import open_images
 from exporter.maps import get_methods
@@ -27,7 +27,7 @@ from exporter.store.layout import checksum_file, writer_folder
 from exporter.training.budget import Budget
 from exporter.training.choosing import choose
 from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
-from exporter.training.surroundings import as_outside, finite, inside, randomness_kept, rank
+from exporter.training.surroundings import as_outside, finite, randomness_kept, rank
 from exporter.watch import Watch
 
 COMPARISON = "comparison"
@@ -234,11 +234,13 @@ class Watcher:
     def _explained(
         self, model: nn.Module, epoch: int, metrics: dict[str, float]
     ) -> tuple[Run, str]:
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"the model is {kind_of(model)}; give a torch.nn.Module")
         folder = self.out / epoch_folder(epoch)
         failed = ""
         try:
             run = export(
-                inside(model),
+                model,
                 self._images,
                 out=folder,
                 overwrite=folder.exists(),

@@ -36,11 +36,7 @@ def run_name(model: ModelRecord, step: int | None = None) -> str:
     """Return ``model@checkpoint`` as one safe folder name; the weights where no file was loaded.
 
     A name cannot leave its folder: separators and whatever is not a letter, a digit or one of
-    ``._@+=-`` become underscores.
-
-    Args:
-        model: the model.
-        step: where the checkpoint is told by its step, the model's name is enough.
+    ``._@+=-`` become underscores. A checkpoint that is told by its step needs no name.
     """
     which = "" if step is not None else f"@{model.checkpoint or model.weights}"
     return safe_name(model.name + which)
@@ -169,13 +165,7 @@ def cited(paper: str, url: str) -> str:
 
 
 def images_link(base: str | None, tag_regex: str, run_regex: str = "") -> str:
-    """Return a link to TensorBoard's images, filtered.
-
-    Args:
-        base: web address of the server; None gives a link that works inside TensorBoard.
-        tag_regex: regular expression for the tags; escape names with `escape_regex`.
-        run_regex: regular expression for the runs.
-    """
+    """Return a link to TensorBoard's filtered images; without a base, one from inside it."""
     link = f"{(base or '').rstrip('/')}/#images&tagFilter={quote(tag_regex, safe='')}"
     return link + (f"&regexInput={quote(run_regex, safe='')}" if run_regex else "")
 
@@ -187,12 +177,7 @@ def image_link(base: str | None, row: Row) -> str:
 
 
 def run_regex(name: str, within: str = "") -> str:
-    """Return a regular expression for runs, wherever their log lies in the one that is served.
-
-    Args:
-        name: of the model's run, see `run_name`.
-        within: what follows it, a regular expression; ``""`` for the run itself.
-    """
+    """Return a regular expression for runs, wherever their log lies in the one that is served."""
     return f"(^|/){escape_regex(name)}{within}$"
 
 

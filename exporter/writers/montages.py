@@ -41,14 +41,7 @@ _kept: dict[tuple[str, str], _Pictures] = {}
 
 
 def montage_jpeg(run: Run, row: Row, *, uniform: bool = False) -> bytes:
-    """Return the montage of an image as JPEG: the same bytes each time within this process.
-
-    Args:
-        run: the run the row is of.
-        row: the image, with its picture and maps; one that could not be read gives a picture that
-            says why.
-        uniform: blend maps evenly, rather than as they are high.
-    """
+    """Return the montage of an image as JPEG, the same bytes each time within this process."""
     pictures = _of(run)
     # A row read without its maps must not stand for one with them.
     place = (row.id, len(row.maps), row.image is not None, uniform)

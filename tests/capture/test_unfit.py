@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 import exporter
 from exporter.errors import ModelError
@@ -37,6 +38,14 @@ def test_ddp_is_taken_off_so_that_no_rank_waits_for_another() -> None:
     assert all(torch.equal(maps[0][key], maps[1][key]) for key in maps[1])
     with pytest.raises(ModelError, match=r"the layer '0' is a DistributedDataParallel, .*\.module"):
         adopt(nn.Sequential(wrapped))
+
+
+def test_of_an_average_of_weights_the_module_inside_is_explained() -> None:
+    averaged = AveragedModel(small())
+    assert adopt(averaged).module is averaged.module
+    inputs = torch.rand(2, 3, 32, 32)
+    maps = [exporter.compute_maps(m, inputs, layers=["2"]) for m in (averaged, averaged.module)]
+    assert all(torch.equal(maps[0][key], maps[1][key]) for key in maps[1])
 
 
 @pytest.mark.usefixtures("group")

@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter import adding
 from exporter.cli import main
 from exporter.config import build_config
-from exporter.engines import Recipe, ranks
+from exporter.engines import Recipe, adding, ranks
 from exporter.errors import ConfigError, RunError
 from exporter.launchers import Rank
 from exporter.run import join_run, run

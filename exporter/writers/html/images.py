@@ -98,12 +98,7 @@ def _line(row: Row, entry: Entry, index: SetIndex) -> dict[str, Any]:
 
 
 def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Write every photograph and script, and yield the lists.
-
-    Args:
-        report: its ``index``, ``first`` and ``figures`` are filled.
-        drawn: ids of the images that are shown with a map over them.
-    """
+    """Write every photograph and script, and yield the lists."""
     for batch in batches(report, report.run.rows(), report.present, report.index):
         for row, line in zip(batch.rows, batch.page["rows"], strict=True):
             if row.image is None:

@@ -103,10 +103,7 @@ def most_cells(weights: tuple[int, ...], height: int, width: int) -> int:
 def driving(weights: Floats, means: Floats, count: int) -> list[tuple[int, float]]:
     """Return the channels that add most to a logit, or take most from it, and how much.
 
-    Args:
-        weights: (C,), the class's row of the head.
-        means: (C,), the channels' spatial means.
-        count: how many.
+    Weights (C,) are the class's row of the head, means (C,) those of the channels over the plane.
     """
     parts = weights * means
     places = np.argsort(-np.abs(parts), kind="stable")[:count].tolist()

@@ -26,12 +26,7 @@ class InFolder:
     single = False
 
     def link(self, file: str, at: str = "") -> str:
-        """Return the address of a page.
-
-        Args:
-            file: the page, relative to the report.
-            at: what stands after ``#``: an id, or the state of the images page (``name=value``).
-        """
+        """Return the address of a page; ``at`` is an id, or the state of the images page."""
         folder = self.file.rpartition("/")[0] + "/"
         beside = folder != "/" and file.startswith(folder)
         address = file.removeprefix(folder) if beside else "../" * self.file.count("/") + file

@@ -25,11 +25,6 @@ def serve(
 ) -> Iterator[list[tuple[str, str]]]:
     """Serve logs while the context is open.
 
-    Args:
-        folders: run folders, logs, or folders of either; several are shown beside one another.
-        host: name or address that the server listens at.
-        port: the port; None for 6006 or the next that is free.
-
     Yields:
         What there is to see, and where: (words, web address).
 

@@ -179,13 +179,7 @@ def images(run: Run, options: WandbOptions) -> Columns:
 
 
 def cells(columns: Columns, record: Any, *pictures: Picture | None) -> list[Any]:
-    """Return a row of a table.
-
-    Args:
-        columns: of the table.
-        record: what the row says.
-        *pictures: its pictures, in the order of their columns; None for one that is not there.
-    """
+    """Return a row of a table; its pictures are in the order of their columns."""
     files = iter(pictures)
     cleaning: dict[str, Callable[[Any], Any]] = {
         "text": _text,

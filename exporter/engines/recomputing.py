@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.engines import Job
+from exporter.engines.job import Job
 from exporter.errors import RunError
 from exporter.explain import launch, load, rows
 from exporter.records import Row

@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from exporter.engines import Job, Recipe, Store
+from exporter.engines.job import Job, Store
+from exporter.engines.recipe import Recipe
 from exporter.errors import ConfigError, RunError
 from exporter.run import computing
 from exporter.watch import Watch

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.config import RunConfig
-from exporter.engines import Computed, Job, Store
+from exporter.engines.job import Job, Store
+from exporter.explain import Computed
 from exporter.paths import without_folders
 from exporter.records import COMBINED, Faithfulness, Plan, Row, StoredMap
 from exporter.store import Run, RunFolder, open_run

@@ -69,7 +69,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
     started = Cluster(initialize_head=True, head_node_args=node)
     ray.init(address=started.address, log_to_driver=False)

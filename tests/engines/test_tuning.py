@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import exporter
-from exporter import memory, tuning
+from exporter import memory
 from exporter.capture import compiled
+from exporter.engines import tuning
 from exporter.errors import ConfigError, ModelError, RunError
 from exporter.models import placement
 from exporter.records import Plan
@@ -20,7 +21,7 @@ from exporter.store import Run, plan_differences
 from exporter.watch import Watch
 from tests.small import small
 
-PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 @pytest.fixture(autouse=True)

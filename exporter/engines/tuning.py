@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from exporter.capture import FLOAT32, Precision, held_in, in_full_float32, run_in
-from exporter.engines import Job, with_replicas
+from exporter.engines.job import Job
+from exporter.engines.replicas import with_replicas
 from exporter.errors import ConfigError, ExporterError, ModelError, one_line
 from exporter.explain import Computed, launch, lay_masks, load, rows, transfer_for
 from exporter.guard import is_shortage
