@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { data, paint, element, number, score } = exporter;
+  const { data, paint, element, option, number, score } = exporter;
   // Tiles on a page of images at most, and pixels across a tile's map.
   const TILES = 120, PAINTED = 96;
   const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", order: "", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
@@ -126,10 +126,7 @@
   };
   const paintRows = () => { painted = paintAll(); };
   const FLIPS = { lost: "right to wrong", won: "wrong to right", changed: "another class" };
-  const verdict = (run, at) => {
-    const mark = index.correct[run][at];
-    return mark === "-" ? null : element("span", mark === "1" ? "right" : "wrong", mark === "1" ? " ✓ right" : " ✗ wrong");
-  };
+  const verdict = (run, at) => exporter.verdict(index.correct[run][at]);
   const photograph = (run, at, words) => {
     const photo = element("span", "photo"), image = element("img");
     Object.assign(image, { src: data.photo(at), alt: words, decoding: "async", loading: "lazy", draggable: false });
@@ -279,7 +276,7 @@
   const step = (by) => { const to = order[order.indexOf(current) + by]; if (to !== undefined) open(to); };
 
   // ------------------------------------------------------------ controls
-  const options = (id, rows) => $(id).append(...rows.map(([value, text]) => { const option = element("option", "", text); option.value = value; return option; }));
+  const options = (id, rows) => { for (const [value, text] of rows) option($(id), value, text); };
   const stages = () => {
     for (const id of ["stage", "v-stage"]) {
       $(id).replaceChildren();
@@ -358,7 +355,7 @@
       const group = element("optgroup");
       group.label = "Measured";
       $("sort").append(group);
-      for (const [at, title] of index.titles.entries()) { const option = element("option", "", title); option.value = "n" + at; group.append(option); }
+      for (const [at, title] of index.titles.entries()) option(group, "n" + at, title);
     }
     read();
     $("app").hidden = false;

@@ -171,6 +171,15 @@ window.exporter = window.exporter || {};
     return made;
   };
 
+  // An entry at the end of a list: what it stands for, and what it says.
+  exporter.option = (list, value, content) => {
+    const one = exporter.element("option", "", content);
+    one.value = value;
+    list.append(one);
+  };
+  // Whether a prediction is right, as the index marks it; null where that is not known.
+  exporter.verdict = (mark) => mark === "-" ? null : exporter.element("span", mark === "1" ? "right" : "wrong", mark === "1" ? " ✓ right" : " ✗ wrong");
+
   exporter.images = (count) => count.toLocaleString("en") + (count === 1 ? " image" : " images");
   // To four significant digits; a true minus sign.
   exporter.number = (value, digits = 4) => {

@@ -3,15 +3,10 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const FIELDS = ["q", "class", "label", "outcome", "min", "max", "measure", "from", "to", "maps", "sort", "map", "layer", "colour", "opacity", "fade", "size"];
+  const { option } = exporter;
   const { BITS, sorts } = exporter.select;
   const { values: state } = exporter.state;
 
-  const option = (list, value, content) => {
-    const one = document.createElement("option");
-    one.value = value;
-    one.textContent = content;
-    list.append(one);
-  };
   // How many images have each value of a column whose entries are places in a list, or -1.
   const counted = (column, list) => {
     const counts = new Array(list.length).fill(0);

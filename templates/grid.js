@@ -10,6 +10,7 @@
   let beside = 0;
   let printing = false;
   const $ = (id) => document.getElementById(id);
+  const { element } = exporter;
   const { BITS, name, className } = exporter.select;
   const { fill, reflect, names, panel } = exporter.form;
   const { values: state, read, write, grid } = exporter.state;
@@ -55,23 +56,17 @@
 
   const make = (place) => {
     const position = order[place];
-    const item = document.createElement("li"), button = document.createElement("button");
-    const picture = document.createElement("span"), words = document.createElement("span");
+    const item = element("li"), button = element("button", "tile"), canvas = element("canvas");
+    const picture = element("span", "photo"), words = element("span", "words");
     item.setAttribute("aria-setsize", many());
     item.setAttribute("aria-posinset", place + 1);
     button.type = "button";
-    button.className = "tile";
     button.dataset.control = "tile";
     button.dataset.place = place;
     button.tabIndex = place === focused ? 0 : -1;
-    picture.className = "photo";
-    words.className = "words";
-    const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     const line = (className, content) => {
-      const span = document.createElement("span");
-      span.className = className;
-      span.textContent = content;
+      const span = element("span", className, content);
       words.append(span);
       return span;
     };
@@ -80,7 +75,7 @@
       picture.classList.add("unread");
       picture.textContent = "not read";
     } else {
-      const image = document.createElement("img");
+      const image = element("img");
       image.src = exporter.data.photo(position);
       const shown = chosen() < 0 ? "no map" : index.methods[chosen()].title + " over it";
       image.alt = "Photograph: " + className(position) + ", " + exporter.score(index.score[position]) + "; " + shown;
@@ -90,19 +85,9 @@
       const head = line("name", className(position) || exporter.score(index.score[position]));
       head.title = head.textContent;
       const facts = line("num", className(position) ? exporter.score(index.score[position]) : "");
-      const mark = index.correct[position];
-      if (mark !== "-") {
-        const verdict = document.createElement("span");
-        verdict.className = mark === "1" ? "right" : "wrong";
-        verdict.textContent = mark === "1" ? " ✓ right" : " ✗ wrong";
-        facts.append(verdict);
-      }
-      if (index.flags[position] & BITS.flagged) {
-        const flag = document.createElement("span");
-        flag.className = "flag";
-        flag.textContent = " flagged";
-        facts.append(flag);
-      }
+      const mark = exporter.verdict(index.correct[position]);
+      if (mark) facts.append(mark);
+      if (index.flags[position] & BITS.flagged) facts.append(element("span", "flag", " flagged"));
     }
     line("file", name(position)).title = index.paths[position];
     button.append(picture, words);

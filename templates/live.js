@@ -88,9 +88,7 @@
     list.replaceChildren();
     head.names.forEach((name, at) => {
       if (list.childElementCount >= OFFERED || !name.toLowerCase().includes(wanted)) return;
-      const one = element("option", "", "class " + at);
-      one.value = head.names.indexOf(name) === at ? name : String(at);
-      list.append(one);
+      exporter.option(list, head.names.indexOf(name) === at ? name : String(at), "class " + at);
     });
   };
 

@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const now = exporter.now;
   const { values: state } = exporter.state;
-  const { element } = exporter;
+  const { element, option } = exporter;
 
   // A long name keeps both ends: what a layer is in, and which it is there, from a dot on if one is near.
   const shorten = (name) => name.length <= 20 ? name : name.slice(0, 8) + "…" + name.slice(-11).replace(/^[^.]{1,8}(?=\.)/, "");
@@ -85,14 +85,8 @@
     head.hidden = !layers.length;
     const list = $("v-with");
     list.replaceChildren();
-    for (const map of shown) {
-      const one = element("option", "", index.methods[map.method].title + (index.layers[map.layer] === "" ? "" : " at " + index.layers[map.layer]));
-      one.value = map.method + " " + map.layer;
-      list.append(one);
-    }
-    const none = element("option", "", "the photograph alone");
-    none.value = "-";
-    list.append(none);
+    for (const map of shown) option(list, map.method + " " + map.layer, index.methods[map.method].title + (index.layers[map.layer] === "" ? "" : " at " + index.layers[map.layer]));
+    option(list, "-", "the photograph alone");
     paint();
   };
   const paint = () => {
@@ -133,11 +127,7 @@
   const fillTargets = () => {
     const list = $("v-target");
     list.replaceChildren();
-    for (const at of targets()) {
-      const one = element("option", "", exporter.targetName(now.maps.find((map) => map.part === at).target));
-      one.value = at;
-      list.append(one);
-    }
+    for (const at of targets()) option(list, at, exporter.targetName(now.maps.find((map) => map.part === at).target));
     list.value = String(part());
     $("v-target-field").hidden = targets().length < 2;
   };

@@ -131,11 +131,7 @@
 
   const controls = () => {
     const on = (id, kind, act) => $(id).addEventListener(kind, act);
-    for (const name of Object.keys(exporter.colours)) {
-      const one = exporter.element("option", "", name + (name === "diverging" ? " (signed)" : ""));
-      one.value = name;
-      $("v-colour").append(one);
-    }
+    for (const name of Object.keys(exporter.colours)) exporter.option($("v-colour"), name, name + (name === "diverging" ? " (signed)" : ""));
     on("v-prev", "click", () => step(-1));
     on("v-next", "click", () => step(1));
     on("v-close", "click", () => $("viewer").close());
