@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.flags import BAD_REQUEST, DONE
+from exporter.cli.flags import BAD_REQUEST, DONE, PATH, file_option
 from exporter.console import OUT, Bar, counted, explained, marked
 from exporter.errors import ConfigError
 
 
 @click.command("check")
-@click.argument("folder", metavar="RUN|CMP|FILE", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN|CMP|FILE", type=PATH)
 @click.option(
     "--anonymous",
     is_flag=True,
@@ -22,12 +22,11 @@ from exporter.errors import ConfigError
     "this user and this machine.",
 )
 @click.option("--also", metavar="A,B", default="", help="With --anonymous, look for these too.")
-@click.option(
+@file_option(
     "--run",
     "runs",
     metavar="RUN",
     multiple=True,
-    type=click.Path(path_type=Path),
     help="A run that a supplement has to be made from; repeatable.",
 )
 def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:

@@ -21,20 +21,32 @@ BAD_REQUEST: Final = 2
 SOME_SKIPPED: Final = 3
 """Done, but some images could not be read."""
 
+PATH: Final = click.Path(path_type=Path)
+
+RUN = click.argument("run_folder", metavar="RUN", type=PATH)
+RUN_OR_COMPARISON = click.argument("source", metavar="RUN|CMP", type=PATH)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def several(name: str, metavar: str) -> Callable[[_F], _F]:
+    """Take one folder or more as arguments."""
+    return click.argument(name, metavar=metavar, nargs=-1, required=True, type=PATH)
+
+
+RUNS_OR_COMPARISON = several("sources", "RUN…|CMP")
+
+
+def file_option(*names: str, help: str, metavar: str = "FILE", **more: Any) -> Callable[[_F], _F]:
+    """Take a file or a folder as the value of a flag."""
+    return click.option(*names, metavar=metavar, type=PATH, help=help, **more)
 
 
 def run_flags(command: _F) -> _F:
     """Add the flags that settle what a run does."""
     # The former spelling of --faithfulness.
     former = click.option("--quality", is_flag=True, default=None, hidden=True)
-    file = click.option(
-        "--config",
-        "file",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="A TOML file of settings; flags override it.",
-    )
+    file = file_option("--config", "file", help="A TOML file of settings; flags override it.")
     own = {n: f for n, f in RunConfig.model_fields.items() if n not in WriterConfig.model_fields}
     return _add(command, *_flags(own), former, *_flags(WriterConfig.model_fields), file)
 

@@ -14,7 +14,7 @@ import click
 from rich.table import Table
 
 from exporter.cli.completion import complete_model
-from exporter.cli.flags import BAD_REQUEST, DONE, given, writer_flags
+from exporter.cli.flags import BAD_REQUEST, DONE, RUN, file_option, given, several, writer_flags
 from exporter.config import build_writer_config
 from exporter.console import OUT, Bar, counted, marked, say_written
 
@@ -28,12 +28,7 @@ from exporter.console import OUT, Bar, counted, marked, say_written
     metavar="W",
     help="Weights to load; the table needs none.",
 )
-@click.option(
-    "--checkpoint",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A .pt or .safetensors file.",
-)
+@file_option("--checkpoint", help="A .pt or .safetensors file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
     """List a model's layers with type, output shape and parameters, and count them."""
@@ -116,7 +111,7 @@ def maps_command(as_json: bool) -> int:
 
 
 @click.command("render")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@RUN
 @writer_flags
 def render_command(run_folder: Path, **flags: Any) -> int:
     """Run the writers again from a run folder, without the model and without torch."""
@@ -141,7 +136,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
 
 
 @click.command("tensorboard")
-@click.argument("folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@several("folders", "RUN…")
 @click.option(
     "--host", default="localhost", show_default=True, metavar="H", help="Host to listen on."
 )
@@ -171,18 +166,11 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
 
 
 @click.command("compare")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    metavar="CMP",
-    type=click.Path(path_type=Path),
-    help="The comparison folder.",
-)
-@click.option(
+@several("runs", "RUN...")
+@file_option("--out", required=True, metavar="CMP", help="The comparison folder.")
+@file_option(
     "--baseline",
     metavar="RUN",
-    type=click.Path(path_type=Path),
     help="The run that the others are compared with.  [default: the first]",
 )
 @click.option(
@@ -240,9 +228,7 @@ def compare_command(
 
 
 @click.command("sync")
-@click.argument(
-    "run_folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@several("run_folders", "RUN…")
 @click.option(
     "--wandb-project", metavar="P", help="Project to send to.  [default: as you wrote it]"
 )

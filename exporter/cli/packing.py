@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.flags import DONE
+from exporter.cli.flags import DONE, file_option, several
 from exporter.console import OUT, Bar, marked, size
 
 
 @click.command("pack")
-@click.argument(
-    "sources", metavar="RUN|CMP…", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The .zip file."
-)
+@several("sources", "RUN|CMP…")
+@file_option("--out", required=True, help="The .zip file.")
 @click.option(
     "--anonymous",
     is_flag=True,
@@ -26,19 +22,13 @@ from exporter.console import OUT, Bar, marked, size
     "--for", "venue", metavar="V", default="", help="Keep to a venue's rules, such as neurips."
 )
 @click.option("--max-size", metavar="SIZE", help="Largest size, such as 50MB.  [default: V's]")
-@click.option(
+@file_option(
     "--index",
     "claims",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
     help="The paper's claims: a Markdown list with links to pages of the reports.",
 )
-@click.option(
-    "--credits",
-    "credits_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Licence and credits of images, models and data, as text.",
+@file_option(
+    "--credits", "credits_file", help="Licence and credits of images, models and data, as text."
 )
 def pack_command(
     sources: tuple[Path, ...],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.flags import DONE
+from exporter.cli.flags import DONE, RUN_OR_COMPARISON, RUNS_OR_COMPARISON, file_option
 from exporter.console import OUT, counted, marked
 
 _ANONYMOUS = click.option(
@@ -15,13 +15,10 @@ _ANONYMOUS = click.option(
     is_flag=True,
     help="Say nothing of a run but the hash of its plan, for double-blind review.",
 )
-_SOURCES = click.argument(
-    "sources", metavar="RUN…|CMP", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
 
 
 @click.command("figure")
-@_SOURCES
+@RUNS_OR_COMPARISON
 @click.option("--image", "images", metavar="ID|PATH", multiple=True, help="An image; repeatable.")
 @click.option(
     "--show",
@@ -79,19 +76,12 @@ _SOURCES = click.argument(
     show_default=True,
     help="Draw a map from this share of its range on, 0 to 1.",
 )
-@click.option(
+@file_option(
     "--original",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
     help="Show whole photographs, which are read from here, with each map where the model saw it.",
 )
-@click.option(
-    "--out",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A .pdf, .svg or .png file.",
-)
+@file_option("--out", required=True, help="A .pdf, .svg or .png file.")
 @_ANONYMOUS
 def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
     """Draw images × maps of runs for a paper, and print the LaTeX that shows it."""
@@ -129,7 +119,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 @click.command("table")
-@click.argument("source", metavar="RUN|CMP", type=click.Path(path_type=Path))
+@RUN_OR_COMPARISON
 @click.option(
     "--what",
     metavar="T",
@@ -137,12 +127,7 @@ def _listed(text: str) -> tuple[str, ...]:
     help="Which table. Of a run: accuracy, methods, agreement, faithfulness or classes. Of a "
     "comparison: accuracy, flips, similarity, measures, classes or layers.  [default: accuracy]",
 )
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A .tex, .md or .csv file.  [default: print Markdown]",
-)
+@file_option("--out", help="A .tex, .md or .csv file.  [default: print Markdown]")
 @_ANONYMOUS
 def table_command(source: Path, what: str, out: Path | None, *, anonymous: bool) -> int:
     """Write numbers of a run or a comparison as a table for a paper."""

@@ -16,8 +16,10 @@ import click
 from exporter.cli.flags import (
     BAD_REQUEST,
     DONE,
+    RUN,
     SOME_SKIPPED,
     begin_flags,
+    file_option,
     given,
     part,
     run_flags,
@@ -95,7 +97,7 @@ _TRUST = click.option(
 
 
 @click.command("work")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@RUN
 @click.option(
     "--shards",
     "share",
@@ -165,7 +167,7 @@ def _number(line: str) -> int:
 
 
 @click.command("finish")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@RUN
 @_TRUST
 def finish_command(run_folder: Path, trust_recipe: bool) -> int:
     """Merge the shards of a planned run and run its writers."""
@@ -175,10 +177,9 @@ def finish_command(run_folder: Path, trust_recipe: bool) -> int:
 
 
 @click.command("demo")
-@click.option(
+@file_option(
     "--out",
     metavar="RUN",
-    type=click.Path(path_type=Path),
     default=Path("runs/demo"),
     show_default=True,
     help="The run folder; an earlier demo there is replaced.",

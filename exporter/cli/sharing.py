@@ -7,12 +7,8 @@ from typing import Any
 
 import click
 
-from exporter.cli.flags import DONE
+from exporter.cli.flags import DONE, RUN_OR_COMPARISON, RUNS_OR_COMPARISON, file_option
 from exporter.console import OUT, Bar, counted, marked
-
-SOURCES = click.argument(
-    "sources", metavar="RUN…|CMP", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
 
 
 @click.group("report")
@@ -21,15 +17,12 @@ def report_command() -> None:
 
 
 @report_command.command("wandb")
-@SOURCES
+@RUNS_OR_COMPARISON
 @click.option("--entity", required=True, metavar="E", help="The W&B user or team.")
 @click.option("--project", required=True, metavar="P", help="Its project, which has the runs.")
 @click.option("--title", metavar="TEXT", help="Title.  [default: What MODEL looks at]")
-@click.option(
-    "--draft",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the report's specification (JSON) into a file, and send nothing.",
+@file_option(
+    "--draft", help="Write the report's specification (JSON) into a file, and send nothing."
 )
 @click.option(
     "--share", is_flag=True, help="Also make a link for those without an account, if W&B lets you."
@@ -63,7 +56,7 @@ def wandb_report_command(sources: tuple[Path, ...], **given: Any) -> int:
 
 
 @click.command("publish")
-@click.argument("source", metavar="RUN|CMP", type=click.Path(path_type=Path))
+@RUN_OR_COMPARISON
 @click.option(
     "--to",
     required=True,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,32 +82,9 @@ class Grid:
         return run.stored(images[column.of], column.method, column.layer, target)
 
 
-def grid_of(
-    given: Sequence[str | Path | Run],
-    *,
-    images: Sequence[str | PathLike[str]] = (),
-    show: str = "",
-    maps: Sequence[str] = (),
-    layers: Sequence[str] = (),
-) -> Grid:
-    """Choose what a figure shows.
-
-    Args:
-        given: run folders, or one comparison folder.
-        images: ids or paths; those that ``show`` says where there are none.
-        show: ``chosen`` (the first of each strip of the report, four at most; of a comparison the
-            first that went wrong, came right, changed, and whose maps moved), ``random=N:SEED``,
-            or a text file with an id or path per line.
-        maps: names of methods, or ``METHOD@LAYER`` for one at this layer alone; all of the first
-            run where there are none.
-        layers: names of layers, or ``deepest``, which is what is taken where there are none.
-
-    Raises:
-        RunError: if a run has no such image, method or layer, or the runs share no image.
-        ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
-    """
-    runs, comparison = opened(given)
-    return lay_out(runs, comparison, images=images, show=show, maps=maps, layers=layers)
+def grid_of(given: Sequence[str | Path | Run], **asked: Any) -> Grid:
+    """Choose what a figure shows of run folders, or of one comparison folder; as `lay_out`."""
+    return lay_out(*opened(given), **asked)
 
 
 def lay_out(
@@ -118,7 +96,14 @@ def lay_out(
     maps: Sequence[str] = (),
     layers: Sequence[str] = (),
 ) -> Grid:
-    """Choose what is shown of runs that are open, and of their comparison; as `grid_of`."""
+    """Choose what is shown of runs, and of their comparison.
+
+    ``images``, ``show``, ``maps`` and ``layers`` are those of `exporter.figure`.
+
+    Raises:
+        RunError: if a run has no such image, method or layer, or the runs share no image.
+        ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
+    """
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")

@@ -26,70 +26,52 @@ GRID_COLUMNS = 16
 SHEET_COLUMNS = 8
 """Channels per row of an activation sheet."""
 
+CELL = 96
+"""Width of a channel on it, in pixels."""
 
-def activation_sheet(
-    activation: StoredActivation, *, cell: int = 96, colormap: str = "viridis"
-) -> NDArray[np.uint8]:
-    """Draw the recorded channels of one layer for one image.
+
+def activation_sheet(activation: StoredActivation) -> NDArray[np.uint8]:
+    """Draw the recorded channels of one layer for one image, the strongest first.
 
     Each channel is normalised over its own range, which is written above it, and drawn without
     interpolation: a square is a value.
 
-    Args:
-        activation: the strongest channels, strongest first.
-        cell: width of a channel in pixels.
-        colormap: name of the colour map.
-
     Returns:
         uint8 (H, W, 3) RGB; one grey cell where no channel is recorded.
     """
-    table = get_colormap(colormap)
+    table = get_colormap("viridis")
     values = activation.array()
     count = max(1, len(values))
     across = min(SHEET_COLUMNS, count)
     down = -(-count // across)
-    high = max(1, round(cell * activation.height / max(1, activation.width)))
-    drawing = _sheet(down * (high + STRIP + GAP) + GAP, across * (cell + GAP) + GAP)
+    high = max(1, round(CELL * activation.height / max(1, activation.width)))
+    drawing = _sheet(down * (high + STRIP + GAP) + GAP, across * (CELL + GAP) + GAP)
     for k, (channel, plane) in enumerate(zip(activation.channels, values, strict=True)):
-        x, y = GAP + k % across * (cell + GAP), GAP + k // across * (high + STRIP + GAP)
+        x, y = GAP + k % across * (CELL + GAP), GAP + k // across * (high + STRIP + GAP)
         title = f"#{channel}  {activation.lo[k]:.3g} … {activation.hi[k]:.3g}"
-        draw_text(drawing, title, (x, y + 11), size=11, width=cell)
+        draw_text(drawing, title, (x, y + 11), size=11, width=CELL)
         scaled = np.nan_to_num(normalise(plane, rectify=False))
         levels = np.floor(scaled * 255 + 0.5).astype(np.uint8)
-        enlarged = cv2.resize(levels, (cell, high), interpolation=cv2.INTER_NEAREST)
-        drawing[y + STRIP : y + STRIP + high, x : x + cell] = table[enlarged]
+        enlarged = cv2.resize(levels, (CELL, high), interpolation=cv2.INTER_NEAREST)
+        drawing[y + STRIP : y + STRIP + high, x : x + CELL] = table[enlarged]
     return drawing
 
 
-def kernel_sheet(
-    values: NDArray[np.floating],
-    *,
-    limit: int | None = None,
-    inputs: int = INPUT_LIMIT,
-    rgb: bool | None = None,
-) -> tuple[NDArray[np.uint8], int]:
-    """Draw the kernels of a convolution.
+def kernel_sheet(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], int]:
+    """Draw the kernels of a convolution, (O, I, kh, kw).
 
     Three input channels are drawn as RGB, each kernel scaled from its own smallest to its own
     largest weight. Otherwise each (kernel, input) slice is drawn in the diverging map, blue below
     zero, white at zero, red above, on one scale for the whole layer: kernels of one input in a
-    grid, kernels of several inputs in a row each.
-
-    Args:
-        values: weights (O, I, kh, kw).
-        limit: the most kernels drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
-            many of how many.
-        inputs: the most input channels drawn per kernel.
-        rgb: draw as RGB; None does so where there are three input channels.
+    grid, kernels of several inputs in a row each. The sheet says how many of how many it shows.
 
     Returns:
         The sheet, uint8 (H, W, 3) RGB, and how many of the O kernels it shows.
     """
     kernels, channels = values.shape[:2]
-    coloured = channels == 3 if rgb is None else rgb and channels == 3
-    if limit is None:
-        limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
-    shown, depth = min(kernels, limit), min(channels, inputs)
+    coloured = channels == 3
+    limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
+    shown, depth = min(kernels, limit), min(channels, INPUT_LIMIT)
     text = f"{shown} of {kernels} kernels"
     finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
     reach = np.abs(finite).max() if finite.size else 0.0
@@ -109,20 +91,15 @@ def kernel_sheet(
 
 
 def kernel_places(
-    shape: tuple[int, ...], shown: int, *, inputs: int = INPUT_LIMIT
+    shape: tuple[int, ...], shown: int
 ) -> tuple[tuple[int, int], list[tuple[int, int, int, int]]]:
-    """Return where the filters lie on the sheet that `kernel_sheet` draws.
-
-    Args:
-        shape: of the weights, (O, I, kh, kw).
-        shown: filters on the sheet.
-        inputs: as it was drawn with.
+    """Return where the filters of a shape (O, I, kh, kw) lie on the sheet of so many.
 
     Returns:
         The sheet's (width, height), and for each filter left, top, width and height, in pixels.
     """
     _, channels, rows, columns = shape
-    depth = 1 if channels == 3 else min(channels, inputs)
+    depth = 1 if channels == 3 else min(channels, INPUT_LIMIT)
     across = GRID_COLUMNS if depth == 1 else depth
     size, cells = _places(shown * depth, rows, columns, across)
     spans = [(cells[k], cells[k + depth - 1]) for k in range(0, len(cells), depth)]

@@ -46,12 +46,11 @@ def test_other_kernels_are_diverging_on_one_scale_centred_on_zero() -> None:
 
 def test_a_sheet_stops_and_says_where() -> None:
     values = np.random.default_rng(0).normal(size=(300, 40, 3, 3)).astype(np.float32)
-    sheet, shown = kernel_sheet(values, limit=10, inputs=4)
-    assert shown == 10
-    assert sheet.shape[0] == 10 * (27 + 2) + 2 + 15 + 3
-    assert kernel_sheet(values)[1] == sheets.ROW_LIMIT
+    sheet, shown = kernel_sheet(values)
+    assert shown == sheets.ROW_LIMIT == 64
+    assert sheet.shape[:2] == (64 * (27 + 2) + 2 + 15 + 3, 16 * (27 + 2) + 2)
     assert kernel_sheet(values[:, :3])[1] == sheets.GRID_LIMIT
-    whole, _ = kernel_sheet(values[:10, :4], limit=10, inputs=4)
+    whole, _ = kernel_sheet(values[:64, :16])
     assert not np.array_equal(whole[:15], sheet[:15])
 
 
@@ -67,11 +66,12 @@ def test_every_shape_of_kernel_is_drawn(shape: tuple[int, ...]) -> None:
 def test_an_activation_sheet_paints_each_channel_over_its_own_range() -> None:
     levels = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3)
     activation = StoredActivation("l", (7, 3), 2, 3, (0.0, -1.0), (1.0, 5.0), levels.tobytes())
-    sheet = activation_sheet(activation, cell=30, colormap="grey")
-    assert sheet.shape == (20 + 15 + 2 + 2, 2 * 32 + 2, 3)
-    first = sheet[17 : 17 + 20, 2 : 2 + 30, 0]
-    expected = np.floor(np.arange(6).reshape(2, 3) / 5 * 255 + 0.5)
-    assert np.array_equal(np.kron(expected, np.ones((10, 10))), first)
+    sheet = activation_sheet(activation)
+    assert sheet.shape == (64 + 15 + 2 + 2, 2 * 98 + 2, 3)
+    first = sheet[17 : 17 + 64, 2 : 2 + 96]
+    expected = np.floor(np.arange(6).reshape(2, 3) / 5 * 255 + 0.5).astype(np.uint8)
+    painted = COLORMAPS["viridis"][expected]
+    assert np.array_equal(painted.repeat(32, axis=0).repeat(32, axis=1), first)
 
 
 def test_a_layer_without_recorded_channels_is_an_empty_sheet() -> None:
