@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from exporter.errors import ConfigError, reason
+from exporter.errors import ConfigError, counted, reason
 from exporter.records import FLAG_REASONS
 from exporter.watch import Watch
 
@@ -218,11 +218,6 @@ class Bar(Watch):
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(marked(line))
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a count with its noun: ``1 layer``, ``4 layers``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def explained(plan: Plan) -> str:

@@ -112,13 +112,18 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    Examples:
+        >>> counted(1, "layer"), counted(4000, "layer")
+        ('1 layer', '4,000 layers')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def choices(wrong: str, valid: Iterable[str], *, limit: int = 8) -> str:
     """Say which valid names are closest to a wrong one.
-
-    Args:
-        wrong: what was asked for.
-        valid: every name that would have been right.
-        limit: the most names to list where none is close.
 
     Returns:
         A clause such as ``did you mean 'layer4'?`` or ``choose one of a, b, c``.

@@ -42,9 +42,6 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     second one waits here until the first has left. Guests may be nested: an inner guest of the same
     model only restores what a forward can change (values and the random state), at little cost.
 
-    Args:
-        model: any module; it is not copied.
-
     Yields:
         The same module.
 

@@ -55,9 +55,6 @@ def relu_rule(name: str) -> Iterator[None]:
     Module, functional, in-place and reused ReLUs alike; values stay what they are, and so does the
     derivative of everything else. Forward and backward have to run inside the block.
 
-    Args:
-        name: ``guided`` or ``deconvnet``.
-
     Raises:
         MapError: if there is no such rule.
     """
@@ -135,9 +132,6 @@ def multi_head_with(attend: Callable[..., Tensor]) -> Callable[..., Any]:
     """Return ``F.multi_head_attention_forward``, line by line, with another attention inside.
 
     A mode is off inside its own handler, so the fused attention could not be caught there.
-
-    Args:
-        attend: called as ``F.scaled_dot_product_attention`` is.
     """
     plain = functional.multi_head_attention_forward
     own = {"has_torch_function": lambda _tensors: False, "scaled_dot_product_attention": attend}

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from exporter.cli.flags import BAD_REQUEST, DONE, PATH, file_option
-from exporter.console import OUT, Bar, counted, explained, marked
-from exporter.errors import ConfigError
+from exporter.console import OUT, Bar, explained, marked
+from exporter.errors import ConfigError, counted
 
 
 @click.command("check")

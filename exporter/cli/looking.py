@@ -16,7 +16,8 @@ from rich.table import Table
 from exporter.cli.completion import complete_model
 from exporter.cli.flags import BAD_REQUEST, DONE, RUN, file_option, given, several, writer_flags
 from exporter.config import build_writer_config
-from exporter.console import OUT, Bar, counted, marked, say_written
+from exporter.console import OUT, Bar, marked, say_written
+from exporter.errors import counted
 
 
 @click.command("layers")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from exporter.cli.flags import DONE, RUN_OR_COMPARISON, RUNS_OR_COMPARISON, file_option
-from exporter.console import OUT, counted, marked
+from exporter.console import OUT, marked
+from exporter.errors import counted
 
 _ANONYMOUS = click.option(
     "--anonymous",

@@ -25,9 +25,9 @@ from exporter.cli.flags import (
     run_flags,
 )
 from exporter.config import RunConfig, build_config
-from exporter.console import OUT, Bar, counted, explained, marked, say_outcome
+from exporter.console import OUT, Bar, explained, marked, say_outcome
 from exporter.doors import importing
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, counted
 from exporter.launchers import Rank, read_rank, take_card
 
 if TYPE_CHECKING:

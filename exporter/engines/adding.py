@@ -21,12 +21,7 @@ from exporter.store import Run, RunFolder, open_run
 
 
 def with_what_is_there(config: RunConfig, run: Path) -> RunConfig:
-    """Return the settings of a run with the maps, layers and faithfulness that it has.
-
-    Args:
-        config: what is asked for; maps and layers that were not given are not asked for.
-        run: the run folder.
-    """
+    """Return what is asked for, with the maps, layers and faithfulness that the run has."""
     there = open_run(run).settings
     asked: dict[str, Any] = {"faithfulness": config.faithfulness}
     for name in ("maps", "layers"):

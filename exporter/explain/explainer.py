@@ -191,11 +191,7 @@ class Explainer:
     ) -> BatchMaps:
         """Compute one batch's raw maps: one forward, one backward per target, and its own passes.
 
-        Args:
-            inputs: as they are called with.
-            labels: likewise.
-            masks: likewise.
-            first: what was scored of these images before, if its targets are to be explained again.
+        The targets of ``first`` are explained again, where these images were scored before.
 
         Raises:
             ExporterError: if a layer, method or target does not fit the model.

@@ -125,11 +125,7 @@ def launch(
 ) -> Pending:
     """Start one batch on the device, and its copy back; where its memory runs out, in halves.
 
-    Args:
-        work: what the run's batches have in common.
-        explainer: built around the model.
-        loaded: the batch.
-        staged: the same as it is copied to the device, where another thread has laid it out.
+    Another thread may have ``staged`` it: laid it out as it is copied to the device.
 
     Raises:
         ModelError: if the model fails on the batch, with what it said.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.errors import ImageError
+from exporter.errors import ImageError, counted
 from exporter.images.sources import Box
 from exporter.records import Preprocessing
 
@@ -117,15 +117,6 @@ def upright_box(box: Box, orientation: int, size: tuple[int, int]) -> Box:
     if orientation in (2, 3, 6, 7):
         left, right = width - right, width - left
     return left, top, right, bottom
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things.
-
-    >>> counted(1, "band"), counted(13, "band")
-    ('1 band', '13 bands')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _whole_range(values: NDArray[Any], bits: int) -> tuple[float, float]:

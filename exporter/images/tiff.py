@@ -19,8 +19,8 @@ from PIL.TiffImagePlugin import (
     ImageFileDirectory_v2,
 )
 
-from exporter.errors import ImageError
-from exporter.images.bands import Bands, counted, refuse_bands, refuse_size, takes, upright
+from exporter.errors import ImageError, counted
+from exporter.images.bands import Bands, refuse_bands, refuse_size, takes, upright
 from exporter.images.damage import check_strips
 from exporter.records import Preprocessing
 

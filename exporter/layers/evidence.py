@@ -262,11 +262,6 @@ def shown_by_siblings(
     """Settle the layouts of layers of the same type and shape as one that follows.
 
     Deep blocks mix all places, so that the patch need not stand out there.
-
-    Args:
-        layouts: by name, of outputs that are not settled.
-        measured: by name, those that follow.
-        types: of each, what kind of layer it is.
     """
     alike: dict[tuple[str, tuple[int, ...]], tuple[str, Layout]] = {}
     for name, layout in measured.items():

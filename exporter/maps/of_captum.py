@@ -59,9 +59,6 @@ _UNFIT = {
 def method_named(name: str) -> Method:
     """Return the map of an attribution.
 
-    Args:
-        name: the class in `captum.attr`; case does not matter.
-
     Raises:
         MapError: if captum is not installed, has no such attribution, or it is none of the input.
     """

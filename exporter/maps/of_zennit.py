@@ -39,9 +39,6 @@ TOLERANCE = 0.01
 def method_named(name: str) -> Method:
     """Return the map of a composite.
 
-    Args:
-        name: as zennit registers it; ``-`` for ``_`` and case do not matter.
-
     Raises:
         MapError: if zennit is not installed or has no such composite.
     """

@@ -23,10 +23,6 @@ class RunLock:
     own, share it. Where the file system has no locks (some network ones), nothing is held; on
     Windows workers hold nothing.
 
-    Args:
-        run: the run folder; it must exist.
-        shared: whether other workers may hold it too.
-
     Raises:
         BusyError: if another process, or another part of this one, is in the way.
         RunError: if the folder cannot be written.
