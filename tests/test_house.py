@@ -1,8 +1,12 @@
-"""How large the package's parts may be."""
+"""How large the package's parts may be.
+
+``python tests/test_house.py`` prints what docs/decisions/014-weight.md says of each room.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -41,3 +45,30 @@ def test_no_function_has_more_than_80_lines() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and lines(node) > 80
     ]
     assert not long
+
+
+def weigh(file: Path) -> Counter[str]:
+    """Count a module's lines by what they are; comments are code."""
+    text = file.read_text(encoding="utf-8").splitlines()
+    kinds: dict[int, str] = {}
+    for node in ast.walk(trees()[file]):
+        told = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if told or isinstance(node, ast.Import | ast.ImportFrom):
+            kind = "docstrings" if told else "imports"
+            kinds |= dict.fromkeys(range(node.lineno, (node.end_lineno or 0) + 1), kind)
+    return Counter(
+        kinds.get(n, "code") if line.strip() else "blank" for n, line in enumerate(text, 1)
+    )
+
+
+if __name__ == "__main__":
+    rooms: defaultdict[str, list[Counter[str]]] = defaultdict(list)
+    for file in trees():
+        place = file.relative_to(PACKAGE).parent.as_posix()
+        rooms["all"].append(weigh(file))
+        rooms["top level" if place == "." else place].append(rooms["all"][-1])
+    for room, files in sorted(rooms.items(), key=lambda row: -sum(map(Counter.total, row[1]))):
+        lines = sum(files, Counter())
+        parts = [f"{lines[kind]:,}" for kind in ("code", "docstrings", "imports", "blank")]
+        cells = [f"`{room}`", f"{lines.total():,} ({len(files)})", *parts]
+        print(f"| {' | '.join(cells)} |")  # noqa: T201
