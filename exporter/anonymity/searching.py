@@ -27,13 +27,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search came to.
-
-    Attributes:
-        traces: each identifier in each place, once.
-        unread: a sentence for each thing that could not be looked into.
-        files: how many files were searched.
-    """
+    """What a search came to."""
 
     traces: tuple[Trace, ...]
     unread: tuple[str, ...]

@@ -28,19 +28,8 @@ MOST: Final = 50
 class Joined:
     """Runs that are compared, in order, and what is the same in them.
 
-    Attributes:
-        runs: the runs, open for reading.
-        names: what each is called.
-        steps: step of each, where they are checkpoints of one model.
-        baseline: place of the run that the others are held against.
-        axis: what the comparison is about: one of `AXES`, or ``nothing``.
-        ids: images that all runs have read, in the baseline's order.
-        missing: the others.
-        differences: in what the runs differ.
-        methods: map methods that can be compared.
-        stages: layers that can be compared, shallow to deep, without the input.
-        pixels: the input, of pixel methods.
-        notes: what the reader should know.
+    ``ids`` are the images that all runs have read, in the order of the baseline, which is the place
+    of a run; ``missing`` are the others. ``stages`` go from shallow to deep, without the input.
     """
 
     runs: tuple[Run, ...]

@@ -38,15 +38,7 @@ STRIPS = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the report.
-
-    Attributes:
-        name: its file without ``.html``.
-        title: of the link in the header.
-        template: file name under ``templates/``.
-        contents: the function that fills it.
-        exists: whether the comparison has what it shows.
-    """
+    """A page of the report."""
 
     name: str
     title: str

@@ -41,13 +41,7 @@ BUILT_IN: dict[str, Any] = {
 
 
 class Opened(NamedTuple):
-    """A source that was opened.
-
-    Attributes:
-        kind: a key of ``BUILT_IN``, or the plug-in by name.
-        where: the location, as text.
-        source: the source.
-    """
+    """A source that was opened."""
 
     kind: str
     where: str

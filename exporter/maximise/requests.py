@@ -62,14 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Channels of one layer of the model at hand.
-
-    Attributes:
-        layer: its name, or ``output``.
-        channels: those named, each once.
-        strongest: how many of the strongest, known after the pass; 0 where channels are named.
-        settings: how the pictures are made.
-    """
+    """Channels of one layer of the model at hand, or how many of the strongest, known later."""
 
     layer: str
     channels: tuple[int, ...]

@@ -39,15 +39,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of maps.
-
-    Attributes:
-        of: place of its run.
-        method: name of the method.
-        title: as a paper writes it.
-        layer: the layer, ``deepest`` where each method's deepest is meant.
-        relu: whether the definition ends in a ReLU.
-    """
+    """One column of maps, of the run at a place; its layer may be ``deepest``."""
 
     of: int
     method: str
@@ -58,14 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """Images × maps of one run or several.
-
-    Attributes:
-        runs: the runs.
-        rows: by image, its row of each run.
-        columns: the maps; those of one run stand together.
-        rule: how the images were chosen, in words.
-    """
+    """Images × maps of one run or several: by image its row of each run, and all columns."""
 
     runs: tuple[Named, ...]
     rows: tuple[tuple[Row, ...], ...]

@@ -45,16 +45,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Told:
-    """What is said in a supplement beside its sources.
-
-    Attributes:
-        claims: of the paper.
-        credits: licence and credits, as text.
-        venue: for which it is, if any.
-        limit: bytes it may have; None for any number.
-        command: that makes it again; empty where it is anonymous.
-        unnamed: whether it is anonymous.
-    """
+    """What is said in a supplement beside its sources."""
 
     claims: list[Claim]
     credits: str

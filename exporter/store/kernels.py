@@ -21,15 +21,7 @@ from exporter.store.replacing import new_folder
 
 @dataclass(frozen=True, slots=True)
 class KernelSheet:
-    """The kernels of one layer, ready to be stored.
-
-    Attributes:
-        name: layer or parameter name.
-        type: class name of the module that holds them.
-        values: float32 (O, I, kh, kw).
-        picture: the sheet, PNG.
-        shown: how many kernels it shows.
-    """
+    """The kernels of one layer, float32 (O, I, kh, kw), and a sheet as PNG that shows some."""
 
     name: str
     type: str

@@ -17,17 +17,8 @@ SAMPLE: Final = 512
 class Scope:
     """The methods, layers and classes of a run, and which images are sampled.
 
-    Attributes:
-        methods: names of the map methods, in the order asked for.
-        rectified: those whose definition ends in a ReLU.
-        pixel: those that give one map at the input, layer ``""``.
-        explained: explained layers, shallow to deep.
-        deepest: the layer whose maps stand for an image and a class.
-        recorded: layers whose channels are recorded.
-        classes: class names by index; empty where the model has none.
-        classifies: whether the output has classes; False for a single value.
-        outputs: values a row of the output; 0 where unknown.
-        sample: ids of the images whose pooled activations are kept.
+    Pooled activations are kept of those. Of a single value, which has no classes, nothing
+    ``classifies``; ``outputs`` is 0 where it is unknown.
     """
 
     methods: tuple[str, ...]

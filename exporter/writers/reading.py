@@ -124,14 +124,7 @@ def in_order(
 class SetNumbers:
     """The numbers of the images so far; also of a partial run, which has no summary yet.
 
-    Attributes:
-        read: images that could be read.
-        skipped: images that could not.
-        judged: images whose label is a class of the model.
-        correct: those of them whose first prediction is right.
-        losses: cross-entropy of each labelled image, in nats.
-        scores: finite score of the first prediction of each image.
-        flagged: maps with a flag.
+    Losses are in nats, of each labelled image; scores those of each first prediction, if finite.
     """
 
     read: int

@@ -42,21 +42,10 @@ def photograph_file(position: int, id: str) -> str:
 
 
 class Entry(NamedTuple):
-    """The light values of one image.
+    """The light values of one image, at its position among those that are there.
 
-    Attributes:
-        position: among the images that are there, in plan order.
-        id: unique in the run.
-        path: as in the image set.
-        label: as given, or None.
-        predicted: class index of the first prediction, or None.
-        name: of that class; ``""`` without a prediction.
-        score: of the first prediction, or None.
-        loss: cross-entropy, or None.
-        correct: whether the first prediction is right, or None where that is not known.
-        flags: bits: those of its maps (`flag_bits`), 32 not read, 64 kept.
-        measures: a number for each of `MEASURES`, None where there is none.
-        note: what the author says of it, or ``""``.
+    ``flags`` are bits: those of its maps (`flag_bits`), 32 not read, 64 kept. ``measures`` has a
+    number for each of `MEASURES`, None where there is none.
     """
 
     position: int
