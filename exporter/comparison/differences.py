@@ -37,8 +37,12 @@ def axis_of(plans: Sequence[Plan]) -> str:
 
 def architecture(plan: Plan) -> tuple[object, ...]:
     """Return what is the same in two plans of one model, whatever its weights."""
-    layers = tuple((layer.name, layer.type, layer.parameters) for layer in plan.layers)
-    return (plan.model.title, plan.model.parameters, layers)
+    return (plan.model.title, plan.model.parameters, layers_of(plan))
+
+
+def layers_of(plan: Plan) -> tuple[object, ...]:
+    """Return what makes models the same; what their layers give depends on the input's size."""
+    return tuple((layer.name, layer.type, layer.parameters) for layer in plan.layers)
 
 
 def shared_classes(plans: Sequence[Plan]) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.comparison.differences import layers_of
 from exporter.comparison.drift import correlations, cosines, linear_cka
 from exporter.comparison.joining import Joined
 from exporter.comparison.records import ChannelDrift, LayerDrift
@@ -54,7 +55,7 @@ def drift(
     base = joined.baseline
     layers: list[LayerDrift] = []
     channels: list[ChannelDrift] = []
-    same_model = len({_modules(run) for run in joined.runs}) == 1
+    same_model = len({layers_of(plan) for plan in joined.plans}) == 1
     kernels = [_kernels(run) if same_model else {} for run in joined.runs]
     for run in range(len(joined.runs)):
         dead: dict[str, list[bool]] = {}
@@ -151,11 +152,6 @@ def _channel_rows(
 
 def _kernels(run: Run) -> dict[str, NDArray[np.float32]]:
     return {record.name: run.kernel_values(record) for record in run.kernels()}
-
-
-def _modules(run: Run) -> tuple[object, ...]:
-    """Return what makes models the same; what their layers give depends on the input's size."""
-    return tuple((layer.name, layer.type, layer.parameters) for layer in run.plan.layers)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
