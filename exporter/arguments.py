@@ -52,7 +52,7 @@ def takes_settings(function: _F) -> _F:
         told.append(f"{name}: {text}")
     function.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
     function.__doc__ = _SETTINGS.sub(
-        lambda found: "\n".join(found[1] + line for line in told), function.__doc__ or ""
+        lambda match: "\n".join(match[1] + line for line in told), function.__doc__ or ""
     )
     return function
 

@@ -72,10 +72,10 @@
 
   // A channel's place among the pages of its layer; null where the layer has none.
   const channelPage = (layer, channel) => {
-    const found = exporter.index.channelPages[layer];
-    if (!found || channel >= found[1]) return null;
+    const pages = exporter.index.channelPages[layer];
+    if (!pages || channel >= pages[1]) return null;
     const part = Math.floor(channel / exporter.index.channelsPerPage);
-    return "layers/" + found[0] + (part ? "-" + (part + 1) : "") + ".html#c" + channel;
+    return "layers/" + pages[0] + (part ? "-" + (part + 1) : "") + ".html#c" + channel;
   };
   const named = (layer, channel) => {
     const page = channelPage(layer, channel), text = "channel " + channel;
@@ -85,34 +85,34 @@
     link.dataset.control = "viewer-channel";
     return link;
   };
-  const figure = (layer, one) => {
-    const item = element("li"), made = element("figure"), canvas = element("canvas"), words = element("figcaption");
+  const figure = (layer, channel) => {
+    const item = element("li"), frame = element("figure"), canvas = element("canvas"), words = element("figcaption");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "Channel " + one.channel + " of " + layer.layer + ", " + exporter.number(one.lo) + " to " + exporter.number(one.hi));
-    exporter.paint.channel(canvas, one.levels, layer.height, layer.width, state.colour === "diverging" ? "viridis" : state.colour);
-    words.append(named(layer.layer, one.channel), element("span", "num", exporter.number(one.lo) + " to " + exporter.number(one.hi)));
-    made.append(canvas, words);
-    item.append(made);
+    canvas.setAttribute("aria-label", "Channel " + channel.channel + " of " + layer.layer + ", " + exporter.number(channel.lo) + " to " + exporter.number(channel.hi));
+    exporter.paint.channel(canvas, channel.levels, layer.height, layer.width, state.colour === "diverging" ? "viridis" : state.colour);
+    words.append(named(layer.layer, channel.channel), element("span", "num", exporter.number(channel.lo) + " to " + exporter.number(channel.hi)));
+    frame.append(canvas, words);
+    item.append(frame);
     return item;
   };
   const activations = () => {
-    const room = $("v-acts"), found = exporter.data.activationsOf(now.shard, exporter.data.rowOf(now.position));
+    const room = $("v-acts"), layers = exporter.data.activationsOf(now.shard, exporter.data.rowOf(now.position));
     room.querySelectorAll("canvas").forEach(exporter.paint.release);
     room.replaceChildren();
     const { sheets, images, flags } = exporter.index, without = sheets !== null && !(flags[now.position] & KEPT);
-    $("v-acts-section").hidden = !found.length && !without;
+    $("v-acts-section").hidden = !layers.length && !without;
     if (without) room.append(element("p", "muted", "Shown only for the " + sheets.toLocaleString("en") + " of " + exporter.images(images) + " that --keep selects; the run folder has them for every image."));
-    for (const layer of found) {
+    for (const layer of layers) {
       const box = element("div", "act"), strip = element("ul", "acts"), head = element("h4");
       head.append(element("code", "", layer.layer));
       const small = layer.height !== layer.fullHeight || layer.width !== layer.fullWidth;
       head.append(element("span", "muted", " " + layer.fullHeight + " × " + layer.fullWidth + " cells" + (small ? ", averaged to " + layer.height + " × " + layer.width : "")));
-      for (const one of layer.channels.filter((channel) => channel.levels)) strip.append(figure(layer, one));
+      for (const drawn of layer.channels.filter((channel) => channel.levels)) strip.append(figure(layer, drawn));
       box.append(head, strip);
       const rest = layer.channels.filter((channel) => !channel.levels);
       if (rest.length) {
         const line = element("p", "rest muted", "Then ");
-        rest.forEach((one, at) => line.append(at ? ", " : "", named(layer.layer, one.channel), " (" + exporter.number(one.lo, 2) + " to " + exporter.number(one.hi, 2) + ")"));
+        rest.forEach((channel, at) => line.append(at ? ", " : "", named(layer.layer, channel.channel), " (" + exporter.number(channel.lo, 2) + " to " + exporter.number(channel.hi, 2) + ")"));
         line.append(".");
         box.append(line);
       }

@@ -6,10 +6,10 @@
   const { values: state } = exporter.state;
 
   const make = (tag, attributes, content) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (content !== undefined) made.textContent = content;
-    return made;
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (content !== undefined) node.textContent = content;
+    return node;
   };
   const known = () => now.shard && now.shard.boxes[exporter.data.rowOf(now.position)];
   // A box of the original, in pixels of the model's view.

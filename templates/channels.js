@@ -9,10 +9,10 @@
   };
   const make = (name, attributes, ...children) => {
     const svg = name === "svg" || name === "circle";
-    const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
+    const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
   };
   const picture = (tops, channel, image, value, x, y) => {
     const id = tops.ids[image], at = tops.positions[image];
@@ -38,7 +38,7 @@
     };
     const look = (rootMargin) => {
       const watch = new IntersectionObserver((seen) => {
-        for (const one of seen) if (one.isIntersecting) { watch.unobserve(one.target); fill(one.target); }
+        for (const entry of seen) if (entry.isIntersecting) { watch.unobserve(entry.target); fill(entry.target); }
       }, { rootMargin });
       for (const row of rows) watch.observe(row);
     };

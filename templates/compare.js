@@ -53,9 +53,9 @@
   };
   const keyOf = () => {
     let key = 0;
-    for (const [at, one] of index.compared.entries()) {
-      if (at === Number(state.method)) return key + one.stages.indexOf(stage());
-      key += one.stages.length;
+    for (const [at, compared] of index.compared.entries()) {
+      if (at === Number(state.method)) return key + compared.stages.indexOf(stage());
+      key += compared.stages.length;
     }
     return 0;
   };
@@ -191,8 +191,8 @@
     return { height, width, flags: [], scaled: true, values: () => x.map((value, i) => 0.5 + (y[i] - value) / 2) };
   };
   const words = (run, map) => {
-    const said = name(run, current), made = map ? ". " + method().title + " for " + map.target + ", " + number(map.lo) + " to " + number(map.hi) + (map.flags.length ? ", flagged: " + map.flags.join(", ") : "") : ". No map here";
-    return (said ? said + " " + score(index.score[run][current]) : "no prediction") + made + ".";
+    const said = name(run, current), about = map ? ". " + method().title + " for " + map.target + ", " + number(map.lo) + " to " + number(map.hi) + (map.flags.length ? ", flagged: " + map.flags.join(", ") : "") : ". No map here";
+    return (said ? said + " " + score(index.score[run][current]) : "no prediction") + about + ".";
   };
   const pane = (list, maps, title) => {
     const figure = element("figure"), photo = photograph(list[0], current, index.paths[current] + ", " + title);
@@ -362,7 +362,7 @@
     options("run", index.runs.map((run, at) => [String(at), run.name]).filter((_, at) => at !== index.baseline));
     options("label", index.labels.map((label) => [label, label]));
     for (const id of ["v-left", "v-right"]) options(id, index.runs.map((run, at) => [String(at), run.name]));
-    for (const id of ["method", "v-method"]) options(id, index.compared.map((one, at) => [String(at), one.title]));
+    for (const id of ["method", "v-method"]) options(id, index.compared.map((method, at) => [String(at), method.title]));
     for (const id of ["colour", "v-colour"]) options(id, Object.keys(exporter.colours).map((colour) => [colour, colour]));
     connect();
     select();

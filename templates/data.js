@@ -111,7 +111,7 @@ window.exporter = window.exporter || {};
     return group.levels;
   };
   const mapsOf = (shard, row) => {
-    const found = [];
+    const maps = [];
     for (const group of shard.maps) {
       const at = group.rows ? group.rows.indexOf(row) : row;
       if (at < 0) continue;
@@ -125,13 +125,13 @@ window.exporter = window.exporter || {};
         flags: flagNames(group.f ? group.f[at] : 0),
         values: () => decode(levelsOf(group).subarray(at * cells, (at + 1) * cells), lo, hi, split),
       };
-      found.push(map);
+      maps.push(map);
     }
-    return found;
+    return maps;
   };
 
   const activationsOf = (shard, row) => {
-    const found = [];
+    const sheets = [];
     for (const group of shard.acts) {
       const at = group.rows ? group.rows.indexOf(row) : row;
       if (at < 0) continue;
@@ -139,7 +139,7 @@ window.exporter = window.exporter || {};
       group.ends = group.ends || floats(group.r);
       group.v = group.r = "";
       const cells = group.h * group.w, many = group.c[at].length;
-      found.push({
+      sheets.push({
         layer: group.layer, height: group.h, width: group.w, fullHeight: group.H, fullWidth: group.W,
         channels: group.c[at].map((channel, k) => {
           const from = (at * group.d + k) * cells, end = 2 * (at * many + k);
@@ -150,7 +150,7 @@ window.exporter = window.exporter || {};
         }),
       });
     }
-    return found;
+    return sheets;
   };
 
   exporter.data = {
@@ -165,17 +165,17 @@ window.exporter = window.exporter || {};
   };
 
   exporter.element = (tag, className, content) => {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    if (content !== undefined) made.textContent = content;
-    return made;
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (content !== undefined) node.textContent = content;
+    return node;
   };
 
   // An entry at the end of a list: what it stands for, and what it says.
   exporter.option = (list, value, content) => {
-    const one = exporter.element("option", "", content);
-    one.value = value;
-    list.append(one);
+    const entry = exporter.element("option", "", content);
+    entry.value = value;
+    list.append(entry);
   };
   // Whether a prediction is right, as the index marks it; null where that is not known.
   exporter.verdict = (mark) => mark === "-" ? null : exporter.element("span", mark === "1" ? "right" : "wrong", mark === "1" ? " ✓ right" : " ✗ wrong");
@@ -193,9 +193,9 @@ window.exporter = window.exporter || {};
     return exporter.index.probability ? (100 * value).toFixed(1) + " %" : exporter.number(value);
   };
   exporter.targetName = (target) => {
-    const found = /^class:(\d+)(?:-(\d+))?$/.exec(target);
-    if (!found) return target === "value" ? "the output’s value" : target.replace(":", " ");
-    const [first, second] = found.slice(1).map((one) => exporter.index.names[one] || "class " + one);
-    return found[2] ? first + " rather than " + second : first;
+    const match = /^class:(\d+)(?:-(\d+))?$/.exec(target);
+    if (!match) return target === "value" ? "the output’s value" : target.replace(":", " ");
+    const [first, second] = match.slice(1).map((number) => exporter.index.names[number] || "class " + number);
+    return match[2] ? first + " rather than " + second : first;
   };
 })();

@@ -46,7 +46,7 @@
     index.layers.forEach((layer, at) => { if (layer) option($("layer"), at, layer); });
     for (const name of Object.keys(exporter.colours)) option($("colour"), name, name);
     $("score-name").textContent = index.probability ? (index.scoreUnit === "probability" ? "Score, %" : "Area, %") : "Score, raw";
-    for (const one of [...$("maps").options]) if (one.value && !(index.bits & BITS[one.value])) one.remove();
+    for (const entry of [...$("maps").options]) if (entry.value && !(index.bits & BITS[entry.value])) entry.remove();
     const offered = {
       class: index.classes.length, label: index.labels.length, maps: index.bits & BITS.flagged, measure: index.measures.length, layer: $("layer").options.length,
       outcome: index.judged,

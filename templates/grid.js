@@ -46,7 +46,7 @@
     exporter.data.load(exporter.data.shardOf(position)).then((shard) => {
       if (live.get(entry.place) !== entry || method !== chosen()) return;
       const maps = exporter.data.mapsOf(shard, exporter.data.rowOf(position)).filter((map) => map.method === method);
-      const map = maps.find((one) => one.layer === layerOf(method));
+      const map = maps.find((each) => each.layer === layerOf(method));
       if (!map) return;
       const height = Math.round(PAINTED * index.view[0] / index.view[1]);
       exporter.paint.draw(canvas, map, height, PAINTED, exporter.stage.settings(map));

@@ -22,7 +22,7 @@
       viewer.method(method.name);
     } else if ((key === "[" || key === "]") && now.current) viewer.layer(key === "]" ? 1 : -1);
     else if (key === "o") {
-      state.opacity = cycle(OPACITIES, OPACITIES.findLast((one) => Number(one) <= Number(state.opacity)));
+      state.opacity = cycle(OPACITIES, OPACITIES.findLast((step) => Number(step) <= Number(state.opacity)));
       viewer.repaint();
     } else if (key === "b" && exporter.boxes.known()) viewer.boxes();
     else if (key === "u") {

@@ -72,7 +72,7 @@
       if (maps.every((map) => apart(map.layer))) return;
       const row = line(at);
       for (const layer of layers) {
-        const map = maps.find((one) => one.layer === layer), room = row.insertCell();
+        const map = maps.find((each) => each.layer === layer), room = row.insertCell();
         if (map) room.append(cell(map, choose));
       }
     });

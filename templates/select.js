@@ -40,13 +40,13 @@ window.exporter = window.exporter || {};
     label: ["label", byText(labelName)],
   };
 
-  const measure = (name) => exporter.index.measures.find((one) => one.name === name);
+  const measure = (name) => exporter.index.measures.find((known) => known.name === name);
   // Each measure sorts both ways; what the index does not have is not offered.
   const measured = () => {
-    for (const one of exporter.index.measures) {
-      const title = one.title[0].toLowerCase() + one.title.slice(1);
-      sorts[one.name] = [title + ", low first", (rows) => rows.sort(byNumber(one.values, 1))];
-      sorts[one.name + "-high"] = [title + ", high first", (rows) => rows.sort(byNumber(one.values, -1))];
+    for (const known of exporter.index.measures) {
+      const title = known.title[0].toLowerCase() + known.title.slice(1);
+      sorts[known.name] = [title + ", low first", (rows) => rows.sort(byNumber(known.values, 1))];
+      sorts[known.name + "-high"] = [title + ", high first", (rows) => rows.sort(byNumber(known.values, -1))];
     }
   };
 

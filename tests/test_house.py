@@ -47,6 +47,18 @@ def test_no_function_has_more_than_80_lines() -> None:
     assert not long
 
 
+def test_no_variable_has_a_name_that_says_nothing() -> None:
+    empty = {"one", "found", "made", "data", "result", "helper", "manager", "utils"}
+    named = [
+        f"{file.relative_to(PACKAGE)}, line {node.lineno}"
+        for file, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id in empty)
+        or (isinstance(node, ast.arg) and node.arg in empty)
+    ]
+    assert not named
+
+
 def weigh(file: Path) -> Counter[str]:
     """Count a module's lines by what they are; comments are code."""
     text = file.read_text(encoding="utf-8").splitlines()

@@ -88,9 +88,9 @@ class CompiledCapture:
                     "which cannot be captured in a compiled model: leave it out, or --compile"
                 )
         for name in graph:
-            one = seen.activations[name]
-            zeros = one.new_zeros((self._images, *one.shape[1:]))
-            self._zeros[name] = zeros.contiguous(memory_format=_layout(one)).requires_grad_()
+            like = seen.activations[name]
+            zeros = like.new_zeros((self._images, *like.shape[1:]))
+            self._zeros[name] = zeros.contiguous(memory_format=_layout(like)).requires_grad_()
         self._layout = _layout(image)
         self._seeing = _Seeing(model, layers)
         self._run = torch.compile(self._seeing, backend=BACKEND, fullgraph=True, dynamic=False)

@@ -53,7 +53,7 @@ def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path,
             problems, whole = _check_comparison(folder, bar)
         elif epochs := epochs_in(folder):
             told = [(run, *_check_run(run, bar)) for run in epochs.values()]
-            problems = [f"{run}: {problem}" for run, found, _ in told for problem in found]
+            problems = [f"{run}: {problem}" for run, own, _ in told for problem in own]
             whole = f"{counted(len(epochs), 'epoch')}, the last with {told[-1][2]}"
         else:
             problems, whole = _check_run(folder, bar)
@@ -103,8 +103,8 @@ def _check_pack(file: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
     from exporter.store import open_run
 
     problems = list(check_pack(file, [open_run(run) for run in runs]))
-    made = f", and made from {counted(len(runs), 'run')} as given" if runs else ""
-    return problems, f"every file is as it was written{made}"
+    origin = f", and made from {counted(len(runs), 'run')} as given" if runs else ""
+    return problems, f"every file is as it was written{origin}"
 
 
 def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:

@@ -103,11 +103,11 @@ def differences_of(plans: Sequence[Plan], axis: str, missing: int) -> list[Diffe
         different = [name for name in different if name != "weights"]
     if "model" in different:
         different = [name for name in different if name != "checkpoint"]
-    found = [
+    differences = [
         Difference(name, tuple(_named(plan, name) for plan in plans), WHY[name], name == axis)
         for name in sorted(different, key=lambda name: name != axis)
     ]
     if missing:
         said = tuple(f"{len(plan.images):,} images" for plan in plans)
-        found.append(Difference("images", said, WHY["images"]))
-    return found
+        differences.append(Difference("images", said, WHY["images"]))
+    return differences

@@ -167,7 +167,7 @@ def _corrected(rows: list[Contrast]) -> list[Contrast]:
 def class_changes(joined: Joined, predicted: list[Predictions]) -> list[ClassChange]:
     """Return how each class fares in each run, the largest changes of a run first."""
     base = predicted[joined.baseline]
-    found = []
+    tested = []
     for run, own in enumerate(predicted):
         if run == joined.baseline:
             continue
@@ -176,13 +176,13 @@ def class_changes(joined: Joined, predicted: list[Predictions]) -> list[ClassCha
             of_class = known & (base.labels == code)
             right, before = own.correct[of_class], base.correct[of_class]
             lost, won = int((before > right).sum()), int((right > before).sum())
-            found.append((base.names[code], run, before, right, lost, won, mcnemar(lost, won)))
-    corrected = holm([p for *_, p in found])
+            tested.append((base.names[code], run, before, right, lost, won, mcnemar(lost, won)))
+    corrected = holm([p for *_, p in tested])
     rows = [
         ClassChange(
             name, run, len(right), float(before.mean()), float(right.mean()), lost, won, p, q
         )
-        for (name, run, before, right, lost, won, p), q in zip(found, corrected, strict=True)
+        for (name, run, before, right, lost, won, p), q in zip(tested, corrected, strict=True)
     ]
     return sorted(rows, key=lambda row: (row.run, row.p, -abs(row.recall - row.baseline), row.name))
 

@@ -80,13 +80,13 @@ def _bind(written: Written, number: int) -> tuple[bytes, str]:
     }
     addresses = {id: words.data_address(jpeg, "jpeg") for id, jpeg in photographs.items()}
     shards = sorted((report.folder / "data").glob("[0-9]*.js"))
-    data = [shard.read_text("utf-8") for shard in shards]
+    maps = [shard.read_text("utf-8") for shard in shards]
     scripts = [
         *map(asset_text, SCRIPTS),
         f"window.exporterPhotographs = {json.dumps(addresses)};",
         asset_text("single.js"),
         # Nothing in the strings of data ends the element that it stands in.
-        *(text.replace("<", "\\u003c") for text in data),
+        *(text.replace("<", "\\u003c") for text in maps),
         index_script(report, written.predicted).replace("<", "\\u003c"),
     ]
     return bind_sections(

@@ -183,10 +183,10 @@ class Runner:
         """
         if not self._attending or self._without_attention:
             return {}
-        images, found = len(context.inputs), self._attention
+        images, known = len(context.inputs), self._attention
         parts: dict[str, list[Tensor]] = {method.name: [] for method in self._attending}
         try:
-            attention = found or find_attention(self._module, context.inputs)
+            attention = known or find_attention(self._module, context.inputs)
             together = max(1, ELEMENTS // attention.elements)
             for start in range(0, images, together):
                 part = context.part(start, min(start + together, images))
@@ -195,7 +195,7 @@ class Runner:
                     maps = method(replace(part, attended=attended))
                     parts[method.name].append(maps.detach().expand(-1, context.count, -1, -1))
         except (LayerError, BackwardError) as error:
-            if found is not None:
+            if known is not None:
                 raise
             self._without_attention = str(error)
             return {}

@@ -64,9 +64,9 @@ def method_named(name: str) -> Method:
     """
     attr = library("captum.attr", "captum")
     there = {
-        found.__name__: found
-        for found in vars(attr).values()
-        if inspect.isclass(found) and issubclass(found, attr.Attribution)
+        kind.__name__: kind
+        for kind in vars(attr).values()
+        if inspect.isclass(kind) and issubclass(kind, attr.Attribution)
     }
     known = {spelt.lower(): kind for spelt, kind in there.items()}
     kind = known.get(name.strip().lower())

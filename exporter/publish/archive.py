@@ -71,15 +71,15 @@ def check_pack(path: Path, runs: Sequence[Run] = ()) -> Iterator[str]:
             kept = {name: checksum for checksum, name in (line.split("  ", 1) for line in lines)}
             yield from _altered(archive, names, kept)
             told = json.loads(archive.read(PROVENANCE))
-            plans = {str(made["plan"]): made["contents"] for made in told["runs"]}
+            plans = {str(run["plan"]): run["contents"] for run in told["runs"]}
     except (*_BROKEN, ValueError, KeyError, TypeError) as error:
         yield f"{path.name} is damaged ({reason(error) if isinstance(error, OSError) else error})"
         return
     for run in runs:
-        made = plans.pop(run.files.sha256("plan.json"), None)
-        if made is None:
+        contents = plans.pop(run.files.sha256("plan.json"), None)
+        if contents is None:
             yield f"it was not made from {str(run.path)!r}: its plan is none of the pack's"
-        elif made != contents_of(run):
+        elif contents != contents_of(run):
             yield f"{str(run.path)!r} has changed since the pack was made from it"
     if runs and plans:
         yield f"it was also made from runs that were not given, of the plans {', '.join(plans)}"

@@ -159,10 +159,10 @@ def _write_front(supplement: Supplement, told: Told, contents: Contents, folder:
 
 
 def _made_from(run: Run, told: Told) -> dict[str, Any]:
-    made = {"plan": run.files.sha256("plan.json"), "contents": contents_of(run)}
+    origin = {"plan": run.files.sha256("plan.json"), "contents": contents_of(run)}
     if told.unnamed:
-        return made
-    return {"run": run.name, "model": run.plan.model.title, **made,
+        return origin
+    return {"run": run.name, "model": run.plan.model.title, **origin,
             "versions": dict(run.plan.versions)}  # fmt: skip
 
 

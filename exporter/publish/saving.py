@@ -30,7 +30,7 @@ SAME: Any = {
 """What would change the bytes; matplotlib's own settings, and none of a user's, are beside it."""
 
 
-def save(drawn: Figure, out: Path, made: Provenance) -> None:
+def save(drawn: Figure, out: Path, provenance: Provenance) -> None:
     """Write a figure as PDF, SVG or PNG, with what it was made from in its metadata.
 
     The same figure gives the same bytes.
@@ -45,7 +45,7 @@ def save(drawn: Figure, out: Path, made: Provenance) -> None:
         raise ConfigError(
             f"a figure cannot be called {out.name!r}; its name ends in {', '.join(SUFFIXES)}"
         )
-    said, program = "; ".join(made.lines), made.program
+    said, program = "; ".join(provenance.lines), provenance.program
     metadata: dict[str, dict[str, Any]] = {
         ".pdf": {"Creator": program, "Producer": "matplotlib", "CreationDate": None,
                  "Subject": said},

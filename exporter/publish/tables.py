@@ -51,7 +51,7 @@ def table(
     """
     if not isinstance(source, Run | Comparison):
         source = open_comparison(source) if is_comparison(source) else open_run(source)
-    made = Provenance.of(runs_behind(source), command, unnamed=anonymous)
+    provenance = Provenance.of(runs_behind(source), command, unnamed=anonymous)
     source = _unnamed(source) if anonymous else source
     if isinstance(source, Run):
         drawn = _named(OF_RUNS, what, "a run")(source)
@@ -61,7 +61,7 @@ def table(
         raise RunError(f"{str(source.path)!r} has no numbers for the table {what or 'accuracy'!r}")
     drawn = drawn.known()
     if out is not None:
-        _write(drawn, Path(out), made)
+        _write(drawn, Path(out), provenance)
     return drawn
 
 
@@ -82,8 +82,8 @@ def _named(kinds: Mapping[str, _Make], what: str, holder: str) -> _Make:
     return kinds[what or next(iter(kinds))]
 
 
-def _write(drawn: Table, out: Path, made: Provenance) -> None:
-    lines = [" ".join(line.split()) for line in (made.program, *made.lines)]
+def _write(drawn: Table, out: Path, provenance: Provenance) -> None:
+    lines = [" ".join(line.split()) for line in (provenance.program, *provenance.lines)]
     hidden = [line.replace(">", "&gt;") for line in lines]
     kinds = {
         ".tex": lambda: drawn.as_latex() + "".join(f"% {line}\n" for line in lines),
@@ -101,8 +101,8 @@ def _write(drawn: Table, out: Path, made: Provenance) -> None:
                 "@context": "http://www.w3.org/ns/csvw",
                 "url": out.name,
                 "dc:description": drawn.caption,
-                "dc:creator": made.program,
-                "dc:source": list(made.lines),
+                "dc:creator": provenance.program,
+                "dc:source": list(provenance.lines),
             }
             beside = out.with_name(f"{out.name}-metadata.json")
             beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -175,8 +175,8 @@ class Run:
     def epochs(self) -> Mapping[int, Run]:
         """The finished runs of the same training, by epoch; empty where this is not one of them."""
         watched = self.path.parent.name == EPOCHS
-        found = epochs_in(self.path.parent.parent) if watched else {}
-        return {epoch: open_run(path) for epoch, path in found.items()}
+        epochs = epochs_in(self.path.parent.parent) if watched else {}
+        return {epoch: open_run(path) for epoch, path in epochs.items()}
 
     @property
     def shards(self) -> tuple[int, ...]:

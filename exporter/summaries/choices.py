@@ -59,7 +59,7 @@ def strips(seen: Columns, classes: Sequence[ClassRow]) -> tuple[Strip, ...]:
     orders = {rule: order for rule, order in orders.items() if order}
     length = min(LENGTH, -(-len(predicted) // max(1, len(orders))))
     taken: set[int] = set()
-    made = []
+    chosen = []
     for rule, order in orders.items():
         fresh = [place for place in order if place not in taken]
         if rule in (MOST_TYPICAL, ONE_PER_CLASS):
@@ -68,8 +68,8 @@ def strips(seen: Columns, classes: Sequence[ClassRow]) -> tuple[Strip, ...]:
             places, of = _few_of_each(seen, fresh), len(order)
         if places:
             taken.update(places[:length])
-            made.append(Strip(rule.split(":")[0], rule, tuple(seen["id"][places[:length]]), of))
-    return tuple(made)
+            chosen.append(Strip(rule.split(":")[0], rule, tuple(seen["id"][places[:length]]), of))
+    return tuple(chosen)
 
 
 def _order(images: Columns, rule: str) -> list[int]:

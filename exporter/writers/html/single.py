@@ -122,21 +122,21 @@ def _bind(
     if number < len(ids):
         ids = options.kept[:number] if options.choose is None else options.choose(number)
     index = SetIndex(report.plan, report.measures, report.options.report.images)
-    lists, data = [], []
+    lists, texts = [], []
     photographs: dict[str, bytes] = {}
     for batch in batches(report, map(report.run.row, ids), len(ids), index):
         lists.append(Section(batch.list_file, "list.html", "list", batch.page))
-        data.append(batch.script)
+        texts.append(batch.script)
         photographs |= {row.id: row.image for row in batch.rows if row.image is not None}
     bound = [*sections, *lists]
     files = {section.file for section in bound}
     # Nothing in the strings of data ends the element that it stands in.
-    data = [
+    texts = [
         text.replace("<", "\\u003c")
-        for text in (*data, set_script(report, index, files, live=live))
+        for text in (*texts, set_script(report, index, files, live=live))
     ]
     if live and report.live:
-        data += (report.live.head, *report.live.images.values())
+        texts += (report.live.head, *report.live.images.values())
     note = _note(len(ids), report.present, options.max_size, omitted)
     if report.live and not live:
         note += " Maps of any class are left out, as they do not fit: the folder's report has them."
@@ -145,7 +145,7 @@ def _bind(
         report.folder,
         bound,
         photographs,
-        scripts=[*map(asset_text, words.SINGLE_SCRIPTS), *data],
+        scripts=[*map(asset_text, words.SINGLE_SCRIPTS), *texts],
         style=asset_text("report.css") + asset_text("single.css"),
         note=note,
         shared={"lists": [section.file for section in lists]},

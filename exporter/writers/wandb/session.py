@@ -96,11 +96,11 @@ def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:
     logged = wandb.Table(
         columns=[name for name, _ in table["columns"]], dtype=[types[kind] for kind in kinds]
     )
-    made: dict[str, Any] = {}  # a picture that several rows have is read once
+    pictures: dict[str, Any] = {}  # a picture that several rows have is read once
     for cells in table["rows"]:
         logged.add_data(
             *(
-                _picture(wandb, cell, folder, made)
+                _picture(wandb, cell, folder, pictures)
                 if kind == "picture" and cell is not None
                 else cell
                 for kind, cell in zip(kinds, cells, strict=True)
@@ -109,12 +109,12 @@ def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:
     return logged
 
 
-def _picture(wandb: Any, cell: Any, folder: Path, made: dict[str, Any]) -> Any:
+def _picture(wandb: Any, cell: Any, folder: Path, pictures: dict[str, Any]) -> Any:
     """Return a picture with what lies over it; every class of a layer has to be known."""
     told: dict[str, Any] = {"path": cell} if isinstance(cell, str) else cell
     path = told["path"]
-    if path in made:
-        return made[path]
+    if path in pictures:
+        return pictures[path]
     over: dict[str, dict[str, Any]] = {}
     classes: dict[int, str] = {}
     for kind in ("boxes", "masks"):
@@ -125,8 +125,8 @@ def _picture(wandb: Any, cell: Any, folder: Path, made: dict[str, Any]) -> Any:
             classes |= labels
     caption = told.get("caption")
     known = [{"id": index, "name": name} for index, name in classes.items()] or None
-    made[path] = wandb.Image(str(folder / path), caption=caption, classes=known, **over)
-    return made[path]
+    pictures[path] = wandb.Image(str(folder / path), caption=caption, classes=known, **over)
+    return pictures[path]
 
 
 def _begin_at(seconds: float) -> None:
