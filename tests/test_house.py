@@ -51,7 +51,7 @@ def test_no_variable_has_a_name_that_says_nothing() -> None:
     empty = {"one", "found", "made", "data", "result", "helper", "manager", "utils"}
     named = [
         f"{file.relative_to(PACKAGE)}, line {node.lineno}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for node in ast.walk(tree)
         if (isinstance(node, ast.Name) and node.id in empty)
         or (isinstance(node, ast.arg) and node.arg in empty)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from importlib import import_module
+from typing import Final, Protocol
 
 from exporter import doors
-from exporter.engines import local
 from exporter.engines.job import Job, Store
 from exporter.errors import ConfigError, choices
 from exporter.watch import Watch
+
+OWN: Final = ("local", "ray")
+"""Engines of this room, a module each; Ray is imported by what uses it."""
 
 
 class Engine(Protocol):
@@ -50,19 +53,21 @@ class Engine(Protocol):
 
 
 def find_engine(name: str) -> Engine:
-    """Return an engine by its name: ``local``, or a plug-in's.
+    """Return an engine by its name: one of `OWN`, or a plug-in's.
 
     Raises:
         ConfigError: if there is none, or it cannot be loaded.
     """
-    if name == "local":
-        return local
+    engine: Engine
+    if name in OWN:
+        engine = import_module(f"exporter.engines.{name}")  # type: ignore[assignment]
+        return engine
     installed = doors.plugins(doors.ENGINES)
     if name not in installed:
         raise ConfigError(
-            f"no engine is called {name!r}; {choices(name, ['local', *sorted(installed)])}"
+            f"no engine is called {name!r}; {choices(name, (*OWN, *sorted(installed)))}"
         )
-    engine: Engine = doors.load_plugin(installed[name])
+    engine = doors.load_plugin(installed[name])
     if not callable(getattr(engine, "run", None)):
         raise ConfigError(
             f"the engine {name!r} ({installed[name].value}) has no function run; "
