@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from exporter.errors import ConfigError, one_line
+from exporter.errors import ConfigError, RunError, one_line
 from exporter.store.epochs import TRAINING
+from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON, PLAN
 from exporter.writers import links
 
@@ -17,6 +19,7 @@ LEAST = 10
 """Steps of a tag that TensorBoard keeps by itself."""
 
 _EVENTS = "*tfevents*"
+_PROJECTOR = "projector_config.pbtxt"
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def serve(
 
     Raises:
         ConfigError: if there is no log, or TensorBoard cannot be started.
+        RunError: if a run's log leads out of it: TensorBoard follows links and shows any file.
     """
     from tensorboard import program
 
@@ -52,7 +56,7 @@ def serve(
             address = server.launch()
         except (SystemExit, Exception) as error:
             raise ConfigError(f"TensorBoard cannot be started: {one_line(error)}") from None
-        projected = any(any(log.rglob("projector_config.pbtxt")) for log in logs)
+        projected = any(any(log.rglob(_PROJECTOR)) for log in logs)
         yield list(_views(address, steps, projected=projected))
 
 
@@ -70,9 +74,11 @@ def _views(address: str, steps: int, *, projected: bool) -> Iterator[tuple[str, 
 
 def _log(folder: Path) -> Path:
     """Return the log of a run, comparison or training, or the folder itself if events are in it."""
-    known = any((folder / name).is_file() for name in (PLAN, COMPARISON, TRAINING))
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {str(folder)!r}; give a run folder")
+    known = _has_log_of_its_own(folder)
+    for run in [folder] if known else filter(_has_log_of_its_own, sorted(folder.iterdir())):
+        _refuse_outward(RunFiles(run))
     own = folder / "tensorboard" if known else folder
     if any(own.rglob(_EVENTS)):
         return own
@@ -82,6 +88,43 @@ def _log(folder: Path) -> Path:
         f"the run {str(folder)!r} has no TensorBoard log; write it with exporter render "
         f"{shlex.quote(str(folder))} --writer tensorboard"
     )
+
+
+def _has_log_of_its_own(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (PLAN, COMPARISON, TRAINING))
+
+
+def _refuse_outward(run: RunFiles) -> None:
+    """Raise where a log has links or pipes in it, or its projector names files beside it."""
+    for name in run.below("tensorboard"):
+        if PurePath(name).name == _PROJECTOR:
+            _refuse_projector(run, name)
+        run.open(name).close()
+
+
+def _refuse_projector(run: RunFiles, name: str) -> None:
+    from google.protobuf import text_format
+    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+    try:
+        named = list(_paths(text_format.Parse(run.read(name), ProjectorConfig())))
+    except (text_format.ParseError, UnicodeDecodeError):
+        raise RunError(f"{str(run.place(name))!r} is damaged; remove it") from None
+    for path in named:
+        if PurePath(path).name != path:
+            raise RunError(
+                f"{str(run.place(name))!r} names a file that is not beside it ({path!r}); remove it"
+            )
+
+
+def _paths(message: Any) -> Iterator[str]:
+    """Yield every path that a message of the projector names."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if isinstance(value, Sequence) else [value]:
+                yield from _paths(inner)
+        elif field.name.endswith(("_path", "_dir")):
+            yield value
 
 
 def _named(folders: Sequence[Path], logs: Sequence[Path]) -> Iterator[tuple[str, Path]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import shutil
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, RunError
 from exporter.store import Run, open_run
 from exporter.writers import check, links, write
 from exporter.writers.tensorboard import TensorBoardOptions
@@ -142,6 +144,34 @@ def test_what_has_no_log_is_said_with_what_writes_it(sample_run: Path, tmp_path:
         pass
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     assert [name for name, _ in _named(folders, folders)] == ["run", "run-2"]
+
+
+OUTWARD = 'embeddings { tensor_path: "features.bytes" sprite { image_path: "\\057etc/passwd" } }'
+CHANGES: dict[str, Callable[[Path], object]] = {
+    r"1\.tfevents' is a link": lambda log: (log / "1.tfevents").symlink_to("/etc/passwd"),
+    "tensorboard' is a link": lambda log: (log.rename(log.parent / "x"), log.symlink_to("x")),
+    "is not a regular file": lambda log: os.mkfifo(log / "2.tfevents"),
+    r"not beside it \('/etc/passwd'\); remove it": lambda log: (
+        log / "projector_config.pbtxt"
+    ).write_text(OUTWARD),
+    "is damaged; remove it": lambda log: (log / "projector_config.pbtxt").write_text("{"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("says", CHANGES)
+def test_a_log_that_leads_out_of_its_run_is_not_served(
+    says: str, together: bool, tmp_path: Path
+) -> None:
+    log = tmp_path / "runs" / "run" / "tensorboard"
+    log.mkdir(parents=True)
+    (log.parent / "plan.json").write_text("{}")
+    (log / "0.tfevents").touch()
+    CHANGES[says](log)
+    folder = log.parent.parent if together else log.parent
+    with pytest.raises(RunError, match=says), serve([folder]):
+        pass
 
 
 @pytest.fixture(scope="module")
