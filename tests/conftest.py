@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -476,15 +476,18 @@ def build_run(
     return path
 
 
-def pytest_configure() -> None:
-    """Collect no garbage while modules are imported: it halves the time that collection takes."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while modules are imported, and leave them out of it afterwards.
+
+    Looking through two million objects takes 0.9 s, and doubles the time until the first test.
+    """
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Keep what was imported out of every collection of garbage; two million objects take 0.9 s."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

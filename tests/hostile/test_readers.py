@@ -1,8 +1,8 @@
 """What is read from disk may hold anything: every reader gives values or its one error.
 
 Each test takes ``EXPORTER_FUZZ_EXAMPLES`` examples, 25 where it is not set. In ``make test`` they
-take about four minutes of one core and are the same each time; ``make fuzz`` draws others, for
-about five. What was once read wrongly stays as an ``@example``.
+take about five minutes of computing and are the same each time; ``make fuzz`` draws as many others.
+What was once read wrongly stays as an ``@example``.
 """
 
 from __future__ import annotations

@@ -934,6 +934,9 @@ def test_no_system_call_leaves_the_run(
             "run": [*flags(home), "--out", str(run), "--resume"],
         }
         asked.append([command, *more[command]])
+        if command == "check":
+            asked.append(["publish", str(run), "--to", str(tmp_path / f"site-{seed}")])
+            asked.append(["table", str(run), "--out", str(tmp_path / f"{seed}.md")])
     log = tmp_path / "calls.txt"
     done = subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-e", "trace=%file,%network",
