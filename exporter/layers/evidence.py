@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import guest
-from exporter.errors import LayerError
+from exporter.errors import LayerError, kind_of
 from exporter.guard import FAILURES, told
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, type_tells
@@ -59,7 +59,7 @@ def shown_by_types(
             continue
         for kind, call in kinds.items():
             where = {"nchw": "first", "nhwc": "last"}[kind]
-            why = f"channels {where}, as {call.name}, a {type(call.module).__name__}, has them"
+            why = f"channels {where}, as {call.name}, {kind_of(call.module)}, has them"
             laid = of_four(kind, (1, *layout.shape), why)
             # What has its channels last says nothing of the other two axes.
             if kind == "nchw" or in_proportion(laid.height, laid.width, size):
@@ -269,5 +269,6 @@ def shown_by_siblings(
     settled = {}
     for name, layout in layouts.items():
         if (like := alike.get((types[name], layout.shape))) is not None:
-            settled[name] = replace(like[1], evidence=f"as {like[0]}, whose {like[1].evidence}")
+            why = like[1].evidence.removeprefix("its ")
+            settled[name] = replace(like[1], evidence=f"as {like[0]}, whose {why}")
     return settled

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from exporter.errors import kind_of
 from exporter.guard import FAILURES
 
 Reshape = Callable[[Tensor], Tensor]
@@ -146,13 +147,13 @@ def read_layout(
                 evidence="the reshape function",
             )
     if len(shape) == 4 and shape[0] == images and min(shape) > 0:
-        told, kind = type_tells(module, shape), type(module).__name__
+        told, kind = type_tells(module, shape), kind_of(module)
         if told == "nchw":
-            return of_four("nchw", shape, f"a {kind} has its channels first")
+            return of_four("nchw", shape, f"{kind} has its channels first")
         if told == "nhwc":
             # Of the other two axes it says nothing: tokens and heads are no plane.
             alike = in_proportion(shape[1], shape[2], size)
-            return of_four("nhwc", shape, f"a {kind} has its channels last", shown=alike)
+            return of_four("nhwc", shape, f"{kind} has its channels last", shown=alike)
     for axis in (0, 1):
         if len(shape) > axis and shape[axis] == images and (axis == 0 or len(shape) == 3):
             layout = layout_of((images, *_without(shape, axis)), size, axis=axis)

@@ -75,8 +75,8 @@ def choose_stages(trial: Trial) -> tuple[tuple[str, ...], str]:
             "name a layer, or give --reshape, a function from a layer's output to (N, C, H, W)"
         )
     raise NoLayerError(
-        f"the model {name} has no spatial layer: no output has rows and columns of more than one "
-        "pixel, so there is nothing to lay on an image"
+        f"the model {name} has no spatial layer: none gives a plane of more than one pixel for "
+        "each image, so there is nothing to lay on an image"
     )
 
 

@@ -28,6 +28,8 @@ from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by
 from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.targets import all_shares, is_detections, last_function, locate_output, watching
 
+_SEEN = 8
+"""Calls of the first layer that are held against the image."""
 _SHORT = "free memory, or explain on another device"
 _DEEP = "it has 3-D convolutions, as models of videos and volumes have; give a model of 2-D images"
 
@@ -147,7 +149,7 @@ def _run(
 ) -> Trial:
     seen: dict[str, _Seen] = {}
     touched: dict[str, Tensor] = {}
-    first: list[Tensor] = []
+    first: list[tuple[nn.Module, Tensor]] = []
     size = (int(example.shape[-2]), int(example.shape[-1]))
 
     def look(call: Call, part: str, tensor: Tensor) -> Tensor:
@@ -160,8 +162,9 @@ def _run(
             seen[str(call.part(part))] = _Seen(call, part, layout, _means(tensor, layout))
         if not tensor.requires_grad:
             return tensor
-        if not first and layout is not None and has_quarters(layout):
-            first.append(layout.spatial(tensor))
+        # Of the first layer every call: a model may see its image and, again, a mirrored one.
+        if layout and has_quarters(layout) and all(call.module is other for other, _ in first):
+            first.append((call.module, layout.spatial(tensor)))
         # A clone, as in a capture: a module may hand on an inner one's tensor that nothing reads
         # from there, and the inner one's gradient is not its own.
         copy = tensor.clone()
@@ -192,7 +195,7 @@ def _run(
         ):
             ends = last_function(locate_output(output, path)[0])
         with user_code(f"a trial backward of {name}", given, advice=AGAIN, memory=_SHORT):
-            askew = any(lies_askew(plane, leaf) for plane in first)
+            askew = any(lies_askew(plane, leaf) for _, plane in first[:_SEEN])
             told = graph and backward and _differentiated(output, path, leaf)
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     if askew:  # no type shows where a plane lies
@@ -243,6 +246,8 @@ def _settled(
             return layouts, str(error)
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
         layouts |= moved
+        if not calls:  # a layer may see the image, and the same layer a mirrored one
+            return layouts, ""
         left = {name: layout for name, layout in left.items() if name not in moved}
         layouts |= shown_by_siblings(left, moved, types)
         _inherit(layouts, seen)
@@ -262,7 +267,7 @@ def _inherit(layouts: dict[str, Layout], seen: Mapping[str, _Seen]) -> None:
         )
         last = next((o for o in inside if layouts[o].shape == layouts[name].shape), None)
         if last is not None and layouts[last].shown:
-            root = layouts[last].evidence.rpartition(", whose ")[2]
+            root = layouts[last].evidence.rpartition(", whose ")[2].removeprefix("its ")
             why = f"as {last} inside it, whose {root}"
             layouts[name] = replace(layouts[last], evidence=why)
 

@@ -525,6 +525,34 @@ def test_a_model_that_turns_or_cuts_its_image_has_no_plane_by_type(
         auto(Turned(turn, last_channels), 3, 64, 64)
 
 
+@pytest.mark.parametrize("mirrored", [0, 1])
+def test_of_a_layer_that_sees_a_mirrored_image_too_the_call_that_follows_is_taken(
+    mirrored: int,
+) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            net = strided((2, 2), (2, 2), inputs=3)
+            self.trunk, self.head = net[:4], net[4:]
+
+        def forward(self, x: Tensor) -> Tensor:
+            views = [x, x]
+            views[mirrored] = x.flip(-1)
+            return self.head(self.trunk(views[0])) + self.head(self.trunk(views[1]))
+
+    straight = "" if mirrored else "#2"
+    assert auto(Twice(), 3, 64, 64) == (f"trunk{straight}",)
+
+
+def test_a_model_that_runs_pairs_as_one_batch_has_no_plane_for_each_image() -> None:
+    class Pairs(Turned):
+        def forward(self, x: Tensor) -> Tensor:
+            return sum(self.net(torch.cat((x, x.flip(-1)))).chunk(2))
+
+    with pytest.raises(NoLayerError, match="none gives a plane of more than one pixel for each im"):
+        auto(Pairs(lambda x: x), 3, 64, 64)
+
+
 @pytest.mark.parametrize(
     "turn",
     [
