@@ -1,13 +1,16 @@
 """How a run grows with the processes that share it, and with the images it has.
 
-    python -m benchmarks.scale [--json] [--only processes|images]
+    python -m benchmarks.scale [--json] [--only processes|images|large]
 
 *Processes*: two that were started together, each with one thread, against one with one thread, in
 turn: images per second from the first shard to the last, so that starting and planning are not
 counted. The ratio is that of the best of each, within one call.
 
-*Images*: what a process needs at most of memory, file handles and threads for ten times as many
-images and shards, with its report, and how much longer it computes (Linux).
+*Images*: what ``run``, ``check`` and ``render`` need at most of memory, file handles and threads
+for ten times as many images and shards (1,000 of them), and how much longer they take (Linux).
+
+*Large*: the same commands once, over 100,000 tiny images, and the report opened in a browser; it
+takes about half an hour and is measured only where it is named.
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from exporter.store import open_run
 
 _SHARD = 32
 _LARGE = ("--model", "torchvision:resnet18", "--weights", "none", "--shard-size", str(_SHARD))
-_SMALL = ("--model", "benchmarks.scale:small", "--shard-size", "10")
 _ASKED = ("--batch-size", "8", "--writer", "html", "--workers", "0")
 
 
@@ -47,7 +49,7 @@ def _photographs(folder: Path, count: int, size: tuple[int, int]) -> None:
     folder.mkdir()
     for index in range(count):
         coarse = noise.integers(0, 255, (12, 16, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{index:05d}.jpg"), cv2.resize(coarse, size))
+        cv2.imwrite(str(folder / f"{index:06d}.jpg"), cv2.resize(coarse, size))
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:
@@ -86,10 +88,11 @@ def measure_processes(count: int, repeats: int, processes: int = 2) -> dict[str,
     }
 
 
-def _needs(images: Path, out: Path) -> dict[str, float]:
-    """Return what a run needs at most, and the seconds that it computes."""
-    run = ["-m", "exporter", "run", *_SMALL, *_ASKED, "--images", str(images), "--out", str(out)]
-    process, most = _started(run), {"MB": 0.0, "file handles": 0.0, "threads": 0.0}
+def _needs(command: list[str]) -> dict[str, float]:
+    """Return what a command needs at most, and the seconds that it takes."""
+    begun = time.perf_counter()
+    process = _started(["-m", "exporter", *command])
+    most = {"MB": 0.0, "file handles": 0.0, "threads": 0.0}
     here = Path("/proc") / str(process.pid)
     while process.poll() is None:
         with suppress(OSError, KeyError):  # it has just ended
@@ -102,44 +105,80 @@ def _needs(images: Path, out: Path) -> dict[str, float]:
             }
             most = {name: max(value, most[name]) for name, value in now.items()}
         time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"exporter {' '.join(command)} ended with {process.returncode}")
+    needed = {**most, "seconds": time.perf_counter() - begun}
+    print(command[0], json.dumps(needed), file=sys.stderr)  # it may be long until all is measured
+    return needed
+
+
+def _commands(place: Path, count: int, side: int, shard: int) -> dict[str, dict[str, float]]:
+    """Return what run, check and render need for so many images of so many pixels."""
+    images, out = place / str(count), place / f"{count}-run"
+    _photographs(images, count, (side, side))
+    small = ["--model", "benchmarks.scale:small", "--shard-size", str(shard), *_ASKED]
+    run = _needs(["run", *small, "--images", str(images), "--out", str(out)])
     totals = open_run(out).totals
-    if totals is None:
-        raise SystemExit(f"{out} was not finished")
-    return {**most, "seconds": totals.seconds}
+    assert totals is not None, "the command ended with 0"
+    return {
+        "run": {**run, "computing": totals.seconds},
+        "check": _needs(["check", str(out)]),
+        "render": _needs(["render", str(out), "--writer", "html"]),
+    }
 
 
 def measure_images(count: int) -> dict[str, object]:
     """Measure a run, and one of ten times as many images and shards."""
     with tempfile.TemporaryDirectory() as place:
-        needs = {}
-        for number in (count, 10 * count):
-            _photographs(Path(place) / str(number), number, (96, 96))
-            needs[number] = _needs(Path(place) / str(number), Path(place) / f"{number}-run")
+        needs = {n: _commands(Path(place), n, 96, 10) for n in (count, 10 * count)}
     few, many = needs.values()
     return {
         "needs at most": {str(number): measured for number, measured in needs.items()},
-        "ratios": {name: many[name] / few[name] for name in few},
+        "ratios": {
+            command: {name: many[command][name] / few[command][name] for name in few[command]}
+            for command in few
+        },
     }
+
+
+def measure_large(count: int) -> dict[str, object]:
+    """Measure a run of many tiny images, and how long its report takes to open in a browser."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as place:
+        needs = _commands(Path(place), count, 24, 100)
+        opened = {}
+        with sync_playwright() as playwright, playwright.chromium.launch() as browser:
+            for name in ("index.html", "images.html"):
+                page = browser.new_page()
+                begun = time.perf_counter()
+                page.goto((Path(place) / f"{count}-run/html/{name}").as_uri())
+                opened[name] = time.perf_counter() - begun
+                if not page.locator("h1").first.inner_text():
+                    raise SystemExit(f"{name} shows nothing")
+    return {"images": count, "needs at most": needs, "seconds to open": opened}
 
 
 def main() -> None:
     """Print what was measured, as JSON or in words."""
     parser = argparse.ArgumentParser(description="Measure how a run grows.")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--only", choices=["processes", "images"])
+    parser.add_argument("--only", choices=["processes", "images", "large"])
     parser.add_argument("--images", type=int, help="of the smaller run")
     parser.add_argument("--repeats", type=int, default=2)
     asked = parser.parse_args()
     measured: dict[str, dict[str, object]] = {}
-    if asked.only != "images":
-        measured["processes"] = measure_processes(asked.images or 640, asked.repeats)
-    if asked.only != "processes":
+    if asked.only in (None, "processes"):
+        measured["processes"] = measure_processes(asked.images or 448, asked.repeats)
+    if asked.only in (None, "images"):
         measured["images"] = measure_images(asked.images or 1000)
+    if asked.only == "large":
+        measured["large"] = measure_large(asked.images or 100_000)
     if asked.json:
         print(json.dumps(measured, indent=1))
         return
     for what, numbers in measured.items():
-        print(f"{what}: {numbers.get('ratio', numbers.get('ratios'))}")
+        print(f"{what}: {numbers.get('ratio', numbers.get('ratios', numbers))}")
 
 
 if __name__ == "__main__":

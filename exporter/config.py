@@ -15,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -22,6 +24,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from exporter.errors import ConfigError, WriterError, choices, reason
+from exporter.stores import Place, place_of
 from exporter.writers import find_writer
 from exporter.writers.options import (
     HtmlSettings,
@@ -48,6 +51,7 @@ _ASKED = {
 """What a setting has to be, where pydantic says it in too many words."""
 
 Positive = Annotated[int, Field(gt=0)]
+RunPlace = Annotated[Place, PlainValidator(place_of), PlainSerializer(str)]
 
 _M = TypeVar("_M", bound=BaseModel)
 _W = TypeVar("_W", bound="WriterConfig")
@@ -149,11 +153,17 @@ class RunConfig(WriterConfig):
     images: str = setting(
         ...,
         "A folder, class folders, a glob, a CSV/JSONL/Parquet list, WebDataset archives "
-        "('train-{000..010}.tar'), hf:NAME or hf:FOLDER of Hugging Face, module:factory, "
-        "file.py:factory, or anything that an installed image source accepts.",
+        "('train-{000..010}.tar'), any of these in a store (s3://bucket/photos), hf:NAME or "
+        "hf:FOLDER of Hugging Face, module:factory, file.py:factory, or anything that an installed "
+        "image source accepts.",
         "WHERE",
     )
-    out: Path = setting(..., "The run folder.", "RUN")
+    http: bool = setting(
+        False, "Let --images be a web address, http:// or https://; other stores need no flag."
+    )
+    out: RunPlace = setting(
+        ..., "The run folder, or an address in a store, such as s3://bucket/run.", "RUN"
+    )
     maps: tuple[str, ...] = setting(
         DEFAULT_MAPS,
         "A map method ('exporter maps' lists them), captum:NAME or zennit:NAME, or "
@@ -231,6 +241,11 @@ class RunConfig(WriterConfig):
         "CUDA cards that share the run, a process on each: all, or numbers such as 0,2.",
         "all|0,2",
     )
+    profile: bool = setting(
+        False,
+        "Also measure what each stage takes: a table (profile.json, in the report and at the end) "
+        "and a trace for Perfetto or chrome://tracing (trace.json).",
+    )
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
         0, "Seed of random weights and of every random choice.", "N"
     )
@@ -298,10 +313,11 @@ class RunConfig(WriterConfig):
     def settings(self) -> dict[str, Any]:
         """Return what decides the run's contents, as JSON values.
 
-        ``out``, ``workers``, ``processes``, ``devices``, ``engine``, the writers and what only they
-        read are left out, so that a run can be resumed with others and rendered again elsewhere.
+        ``http``, ``out``, ``profile``, ``workers``, ``processes``, ``devices``, ``engine``, the
+        writers and what only they read are left out, so that a run can be resumed with others and
+        rendered again elsewhere.
         """
-        how = {"out", "workers", "processes", "devices", "engine"}
+        how = {"http", "out", "profile", "workers", "processes", "devices", "engine"}
         left_out = {*how, *WriterConfig.model_fields}
         return self.model_dump(mode="json", exclude=left_out)
 

@@ -6,7 +6,6 @@ import shlex
 import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -29,6 +28,7 @@ from exporter.watch import Watch
 if TYPE_CHECKING:
     from exporter.records import Plan, Written
     from exporter.run import Outcome
+    from exporter.store import Run
 
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that show what follows them in another order."""
@@ -87,7 +87,7 @@ SAID = ("Calibration", "Confusion", "Dead channels", "Skipped")
 """Findings that the end of a run says; the others are said with more detail, or take a picture."""
 
 
-def say_outcome(out: Path, outcome: Outcome) -> None:
+def say_outcome(outcome: Outcome) -> None:
     """Print what a run came to: images, accuracy, reports, what was flagged and skipped."""
     plan, totals = outcome.run.plan, outcome.run.totals
     seconds = totals.seconds if totals else 0.0
@@ -107,7 +107,12 @@ def say_outcome(out: Path, outcome: Outcome) -> None:
     for finding in findings(outcome.run):
         if finding.about in SAID:
             OUT.print(f"{finding.about.lower()}: {marked(finding.text)}")
-    say_written(out, outcome.written, outcome.failed)
+    say_written(outcome.run, outcome.written, outcome.failed)
+    for row in outcome.profile:
+        OUT.print(
+            f"[bold]{marked(row.stage):<28}[/] {row.seconds:9.2f} s  {100 * row.share:4.0f} %  "
+            f"{row.calls:,} × in {counted(row.threads, 'thread')}"
+        )
     if totals and totals.flagged:
         for line in flagged_lines(totals.flagged):
             OUT.print(f"[yellow]flagged maps[/] {marked(line)}")
@@ -134,18 +139,19 @@ gradient)']
     return [f"{', '.join(maps)} ({FLAG_REASONS[flag]})" for flag, maps in by_flag.items()]
 
 
-def say_written(out: Path, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
+def say_written(run: Run, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
     """Print how to open what each writer made, and how to write again one that failed."""
     for report in written:
         # A writer names a file of the run, or a command.
-        how = str(out / report.open) if (out / report.open).exists() else report.open
+        is_file = report.open.startswith(f"{report.path}/")
+        how = str(run.path / report.open) if is_file else report.open
         OUT.print(
             f"[bold]{report.writer:<12}[/] {marked(how)}  ({report.shown} of {report.total} images)"
         )
         for note in report.notes:
             OUT.print(f"{'':<12} {marked(note)}")
     for name, why in failed:
-        again = shlex.join(["exporter", "render", str(out), "--writer", name])
+        again = shlex.join(["exporter", "render", str(run.path), "--writer", name])
         ERR.print(
             f"[bold red]error:[/] the writer {name!r} failed: {marked(why)}; the run is whole, "
             f"and {marked(again)} writes it again"

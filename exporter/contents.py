@@ -18,6 +18,7 @@ from exporter.errors import ImageError
 from exporter.images import ImageSet
 from exporter.layers import Kernels
 from exporter.maximise import choose, maximise_groups
+from exporter.profiling import timed
 from exporter.records import OUTPUT, Faithfulness, ImageStage, Region, Row, SanityStep
 from exporter.render import encode_png, kernel_sheet
 from exporter.store import KernelSheet, RunFolder, records_table, schema_of
@@ -44,6 +45,7 @@ def shard_store(job: Job, folder: RunFolder, watch: Watch) -> Store:
     config = job.recipe.config
     chosen = StageChoice(config.keep, config.seed, partial(folder.summary, part="images"))
 
+    @timed("measure and store a shard")
     def store(index: int, batches: list[Computed]) -> None:
         rows = [row for batch in batches for row in batch.rows]
         channels = [reduced for batch in batches for reduced in batch.channels]

@@ -24,7 +24,7 @@ from exporter.engines import Job, Recipe
 from exporter.engines.beside import cards_of
 from exporter.engines.local import default_workers
 from exporter.engines.tuning import tuned
-from exporter.errors import ImageError, LayerError, ModelError, RunError, TargetError
+from exporter.errors import ConfigError, ImageError, LayerError, ModelError, RunError, TargetError
 from exporter.explain import (
     FUSED,
     Explainer,
@@ -61,11 +61,16 @@ from exporter.models import (
     refuse_precision,
     resolve,
 )
+from exporter.paths import without_folders
 from exporter.plans import execution_of, make_plan
 from exporter.records import OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
+from exporter.stores import is_web
 from exporter.targets import PlannedTarget, Scorer, plan_target
 from exporter.watch import Watch
+
+_ASKING = 16
+"""Threads that load images from a store, which answers a while after it was asked."""
 
 
 @contextmanager
@@ -94,6 +99,7 @@ def bind(
         methods = get_methods(config.maps)
         watch.begin("reading the image set")
         where = config.images if recipe.source is None else recipe.source
+        _refuse_web(where, config)
         if planned is None:
             image_set = open_images(where, limit=config.limit, workers=config.workers)
         else:
@@ -127,6 +133,14 @@ def bind(
             job = replace(job, plan=replace(job.plan, notes=(*job.plan.notes, without)))
         job = stack.enter_context(tuned(job, planned))
         yield job if planned is None else replace(job, plan=_as_planned(job.plan, planned))
+
+
+def _refuse_web(where: object, config: RunConfig) -> None:
+    """Refuse a web address where none is asked for: whoever runs it hears of every request."""
+    if is_web(where) and not config.http:
+        raise ConfigError(
+            f"{without_folders(str(where))!r} is a web address; give --http to read images from it"
+        )
 
 
 def _as_planned(here: Plan, planned: Plan) -> Plan:
@@ -213,7 +227,7 @@ def _settle(
         kernels=collect_kernels(model, config.kernels) if config.kernels else (),
         device=device,
         channels_last=channels_last,
-        workers=config.workers or default_workers(device),
+        workers=config.workers or (_ASKING if image_set.remote else default_workers(device)),
         masks=masks,
         dtype=dtype,
         metrics=metrics,
@@ -254,7 +268,7 @@ def _target(
         resolved.record,
         output=config.output,
         reading=(config.reading, trial.ends),
-        load=lambda path: _reference(path, resolved.record.preprocessing, lay),
+        load=lambda path: _reference(path, config, resolved.record.preprocessing, lay),
         masks=any(entry.mask for entry in image_set.entries),
     )
 
@@ -351,13 +365,18 @@ def _explainers(
 
 
 def _reference(
-    path: str, preprocessing: Preprocessing, lay: Callable[[Prepared], torch.Tensor]
+    path: str,
+    config: RunConfig,
+    preprocessing: Preprocessing,
+    lay: Callable[[Prepared], torch.Tensor],
 ) -> tuple[torch.Tensor, str]:
     """Return a reference image as the model takes it, (1, C, H, W), and the hash of its bytes."""
+    _refuse_web(path, config)
     images = open_images(path, limit=1)
     entry = images.entries[0]
     try:
-        return lay(images.load(entry, preprocessing)), entry.key
+        prepared = images.load(entry, preprocessing)
+        return lay(prepared), prepared.key or entry.key
     except ImageError as error:
         raise TargetError(f"the reference image {path!r} cannot be read: {error}") from None
 

@@ -85,6 +85,8 @@ def execution_of(
         execution["products"] = "TF32"
     if image_set.ready:
         execution["items"] = "model-ready tensors"
+    if image_set.remote:
+        execution["ids"] = "of the listing"
     return execution | ({"metrics": ", ".join(m.name for m in metrics)} if metrics else {})
 
 

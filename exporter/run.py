@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from exporter.guard import user_code
 from exporter.launchers import Rank, agree
 from exporter.notebook import watched
 from exporter.planning import bind
-from exporter.records import Written
+from exporter.profiling import Profile
+from exporter.records import StageTime, Written
 from exporter.store import (
     Run,
-    RunFiles,
     RunFolder,
     create_run,
     forget_recipe,
@@ -42,6 +42,11 @@ from exporter.store import (
     reopen_run,
     write_recipe,
 )
+from exporter.store.checksums import commit
+from exporter.store.documents import json_bytes
+from exporter.store.layout import PROFILE, TRACE
+from exporter.store.stored import run_files
+from exporter.stores import Place, place_of
 from exporter.watch import Watch
 from exporter.writers.writing import remembered, write_all
 
@@ -54,11 +59,13 @@ class Outcome:
         run: the run folder, open for reading.
         written: what each writer made.
         failed: (writer, reason) of each that could not be written; the run itself is whole.
+        profile: what each stage took, where that was asked for.
     """
 
     run: Run
     written: tuple[Written, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    profile: tuple[StageTime, ...] = ()
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -118,7 +125,7 @@ def export(
         >>> [(row.path, len(row.maps)) for row in run.rows()]
         [('astronaut.jpg', 1), ('brick.jpg', 1)]
     """
-    recipe = _recipe("export", model, images, config, out=Path(out), **settings)
+    recipe = _recipe("export", model, images, config, out=out, **settings)
     with watched(watch) as told:
         return _whole(run(recipe, resume=resume, overwrite=overwrite, add=add, watch=told))
 
@@ -167,7 +174,7 @@ def plan(
         >>> planned.complete, planned.shards
         (False, ())
     """
-    recipe = _recipe("plan", model, images, config, out=Path(out), **settings)
+    recipe = _recipe("plan", model, images, config, out=out, **settings)
     with watched(watch) as told:
         return plan_run(recipe, resume=resume, overwrite=overwrite, watch=told)
 
@@ -286,7 +293,16 @@ def run(
         ExporterError: if something asked for is not available.
         KeyboardInterrupt: if interrupted; what is done stays and ``resume`` goes on from it.
     """
-    config, watch = recipe.config, watch or Watch()
+    if not recipe.config.profile:
+        return _run(recipe, watch or Watch(), rank, resume=resume, overwrite=overwrite, add=add)
+    with Profile(watch or Watch()) as profile:
+        return _run(recipe, profile, rank, resume=resume, overwrite=overwrite, add=add)
+
+
+def _run(
+    recipe: Recipe, watch: Watch, rank: Rank | None, *, resume: bool, overwrite: bool, add: bool
+) -> Outcome:
+    config = recipe.config
     engine, launch = find_engine(config.engine), ""
     if rank is not None:
         resume = resume or (rank.restarted and not overwrite)
@@ -331,7 +347,7 @@ def join_run(
     """
     out, watch = recipe.config.out.absolute(), watch or Watch()
     find_engine(recipe.config.engine)
-    if await_plan(RunFiles(out), agree(rank), overwrite or add, watch):
+    if await_plan(run_files(out), agree(rank), overwrite or add, watch):
         if add:
             recipe = replace(recipe, config=with_what_is_there(recipe.config, out))
         with patiently(lambda: reopen_run(out, shared=True), "rank 0 to begin", watch) as folder:
@@ -359,7 +375,7 @@ def plan_run(
 
 
 def work_run(
-    run: str | Path,
+    run: str | Place,
     shards: Iterable[int] | None = None,
     *,
     part: tuple[int, int] = (0, 1),
@@ -372,7 +388,7 @@ def work_run(
 
     Shards of an iterator are asked for when needed; ``stored`` is told of each that is done.
     """
-    path, watch = Path(run).absolute(), watch or Watch()
+    path, watch = place_of(run).absolute(), watch or Watch()
     number, count = part
     if not 0 <= number < count:
         raise ConfigError(f"{number}/{count} is not a part; give i/n with i from 0 to n - 1")
@@ -401,7 +417,7 @@ def work_run(
 
 
 @contextmanager
-def computing(run: Path, recipe: Recipe) -> Iterator[Callable[[int], None]]:
+def computing(run: Place, recipe: Recipe) -> Iterator[Callable[[int], None]]:
     """Hold a planned run open to compute shards of it, one after another.
 
     Yields:
@@ -454,10 +470,10 @@ def _still_missing(
 
 
 def finish_run(
-    run: str | Path, *, trust_recipe: bool = False, watch: Watch | None = None
+    run: str | Place, *, trust_recipe: bool = False, watch: Watch | None = None
 ) -> Outcome:
     """Merge the shards of a planned run and run its writers; of a finished one, run them again."""
-    path, watch = Path(run).absolute(), watch or Watch()
+    path, watch = place_of(run).absolute(), watch or Watch()
     with reopen_run(path, shared=False, watch=watch) as folder:
         document = read_recipe(folder.files, trusted=trust_recipe)
         config = (
@@ -549,9 +565,19 @@ def _images(job: Job, shards: Iterable[int]) -> int:
     return sum(stop - start for start, stop in (job.plan.shards[shard] for shard in shards))
 
 
-def _write(path: Path, config: WriterConfig, watch: Watch) -> Outcome:
+def _profiled(run: Run, watch: Watch) -> tuple[StageTime, ...]:
+    """Write what each stage took so far, where that is measured."""
+    if not isinstance(watch, Profile):
+        return ()
+    table = watch.table()
+    commit(run.files, {TRACE: watch.trace(), PROFILE: json_bytes([asdict(row) for row in table])})
+    return table
+
+
+def _write(path: Place, config: WriterConfig, watch: Watch) -> Outcome:
     opened = open_run(path)
+    _profiled(opened, watch)  # for the report
     written, failed = write_all(opened, config, watch)
     if not failed:  # else ``finish`` repeats what the recipe asks for
         forget_recipe(opened.files)
-    return Outcome(opened, written, failed)
+    return Outcome(opened, written, failed, _profiled(opened, watch))

@@ -103,7 +103,7 @@ def test_the_former_name_of_a_setting_still_works(tmp_path: Path) -> None:
 def test_settings_leave_out_only_what_moves_no_value() -> None:
     config = build_config(None, dict(NEEDED))
     left_out = set(RunConfig.model_fields) - set(config.settings())
-    how = {"out", "workers", "processes", "devices", "engine"}
+    how = {"http", "out", "profile", "workers", "processes", "devices", "engine"}
     assert left_out == {*how, *WriterConfig.model_fields}
 
 

@@ -58,7 +58,7 @@ def test_the_end_of_a_run_says_what_it_found(
     sample_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = open_run(sample_run)
-    say_outcome(run.path, Outcome(run, ()))
+    say_outcome(Outcome(run, ()))
     said = capsys.readouterr().out.splitlines()
     totals = run.totals
     assert f"accuracy {100 * totals.accuracy:.1f} % of {totals.labelled} labelled images" in said

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.flags import BAD_REQUEST, DONE, PATH, file_option
+from exporter.cli.flags import BAD_REQUEST, DONE, PLACE, file_option
 from exporter.console import OUT, Bar, explained, marked
 from exporter.errors import ConfigError, counted
+from exporter.stores import Place, on_disk
 
 
 @click.command("check")
-@click.argument("folder", metavar="RUN|CMP|FILE", type=PATH)
+@click.argument("folder", metavar="RUN|CMP|FILE", type=PLACE)
 @click.option(
     "--anonymous",
     is_flag=True,
@@ -29,7 +30,7 @@ from exporter.errors import ConfigError, counted
     multiple=True,
     help="A run that a supplement has to be made from; repeatable.",
 )
-def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
+def check_command(folder: Place, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
     """Check that a run, a training, a comparison or a supplement (FILE.zip) is intact.
 
     A supplement is held against its checksums, and against the runs that it was made from.
@@ -42,13 +43,13 @@ def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path,
     if also and not anonymous:
         raise ConfigError("--also says what --anonymous looks for; give both")
     if anonymous:
-        return _check_anonymous(folder, also)
-    pack = folder.is_file() and zipfile.is_zipfile(folder)
+        return _check_anonymous(on_disk(folder, "--anonymous searches the disk"), also)
+    pack = folder if isinstance(folder, Path) and _is_zip(folder) else None
     if runs and not pack:
         raise ConfigError("--run says what a supplement was made from; give its zip")
     with Bar() as bar:
         if pack:
-            problems, whole = _check_pack(folder, runs)
+            problems, whole = _check_pack(pack, runs)
         elif is_comparison(folder):
             problems, whole = _check_comparison(folder, bar)
         elif epochs := epochs_in(folder):
@@ -63,6 +64,10 @@ def check_command(folder: Path, *, anonymous: bool, also: str, runs: tuple[Path,
         return BAD_REQUEST
     OUT.print(f"[green]✓[/] {marked(str(folder))} is intact: {whole}")
     return DONE
+
+
+def _is_zip(file: Path) -> bool:
+    return file.is_file() and zipfile.is_zipfile(file)
 
 
 def _check_anonymous(path: Path, also: str) -> int:
@@ -88,7 +93,7 @@ def _check_anonymous(path: Path, also: str) -> int:
     return DONE
 
 
-def _check_run(folder: Path, bar: Bar) -> tuple[list[str], str]:
+def _check_run(folder: Place, bar: Bar) -> tuple[list[str], str]:
     from exporter.store import check, open_run
     from exporter.writers import check as check_written
 
@@ -107,7 +112,7 @@ def _check_pack(file: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
     return problems, f"every file is as it was written{origin}"
 
 
-def _check_comparison(folder: Path, _bar: Bar) -> tuple[list[str], str]:
+def _check_comparison(folder: Place, _bar: Bar) -> tuple[list[str], str]:
     from exporter.comparison import check, open_comparison
 
     comparison = open_comparison(folder)

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from exporter.cli.completion import COMPLETERS
 from exporter.config import RunConfig, WriterConfig, flag_of
 from exporter.errors import ConfigError
+from exporter.stores import is_address, place_of
 
 DONE: Final = 0
 BAD_REQUEST: Final = 2
@@ -21,17 +22,27 @@ BAD_REQUEST: Final = 2
 SOME_SKIPPED: Final = 3
 """Done, but some images could not be read."""
 
-PATH: Final = click.Path(path_type=Path)
 
-RUN = click.argument("run_folder", metavar="RUN", type=PATH)
-RUN_OR_COMPARISON = click.argument("source", metavar="RUN|CMP", type=PATH)
+class _RunPlace(click.Path):
+    """A run folder: on the disk, or at an address."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or an address."""
+        return place_of(value) if is_address(value) else super().convert(value, param, ctx)
+
+
+PATH: Final = click.Path(path_type=Path)
+PLACE: Final = _RunPlace(path_type=Path)
+
+RUN = click.argument("run_folder", metavar="RUN", type=PLACE)
+RUN_OR_COMPARISON = click.argument("source", metavar="RUN|CMP", type=PLACE)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def several(name: str, metavar: str) -> Callable[[_F], _F]:
     """Take one folder or more as arguments."""
-    return click.argument(name, metavar=metavar, nargs=-1, required=True, type=PATH)
+    return click.argument(name, metavar=metavar, nargs=-1, required=True, type=PLACE)
 
 
 RUNS_OR_COMPARISON = several("sources", "RUN…|CMP")

@@ -18,6 +18,7 @@ from exporter.cli.flags import BAD_REQUEST, DONE, RUN, file_option, given, sever
 from exporter.config import build_writer_config
 from exporter.console import OUT, Bar, marked, say_written
 from exporter.errors import counted
+from exporter.stores import on_disk
 
 
 @click.command("layers")
@@ -132,7 +133,7 @@ def render_command(run_folder: Path, **flags: Any) -> int:
                 "shards are done"
             )
         written, failed = write_all(opened, config, bar)
-    say_written(run_folder, written, failed)
+    say_written(opened, written, failed)
     return BAD_REQUEST if failed else DONE
 
 
@@ -155,6 +156,7 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     """
     from exporter.writers.tensorboard.serving import serve
 
+    folders = tuple(on_disk(folder, "TensorBoard is served from the disk") for folder in folders)
     with Bar() as bar:
         bar.begin("starting TensorBoard")
         with serve(folders, host=host, port=port) as views:

@@ -173,7 +173,7 @@ def finish_command(run_folder: Path, trust_recipe: bool) -> int:
     """Merge the shards of a planned run and run its writers."""
     with Bar() as bar:
         outcome: Outcome = _chain(bar).finish_run(run_folder, trust_recipe=trust_recipe, watch=bar)
-    return _say(run_folder, outcome)
+    return _say(outcome)
 
 
 @click.command("demo")
@@ -201,7 +201,7 @@ def _run(config: RunConfig, rank: Rank | None = None, **how: bool) -> int:
             run: Run = chain.join_run(_recipe(config), rank, watch=bar, **how)
         else:
             outcome: Outcome = chain.run(_recipe(config), rank=rank, watch=bar, **how)
-            return _say(config.out, outcome)
+            return _say(outcome)
     OUT.print(
         f"[green]✓[/] process {rank.number} of {rank.count}: {len(run.shards)} of "
         f"{len(run.plan.shards)} shards are done"
@@ -216,8 +216,8 @@ def _chain(bar: Bar) -> ModuleType:
         return import_module("exporter.run")
 
 
-def _say(out: Path, outcome: Outcome) -> int:
-    say_outcome(out, outcome)
+def _say(outcome: Outcome) -> int:
+    say_outcome(outcome)
     if outcome.failed:
         return BAD_REQUEST
     return SOME_SKIPPED if outcome.skipped else DONE

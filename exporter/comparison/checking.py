@@ -8,6 +8,7 @@ from exporter.comparison.folder import IMAGES, TABLES, Comparison
 from exporter.errors import ExporterError
 from exporter.store import open_run
 from exporter.store.links import broken_links
+from exporter.stores import place_of
 
 
 def check(comparison: Comparison) -> Iterator[str]:
@@ -22,7 +23,7 @@ def check(comparison: Comparison) -> Iterator[str]:
             yield f"{IMAGES} has {rows} images, and {comparison.contents.images} were compared"
     for run in comparison.contents.runs:
         try:
-            open_run(comparison.path / run.path)
+            open_run(place_of(run.path, comparison.path))
         except ExporterError as error:
             yield f"the run {run.name} is not where it was compared: {error}"
     if comparison.files.exists("html"):

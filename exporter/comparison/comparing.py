@@ -44,6 +44,7 @@ from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON, is_temporary
 from exporter.store.tables import parquet_bytes
+from exporter.stores import Place, on_disk
 from exporter.watch import Watch
 from exporter.writers.options import HtmlSettings
 
@@ -54,9 +55,9 @@ _OWN: Final = (*WRITERS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TAB
 
 
 def compare(
-    *runs: str | Path | Run,
+    *runs: str | Place | Run,
     out: str | Path,
-    baseline: str | Path | None = None,
+    baseline: str | Place | None = None,
     writers: Collection[str] = WRITERS,
     overwrite: bool = False,
     single_file: bool = False,
@@ -103,11 +104,12 @@ def compare(
             raise ConfigError(
                 f"no writer of comparisons is called {name!r}; {choices(name, WRITERS)}"
             )
+    folder = on_disk(out, "a comparison is written to the disk")
     watch.begin("joining")
     joined = join(runs, baseline)
     for run in joined.runs:
         refuse_damaged(run, watch)
-    files = _take(Path(out), joined, overwrite=overwrite)
+    files = _take(folder, joined, overwrite=overwrite)
     for note in joined.notes:
         watch.say(note)
     predicted = predictions_of(joined)
@@ -127,7 +129,7 @@ def compare(
         files.write(f"{name}.parquet", parquet_bytes(records_table(rows[name], schema_of(record))))
     contents = _contents(joined, predicted, rows, cka, files)
     files.write(COMPARISON, json_bytes(asdict(contents)))
-    comparison = open_comparison(files.run)
+    comparison = open_comparison(out)
     if "tensorboard" in writers:
         from exporter.comparison.tensorboard import write_log
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -30,6 +29,7 @@ from exporter.store.documents import read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON
 from exporter.store.tables import read_parquet, read_records
+from exporter.stores import Place, on_disk
 from exporter.writers.html.findings import Finding
 
 IMAGES = "images.parquet"
@@ -165,7 +165,7 @@ class Comparison:
             )
 
 
-def open_comparison(path: Path | str) -> Comparison:
+def open_comparison(path: Place | str) -> Comparison:
     """Open a comparison folder.
 
     Raises:
@@ -179,7 +179,7 @@ def open_comparison(path: Path | str) -> Comparison:
         >>> open_comparison(out).contents.images
         2
     """
-    files = RunFiles(Path(path))
+    files = RunFiles(on_disk(path, "a comparison is read from the disk"))
     if not files.exists(COMPARISON):
         raise RunError(
             f"there is no comparison in {str(files.run)!r} (no {COMPARISON}); make one with "

@@ -78,8 +78,8 @@ def write_report(
     """Write ``html/`` of a comparison folder, whole or not at all."""
     from exporter.comparison.single import write_single
 
-    with new_folder(comparison.files, "html") as building:
-        folder = comparison.files.run / building
+    with new_folder(comparison.files, "html") as (place, building):
+        folder = place.place(building)
 
         def written(folder: Path, pictured: Collection[str] | None) -> Written:
             return write_pages(

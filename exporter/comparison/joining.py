@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 from exporter.comparison.aligning import common_methods, common_stages
 from exporter.comparison.differences import axis_of, differences_of, shared_classes
 from exporter.comparison.records import Compared, Difference, MissingImage, Stage
 from exporter.errors import RunError, choices
+from exporter.paths import without_folders
 from exporter.records import Plan, Row
 from exporter.store import Run, epochs_in, open_run
 from exporter.store.documents import read_json
 from exporter.store.layout import WRITER_NOTE
+from exporter.stores import Address, Place, place_of
 from exporter.writers.links import step_of
 
 MOST: Final = 50
@@ -64,7 +65,7 @@ class Joined:
         return (self.pixels,) if method.pixel else self.stages
 
 
-def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) -> Joined:
+def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None) -> Joined:
     """Open runs and lay them side by side.
 
     Args:
@@ -85,7 +86,7 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
     runs, steps, plans = ([part[at] for at in order] for part in (runs, steps, plans))  # type: ignore[assignment]
     first = 0
     if baseline is not None:
-        named = [Path(baseline).resolve() == run.path.resolve() for run in runs]
+        named = [place_of(baseline).resolve() == run.path.resolve() for run in runs]
         if not any(named):
             raise RunError(
                 f"the baseline {str(baseline)!r} is not one of the runs; "
@@ -120,29 +121,29 @@ def join(given: Sequence[str | Path | Run], baseline: str | Path | None = None) 
     )
 
 
-def _with_epochs(given: Sequence[str | Path | Run]) -> tuple[list[Path | Run], str]:
+def _with_epochs(given: Sequence[str | Place | Run]) -> tuple[list[Place | Run], str]:
     """Put the epochs in the place of a training's folder, at even distances where they are many.
 
     Returns:
         The runs, and what was left out.
     """
-    wanted: list[Path | Run] = []
+    wanted: list[Place | Run] = []
     room = MOST - len(given) + 1
     left_out = ""
     for run in given:
-        epochs = [] if isinstance(run, Run) else list(epochs_in(Path(run)).values())
+        epochs = [] if isinstance(run, Run) else list(epochs_in(place_of(run)).values())
         if len(epochs) > room > 1:
             left_out = f"of the {len(epochs)} epochs of {str(run)!r}, {room} are compared"
             epochs = [epochs[round(at * (len(epochs) - 1) / (room - 1))] for at in range(room)]
-        wanted += epochs or [run if isinstance(run, Run) else Path(run)]
+        wanted += epochs or [run if isinstance(run, Run) else place_of(run)]
     return wanted, left_out
 
 
-def _refuse(places: Sequence[Path]) -> None:
+def _refuse(places: Sequence[Place]) -> None:
     was = " was" if len(places) == 1 else "s were"
     if not 2 <= len(places) <= MOST:
         raise RunError(f"{len(places)} run{was} given; a comparison takes 2 to {MOST} runs")
-    seen: dict[Path, Path] = {}
+    seen: dict[Place, Place] = {}
     for path in places:
         other = seen.setdefault(path.resolve(), path)
         if other is not path:
@@ -263,8 +264,10 @@ def _cannot(
     return notes
 
 
-def relative(run: Path, folder: Path) -> str:
-    """Return a run's path relative to the comparison, as far as there is one."""
+def relative(run: Place, folder: Place) -> str:
+    """Return a run's path relative to the comparison, as far as there is one; or its address."""
+    if isinstance(run, Address):
+        return without_folders(str(run))
     try:
         return os.path.relpath(run.resolve(), folder.resolve())
     except ValueError:  # another drive

@@ -48,8 +48,8 @@ Picture = NDArray[np.uint8]
 def write_log(comparison: Comparison, joined: Joined, watch: Watch) -> None:
     """Write ``tensorboard/`` of a comparison folder, whole or not at all."""
     chosen = choose(comparison)
-    with new_folder(comparison.files, "tensorboard") as building, ExitStack() as files:
-        folder = comparison.files.run / building
+    with new_folder(comparison.files, "tensorboard") as (place, building), ExitStack() as files:
+        folder = place.place(building)
         opened = [_open(files, folder, joined, run) for run in range(len(joined.runs))]
         sheets = files.enter_context(EventFile(folder / "contact sheets", _seconds(joined), 0))
         for run, file in enumerate(opened):

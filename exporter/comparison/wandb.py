@@ -47,8 +47,8 @@ _RUNS: Final = ("run", "first", "second")
 def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
     """Write ``wandb/`` of a comparison folder: an offline run, which `wandb sync` sends."""
     told = comparison.contents
-    folder = comparison.files.run / "wandb"
-    with folder_in_place(comparison.files, "wandb") as name, work_folder(folder):
+    folder = comparison.files.place("wandb")
+    with folder_in_place(comparison.files, "wandb") as (_, name), work_folder(folder):
         images = list(islice(comparison.images(), MAX_TABLE_ROWS))
         tables = [
             wide(comparison, images, joined),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from exporter.config import RunConfig
@@ -18,9 +17,10 @@ from exporter.explain import Computed
 from exporter.paths import without_folders
 from exporter.records import COMBINED, Faithfulness, Plan, Row, StoredMap
 from exporter.store import Run, RunFolder, open_run
+from exporter.stores import Place
 
 
-def with_what_is_there(config: RunConfig, run: Path) -> RunConfig:
+def with_what_is_there(config: RunConfig, run: Place) -> RunConfig:
     """Return what is asked for, with the maps, layers and faithfulness that the run has."""
     there = open_run(run).settings
     asked: dict[str, Any] = {"faithfulness": config.faithfulness}

@@ -16,19 +16,20 @@ from exporter.engines.job import Job, Store
 from exporter.errors import BusyError, RunError
 from exporter.launchers import Rank
 from exporter.store import RunFiles, is_planned, shards_there, written_at
+from exporter.store.stored import run_files
 from exporter.watch import Watch
 
 PATIENCE = 3600.0
 """Seconds that a process waits for another at most."""
+
+HINT = 30.0
+"""Seconds after which a process that waits for a plan says what it is waiting for."""
 
 QUIET = 60.0
 """Seconds without a new shard after which rank 0 takes the others' shards, at least."""
 
 _SHARDS = 3
 """The same, as a multiple of what one of its own shards took."""
-
-_LOOK = 0.2
-"""Seconds between two looks into the run folder."""
 
 _V = TypeVar("_V")
 
@@ -42,7 +43,7 @@ class Ranks:
     def run(self, job: Job, missing: Sequence[int], store: Store, watch: Watch) -> None:
         """Return when every missing shard is in the run folder, whoever computed it."""
         own = [shard for shard in missing if shard % self.rank.count == self.rank.number]
-        folder = RunFiles(job.recipe.config.out)
+        folder = run_files(job.recipe.config.out)
         # A shard that is missing may have a file: a damaged one, or one that is to be added to.
         stale = written_at(folder, missing)
         begun = time.monotonic()
@@ -68,7 +69,7 @@ class Ranks:
                 # Whoever comes late begins with the first ones.
                 local.run(job, [left.pop()], store, watch)
             elif left:
-                time.sleep(_LOOK)
+                time.sleep(folder.look)
 
 
 def await_plan(folder: RunFiles, launch: str, changed: bool, watch: Watch) -> bool:
@@ -87,7 +88,7 @@ def await_plan(folder: RunFiles, launch: str, changed: bool, watch: Watch) -> bo
         RunError: if there is no plan after `PATIENCE`.
     """
     watch.begin("waiting for the plan of rank 0")
-    until = time.monotonic() + PATIENCE
+    until, hint = time.monotonic() + PATIENCE, time.monotonic() + HINT
     while True:
         planned = is_planned(folder, launch, complete=not changed)
         if planned is not None:
@@ -98,7 +99,14 @@ def await_plan(folder: RunFiles, launch: str, changed: bool, watch: Watch) -> bo
                 f"{PATIENCE / 60:.0f} minutes; plan it before with exporter plan, and start "
                 "exporter work in each process"
             )
-        time.sleep(_LOOK)
+        if time.monotonic() > hint:
+            hint = until
+            watch.say(
+                f"rank 0 has not planned the run {str(folder.run)!r} yet: processes that are "
+                "started together share one --out; where each job of an array has a run of its "
+                "own, unset SLURM_ARRAY_TASK_ID for it"
+            )
+        time.sleep(folder.look)
 
 
 def patiently(take: Callable[[], _V], what: str, watch: Watch) -> _V:
@@ -117,4 +125,4 @@ def patiently(take: Callable[[], _V], what: str, watch: Watch) -> _V:
             if not waiting:
                 watch.begin(f"waiting for {what}")
             waiting = True
-            time.sleep(_LOOK)
+            time.sleep(RunFiles.look)

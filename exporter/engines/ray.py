@@ -19,6 +19,7 @@ from exporter.engines.job import Job, Store
 from exporter.engines.recipe import Recipe
 from exporter.errors import ConfigError, RunError
 from exporter.run import computing
+from exporter.stores import place_of
 from exporter.watch import Watch
 
 PATIENCE = 900.0
@@ -67,7 +68,7 @@ class Worker:
     """What computes shards on one device, in a process of Ray's."""
 
     def __init__(self, run: str, recipe: Recipe) -> None:
-        self._run, self._recipe = Path(run), recipe
+        self._run, self._recipe = place_of(run), recipe
         self._held = ExitStack()
 
     def begin(self) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from exporter.config import RunConfig, build_config
 from exporter.errors import ConfigError
+from exporter.stores import Place
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Recipe:
         return {"settings": settings, "command": self.command, "folder": str(Path.cwd())}
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], run: Path) -> Recipe:
+    def read(cls, document: Mapping[str, Any], run: Place) -> Recipe:
         """Return the recipe that a run folder holds.
 
         Args:

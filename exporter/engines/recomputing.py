@@ -38,7 +38,7 @@ def refuse_other_model(job: Job, folder: RunFolder) -> None:
     run = open_run(folder.path)
     for first in range(start, stop, size):
         batch = job.plan.images[first : min(first + size, stop)]
-        stored = {entry.id: run.row(entry.id) for entry in batch}
+        stored = {row.id: row for row in run.chosen([entry.id for entry in batch])}
         if all(row.error for row in stored.values()):
             continue
         explainer = job.explainer(job.module)

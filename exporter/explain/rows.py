@@ -22,6 +22,7 @@ from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_mask
 from exporter.faithfulness import measure
 from exporter.guard import is_shortage, user_code
 from exporter.memory import in_halves
+from exporter.profiling import timed
 from exporter.records import (
     ChannelBatch,
     Faithfulness,
@@ -76,7 +77,7 @@ def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
         return computed
     prepared = {entry.id: image for entry, image in loaded.seen}
     explained = [row for row in computed.rows if row.maps]
-    measured = measure(
+    measured = timed("measure faithfulness")(measure)(
         work.plan,
         explained,
         lambda n: work.inputs([prepared[explained[n].id]]),
@@ -120,6 +121,7 @@ def _parts(work: BatchWork, compute: Callable[[slice], Part], count: int) -> lis
     return in_halves(compute, count)
 
 
+@timed("model and maps")
 def launch(
     work: BatchWork, explainer: Explainer, loaded: Loaded, staged: Staged | None = None
 ) -> Pending:
@@ -155,6 +157,7 @@ def _refuse_missing(work: BatchWork, missing: Mapping[str, str]) -> None:
         )
 
 
+@timed("make rows")
 def rows(work: BatchWork, pending: Pending) -> Computed:
     """Wait for one batch, and for nothing else on the device, and make its rows.
 
@@ -233,6 +236,7 @@ def _rows(
         label = known if known >= 0 else None
         row = replace(
             _unread(entry, None),
+            key=image.key or entry.key,
             label_index=label,
             width=image.geometry.width,
             height=image.geometry.height,

@@ -18,6 +18,7 @@ from exporter.explain.transfer import Transfer
 from exporter.faithfulness import Metric
 from exporter.guard import is_shortage, told
 from exporter.images import ImageSet, normalise
+from exporter.profiling import timed
 from exporter.records import ImageEntry, Plan, Prepared, Preprocessing
 
 _ALONE = threading.Lock()
@@ -85,6 +86,7 @@ class Loaded:
         return [(e, p) for e, p in zip(self.entries, self.prepared, strict=True) if p]
 
 
+@timed("read and decode")
 def load(work: BatchWork, entries: Sequence[ImageEntry]) -> Loaded:
     """Read and preprocess the images of one batch; one that cannot be read keeps its reason.
 
@@ -145,6 +147,7 @@ class Staged:
                 work.transfer.release(part)
 
 
+@timed("lay out for the device")
 def stage(work: BatchWork, loaded: Loaded) -> Staged | None:
     """Lay a batch out for its copy to the device.
 

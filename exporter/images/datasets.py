@@ -20,6 +20,7 @@ from exporter.images.items import Item, read_item
 from exporter.images.labels import origin_of
 from exporter.images.pixels import read_pixels
 from exporter.images.sources import Entry
+from exporter.stores import is_address
 
 _REFERENCE = re.compile(r"(.+\.py|[\w.]+):[\w.]+")
 # Few data sets promise that two threads may read them at once.
@@ -144,7 +145,8 @@ class HuggingFace(DataSet):
     @staticmethod
     def matches(where: Any) -> bool:
         """Say whether this begins with ``hf:``, and is no file itself."""
-        return is_path(where) and os.fspath(where).startswith("hf:") and not exists(where)
+        named = is_path(where) and os.fspath(where).startswith("hf:")
+        return named and not is_address(where) and not exists(where)
 
 
 def is_dataset(value: object) -> bool:

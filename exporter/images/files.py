@@ -15,6 +15,7 @@ from typing import Any
 from exporter.doors import RUN_FOLDERS
 from exporter.errors import ImageSetError, reason
 from exporter.images.sources import Entry
+from exporter.stores import is_address
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -112,7 +113,7 @@ class Glob(Files):
     def matches(where: Any) -> bool:
         """Say whether this is a path with a wildcard, and not a file called so."""
         magic = is_path(where) and glob.has_magic(os.fspath(where)) and not exists(where)
-        return magic and not os.fspath(where).endswith(ARCHIVE)
+        return magic and not os.fspath(where).endswith(ARCHIVE) and not is_address(where)
 
     def entries(self) -> Iterator[Entry]:
         """Find the matching images, in natural order; hidden files are skipped."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -10,6 +10,12 @@ from PIL import Image
 
 from exporter.images.files import as_text
 from exporter.images.pixels import as_array
+
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "md5", "content_md5", "blob_id", "checksum", "generation"),
+    *("LastModified", "last_modified", "updated", "mtime", "modified", "created"),
+)
+"""What stores call that which changes with a file's contents, the surest first."""
 
 
 def hash_contents(contents: Any) -> str:
@@ -40,6 +46,19 @@ def hash_contents(contents: Any) -> str:
 def hash_path(path: str) -> str:
     """Return the key of an image that cannot be read: a hash of its path, 32 hexadecimal digits."""
     return hash_contents(f"path:{path}".encode("utf-8", "surrogateescape"))
+
+
+def key_of_listing(path: str, info: Mapping[str, Any], *more: object) -> str:
+    """Return the key of an image that is not read yet.
+
+    Args:
+        path: its path in the set.
+        info: what the store says of its file: the size, and what changes with the contents.
+        more: where in the file it is.
+    """
+    version = next((info[name] for name in _VERSIONS if info.get(name) is not None), "")
+    told = (path, info.get("size"), version, *more)
+    return hash_contents("\0".join(map(str, ("listed", *told))).encode("utf-8", "surrogateescape"))
 
 
 def unique_ids(keys: Iterable[str]) -> list[str]:

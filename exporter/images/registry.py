@@ -24,6 +24,7 @@ from exporter.images.files import (
     is_path,
 )
 from exporter.images.lists import FORMATS, ImageList
+from exporter.images.remote import Stored, StoredList
 from exporter.images.sources import Source
 
 BUILT_IN: dict[str, Any] = {
@@ -36,6 +37,8 @@ BUILT_IN: dict[str, Any] = {
     "factory": Factory,
     "paths": Paths,
     "data set": DataSet,
+    "store": Stored,
+    "list in a store": StoredList,
 }
 """The image sources of the package; no two of them match the same place."""
 

@@ -36,6 +36,7 @@ class ImageSet:
         entries: one per image, also for those that cannot be read.
         notes: what the user should know: unreadable folders, files that are not images.
         ready: whether all items are model-ready tensors; `settle` decides it.
+        remote: whether the keys are those of a listing, and contents are hashed as they are loaded.
     """
 
     def __init__(
@@ -46,12 +47,24 @@ class ImageSet:
         forms: Mapping[Form, str] | None = None,
         *,
         ready: bool = False,
+        listed: Sequence[Entry] = (),
     ) -> None:
-        """Hold a source; ``texts`` shows its paths, ``forms`` has the first item of each form."""
+        """Hold a source.
+
+        Args:
+            opened: the source.
+            entries: its images.
+            texts: shows its paths.
+            forms: the first item of each form.
+            ready: see the attribute.
+            listed: what the source said of its images now, where the plan may be an earlier one.
+        """
         self.kind, self.where, self._source = opened
         self.notes, self.entries, self.ready = opened.notes, entries, ready
         self._names = {text: path for path, text in texts.items() if text != path}
         self._forms = forms or {}
+        self.remote = getattr(opened.source, "hashed_later", False)
+        self._listed = {texts[e.path]: e.key for e in listed} if self.remote else {}
         self._first: dict[tuple[str, Preprocessing], Prepared] = {}
 
     def settle(self, preprocessing: Preprocessing) -> None:
@@ -69,6 +82,10 @@ class ImageSet:
             if all(form.unit for form in self._forms):
                 note += ", not normalised, though their values lie in [0, 1]"
             self.notes += (note,)
+        elif self.remote:
+            self.notes += (
+                "the ids are those of the listing: images in a store are hashed as they are loaded",
+            )
         elif isinstance(self._source, DataSet) and not self.ready:
             self.notes += (self._source.treated,)
         if self.ready and preprocessing.given:
@@ -97,13 +114,15 @@ class ImageSet:
         path = self._names.get(entry.path, entry.path)
         contents = read_contents(self._source, Entry(path, entry.label, entry.mask, entry.boxes))
         key = hash_contents(contents)
-        if key != entry.key:
+        now = self._listed[entry.path] if self.remote else key
+        if now != entry.key:
             what = "file" if isinstance(contents, bytes) else "item"
             raise ImageError(
                 f"the {what} has changed since the run was planned: "
-                f"its key was {entry.key} and is {key}"
+                f"its key was {entry.key} and is {now}"
             )
         prepared = prepare_contents(contents, preprocessing, ready=self.ready)
+        prepared = replace(prepared, key=key) if self.remote else prepared
         if not self._first:
             if isinstance(contents, bytes) and is_dicom(contents) and not preprocessing.range:
                 self.notes += (
@@ -206,7 +225,8 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
     if isinstance(opened.source, DataSet):
         refuse_random(opened.source, opened.where, hashed)
     # Where a source gives the keys, its first image shows what kind of item it has.
-    for entry in islice((e for e in hashed if e.error is None), 0 if forms else 1):
+    files = getattr(opened.source, "hashed_later", False)
+    for entry in islice((e for e in hashed if e.error is None), 0 if forms or files else 1):
         with suppress(ImageError):  # its row will say so
             forms[form_of(read_contents(opened.source, entry))] = entry.path
     texts = unique_texts(entry.path for entry in listed)
@@ -223,7 +243,7 @@ def open_images(where: Any, *, limit: int | None = None, workers: int = 0) -> Im
         )
         for name, key, entry in zip(unique_ids(keys), keys, hashed, strict=True)
     )
-    return ImageSet(opened, entries, texts, forms)
+    return ImageSet(opened, entries, texts, forms, listed=listed)
 
 
 def reopen_images(
@@ -251,7 +271,7 @@ def reopen_images(
             f"the image set {opened.where!r} is not the one of the {len(planned):,} images that "
             f"were planned: {what}; plan the run again, or restore the images that were planned"
         )
-    return ImageSet(opened, tuple(planned), texts, ready=ready)
+    return ImageSet(opened, tuple(planned), texts, ready=ready, listed=listed)
 
 
 def _list(where: Any, limit: int | None) -> tuple[Opened, list[Entry]]:

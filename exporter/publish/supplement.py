@@ -27,6 +27,7 @@ from exporter.render import decode_image, encode_jpeg, overlay_map
 from exporter.store import ROW_SCHEMA, Run, anonymous, open_run, records_table, refuse_damaged
 from exporter.store.anonymous import release
 from exporter.store.layout import set_table
+from exporter.stores import Place, place_of
 from exporter.watch import Watch
 from exporter.writers import find_writer
 from exporter.writers.links import safe_name
@@ -84,7 +85,7 @@ class Supplement:
     ) -> None:
         """Open what is given."""
         self._watch = watch
-        self._opened: dict[Path, Run] = {}
+        self._opened: dict[Place, Run] = {}
         self._unnamed = unnamed
         compared = [
             None if isinstance(each, Run) or not is_comparison(each) else open_comparison(each)
@@ -108,7 +109,7 @@ class Supplement:
         runs = {named.run.path.resolve(): named for source in sources for named in source.runs}
         self.runs = tuple(runs.values())
 
-    def _open(self, run: str | Path | Run) -> Run:
+    def _open(self, run: str | Place | Run) -> Run:
         opened = run if isinstance(run, Run) else open_run(run)
         place = opened.path.resolve()
         if place not in self._opened:
@@ -119,7 +120,7 @@ class Supplement:
 
     def _comparison(self, told: Comparison, work: Path) -> Source:
         contents = told.contents
-        runs = [self._open(told.path / run.path) for run in contents.runs]
+        runs = [self._open(place_of(run.path, told.path)) for run in contents.runs]
         if self._unnamed:
             # Its tables name files and folders: it is made again from runs that do not.
             base = runs[contents.baseline].path

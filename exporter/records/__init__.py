@@ -63,6 +63,7 @@ from exporter.records.sets import (
 )
 from exporter.records.targets import Target, parse_target, plain, synonyms
 from exporter.records.written import (
+    StageTime,
     Totals,
     Written,
     ratio,
@@ -115,6 +116,7 @@ __all__ = [
     "Row",
     "SanityStep",
     "SetSummary",
+    "StageTime",
     "StoredActivation",
     "StoredMap",
     "Strip",

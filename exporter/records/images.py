@@ -128,8 +128,10 @@ class Prepared:
         tensor: float32 (C, H, W), already normalised, where a data set gives model-ready tensors,
             or pictures are read in their own numbers (``Preprocessing.in_bands``); otherwise None
             and the input is ``view``, normalised on the device.
+        key: hash of what was read, where the plan has the key of a listing.
     """
 
     view: NDArray[np.uint8]
     geometry: Geometry
     tensor: NDArray[np.float32] | None = None
+    key: str = ""

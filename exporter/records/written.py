@@ -50,6 +50,29 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTime:
+    """What a stage of a run took, a row of ``profile.json``.
+
+    Attributes:
+        stage: its name.
+        calls: how often it ran.
+        threads: how many threads it ran in.
+        seconds: wall-clock seconds, those of threads that ran beside one another added up.
+        share: these as a share of the time that the run took; more than 1 in several threads.
+
+    Examples:
+        >>> StageTime("read and decode", calls=4, threads=2, seconds=3.0, share=1.5).share
+        1.5
+    """
+
+    stage: str
+    calls: Count
+    threads: Count
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a writer made.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from exporter.errors import RunError
 from exporter.records import Plan
@@ -16,6 +15,8 @@ from exporter.store.plans import plan_bytes, plan_is_altered, read_plan
 from exporter.store.reader import open_run, refuse_no_run
 from exporter.store.replacing import is_put_aside, restore
 from exporter.store.resuming import additions, code_changed, plan_differences, plan_identity
+from exporter.store.stored import run_files
+from exporter.stores import Place
 from exporter.watch import Watch
 
 _FIRST = (layout.SHARDS, layout.SUMMARIES, layout.CHECKSUMS)
@@ -29,7 +30,7 @@ EDITED = (
 
 
 def create_run(
-    path: Path | str,
+    path: Place | str,
     plan: Plan,
     *,
     overwrite: bool = False,
@@ -54,19 +55,19 @@ def create_run(
         RunError: if the folder holds something else, a run and neither flag is given, a run of
             another plan (each difference is named), or is being written by another process.
     """
-    run = Path(path)
-    RunFiles(run).make_folder()
-    refuse_taken(run, overwrite=overwrite, resume=resume or add)
-    lock = RunLock(run)
+    files = run_files(path)
+    files.make_folder()
+    refuse_taken(path, overwrite=overwrite, resume=resume or add)
+    lock = RunLock(files.run)
     try:
-        begun = _begin(RunFiles(run), plan, overwrite=overwrite, resume=resume or add, add=add)
-        return RunFolder(run, begun, lock, watch)
+        begun = _begin(files, plan, overwrite=overwrite, resume=resume or add, add=add)
+        return RunFolder(files, begun, lock, watch)
     except BaseException:
         lock.release()
         raise
 
 
-def reopen_run(path: Path | str, *, shared: bool, watch: Watch | None = None) -> RunFolder:
+def reopen_run(path: Place | str, *, shared: bool, watch: Watch | None = None) -> RunFolder:
     """Go on with a run as it was planned.
 
     Workers share it while they compute shards; to finish or to render it, it is held alone.
@@ -74,25 +75,26 @@ def reopen_run(path: Path | str, *, shared: bool, watch: Watch | None = None) ->
     Raises:
         RunError: if there is no run, or another process is in the way.
     """
-    refuse_no_run(RunFiles(Path(path)))  # a lock is made in none but a run
-    lock = RunLock(Path(path), shared=shared)
+    files = run_files(path)
+    refuse_no_run(files)  # a lock is made in none but a run
+    lock = RunLock(files.run, shared=shared)
     try:
         run = open_run(path)
         if not shared:
             _clear(run.files)
-        return RunFolder(run.path, run.plan, lock, watch)
+        return RunFolder(run.files, run.plan, lock, watch)
     except BaseException:
         lock.release()
         raise
 
 
-def refuse_taken(path: Path | str, *, overwrite: bool = False, resume: bool = False) -> None:
+def refuse_taken(path: Place | str, *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a folder that ``create_run`` would refuse for what is in it; nothing is written.
 
     Raises:
         RunError: if the folder holds something else, or a run and neither flag is given.
     """
-    run = RunFiles(Path(path))
+    run = run_files(path)
     if overwrite and resume:
         raise RunError("--resume and --overwrite contradict each other; give one of them")
     names = run.names()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,12 +15,13 @@ from exporter.store.recipes import plan_again, recipe_is_altered, way_on
 from exporter.store.replacing import aside, is_put_aside
 from exporter.store.schema import LATER_COLUMNS, ROW_SCHEMA
 from exporter.store.tables import read_parquet, reading, wrong_sizes
+from exporter.stores import Place
 from exporter.watch import Watch
 
 _RESUME = "go on with --resume"
 
 
-def check(path: Path | str, watch: Watch | None = None) -> tuple[str, ...]:
+def check(path: Place | str, watch: Watch | None = None) -> tuple[str, ...]:
     """Verify a run folder: shards, checksums, rows, maps, pictures and kernels.
 
     Returns:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
-from exporter.store.files import RunFiles
 from exporter.store.layout import TOTALS
+from exporter.store.stored import run_files
+from exporter.stores import Place
 
 EPOCHS: Final = "epochs"
 TRAINING: Final = "training.json"
@@ -18,9 +18,9 @@ def epoch_folder(epoch: int) -> str:
     return f"{EPOCHS}/{epoch:05d}"
 
 
-def epochs_in(folder: Path) -> dict[int, Path]:
+def epochs_in(folder: Place) -> dict[int, Place]:
     """Return the finished runs of a training's folder by epoch, in order; none elsewhere."""
-    files = RunFiles(folder)
+    files = run_files(folder)
     if not files.is_folder(EPOCHS):
         return {}
     numbers = sorted(int(name) for name in files.names(EPOCHS) if re.fullmatch(r"\d{5,9}", name))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import ExporterError, RunError
+from exporter.store.layout import shard_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,11 +92,11 @@ def hugging_face(run: Run) -> Any:
         }
     )
     # What is written once is read again from datasets' cache, unless the run has changed.
-    files = [run.path / "shards" / f"{n:05}.parquet" for n in run.shards]
+    files = map(shard_file, run.shards)
     given = {
         "path": str(run.path.resolve()),
         "methods": methods,
-        "state": tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+        "state": tuple((file, run.files.modified(file)) for file in files),
     }
     try:
         return datasets.Dataset.from_generator(_examples, features=features, gen_kwargs=given)

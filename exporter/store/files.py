@@ -19,6 +19,7 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import IO
 
 from exporter.errors import RunError, reason
+from exporter.stores import Place
 
 LARGEST = 8 << 30
 """Bytes of the largest file: Arrow ends each of a shard's three columns of bytes at 2 GiB."""
@@ -39,19 +40,19 @@ class RunFiles:
 
     Attributes:
         run: the run folder.
+        look: seconds between two looks at what other processes have written.
     """
 
+    run: Place
+    look = 0.2
+
     def __init__(self, run: Path) -> None:
-        self.run = run
+        self.run = self._folder = run
 
     def place(self, name: str) -> Path:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
-        parts = name.split("/")
-        if "\0" in name or any(p in ("", "..") or PurePath(p).name != p for p in parts):
-            raise RunError(
-                f"{name!r} is not a file of the run {str(self.run)!r}; names may not lead out of it"
-            )
-        path = self.run
+        parts = self.parts(name)
+        path = self._folder
         for folder in parts[:-1]:
             path /= folder
             status = _status(path)
@@ -59,7 +60,21 @@ class RunFiles:
                 break
             if not S_ISDIR(status.st_mode):
                 raise _refusal(path, status, "a folder")
-        return self.run.joinpath(*parts)
+        return self._folder.joinpath(*parts)
+
+    def parts(self, name: str) -> list[str]:
+        """Return the folders on the way to a file and its own name, which stay in the run."""
+        parts = name.split("/")
+        if "\0" in name or any(p in ("", "..") or PurePath(p).name != p for p in parts):
+            raise RunError(
+                f"{name!r} is not a file of the run {str(self.run)!r}; names may not lead out of it"
+            )
+        return parts
+
+    def modified(self, name: str) -> int | None:
+        """Return when a file was written, in ns since 1970; None where nothing is there."""
+        status = self.status(name)
+        return None if status is None else status.st_mtime_ns
 
     def status(self, name: str) -> os.stat_result | None:
         """Return the status of a file, a folder or a link itself; None where nothing is there."""
@@ -76,7 +91,7 @@ class RunFiles:
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names in a folder, sorted; none where it is not there."""
-        path = self.place(f"{folder}/_").parent if folder else self.run
+        path = self.place(f"{folder}/_").parent if folder else self._folder
         try:
             return sorted(entry.name for entry in path.iterdir())
         except FileNotFoundError:
@@ -110,7 +125,7 @@ class RunFiles:
         """Open a file for reading."""
         path = self.place(name)
         try:
-            with _folder_of(self.run, name) as folder:
+            with _folder_of(self._folder, name) as folder:
                 file = open_regular(path, os.O_RDONLY, "rb", folder)
         except OSError as error:
             raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
@@ -159,7 +174,7 @@ class RunFiles:
 
     def make_folder(self, name: str = "") -> None:
         """Make a folder of the run, or the run and the folders above; one that is there stays."""
-        path = self.place(name) if name else self.run
+        path = self.place(name) if name else self._folder
         try:
             path.mkdir(parents=not name, exist_ok=True)
         except OSError as error:

@@ -14,12 +14,12 @@ from exporter.store.plans import ImageColumns
 _NEAREST = 3
 
 
-def find_image(given: str | os.PathLike[str], images: ImageColumns) -> int:
+def find_image(given: str | os.PathLike[str], images: ImageColumns, *, hashed: bool = True) -> int:
     """Return the number of the image that a path means.
 
     The path is the one in the image set, or one that ends with it (absolute, or relative to where
     it was typed), or the end of it, folder by folder. Where there is a file, its contents have to
-    be those of the image.
+    be those of the image, where the run's keys are hashes of contents (``hashed``).
 
     Raises:
         RunError: if it is no image of the run, or several; one sentence with the nearest.
@@ -29,7 +29,7 @@ def find_image(given: str | os.PathLike[str], images: ImageColumns) -> int:
     ends = [n for n, path in enumerate(images.path) if _ends_alike(path, wanted)]
     exact = [n for n in ends if images.path[n] in (wanted, text)]
     places = exact or ends
-    if not exact and places and (key := _key_of(text)) is not None:
+    if hashed and not exact and places and (key := _key_of(text)) is not None:
         places = [n for n in ends if images.key[n] == key]
         if not places:
             raise RunError(

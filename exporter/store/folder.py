@@ -30,7 +30,7 @@ from exporter.store.checksums import (
 from exporter.store.documents import AGAIN, json_bytes, read_totals
 from exporter.store.files import RunFiles, sync_folder
 from exporter.store.lock import RunLock
-from exporter.store.recipes import plan_again, way_on
+from exporter.store.recipes import launch_note, plan_again, way_on
 from exporter.store.schema import parquet_options, schema_of
 from exporter.store.tables import (
     Record,
@@ -50,9 +50,11 @@ class RunFolder:
     Use it as a context manager, so that the folder is unlocked also after an exception.
     """
 
-    def __init__(self, path: Path, plan: Plan, lock: RunLock, watch: Watch | None = None) -> None:
-        self.path = path
-        self.files = RunFiles(path)
+    def __init__(
+        self, files: RunFiles, plan: Plan, lock: RunLock, watch: Watch | None = None
+    ) -> None:
+        self.path = files.run
+        self.files = files
         self.plan = plan
         self._lock = lock
         self._watch = watch or Watch()
@@ -107,7 +109,7 @@ class RunFolder:
     def elapsed(self) -> float:
         """Return the seconds from the plan to the last shard, whoever computed them."""
         names = (layout.PLAN, *map(layout.shard_file, range(len(self.plan.shards))))
-        begun, *written = (status.st_mtime for status in map(self.files.status, names) if status)
+        begun, *written = (at / 1e9 for at in map(self.files.modified, names) if at is not None)
         return max(0.0, max(written) - begun)
 
     def missing(self, shards: Iterable[int] | None = None) -> list[int]:
@@ -119,11 +121,9 @@ class RunFolder:
             shards: those to look at; all of them where None.
         """
         asked = range(len(self.plan.shards)) if shards is None else tuple(shards)
-        unread = [
-            file
-            for file in map(layout.shard_file, asked)
-            if file not in self._checksums and self.files.exists(file)
-        ]
+        there = layout.shards_there(self.files)
+        files = (layout.shard_file(n) for n in asked if n in there)
+        unread = [file for file in files if file not in self._checksums]
         if unread:
             self._watch.begin(VERIFYING, len(unread))
         for file in unread:
@@ -278,9 +278,10 @@ class RunFolder:
         for name in (*shards, *layout.maximised_files(self.files), layout.PLAN, layout.KERNEL_LIST):
             checksums |= self._checksums.get(name) or verify(self.files, name) or {}
         totals = count_totals(self.files, self.plan, checksums, seconds)
-        sync_folder(self.path)
+        if isinstance(self.path, Path):
+            sync_folder(self.path)
         text = json_bytes({"schema": SCHEMA_VERSION} | asdict(totals))
-        commit(self.files, {layout.TOTALS: text})
+        commit(self.files, {layout.TOTALS: text}, launch_note(self.files))
         self._complete = True
         return totals
 

@@ -44,10 +44,10 @@ def write_kernels(
     if verify(run, KERNEL_LIST) is not None and read_kernels(run) == records:
         return records
     checksums = {}
-    with new_folder(run, KERNELS) as half:
+    with new_folder(run, KERNELS) as (files, half):
 
         def write(name: str, content: bytes) -> None:
-            run.write(f"{half}/{name}", content)
+            files.write(f"{half}/{name}", content)
             checksums[f"{KERNELS}/{name}"] = sum_of(content)
 
         for kept, sheet in zip(records, sheets, strict=True):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from exporter.doors import writer_names
 from exporter.store.files import RunFiles
+from exporter.stores import Place, is_address
 
 PLAN: Final = "plan.json"
 TOTALS: Final = "run.json"
+PROFILE: Final = "profile.json"
+TRACE: Final = "trace.json"
 CHANNELS: Final = "channels.parquet"
 RECIPE: Final = "recipe.json"
 LOCK: Final = ".lock"
@@ -41,7 +43,18 @@ def own_names() -> tuple[str, ...]:
     In the order they are removed: what says "complete" first, what says "a run" last.
     """
     writers = writer_names()
-    return (TOTALS, *writers, WRITER_NOTE, CHANNELS, *reversed(FILLED), KERNELS, RECIPE, PLAN)
+    return (
+        TOTALS,
+        *writers,
+        PROFILE,
+        TRACE,
+        WRITER_NOTE,
+        CHANNELS,
+        *reversed(FILLED),
+        KERNELS,
+        RECIPE,
+        PLAN,
+    )
 
 
 def replaced() -> tuple[str, ...]:
@@ -49,9 +62,9 @@ def replaced() -> tuple[str, ...]:
     return (KERNELS, *writer_names())
 
 
-def is_comparison(path: Path | str) -> bool:
+def is_comparison(path: Place | str) -> bool:
     """Say whether a folder holds a comparison, whole or damaged."""
-    return (Path(path) / COMPARISON).exists()
+    return not is_address(path) and (Path(path) / COMPARISON).exists()
 
 
 def shard_file(index: int) -> str:
@@ -69,8 +82,9 @@ def written_at(run: RunFiles, shards: Iterable[int]) -> dict[int, int]:
     """Return when the files of some shards were written, in ns, of those that have one."""
     times = {}
     for shard in shards:
-        with suppress(OSError):  # it is just being replaced
-            times[shard] = (run.run / shard_file(shard)).lstat().st_mtime_ns
+        at = run.modified(shard_file(shard))
+        if at is not None:
+            times[shard] = at
     return times
 
 

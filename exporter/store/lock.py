@@ -12,6 +12,7 @@ from typing import IO
 from exporter.errors import BusyError, RunError
 from exporter.store.files import open_regular
 from exporter.store.layout import LOCK
+from exporter.stores import Address, Place
 
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
@@ -20,19 +21,20 @@ class RunLock:
     """The right to write a run folder, held until ``release`` or the process' end.
 
     Planning, finishing and the writers hold it alone; workers, each of which writes shards of its
-    own, share it. Where the file system has no locks (some network ones), nothing is held; on
-    Windows workers hold nothing.
+    own, share it. Where the file system has no locks (some network ones), or the run is in a store,
+    nothing is held; on Windows workers hold nothing.
 
     Raises:
         BusyError: if another process, or another part of this one, is in the way.
         RunError: if the folder cannot be written.
     """
 
-    def __init__(self, run: Path, *, shared: bool = False) -> None:
-        self._run = run
-        self._path = run / LOCK
+    def __init__(self, run: Place, *, shared: bool = False) -> None:
         self._shared = shared
         self._file: IO[bytes] | None = None
+        if isinstance(run, Address):
+            return
+        self._run, self._path = run, run / LOCK
         while self._file is None:
             file = _open(self._path)
             try:

@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,6 +34,7 @@ from exporter.records import (
     Row,
     SanityStep,
     SetSummary,
+    StageTime,
     StoredMap,
     Totals,
 )
@@ -50,6 +50,7 @@ from exporter.store.plans import PlanFile, read_plan
 from exporter.store.recipes import plan_again
 from exporter.store.schema import LIGHT_COLUMNS, ROW_SCHEMA, ROWS_PER_GROUP
 from exporter.store.showing import overlaid, run_html
+from exporter.store.stored import run_files
 from exporter.store.tables import (
     Record,
     open_parquet,
@@ -58,6 +59,7 @@ from exporter.store.tables import (
     table_records,
     wrong_sizes,
 )
+from exporter.stores import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,10 +78,11 @@ DEEPEST = "deepest"
 """In the place of a layer's name, the deepest at which a method has a map."""
 
 
-def open_run(path: Path | str) -> Run:
+def open_run(path: Place | str) -> Run:
     """Open a run folder; one that is not complete is read as far as it goes.
 
-    Of the folder of a training (`exporter.Watcher`), the last epoch is opened.
+    Of the folder of a training (`exporter.Watcher`), the last epoch is opened. At an address, such
+    as ``s3://bucket/run``, only what is asked for is fetched: of a map a part of its shard.
 
     Raises:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
@@ -98,10 +101,10 @@ def open_run(path: Path | str) -> Run:
         >>> run.totals.images
         2
     """
-    files = RunFiles(Path(path))
+    files = run_files(path)
     if not files.exists(layout.PLAN):
         epochs = epochs_in(files.run)
-        files = RunFiles(next(reversed(epochs.values()))) if epochs else files
+        files = run_files(next(reversed(epochs.values()))) if epochs else files
     refuse_no_run(files)
     return Run(files, read_plan(files))
 
@@ -181,8 +184,8 @@ class Run:
     @property
     def shards(self) -> tuple[int, ...]:
         """Numbers of the shards that are there."""
-        numbers = range(len(self._cuts))
-        return tuple(n for n in numbers if self.files.exists(layout.shard_file(n)))
+        there = layout.shards_there(self.files)
+        return tuple(n for n in range(len(self._cuts)) if n in there)
 
     def __repr__(self) -> str:
         plan, images = self._planned.plan, len(self._planned.images.key)
@@ -453,6 +456,19 @@ class Run:
             return None
         return validated(self.files, name, SetSummary, read_json(self.files, name, RESUME), RESUME)
 
+    def profile(self) -> tuple[StageTime, ...]:
+        """Return what each stage took, where the run was made with ``--profile``.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        name = layout.PROFILE
+        if not self.files.exists(name):
+            return ()
+        again = "remove it"
+        values = read_json(self.files, name, again)
+        return validated(self.files, name, tuple[StageTime, ...], values, again)
+
     def classes(self) -> tuple[ClassRow, ...]:
         """Return the classes that are a label or a prediction, by index; none for a partial run."""
         return self._set("classes", ClassRow)
@@ -594,7 +610,8 @@ class Run:
         """Read columns of one image, with its row group alone."""
         place = self._positions.get(str(id))
         if place is None:
-            place = find_image(id, self._planned.images)
+            hashed = "ids" not in self._planned.plan.execution
+            place = find_image(id, self._planned.images, hashed=hashed)
         index = bisect_right(self._cuts, place, key=lambda cut: cut[0]) - 1
         if not self.files.exists(layout.shard_file(index)):
             raise RunError(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from exporter.errors import RunError
-from exporter.store.checksums import commit, forget, is_altered
+from exporter.store.checksums import commit, forget, is_altered, noted, sum_of
 from exporter.store.documents import damaged, json_bytes, read_json
 from exporter.store.files import RunFiles
 from exporter.store.layout import RECIPE, TOTALS, checksum_file
@@ -66,12 +66,30 @@ def read_recipe(run: RunFiles, *, trusted: bool = False) -> dict[str, Any] | Non
 def is_planned(run: RunFiles, launch: str, *, complete: bool) -> bool | None:
     """Say whether the run is planned for those that were started together; None for not yet.
 
-    False is a complete run, of which nothing is to be computed, where that will do.
+    False is a complete run, of which nothing is to be computed, where that will do; the run of this
+    launch always does, for whoever comes late has missed it.
     """
-    with suppress(RunError, AttributeError):
-        if run.exists(RECIPE) and read_json(run, RECIPE, _REMEDY).get("launch") == launch:
-            return True
+    if _launch_of(run) == launch:
+        return True
+    complete = complete or noted(run, TOTALS) == _digest(launch)
     return False if complete and run.exists(TOTALS) else None
+
+
+def launch_note(run: RunFiles) -> str:
+    """Return what is noted with the checksum of ``run.json``: whose launch has finished the run."""
+    launch = _launch_of(run)
+    return _digest(launch) if launch else ""
+
+
+def _launch_of(run: RunFiles) -> str | None:
+    with suppress(RunError, AttributeError):
+        if run.exists(RECIPE):
+            return str(read_json(run, RECIPE, _REMEDY).get("launch"))
+    return None
+
+
+def _digest(launch: str) -> str:
+    return sum_of(launch.encode())[:16]
 
 
 def recipe_is_altered(run: RunFiles) -> bool:

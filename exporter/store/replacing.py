@@ -6,21 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from exporter.store.files import RunFiles, not_written
+from exporter.store.stored import StoredFiles
 
 UNFINISHED = ".unfinished"
 """A file in a folder that is made anew in place, until it is whole."""
 
 
 @contextmanager
-def new_folder(run: RunFiles, name: str) -> Iterator[str]:
-    """Give a name under which a folder is built; it then takes the place of the one before.
+def new_folder(run: RunFiles, name: str) -> Iterator[tuple[RunFiles, str]]:
+    """Have a folder built under another name; it then takes the place of the one before.
 
     If it stays empty, nothing changes.
+
+    Yields:
+        Where it is built, and its name there.
     """
+    if isinstance(run, StoredFiles):
+        with run.staged(name) as files:
+            yield files, name
+        return
     restore(run, name)
     with run.built(name) as half:
         half.mkdir()
-        yield half.name
+        yield run, half.name
         if not run.names(half.name):
             half.rmdir()
             return
@@ -30,18 +38,23 @@ def new_folder(run: RunFiles, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def folder_in_place(run: RunFiles, name: str) -> Iterator[str]:
+def folder_in_place(run: RunFiles, name: str) -> Iterator[tuple[RunFiles, str]]:
     """Have a folder filled anew at its final path; after an error the one before is back.
 
-    Meanwhile it is marked as unfinished. If it stays empty, nothing changes.
+    Meanwhile it is marked as unfinished. If it stays empty, nothing changes. That of a run in a
+    store is built on the disk, as that of `new_folder`.
     """
+    if isinstance(run, StoredFiles):
+        with run.staged(name) as files:
+            yield files, name
+        return
     restore(run, name)
     path = run.place(name)
     try:
         _put_aside(run, name)
         path.mkdir()
         (path / UNFINISHED).touch()
-        yield name
+        yield run, name
         if run.names(name) != [UNFINISHED]:
             (path / UNFINISHED).unlink()
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -26,6 +26,14 @@ _FREE = _SPELLINGS | {"batch_size"}
 """A run whose batches do not fit goes on with smaller ones: maps are equal to 1e-6 of their range.
 """
 
+_SETTLED: Mapping[str, Callable[[Plan], object]] = {
+    "device": lambda plan: plan.execution.get("device"),
+    "layers": lambda plan: plan.explained,
+    "limit": lambda plan: len(plan.images),
+    "shard_size": lambda plan: plan.shards,
+}
+"""Settings of which the plan says what they came to; another spelling of the same is the same."""
+
 _FORMER = {"quality": "faithfulness"}
 """Settings of older runs, and their names today."""
 
@@ -44,6 +52,10 @@ def plan_differences(old: Plan, new: Plan) -> list[str]:
         model does not: `code_changed` tells.
     """
     before, after = _document(old), _document(new)
+    for name, came_to in _SETTLED.items():
+        if came_to(old) == came_to(new):
+            for document in (before, after):
+                document["settings"].pop(name, None)
     clauses = []
     for group in ("settings", "execution", "versions", "label_index", "model"):
         clauses += _changed(before.pop(group), after.pop(group), _PREFIXES.get(group, ""))

@@ -180,7 +180,7 @@ def open_parquet(
         pq.ParquetFile(file, metadata=metadata) as parquet,
     ):
         # No table of ours has less than a byte per row; runs of equal values would fill the memory.
-        if parquet.metadata.num_rows > os.fstat(file.fileno()).st_size:
+        if parquet.metadata.num_rows > file.seek(0, os.SEEK_END):
             raise ValueError(f"it has {parquet.metadata.num_rows} rows, and too few bytes")
         yield parquet
 

@@ -24,6 +24,7 @@ from exporter.store.documents import json_bytes, read_json, validated
 from exporter.store.epochs import TRAINING
 from exporter.store.files import RunFiles
 from exporter.store.layout import checksum_file, writer_folder
+from exporter.stores import on_disk
 from exporter.training.budget import Budget
 from exporter.training.choosing import choose
 from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
@@ -124,7 +125,7 @@ class Watcher:
             raise ConfigError(f"{own!r} is not a setting of a Watcher, which gives it itself")
         if logdir is not None and summary_writer is not None:
             raise ConfigError("logdir and summary_writer both name a TensorBoard log; give one")
-        self.out = Path(out)
+        self.out = on_disk(out, "the epochs of a training are written to the disk")
         self._every = every
         self._budget = Budget(budget)
         writers = ("tensorboard", *(["wandb"] if wandb_run is not None else []))

@@ -160,9 +160,10 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
     writer = find_writer(name)
     try:
         # One that was told to write nothing (W&B switched off) leaves what was there.
-        with (folder_in_place if writer.in_place else new_folder)(run.files, name) as building:
-            written = writer.write(run, run.path / building, options)
-            _record(run.files, building, name)
+        built = (folder_in_place if writer.in_place else new_folder)(run.files, name)
+        with built as (files, building):
+            written = writer.write(run, files.place(building), options)
+            _record(run.files, files, building, name)
         settle(run.files, writer_folder(name))
     except WriterError:
         raise
@@ -178,7 +179,7 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
     return written
 
 
-def _record(files: RunFiles, folder: str, name: str) -> None:
+def _record(run: RunFiles, files: RunFiles, folder: str, name: str) -> None:
     """Keep the checksums of what a writer has made; what it still logs does not count."""
     from exporter.store.checksums import record
     from exporter.store.layout import writer_folder
@@ -187,8 +188,8 @@ def _record(files: RunFiles, folder: str, name: str) -> None:
     checksums = {}
     for file in sorted(files.below(folder)):
         within = file.removeprefix(f"{folder}/")
-        is_link = (files.run / file).is_symlink()
+        is_link = files.place(file).is_symlink()
         if within != UNFINISHED and not within.endswith(".log") and not is_link:
             checksums[f"{name}/{within}"] = files.sha256(file)
     if checksums:
-        record(files, writer_folder(name), checksums)
+        record(run, writer_folder(name), checksums)

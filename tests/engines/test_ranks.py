@@ -229,12 +229,15 @@ def test_rank_0_goes_on_after_a_restart_and_waits_for_those_at_work(
 
 
 def test_waiting_has_an_end(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "PATIENCE", 0.0)
-    out = tmp_path / "run"
+    monkeypatch.setattr(ranks, "PATIENCE", 0.5)
+    monkeypatch.setattr(ranks, "HINT", 0.0)
+    out, told = tmp_path / "run", Told()
     with pytest.raises(
         RunError, match=r"rank 0 has not planned the run .* exporter plan, and start"
     ):
-        join_run(recipe(place, out), member(1))
+        join_run(recipe(place, out), member(1), watch=told)
+    (hint,) = told.lines
+    assert "unset SLURM_ARRAY_TASK_ID" in hint
     exporter.plan(asked(place, out)[2], place / "photos", out=out, config=place / "run.toml")
     with reopen_run(out, shared=True), pytest.raises(RunError, match="another process is writing"):
         run(recipe(place, out), rank=member(0), resume=True)
@@ -255,6 +258,7 @@ def test_the_plan_of_an_earlier_launch_is_not_taken(place: Path, tmp_path: Path)
     exporter.finish(out)
     assert awaited("here", False) is False
     assert awaited("here", True) is None
+    assert awaited("earlier", True) is False  # it came after the end of its own launch
 
 
 def test_one_with_other_settings_is_refused(place: Path, tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def test_another_spelling_of_the_same_model_and_classes_goes_on(
     run = make_run(tmp_path / "run", shards=1)
     plan = sampling.sample_plan()
     spelled = {"model": "./m.py:f", "checkpoint": "/b/last.pt", "classes": "c.txt", "batch_size": 2}
+    spelled |= {"device": "cpu", "layers": ["layer[34]"], "limit": 20, "shard_size": 8}
     model = replace(plan.model, spec="./m.py:f", checkpoint="last.pt")
     again = replace(plan, model=model, settings={**plan.settings, **spelled})
     create_run(run, again, resume=True).close()

@@ -34,6 +34,7 @@ def overview(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         "totals": run.totals,
         "present": present,
         "planned": planned,
+        "profile": run.profile(),
         "read": present - len(index.skipped),
         "complete": run.totals is not None and present == planned,
         "labelled": len(judged),

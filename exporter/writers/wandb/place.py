@@ -15,6 +15,7 @@ from pathlib import Path
 from exporter.store.documents import read_json
 from exporter.store.files import RunFiles
 from exporter.store.seals import bears, seal
+from exporter.stores import Place
 from exporter.writers.wandb.process import HERE
 
 NOTE = "wandb/folder.json"
@@ -75,5 +76,5 @@ def redirections(run: RunFiles) -> Iterator[str]:
     return (name for name in names if run.exists(name))
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Place) -> str:
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()

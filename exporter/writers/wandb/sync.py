@@ -52,7 +52,7 @@ def sync_run(
         WriterError: if a file is missing or changed, only a stranger's log says where to, or not
             all of it arrived.
     """
-    folder = run.path / "wandb"
+    folder = run.files.place("wandb")
     again = f"exporter render {shlex.quote(str(run.path))} --writer wandb"
     logs = sorted(folder.glob("offline-run-*")) if folder.is_dir() else []
     if len(logs) != 1:
