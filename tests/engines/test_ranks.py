@@ -26,8 +26,10 @@ from exporter.errors import ConfigError, RunError
 from exporter.launchers import Rank
 from exporter.run import join_run, run
 from exporter.store import RunFiles, open_run, reopen_run, write_recipe
+from exporter.store.stored import StoredFiles
 from exporter.watch import Watch
 from tests.equal import differences
+from tests.stores import emptied
 
 ROOT = Path(__file__).parents[2]
 BOTH = ["gradcam", "eigencam"]
@@ -90,14 +92,14 @@ def alone(place: Path) -> Path:
     ).path
 
 
-def asked(place: Path, out: Path) -> list[str]:
+def asked(place: Path, out: Path | str) -> list[str]:
     return [
         *("run", "--model", f"{place / 'model.py'}:build", "--images", str(place / "photos")),
         *("--config", str(place / "run.toml"), "--out", str(out)),
     ]
 
 
-def recipe(place: Path, out: Path, **settings: Any) -> Recipe:
+def recipe(place: Path, out: Path | str, **settings: Any) -> Recipe:
     words = asked(place, out)
     return Recipe(
         build_config(place / "run.toml", model=words[2], images=words[4], out=out, **settings)
@@ -187,6 +189,18 @@ def test_a_shard_that_is_added_to_meanwhile_is_not_taken_for_what_the_others_lac
     monkeypatch.setattr(adding, "_held", slow)
     run(recipe(place, out, maps=BOTH), add=True)
     assert differences(open_run(out), both) == []
+
+
+def test_those_that_meet_in_a_store_make_the_run_of_one(
+    place: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoredFiles, "look", 0.05)
+    wanted = recipe(place, emptied("ranks/run"))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(join_run, wanted, member(1, 2))
+        outcome = run(wanted, rank=member(0, 2))
+        assert other.result(60).path == outcome.run.path
+    assert differences(outcome.run, alone) == []
 
 
 def test_one_that_comes_late_joins_in(
