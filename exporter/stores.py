@@ -140,13 +140,16 @@ def file_system(where: str | Address) -> tuple[Any, str]:
 
     _refuse(str(where))
     try:
-        # What other processes write has to be seen.
-        system, root = url_to_fs(str(where), use_listings_cache=False)
+        system, root = url_to_fs(str(where))
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"{str(where)!r} cannot be opened: {one_line(error)}; stores need a library of their "
             "own, such as pip install 'exporter[stores]' for s3://"
         ) from error
+    cache = getattr(system, "dircache", None)
+    if getattr(cache, "use_listings_cache", False):  # what other processes write has to be seen
+        cache.use_listings_cache = False
+        cache.clear()
     return system, str(root)
 
 
