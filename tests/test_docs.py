@@ -56,10 +56,24 @@ def test_the_command_line_page_is_current() -> None:
     "path", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda path: path.name
 )
 def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
-    shown = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", shown):
-        if not target.startswith(("http://", "https://", "mailto:")):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", _prose(path)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        page = path.parent / target if target else path
+        assert page.exists(), f"{path.name} links to {target}"
+        if anchor and page.suffix == ".md":
+            assert anchor in _anchors(page), f"{path.name} links to {target}#{anchor}"
+
+
+def _prose(path: Path) -> str:
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return what a page's headings are linked by, and the ids that it sets itself."""
+    headings = re.findall(r"^#+ (.+)$", _prose(path), flags=re.M)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'(?:id|name)="([^"]+)"', path.read_text(encoding="utf-8")))
 
 
 def test_the_architecture_names_every_room_and_module() -> None:
