@@ -71,8 +71,10 @@ def _child(settings: dict[str, Any], asked: dict[str, Any], log: str) -> None:
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     # Imported before the forks, so that each child costs a fork instead of a start.
+    # pyarrow imports pandas where it is installed, and the plug-in brings most that writers need.
+    import pandas as pd  # noqa: F401
+    import tensorboard.plugins.hparams.summary_v2  # noqa: F401
     import torch  # noqa: F401
-    import torchvision  # noqa: F401
 
     import exporter.run  # noqa: F401
 

@@ -115,8 +115,10 @@ def _fork() -> dict[str, Any] | None:
 
 
 def _main() -> None:
+    # pyarrow imports pandas where it is installed, and the plug-in brings most that writers need.
+    import pandas as pd  # noqa: F401
+    import tensorboard.plugins.hparams.summary_v2  # noqa: F401
     import torch  # noqa: F401
-    import torchvision  # noqa: F401
 
     import exporter.run  # noqa: F401
     from exporter.cli import main, signals
