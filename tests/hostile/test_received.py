@@ -225,18 +225,17 @@ def is_safe(run: Path, outside: Path, capsys: pytest.CaptureFixture[str], *comma
 
 def commands(run: Path, home: Path, *, published: bool) -> list[Any]:
     """Return what reads a run; what takes longest of it only where that is asked for."""
-    beside = run.with_name("published")
     team = ["--entity", "team", "--project", "maps", "--wandb-run", "abc12345"]
     longer: list[list[Any]] = [
-        ["figure", run, "--out", beside / "figure.png"],
-        ["pack", run, "--out", beside / "pack.zip"],
-        ["report", "wandb", run, *team, "--draft", beside / "draft.json"],
+        ["figure", run, "--out", run.with_name("figure.png")],
+        ["pack", run, "--out", run.with_name("pack.zip")],
+        ["report", "wandb", run, *team, "--draft", run.with_name("draft.json")],
     ]
     return [
         read_all,
         ["check", run],
-        ["table", run, "--what", "methods", "--out", beside / "table.md"],
-        ["publish", run, "--to", beside / "site"],
+        ["table", run, "--what", "methods", "--out", run.with_name("table.md")],
+        ["publish", run, "--to", run.with_name("site")],
         ["tensorboard", run],
         *(longer if published else []),
         ["compare", run, home / "good", "--out", run.with_name("CMP"), "--writer", "html"],
