@@ -70,6 +70,28 @@
     }
   };
 
+  const near = () => {
+    const { index } = exporter, position = now.position, found = (index.near || {})[position] || [];
+    $("v-near-section").hidden = true;
+    $("v-near").replaceChildren();
+    if (!found.length) return;
+    exporter.data.columns().then(() => {
+      if (now.position !== position) return;
+      $("v-near-section").hidden = false;
+      $("v-near").replaceChildren(...found.map(([at, cosine]) => {
+        const item = element("li"), open = element("button", "quiet"), photo = element("img");
+        open.type = "button";
+        open.dataset.control = "viewer-near";
+        photo.src = exporter.data.photo(at);
+        photo.alt = "Photograph " + index.paths[at];
+        open.append(photo, element("span", "num", cosine.toFixed(2)));
+        open.addEventListener("click", () => exporter.viewer.open(at));
+        item.append(open);
+        return item;
+      }));
+    });
+  };
+
   // A channel's place among the pages of its layer; null where the layer has none.
   const channelPage = (layer, channel) => {
     const pages = exporter.index.channelPages[layer];
@@ -119,5 +141,5 @@
       room.append(box);
     }
   };
-  exporter.beside = { predictions, facts, activations, named };
+  exporter.beside = { predictions, facts, near, activations, named };
 })();

@@ -63,6 +63,7 @@
     matrix.build(choose);
     beside.predictions();
     beside.facts();
+    beside.near();
     beside.activations();
     shown();
   };

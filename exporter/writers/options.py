@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -171,7 +172,7 @@ class WandbSettings(BaseModel):
         return value if isinstance(value, str) else None
 
 
-PAGES = ("index", "images", "layers", "classes", "kernels", "methods")
+PAGES = ("index", "images", "layers", "classes", "kernels", "methods", "concepts", "duplicates")
 """Pages of the report that a note can stand on."""
 
 
@@ -223,12 +224,29 @@ class HtmlSettings(BaseModel):
         "Let the report show the map of any class, for the images that --keep selects; this needs "
         "a linear head that reads the deepest layer's spatial means.",
     )
+    concepts: Annotated[int, Field(ge=0, le=64)] = setting(
+        0,
+        "Let the report factorise what the linear head reads, over the images that --keep selects, "
+        "into N concepts; this needs scikit-learn.",
+        "N",
+    )
+    strategies: bool = setting(
+        False,
+        "Let the report cluster each predicted class's maps; this needs scikit-learn.",
+    )
     max_size: Annotated[int, Field(gt=0)] = setting(
         20_000_000,
         "Maximum size of that file, which includes as many images as fit.",
         "SIZE",
         "20MB",
     )
+
+    @field_validator("concepts", "strategies")
+    @classmethod
+    def _with_scikit_learn(cls, value: int) -> int:
+        if value and find_spec("sklearn") is None:
+            raise ValueError("scikit-learn is not installed: pip install 'exporter[concepts]'")
+        return value
 
     @field_validator("max_size", mode="before")
     @classmethod

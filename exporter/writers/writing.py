@@ -106,7 +106,7 @@ def without_names(config: WriterConfig) -> WriterConfig:
 
 _REMEMBERED = (
     "writers", "keep", "step", "metrics",
-    "title", "report", "live", "single_file", "max_size", "anonymous",
+    "title", "report", "live", "concepts", "strategies", "single_file", "max_size", "anonymous",
 )  # fmt: skip
 """What a run folder may say to whoever renders it: no network, no address, no plug-in's options."""
 

@@ -19,6 +19,7 @@ from exporter.writers.html.index import CHANNELS_PER_PAGE, Entry
 from exporter.writers.html.live import driving
 from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
+from exporter.writers.html.strategies import of_class
 
 _T = TypeVar("_T")
 
@@ -94,6 +95,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
                 "neighbours": neighbours(files, at),
                 "pictures": by_class[row.index],
                 "driving": _driving(report, row.index),
+                "strategies": of_class(report, row.index),
             },
         )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from exporter.records import Row
+from exporter.records import Plan, Row, StoredMap
 from exporter.render import encode_webp, fading_map, hatch, thumbnail
 from exporter.writers.html import text as words
 from exporter.writers.html.index import (
@@ -138,7 +138,13 @@ def set_script(
     ]
     painted = report.live if live else None
     return index_script(
-        index, report.options, channel_pages, class_pages, first=first, live=painted
+        index,
+        report.options,
+        channel_pages,
+        class_pages,
+        first=first,
+        live=painted,
+        near=report.neighbours.within(index),
     )
 
 
@@ -173,6 +179,14 @@ def images(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     )
 
 
+def drawn_map(plan: Plan, row: Row) -> StoredMap | None:
+    """Return an image's map by the first method, at the deepest layer where it has one there."""
+    first = plan.methods[0].name if plan.methods else None
+    maps = [stored for stored in row.maps if stored.method == first]
+    last = maps[-1] if maps else None
+    return next((stored for stored in reversed(maps) if stored.layer == plan.deepest), last)
+
+
 def _figure(report: Report, row: Row, line: dict[str, Any]) -> dict[str, Any]:
     """Return an image with its first method at the deepest layer, if it has that map.
 
@@ -185,10 +199,9 @@ def _figure(report: Report, row: Row, line: dict[str, Any]) -> dict[str, Any]:
     reason = report.options.kept_reason.get(row.id, "")
     figure = line | {"width": width, "height": height, "caption": "", "reason": reason}
     record = next(iter(plan.methods), None)
-    maps = [stored for stored in row.maps if record and stored.method == record.name]
-    if record is None or not maps:
+    stored = drawn_map(plan, row)
+    if record is None or stored is None:
         return figure | {"heat": None}
-    stored = next((last for last in reversed(maps) if last.layer == plan.deepest), maps[-1])
     what = f"{record.title} at {stored.layer or 'input'}"
     scale = FINE / max(stored.height, stored.width)
     size = (max(1, round(stored.width * scale)), max(1, round(stored.height * scale)))

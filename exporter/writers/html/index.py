@@ -153,6 +153,7 @@ def index_script(
     *,
     first: int | None = None,
     live: Live | None = None,
+    near: Mapping[int, Sequence[tuple[int, float]]] | None = None,
 ) -> str:
     """Return the script of the set: a call of ``exporterIndex`` with JSON text.
 
@@ -163,6 +164,7 @@ def index_script(
         class_pages: classes that have a page.
         first: how many images have their columns in it; all of them where None.
         live: what paints the map of any class.
+        near: by position, the nearest other images and their cosines.
     """
     plan, images = index.plan, index.images
     layers = plan.map_layers
@@ -214,6 +216,7 @@ def index_script(
             "layer": layers.index(live.layer),
             "images": [entry.position for entry in images if entry.id in live.images],
         },
+        "near": near,
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},
         "columns": _columns(index, images[:first]),
     }

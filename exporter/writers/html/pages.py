@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.writers.html import classes, images, layers, methods, overview
+from exporter.writers.html import (
+    classes,
+    concepts,
+    images,
+    layers,
+    methods,
+    neighbours,
+    overview,
+)
 from exporter.writers.html.report import Report
 
 Contents = Callable[[Report], Iterator[tuple[str, dict[str, Any]]]]
@@ -52,5 +60,19 @@ PAGES = (
         methods.methods,
         "Methods",
         lambda report: bool(report.plan.methods),
+    ),
+    Page(
+        "concepts",
+        "concepts.html",
+        concepts.page,
+        "Concepts",
+        lambda report: report.concepts_or_why[0] is not None,
+    ),
+    Page(
+        "duplicates",
+        "duplicates.html",
+        neighbours.page,
+        "Duplicates",
+        lambda report: bool(report.neighbours.pairs),
     ),
 )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,16 @@ from exporter.records import ChannelRow, ClassRow, KernelRecord
 from exporter.render import decode_image, encode_png, kernel_places
 from exporter.render.sheets import GAP, INPUT_LIMIT
 from exporter.store import Run
+from exporter.summaries import Concepts
 from exporter.writers.html.index import CHANNELS_PER_PAGE, SetIndex
 from exporter.writers.html.live import Live, live_scripts
 from exporter.writers.html.maximised import OF_CLASSES, Picture, write_pictures
 from exporter.writers.html.shards import finite
 from exporter.writers.options import HtmlOptions
+
+if TYPE_CHECKING:
+    from exporter.writers.html.neighbours import Neighbours
+    from exporter.writers.html.strategies import OfClass
 
 
 class Report:
@@ -72,6 +77,27 @@ class Report:
     def live(self) -> Live | None:
         """What paints the map of any class, if there is anything."""
         return self.live_or_why[0]
+
+    @cached_property
+    def concepts_or_why(self) -> tuple[Concepts | None, str]:
+        """The concepts of the layer that the head reads, or None and a sentence why."""
+        from exporter.writers.html.concepts import factorised
+
+        return factorised(self)
+
+    @cached_property
+    def strategies(self) -> Mapping[int, OfClass]:
+        """By class, the clusters of its maps; empty without ``--strategies``."""
+        from exporter.writers.html.strategies import of_classes
+
+        return of_classes(self)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Which of the kept images are alike to the model."""
+        from exporter.writers.html.neighbours import neighbours
+
+        return neighbours(self)
 
     @cached_property
     def head(self) -> NDArray[np.float32] | None:

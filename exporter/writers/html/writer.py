@@ -21,6 +21,7 @@ from exporter.writers.html.pages import PAGES
 from exporter.writers.html.report import Report
 from exporter.writers.html.single import SINGLE, Section, write_single
 from exporter.writers.html.site import InFolder, Site
+from exporter.writers.html.strategies import shown_images
 from exporter.writers.options import HtmlOptions
 from exporter.writers.reading import templates
 
@@ -43,7 +44,7 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     site = Site(run.plan, links, options.report.model_copy(update={"title": title}))
     for name in words.ASSETS:
         report.write(f"assets/{name}", (templates() / name).read_bytes())
-    drawn = drawn_images(report) | mapped_images(report)
+    drawn = drawn_images(report) | mapped_images(report) | set(shown_images(report))
     for file, context in write_images(report, drawn):
         report.write(file, site.render("list.html", "list", InFolder(file), context))
     sections = []
@@ -62,6 +63,8 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
         for name in options.report.images
         if name not in known
     ]
+    if report.concepts_or_why[1]:
+        notes.append(report.concepts_or_why[1])
     if options.single_file:
         notes.append(f"{SINGLE}: {write_single(report, site, sections)}")
     return Written("html", "html", "html/index.html", present, planned, tuple(notes))

@@ -18,6 +18,7 @@ from exporter.errors import ImageError
 from exporter.records import Row
 from exporter.render import decode_image, encode_jpeg
 from exporter.store import Run
+from exporter.summaries.neighbours import embeddings
 from exporter.writers import links
 from exporter.writers.options import TensorBoardOptions
 
@@ -46,10 +47,7 @@ def write_projector(run: Run, folder: Path, options: TensorBoardOptions) -> int:
     from google.protobuf import text_format
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-    features = {
-        stage.id: stage.activation.array().mean(axis=(1, 2))
-        for stage in run.stages(set(options.kept))
-    }
+    features = embeddings(run, set(options.kept))
     shown = [id for id in options.kept if id in features]
     rows = [row for row in run.chosen(shown, _READ) if row.image]
     if not rows:

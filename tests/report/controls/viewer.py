@@ -434,3 +434,16 @@ def any_class(desk: Desk) -> None:
     desk.viewer(without)
     assert desk.control("viewer-live").is_disabled()
     assert desk.text("#v-live-said") == "Carried only by the 2 images that --keep selects."
+
+
+@control("viewer-near")
+def near(desk: Desk) -> None:
+    """Of two images that are kept, each is the other's neighbour."""
+    desk = desk.at("live")
+    carried = {script.stem for script in (desk.report / "live").glob("*.js")}
+    first, second = (row for row in desk.rows if row.id in carried)
+    desk.viewer(first)
+    desk.wait("document.querySelectorAll('#v-near button').length === 1")
+    assert 0 < float(desk.control("viewer-near").inner_text()) <= 1
+    desk.control("viewer-near").click()
+    desk.wait(f"document.getElementById('v-path').textContent === {second.path!r}")
