@@ -212,6 +212,12 @@ class RunConfig(WriterConfig):
         "say how.",
         "FUNCTION",
     )
+    encoder: str | None = setting(
+        None,
+        "module:function that turns a layer's channels (N, C, H, W) into features (N, F, H, W), as "
+        "a sparse autoencoder does: they are recorded as the channels of 'features'.",
+        "[LAYER=]FUNCTION",
+    )
     batch_size: Positive | Literal["auto"] = setting(
         16, "Images per forward pass; auto doubles them as long as they fit in memory.", "N|auto"
     )

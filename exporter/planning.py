@@ -39,6 +39,7 @@ from exporter.guard import AGAIN, user_code
 from exporter.images import ImageSet, open_images, reopen_images
 from exporter.layers import (
     ClassifierError,
+    Encoder,
     GivenReshape,
     Trial,
     choose_layers,
@@ -63,7 +64,7 @@ from exporter.models import (
 )
 from exporter.paths import without_folders
 from exporter.plans import execution_of, make_plan
-from exporter.records import OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
+from exporter.records import FEATURES, OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.stores import is_web
 from exporter.targets import PlannedTarget, Scorer, plan_target
@@ -207,7 +208,7 @@ def _settle(
         layers=layer_table(trial),
         explained=(*layers.names, *beyond),
         layer_reason=layers.reason,
-        recorded=recorded,
+        recorded=(*recorded, *[FEATURES] * bool(config.encoder)),
         methods=tuple(method.record for method in methods),
         execution=execution_of(example, channels_last, metrics, image_set) | target.execution,
         before=(*resolved.notes, *layers.notes, *unused),
@@ -249,7 +250,7 @@ def _sanity(
             "randomised; leave out --sanity"
         )
     layers = plan.layers_of_the_model[-1:]
-    explainer = build(trial.module, layers=layers, recorded=(), stage="", fuse=None)
+    explainer = build(trial.module, layers=layers, recorded=(), stage="", encoder=None, fuse=None)
     return Sanity(trial.module, explainer, stages_of(trial), plan)
 
 
@@ -358,6 +359,7 @@ def _explainers(
         layouts={name: plane.layout for name, plane in trial.planes.items()},
         reshape=trial.reshape,
         stage=stage,
+        encoder=Encoder(config.encoder, trial, layers) if config.encoder else None,
         seed=config.seed,
         fuse=config.fuse,
         classifiers=classifiers_at(methods, layers, scorer, lambda: trial),

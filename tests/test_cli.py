@@ -247,13 +247,36 @@ def test_maps_lists_every_method_with_its_paper(capfd: pytest.CaptureFixture[str
 
     assert main(["maps", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capfd.readouterr().out)}
-    assert set(listed) == set(METHODS)
+    assert set(METHODS) < set(listed)
+    assert {"captum:DeepLift", "captum:Lime", "zennit:epsilon_plus_flat"} < set(listed)
+    assert listed["captum:Lime"]["settings"]["n_samples"] == "25"
+    assert not {"captum:LayerConductance", "captum:Occlusion"} & set(listed)
     assert all(
         entry["formula"] and entry["url"].startswith("https://") for entry in listed.values()
     )
     assert main(["maps"]) == 0
     said = capfd.readouterr().out
     assert all(name in said for name in METHODS)
+    assert "captum:NAME" in said
+    assert "zennit:epsilon_gamma_box" in said
+
+
+def test_maps_says_how_to_get_those_of_a_library_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from exporter.maps import of_zennit
+
+    class Without:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.partition(".")[0] == "zennit":
+                raise ModuleNotFoundError(name, name="zennit")
+
+    of_zennit.method_named.cache_clear()
+    for module in [entry for entry in sys.modules if entry.partition(".")[0] == "zennit"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Without(), *sys.meta_path])
+    assert main(["maps"]) == 0
+    assert "maps of zennit need zennit, which is not installed: pip" in capfd.readouterr().out
 
 
 def test_check_finds_a_damaged_shard(work: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -88,10 +88,13 @@ def _counted(counts: dict[str, Any]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def maps_command(as_json: bool) -> int:
     """List every map method: what it shows, its cost, formula and paper."""
-    from exporter.maps import all_methods
+    from exporter.maps import all_methods, borrowed_methods
 
     records = [method.record for method in all_methods().values()]
+    libraries = borrowed_methods()
     if as_json:
+        methods = [each for each in libraries.values() if not isinstance(each, str)]
+        records += [method.record for of_library in methods for method in of_library]
         entries = [asdict(record) for record in records]
         OUT.out(json.dumps(entries, indent=1, ensure_ascii=False), highlight=False)
         return DONE
@@ -108,6 +111,11 @@ def maps_command(as_json: bool) -> int:
             *[f"{record.paper} {record.url}".strip()] * bool(record.paper or record.url),
         ):
             OUT.print("    " + marked(text))
+        OUT.print()
+    for library, there in libraries.items():
+        OUT.print(f"[bold]{library}:NAME[/]  maps of {library}")
+        names = there if isinstance(there, str) else ", ".join(of.name for of in there)
+        OUT.print("    " + marked(names))
         OUT.print()
     return DONE
 

@@ -30,6 +30,7 @@ def describe_passes(
     gradients = any(method.needs.gradients for method in methods)
     back = counted(targets, "backward") if gradients else "no backward"
     where = f" at {', '.join(read)}" if shared and read else ""
+    smoothed = ", ".join(method.name for method in methods if method.smoothed)
     own: dict[object, list[Method]] = {}
     for method in methods:
         if method.needs.passes:
@@ -41,4 +42,5 @@ def describe_passes(
             f"{group[0].sentence(targets)} for {', '.join(method.name for method in group)}"
             for group in own.values()
         ),
+        *[f"the same of the mirrored images for {smoothed}"] * bool(smoothed),
     )

@@ -9,17 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import (
-    Captured,
-    CompiledCapture,
-    Statistics,
-    Strongest,
-    all_channels,
-    capture,
-    channel_statistics,
-    guest,
-    strongest_channels,
-)
+from exporter.capture import Captured, CompiledCapture, capture, guest
 from exporter.errors import TargetError
 from exporter.explain.batches import (
     BatchMaps,
@@ -34,7 +24,9 @@ from exporter.explain.batches import (
 from exporter.explain.described import describe_passes
 from exporter.explain.layers import maps_at_layers
 from exporter.explain.passes import Runner
-from exporter.layers import Layout, Reshape
+from exporter.explain.recording import Recording
+from exporter.explain.smoothing import averaged, mirrored_target
+from exporter.layers import Encoder, Layout, Reshape
 from exporter.layers.planes import Planes
 from exporter.maps import Method
 from exporter.targets import Scored, Scorer, Target, locate_output, rows_of, watching
@@ -67,6 +59,7 @@ class Explainer:
         classifiers: Mapping[str, Tensor] | None = None,
         settle: Callable[[Any, Scorer], Scorer] | None = None,
         stage: str = "",
+        encoder: Encoder | None = None,
     ) -> None:
         """Bind what every batch has in common.
 
@@ -86,8 +79,8 @@ class Explainer:
             classifiers: by layer, the linear layer (K, C) behind it, for methods that need one.
             settle: from the first batch's output and the scorer to that of all, where it is open.
             stage: a layer all of whose channels are carried; none where empty.
+            encoder: from a layer to features, which are recorded as channels.
         """
-        self._stage = stage
         self._module = module
         self._capture: Callable[..., Captured] = capture
         self._methods = tuple(methods)
@@ -95,8 +88,7 @@ class Explainer:
         self._planes = Planes(module, layouts, reshape)
         self._runner = Runner(module, methods, planes=self._planes, seed=seed)
         self._fuse = fuse or ""
-        self._recorded = tuple(recorded)
-        self._channels = channels
+        self._recording = Recording(self._planes, tuple(recorded), channels, stage, encoder)
         self._scorer = Scorer(target) if isinstance(target, Target) else target
         self._settle = settle
         self._top_k = top_k
@@ -106,6 +98,18 @@ class Explainer:
         self.passes: tuple[str, ...] = describe_passes(
             self._methods, self._layers, targets=self._scorer.target.k
         )
+        self._smoothed = tuple(method for method in methods if method.smoothed)
+        self._mirrored = self._of_mirrored(seed) if self._smoothed else None
+
+    def _of_mirrored(self, seed: int) -> Explainer:
+        """Return what explains the mirrored images, by the methods that are smoothed."""
+        other = copy.copy(self)
+        other._methods = self._smoothed
+        other._runner = Runner(self._module, self._smoothed, planes=self._planes, seed=seed)
+        other._recording, other._settle = Recording(self._planes), None
+        other._gradients = any(method.needs.gradients for method in self._smoothed)
+        other._smoothed, other._mirrored = (), None
+        return other
 
     @property
     def compiling_given_up(self) -> bool:
@@ -116,6 +120,8 @@ class Explainer:
         """Return the same explainer with its shared pass compiled for batches of so many images."""
         other = copy.copy(self)
         other._capture = CompiledCapture(images)
+        if other._mirrored is not None:
+            other._mirrored = other._mirrored.compiled(images)
         return other
 
     def __call__(self, inputs: Tensor, labels: Tensor, masks: Tensor | None = None) -> DeviceBatch:
@@ -139,12 +145,13 @@ class Explainer:
             indices, scores, loss = scored.reading.predict(labels, self._top_k)
             unrecorded = {
                 name: captured.missing[name]
-                for name in self._recorded
+                for name in self._recording.layers
                 if name in captured.missing
                 and name not in captured.activations
                 and name not in explained.missing
             }
             boxes = scored.reading.boxes
+            recorded, stage = self._recording(captured, inputs)
             outcome = Outcome(
                 top_index=indices.to(torch.int32),
                 top_score=scores.to(torch.float32),
@@ -154,22 +161,11 @@ class Explainer:
                 nan_output=~scored.reading.finite,
                 named=scored.reading.named,
                 maps=self.quantised(explained),
-                recorded={
-                    name: self._record(self._planes.read(name, activation, inputs))
-                    for name, activation in captured.activations.items()
-                    if not set(self._recorded).isdisjoint(captured.asked[name])
-                },
+                recorded=recorded,
                 missing=dict(explained.missing) | unrecorded,
                 boxes=None if boxes is None else boxes[:, : self._top_k],
                 regions=stored_regions(scored),
-                stage=next(
-                    (
-                        (self._stage, all_channels(self._planes.read(name, activation, inputs)))
-                        for name, activation in captured.activations.items()
-                        if self._stage and self._stage in captured.asked[name]
-                    ),
-                    None,
-                ),
+                stage=stage,
             )
             return DeviceBatch(*pack(outcome))
 
@@ -213,7 +209,7 @@ class Explainer:
             captured = self._capture(
                 self._module,
                 inputs,
-                tuple(filter(None, dict.fromkeys((*self._layers, *self._recorded, self._stage)))),
+                tuple(dict.fromkeys((*self._layers, *self._recording.read))),
                 score,
                 gradients=self._layers if self._gradients else False,
             )
@@ -243,7 +239,14 @@ class Explainer:
                     passes=passes,
                     fusion=self._fuse,
                 )
-        return BatchMaps(maps, passes.pixels, floors, missing, target, captured)
+        explained = BatchMaps(maps, passes.pixels, floors, missing, target, captured)
+        if self._mirrored is None:
+            return explained
+        self._mirrored._scorer = self._scorer
+        first = mirrored_target(target, self._smoothed)
+        masks = None if masks is None else masks.flip(-1)
+        again = self._mirrored.explain(inputs.flip(-1), labels, masks, first=first)
+        return averaged(explained, again, self._smoothed)
 
     def _refuse_other_outputs(self, outputs: int | None) -> None:
         known, self._outputs = self._outputs or outputs, self._outputs or outputs
@@ -261,8 +264,3 @@ class Explainer:
             return values[:, index]
         several = self._scorer.target.reading == "multilabel"
         return (values.sigmoid() if several else values.softmax(1))[:, index]
-
-    def _record(self, activation: Tensor) -> tuple[Statistics, Strongest | None]:
-        statistics = channel_statistics(activation)
-        kept = self._channels
-        return statistics, strongest_channels(activation, statistics.mean, kept) if kept else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporter.layers.choice import LayerChoice, choose_layers
 from exporter.layers.classifier import ClassifierError, find_classifier
+from exporter.layers.encoder import Encoder
 from exporter.layers.findings import find_out
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
@@ -13,6 +14,7 @@ from exporter.layers.trial import Trial, run_trial
 
 __all__ = [
     "ClassifierError",
+    "Encoder",
     "GivenReshape",
     "Kernels",
     "LayerChoice",

@@ -23,7 +23,14 @@ from exporter.maps import occlusion as _occlusion  # noqa: F401
 from exporter.maps.context import ATTENTION, Attended, PassContext
 from exporter.maps.light import count_forwards, lightest
 from exporter.maps.needs import Needs, Passes
-from exporter.maps.registry import METHODS, Method, all_methods, get_methods, method
+from exporter.maps.registry import (
+    METHODS,
+    Method,
+    all_methods,
+    borrowed_methods,
+    get_methods,
+    method,
+)
 from exporter.maps.terms import Terms
 from exporter.maps.tiles import channel_maps
 
@@ -37,6 +44,7 @@ __all__ = [
     "Passes",
     "Terms",
     "all_methods",
+    "borrowed_methods",
     "channel_maps",
     "count_forwards",
     "get_methods",

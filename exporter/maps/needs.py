@@ -125,7 +125,8 @@ class Setting:
     """One setting: a default, whose type is the setting's, and the words it may be.
 
     A default that is a word, with no words given, may be any; whoever takes it says which is right.
-    One of the store is not given to the function; a numbered one may be a whole number besides.
+    One of the store is not given to the function, nor is `SMOOTH`; a numbered one may be a whole
+    number besides.
     """
 
     default: Value
@@ -157,6 +158,10 @@ class Setting:
         if not math.isfinite(value) or value < 0:
             raise ValueError(text)
         return value
+
+
+SMOOTH: Mapping[str, Setting] = {"smooth": Setting("none", ("none", "flips"), of_store=True)}
+"""The setting of every map, whichever its function: what it is averaged over."""
 
 
 def settings_of(compute: Callable[..., Any], name: str) -> dict[str, Setting]:

@@ -63,19 +63,31 @@ def method_named(name: str) -> Method:
         MapError: if captum is not installed, has no such attribution, or it is none of the input.
     """
     attr = library("captum.attr", "captum")
-    there = {
+    known = {spelt.lower(): kind for spelt, kind in _attributions(attr).items()}
+    kind = known.get(name.strip().lower())
+    if kind is None:
+        raise MapError(f"captum has no attribution {name!r}; {choices(name, names(), limit=20)}")
+    if why := _why_unfit(attr, kind):
+        raise MapError(f"captum's {kind.__name__} {why}")
+    return _method(attr, kind)
+
+
+def names() -> tuple[str, ...]:
+    """Return the attributions that are maps here.
+
+    Raises:
+        MapError: if captum is not installed.
+    """
+    attr = library("captum.attr", "captum")
+    return tuple(n for n, each in _attributions(attr).items() if not _why_unfit(attr, each))
+
+
+def _attributions(attr: Any) -> dict[str, type]:
+    return {
         kind.__name__: kind
         for kind in vars(attr).values()
         if inspect.isclass(kind) and issubclass(kind, attr.Attribution)
     }
-    known = {spelt.lower(): kind for spelt, kind in there.items()}
-    kind = known.get(name.strip().lower())
-    fitting = [spelt for spelt, each in there.items() if not _why_unfit(attr, each)]
-    if kind is None:
-        raise MapError(f"captum has no attribution {name!r}; {choices(name, fitting, limit=20)}")
-    if why := _why_unfit(attr, kind):
-        raise MapError(f"captum's {kind.__name__} {why}")
-    return _method(attr, kind)
 
 
 def _why_unfit(attr: Any, kind: type) -> str:

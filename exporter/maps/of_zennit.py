@@ -65,6 +65,15 @@ def method_named(name: str) -> Method:
     return borrowed(_record(spelt), compute, declared, Passes(backwards=1), "sum")
 
 
+def names() -> tuple[str, ...]:
+    """Return the composites.
+
+    Raises:
+        MapError: if zennit is not installed.
+    """
+    return tuple(library("zennit.composites", "zennit").COMPOSITES)
+
+
 def _relevance(context: PassContext, composite: Any) -> Tensor:
     own = on_a_copy(context)
     with composite.context(own.module):

@@ -20,7 +20,7 @@ from torch import Tensor
 from exporter.doors import MAPS, load_plugin, load_reference, plugins
 from exporter.errors import MapError, choices
 from exporter.guard import user_code
-from exporter.maps.needs import Needs, Setting, Value, settings_of, store_settings
+from exporter.maps.needs import SMOOTH, Needs, Setting, Value, settings_of, store_settings
 from exporter.records import MethodRecord
 
 Kind = Literal["weights", "map", "pass"]
@@ -66,6 +66,11 @@ class Method:
         return {
             name: value for name, value in self.settings.items() if not self.declared[name].of_store
         }
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether its map is averaged with that of the mirrored image, mirrored back."""
+        return self.settings.get("smooth") == "flips"
 
     @property
     def at_layers(self) -> bool:
@@ -246,6 +251,18 @@ def all_methods() -> Mapping[str, Method]:
     return METHODS
 
 
+def borrowed_methods() -> Mapping[str, tuple[Method, ...] | str]:
+    """Return the methods of each library of `LIBRARIES`, or why there are none."""
+    there: dict[str, tuple[Method, ...] | str] = {}
+    for library, place in LIBRARIES.items():
+        module = importlib.import_module(place)
+        try:
+            there[library] = tuple(module.method_named(name) for name in module.names())
+        except MapError as error:
+            there[library] = str(error)
+    return there
+
+
 def _look_up(text: str) -> tuple[Method, str]:
     """Return the method that a text names, and what it says of the settings."""
     called, _, settings = text.partition(":")
@@ -275,21 +292,21 @@ def _registered(function: object, reference: str) -> Method:
 
 def _set(method: Method, text: str) -> Method:
     """Return the method with the settings written as ``name=value,name=value``."""
-    settings = dict(method.settings)
+    settings, declared = dict(method.settings), {**SMOOTH, **method.declared}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in settings:
-            there = choices(name, settings) if settings else "it has none"
+        if name not in declared:
+            there = choices(name, declared)
             raise MapError(f"the map {method.name!r} has no setting {name!r}; {there}")
-        declared = method.declared[name]
         try:
-            settings[name] = declared.parse(value)
+            settings[name] = declared[name].parse(value)
         except ValueError:
             raise MapError(
-                f"the setting {name!r} of {method.name!r} is {value!r}; give {declared.wanted}"
+                f"the setting {name!r} of {method.name!r} is {value!r}; give "
+                f"{declared[name].wanted}"
             ) from None
     record = replace(method.record, settings=_text(settings))
-    return replace(method, record=record, settings=settings)
+    return replace(method, record=record, declared=declared, settings=settings)
 
 
 def _text(settings: Mapping[str, Value]) -> dict[str, str]:

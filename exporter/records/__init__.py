@@ -29,6 +29,7 @@ from exporter.records.images import (
 )
 from exporter.records.plan import (
     COMBINED,
+    FEATURES,
     SCHEMA_VERSION,
     HeadRecord,
     LayerRecord,
@@ -71,6 +72,7 @@ from exporter.records.written import (
 
 __all__ = [
     "COMBINED",
+    "FEATURES",
     "FLAG_REASONS",
     "GIVEN",
     "MAP_LEVELS",

@@ -14,6 +14,8 @@ from exporter.records.images import ImageEntry, Preprocessing
 
 COMBINED = ("attention", "fused")
 """Names, in the place of a layer's, of maps that are made from several layers."""
+FEATURES = "features"
+"""The name, in the place of a layer's, of what an encoder gives, recorded as channels."""
 
 SCHEMA_VERSION = 1
 """Version of the run folder's layout; a reader refuses a newer one."""

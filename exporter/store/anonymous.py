@@ -34,7 +34,7 @@ UNTOLD = "not told"
 """What stands in the place of a text that may say who the authors are."""
 
 _UNREAD = "it could not be read"
-_FOREIGN = {"model", "images", "checkpoint", "classes", "reshape", "weights", "output"}
+_FOREIGN = {"model", "images", "checkpoint", "classes", "reshape", "encoder", "weights", "output"}
 """Settings that name the authors' files, code or data; the plan says which model it is."""
 _PLACE = re.compile(r"[/\\~@]|\.py\b|^[^:\s]+:[A-Za-z_][\w.]*$")
 """What is in a path, in an address, or in a reference to code."""

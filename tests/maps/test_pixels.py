@@ -513,7 +513,7 @@ def test_settings_are_written_after_the_name() -> None:
         ("smoothgrad:noise=inf", "is 'inf'; give a number that is not negative, such as 0.15"),
         ("saliency:reduce=mean", "is 'mean'; give one of sum, sum-abs, max-abs"),
         ("fullgrad:rescale=layer", "is 'layer'; give one of channel, none"),
-        ("gradcam:samples=3", "'gradcam' has no setting 'samples'; it has none"),
+        ("gradcam:samples=3", "'gradcam' has no setting 'samples'; choose one of smooth"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(wrong: str, said: str) -> None:

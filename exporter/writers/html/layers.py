@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from exporter.records import COMBINED, ChannelRow
+from exporter.records import COMBINED, FEATURES, ChannelRow
 from exporter.writers.html.index import CHANNELS_PER_PAGE, parts
 from exporter.writers.html.maximised import by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
@@ -30,6 +30,7 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     known = {layer.name for layer in plan.layers}
     # Elements of an output (``layer[0]``), later calls (``relu#2``) and parameters are no modules.
     types |= dict.fromkeys(COMBINED, "made from several layers")
+    types[FEATURES] = f"what the encoder {plan.settings.get('encoder')} gives"
     others: list[Any] = [
         {"name": name, "type": types.get(name, "part of a layer"), "depth": 0, "fired": True}
         for name in roles
