@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+import exporter
 from exporter.layers import collect_kernels, find_classifier, run_trial
 from exporter.render import decode_image
 
@@ -70,6 +71,26 @@ def test_it_is_short_and_its_page_shows_its_picture(name: str) -> None:
         assert decode_image(content).shape[2] == 3
     assert f"python examples/{name}.py" in page
     assert f"]({name}.md)" in (PAGES / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["with_timm", "with_references"])
+def test_a_loop_that_people_copy_is_watched_and_trains_as_without(
+    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = load("watch_trainers")
+    images = example.digits(tmp_path / "digits", 2)
+    watched = getattr(example, loop)(images, tmp_path / "run", 2)
+    epochs = exporter.open_run(tmp_path / "run").epochs
+    assert list(epochs) == [0, 1]
+    assert len(epochs[1].plan.images) == 8
+    assert [entry.label is not None for entry in epochs[1].plan.images] == [True] * 8
+    assert epochs[1].plan.methods[0].name == "gradcam"
+    # Nothing is explained, and the training comes to the same weights.
+    monkeypatch.setattr(exporter.Watcher, "step", lambda *_, **__: None)
+    alone = getattr(example, loop)(images, tmp_path / "alone", 2)
+    for a, b in zip(watched.state_dict().values(), alone.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.slow

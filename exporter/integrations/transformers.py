@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,7 +16,8 @@ class MapsCallback(TrainerCallback):
     """Explain the model after every epoch, as `exporter.Watcher` does.
 
     Runs are kept in ``maps/`` of the trainer's output folder, with a TensorBoard log beside them.
-    Of several processes the first one explains.
+    Of several processes the first one explains. After an exception in the training the epochs so
+    far are compared when the callback goes, at the end of the program at the latest.
 
     Examples:
         >>> callback = MapsCallback("photographs/", maps=["gradcam"], every=5)
@@ -37,9 +39,12 @@ class MapsCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Begin to watch."""
+        self._close()  # of a training that failed before
         if state.is_world_process_zero:
             out = self._out or Path(args.output_dir or ".") / "maps"
             self.watcher = Watcher(self._images, out=out, **self._settings)
+            # The trainer tells nobody of an exception: the epochs are compared when it is gone.
+            self._closing = finalize(self, self.watcher.close)
 
     def on_epoch_end(
         self,
@@ -59,6 +64,9 @@ class MapsCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Compare the epochs."""
+        self._close()
+
+    def _close(self) -> None:
         if self.watcher is not None:
-            self.watcher.close()
+            self._closing()
             self.watcher = None

@@ -1,14 +1,17 @@
-"""A run as other libraries take it: Quantus's arrays, a data set of Hugging Face's."""
+"""A run as other libraries take it: Quantus's arrays, data sets of Hugging Face and FiftyOne."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ExporterError, RunError
+from exporter.errors import ExporterError, RunError, reason
 from exporter.store.layout import shard_file
 
 if TYPE_CHECKING:
@@ -139,3 +142,83 @@ def _example(run: Run, plan: Plan, row: Row, methods: Sequence[str]) -> dict[str
         example[name] = None if stored is None else stored.array().tolist()
         example[f"{name} overlay"] = None if stored is None else overlaid(row, stored, plan)
     return example
+
+
+def fiftyone_dataset(run: Run, where: str | PathLike[str], name: str | None) -> Any:
+    """Write the views into a folder, and return the run as a `fiftyone.Dataset`.
+
+    Raises:
+        RunError: if fiftyone is not installed, or the folder cannot be written to.
+    """
+    try:
+        import fiftyone
+    except ImportError:
+        raise RunError(
+            "a data set of FiftyOne's needs fiftyone, which is not installed: pip install fiftyone"
+        ) from None
+    folder = Path(where)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset = fiftyone.Dataset(name)
+        dataset.add_samples(_samples(run, folder.absolute(), fiftyone))
+    except OSError as error:
+        raise RunError(f"{str(folder)!r} cannot be written to: {reason(error)}") from None
+    return dataset
+
+
+def _samples(run: Run, folder: Path, fiftyone: Any) -> Iterator[Any]:
+    """Yield a sample per image that could be read."""
+    methods = [method.name for method in run.plan.methods]
+    for row in run.rows(
+        ["image", "label", "predictions", "maps", "error", "crop", "boxes", "predicted_boxes"]
+    ):
+        if row.image is None:
+            continue
+        file = folder / f"{row.id}.jpg"
+        file.write_bytes(row.image)
+        fields: dict[str, Any] = {"run_id": row.id, "path": row.path}
+        if row.label is not None:
+            fields["ground_truth"] = fiftyone.Classification(label=row.label)
+        if row.predictions:
+            best = row.predictions[0]
+            fields["prediction"] = fiftyone.Classification(label=best.name, confidence=best.score)
+        names = [said.name for said in row.predictions]
+        for field, boxes, labels in (
+            ("ground_truth_boxes", row.boxes, [row.label or ""] * len(row.boxes or ())),
+            ("predicted_boxes", row.predicted_boxes, names),
+        ):
+            if boxes is not None and row.crop is not None:
+                drawn = [
+                    fiftyone.Detection(label=label, bounding_box=_relative(box, row.crop))
+                    for box, label in zip(boxes, labels, strict=False)
+                ]
+                fields[field] = fiftyone.Detections(detections=drawn)
+        there = {kept.method for kept in row.maps}
+        for method in (method for method in methods if method in there):
+            stored = run.stored(row, method)
+            fields[_field(method)] = fiftyone.Heatmap(
+                map=stored.array(), range=[stored.lo, stored.hi]
+            )
+        yield fiftyone.Sample(filepath=str(file), **fields)
+
+
+def _relative(box: Sequence[float], crop: Sequence[float]) -> list[float]:
+    """Return a box of the original as left, top, width and height of the view, 0 to 1.
+
+    >>> _relative((10, 0, 30, 40), (20, 0, 40, 20))
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    left, top, right, bottom = (
+        min(max((edge - crop[at % 2]) / (crop[at % 2 + 2] - crop[at % 2]), 0.0), 1.0)
+        for at, edge in enumerate(box)
+    )
+    return [left, top, right - left, bottom - top]
+
+
+def _field(method: str) -> str:
+    """Return a method's name as the name of a field.
+
+    >>> _field("gradcam++"), _field("captum:DeepLift")
+    ('gradcam_plus_plus', 'captum_DeepLift')
+    """
+    return re.sub(r"\W", "_", method.replace("+", "_plus"))

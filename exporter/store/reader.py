@@ -42,7 +42,7 @@ from exporter.store import layout
 from exporter.store.checksums import noted
 from exporter.store.documents import RESUME, read_json, read_totals, validated
 from exporter.store.epochs import EPOCHS, epochs_in
-from exporter.store.exchange import hugging_face, quantus_arrays
+from exporter.store.exchange import fiftyone_dataset, hugging_face, quantus_arrays
 from exporter.store.files import RunFiles
 from exporter.store.finding import find_image
 from exporter.store.kernels import read_kernels, read_npy
@@ -427,6 +427,27 @@ class Run:
             RunError: if datasets is not installed, or a shard is damaged.
         """
         return hugging_face(self)
+
+    def to_fiftyone(self, folder: str | PathLike[str], name: str | None = None) -> Any:
+        """Return the run as a data set of FiftyOne's, which is installed by itself.
+
+        A sample per image that could be read: the model's view, ``ground_truth`` and
+        ``prediction`` as classifications, ``ground_truth_boxes`` and ``predicted_boxes`` as
+        detections in the view where there are any, and per method its map at the deepest layer as a
+        heatmap, raw and signed; ``run_id`` is the image's id here.
+
+        Args:
+            folder: where the views are written, ID.jpg each; the data set leads to them.
+            name: of the data set; FiftyOne chooses one where None.
+
+        Returns:
+            A `fiftyone.Dataset`; it is not persistent.
+
+        Raises:
+            RunError: if fiftyone is not installed, the folder cannot be written to, or a shard is
+                damaged.
+        """
+        return fiftyone_dataset(self, folder, name)
 
     # ------------------------------------------------------------ the set
 

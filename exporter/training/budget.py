@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from exporter.errors import ConfigError
 
+FEWEST = 4
+"""Images of an epoch below which rather fewer epochs are explained."""
+
 
 class Budget:
     """Tells whether the next epoch can be explained without exceeding a share of the time.
@@ -18,7 +21,7 @@ class Budget:
     Attributes:
         share: of the time that training alone takes; None for no limit.
         spent: seconds that explaining took so far.
-        last: seconds that the last epoch took.
+        last: seconds that the last epoch took, or that the next one will, with fewer images.
     """
 
     def __init__(
@@ -43,6 +46,25 @@ class Budget:
         finally:
             self.last = self._clock() - begun
             self.spent += self.last
+
+    def fewer(self, images: int, epochs: int) -> int:
+        """Return how many images fit every epoch, at the pace so far, and count on so many.
+
+        An epoch is taken to cost as much as the last one, in proportion to its images.
+
+        Args:
+            images: of the last epoch that was explained.
+            epochs: that have been trained since, or explained: one interval of training each.
+
+        Returns:
+            `FEWEST` at least, ``images`` at most.
+        """
+        if self.share is None or not self.last or images <= FEWEST:
+            return images
+        each = self.share * (self._clock() - self._begun - self.spent) / epochs
+        number = max(FEWEST, min(images, int(images * each / self.last)))
+        self.last *= number / images
+        return number
 
     def refusal(self) -> str:
         """Say why the next epoch is left out; empty where it is not."""

@@ -31,9 +31,8 @@ from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
 from exporter.training.surroundings import as_outside, finite, randomness_kept, rank
 from exporter.watch import Watch
 
-COMPARISON = "comparison"
-"""The folder with the comparison of the epochs."""
-CLASSES = "classes.json"
+COMPARISON, CLASSES = "comparison", "classes.json"
+"""The folder with the comparison of the epochs, and the file of their classes."""
 _REMEDY = "remove it, or give another folder"
 _OWN = ("step", "metrics", "resume", "overwrite", "limit", "out", "model", "images")
 """Arguments of ``export`` that a watcher gives itself."""
@@ -105,8 +104,8 @@ class Watcher:
                 the data set. Labels that are numbers of a data set then have these names, too.
             every: epochs from one that is explained to the next.
             limit: images at most. Of more, as many of each label as possible are drawn once.
-            budget: share of the training's time that explaining may take, such as ``"5 %"``. Epochs
-                are left out to keep it; None explains all.
+            budget: share of the training's time that explaining may take, such as ``"5 %"``: fewer
+                images are explained after the first epoch, and then fewer epochs; None for all.
             logdir: folder of the TensorBoard log; ``OUT/tensorboard`` where None.
             summary_writer: a SummaryWriter of yours, to whose log the maps are added instead.
             wandb_run: a W&B run of yours, which is logged to and left open.
@@ -145,14 +144,13 @@ class Watcher:
         get_methods(maps)
         build_config(model="model", images="images", out=self.out, **self._settings)
         self._explains = not rank()
-        self._told: set[str] = set()
-        self.rule = ""
+        self._told, self.rule = set[str](), ""
         if not self._explains:
             return
         with randomness_kept():
             self._images, self.rule = choose(images, limit, seed)
             entries = open_images(self._images, limit=limit).entries
-        self._limit = limit
+        self._limit, self._of, self._due = limit, images, 0
         self._files = RunFiles(self.out)
         self._training = self._begun(tuple(entry.id for entry in entries))
         names = getattr(images, "classes", ()) if classes is None else classes
@@ -209,7 +207,8 @@ class Watcher:
         if len(numbers) < len(metrics):
             left = ", ".join(name for name in metrics if name not in numbers)
             self._once("metrics", f"metrics that are no finite number are left out, such as {left}")
-        refusal = self._budget.refusal()
+        self._due += 1
+        refusal = self._with_fewer(self._budget.refusal())
         if refusal:
             self._once("budget", f"epochs are left out to keep the budget: {refusal}")
             self._note(epoch, "left out", refusal, numbers)
@@ -225,6 +224,16 @@ class Watcher:
         self._note(epoch, "explained", failed, numbers)
         return run
 
+    def _with_fewer(self, refusal: str) -> str:
+        """After the first epoch, take fewer images if the budget asks; return what it then says."""
+        if not refusal or self._due != 2:
+            return refusal
+        self._limit = self._budget.fewer(len(self._training.images), self._due)
+        if self._limit < len(self._training.images):
+            self._images, self.rule = choose(self._of, self._limit, self._settings["seed"])
+            self._warn(f"from now on fewer images are explained, {self.rule}: {refusal}")
+        return self._budget.refusal()
+
     def _is_between(self, epoch: int) -> bool:
         """Say whether an epoch is none to explain; one that is no number is said."""
         if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < 10**9:
@@ -237,8 +246,7 @@ class Watcher:
     ) -> tuple[Run, str]:
         if not isinstance(model, nn.Module):
             raise ConfigError(f"the model is {kind_of(model)}; give a torch.nn.Module")
-        folder = self.out / epoch_folder(epoch)
-        failed = ""
+        folder, failed = self.out / epoch_folder(epoch), ""
         try:
             run = export(
                 model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,21 @@ def test_a_trainer_trains_bit_for_bit_and_every_epoch_is_a_run(tmp_path: Path) -
     assert list(runs) == [0, 1]
     assert (tmp_path / "watched/maps/comparison/html/index.html").exists()
     assert exporter.open_comparison(tmp_path / "watched/maps/comparison").contents.runs[1].metrics
+
+
+@pytest.mark.slow
+def test_after_an_exception_the_epochs_so_far_are_compared(tmp_path: Path) -> None:
+    class Fails(transformers.TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.epoch == 2:
+                raise KeyError("out of luck")
+
+    callback: Any = MapsCallback(data(), **SETTINGS | {"layers": ["auto"]})
+    written = tmp_path / "run/maps/comparison/html/index.html"
+    with pytest.raises(KeyError):
+        trained(tmp_path / "run", callback, Fails())
+    assert list(exporter.open_run(tmp_path / "run/maps").epochs) == [0, 1]
+    assert not written.exists()
+    del callback
+    gc.collect()
+    assert written.exists()

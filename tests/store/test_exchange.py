@@ -1,8 +1,11 @@
-"""A run handed to Quantus and to Hugging Face's datasets."""
+"""A run handed to Quantus, to Hugging Face's datasets and to FiftyOne."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -92,3 +95,51 @@ def test_a_data_set_has_a_row_per_image(
         assert np.array_equal(np.float32(example["gradcam"]), exported.map(row.id, "gradcam"))
         shown = np.asarray(exported.overlay(row.id, "gradcam"))
         assert np.array_equal(np.asarray(example["gradcam overlay"]), shown)
+
+
+@pytest.mark.slow
+def test_fiftyone_shows_views_predictions_boxes_and_maps(
+    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    fiftyone = pytest.importorskip("fiftyone")
+    street = sampling.SampleImage(
+        "street.jpg",
+        sampling.CLASSES[0],
+        boxes=((60.0, 20.0, 200.0, 140.0),),
+        predicted_boxes=((70.0, 30.0, 210.0, 150.0), (80.0, 100.0, 180.0, 260.0)),
+    )
+    run = exporter.open_run(make_run(tmp_path / "run", images=[street]))
+    dataset = run.to_fiftyone(tmp_path / "views")
+    assert isinstance(dataset, fiftyone.Dataset)
+    (row,) = run.rows()
+    (sample,) = dataset
+    assert Path(sample.filepath).read_bytes() == row.image
+    assert (sample.run_id, sample.path) == (row.id, "street.jpg")
+    assert sample.ground_truth.label == row.label
+    best = row.predictions[0]
+    assert (sample.prediction.label, sample.prediction.confidence) == (best.name, best.score)
+    left, top, right, bottom = row.crop
+    (given,) = sample.ground_truth_boxes.detections
+    assert given.bounding_box == pytest.approx(
+        [
+            (60 - left) / (right - left),
+            (20 - top) / (bottom - top),
+            140 / (right - left),
+            120 / (bottom - top),
+        ]
+    )
+    assert len(sample.predicted_boxes.detections) == 2
+    for method in run.plan.methods:
+        shown = sample[method.name]
+        np.testing.assert_array_equal(shown.map, run.map(row.id, method.name))
+        assert shown.range == [shown.map.min(), shown.map.max()]
+    dataset.delete()
+
+
+def test_without_fiftyone_it_says_what_to_install(
+    exported: exporter.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    with pytest.raises(RunError, match=r"FiftyOne's needs fiftyone, .* pip install fiftyone"):
+        exported.to_fiftyone(tmp_path / "views")
+    assert not (tmp_path / "views").exists()

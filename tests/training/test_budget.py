@@ -6,6 +6,7 @@ import pytest
 
 from exporter.errors import ConfigError
 from exporter.training import Budget
+from exporter.training.budget import FEWEST
 
 
 class Clock:
@@ -57,6 +58,29 @@ def test_the_reason_has_the_numbers() -> None:
         "explaining one epoch took 4 s and 4 s so far, and 5 % of the 30 s of training is the "
         "budget"
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "training", "cost", "number"),
+    [
+        ("10 %", 100, 20, 16),  # half of what an epoch costs is there: half of the images
+        ("10 %", 100, 10, 32),
+        ("10 %", 100, 5, 32),
+        ("1 %", 1, 10, FEWEST),
+        (None, 1, 10, 32),
+    ],
+)
+def test_so_many_images_fit_every_epoch(
+    share: str | None, training: float, cost: float, number: int
+) -> None:
+    clock = Clock()
+    budget = Budget(share, clock)
+    clock.now += training
+    with budget.spending():
+        clock.now += cost
+    clock.now += training
+    assert budget.fewer(32, 2) == number
+    assert budget.last == cost * number / 32
 
 
 @pytest.mark.parametrize("share", ["5", "five %", "0 %", 0, -0.1, True, "-5 %"])

@@ -28,6 +28,7 @@ from exporter import Watcher
 from exporter.cli import main
 from exporter.errors import ExporterError
 from exporter.store import check
+from exporter.training import Budget
 from exporter.training.watcher import TrainingWarning
 from exporter.writers.tensorboard.serving import _log
 from tests.writers.wandb.test_writer import records
@@ -283,6 +284,19 @@ def test_a_failure_is_one_warning_and_the_training_goes_on(tmp_path: Path) -> No
     assert "no evaluation today" in told["epochs"][0]["why"]
 
 
+def test_a_method_that_does_not_fit_the_model_is_one_warning(tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+
+    class Twice(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.block[2](self.block(x)).mean((2, 3)))
+
+    own = SETTINGS | {"maps": ["captum:DeepLift"], "limit": 1}
+    watcher = Watcher(data(), out=tmp_path / "run", **own)
+    with pytest.warns(TrainingWarning, match="epoch 0 is not explained: captum's DeepLift failed"):
+        assert watcher.step(Twice(), 0) is None
+
+
 def test_no_space_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(data(), out=tmp_path / "run", **SETTINGS)
 
@@ -296,7 +310,7 @@ def test_no_space_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_wraps_a_model_is_taken_off(tmp_path: Path) -> None:
     watcher = Watcher(data(), out=tmp_path / "run", **SETTINGS)
-    for epoch, model in enumerate([torch.compile(Net()), AveragedModel(Net())]):
+    for epoch, model in enumerate([torch.compile(Net(), dynamic=False), AveragedModel(Net())]):
         run = watcher.step(model, epoch)
         assert run is not None
         assert run.plan.model.name == "Net"
@@ -357,6 +371,37 @@ def test_epochs_beyond_the_budget_are_left_out_and_it_is_said_once(tmp_path: Pat
     assert len(warned) == 1
     told = json.loads((tmp_path / "run/training.json").read_text())
     assert [epoch["state"] for epoch in told["epochs"]] == ["explained", "left out", "left out"]
+
+
+def test_fewer_images_are_explained_where_all_would_cost_too_much(tmp_path: Path) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock = Clock()
+    watcher = Watcher(data(), out=tmp_path / "run", **SETTINGS | {"limit": 12, "budget": "10 %"})
+    watcher._budget = budget = Budget("10 %", clock)
+    explained: dict[int, set[str]] = {}
+    with pytest.warns(TrainingWarning) as warned:
+        for epoch in range(5):
+            clock.now += 100
+            run = watcher.step(Net(), epoch)
+            if run is not None:
+                explained[epoch] = {entry.id for entry in run.plan.images}
+                # As if each image took two seconds.
+                budget.last = 2.0 * len(explained[epoch])
+                budget.spent += budget.last
+                clock.now += budget.last
+    # 24 s of 10 s that an epoch may cost: 5 images; with them the next that fits is at 400 s.
+    assert {epoch: len(ids) for epoch, ids in explained.items()} == {0: 12, 3: 5, 4: 5}
+    assert explained[3] == explained[4]
+    assert explained[3] < explained[0]
+    said = [str(warning.message) for warning in warned]
+    assert said[0].startswith("from now on fewer images are explained, 5 of 24: at random with")
+    assert said[1].startswith("epochs are left out to keep the budget")
+    assert len(said) == 2
 
 
 def test_nothing_of_the_model_is_held_afterwards(watcher: Watcher) -> None:
