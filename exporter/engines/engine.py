@@ -60,7 +60,7 @@ def find_engine(name: str) -> Engine:
     """
     engine: Engine
     if name in OWN:
-        engine = import_module(f"exporter.engines.{name}")  # type: ignore[assignment]
+        engine = import_module(f"exporter.engines.{name}")
         return engine
     installed = doors.plugins(doors.ENGINES)
     if name not in installed:
