@@ -115,7 +115,14 @@ def run_from(
     """
     images = inputs[:1] if alone else inputs.repeat(copies, 1, 1, 1)
     given = precision_of(model).enter(activation)
-    return _substituted(model, layer, images, lambda raw: given.to(raw.dtype))
+    return _substituted(model, layer, images, lambda raw: _as_given(raw, given))
+
+
+def _as_given(raw: Tensor, values: Tensor) -> Tensor:
+    """Return values as the numbers that the layer gave: of its type, or on its quantised levels."""
+    if raw.is_quantized:
+        return torch.quantize_per_tensor(values, raw.q_scale(), raw.q_zero_point(), raw.dtype)
+    return values.to(raw.dtype)
 
 
 def _substituted(model: nn.Module, layer: str, images: Tensor, change: Any) -> Any:

@@ -147,6 +147,40 @@ def test_a_method_of_gradients_says_what_is_the_matter(name: str, method: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_ablation_runs_on_from_a_quantised_layer() -> None:
+    before = torch.backends.quantized.engine
+    engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+    if not engines:
+        pytest.skip("this build of torch has no quantised operations")
+    torch.backends.quantized.engine = engines[-1]
+    try:
+        stub, end = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+        model = nn.Sequential(stub, *small(), end).eval()
+        model.qconfig = torch.ao.quantization.get_default_qconfig(engines[-1])
+        prepared = torch.ao.quantization.prepare(model)
+        prepared(IMAGES)
+        net = torch.ao.quantization.convert(prepared)
+        maps = exporter.compute_maps(
+            net, IMAGES, maps=["ablationcam"], layers=["4"], targets=[1, 2]
+        )
+        seen = net[:5](IMAGES)
+        rows, planes = torch.arange(2), seen.dequantize()
+        score = net[5:](seen)[rows, [1, 2]]
+        expected = torch.zeros_like(planes[:, 0])
+        for channel in range(planes.shape[1]):
+            without = planes.clone()
+            without[:, channel] = 0
+            levels = torch.quantize_per_tensor(
+                without, seen.q_scale(), seen.q_zero_point(), seen.dtype
+            )
+            drop = (score - net[5:](levels)[rows, [1, 2]]) / score
+            expected += drop[:, None, None] * planes[:, channel]
+    finally:
+        torch.backends.quantized.engine = before
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(maps["ablationcam", "4"], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_method_of_activations_goes_on(name: str) -> None:
     build, _ = CASES[name]
