@@ -21,6 +21,7 @@ images, and memory that does not grow with the set.
     python -m benchmarks.report --json
     python -m benchmarks.report --json --counts 100,10000 --compared 2000,10000
     python -m benchmarks.report --json --counts none
+    python -m benchmarks.report --json --counts none --compared 2000,100000 --methods 2
 """
 
 from __future__ import annotations
@@ -320,6 +321,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--compared", help="images of each comparison, or none (default: 2000,10000,20000)"
     )
+    parser.add_argument(
+        "--methods",
+        type=int,
+        default=5,
+        help="methods of the runs that are compared (default: 5)",
+    )
     given = parser.parse_args(arguments)
     counts, compared = (
         _counts(given.counts, COUNTS),
@@ -350,7 +357,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _open(address, browser)["ready"]
 
             comparisons.append(
-                _rounded(report_compared.measure_comparison(count, work, opened, TRIES))
+                _rounded(
+                    report_compared.measure_comparison(count, work, opened, TRIES, given.methods)
+                )
             )
         browser.close()
     problems = [problem for entry in entries for problem in missed(entry)]

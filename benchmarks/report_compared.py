@@ -1,7 +1,8 @@
 """Comparisons of three runs: how large and fast their report is, and what comparing them takes.
 
-Runs are synthesised as in ``report_runs.py``, of the same images, with other maps and predictions.
-They are compared in a process of their own, whose largest memory is noted.
+Runs are synthesised as in ``report_runs.py``, of the same images, with other maps and predictions,
+and without activations, which a comparison does not read. They are compared in a process of their
+own, with all three writers; its largest memory is noted, and that of what it starts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report_runs import write_run
+from benchmarks.report_runs import METHODS, write_run
 
 RUNS = 3
 COUNTS = (2_000, 10_000, 20_000)
@@ -31,7 +32,7 @@ GOAL_GROWTH = 1.5
 
 
 def measure_comparison(
-    count: int, work: Path, opened: Callable[[str], float], tries: int
+    count: int, work: Path, opened: Callable[[str], float], tries: int, methods: int
 ) -> dict[str, Any]:
     """Write runs of so many images, compare them, and open the report.
 
@@ -40,13 +41,14 @@ def measure_comparison(
         work: an empty folder, removed afterwards.
         opened: opens an address in a fresh tab, and gives the milliseconds until all is there.
         tries: how often each page is opened.
+        methods: how many the runs have maps of.
 
     Returns:
         The comparison's entry of the printed JSON.
     """
     runs = [work / f"run-{seed}" for seed in range(RUNS)]
     for seed, run in enumerate(runs):
-        write_run(run, count, seed)
+        write_run(run, count, seed, methods=METHODS[:methods], strongest=0)
     print(f"  {RUNS} runs of {count} images synthesised", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks.report_compared", *map(str, runs)]
     said = subprocess.run(
@@ -61,6 +63,7 @@ def measure_comparison(
     entry = {
         "images": count,
         "runs": RUNS,
+        "methods": methods,
         **json.loads(said),
         "bytes_an_image": sum(file.stat().st_size for file in files) / count,
         "ready_ms": pages,
@@ -93,10 +96,13 @@ def main(folders: Sequence[str]) -> None:
 
     begun = time.perf_counter()
     *runs, out = folders
-    compare(*runs, out=out, writers=("html",))
+    compare(*runs, out=out)
     taken = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"compared_s": taken, "peak_mb": peak}))
+    peak, started = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(json.dumps({"compared_s": taken, "peak_mb": peak, "peak_of_started_mb": started}))
 
 
 if __name__ == "__main__":

@@ -59,18 +59,27 @@ SHARD = 256
 VIEW = 224
 
 
-def write_run(path: Path, count: int, seed: int = 0) -> None:
+def write_run(
+    path: Path,
+    count: int,
+    seed: int = 0,
+    *,
+    methods: Sequence[str] = METHODS,
+    strongest: int = 8,
+) -> None:
     """Write a complete run of so many images.
 
     Args:
         path: the run folder; must not be there.
         count: images.
         seed: of the maps; runs of several seeds have the same images.
+        methods: of the maps.
+        strongest: channels of each layer that are kept per image.
     """
-    plan = _plan(count, seed)
+    plan = _plan(count, seed, methods)
     random = np.random.default_rng(seed)
     scope = Scope.of(plan)
-    prototypes = _prototypes(plan, random)
+    prototypes = _prototypes(plan, random, methods, strongest)
     with create_run(path, plan) as folder:
         folder.write_kernels([_kernels(random)])
         for index, (start, stop) in enumerate(plan.shards):
@@ -87,12 +96,12 @@ def write_run(path: Path, count: int, seed: int = 0) -> None:
         folder.finish(1.0, merged.tables, merged.summary, channels)
 
 
-def _plan(count: int, seed: int) -> Plan:
+def _plan(count: int, seed: int, methods: Sequence[str]) -> Plan:
     classes = tuple(f"class {number:03d}" for number in range(CLASSES))
     keys = [hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(count)]
     return Plan(
         schema=1,
-        settings={"model": "torchvision:mobilenet_v3_small", "maps": list(METHODS), "seed": seed},
+        settings={"model": "torchvision:mobilenet_v3_small", "maps": list(methods), "seed": seed},
         model=ModelRecord(
             name="mobilenet_v3_small",
             spec="torchvision:mobilenet_v3_small",
@@ -119,7 +128,7 @@ def _plan(count: int, seed: int) -> Plan:
                 caveats="",
                 relu=True,
             )
-            for name in METHODS
+            for name in methods
         ),
         target="predicted",
         image_set="the benchmark's images",
@@ -167,7 +176,9 @@ def _kernels(random: np.random.Generator) -> KernelSheet:
     return KernelSheet("features.1.0", "Conv2d", values, encode_png(picture), shown)
 
 
-def _prototypes(plan: Plan, random: np.random.Generator) -> list[Row]:
+def _prototypes(
+    plan: Plan, random: np.random.Generator, methods: Sequence[str], strongest: int
+) -> list[Row]:
     rows = []
     for file in sorted(photographs().glob("*.jpg")):
         pixels = decode(file.read_bytes())
@@ -188,14 +199,17 @@ def _prototypes(plan: Plan, random: np.random.Generator) -> list[Row]:
                 image=encode_jpeg(np.asarray(view, np.uint8), 85),
                 maps=tuple(
                     pack_map(_smooth(random, side), method, layer, "class:0")
-                    for method in METHODS
+                    for method in methods
                     for layer, (_, side) in LAYERS.items()
                 ),
                 activations=tuple(
                     pack_activation(
-                        np.stack([_smooth(random, side) for _ in range(channels)]), layer, 8
+                        np.stack([_smooth(random, side) for _ in range(channels)]),
+                        layer,
+                        strongest,
                     )
                     for layer, (channels, side) in LAYERS.items()
+                    if strongest
                 ),
             )
         )

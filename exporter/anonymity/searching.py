@@ -62,6 +62,9 @@ _NAME = " (name)"
 
 
 def _contents(path: Path) -> Iterator[Piece]:
+    if path.is_dir():  # which is what a zip of it is called
+        name = path.resolve().name
+        yield Piece(f"{name} (the folder itself)", os.fsencode(name), text=True)
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
         name = file.name if file == path else file.relative_to(path).as_posix()

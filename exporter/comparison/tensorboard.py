@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,13 +71,21 @@ def write_log(comparison: Comparison, joined: Joined, watch: Watch) -> None:
 
 
 def choose(comparison: Comparison) -> list[ImageComparison]:
-    """Choose the images that are shown, in the order of the set."""
-    rows = list(comparison.images())
-    flipped = [row for row in rows if any(verdict.flip for verdict in row.verdicts)]
-    moved = sorted(rows, key=lambda row: 2 if row.likeness is None else row.likeness)
-    ids = [row.id for row in flipped[: IMAGES // 2]]
-    ids += [row.id for row in moved if row.id not in ids][: IMAGES - len(ids)]
-    return [row for row in rows if row.id in ids]
+    """Choose the images that are shown, in the order of the set; no others stay in memory."""
+    flipped: dict[int, ImageComparison] = {}
+
+    def rows() -> Iterator[tuple[int, ImageComparison]]:
+        for at, row in enumerate(comparison.images()):
+            if len(flipped) < IMAGES // 2 and any(verdict.flip for verdict in row.verdicts):
+                flipped[at] = row
+            yield at, row
+
+    def moved(place: tuple[int, ImageComparison]) -> float:
+        return 2 if place[1].likeness is None else place[1].likeness
+
+    others = [(at, row) for at, row in nsmallest(IMAGES, rows(), key=moved) if at not in flipped]
+    chosen = flipped | dict(others[: IMAGES - len(flipped)])
+    return [chosen[at] for at in sorted(chosen)]
 
 
 def _open(files: ExitStack, folder: Path, joined: Joined, run: int) -> EventFile:

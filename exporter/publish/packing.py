@@ -99,7 +99,7 @@ def pack(
     """
     place, watch = Path(out), watch or Watch()
     known = venue_of(venue) if venue else None
-    limit = _limit(max_size) if max_size is not None or known is None else known.bytes
+    limit = _limit(max_size, known)
     told = Told(
         claims=read_claims(Path(claims)) if claims is not None else [],
         credits="" if credits is None else _text(Path(credits)),
@@ -121,7 +121,8 @@ def pack(
             fitted.zip.replace(place)
     except OSError as error:
         raise ConfigError(f"{str(place)!r} cannot be written: {reason(error)}") from error
-    return Packed(place, place.stat().st_size, left_out, tuple(_notes(told, place)))
+    written = place.stat().st_size
+    return Packed(place, written, left_out, tuple(_notes(told, place, written)))
 
 
 def _write_front(supplement: Supplement, told: Told, contents: Contents, folder: Path) -> None:
@@ -176,7 +177,15 @@ def _write_key(supplement: Supplement, file: Path) -> None:
                 writer.writerow((named.run.path.resolve().name, image.id, image.path))
 
 
-def _limit(size: int | str | None) -> int | None:
+def _limit(size: int | str | None, venue: Venue | None) -> int | None:
+    """Return the bytes that a supplement may have, those of its venue where no size is given."""
+    if size is None and venue is not None:
+        if venue.bytes is None:
+            raise ConfigError(
+                f"how large a supplement of {venue.title} may be is not known: {venue.source} does "
+                "not say; give --max-size"
+            )
+        return venue.bytes
     if not isinstance(size, str):
         return size
     try:
@@ -192,15 +201,18 @@ def _text(file: Path) -> str:
         raise ConfigError(f"the credits {str(file)!r} cannot be read: {reason(error)}") from error
 
 
-def _notes(told: Told, place: Path) -> Iterator[str]:
+def _notes(told: Told, place: Path, size: int) -> Iterator[str]:
     if told.venue is not None:
         yield (
             f"{told.venue.title}: {told.venue.rule} ({told.venue.source}, read {told.venue.read})"
         )
         if told.venue.anonymous and not told.unnamed:
             yield f"{told.venue.title} reviews double-blind: for review give --anonymous"
-        if told.venue.bytes is None and told.limit is None:
-            yield "its limit of size is not known here: set it with --max-size"
+        if told.venue.bytes is not None and (told.limit or 0) > told.venue.bytes:
+            yield (
+                f"--max-size allows more than the {told.venue.bytes:,} bytes that "
+                f"{told.venue.title} takes; this supplement has {size:,}"
+            )
     if not told.credits:
         yield "no licence and no credits are given: name those of the images with --credits FILE"
     if told.unnamed:

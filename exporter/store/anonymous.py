@@ -126,7 +126,11 @@ def _plan(plan: Plan) -> Plan:
     return replace(
         plan,
         settings={
-            name: _value(value) for name, value in plan.settings.items() if name not in _FOREIGN
+            name: _target(value, plan.model.classes)
+            if name == "target" and isinstance(value, str)
+            else _value(value)
+            for name, value in plan.settings.items()
+            if name not in _FOREIGN
         },
         model=_model(plan.model),
         methods=tuple(map(_method, plan.methods)),

@@ -159,6 +159,17 @@ def test_names_of_files_and_targets_of_links_are_searched(tmp_path: Path) -> Non
     ]
 
 
+def test_what_is_given_may_have_a_name_in_its_own_name(tmp_path: Path) -> None:
+    folder = tmp_path / "of-somebody"
+    folder.mkdir()
+    (folder / "a.txt").write_text("")
+    packed = tmp_path / "somebody.zip"
+    packed.write_bytes(zipped(b""))
+    for given, place in ((folder, "of-somebody (the folder itself)"), (packed, "somebody.zip")):
+        (trace,) = search(given, named("somebody")).traces
+        assert trace.place == place
+
+
 def test_a_short_name_is_a_whole_word_and_not_in_bytes_by_chance(tmp_path: Path) -> None:
     for name, content in {
         "word": b"by Ann, 2026", "within": b"channel", "path": b"/home/ann/x",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from exporter.comparison import Comparison, compare
+from exporter.comparison.tensorboard import IMAGES, choose
 from exporter.render import COLORMAPS, decode_image
 from exporter.store import open_run
 from exporter.writers.tensorboard.serving import serve
@@ -26,6 +30,36 @@ def read(folder: Path) -> Log:
             for value in event.summary.value:
                 found[file.parent.name][value.tag][event.step] = value.tensor
     return found
+
+
+class Alive(SimpleNamespace):
+    """What can be referred to weakly."""
+
+
+def test_images_are_chosen_with_few_of_them_in_memory() -> None:
+    alive, most = 0, 0
+
+    def ended() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def rows() -> Iterator[Any]:
+        nonlocal alive, most
+        for n in range(1000):
+            flips = [SimpleNamespace(flip="lost" if n % 40 == 39 else "")]
+            likeness = None if n % 7 == 0 else n * 389 % 1000 / 1000
+            row = Alive(id=n, verdicts=flips, likeness=likeness)
+            weakref.finalize(row, ended)
+            alive += 1
+            most = max(most, alive)
+            yield row
+            del row
+
+    chosen = [row.id for row in choose(SimpleNamespace(images=rows))]
+    flipped = range(39, 1000, 40)[: IMAGES // 2]
+    moved = sorted((n * 389 % 1000, n) for n in range(1000) if n % 7 and n not in flipped)
+    assert chosen == sorted([*flipped, *(n for _, n in moved[: IMAGES // 2])])
+    assert most <= 2 * IMAGES
 
 
 @pytest.fixture(scope="module")

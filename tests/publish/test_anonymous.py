@@ -207,7 +207,7 @@ def test_numbers_maps_and_pixels_are_the_runs(planted: Path) -> None:
     assert shown.plan.model.checkpoint == "checkpoint-40"
     assert shown.plan.created == "2026-03-04"
     assert shown.plan.versions == {"exporter": "0.1.0", "torch": "2.9.0"}
-    assert shown.plan.settings == {"target": "not told", "seed": 0}
+    assert shown.plan.settings == {"target": "authors:target", "seed": 0}
     assert shown.measures and list(shown.measures()) == list(run.measures())
 
 

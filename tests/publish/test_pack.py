@@ -250,7 +250,8 @@ def test_the_comparison_keeps_to_its_pictured_images(
 def test_venues_are_data_with_a_source() -> None:
     for name, venue in venues().items():
         assert name == name.lower()
-        assert venue.rule and venue.source
+        assert venue.rule
+        assert re.fullmatch(r"https://\S+", venue.source)
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", venue.read)
     assert venues()["neurips"].bytes == 100_000_000
     assert venues()["uai"].bytes == 50_000_000
@@ -261,6 +262,7 @@ def test_venues_are_data_with_a_source() -> None:
     ("arguments", "said"),
     [
         (["--for", "nips"], "no venue 'nips' is known; those that are: neurips, iclr, "),
+        (["--for", "cvpr"], "how large a supplement of CVPR may be is not known: https://cvpr."),
         (["--max-size", "5 potatoes"], "'5 potatoes' is not a size"),
         (["--index", "none.md"], "the claims 'none.md' cannot be read"),
         (["--credits", "none.md"], "the credits 'none.md' cannot be read"),
