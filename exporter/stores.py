@@ -147,7 +147,8 @@ def file_system(where: str | Address) -> tuple[Any, str]:
             "own, such as pip install 'exporter[stores]' for s3://"
         ) from error
     cache = getattr(system, "dircache", None)
-    if getattr(cache, "use_listings_cache", False):  # what other processes write has to be seen
+    if cache is not None and getattr(cache, "use_listings_cache", False):
+        # What other processes write has to be seen.
         cache.use_listings_cache = False
         cache.clear()
     return system, str(root)
