@@ -154,8 +154,8 @@ class RunConfig(WriterConfig):
         ...,
         "A folder, class folders, a glob, a CSV/JSONL/Parquet list, WebDataset archives "
         "('train-{000..010}.tar'), any of these in a store (s3://bucket/photos), hf:NAME or "
-        "hf:FOLDER of Hugging Face, module:factory, file.py:factory, or anything that an installed "
-        "image source accepts.",
+        "hf:FOLDER of Hugging Face, wandb:ENTITY/PROJECT/NAME:ALIAS, module:factory, "
+        "file.py:factory, or anything that an installed image source accepts.",
         "WHERE",
     )
     http: bool = setting(
@@ -195,7 +195,9 @@ class RunConfig(WriterConfig):
     )
     weights: str = setting("DEFAULT", "Name of the weights, DEFAULT or none.", "W")
     checkpoint: Path | None = setting(
-        None, "A .pt (read weights_only) or .safetensors file.", "FILE"
+        None,
+        "A .pt (read weights_only) or .safetensors file, or wandb:ENTITY/PROJECT/NAME:ALIAS.",
+        "FILE",
     )
     output: str | None = setting(
         None, "Which tensor of the model's output to explain, such as logits or 0.", "PATH"

@@ -19,6 +19,7 @@ from exporter.maps import Method, count_forwards, lightest
 from exporter.maximise import describe_wanted, estimate_maximised
 from exporter.models import float_type, resolve
 from exporter.records import ImageEntry, Row
+from exporter.writers.wandb.artifacts import fetch_checkpoint, is_artifact
 
 TOGETHER = 4
 """Images of the batch that is timed at most."""
@@ -109,6 +110,8 @@ def describe_layers(
     Raises:
         ModelError: if the model cannot be resolved.
     """
+    if is_artifact(checkpoint):
+        _, checkpoint = fetch_checkpoint(str(checkpoint))
     resolved = resolve(spec, weights=weights, checkpoint=checkpoint)
     preprocessing = resolved.record.preprocessing
     example = torch.zeros(

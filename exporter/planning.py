@@ -69,6 +69,7 @@ from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.stores import is_web
 from exporter.targets import PlannedTarget, Scorer, plan_target
 from exporter.watch import Watch
+from exporter.writers.wandb.artifacts import fetch, fetch_checkpoint, is_artifact
 
 _ASKING = 16
 """Threads that load images from a store, which answers a while after it was asked."""
@@ -92,14 +93,15 @@ def bind(
     Raises:
         ExporterError: if something asked for is not available, or is not what was planned.
     """
-    config = recipe.config
     watch = watch or Watch()
+    recipe, checkpoint, images = _fetched(recipe, watch)
+    config = recipe.config
     with ExitStack() as stack:
         if recipe.folder and Path(recipe.folder).is_dir():
             stack.enter_context(contextlib.chdir(recipe.folder))
         methods = get_methods(config.maps)
         watch.begin("reading the image set")
-        where = config.images if recipe.source is None else recipe.source
+        where = images if recipe.source is None else recipe.source
         _refuse_web(where, config)
         if planned is None:
             image_set = open_images(where, limit=config.limit, workers=config.workers)
@@ -108,7 +110,7 @@ def bind(
             image_set = reopen_images(where, planned.images, limit=config.limit, ready=ready)
         watch.begin("loading the model")
         with user_code("the model", advice=AGAIN), importing():
-            resolved = _resolve(config, recipe.module)
+            resolved = _resolve(config, checkpoint, recipe.module)
             methods, without = fitting_methods(resolved.module, methods)
             cards = cards_of(config)
             wanted = f"cuda:{cards[0]}" if cards else config.device
@@ -323,14 +325,34 @@ def _rounding(device: torch.device) -> tuple[str, ...]:
     )
 
 
-def _resolve(config: RunConfig, module: nn.Module | None) -> ResolvedModel:
+def _fetched(recipe: Recipe, watch: Watch) -> tuple[Recipe, Path | None, str]:
+    """Fetch the checkpoint and the images that are artifacts of W&B.
+
+    Returns:
+        The recipe with their versions in the place of aliases, and where they are.
+    """
+    config = recipe.config
+    told: dict[str, str | Path] = {}
+    checkpoint, images = config.checkpoint, config.images
+    if is_artifact(checkpoint) and recipe.module is None:
+        watch.begin(f"fetching {checkpoint}")
+        address, checkpoint = fetch_checkpoint(str(checkpoint))
+        told["checkpoint"] = Path(address)
+    if is_artifact(images) and recipe.source is None:
+        watch.begin(f"fetching {images}")
+        told["images"], place = fetch(images)
+        images = str(place)
+    return replace(recipe, config=config.model_copy(update=told)), checkpoint, images
+
+
+def _resolve(config: RunConfig, checkpoint: Path | None, module: nn.Module | None) -> ResolvedModel:
     if module is not None:
         classes = read_classes(config.classes) if config.classes else None
         return adopt(module, name=None, preprocessing=config.preprocessing, classes=classes)
     return resolve(
         config.model,
         weights=config.weights,
-        checkpoint=config.checkpoint,
+        checkpoint=checkpoint,
         seed=config.seed,
         preprocessing=config.preprocessing,
         classes=config.classes,

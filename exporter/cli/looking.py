@@ -30,7 +30,7 @@ from exporter.stores import on_disk
     metavar="W",
     help="Weights to load; the table needs none.",
 )
-@file_option("--checkpoint", help="A .pt or .safetensors file.")
+@file_option("--checkpoint", help="A .pt or .safetensors file, or wandb:ENTITY/PROJECT/NAME:ALIAS.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers_command(spec: str, weights: str, checkpoint: Path | None, as_json: bool) -> int:
     """List a model's layers with type, output shape and parameters, and count them."""

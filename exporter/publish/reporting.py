@@ -19,8 +19,7 @@ from exporter.publish.subject import Subject
 from exporter.publish.wandb_blocks import blocks
 from exporter.store import Run
 from exporter.writers.options import LinkSettings, WandbSettings
-from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
-from exporter.writers.wandb.sync import NO_KEY, patience
+from exporter.writers.wandb.process import NO_KEY, WORK, environment, run_python, work_folder
 
 SECONDS = 180.0
 """The most seconds that W&B may take to take a report."""
@@ -178,7 +177,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         status, answered, errors = run_python(
             (str(program), str(file)),
             folder,
-            patience() | environment(folder, online=not job["draft"]),
+            environment(folder, online=not job["draft"]),
             SECONDS,
         )
     if status != 0 or not answered:

@@ -157,6 +157,10 @@ class WandbSettings(BaseModel):
     wandb_masks: bool = setting(
         False, "Also add each map to W&B's photographs as a mask with four levels."
     )
+    wandb_artifacts: bool = setting(
+        False,
+        "Also log the run folder as an artifact of the W&B run, and the report with --single-file.",
+    )
 
     @field_validator("wandb_run")
     @classmethod

@@ -23,7 +23,7 @@ from exporter.writers.options import LinkSettings, WandbSettings
 def write_all(
     run: Run, config: WriterConfig, watch: Watch | None = None
 ) -> tuple[tuple[Written, ...], tuple[tuple[str, str], ...]]:
-    """Run the writers a configuration asks for, the report last so that it can link to the others.
+    """Run the writers a configuration asks for.
 
     Nobody else may be writing the run: `exporter.store.reopen_run` sees to that.
 
@@ -42,7 +42,9 @@ def write_all(
     written: list[Written] = []
     failed: list[tuple[str, str]] = []
     options = writer_options(run, config)
-    for name in sorted(options, key=lambda name: name == "html"):
+    # The report links to the others; where W&B takes the report, it has to be there.
+    last = ("html", "wandb") if config.wandb_artifacts else ("html",)
+    for name in sorted(options, key=lambda name: last.index(name) + 1 if name in last else 0):
         watch.begin(f"writing {name}")
         try:
             written.append(write(run, name, options[name]))
@@ -90,12 +92,13 @@ def without_names(config: WriterConfig) -> WriterConfig:
     """Return settings that name no author, address or project.
 
     Raises:
-        ConfigError: if W&B is written into a run that has a name there already, or is sent there.
+        ConfigError: if W&B is written into a run that has a name there already, is sent there, or
+            is to have the run folder.
     """
-    if config.wandb == "online" or config.wandb_run is not None:
+    if config.wandb == "online" or config.wandb_run is not None or config.wandb_artifacts:
         raise ConfigError(
             "what is sent to W&B stands under its user's name; with --anonymous write it offline, "
-            "and without --wandb-run"
+            "without --wandb-run and --wandb-artifacts"
         )
     named = [*LinkSettings.model_fields, *WandbSettings.model_fields]
     kept = {"wandb", "wandb_masks"}

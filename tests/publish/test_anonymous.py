@@ -219,8 +219,13 @@ def test_a_figure_calls_a_model_without_its_lab(planted: Path) -> None:
     assert shown.name == "net"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("wandb", "online"), ("wandb_run", "abc12345")])
-def test_what_is_sent_to_wandb_is_not_anonymous(planted: Path, setting: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("wandb", "online"), ("wandb_run", "abc12345"), ("wandb_artifacts", True)],
+)
+def test_what_is_sent_to_wandb_is_not_anonymous(
+    planted: Path, setting: str, value: str | bool
+) -> None:
     config = build_writer_config(settings(anonymous=True, **{setting: value}))
     with pytest.raises(ConfigError, match="stands under its user's name"):
         write_all(open_run(planted), config)

@@ -21,8 +21,7 @@ from exporter.publish.choosing import opened
 from exporter.publish.subject import Subject
 from exporter.writers.html.findings import findings
 from exporter.writers.reading import set_numbers
-from exporter.writers.wandb import WandbOptions
-from exporter.writers.wandb import sync as wandb_sync
+from exporter.writers.wandb import WandbOptions, process
 from exporter.writers.wandb.media import media_names
 from exporter.writers.wandb.rows import metric_values
 from tests.writers.wandb.server import KEY, QUICKLY, Server, serving
@@ -81,7 +80,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(wandb_sync, "_PATIENCE", QUICKLY)
+    monkeypatch.setattr(process, "PATIENCE", QUICKLY)
     with serving(Reports) as reports:
         monkeypatch.setenv("WANDB_BASE_URL", reports.address)
         yield reports

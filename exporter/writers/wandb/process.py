@@ -26,6 +26,10 @@ W&B makes the paths that it logs absolute. Below this one they hold wherever the
 and say nothing of this machine.
 """
 
+NO_KEY = "W&B has no key to go online with; run wandb login or set WANDB_API_KEY"
+KEYLESS = 77
+"""Exit status of the program ``remote.py`` where there is none."""
+
 _IDENTITY = (
     "API_KEY",
     "BASE_URL",
@@ -37,6 +41,13 @@ _IDENTITY = (
     "HTTP_TIMEOUT",
     "X_EXTRA_HTTP_HEADERS",
 )
+
+# Without these a dead network is retried for hours; the offline copy can be sent again at any time.
+PATIENCE = {"RETRY_MAX": "4", "RETRY_WAIT_MIN_SECONDS": "0.5", "RETRY_WAIT_MAX_SECONDS": "8"}
+
+
+class NoKeyError(WriterError):
+    """Nobody is logged in to W&B."""
 
 
 @contextmanager
@@ -67,7 +78,12 @@ def environment(folder: Path, *, online: bool) -> dict[str, str]:
     values["WANDB_DIR"] = str(work if online else work.parents[1])
     values["WANDB_DATA_DIR"] = str(HERE or work.parent)
     values["WANDB_CACHE_DIR"] = str(work)
-    if not online:
+    if online:
+        channels = ("GRAPHQL", "FILE_TRANSFER", "FILE_STREAM")
+        values |= {
+            f"WANDB__{c}_{name}": value for c in channels for name, value in PATIENCE.items()
+        }
+    else:
         values["WANDB_CONFIG_DIR"] = str(work)
     values["WANDB_ERROR_REPORTING"] = "false"
     values["EXPORTER_WANDB_TEMP"] = str(work / "temp")
@@ -113,3 +129,23 @@ def run_python(
         output.seek(0)
         errors.seek(0)
         return status, output.read(), errors.read()
+
+
+def run_remote(arguments: Sequence[str], folder: Path, timeout: float) -> tuple[int, str, str]:
+    """Run the program that talks to W&B's server; takes and returns what `run_python` does.
+
+    Raises:
+        NoKeyError: if nobody is logged in to W&B.
+        WriterError: if it takes too long.
+    """
+    program = str(Path(__file__).with_name("remote.py"))
+    told = run_python((program, *arguments), folder, environment(folder, online=True), timeout)
+    if told[0] == KEYLESS:
+        raise NoKeyError(NO_KEY)
+    return told
+
+
+def last_line(said: str, status: int) -> str:
+    """Return the last line of what a process said, or else its exit status."""
+    lines = said.strip().splitlines() or [f"W&B's process ended with status {status}"]
+    return lines[-1]

@@ -256,9 +256,11 @@ def metric_values(run: Run, options: WandbOptions, numbers: SetNumbers) -> dict[
 
 
 def summary_values(run: Run, numbers: SetNumbers, shown: int) -> dict[str, Any]:
-    """Return the run's scalars: images, accuracy in [0, 1], mean confidence; None is left out."""
+    """Return the run's scalars: images read, accuracy in [0, 1], …; None is left out.
+
+    None is called as a table is, which W&B would no longer find under its name.
+    """
     values = {
-        "images": len(run.plan.images),
         "read": numbers.read,
         "skipped": numbers.skipped,
         "shown": shown,

@@ -47,10 +47,11 @@ def record(job: dict[str, Any]) -> None:
 
     Args:
         job: ``init``, arguments of ``wandb.init``; ``tables``, each with its ``name``, its
-            ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``metrics``, numbers
-            over ``step``; ``media``, pictures by name; ``summary``, values by name; the ``prefix``
-            of all these names; ``day``, the seconds since 1970 at which W&B is to believe that it
-            begins.
+            ``columns`` as (name, kind), its ``rows`` and the ``chart`` of it; ``photographs``,
+            pictures by the id of their image; ``metrics``, numbers over ``step``; ``media``,
+            pictures by name; ``summary``, values by name; the ``prefix`` of all these names;
+            ``artifacts``, each with its ``name``, its ``type`` and its ``files`` by their names in
+            it; ``day``, the seconds since 1970 at which W&B is to believe that it begins.
     """
     if job.get("day") is not None:
         _begin_at(job["day"])
@@ -73,13 +74,18 @@ def log(run: Any, job: dict[str, Any], folder: Path) -> None:
     import wandb
 
     prefix = job["prefix"]
+    pictures: dict[str, Any] = {}  # a picture that several rows have is read once
+    shelf = _photographs(wandb, run, job["photographs"], folder, pictures)
     logged: dict[str, Any] = {}
     for table in job["tables"]:
         name, chart = prefix + table["name"], table["chart"]
-        logged[name] = _table(wandb, table, folder)
+        logged[name] = _table(wandb, table, folder, pictures)
+        if shelf is not None:
+            paths = _pictures_in(table).intersection(job["photographs"].values())
+            _refer(run, logged[name], name, shelf, sorted(folder / path for path in paths))
         if chart is not None:
             x, y, title = chart
-            plain = _table(wandb, table, folder)
+            plain = _table(wandb, table, folder, pictures)
             logged[f"{name} chart"] = wandb.plot.line(plain, x, y, title=title)
     for name, cell in job["media"].items():
         logged[prefix + name] = _picture(wandb, cell, folder, {})
@@ -88,15 +94,77 @@ def log(run: Any, job: dict[str, Any], folder: Path) -> None:
     run.define_metric(f"{prefix}*", step_metric=f"{prefix}step")
     run.log({**{prefix + name: value for name, value in job["metrics"].items()}, **logged})
     run.summary.update({prefix + name: value for name, value in job["summary"].items()})
+    for told in job["artifacts"]:
+        artifact = wandb.Artifact(told["name"], told["type"])
+        for name, place in told["files"].items():  # where they lie: they are not copied
+            artifact.add_file(place, name=name, policy="immutable")
+        run.log_artifact(artifact)
 
 
-def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:
+def _photographs(
+    wandb: Any, run: Any, photographs: dict[str, str], folder: Path, pictures: dict[str, Any]
+) -> Any:
+    """Log the photographs as one artifact, each called by its image's id, and return their table.
+
+    All runs of a project have the same artifact: of the same photographs it is the same version,
+    and of others W&B takes the files that it has not.
+    """
+    if not photographs:
+        return None
+    artifact = wandb.Artifact("exporter-photographs", "photographs")
+    shelf = wandb.Table(columns=["id", "photograph"])
+    for id, path in photographs.items():
+        artifact.add_file(str(folder / path), name=Path(path).name)
+        shelf.add_data(id, _picture(wandb, path, folder, pictures))
+    artifact.add(shelf, "photographs")
+    run.log_artifact(artifact)
+    return shelf
+
+
+def _refer(run: Any, table: Any, name: str, shelf: Any, photographs: list[Path]) -> None:
+    """Log a table as an artifact that refers to the photographs instead of holding them.
+
+    Args:
+        run: a W&B run.
+        table: a table that is to be logged under ``name``.
+        name: likewise.
+        shelf: the table of the photographs, whose artifact is logged.
+        photographs: the files of those in the table.
+    """
+    import wandb
+
+    if not photographs:
+        return
+    artifact = wandb.Artifact(f"{name.replace('/', '-')}-{run.id}", "table")
+    # Where something of another artifact is added, W&B says what it is referred to by.
+    whole = artifact.add(shelf, "photographs")
+    artifact.remove(whole)
+    if whole.ref is None:
+        return
+    entries = [
+        artifact.add_file(str(file), name=f"photographs/{file.name}", policy="immutable")
+        for file in photographs
+    ]
+    artifact.add(table, name)
+    for entry in entries:
+        own = entry.path.rpartition("/")[2]
+        artifact.remove(entry)
+        artifact.add_reference(whole.ref.rpartition("/")[0] + f"/{own}", name=entry.path)
+    run.log_artifact(artifact)
+
+
+def _pictures_in(table: dict[str, Any]) -> set[str]:
+    places = [place for place, (_, kind) in enumerate(table["columns"]) if kind == "picture"]
+    cells = (row[place] for row in table["rows"] for place in places)
+    return {cell if isinstance(cell, str) else cell["path"] for cell in cells if cell is not None}
+
+
+def _table(wandb: Any, table: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> Any:
     types = {"text": str, "number": float, "flag": bool, "picture": wandb.Image}
     kinds = [kind for _, kind in table["columns"]]
     logged = wandb.Table(
         columns=[name for name, _ in table["columns"]], dtype=[types[kind] for kind in kinds]
     )
-    pictures: dict[str, Any] = {}  # a picture that several rows have is read once
     for cells in table["rows"]:
         logged.add_data(
             *(
@@ -111,22 +179,21 @@ def _table(wandb: Any, table: dict[str, Any], folder: Path) -> Any:
 
 def _picture(wandb: Any, cell: Any, folder: Path, pictures: dict[str, Any]) -> Any:
     """Return a picture with what lies over it; every class of a layer has to be known."""
-    told: dict[str, Any] = {"path": cell} if isinstance(cell, str) else cell
-    path = told["path"]
-    if path in pictures:
-        return pictures[path]
+    if isinstance(cell, str):
+        if cell not in pictures:
+            pictures[cell] = wandb.Image(str(folder / cell))
+        return pictures[cell]
     over: dict[str, dict[str, Any]] = {}
     classes: dict[int, str] = {}
     for kind in ("boxes", "masks"):
-        for name, layer in told.get(kind, {}).items():
+        for name, layer in cell.get(kind, {}).items():
             labels = {int(index): label for index, label in layer["class_labels"].items()}
             place = {"path": str(folder / layer["path"])} if "path" in layer else {}
             over.setdefault(kind, {})[name] = {**layer, **place, "class_labels": labels}
             classes |= labels
-    caption = told.get("caption")
     known = [{"id": index, "name": name} for index, name in classes.items()] or None
-    pictures[path] = wandb.Image(str(folder / path), caption=caption, classes=known, **over)
-    return pictures[path]
+    path, caption = str(folder / cell["path"]), cell.get("caption")
+    return wandb.Image(path, caption=caption, classes=known, **over)
 
 
 def _begin_at(seconds: float) -> None:

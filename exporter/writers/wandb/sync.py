@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import WriterError
 from exporter.writers import check_writer
+from exporter.writers.wandb.artifacts import artifacts_used, ask
 from exporter.writers.wandb.place import is_own
-from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
+from exporter.writers.wandb.process import WORK, NoKeyError, last_line, run_remote, work_folder
 
 if TYPE_CHECKING:
     from exporter.store import Run
     from exporter.watch import Watch
 
-# Without these a dead network is retried for hours; the offline copy can be sent again at any time.
-_PATIENCE = {"RETRY_MAX": "4", "RETRY_WAIT_MIN_SECONDS": "0.5", "RETRY_WAIT_MAX_SECONDS": "8"}
-_CHANNELS = ("GRAPHQL", "FILE_TRANSFER", "FILE_STREAM")
 _ADDRESS = re.compile(r"(?:View run .*? at:?|Syncing:)\s+(https?://\S+)")
-
-NO_KEY = "W&B has no key to go online with; run wandb login or set WANDB_API_KEY"
 
 SECONDS = 600.0
 """The most seconds a sync may take, and one more for each `BYTES_PER_SECOND` that it sends."""
@@ -70,7 +67,8 @@ def sync_run(
             f"--wandb-project and --wandb-entity, or write it yourself with {again}"
         )
     with work_folder(folder):
-        address, error = sync(folder, logs[0], project=project, entity=entity)
+        uses = artifacts_used(run.settings)
+        address, error = sync(folder, logs[0], project=project, entity=entity, uses=uses)
     if error is not None:
         command = f"exporter sync {shlex.quote(str(run.path))}"
         raise WriterError(f"not all reached W&B ({error}); send it again with {command}")
@@ -78,62 +76,79 @@ def sync_run(
 
 
 def sync(
-    folder: Path, place: Path, *, project: str | None = None, entity: str | None = None
+    folder: Path,
+    place: Path,
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+    uses: Sequence[str] = (),
 ) -> tuple[str | None, str | None]:
     """Send an offline run; to another project or entity than its log says, where one is given.
+
+    Args:
+        folder: ``RUN/wandb``.
+        place: the offline run in it.
+        project: where it belongs.
+        entity: likewise.
+        uses: the artifacts that it was made from, ``ENTITY/PROJECT/NAME:VERSION``.
 
     Returns:
         The address of the run, if the server gave one; why not all of it arrived, one line, or
         None if it did.
 
     Raises:
-        WriterError: if there is no key.
+        NoKeyError: if there is no key.
     """
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    address: re.Match[str] | None = None
+    # All of the run folder may be among what is sent.
+    size = sum(file.stat().st_size for file in folder.parent.rglob("*") if file.is_file())
+    address: str | None = None
     named = [("--project", project), ("--entity", entity)]
     elsewhere = [part for flag, value in named if value is not None for part in (flag, value)]
     try:
-        status, *streams = run_python(
-            ("-m", "wandb", "sync", *elsewhere, place.name),
-            folder,
-            patience() | environment(folder, online=True),
-            SECONDS + size / BYTES_PER_SECOND,
-        )
+        limit = SECONDS + size / BYTES_PER_SECOND
+        status, *streams = run_remote(("sync", *elsewhere, place.name), folder, limit)
+    except NoKeyError as error:
+        raise NoKeyError(f"{error}, or write it offline: --wandb offline") from None
     except WriterError as late:
-        error: str | None = str(late)
+        why: str | None = str(late)
     else:
-        said = "\n".join(streams).strip()
-        if "No API key" in said or "Not authenticated" in said:
-            raise WriterError(f"{NO_KEY}, or write it offline: --wandb offline")
-        address = _ADDRESS.search(said)
-        error = _failure(folder, place, status, said)
-    if error is not None:
+        said = "\n".join(streams)
+        told = _ADDRESS.search(said)
+        address = told and told[1]
+        why = _failure(folder, place, status, said)
+        if why is None and uses:
+            why = _use(address or "", uses)
+    if why is not None:
         # W&B marks a run as sent although files of it failed, and would then skip it.
         for marker in place.glob("*.wandb.sync*"):
             marker.unlink()
-    return address.group(1) if address else None, error
-
-
-def patience() -> dict[str, str]:
-    """Return the environment variables that keep W&B from retrying for hours."""
-    return {
-        f"WANDB__{channel}_{name}": value
-        for channel in _CHANNELS
-        for name, value in _PATIENCE.items()
-    }
+    return address, why
 
 
 def _failure(folder: Path, place: Path, status: int, said: str) -> str | None:
-    """Return why a sync that has ended failed, or None if it did not."""
+    """Return why a sync that has ended failed, or None if it did not.
+
+    Of files that were refused neither its status nor what it prints says anything: they are among
+    the records of W&B's own log.
+    """
+    logs = sorted((folder / WORK / "wandb" / "logs").glob("debug-sync*.log"))
+    lines = (line for log in logs for line in log.read_text("utf-8", "replace").splitlines())
+    errors = [json.loads(line) for line in lines if '"level":"ERROR"' in line]
+    if errors:
+        told = (errors[0].get(name) for name in ("msg", "error"))
+        return _first_line(": ".join(str(part) for part in told if part))
     if status != 0 or not any(place.glob("*.wandb.synced")):
-        lines = said.splitlines() or [f"wandb sync ended with status {status}"]
-        return _first_line(next((line for line in lines if "rror" in line), lines[-1]))
-    # Of files that were refused the command says nothing: they are in W&B's own log only.
-    for log in sorted((folder / WORK / "wandb" / "logs").glob("debug-sync*.log")):
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if '"level":"ERROR"' in line:
-                return _first_line(str(json.loads(line).get("msg", line)))
+        return _first_line(last_line(said, status))
+    return None
+
+
+def _use(address: str, uses: Sequence[str]) -> str | None:
+    """Note what a run that was sent was made from; return why that failed, or None."""
+    entity, project, _, run = ["", "", "", "", *address.split("/")][-4:]
+    try:
+        ask("use", f"{entity}/{project}/{run}", *uses)
+    except WriterError as error:
+        return f"the run has arrived, but not what it was made from, {', '.join(uses)}: {error}"
     return None
 
 

@@ -20,7 +20,7 @@ from exporter.writers.montages import deepest_maps, montage_jpegs, overlay_jpeg
 from exporter.writers.reading import kept_rows
 from exporter.writers.scalars import THRESHOLDS, precision_recall
 from exporter.writers.wandb import rows
-from exporter.writers.wandb.rows import Columns, Picture
+from exporter.writers.wandb.rows import Columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,8 +77,8 @@ class Pictures:
 
 def tables_of(
     run: Run, channels: Sequence[ChannelRow], options: WandbOptions, pictures: Pictures
-) -> tuple[list[Table], int]:
-    """Return the tables of a run that have rows, and how many images they show."""
+) -> tuple[list[Table], dict[str, str]]:
+    """Return the tables of a run that have rows, and the photograph of each image in them."""
     columns, methods = rows.images(run, options), rows.methods(run)
     photographs, image_rows = _images(run, options, columns, pictures)
     most = rows.MAX_TABLE_ROWS
@@ -94,7 +94,7 @@ def tables_of(
         _table("methods", methods, _plain(methods, run.methods())),
         *_charts(run),
     ]
-    return [table for table in tables if table.rows], len(image_rows)
+    return [table for table in tables if table.rows], photographs
 
 
 def _table(
@@ -110,9 +110,9 @@ def _plain(columns: Columns, records: Any) -> list[list[Any]]:
 
 def _images(
     run: Run, options: WandbOptions, columns: Columns, pictures: Pictures
-) -> tuple[dict[str, Picture], list[list[Any]]]:
+) -> tuple[dict[str, str], list[list[Any]]]:
     """Return the photograph of each kept image that could be read, by its id, and the rows."""
-    photographs: dict[str, Picture] = {}
+    photographs: dict[str, str] = {}
     table = []
     kept, uniform = kept_rows(run, options.kept), options.uniform_opacity
     for row, montage in montage_jpegs(run, kept, uniform=uniform):
@@ -164,9 +164,7 @@ def _maximised(run: Run, pictures: Pictures) -> list[list[Any]]:
     ]
 
 
-def _channels(
-    channels: Sequence[ChannelRow], photographs: Mapping[str, Picture]
-) -> list[list[Any]]:
+def _channels(channels: Sequence[ChannelRow], photographs: Mapping[str, str]) -> list[list[Any]]:
     """Return the rows of the channels; none where W&B would not show them all."""
     if len(channels) > rows.MAX_TABLE_ROWS:
         return []

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import WriterError
 from exporter.records import Written
+from exporter.stores import on_disk
 from exporter.writers.reading import seconds_of, set_numbers
 from exporter.writers.wandb import rows
+from exporter.writers.wandb.artifacts import artifacts_of, artifacts_used
 from exporter.writers.wandb.media import media_of
 from exporter.writers.wandb.place import note_place, seal_log
-from exporter.writers.wandb.process import WORK, environment, run_python, work_folder
+from exporter.writers.wandb.process import HERE, WORK, environment, run_python, work_folder
 from exporter.writers.wandb.sync import sync
 from exporter.writers.wandb.tables import Pictures, tables_of
 
@@ -58,6 +60,9 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
 
             options.wandb_run.config.update(job["init"]["config"], allow_val_change=True)
             log(options.wandb_run, job, folder)
+            if not options.wandb_run.offline:
+                for used in artifacts_used(run.settings):
+                    options.wandb_run.use_artifact(used)
             where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
             return Written("wandb", "wandb", where, shown, total, notes)
         offline = log_offline(folder, job)
@@ -65,7 +70,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         command = f"exporter sync {shlex.quote(str(run.path))}"
         where = command
         if options.wandb == "online":
-            address, error = sync(folder, offline)
+            address, error = sync(folder, offline, uses=artifacts_used(run.settings))
             if error is None:
                 where = address or command
             else:
@@ -80,14 +85,17 @@ def _job(
     """Return what W&B is to log, how many images it shows, and notes."""
     channels, numbers = run.channels(), set_numbers(run)
     pictures = Pictures(folder, WORK)
-    tables, shown = tables_of(run, channels, options, pictures)
+    tables, photographs = tables_of(run, channels, options, pictures)
+    shown = len(photographs)
     job = {
         "init": rows.init_arguments(run, options),
         "prefix": "" if options.wandb_run is None else rows.PREFIX,
         "tables": [asdict(table) for table in tables],
+        "photographs": photographs,
         "media": media_of(run, pictures) if options.kept else {},
         "metrics": rows.metric_values(run, options, numbers),
         "summary": rows.summary_values(run, numbers, shown),
+        "artifacts": _artifacts(run, options) if options.wandb_artifacts else [],
         "day": seconds_of(run.plan.created) if options.anonymous else None,
     }
     notes = []
@@ -102,6 +110,12 @@ def _job(
     if shown < len(run.plan.images):
         notes.append(f"W&B shows {shown} of {len(run.plan.images)} images; the report has all")
     return job, shown, tuple(notes)
+
+
+def _artifacts(run: Run, options: WandbOptions) -> list[dict[str, Any]]:
+    path = on_disk(run.path, "--wandb-artifacts takes a run from the disk")
+    elsewhere = options.wandb_run is not None and not rows.goes_on(options)
+    return list(artifacts_of(run, path if HERE is None or elsewhere else HERE / ".."))
 
 
 def log_offline(folder: Path, job: dict[str, Any]) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,12 @@ class Server(ThreadingHTTPServer):
         self.operations: list[tuple[str, dict[str, Any]]] = []
         self.uploads: dict[str, bytes] = {}
         self.streamed: list[Any] = []
+        self.artifacts: dict[tuple[str, str], dict[str, Any]] = {}
+        """Those that were logged, by collection and digest."""
+        self.ids: dict[str, str] = {}
+        """The id of each artifact, by that which its client gave it."""
+        self.held: set[str] = set()
+        """MD5 of the files of artifacts, which are not asked for again."""
         self.requests = 0
         self.refuse: list[int] = []
         """Statuses that the next uploads are refused with."""
@@ -59,14 +68,20 @@ class Server(ThreadingHTTPServer):
             bucket |= {"summaryMetrics": json.dumps({"_step": 49}), "wandbConfig": '{"t": 1}'}
             entity = {"id": "e", "name": "team"}
             return {"model": {"id": "p", "name": "maps", "entity": entity, "bucket": bucket}}
-        if operation == "Viewer":
+        if operation in {"Viewer", "GetDefaultEntity"}:
             return {"viewer": {"id": "v", "entity": "team", "username": "v", "flags": "{}"}}
         if operation == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if operation == "CreateArtifact":
+            name = inside["artifactCollectionName"]
+            number = base64.b64encode(f"Artifact:{len(self.ids)}".encode()).decode()
+            new = {"id": number, "state": "PENDING", "name": name}
+            made = self.artifacts.setdefault((name, inside["digest"]), new)
+            self.ids[inside["clientID"]] = made["id"]
             sequence = {"id": "s", "latestArtifact": None}
-            made = {"id": inside["artifactCollectionName"], "state": "PENDING"}
             return {"createArtifact": {"artifact": made | {"artifactSequence": sequence}}}
+        if operation == "ClientIDMapping":
+            return {"clientIDMapping": {"serverID": self.ids[given["clientID"]]}}
         if operation == "CreateArtifactManifest":
             file = {"id": "f", "name": "manifest", "displayName": "wandb_manifest.json"}
             file |= {"uploadUrl": f"{upload}/manifest/{given['artifactID']}", "uploadHeaders": []}
@@ -77,7 +92,9 @@ class Server(ThreadingHTTPServer):
                     "id": str(number),
                     "name": file["name"],
                     "displayName": file["name"],
-                    "uploadUrl": f"{upload}/{file['artifactID']}/{file['name']}",
+                    "uploadUrl": None
+                    if file["md5"] in self.held
+                    else f"{upload}/{file['artifactID']}/{file['name']}",
                     "uploadHeaders": [],
                     "storagePath": "s",
                     "uploadMultipartUrls": None,
@@ -87,6 +104,9 @@ class Server(ThreadingHTTPServer):
             ]
             return {"createArtifactFiles": {"files": {"edges": [{"node": n} for n in nodes]}}}
         if operation == "CommitArtifact":
+            for made in self.artifacts.values():
+                if made["id"] == inside["artifactID"]:
+                    made["state"] = "COMMITTED"
             return {"commitArtifact": {"artifact": {"id": inside["artifactID"], "digest": "d"}}}
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{upload}/run/{name}"} for name in given["files"]]
@@ -134,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"error": "the disk is full"}, self.server.refuse.pop())
             return
         self.server.uploads[self.path.removeprefix("/upload/")] = content
+        self.server.held.add(base64.b64encode(hashlib.md5(content).digest()).decode())
         self.reply({})
 
     def do_POST(self) -> None:
@@ -143,7 +164,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({})
             return
         query = json.loads(content)
-        operation = query.get("operationName") or query["query"].split("(")[0].split()[1]
+        named = re.search(r"(?:query|mutation)\s+(\w+)", query["query"])
+        operation = query.get("operationName") or (named[1] if named else "")
         given = query.get("variables") or {}
         self.server.operations.append((operation, given))
         self.reply({"data": self.server.answer(operation, given)})

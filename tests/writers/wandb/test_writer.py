@@ -74,15 +74,30 @@ def local(folder: Path, entry: Any) -> Path:
     return folder / place.relative_to(HERE or folder)
 
 
+def logged_artifacts(folder: Path) -> list[Any]:
+    """Return all that were logged."""
+    kept = (r for r in records(folder) if r.WhichOneof("record_type") == "artifact")
+    return [record.artifact for record in kept]
+
+
 def artifacts(folder: Path) -> dict[str, Any]:
-    """Return the logged artifacts by the name of their table."""
+    """Return the logged artifacts by the name of the table that they hold."""
     return {
-        entry.path.removesuffix(".table.json"): record.artifact
-        for record in records(folder)
-        if record.WhichOneof("record_type") == "artifact"
-        for entry in record.artifact.manifest.contents
-        if entry.path.endswith(".table.json")
+        entry.path.removesuffix(".table.json"): artifact
+        for artifact in logged_artifacts(folder)
+        for entry in artifact.manifest.contents
+        if entry.path.endswith(".table.json") and not entry.ref
     }
+
+
+def picture(folder: Path, name: str, path: str) -> bytes:
+    """Return a picture of a table, found as W&B finds it: there, or in what is referred to."""
+    (entry,) = [e for e in artifacts(folder)[name].manifest.contents if e.path == path]
+    if entry.ref:
+        client, _, inside = entry.ref.removeprefix("wandb-client-artifact://").partition("/")
+        (other,) = [a for a in logged_artifacts(folder) if a.client_id == client]
+        (entry,) = [e for e in other.manifest.contents if e.path == inside]
+    return local(folder, entry).read_bytes()
 
 
 def table(folder: Path, name: str) -> dict[str, Any]:
@@ -224,6 +239,7 @@ TABLES = {
     "methods": "method, layer, images, uniform, measured, entropy, top share, annotated, pointing, "
     "box energy, box overlap, stage",
     "calibration": "lower, upper, images, confidence, accuracy",
+    "photographs": "id, photograph",
 }
 
 
@@ -269,13 +285,12 @@ def test_what_is_measured_of_an_image_is_in_its_row(made: Made) -> None:
 
 def test_a_channel_shows_the_image_that_excites_it_most(made: Made) -> None:
     run, found = open_run(made.run), table(made.folder, "channels")
-    entries = {e.path: e for e in artifacts(made.folder)["channels"].manifest.contents}
     for cells, channel in zip(found["data"], run.channels(), strict=True):
         row = dict(zip(found["columns"], cells, strict=True))
         if channel.top:
             assert row["top image"] == channel.top[0]
-            picture = local(made.folder, entries[row["top picture"]["path"]])
-            assert picture.read_bytes() == run.image(channel.top[0])
+            shown = picture(made.folder, "channels", row["top picture"]["path"])
+            assert shown == run.image(channel.top[0])
 
 
 def test_metrics_are_over_the_step(made: Made) -> None:
@@ -334,7 +349,8 @@ def test_boxes_and_masks_lie_over_the_photograph(
     kept = tuple(entry.id for entry in run.plan.images)
     write(run, "wandb", WandbOptions(kept=kept, wandb_masks=True))
     folder, found = run.path / "wandb", table(run.path / "wandb", "images")
-    files = {e.path: local(folder, e) for e in artifacts(folder)["images"].manifest.contents}
+    contents = artifacts(folder)["images"].manifest.contents
+    files = {e.path: local(folder, e) for e in contents if not e.ref}
     row = run.row(kept[0])
     photograph, plain = (cells[found["columns"].index("photograph")] for cells in found["data"])
     assert "boxes" not in plain
@@ -385,7 +401,13 @@ def test_a_run_that_is_gone_on_with_keeps_its_name_and_settings(
     sample_run: Path, tmp_path: Path
 ) -> None:
     run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
-    write(run, "wandb", WandbOptions(kept=(), step=30, wandb_run="abc123", wandb_tags="maps"))
+    told = {"wandb_run": "abc123", "wandb_tags": "maps", "wandb_artifacts": True}
+    write(run, "wandb", WandbOptions(kept=(), step=30, **told))
+    (own,) = [a for a in logged_artifacts(run.path / "wandb") if a.type == "run-folder"]
+    for entry in own.manifest.contents:
+        assert HERE is None or str(tmp_path) not in entry.local_path
+        there = local(run.path / "wandb", entry).resolve()
+        assert there == run.path.resolve() / entry.path
     logged = next(r.run for r in records(run.path / "wandb") if r.HasField("run"))
     assert logged.run_id == "abc123"
     assert (logged.display_name, logged.run_group, logged.job_type) == ("", "", "")
@@ -452,19 +474,43 @@ def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made
         for name, encoded in (("photograph", row.image), ("montage", montage_jpeg(run, row))):
             cell = cells[column(name)]
             entry = entries[cell["path"]]
-            content = local(made.folder, entry).read_bytes()
+            content = picture(made.folder, "images", cell["path"])
             assert content == encoded
             assert cell["sha256"] == hashlib.sha256(content).hexdigest()
             assert entry.digest == base64.b64encode(hashlib.md5(content).digest()).decode()
-            assert entry.size == len(content)
+            assert entry.size == (0 if entry.ref else len(content))
     photograph = found["data"][0][column("photograph")]
     assert (photograph["width"], photograph["height"], photograph["format"]) == (224, 224, "jpg")
 
 
+def test_photographs_are_one_artifact_keyed_by_hash_that_tables_refer_to(made: Made) -> None:
+    run = open_run(made.run)
+    (shelf,) = [a for a in logged_artifacts(made.folder) if a.name == "exporter-photographs"]
+    files = {e.path: e for e in shelf.manifest.contents}
+    kept = {row.id: row.image for row in run.rows() if row.image is not None}
+    assert files.keys() == {f"{id}.jpg" for id in kept} | {"photographs.table.json"}
+    for id, encoded in kept.items():
+        assert local(made.folder, files[f"{id}.jpg"]).read_bytes() == encoded
+    assert [cells[0] for cells in table(made.folder, "photographs")["data"]] == list(kept)
+    for name in ("images", "channels"):
+        entries = artifacts(made.folder)[name].manifest.contents
+        shown = {e.path: e.ref for e in entries if e.path.startswith("photographs/")}
+        assert shown
+        for path, ref in shown.items():
+            assert ref == f"wandb-client-artifact://{shelf.client_id}/{Path(path).name}"
+    # Nor do others hold them.
+    photographs = {hashlib.sha256(encoded).digest() for encoded in kept.values()}
+    staged = [file for file in made.folder.rglob("staging/*") if file.is_file()]
+    hashes = [hashlib.sha256(file.read_bytes()).digest() for file in staged]
+    assert sorted(own for own in hashes if own in photographs) == sorted(photographs)
+
+
 def test_every_file_that_the_log_names_has_a_checksum(made: Made) -> None:
     kept = recorded(RunFiles(made.run), writer_folder("wandb")) or {}
-    for artifact in artifacts(made.folder).values():
+    for artifact in logged_artifacts(made.folder):
         for entry in artifact.manifest.contents:
+            if entry.ref:
+                continue
             file = local(made.folder, entry)
             known = kept[file.relative_to(made.run).as_posix()]
             assert known == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -486,7 +532,9 @@ def test_config_summary_and_names(made: Made) -> None:
     assert config["versions"]["torch"] == "2.14.1"
     assert summary["accuracy"] == pytest.approx(sum(judged) / len(judged))
     assert summary["mean_confidence"] == pytest.approx(sum(scores) / len(scores))
-    assert (summary["images"], summary["skipped"], summary["complete"]) == (20, 1, True)
+    assert (summary["read"], summary["skipped"], summary["complete"]) == (19, 1, True)
+    # A number of the same name would take the place of a table.
+    assert not artifacts(made.folder).keys() & summary.keys()
     assert (logged.project, logged.display_name) == ("maps", "resnet18@none")
     assert logged.run_id != "somebodys"
     assert {"gradcam", "resnet18"} <= set(logged.tags)

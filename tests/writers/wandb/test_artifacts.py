@@ -1,0 +1,252 @@
+"""Artifacts of W&B: taken by their address from a server on this machine, and noted as inputs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from exporter.cli import main
+from exporter.demo import photographs
+from exporter.errors import ConfigError
+from exporter.run import export
+from exporter.store import open_run
+from exporter.writers.wandb import artifacts, process
+from exporter.writers.wandb.artifacts import artifacts_used, fetch, fetch_checkpoint
+from tests.small import small
+from tests.writers.wandb.server import KEY, QUICKLY, Handler, Server, serving
+
+
+class Shelf(Server):
+    """A server with artifacts, their files by ``NAME:VERSION``; ``latest`` is the last of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = Giving
+        self.shelf: dict[str, dict[str, bytes]] = {}
+
+    def version(self, name: str) -> str:
+        collection, _, alias = name.partition(":")
+        own = [told for told in self.shelf if told.partition(":")[0] == collection]
+        return own[-1] if alias == "latest" and own else name
+
+    def answer(  # noqa: PLR0911
+        self, operation: str, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        project = {"id": "p", "internalId": "p", "name": "nets", "entity": {"name": "team"}}
+        if operation == "ArtifactMembershipByName":
+            name = self.version(given["name"])
+            if name not in self.shelf:
+                return {"project": {"artifactCollectionMembership": None}}
+            collection, _, version = name.partition(":v")
+            holder = {"__typename": "ArtifactSequence", "name": collection, "project": project}
+            number = base64.b64encode(f"Artifact:{name}".encode()).decode()
+            artifact = {
+                **{"__typename": "Artifact", "id": number, "artifactSequence": holder},
+                **{"versionIndex": int(version), "artifactType": {"name": "model"}, "tags": []},
+                **dict.fromkeys(("description", "metadata", "commitHash", "historyStep")),
+                **{"ttlDurationSeconds": -2, "ttlIsInherited": True, "state": "COMMITTED"},
+                **{"size": 1, "digest": "d", "digestAlgorithm": "MANIFEST_MD5", "fileCount": 1},
+                **dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z"),
+                "aliases": [],
+            }
+            member = {"__typename": "ArtifactCollectionMembership", "id": "m", "aliases": []}
+            member |= {"versionIndex": int(version), "createdAt": "2026-01-01T00:00:00Z"}
+            member |= {"artifactCollection": holder, "artifact": artifact}
+            return {"project": {"artifactCollectionMembership": member}}
+        if operation == "FetchArtifactManifest":
+            name = base64.b64decode(given["id"]).decode().removeprefix("Artifact:")
+            url = {"directUrl": f"{self.address}/manifest/{name}"}
+            return {"artifact": {"currentManifest": {"file": url}}}
+        if operation == "GetArtifactMembershipFileUrls":
+            name = f"{given['collection']}:{given['alias']}"
+            base = f"{self.address}/files/{name}"
+            nodes = [
+                {"__typename": "File", "name": file, "directUrl": f"{base}/{file}"}
+                for file in self.shelf[name]
+            ]
+            page = {"__typename": "PageInfo", "endCursor": "", "hasNextPage": False}
+            files = {"pageInfo": page, "edges": [{"node": node} for node in nodes]}
+            member = {"artifactMembership": {"files": files}}
+            collection = {"__typename": "ArtifactSequence", **member}
+            return {"project": {"artifactCollection": collection}}
+        if operation == "Run":
+            times = dict.fromkeys(("createdAt", "heartbeatAt"), "2026-01-01T00:00:00Z")
+            named = {"id": "r", "name": given["name"], "displayName": "", "sweepName": None}
+            told = {"state": "finished", "projectId": "1", "tags": [], "readOnly": False}
+            rest = dict.fromkeys(("group", "jobType", "commit", "description", "notes"))
+            who = {"user": {"name": "v", "username": "v"}, "historyLineCount": 0}
+            run = {**named, **told, **rest, **times, **who}
+            return {"project": {"run": run}}
+        if operation == "UseArtifact":
+            return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
+        return super().answer(operation, given)
+
+    @property
+    def used(self) -> list[tuple[str, str]]:
+        """(run, artifact) of each use that was noted."""
+        return [
+            (given["runName"], base64.b64decode(given["artifactID"]).decode())
+            for operation, given in self.operations
+            if operation == "UseArtifact"
+        ]
+
+
+class Giving(Handler):
+    server: Shelf
+
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
+        kind, _, rest = self.path.lstrip("/").partition("/")
+        name, _, file = rest.partition("/")
+        files = self.server.shelf.get(name, {})
+        if kind == "manifest":
+            contents = {
+                own: {"digest": base64.b64encode(hashlib.md5(held).digest()).decode(), "size": 1}
+                for own, held in files.items()
+            }
+            config = {"storageLayout": "V2"}
+            told = {"version": 1, "storagePolicy": "wandb-storage-policy-v1", "contents": contents}
+            self.reply(told | {"storagePolicyConfig": config})
+        elif kind == "files" and file in files:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(files[file])))
+            self.end_headers()
+            self.wfile.write(files[file])
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """The server, a key for it, and a home in which nothing was fetched."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(process, "PATIENCE", QUICKLY)
+    with serving(Shelf) as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        yield server
+
+
+@pytest.mark.slow
+def test_an_artifact_is_fetched_once_and_pinned_to_its_version(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.shelf = {"net:v2": {"old.pt": b"old"}, "net:v3": {"net.pt": b"new", "notes.txt": b"n"}}
+    address, place = fetch_checkpoint("wandb:team/nets/net:latest")
+    assert address == "wandb:team/nets/net:v3"
+    assert place.read_bytes() == b"new"
+    assert place.is_relative_to(tmp_path / ".cache" / "exporter")
+    asked = shelf.requests
+    for where in (address, f"{address}#notes.txt"):
+        told, place = fetch(where)
+        assert told == where
+        assert place.exists()
+    assert shelf.requests == asked
+    with pytest.raises(ConfigError, match=r"has no 'other\.pt'; it has net\.pt, notes\.txt"):
+        fetch(f"{address}#other.pt")
+    with pytest.raises(ConfigError, match=r"has no '\.\./net:v2'"):
+        fetch(f"{address}#../net:v2")
+    with pytest.raises(ConfigError, match=r"'wandb:team/nets/other:v1' cannot be fetched: .*other"):
+        fetch("wandb:team/nets/other:v1")
+    monkeypatch.delenv("WANDB_API_KEY")
+    with pytest.raises(ConfigError, match=r"cannot be fetched: W&B has no key"):
+        fetch("wandb:team/nets/other:v1")
+
+
+def test_what_is_no_address_or_holds_several_checkpoints_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong in ("wandb:", "wandb:net", "wandb:team/nets/net", "wandb:team/nets/../net:v1#"):
+        with pytest.raises(ConfigError, match="is not the address of a W&B artifact; give wandb:E"):
+            fetch(wrong)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "exporter/artifacts/team/nets/net:v1"
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="does not hold one checkpoint but no file"):
+        fetch_checkpoint("wandb:team/nets/net:v1")
+    for name in ("a.pt", "b.pt", "c.txt"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"but a\.pt, b\.pt; say which with #FILE"):
+        fetch_checkpoint("wandb:team/nets/net:v1")
+    assert fetch_checkpoint("wandb:team/nets/net:v1#b.pt")[1] == folder / "b.pt"
+
+
+@pytest.mark.slow
+def test_without_a_network_it_is_one_sentence(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Server() as gone:
+        monkeypatch.setenv("WANDB_BASE_URL", gone.address)
+    told = ["--model", "demo", "--images", "wandb:team/sets/val:latest"]
+    assert main(["run", *told, "--out", str(tmp_path / "run")]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "error: the W&B artifact 'wandb:team/sets/val:latest' cannot be fetched: " in said
+    assert "refused" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_artifacts_says_so_and_its_sync_notes_them(
+    shelf: Shelf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "epoch.pt"
+    torch.save({"state_dict": small().state_dict(), "epoch": 7}, file)
+    shelf.shelf["net:v3"] = {"epoch.pt": file.read_bytes()}
+    chosen = sorted(photographs().glob("*.jpg"))[:2]
+    shelf.shelf["val:v1"] = {own.name: own.read_bytes() for own in chosen}
+    run = export(
+        "tests.small:small",
+        "wandb:team/nets/val:latest",
+        checkpoint="wandb:team/nets/net:latest",
+        maps=["gradcam"],
+        out=tmp_path / "run",
+        writers=["html", "wandb"],
+        wandb_project="maps",
+        wandb_artifacts=True,
+        single_file=True,
+    )
+    settings = run.plan.settings
+    assert settings["checkpoint"] == "wandb:team/nets/net:v3"
+    assert settings["images"] == "wandb:team/nets/val:v1"
+    assert (run.plan.model.checkpoint, run.plan.model.step) == ("epoch.pt", 7)
+    assert [entry.path for entry in run.plan.images] == [own.name for own in chosen]
+    assert str(tmp_path) not in json.dumps(settings)
+
+    assert main(["sync", str(run.path)]) == 0, capfd.readouterr().err
+    (name,) = {given["name"] for told, given in shelf.operations if told == "UpsertBucket"}
+    assert shelf.used == [(name, "Artifact:net:v3"), (name, "Artifact:val:v1")]
+    logged = {collection: made["state"] for (collection, _), made in shelf.artifacts.items()}
+    model = run.plan.model.name
+    assert logged[f"run-folder-{model}"] == logged[f"report-{model}"] == "COMMITTED"
+    sent = {file.partition("/")[2]: content for file, content in shelf.uploads.items()}
+    for own in ("plan.json", "run.json", "shards/00000.parquet", "html/report.html"):
+        assert sent[own] == (run.path / own).read_bytes()
+    assert not any(own.startswith(("wandb/", "recipe")) for own in sent)
+    # The folder that arrived is the run, whole.
+    again = tmp_path / "again"
+    for own, content in sent.items():
+        if (run.path / own).is_file():
+            (again / own).parent.mkdir(parents=True, exist_ok=True)
+            (again / own).write_bytes(content)
+    shutil.rmtree(again / "html")
+    assert [row.id for row in open_run(again).rows()] == [row.id for row in run.rows()]
+    assert main(["check", str(again)]) == 0, capfd.readouterr().err
+
+
+def test_only_addresses_are_inputs() -> None:
+    told = {"checkpoint": "net.pt", "images": "photos"}
+    assert artifacts_used(told) == ()
+    both = {"checkpoint": "wandb:a/b/net:v1#net.pt", "images": "wandb:a/b/val:v2"}
+    assert artifacts_used(both) == ("a/b/net:v1", "a/b/val:v2")
+    assert artifacts.is_artifact(Path("wandb:a/b/net:v1"))
+    assert not artifacts.is_artifact(["wandb:a"])
