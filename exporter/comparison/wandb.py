@@ -72,7 +72,9 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 },
                 "prefix": "",
                 "tables": [asdict(table) for table in tables if table.rows],
+                "photographs": {},
                 "media": {},
+                "artifacts": [],
                 "metrics": {"step": max((run.step or 0 for run in told.runs), default=0)},
                 "summary": dict(_summary(comparison)),
             },
@@ -82,12 +84,12 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
 
 def _summary(comparison: Comparison) -> Iterator[tuple[str, float | str]]:
     told = comparison.contents
-    yield "images", told.images
+    yield "images compared", told.images
     for run in told.runs:
         if run.accuracy is not None:
             yield f"accuracy of {run.name}", run.accuracy
     for finding in told.findings:
-        yield finding.about, finding.text
+        yield f"finding/{finding.about}", finding.text
 
 
 def wide(comparison: Comparison, images: Sequence[ImageComparison], joined: Joined) -> Table:

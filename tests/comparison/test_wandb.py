@@ -11,6 +11,7 @@ import pytest
 from exporter.comparison import Comparison, compare
 from exporter.render import decode_image
 from exporter.writers.wandb.process import WORK
+from tests.writers.wandb.test_writer import artifacts, updates
 
 pytestmark = pytest.mark.slow  # W&B takes four seconds
 
@@ -72,3 +73,5 @@ def test_pictures_are_there_and_the_run_is_a_comparison(written: Comparison) -> 
     pictures = [content for content in staged if content.startswith(b"\xff\xd8")]
     assert len(set(pictures)) >= 12 * 3 - 3
     assert decode_image(pictures[0]).shape == (224, 224, 3)
+    # A number of the same name would take the place of a table.
+    assert not artifacts(folder).keys() & updates(folder, "summary").keys()
