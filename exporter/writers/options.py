@@ -158,8 +158,7 @@ class WandbSettings(BaseModel):
         False, "Also add each map to W&B's photographs as a mask with four levels."
     )
     wandb_artifacts: bool = setting(
-        False,
-        "Also log the run folder as an artifact of the W&B run, and the report with --single-file.",
+        False, "Also log the run folder as an artifact, and the report with --single-file."
     )
 
     @field_validator("wandb_run")
@@ -209,11 +208,7 @@ class ReportWords(BaseModel):
 
 
 class HtmlSettings(BaseModel):
-    """What only the writer of the HTML report reads.
-
-    Attributes:
-        report: what the author says in it; it has no flag.
-    """
+    """What only the writer of the HTML report reads; ``report`` has no flag."""
 
     report: ReportWords = Field(
         default=ReportWords(),
