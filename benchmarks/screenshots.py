@@ -70,7 +70,8 @@ def _viewer(report: Path) -> str:
     return f"images.html#image={chosen.id}"
 
 
-def _wait(tab: Any) -> None:
+def settle(tab: Any) -> None:
+    """Wait until a page is whole, as far as it is in sight."""
     for _ in range(200):
         if tab.evaluate(_READY):
             break
@@ -78,7 +79,7 @@ def _wait(tab: Any) -> None:
     tab.wait_for_timeout(300)
 
 
-def _write(file: Path, pixels: NDArray[np.uint8]) -> None:
+def save(file: Path, pixels: NDArray[np.uint8]) -> None:
     """Write a JPEG no larger than allowed, of the best quality that fits."""
     if pixels.shape[1] == WIDE["width"]:
         small = cv2.resize(pixels, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
@@ -91,7 +92,8 @@ def _write(file: Path, pixels: NDArray[np.uint8]) -> None:
     print(f"{file.relative_to(ROOT)}: {len(content) / 1000:.0f} kB", file=sys.stderr)
 
 
-def _decode(content: bytes) -> NDArray[np.uint8]:
+def decode(content: bytes) -> NDArray[np.uint8]:
+    """Return a screenshot, uint8 (H, W, 3) RGB."""
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     return np.ascontiguousarray(np.asarray(pixels, np.uint8)[..., ::-1])
 
@@ -102,7 +104,7 @@ def draw(
     out: Path,
     *,
     looks: Sequence[tuple[str, dict[str, int], str]] = LOOKS,
-    write: Callable[[Path, NDArray[np.uint8]], None] = _write,
+    write: Callable[[Path, NDArray[np.uint8]], None] = save,
     more: Mapping[str, str] | None = None,
 ) -> None:
     """Draw every page of a report at 1440 and 390 pixels, dark, and as printed.
@@ -122,8 +124,8 @@ def draw(
         for name, address in pages.items():
             tab.goto("about:blank")
             tab.goto(report.as_uri() + "/" + address)
-            _wait(tab)
-            write(out / f"{name}-{look}.jpg", _decode(tab.screenshot()))
+            settle(tab)
+            write(out / f"{name}-{look}.jpg", decode(tab.screenshot()))
             if look == "1440":
                 write(out / f"{name}-print.jpg", _printed(tab))
         context.close()
@@ -138,7 +140,7 @@ def _printed(tab: Any) -> NDArray[np.uint8]:
     content = tab.screenshot()
     tab.emulate_media(media="screen")
     tab.set_viewport_size(size)
-    return _decode(content)
+    return decode(content)
 
 
 def _keep(file: Path, pixels: NDArray[np.uint8]) -> None:
@@ -179,8 +181,8 @@ def draw_readme(report: Path, browser: Any, file: Path) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     tab = context.new_page()
     tab.goto(report.as_uri() + "/" + _viewer(report))
-    _wait(tab)
-    pixels = _decode(tab.screenshot())
+    settle(tab)
+    pixels = decode(tab.screenshot())
     context.close()
     content = b""
     for colours in (256, 192, 128, 96, 64):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import exporter
-from exporter.cli import checking, looking, packing, publishing, running, sharing
+from exporter.cli import checking, comparing, looking, packing, publishing, running, sharing
 from exporter.cli.completion import answer_shell, completion_command
 from exporter.cli.flags import BAD_REQUEST, DONE
 from exporter.cli.quiet import quiet_codecs
@@ -161,7 +161,7 @@ for _command in (
     looking.layers_command,
     looking.maps_command,
     looking.render_command,
-    looking.compare_command,
+    comparing.compare_command,
     publishing.figure_command,
     publishing.table_command,
     sharing.report_command,

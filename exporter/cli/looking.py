@@ -13,12 +13,21 @@ from typing import Any
 import click
 from rich.table import Table
 
+from exporter.cli.comparing import render_comparison
 from exporter.cli.completion import complete_model
-from exporter.cli.flags import BAD_REQUEST, DONE, RUN, file_option, given, several, writer_flags
+from exporter.cli.flags import (
+    BAD_REQUEST,
+    DONE,
+    RUN_OR_COMPARISON,
+    file_option,
+    given,
+    several,
+    writer_flags,
+)
 from exporter.config import build_writer_config
 from exporter.console import OUT, Bar, marked, say_written
 from exporter.errors import counted
-from exporter.stores import on_disk
+from exporter.stores import Place, on_disk
 
 
 @click.command("layers")
@@ -121,15 +130,22 @@ def maps_command(as_json: bool) -> int:
 
 
 @click.command("render")
-@RUN
+@RUN_OR_COMPARISON
 @writer_flags
-def render_command(run_folder: Path, **flags: Any) -> int:
-    """Run the writers again from a run folder, without the model and without torch."""
+def render_command(source: Place, **flags: Any) -> int:
+    """Run the writers again from a run folder, without the model and without torch.
+
+    A comparison takes --writer, --single-file and --max-size alone; its runs have to be where they
+    were compared.
+    """
     from exporter.store import open_run, refuse_damaged, reopen_run
+    from exporter.store.layout import is_comparison
     from exporter.writers.writing import remembered, write_all
 
-    with Bar() as bar, reopen_run(run_folder, shared=False, watch=bar):
-        opened = open_run(run_folder)
+    if is_comparison(source):
+        return render_comparison(Path(source), given(flags))
+    with Bar() as bar, reopen_run(source, shared=False, watch=bar):
+        opened = open_run(source)
         refuse_damaged(opened, bar)
         # All writers run unless some are named, whichever the run had.
         told = remembered(opened.files, bar)
@@ -173,68 +189,6 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
             bar.begin("serving; Ctrl-C ends it")
             with suppress(KeyboardInterrupt):
                 Event().wait()
-    return DONE
-
-
-@click.command("compare")
-@several("runs", "RUN...")
-@file_option("--out", required=True, metavar="CMP", help="The comparison folder.")
-@file_option(
-    "--baseline",
-    metavar="RUN",
-    help="The run that the others are compared with.  [default: the first]",
-)
-@click.option(
-    "--writer",
-    "writers",
-    multiple=True,
-    type=click.Choice(("tensorboard", "wandb", "html")),
-    help="What to write; repeatable.  [default: tensorboard wandb html]",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the comparison that is already there.")
-@click.option(
-    "--single-file", is_flag=True, help="Also write the report as a single file, html/report.html."
-)
-@click.option(
-    "--max-size",
-    metavar="SIZE",
-    default="20MB",
-    show_default=True,
-    help="Maximum size of that file; maps are left out to fit.",
-)
-def compare_command(
-    runs: tuple[Path, ...],
-    out: Path,
-    baseline: Path | None,
-    writers: tuple[str, ...],
-    **settings: Any,
-) -> int:
-    """Compare runs: what differs, which predictions flipped, how maps and layers changed.
-
-    This needs neither the models nor torch. Runs are joined on the contents of their images.
-    Checkpoints of one model are put in the order of their steps.
-    """
-    from exporter.comparison import WRITERS, compare
-
-    asked = writers or WRITERS
-    with Bar() as bar:
-        comparison = compare(
-            *runs, out=out, baseline=baseline, writers=asked, watch=bar, **settings
-        )
-    told = comparison.contents
-    OUT.print(
-        f"[green]✓[/] {counted(len(told.runs), 'run')} with {counted(told.images, 'image')} in "
-        f"common; the baseline is {marked(told.runs[told.baseline].name)}"
-    )
-    for finding in comparison.findings:
-        OUT.print(f"[bold]{marked(finding.about)}[/]: {marked(finding.text)}")
-    opened = {
-        "tensorboard": f"exporter tensorboard {out}",
-        "wandb": f"{out}/wandb (offline; send it with wandb sync)",
-        "html": str(out / "html/index.html"),
-    }
-    for name in asked:
-        OUT.print(f"{name:<12} {marked(opened[name])}")
     return DONE
 
 

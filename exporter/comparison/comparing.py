@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 import exporter
 from exporter.comparison.differences import shared_classes
@@ -38,18 +37,16 @@ from exporter.comparison.records import (
     ImageComparison,
     Likeness,
 )
-from exporter.errors import ConfigError, RunError, choices
+from exporter.comparison.rendering import WRITERS, refuse_writers, write_all
+from exporter.errors import RunError
 from exporter.store import Run, records_table, refuse_damaged, schema_of
+from exporter.store.anonymous import release, write_key
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON, is_temporary
 from exporter.store.tables import parquet_bytes
 from exporter.stores import Place, on_disk
 from exporter.watch import Watch
-from exporter.writers.options import HtmlSettings
-
-WRITERS: Final = ("tensorboard", "wandb", "html")
-"""What a comparison is written as."""
 
 _OWN: Final = (*WRITERS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TABLES))
 
@@ -62,6 +59,7 @@ def compare(
     overwrite: bool = False,
     single_file: bool = False,
     max_size: int | str = "20MB",
+    anonymous: bool = False,
     watch: Watch | None = None,
 ) -> Comparison:
     """Compare runs, and write the comparison folder and its report.
@@ -77,6 +75,8 @@ def compare(
         overwrite: replace a comparison that is there.
         single_file: write the report as one file too, ``html/report.html``.
         max_size: largest size of that file, such as ``20MB``; maps are left out to fit.
+        anonymous: leave out of the whole folder who made the runs, where and with which files, for
+            double-blind review; ``OUT.key.csv`` beside it keeps the images' names.
         watch: told how the work goes on.
 
     Returns:
@@ -98,15 +98,10 @@ def compare(
         ('weights', 2)
     """
     watch = watch or Watch()
-    most = _bytes(max_size) if single_file else None
-    for name in writers:
-        if name not in WRITERS:
-            raise ConfigError(
-                f"no writer of comparisons is called {name!r}; {choices(name, WRITERS)}"
-            )
+    most = refuse_writers(writers, single_file=single_file, max_size=max_size)
     folder = on_disk(out, "a comparison is written to the disk")
     watch.begin("joining")
-    joined = join(runs, baseline)
+    joined = join(runs, baseline, unnamed=anonymous)
     for run in joined.runs:
         refuse_damaged(run, watch)
     files = _take(folder, joined, overwrite=overwrite)
@@ -128,32 +123,23 @@ def compare(
     for name, record in TABLES.items():
         files.write(f"{name}.parquet", parquet_bytes(records_table(rows[name], schema_of(record))))
     contents = _contents(joined, predicted, rows, cka, files)
+    if anonymous:
+        contents = _without_names(contents)
+        place = folder.resolve()
+        write_key(joined.runs, place.with_name(f"{place.name}.key.csv"))
     files.write(COMPARISON, json_bytes(asdict(contents)))
-    comparison = open_comparison(out)
-    if "tensorboard" in writers:
-        from exporter.comparison.tensorboard import write_log
-
-        watch.begin("writing tensorboard")
-        write_log(comparison, joined, watch)
-    if "wandb" in writers:
-        from exporter.comparison.wandb import write_wandb
-
-        watch.begin("writing wandb")
-        write_wandb(comparison, joined, watch)
-    if "html" in writers:
-        from exporter.comparison.html import write_report
-
-        watch.begin("writing html", len(joined.ids))
-        write_report(comparison, joined, predicted, watch, most)
+    comparison = open_comparison(files.run)
+    write_all(comparison, joined, predicted, writers, most=most, watch=watch)
     return comparison
 
 
-def _bytes(size: int | str) -> int:
-    try:
-        return HtmlSettings.model_validate({"max_size": size}).max_size
-    except ValidationError as error:
-        said = error.errors()[0]
-        raise ConfigError(str(said.get("ctx", {}).get("error", said["msg"]))) from None
+def _without_names(contents: Contents) -> Contents:
+    """Return the contents without where the runs are, and what of versions names a build."""
+    return replace(
+        contents,
+        runs=tuple(replace(run, path="") for run in contents.runs),
+        versions={name: release(text) for name, text in contents.versions.items()},
+    )
 
 
 def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:

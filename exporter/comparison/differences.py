@@ -96,15 +96,24 @@ def _named(plan: Plan, name: str) -> str:
     return said[name]
 
 
-def differences_of(plans: Sequence[Plan], axis: str, missing: int) -> list[Difference]:
-    """Return in what the runs differ, what the comparison is about first."""
+def differences_of(
+    plans: Sequence[Plan], shown: Sequence[Plan], axis: str, missing: int
+) -> list[Difference]:
+    """Return in what the runs differ, what the comparison is about first.
+
+    Args:
+        plans: of the runs.
+        shown: the same as they are told, which may be without names.
+        axis: what the comparison is about.
+        missing: images that are not in all runs.
+    """
     different = [name for name, of in _ASPECTS.items() if len(set(map(of, plans))) > 1]
     if "checkpoint" in different or "model" in different:  # each says the weights, too
         different = [name for name in different if name != "weights"]
     if "model" in different:
         different = [name for name in different if name != "checkpoint"]
     differences = [
-        Difference(name, tuple(_named(plan, name) for plan in plans), WHY[name], name == axis)
+        Difference(name, tuple(_named(plan, name) for plan in shown), WHY[name], name == axis)
         for name in sorted(different, key=lambda name: name != axis)
     ]
     if missing:

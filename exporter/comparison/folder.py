@@ -25,11 +25,12 @@ from exporter.comparison.records import (
     Stage,
 )
 from exporter.errors import RunError
+from exporter.store import Run, open_run
 from exporter.store.documents import read_json, validated
 from exporter.store.files import RunFiles
 from exporter.store.layout import COMPARISON
 from exporter.store.tables import read_parquet, read_records
-from exporter.stores import Place, on_disk
+from exporter.stores import Place, on_disk, place_of
 from exporter.writers.html.findings import Finding
 
 IMAGES = "images.parquet"
@@ -131,6 +132,24 @@ class Comparison:
         """Return where two runs have a method's maps of an image, shallow to deep."""
         stages = self.contents.stages
         return tuple(stage for stage in stages if (method.name, stage.name) in self._mapped)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it was made for double-blind review, and so does not say where its runs are."""
+        return not any(run.path for run in self.contents.runs)
+
+    def open(self, told: ComparedRun) -> Run:
+        """Open a run that was compared.
+
+        Raises:
+            RunError: if the comparison is anonymous, or the run is not where it was compared.
+        """
+        if self.anonymous:
+            raise RunError(
+                f"the comparison {str(self.path)!r} is anonymous and does not say where its runs "
+                "are; compare them again without --anonymous for this"
+            )
+        return open_run(place_of(told.path, self.path))
 
     def images(self) -> Iterator[ImageComparison]:
         """Yield every shared image with what each run predicts and how its maps moved."""

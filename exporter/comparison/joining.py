@@ -15,7 +15,7 @@ from exporter.comparison.records import Compared, Difference, MissingImage, Stag
 from exporter.errors import RunError, choices
 from exporter.paths import without_folders
 from exporter.records import Plan, Row
-from exporter.store import Run, epochs_in, open_run
+from exporter.store import Run, anonymous, epochs_in, open_run
 from exporter.store.documents import read_json
 from exporter.store.layout import WRITER_NOTE
 from exporter.stores import Address, Place, place_of
@@ -65,17 +65,23 @@ class Joined:
         return (self.pixels,) if method.pixel else self.stages
 
 
-def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None) -> Joined:
+def join(
+    given: Sequence[str | Place | Run],
+    baseline: str | Place | None = None,
+    *,
+    unnamed: bool = False,
+) -> Joined:
     """Open runs and lay them side by side.
 
     Args:
         given: run folders, 2 to 50, or runs that are open.
         baseline: one of them; where None, the first, of checkpoints that of the first step.
+        unnamed: whether the runs are told without who made them; what varies is known all the same.
 
     Raises:
         RunError: if there are too few or too many, one is given twice, or no image is in all.
     """
-    wanted, left_out = _with_epochs(given)
+    wanted, left_out = _with_epochs(given, unnamed=unnamed)
     _refuse([run.path if isinstance(run, Run) else run for run in wanted])
     runs = [run if isinstance(run, Run) else open_run(run) for run in wanted]
     _refuse_copies(runs)
@@ -84,6 +90,9 @@ def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None
     steps = steps_of(runs) if axis in {"checkpoint", "weights"} else [None] * len(runs)
     order = sorted(range(len(runs)), key=lambda at: (steps[at] or 0, at))
     runs, steps, plans = ([part[at] for at in order] for part in (runs, steps, plans))  # type: ignore[assignment]
+    if unnamed:
+        runs = [anonymous(run) for run in runs]
+    shown = [run.plan for run in runs]
     first = 0
     if baseline is not None:
         named = [place_of(baseline).resolve() == run.path.resolve() for run in runs]
@@ -95,8 +104,8 @@ def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None
         first = named.index(True)
     names = names_of(runs, steps, axis)
     ids, missing = shared_images(runs, names, first)
-    methods = common_methods(plans)
-    stages, aligned = common_stages(plans)
+    methods = common_methods(shown)
+    stages, aligned = common_stages(shown)
     notes = [
         f"{name} is not finished: {len(run.shards)} of {len(run.plan.shards)} shards are done, "
         "and it is compared on their images"
@@ -104,7 +113,7 @@ def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None
         if not run.complete
     ]
     notes += [note for note in (left_out, aligned) if note]
-    notes += _cannot(plans, methods, stages)
+    notes += _cannot(shown, methods, stages)
     return Joined(
         runs=tuple(runs),
         names=tuple(names),
@@ -113,7 +122,7 @@ def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None
         axis=axis,
         ids=tuple(ids),
         missing=tuple(missing),
-        differences=tuple(differences_of(plans, axis, len(missing))),
+        differences=tuple(differences_of(plans, shown, axis, len(missing))),
         methods=tuple(methods),
         stages=tuple(stages),
         pixels=Stage("input", ("",) * len(runs)),
@@ -121,7 +130,9 @@ def join(given: Sequence[str | Place | Run], baseline: str | Place | None = None
     )
 
 
-def _with_epochs(given: Sequence[str | Place | Run]) -> tuple[list[Place | Run], str]:
+def _with_epochs(
+    given: Sequence[str | Place | Run], *, unnamed: bool
+) -> tuple[list[Place | Run], str]:
     """Put the epochs in the place of a training's folder, at even distances where they are many.
 
     Returns:
@@ -133,7 +144,8 @@ def _with_epochs(given: Sequence[str | Place | Run]) -> tuple[list[Place | Run],
     for run in given:
         epochs = [] if isinstance(run, Run) else list(epochs_in(place_of(run)).values())
         if len(epochs) > room > 1:
-            left_out = f"of the {len(epochs)} epochs of {str(run)!r}, {room} are compared"
+            training = "a training" if unnamed else repr(str(run))
+            left_out = f"of the {len(epochs)} epochs of {training}, {room} are compared"
             epochs = [epochs[round(at * (len(epochs) - 1) / (room - 1))] for at in range(room)]
         wanted += epochs or [run if isinstance(run, Run) else place_of(run)]
     return wanted, left_out

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from exporter.comparison.chart import CHART, chart_lines
 from exporter.comparison.findings import p_value, signed
 from exporter.comparison.records import ClassChange, ImageComparison, LayerDrift
 from exporter.records import ratio
@@ -114,7 +113,7 @@ def layers(report: Report) -> dict[str, Any]:
         ]
         lines = [(layer, line) for layer, line in lines if sum(v is not None for v in line) > 1]
         if lines and len(told.runs) > 2:
-            curves.append((about, *_lines(lines)))
+            curves.append((about, *chart_lines(lines)))
     return {
         "layers": by_layer,
         "curves": curves,
@@ -184,10 +183,6 @@ def _figure(report: Report, row: ImageComparison, columns: Sequence[int]) -> dic
     }
 
 
-CHART = (100, 44)
-"""Width and height of a chart, in its own unit."""
-
-
 def _curves(report: Report) -> tuple[Sequence[Any], float] | None:
     """Draw over the steps what has a value in at least two runs; None where there are no steps."""
     told = report.comparison.contents
@@ -209,26 +204,7 @@ def _curves(report: Report) -> tuple[Sequence[Any], float] | None:
         ("dead channels", [ratio(dead[run], channels[run]) for run in numbers]),
     )
     drawn = [(name, line) for name, line in lines if sum(v is not None for v in line) > 1]
-    return _lines(drawn) if drawn else None
-
-
-def _lines(
-    lines: Sequence[tuple[str, Sequence[float | None]]],
-) -> tuple[list[tuple[str, str, list[tuple[float, float, float, int]]]], float]:
-    """Return each line's name, path and points (x, y, value, run), and the lower end's value."""
-    width, height = CHART
-    values = [v for _, line in lines for v in line if v is not None]
-    low = float(np.floor(5 * min(0.0, *values)) / 5)
-    drawn = []
-    for name, line in lines:
-        points = [
-            (width * at / (len(line) - 1), height * (1 - (v - low) / (1 - low)), v, at)
-            for at, v in enumerate(line)
-            if v is not None
-        ]
-        path = "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y, _, _ in points)
-        drawn.append((name, path, points))
-    return drawn, low
+    return chart_lines(drawn) if drawn else None
 
 
 def _matrices(report: Report) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -36,14 +37,16 @@ def write_single(
         WriterError: if not even the pages fit.
     """
     order, total = _order(whole), len(whole.report.joined.ids)
+    largest = _least(whole.report.folder)
 
     def bind(number: int) -> tuple[bytes, str]:
         with TemporaryDirectory(prefix="exporter-") as name:
             return _bind(written(Path(name), set(order[:number])), number)
 
-    content, note = _bind(whole, total)
-    if len(content) > limit:
-        largest, (content, note) = len(content), bind(0)
+    # One whose photographs and maps alone are too large is not put together to see that.
+    content, note = _bind(whole, total) if largest <= limit else (b"", "")
+    if not content or len(content) > limit:
+        largest, (content, note) = max(largest, len(content)), bind(0)
         if len(content) > limit:
             raise WriterError(
                 f"the comparison as one file takes {len(content):,} bytes without any map, and "
@@ -61,14 +64,23 @@ def write_single(
     return note
 
 
+def _least(folder: Path) -> int:
+    """Return the bytes that the photographs, as Base64, and the maps of a report take alone."""
+    photographs = sum(file.stat().st_size for file in (folder / "photos").rglob("*.jpg"))
+    shards = sum(file.stat().st_size for file in (folder / "data").glob("[0-9]*.js"))
+    return photographs * 4 // 3 + shards
+
+
 def _order(whole: Written) -> list[str]:
     """Return the images that the first page shows, then those whose maps moved most."""
     report = whole.report
     shown = [row.id for rows in report.strips.values() for row in rows]
-    moved = sorted(
-        report.comparison.images(), key=lambda row: 2.0 if row.likeness is None else row.likeness
-    )
-    return list(dict.fromkeys([*shown, *(row.id for row in moved)]))
+    moved = [
+        (2.0 if row.likeness is None else row.likeness, row.id)
+        for row in report.comparison.images()
+    ]
+    moved.sort(key=itemgetter(0))
+    return list(dict.fromkeys([*shown, *(id for _, id in moved)]))
 
 
 def _bind(written: Written, number: int) -> tuple[bytes, str]:

@@ -27,6 +27,7 @@ from exporter.render import encode_jpeg
 from exporter.store.replacing import folder_in_place
 from exporter.watch import Watch
 from exporter.writers.options import WandbSettings
+from exporter.writers.reading import seconds_of
 from exporter.writers.wandb.process import WORK, work_folder
 from exporter.writers.wandb.rows import MAX_TABLE_ROWS, columns_of
 from exporter.writers.wandb.tables import Table
@@ -77,6 +78,9 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 "artifacts": [],
                 "metrics": {"step": max((run.step or 0 for run in told.runs), default=0)},
                 "summary": dict(_summary(comparison)),
+                "day": seconds_of(joined.plans[joined.baseline].created)
+                if comparison.anonymous
+                else None,
             },
         )
     watch.say(f"W&B: wandb sync {name}/offline-run-*, in {str(comparison.path)!r}, sends it")

@@ -15,7 +15,6 @@ from exporter.comparison.html import strips
 from exporter.errors import ConfigError, RunError, choices, reason
 from exporter.records import Row, StoredMap
 from exporter.store import Run, anonymous, open_run
-from exporter.stores import place_of
 
 _LISTED = "those of the list "
 MOST_ROWS = 40
@@ -123,9 +122,7 @@ def opened(given: Sequence[str | Path | Run]) -> tuple[list[Named], Comparison |
         return runs_of(given), None
     comparison = open_comparison(given[0])
     told = comparison.contents.runs
-    return [
-        Named(open_run(place_of(run.path, comparison.path)), run.name) for run in told
-    ], comparison
+    return [Named(comparison.open(run), run.name) for run in told], comparison
 
 
 def runs_of(given: Sequence[str | Path | Run]) -> list[Named]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from exporter.publish.claims import Claim, read_claims, settled
 from exporter.publish.fitting import Fitting, left_out_of
 from exporter.publish.supplement import Contents, Supplement, shown_rows
 from exporter.publish.venues import Venue, venue_of
-from exporter.store import Run, open_run
-from exporter.store.anonymous import release
+from exporter.store import Run
+from exporter.store.anonymous import release, write_key
 from exporter.watch import Watch
 from exporter.writers.html import text as words
 from exporter.writers.options import bytes_of
@@ -117,7 +116,8 @@ def pack(
             fitted = Fitting(supplement, limit, front, work, watch=watch)
             left_out = fitted.fit()
             if anonymous:
-                _write_key(supplement, place.with_name(f"{place.name}.key.csv"))
+                key = place.with_name(f"{place.name}.key.csv")
+                write_key((named.run for named in supplement.runs), key)
             fitted.zip.replace(place)
     except OSError as error:
         raise ConfigError(f"{str(place)!r} cannot be written: {reason(error)}") from error
@@ -165,16 +165,6 @@ def _made_from(run: Run, told: Told) -> dict[str, Any]:
         return origin
     return {"run": run.name, "model": run.plan.model.title, **origin,
             "versions": dict(run.plan.versions)}  # fmt: skip
-
-
-def _write_key(supplement: Supplement, file: Path) -> None:
-    """Write which file each image was; only its author sees this."""
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(("run", "shown as", "path"))
-        for named in supplement.runs:
-            for image in open_run(named.run.path).plan.images:
-                writer.writerow((named.run.path.resolve().name, image.id, image.path))
 
 
 def _limit(size: int | str | None, venue: Venue | None) -> int | None:

@@ -12,7 +12,7 @@ from exporter.comparison import Comparison
 from exporter.errors import RunError
 from exporter.paths import command_without_folders
 from exporter.publish.choosing import Named
-from exporter.store import Run, open_run
+from exporter.store import Run
 from exporter.store.anonymous import release
 
 
@@ -54,7 +54,7 @@ def runs_behind(source: Run | Comparison) -> list[Named]:
     runs = []
     for told in source.contents.runs:
         try:
-            runs.append(Named(open_run(source.path / told.path), told.name))
+            runs.append(Named(source.open(told), told.name))
         except RunError:
             continue
     return runs

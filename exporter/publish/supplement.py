@@ -25,9 +25,8 @@ from exporter.publish.look import Look
 from exporter.publish.texts import captions_of
 from exporter.render import decode_image, encode_jpeg, overlay_map
 from exporter.store import ROW_SCHEMA, Run, anonymous, open_run, records_table, refuse_damaged
-from exporter.store.anonymous import release
 from exporter.store.layout import set_table
-from exporter.stores import Place, place_of
+from exporter.stores import Place
 from exporter.watch import Watch
 from exporter.writers import find_writer
 from exporter.writers.links import safe_name
@@ -120,17 +119,16 @@ class Supplement:
 
     def _comparison(self, told: Comparison, work: Path) -> Source:
         contents = told.contents
-        runs = [self._open(place_of(run.path, told.path)) for run in contents.runs]
+        runs = [self._open(told.open(run)) for run in contents.runs]
         if self._unnamed:
-            # Its tables name files and folders: it is made again from runs that do not.
-            base = runs[contents.baseline].path
-            told = compare(*runs, out=work, baseline=base, writers=(), watch=self._watch)
-            versions = {name: release(text) for name, text in told.contents.versions.items()}
-            runs = list(join(runs, base).runs)
-        else:
-            versions = dict(contents.versions)
+            # Its tables name files and folders: it is made again without them.
+            given, base = [run.path for run in runs], runs[contents.baseline].path
+            told = compare(
+                *given, out=work, baseline=base, writers=(), anonymous=True, watch=self._watch
+            )
+            runs = list(join(given, base, unnamed=True).runs)
         shown = tuple(replace(run, path="") for run in told.contents.runs)
-        told = Comparison(told.files, replace(told.contents, runs=shown, versions=versions))
+        told = Comparison(told.files, replace(told.contents, runs=shown))
         named = tuple(map(Named, runs, (run.name for run in shown)))
         return Source("", f"Comparison: {title(told)}", named, told)
 

@@ -6,9 +6,11 @@ a run cannot show what is not in it. Numbers, maps and photographs' pixels are t
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +30,7 @@ from exporter.records import (
 from exporter.store.layout import PLAN
 from exporter.store.pictures import without_metadata
 from exporter.store.plans import PlanFile
-from exporter.store.reader import Run
+from exporter.store.reader import Run, open_run
 
 UNTOLD = "not told"
 """What stands in the place of a text that may say who the authors are."""
@@ -52,6 +54,16 @@ def anonymous(run: Run) -> Run:
     classes, labels, layers, methods, numbers and pictures.
     """
     return run if isinstance(run, _Anonymous) else _Anonymous(run)
+
+
+def write_key(runs: Iterable[Run], file: Path) -> None:
+    """Write which file each image of some runs was, by its id: only their author sees this."""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(("run", "shown as", "path"))
+        for run in runs:
+            for image in open_run(run.path).plan.images:
+                writer.writerow((run.path.resolve().name, image.id, image.path))
 
 
 class _Anonymous(Run):

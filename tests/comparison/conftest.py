@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,3 +145,12 @@ def comparison(checkpoints: list[Path]) -> Comparison:
     """Their comparison, with its report."""
     out = checkpoints[0].parent / "CMP"
     return compare(*checkpoints, out=out, writers=("tensorboard", "html"))
+
+
+@pytest.fixture
+def copied(comparison: Comparison, checkpoints: list[Path], tmp_path: Path) -> Path:
+    """The comparison beside its runs, to be changed."""
+    for path in checkpoints:
+        shutil.copytree(path, tmp_path / path.name)
+    shutil.copytree(comparison.path, tmp_path / "CMP")
+    return tmp_path / "CMP"

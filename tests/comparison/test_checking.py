@@ -8,15 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli import main
-from exporter.comparison import Comparison, check, open_comparison
-
-
-@pytest.fixture
-def copied(comparison: Comparison, checkpoints: list[Path], tmp_path: Path) -> Path:
-    for path in checkpoints:
-        shutil.copytree(path, tmp_path / path.name)
-    shutil.copytree(comparison.path, tmp_path / "CMP")
-    return tmp_path / "CMP"
+from exporter.comparison import check, open_comparison
 
 
 def test_what_is_gone_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

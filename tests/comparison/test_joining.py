@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_a_step_that_the_writers_were_told_counts_more(
         (run / "writers.json").write_text(json.dumps({"step": step}), encoding="utf-8")
     assert join(runs).steps == (10, 20, 30)
     assert [run.path.name for run in join(runs).runs] == ["a", "c", "b"]
+
+
+def test_steps_and_what_varies_are_known_of_runs_without_names(
+    others: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, folder in (("plain", "net-12"), ("weights", "net-7")):
+        shutil.copytree(others[name], tmp_path / folder)
+    joined = join(sorted(tmp_path.iterdir()), unnamed=True)
+    assert joined.steps == (7, 12)
+    assert all(re.fullmatch("run [0-9a-f]{6}", run.name) for run in joined.runs)
+    assert join([others["plain"], others["target"]], unnamed=True).axis == "target"
 
 
 @pytest.fixture(scope="module")

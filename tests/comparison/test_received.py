@@ -19,7 +19,7 @@ def test_values_of_any_kind_are_compared(checkpoints: list[Path]) -> None:
     plan = open_run(checkpoints[0]).plan
     odd = replace(plan, settings={**plan.settings, "seed": [1, {}]})
     assert axis_of([plan, odd]) == "seed"
-    (difference,) = differences_of([plan, odd], "seed", 0)
+    (difference,) = differences_of([plan, odd], [plan, odd], "seed", 0)
     assert difference.values == (str(plan.settings.get("seed")), "[1, {}]")
     assert class_name(plan, -9) == "-9"
     assert class_name(plan, 0) == plan.model.classes[0]

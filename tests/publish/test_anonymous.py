@@ -14,7 +14,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from exporter.anonymity import named, search
-from exporter.comparison import compare
+from exporter.cli import main
+from exporter.comparison import check, compare, open_comparison
+from exporter.comparison.joining import join
 from exporter.config import build_writer_config
 from exporter.errors import ConfigError
 from exporter.publish import pack, publish_site
@@ -162,7 +164,7 @@ def test_thirty_identifiers_are_found_before_and_none_after(planted: Path) -> No
 def test_a_supplement_names_nobody_and_a_key_keeps_the_names(planted: Path) -> None:
     place = planted.parent.parent
     named_ = pack(planted, out=place / "named.zip", command=f"exporter pack {USER}").path
-    assert {USER, FOLDER, FILE, STEM, SPEC, CHECKPOINT, EXIF, COMMENT, SHEET} <= found(named_)
+    assert {USER, FOLDER, FILE, STEM, SPEC, CHECKPOINT, EXIF, COMMENT} <= found(named_)
     packed = pack(planted, out=place / "pack.zip", anonymous=True, command=f"exporter pack {USER}")
     assert found(packed.path) == set()
     assert list(check_pack(packed.path, [open_run(planted)])) == []
@@ -188,6 +190,45 @@ def test_a_comparison_is_made_again_without_names(checkpoints: list[Path], tmp_p
     # Checkpoints are still told apart by their steps, and against the same baseline.
     assert "The baseline is <b>step 5</b>" in page
     assert "step 1" in page
+
+
+@pytest.mark.slow
+def test_a_comparison_for_review_names_nobody_in_any_of_its_files(
+    checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "planted-home"
+    runs = [place / f"planted-run-{n}" for n in range(2)]
+    for run, checkpoint in zip(runs, checkpoints, strict=False):
+        shutil.copytree(checkpoint, run)
+    told = named("planted-home,planted-run,epoch,image 00,image 11")
+    out = tmp_path / "CMP"
+    arguments = ["compare", *map(str, runs), "--out", str(out), "--baseline", str(runs[1])]
+    assert main(arguments) == 0
+    before = {trace.place.partition("/")[0] for trace in search(out, told).traces}
+    assert before >= {"comparison.json", "html", "tensorboard", "wandb"}
+    assert any(name.startswith("images.parquet") for name in before)
+    capsys.readouterr()
+    assert main([*arguments, "--anonymous", "--overwrite"]) == 0
+    assert search(out, told).traces == ()
+    assert "CMP.key.csv says which file each image is" in " ".join(capsys.readouterr().out.split())
+    key = (tmp_path / "CMP.key.csv").read_text().splitlines()
+    first = open_run(runs[0]).plan.images[0]
+    assert f"planted-run-0,{first.id},{first.path}" in key
+    (log,) = (out / "wandb").glob("offline-run-*")
+    assert log.name.startswith("offline-run-20260101_0000")
+    shown = open_comparison(out)
+    assert [run.name for run in shown.contents.runs] == ["step 1", "step 5"]
+    assert list(check(shown)) == []
+    # What needs the runs says why it has none.
+    assert main(["render", str(out)]) == 2
+    assert "is anonymous and does not say where its runs are" in capsys.readouterr().err
+
+
+def test_what_varies_is_known_of_runs_without_names(checkpoints: list[Path]) -> None:
+    named_, unnamed_ = (join(checkpoints, unnamed=unnamed) for unnamed in (False, True))
+    assert unnamed_.axis == named_.axis == "checkpoint"
+    assert [d.name for d in unnamed_.differences] == [d.name for d in named_.differences]
+    assert "checkpoint-3 " in str(unnamed_.differences[0].values)
 
 
 def test_numbers_maps_and_pixels_are_the_runs(planted: Path) -> None:

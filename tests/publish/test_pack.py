@@ -283,6 +283,14 @@ def test_what_cannot_be_packed_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_size_above_the_venues_is_said(checkpoints: list[Path], tmp_path: Path) -> None:
+    packed = pack(checkpoints[0], out=tmp_path / "a.zip", venue="uai", max_size="60MB")
+    assert (
+        "--max-size allows more than the 50,000,000 bytes that UAI takes; this supplement has "
+        f"{packed.size:,}"
+    ) in packed.notes
+
+
 def test_a_full_disk_leaves_nothing(
     checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
