@@ -129,7 +129,9 @@ def test_a_wrong_request_is_one_line_and_exit_2_and_leaves_nothing(
     said = capfd.readouterr().err
     assert re.search(says, said), said
     assert "Traceback" not in said
-    lines = [line for line in said.splitlines() if line and not line.startswith(("Usage", "Try"))]
+    # What takes long, as on a busy machine, is told before.
+    beside = ("Usage", "Try", "loading the model")
+    lines = [line for line in said.splitlines() if line and not line.startswith(beside)]
     assert len(lines) == 1, said
     assert not (work / "run" / "plan.json").exists()
 
