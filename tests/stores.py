@@ -31,6 +31,9 @@ def s3(home: Path) -> Iterator[Any]:
         with mock.patch.dict(os.environ, VARIABLES | where):
             s3fs.S3FileSystem.clear_instance_cache()
             system = s3fs.S3FileSystem(use_listings_cache=False)
+            # Its buckets are the process's, and outlive a server.
+            if system.exists("bucket"):
+                system.rm("bucket", recursive=True)
             system.mkdir("bucket")
             yield system
     finally:

@@ -1,4 +1,4 @@
-"""Whether a model turns, mirrors or cuts its image before its first layer.
+"""Whether a model turns, mirrors, cuts or mixes its image before its first layer.
 
 A convolution has its channels first, whatever it is given: its type says how its output lies in the
 plane that it was shown, not how that plane lies in the image.
@@ -66,5 +66,5 @@ def doubted(layout: Layout) -> Layout:
     """Return a layout that nothing shows any more, but for the user's own."""
     if layout.kind == "given":
         return layout
-    why = "the model turns, mirrors or cuts the image before its first layer"
+    why = "the model turns, mirrors, cuts or mixes the image before its first layer"
     return replace(layout, shown=False, evidence=why)

@@ -57,21 +57,35 @@ def activation_sheet(activation: StoredActivation) -> NDArray[np.uint8]:
     return drawing
 
 
-def kernel_sheet(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], int]:
-    """Draw the kernels of a convolution, (O, I, kh, kw).
+def kernel_sheet(
+    values: NDArray[np.floating],
+    *,
+    limit: int | None = None,
+    inputs: int = INPUT_LIMIT,
+    rgb: bool | None = None,
+) -> tuple[NDArray[np.uint8], int]:
+    """Draw the kernels of a convolution.
 
     Three input channels are drawn as RGB, each kernel scaled from its own smallest to its own
     largest weight. Otherwise each (kernel, input) slice is drawn in the diverging map, blue below
     zero, white at zero, red above, on one scale for the whole layer: kernels of one input in a
-    grid, kernels of several inputs in a row each. The sheet says how many of how many it shows.
+    grid, kernels of several inputs in a row each.
+
+    Args:
+        values: weights (O, I, kh, kw).
+        limit: the most kernels drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
+            many of how many.
+        inputs: the most input channels drawn per kernel.
+        rgb: draw as RGB; None does so where there are three input channels.
 
     Returns:
         The sheet, uint8 (H, W, 3) RGB, and how many of the O kernels it shows.
     """
     kernels, channels = values.shape[:2]
-    coloured = channels == 3
-    limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
-    shown, depth = min(kernels, limit), min(channels, INPUT_LIMIT)
+    coloured = channels == 3 if rgb is None else rgb and channels == 3
+    if limit is None:
+        limit = GRID_LIMIT if coloured or channels == 1 else ROW_LIMIT
+    shown, depth = min(kernels, limit), min(channels, inputs)
     text = f"{shown} of {kernels} kernels"
     finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
     reach = np.abs(finite).max() if finite.size else 0.0

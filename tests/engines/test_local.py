@@ -125,7 +125,8 @@ def test_rows_made_beside_the_model_are_those_made_in_turn(
         job, batches, storing, job.explainer(job.module)
     ))  # fmt: skip
     assert rows(job) == in_turn
-    assert threads == {"rows_0"}
+    assert threads
+    assert threads <= {"rows_0", "rows_1"}
 
 
 class Locked(nn.Sequential):

@@ -981,4 +981,5 @@ def test_no_system_call_leaves_the_run(
 def test_the_names_that_are_attacked_are_those_that_are_written() -> None:
     from exporter.store.layout import LOCK, own_names
 
-    assert {LOCK, *own_names()} - {"wandb"} <= {*WRITTEN}
+    # A profile is written as every other file is, and only where it is asked for.
+    assert {LOCK, *own_names()} - {"wandb", "profile.json", "trace.json"} <= {*WRITTEN}

@@ -163,7 +163,7 @@ class Wire:
         self.sent = 0
         monkeypatch.setattr(wandb_writer, "sync", self._sync)
 
-    def _sync(self, *told: Any) -> tuple[None, str]:
+    def _sync(self, *told: Any, **named: Any) -> tuple[None, str]:
         self.sent += 1
         return None, "it was asked to send"
 

@@ -516,7 +516,7 @@ def test_a_model_that_turns_or_cuts_its_image_has_no_plane_by_type(
     turn: Callable[[Tensor], Tensor],
 ) -> None:
     module = Turned(turn)
-    said = "turns, mirrors or cuts the image before its first layer"
+    said = "turns, mirrors, cuts or mixes the image before its first layer"
     with pytest.raises(NoLayerError, match=f"{said}, and nothing shows where"):
         auto(module, 3, 64, 64)
     (note,) = choose_layers(trial_of(module, 3, 64, 64), ["net.1"]).notes

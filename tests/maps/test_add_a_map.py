@@ -96,7 +96,7 @@ def test_a_plug_in_is_listed_and_runs_by_its_name(folder: Path) -> None:
     (described / "entry_points.txt").write_text("[exporter.maps]\nmaxgrad = its_maps:maxgrad\n")
     listed = exporter(folder, "maps", "--json")
     assert listed.returncode == 0, listed.stderr
-    assert json.loads(listed.stdout)[-1]["name"] == "maxgrad"
+    assert "maxgrad" in [method["name"] for method in json.loads(listed.stdout)]
     assert "settings: power=1.0" in exporter(folder, "maps").stdout
     done = run(folder, "Max-Grad")
     assert done.returncode == 0, done.stderr

@@ -50,6 +50,9 @@ def test_a_sheet_stops_and_says_where() -> None:
     assert shown == sheets.ROW_LIMIT == 64
     assert sheet.shape[:2] == (64 * (27 + 2) + 2 + 15 + 3, 16 * (27 + 2) + 2)
     assert kernel_sheet(values[:, :3])[1] == sheets.GRID_LIMIT
+    fewer, shown = kernel_sheet(values, limit=10, inputs=4)
+    assert shown == 10
+    assert fewer.shape[0] == 10 * (27 + 2) + 2 + 15 + 3
     whole, _ = kernel_sheet(values[:64, :16])
     assert not np.array_equal(whole[:15], sheet[:15])
 
