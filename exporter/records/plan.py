@@ -225,6 +225,11 @@ class Plan:
         return next(reversed(self.layers_of_the_model or self.explained), "")
 
     @property
+    def head_layer(self) -> str:
+        """The layer that the linear head reads; empty where there is none."""
+        return self.head.layer if self.head else ""
+
+    @property
     def classifies(self) -> bool:
         """Whether predictions are classes with a confidence; a single value is neither."""
         return self.model.outputs != 1 and self.target != "value"

@@ -146,8 +146,9 @@ class StoredFiles(RunFiles):
         """Remove a file or a whole folder, if it is there."""
         try:
             with suppress(FileNotFoundError):
-                if self.exists(name):
-                    folder = self.is_folder(name)
+                info = self._info(name)
+                if info is not None:
+                    folder = info["type"] == "directory"
                     self._ask(name, "removed", lambda at: self._system.rm(at, recursive=folder))
         except RunError:
             if not quiet:

@@ -23,6 +23,12 @@ from exporter.store import Run
 _T = TypeVar("_T")
 
 
+def seed_of(run: Run) -> int:
+    """Return the seed of a run's random choices; 0 where its settings hold none."""
+    seed = run.settings.get("seed", 0)
+    return seed if isinstance(seed, int) else 0
+
+
 def templates() -> Path:
     """Return the folder of templates: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]

@@ -18,6 +18,7 @@ from exporter.watch import Watch
 from exporter.writers import WriterOptions, find_writer, write
 from exporter.writers.montages import forget
 from exporter.writers.options import LinkSettings, WandbSettings
+from exporter.writers.reading import seed_of
 
 
 def write_all(
@@ -56,8 +57,7 @@ def write_all(
 
 def writer_options(run: Run, config: WriterConfig) -> Mapping[str, WriterOptions]:
     """Return the options of each writer that runs; the images that TensorBoard and W&B show too."""
-    seed = run.settings.get("seed", 0)
-    seed = seed if isinstance(seed, int) else 0
+    seed = seed_of(run)
     agreement = {row.id: row.agreement for row in run.measures() if row.agreement is not None}
     classifies = run.plan.classifies
 

@@ -102,7 +102,7 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _driving(report: Report, index: int) -> dict[str, Any] | None:
     """Return the channels that add most to a class's logit over the set, each with its page."""
-    layer = report.plan.head.layer if report.plan.head else ""
+    layer = report.plan.head_layer
     channels = report.channels.get(layer, [])
     if report.head is None or not channels or index >= len(report.head):
         return None

@@ -14,6 +14,7 @@ from exporter.summaries import Concepts, factorise
 from exporter.writers.html import text as words
 from exporter.writers.html.index import CHANNELS_PER_PAGE
 from exporter.writers.html.report import Report, layer_file
+from exporter.writers.reading import seed_of
 
 IMAGES = 8
 """Images of a concept."""
@@ -34,12 +35,11 @@ def factorised(report: Report) -> tuple[Concepts | None, str]:
     """Return the concepts, or None and, where they are wanted, a sentence why."""
     if not report.options.concepts:
         return None, ""
-    seed = report.run.settings.get("seed", 0)
     stages = report.run.stages(set(report.options.kept))
     concepts = factorise(
         ((stage.id, stage.activation.array()) for stage in stages),
         report.options.concepts,
-        seed % 2**32 if isinstance(seed, int) else 0,
+        seed_of(report.run) % 2**32,
     )
     if concepts is None:
         return None, (
@@ -62,7 +62,7 @@ def page(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
                 _figure(report, concepts.ids[n], _mixed(concepts.maps[n])) for n in known[:SHOWN]
             ],
             "whole": concepts,
-            "layer": report.plan.head.layer if report.plan.head else "",
+            "layer": report.plan.head_layer,
             "present": len(report.index.images),
         },
     )
@@ -73,7 +73,7 @@ def _concept(report: Report, concepts: Concepts, k: int, known: list[int]) -> di
     peaks = {n: float(concepts.maps[n][k].max()) for n in known}
     most = max(peaks.values(), default=0.0) or 1.0
     top = sorted((n for n in known if peaks[n] > 0), key=lambda n: (-peaks[n], concepts.ids[n]))
-    number = report.layer_numbers.get(report.plan.head.layer if report.plan.head else "")
+    number = report.layer_numbers.get(report.plan.head_layer)
     channels = np.argsort(-concepts.channels[k], kind="stable")[:CHANNELS].tolist()
     return {
         "colour": _swatch(k),

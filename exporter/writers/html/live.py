@@ -152,7 +152,7 @@ def _pack_head(plan: Plan, weights: Floats, biases: Floats, scales: Floats) -> d
         if len(rows) <= BYTES_PER_CLASS * len(weights):
             break
     return {
-        "layer": plan.head.layer if plan.head else "",
+        "layer": plan.head_layer,
         "names": plan.model.classes,
         "bias": base64(biases),
         "scale": base64(scales),

@@ -84,6 +84,6 @@ def page(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             "compared": report.neighbours.images,
             "present": len(report.index.images),
             "least": ALIKE,
-            "layer": report.plan.head.layer if report.plan.head else "",
+            "layer": report.plan.head_layer,
         },
     )

@@ -16,6 +16,7 @@ from exporter.writers.html import text as words
 from exporter.writers.html.images import drawn_map
 from exporter.writers.html.report import Report
 from exporter.writers.html.shards import reduce_cells
+from exporter.writers.reading import seed_of
 
 IMAGES = 8
 """Images of a cluster's strip."""
@@ -51,11 +52,11 @@ def of_classes(report: Report) -> dict[int, OfClass]:
         if np.isfinite(levels).all():
             ids[index].append(row.id)
             maps[index].append(np.rint(255 * reduce_cells(levels[None], CELLS)[0]).astype(np.uint8))
-    seed = report.run.settings.get("seed", 0)
+    seed = seed_of(report.run) % 2**32
     return {
         index: OfClass(
             tuple(ids[index]),
-            cluster(np.stack(each) / 255, seed % 2**32 if isinstance(seed, int) else 0),
+            cluster(np.stack(each) / 255, seed),
         )
         for index, each in maps.items()
         if len(each) >= LEAST_IMAGES and len({kept.shape for kept in each}) == 1

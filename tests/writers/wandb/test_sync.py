@@ -31,12 +31,6 @@ NEEDS_HERE = pytest.mark.skipif(HERE is None, reason="the log names the folder i
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as made:
-        yield made
-
-
-@pytest.fixture
 def run(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the sample run, and a home in which nobody has logged in."""
     copy = tmp_path / "run"
@@ -50,6 +44,19 @@ def run(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(process, "PATIENCE", QUICKLY)
     return copy
+
+
+@pytest.fixture
+def server(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server that W&B is told of."""
+    with serving() as made:
+        monkeypatch.setenv("WANDB_BASE_URL", made.address)
+        yield made
+
+
+@pytest.fixture
+def signed_in(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
 
 
 def options(run: Path, **others: Any) -> WandbOptions:
@@ -91,12 +98,11 @@ def arrived(server: Server, run: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 def test_online_sends_the_tables(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.chdir(tmp_path / "home")
     for name in ("USER", "LOGNAME", "USERNAME"):
         monkeypatch.setenv(name, "somebody-of-the-lab")
@@ -125,7 +131,6 @@ def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved( 
     capfd: pytest.CaptureFixture[str],
     moved: bool,
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
     written = write(open_run(run), "wandb", options(run, wandb_masks=True))
     assert server.requests == 0
     assert written.open == f"exporter sync {shlex.quote(str(run))}"
@@ -143,26 +148,20 @@ def test_an_offline_run_is_sent_by_the_command_that_is_printed_even_when_moved( 
             assert set(np.unique(decode_image(sent)[..., 0])) == {250, 251, 252, 253}
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
-def test_a_moved_run_is_sent_by_writing_it_again(
-    run: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moved_run_is_sent_by_writing_it_again(run: Path, server: Server, tmp_path: Path) -> None:
     write(open_run(run), "wandb", options(run))
     moved = run.rename(tmp_path / "elsewhere")
 
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(moved), "wandb", options(moved, wandb="online"))
     arrived(server, moved)
     assert list(verify_offline(RunFiles(moved))) == []
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
-def test_names_that_speak_of_errors_are_no_error(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_names_that_speak_of_errors_are_no_error(run: Path, server: Server) -> None:
     names = {"wandb_project": "error-analysis", "wandb_name": "ERROR: No API key configured"}
     chosen = options(run, wandb="online").model_copy(update=names)
     written = write(open_run(run), "wandb", chosen)
@@ -172,12 +171,11 @@ def test_names_that_speak_of_errors_are_no_error(
     assert len(list((run / "wandb").glob("*/*.wandb.synced"))) == 1
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 def test_a_sync_that_does_not_finish_is_ended_and_said(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb_sync, "SECONDS", 0.05)
     monkeypatch.setattr(wandb_sync, "BYTES_PER_SECOND", 1e12)
     written = write(open_run(run), "wandb", options(run, wandb="online"))
@@ -187,12 +185,9 @@ def test_a_sync_that_does_not_finish_is_ended_and_said(
     assert list(verify_offline(RunFiles(run))) == []
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
-def test_what_did_not_arrive_is_said_and_kept(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_what_did_not_arrive_is_said_and_kept(run: Path, server: Server) -> None:
     server.refuse = [503] * 1000
     written = write(open_run(run), "wandb", options(run, wandb="online"))
 
@@ -202,12 +197,9 @@ def test_what_did_not_arrive_is_said_and_kept(
     assert list((run / "wandb").glob("*/*.sync*")) == []
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
-def test_a_later_run_uploads_no_photograph_again(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_a_later_run_uploads_no_photograph_again(run: Path, server: Server) -> None:
     write(open_run(run), "wandb", options(run, wandb="online"))
     photographs = {open_run(run).image(id) for id in options(run).kept}
     assert photographs <= set(server.uploads.values())
@@ -223,12 +215,9 @@ def test_a_later_run_uploads_no_photograph_again(
     assert all(f"wandb-artifact://{number}/{id}.jpg" in said for id in later.kept)
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
-def test_a_run_is_gone_on_with_after_its_own_steps(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_a_run_is_gone_on_with_after_its_own_steps(run: Path, server: Server) -> None:
     written = write(open_run(run), "wandb", options(run, wandb="online", wandb_run="abc123"))
     assert written.open == f"{server.address}/team/maps/runs/abc123", written.notes
     files = [part["files"] for part in server.streamed if part.get("files")]
@@ -239,25 +228,21 @@ def test_a_run_is_gone_on_with_after_its_own_steps(
     assert (upsert["name"], upsert["displayName"], upsert["groupName"]) == ("abc123", None, None)
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500])
-def test_a_server_that_recovers_gets_everything(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_a_server_that_recovers_gets_everything(run: Path, server: Server, status: int) -> None:
     server.refuse = [status]
     written = write(open_run(run), "wandb", options(run, wandb="online"))
     arrived(server, run)
     assert not any("kept offline" in note for note in written.notes)
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: Path, server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(run), "wandb", options(run))
     server.until = 6
     assert main(["sync", str(run)]) == 2
@@ -271,12 +256,11 @@ def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
     arrived(server, run)
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 def test_whoever_sends_says_where_to(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(run), "wandb", WandbOptions(wandb_project="theirs", wandb_entity="them"))
     monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "another"))
     where = ["--wandb-project", "ours", "--wandb-entity", "us"]
@@ -290,6 +274,7 @@ def test_whoever_sends_says_where_to(
     assert not any("theirs" in pair or "them" in pair for pair in named)
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["another user", "another log"])
 def test_a_log_that_somebody_else_wrote_does_not_say_where_to(
@@ -299,8 +284,6 @@ def test_a_log_that_somebody_else_wrote_does_not_say_where_to(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     write(open_run(run), "wandb", WandbOptions(wandb_project="theirs", wandb_entity="them"))
     if harm == "another user":
         monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "another"))
@@ -313,12 +296,11 @@ def test_a_log_that_somebody_else_wrote_does_not_say_where_to(
     assert server.requests == 0
 
 
+@pytest.mark.usefixtures("signed_in")
 @pytest.mark.slow
 def test_a_sync_sends_nothing_where_a_file_is_missing(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: Path, server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert main(["sync", str(run)]) == 2
     assert "has no offline W&B run" in told(capfd)
     write(open_run(run), "wandb", options(run))
@@ -344,10 +326,7 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(verify_offline(RunFiles(run))) == []
 
 
-def test_online_without_a_key_is_one_sentence(
-    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+def test_online_without_a_key_is_one_sentence(run: Path, server: Server) -> None:
     with pytest.raises(WriterError, match="wandb login or set WANDB_API_KEY"):
         write(open_run(run), "wandb", options(run, wandb="online"))
     assert not (run / "wandb").exists()
