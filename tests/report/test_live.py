@@ -187,7 +187,7 @@ def test_the_size_for_a_thousand_classes_does_not_depend_on_the_channels() -> No
     maps = weights @ values
     packed = _pack_maps(maps)
     assert len(_compact(packed)) <= 55_000  # and the means take 2.8 kB
-    run_plan = type("Plan", (), {"head": HeadRecord("l"), "model": type("M", (), {"classes": ()})})
+    run_plan = type("Plan", (), {"head_layer": "l", "model": type("M", (), {"classes": ()})})
     head = _pack_head(run_plan, weights, weights[:, 0], np.ones(2048, np.float32))  # type: ignore[arg-type]
     assert len(_compact(head)) <= 1_500_000
     assert json.loads(_compact(packed))["steps"] == 51
