@@ -128,6 +128,7 @@ def bind(
                     model = model.to(memory_format=torch.channels_last)
             stack.enter_context(lent(model))
             resolved = replace(resolved, module=model)
+        watch.begin("trying the model")
         with user_code("the model", "the first image", advice=AGAIN):
             job = _settle(
                 recipe, resolved, image_set, methods, device=device, channels_last=channels_last

@@ -130,7 +130,7 @@ def test_a_wrong_request_is_one_line_and_exit_2_and_leaves_nothing(
     assert re.search(says, said), said
     assert "Traceback" not in said
     # What takes long, as on a busy machine, is told before.
-    beside = ("Usage", "Try", "loading the model")
+    beside = ("Usage", "Try", "loading the model", "trying the model")
     lines = [line for line in said.splitlines() if line and not line.startswith(beside)]
     assert len(lines) == 1, said
     assert not (work / "run" / "plan.json").exists()

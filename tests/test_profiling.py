@@ -33,7 +33,13 @@ def test_stages_and_steps_are_counted(profiled: exporter.Run) -> None:
     assert rows["read and decode"].calls == 6
     assert 1 <= rows["read and decode"].threads <= 2
     assert rows["measure and store a shard"].calls == 3
-    for stage in ("reading the image set", "loading the model", "computing maps", "writing html"):
+    for stage in (
+        "reading the image set",
+        "loading the model",
+        "trying the model",
+        "computing maps",
+        "writing html",
+    ):
         assert rows[stage].calls == rows[stage].threads == 1
     steps = ("model and maps", "make rows", "measure and store a shard")
     assert all(rows[step].seconds > 0 for step in steps)

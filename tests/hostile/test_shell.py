@@ -122,7 +122,7 @@ def test_max_size_without_the_file_is_refused(
 
 
 PROGRESS = (
-    "images: ", "reading the image set", "loading the model", "computing maps",
+    "images: ", "reading the image set", "loading the model", "trying the model", "computing maps",
     "merging the shards", "verifying what is there", "writing ",
 )  # fmt: skip
 """How lines begin that a run prints where it takes a while."""
