@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ExporterError, RunError, reason
+from exporter.errors import ExporterError, RunError, one_line, reason
 from exporter.store.layout import shard_file
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def fiftyone_dataset(run: Run, where: str | PathLike[str], name: str | None) -> 
     """Write the views into a folder, and return the run as a `fiftyone.Dataset`.
 
     Raises:
-        RunError: if fiftyone is not installed, or the folder cannot be written to.
+        RunError: if fiftyone is not installed or has no database, the name is taken, or the folder
+            cannot be written to.
     """
     try:
         import fiftyone
@@ -156,13 +157,24 @@ def fiftyone_dataset(run: Run, where: str | PathLike[str], name: str | None) -> 
         raise RunError(
             "a data set of FiftyOne's needs fiftyone, which is not installed: pip install fiftyone"
         ) from None
+    try:
+        dataset = fiftyone.Dataset(name)
+    except ValueError as error:
+        raise RunError(f"FiftyOne takes no data set of this name: {one_line(error)}") from None
+    except (OSError, fiftyone.core.config.FiftyOneConfigError) as error:
+        raise RunError(
+            f"FiftyOne has no database: {one_line(error)}; start mongod, and give its address in "
+            "FIFTYONE_DATABASE_URI"
+        ) from None
     folder = Path(where)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        dataset = fiftyone.Dataset(name)
         dataset.add_samples(_samples(run, folder.absolute(), fiftyone))
-    except OSError as error:
-        raise RunError(f"{str(folder)!r} cannot be written to: {reason(error)}") from None
+    except BaseException as error:
+        dataset.delete()  # the name is free again
+        if isinstance(error, OSError):
+            raise RunError(f"{str(folder)!r} cannot be written to: {reason(error)}") from None
+        raise
     return dataset
 
 

@@ -444,8 +444,8 @@ class Run:
             A `fiftyone.Dataset`; it is not persistent.
 
         Raises:
-            RunError: if fiftyone is not installed, the folder cannot be written to, or a shard is
-                damaged.
+            RunError: if fiftyone is not installed or has no database, the name is taken, the folder
+                cannot be written to, or a shard is damaged.
         """
         return fiftyone_dataset(self, folder, name)
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,11 +104,35 @@ def test_a_data_set_has_a_row_per_image(
         assert np.array_equal(np.asarray(example["gradcam overlay"]), shown)
 
 
+@pytest.fixture(scope="module")
+def fiftyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """FiftyOne with a database: that whose address is given, else one of a mongod on the PATH."""
+    if importlib.util.find_spec("fiftyone") is None:
+        pytest.skip("fiftyone is not installed")
+    given, program = os.environ.get("FIFTYONE_DATABASE_URI"), shutil.which("mongod")
+    if not given and not program:
+        pytest.skip("FiftyOne has no database: no mongod, and no FIFTYONE_DATABASE_URI")
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("FIFTYONE_DO_NOT_TRACK", "1")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        if not given:
+            with socket.socket() as unused:
+                unused.bind(("127.0.0.1", 0))
+                port = str(unused.getsockname()[1])
+            place = str(tmp_path_factory.mktemp("database"))
+            command = [str(program), "--bind_ip", "127.0.0.1", "--port", port, "--dbpath", place]
+            started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            stack.callback(started.wait)
+            stack.callback(started.terminate)
+            patch.setenv("FIFTYONE_DATABASE_URI", f"mongodb://127.0.0.1:{port}")
+        yield importlib.import_module("fiftyone")
+
+
 @pytest.mark.slow
 def test_fiftyone_shows_views_predictions_boxes_and_maps(
-    make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+    fiftyone: Any, make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
-    fiftyone = pytest.importorskip("fiftyone")
     street = sampling.SampleImage(
         "street.jpg",
         sampling.CLASSES[0],
@@ -136,10 +167,46 @@ def test_fiftyone_shows_views_predictions_boxes_and_maps(
     dataset.delete()
 
 
+@pytest.mark.slow
+def test_what_fiftyone_cannot_take_is_one_sentence_and_leaves_nothing(
+    fiftyone: Any, exported: exporter.Run, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"views' cannot be written to: "):
+        (tmp_path / "views").touch()
+        exported.to_fiftyone(tmp_path / "views", name="mine")
+    dataset = exported.to_fiftyone(tmp_path / "others", name="mine")
+    assert dataset.count() == 3
+    assert dataset.count_values("prediction.label")
+    with pytest.raises(RunError, match=r"FiftyOne takes no data set of this name: .*'mine'"):
+        exported.to_fiftyone(tmp_path / "others", name="mine")
+    dataset.delete()
+
+
 def test_without_fiftyone_it_says_what_to_install(
     exported: exporter.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     with pytest.raises(RunError, match=r"FiftyOne's needs fiftyone, .* pip install fiftyone"):
         exported.to_fiftyone(tmp_path / "views")
+    assert not (tmp_path / "views").exists()
+
+
+@pytest.mark.slow
+def test_without_a_database_it_says_where_to_name_one(
+    exported: exporter.Run, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("fiftyone") is None:
+        pytest.skip("fiftyone is not installed")
+    nobody = {
+        "FIFTYONE_DATABASE_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200",
+        "FIFTYONE_DO_NOT_TRACK": "1",
+    }
+    program = "import exporter, sys; exporter.open_run(sys.argv[1]).to_fiftyone(sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(exported.path), str(tmp_path / "views")],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, **nobody, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "RunError: FiftyOne has no database: " in done.stderr
+    assert "give its address in FIFTYONE_DATABASE_URI" in done.stderr
     assert not (tmp_path / "views").exists()
