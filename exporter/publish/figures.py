@@ -182,12 +182,14 @@ def _drawn(grid: Grid, look: Look, type: Type, width: float) -> Figure:
 
     def write(texts: Sequence[Text], size: float, x: float, y: float) -> None:
         for number, text in enumerate(texts):
+            if not text.said:
+                continue
             type.refuse_missing(text.said)
-            said = text.said
+            said, room = text.said, text.over * (tile + _GAP) - _GAP
             if not text.whole:
-                said = type.fitted(said, size, tile, end=text.end, tail=text.tail)
+                said = type.fitted(said, size, room, end=text.end, tail=text.tail)
             drawn.text(
-                x + tile / 2,
+                x + room / 2,
                 y - number * size * line,
                 said,
                 ha="center",

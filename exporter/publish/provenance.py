@@ -44,7 +44,8 @@ def _line(named: Named, *, unnamed: bool) -> str:
         return digest
     plan = named.run.plan
     versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
-    return f"run {named.run.name}: {plan.model.title} ({plan.model.weights}), {digest}; {versions}"
+    model = f"{plan.model.title} (weights: {plan.model.weights})"
+    return f"run {named.run.name}: {model}, {digest}; {versions}"
 
 
 def runs_behind(source: Run | Comparison) -> list[Named]:

@@ -125,7 +125,7 @@ def _opaque(look: Look) -> str:
 
 def _model(named: Named) -> str:
     model = named.run.plan.model
-    said = f"{model.title} ({model.weights})"
+    said = f"{model.title} (weights: {model.weights})"
     return said if named.name == model.title else f"{named.name}: {said}"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-from exporter.publish.choosing import Grid
+from exporter.publish.choosing import Column, Grid
 from exporter.publish.look import Look
 from exporter.records import Row, StoredMap
 from exporter.render import flag_text
@@ -19,12 +20,14 @@ class Text(NamedTuple):
         whole: whether the type shrinks until it fits; it is cut otherwise,
         end: and keeps its end.
         tail: what follows it, never cut.
+        over: columns that it stands over, in their middle.
     """
 
     said: str
     whole: bool = False
     end: bool = False
     tail: str = ""
+    over: int = 1
 
 
 def headings_of(grid: Grid) -> Iterator[list[Text]]:
@@ -32,29 +35,34 @@ def headings_of(grid: Grid) -> Iterator[list[Text]]:
     yield [Text("Image")]
     several = len(grid.runs) > 1
     layers = len({column.layer for column in grid.columns}) > 1
-    for column in grid.columns:
-        lines = [Text(grid.runs[column.of].name)] if several else []
+    for column, over in _with_widths(grid):
+        lines = [Text(grid.runs[column.of].name if over else "", over=over)] if several else []
         lines.append(Text(column.title, whole=True))
         yield [*lines, Text(column.layer or "input", end=True)] if layers else lines
+
+
+def _with_widths(grid: Grid) -> Iterator[tuple[Column, int]]:
+    """Yield each column and, with the first of each run, how many the run has; 0 with others."""
+    for _, columns in groupby(grid.columns, lambda column: column.of):
+        own = list(columns)
+        yield from zip(own, [len(own)] + [0] * (len(own) - 1), strict=True)
 
 
 def captions_of(grid: Grid, images: Sequence[Row], look: Look) -> Iterator[list[Text]]:
     """Yield what stands below the photograph, and below each map."""
     yield [*_predicted(images[0]), *_label(images)] if len(grid.runs) == 1 else _label(images)
-    before = None
-    for column in grid.columns:
+    for column, over in _with_widths(grid):
         stored = grid.map(images, column, look.target)
-        says = column.of != before and len(grid.runs) > 1
-        before = column.of
+        says = over and len(grid.runs) > 1
         yield [
             _range(stored, look.signed or not column.relu),
-            *(_predicted(images[column.of]) if says else []),
+            *(_predicted(images[column.of], over) if says else []),
         ]
 
 
-def _predicted(row: Row) -> list[Text]:
+def _predicted(row: Row, over: int = 1) -> list[Text]:
     first = row.predictions[:1]
-    return [Text(each.name, tail=f" {each.score:.2f}") for each in first]
+    return [Text(each.name, tail=f" {each.score:.2f}", over=over) for each in first]
 
 
 def _label(images: Sequence[Row]) -> list[Text]:

@@ -96,6 +96,20 @@ def test_runs_stand_side_by_side(checkpoints: list[Path], comparison: Comparison
     assert len(pictures(of_comparison)) == 1 + len(runs)
 
 
+def test_a_runs_name_and_prediction_stand_over_all_of_its_maps(comparison: Comparison) -> None:
+    drawn = exporter.figure(
+        comparison.path, images=["image 02.jpg"], maps=["gradcam", "eigencam"], width=7
+    )
+    places = [axes.get_position().bounds for axes in drawn.axes]
+    for at, run in enumerate(comparison.contents.runs):
+        left, right = places[1 + 2 * at], places[2 + 2 * at]
+        middle = (left[0] + right[0] + right[2]) / 2 * drawn.get_figwidth()
+        first = comparison.open(run).row("image 02.jpg").predictions[0]
+        for said in (run.name, f"{first.name} {first.score:.2f}"):
+            (text,) = (text for text in drawn.texts if text.get_text() == said)
+            assert text.get_position()[0] == pytest.approx(middle)
+
+
 def test_signed_colours_show_negative_values(checkpoints: list[Path]) -> None:
     run = open_run(checkpoints[0])
     drawn = exporter.figure(run, images=["image 01.jpg"], maps=["gradcam"], colormap="diverging")
@@ -152,7 +166,7 @@ def test_a_figure_says_what_it_was_made_from_unless_it_is_anonymous(
         assert main(own) == 0
         said[bool(flags)] = Image.open(out).info
     named, unnamed = said[False]["Description"], said[True]["Description"]
-    assert f"run a: resnet18 (weights 1), plan {plans[0]}; exporter 0.1.0, torch 2.14.1" in named
+    assert f"run a: resnet18 (weights: weights 1), plan {plans[0]}; exporter 0.1.0, torch 2.14.1" in named
     assert named.endswith(
         "made again by: exporter figure a b --show random=1:7 --maps gradcam --out figure.png"
     )

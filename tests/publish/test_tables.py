@@ -200,7 +200,7 @@ def test_a_file_says_what_it_was_made_from(
         monkeypatch.setattr("sys.argv", ["exporter", *command])
         assert main(command) == 0
         text = out.read_text()
-        run = f"run a: resnet18 (weights 1), plan {plan}; exporter 0.1.0, torch 2.14.1"
+        run = f"run a: resnet18 (weights: weights 1), plan {plan}; exporter 0.1.0, torch 2.14.1"
         assert mark.format(run) in text
         again = f"exporter table a --what methods --out table.{kind}"
         assert mark.format(f"made again by: {again}") in text
