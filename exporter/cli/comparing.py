@@ -108,7 +108,7 @@ def _say_comparison(folder: Path, writers: Collection[str]) -> None:
     """Say how what was written of a comparison is opened."""
     opened = {
         "tensorboard": f"exporter tensorboard {shlex.quote(str(folder))}",
-        "wandb": f"{folder}/wandb (offline; send it with wandb sync)",
+        "wandb": f"exporter sync {shlex.quote(str(folder))}",
         "html": str(folder / "html/index.html"),
     }
     for name in writers:

@@ -193,7 +193,7 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
 
 
 @click.command("sync")
-@several("run_folders", "RUN…")
+@several("run_folders", "RUN|CMP…")
 @click.option(
     "--wandb-project", metavar="P", help="Project to send to.  [default: as you wrote it]"
 )
@@ -203,18 +203,26 @@ def sync_command(
 ) -> int:
     """Send offline W&B runs, checking before and after that nothing is lost.
 
+    With a comparison, W&B notes that it was made from its runs, which have to be there already.
+
     The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL. A run
     that somebody else wrote, or you on another machine, needs --wandb-project and --wandb-entity.
     """
     from exporter.store import open_run, reopen_run
+    from exporter.store.layout import is_comparison
     from exporter.writers.wandb.sync import sync_run
 
+    place = {"project": wandb_project, "entity": wandb_entity}
     with Bar() as bar:
         for folder in run_folders:
             bar.begin(f"sending {folder}")
-            with reopen_run(folder, shared=False, watch=bar):
-                address = sync_run(
-                    open_run(folder), bar, project=wandb_project, entity=wandb_entity
-                )
+            if is_comparison(folder):
+                from exporter.comparison import open_comparison
+                from exporter.comparison.wandb import sync_comparison
+
+                address = sync_comparison(open_comparison(folder), bar, **place)
+            else:
+                with reopen_run(folder, shared=False, watch=bar):
+                    address = sync_run(open_run(folder), bar, **place)
             OUT.print(f"[green]✓[/] {marked(str(folder))} is at {marked(address)}")
     return DONE

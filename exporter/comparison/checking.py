@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from exporter.comparison.folder import IMAGES, TABLES, Comparison
 from exporter.errors import ExporterError
 from exporter.store.links import broken_links
+from exporter.writers import altered_files
 
 
 def check(comparison: Comparison) -> Iterator[str]:
@@ -24,6 +25,8 @@ def check(comparison: Comparison) -> Iterator[str]:
             comparison.open(run)
         except ExporterError as error:
             yield f"the run {run.name} is not where it was compared: {error}"
+    if comparison.files.exists("wandb"):
+        yield from altered_files(comparison.files, "wandb")
     if comparison.files.exists("html"):
         yield from broken_links(comparison.files, "html")
     else:

@@ -43,12 +43,12 @@ from exporter.store import Run, records_table, refuse_damaged, schema_of
 from exporter.store.anonymous import release, write_key
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
-from exporter.store.layout import COMPARISON, is_temporary
+from exporter.store.layout import CHECKSUMS, COMPARISON, is_temporary
 from exporter.store.tables import parquet_bytes
 from exporter.stores import Place, on_disk
 from exporter.watch import Watch
 
-_OWN: Final = (*WRITERS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TABLES))
+_OWN: Final = (*WRITERS, CHECKSUMS, COMPARISON, IMAGES, *(f"{name}.parquet" for name in TABLES))
 
 
 def compare(

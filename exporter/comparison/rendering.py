@@ -115,7 +115,7 @@ def write_all(
         from exporter.comparison.wandb import write_wandb
 
         watch.begin("writing wandb")
-        write_wandb(comparison, joined, watch)
+        write_wandb(comparison, joined)
     if "html" in writers:
         from exporter.comparison.html import write_report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +24,17 @@ from exporter.comparison.records import (
 )
 from exporter.comparison.tensorboard import choose, map_of, overlaid
 from exporter.render import encode_jpeg
+from exporter.store.checksums import settle
+from exporter.store.layout import writer_folder
 from exporter.store.replacing import folder_in_place
 from exporter.watch import Watch
+from exporter.writers import altered_files, record_files
 from exporter.writers.options import WandbSettings
 from exporter.writers.reading import seconds_of
+from exporter.writers.wandb.place import seal_log, verify_offline, wandb_ids
 from exporter.writers.wandb.process import WORK, work_folder
 from exporter.writers.wandb.rows import MAX_TABLE_ROWS, columns_of
+from exporter.writers.wandb.sync import send
 from exporter.writers.wandb.tables import Table
 from exporter.writers.wandb.writer import log_offline
 
@@ -45,11 +50,18 @@ _RUNS: Final = ("run", "first", "second")
 """Columns that are places of runs, in the table their names."""
 
 
-def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
-    """Write ``wandb/`` of a comparison folder: an offline run, which `wandb sync` sends."""
-    told = comparison.contents
+def write_wandb(comparison: Comparison, joined: Joined) -> None:
+    """Write ``wandb/`` of a comparison folder: an offline run, which `sync_comparison` sends."""
     folder = comparison.files.place("wandb")
-    with folder_in_place(comparison.files, "wandb") as (_, name), work_folder(folder):
+    with folder_in_place(comparison.files, "wandb") as (_, name):
+        _write(comparison, joined, folder)
+        record_files(comparison.files, comparison.files, name, "wandb")
+    settle(comparison.files, writer_folder("wandb"))
+
+
+def _write(comparison: Comparison, joined: Joined, folder: Path) -> None:
+    told = comparison.contents
+    with work_folder(folder):
         images = list(islice(comparison.images(), MAX_TABLE_ROWS))
         tables = [
             wide(comparison, images, joined),
@@ -83,7 +95,44 @@ def write_wandb(comparison: Comparison, joined: Joined, watch: Watch) -> None:
                 else None,
             },
         )
-    watch.say(f"W&B: wandb sync {name}/offline-run-*, in {str(comparison.path)!r}, sends it")
+        seal_log(folder)
+
+
+def sync_comparison(
+    comparison: Comparison,
+    watch: Watch | None = None,
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+) -> str:
+    """Send the offline run of a comparison, and note that it was made from the runs' artifacts.
+
+    The W&B runs of the compared runs have to be in the project, so they are sent first.
+
+    Args:
+        comparison: the comparison; its runs have to be where they were compared.
+        watch: told how the check goes on, and which runs have no W&B run of their own.
+        project: where the run belongs; None for what its log says, if the user wrote it.
+        entity: likewise.
+
+    Returns:
+        The address of the run.
+
+    Raises:
+        RunError: if the comparison is anonymous, or a run is gone.
+        WriterError: if a file is missing or changed, only a stranger's log says where to, or not
+            all of it arrived.
+    """
+    uses = []
+    for told in comparison.contents.runs:
+        ids = wandb_ids(comparison.open(told).files)
+        uses += ids
+        if not ids and watch is not None:
+            watch.say(f"{told.name} has no W&B run that could be noted as an input")
+    problems = chain(
+        altered_files(comparison.files, "wandb", watch), verify_offline(comparison.files)
+    )
+    return send(comparison.files, problems, project=project, entity=entity, uses=uses)
 
 
 def _summary(comparison: Comparison) -> Iterator[tuple[str, float | str]]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from exporter.comparison import Comparison
 from exporter.errors import RunError
 from exporter.publish.choosing import Named
-from exporter.store.files import RunFiles
 from exporter.writers import links
-from exporter.writers.wandb.place import offline_runs
+from exporter.writers.wandb.place import wandb_ids
 from exporter.writers.wandb.rows import PREFIX
 from exporter.writers.writing import remembered
 
@@ -75,9 +74,3 @@ def _wandb_run(named: Named) -> str:
             "--wandb-run"
         )
     return ids[0]
-
-
-def wandb_ids(files: RunFiles) -> list[str]:
-    """Return the ids of the W&B runs in the ``wandb/`` of a run or a comparison."""
-    # offline-run-DATE_TIME-ID, and an id may have hyphens.
-    return [name.split("-", 3)[-1] for name in offline_runs(files)]

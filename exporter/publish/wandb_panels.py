@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from exporter.publish.subject import Subject, wandb_ids
+from exporter.publish.subject import Subject
 from exporter.writers import links
 from exporter.writers.reading import set_numbers
 from exporter.writers.scalars import method_scalars, set_scalars
 from exporter.writers.wandb.media import media_names
+from exporter.writers.wandb.place import wandb_ids
 
 Block = dict[str, Any]
 """``heading``, ``text``, ``list``, ``markdown``, ``code``, or ``panels`` over a set of ``runs``."""

@@ -111,13 +111,13 @@ def check_writer(run: Run, name: str, watch: Watch | None = None) -> Iterator[st
         if is_put_aside(run.files, name):
             yield f"{name}/ was being replaced when its writer was interrupted; {again}"
         elif run.files.exists(name):
-            yield from (f"{problem}; {again}" for problem in _altered(run.files, name, watch))
+            yield from (f"{problem}; {again}" for problem in altered_files(run.files, name, watch))
             yield from find_writer(name).check(run)
     except ExporterError as error:
         yield f"{name}/ cannot be checked: {error}"
 
 
-def _altered(files: RunFiles, name: str, watch: Watch | None) -> Iterator[str]:
+def altered_files(files: RunFiles, name: str, watch: Watch | None = None) -> Iterator[str]:
     """Yield what of a writer's folder has changed since it was written."""
     from exporter.store.checksums import altered, recorded
     from exporter.store.layout import PLAN, checksum_file, writer_folder
@@ -163,7 +163,7 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
         built = (folder_in_place if writer.in_place else new_folder)(run.files, name)
         with built as (files, building):
             written = writer.write(run, files.place(building), options)
-            _record(run.files, files, building, name)
+            record_files(run.files, files, building, name)
         settle(run.files, writer_folder(name))
     except WriterError:
         raise
@@ -179,8 +179,11 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
     return written
 
 
-def _record(run: RunFiles, files: RunFiles, folder: str, name: str) -> None:
-    """Keep the checksums of what a writer has made; what it still logs does not count."""
+def record_files(run: RunFiles, files: RunFiles, folder: str, name: str) -> None:
+    """Keep the checksums of what a writer has made; what it still logs does not count.
+
+    `exporter.store.checksums.settle` has to follow once the folder is in its place.
+    """
     from exporter.store.checksums import record
     from exporter.store.layout import writer_folder
     from exporter.store.replacing import UNFINISHED

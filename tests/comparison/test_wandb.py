@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exporter.comparison import Comparison, compare
+from exporter.cli import main
+from exporter.comparison import Comparison, check, compare
 from exporter.render import decode_image
+from exporter.writers.wandb import process
 from exporter.writers.wandb.process import WORK
+from tests.writers.wandb.server import KEY, QUICKLY, serving
+from tests.writers.wandb.test_artifacts import Shelf, node_of
 from tests.writers.wandb.test_writer import artifacts, updates
 
 pytestmark = pytest.mark.slow  # W&B takes four seconds
@@ -75,3 +81,81 @@ def test_pictures_are_there_and_the_run_is_a_comparison(written: Comparison) -> 
     assert decode_image(pictures[0]).shape == (224, 224, 3)
     # A number of the same name would take the place of a table.
     assert not artifacts(folder).keys() & updates(folder, "summary").keys()
+
+
+class Logged(Shelf):
+    """A server that has W&B runs, and the artifacts that each has logged, with their types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logged: dict[str, list[tuple[str, str]]] = {}
+
+    def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
+        if operation == "Run" and given["name"] not in {*self.logged, *self.sent}:
+            return {"project": {"run": None}}
+        if operation == "RunOutputArtifacts":
+            nodes = [node_of(*logged) for logged in self.logged[given["run"]]]
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            edges = [{"node": node} for node in nodes]
+            found = {"totalCount": len(nodes), "pageInfo": page, "edges": edges}
+            return {"project": {"run": {"artifacts": found}}}
+        return super().answer(operation, given)
+
+    @property
+    def sent(self) -> set[str]:
+        return {given["name"] for told, given in self.operations if told == "UpsertBucket"}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
+    """The server, and a key for it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(process, "PATIENCE", QUICKLY)
+    with serving(Logged) as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        yield server
+
+
+def test_a_sync_notes_what_the_compared_runs_have_logged(
+    checkpoints: list[Path], server: Logged, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = [shutil.copytree(path, tmp_path / path.name) for path in checkpoints]
+    for run in runs:
+        (run / "wandb" / f"offline-run-20260101_000000-wandb-{run.name}").mkdir(parents=True)
+    comparison = compare(*runs, out=tmp_path / "CMP", writers=("wandb", "html"))
+    assert not list(check(comparison))
+    # One run has logged its folder, the other its tables, and one was not sent.
+    tables = [("run-wandb-c-images:v0", "run_table"), ("run-wandb-c-flips:v1", "run_table")]
+    server.logged = {
+        "wandb-a": [("run-wandb-a-images:v0", "run_table"), ("run-folder-net:v4", "run-folder")],
+        "wandb-c": [("exporter-photographs:v0", "photographs"), *tables],
+    }
+    assert main(["sync", str(comparison.path)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "the run has arrived, but not what it was made from" in said
+    assert "wandb-b" in said
+
+    server.logged["wandb-b"] = [("run-folder-net:v5", "run-folder")]
+    server.operations.clear()
+    assert main(["sync", str(comparison.path)]) == 0, capfd.readouterr().err
+    (own,) = server.sent
+    assert server.used == [
+        (own, f"Artifact:{name}")
+        for name in ("run-folder-net:v4", *(name for name, _ in tables), "run-folder-net:v5")
+    ]
+
+
+def test_a_comparison_that_lost_a_file_or_is_anonymous_is_not_sent(
+    checkpoints: list[Path], server: Logged, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comparison = compare(*checkpoints, out=tmp_path / "CMP", writers=("wandb",))
+    next(file for file in (tmp_path / "CMP/wandb/artifacts").rglob("*") if file.is_file()).unlink()
+    assert any("wandb/artifacts/" in problem for problem in check(comparison))
+    assert main(["sync", str(comparison.path)]) == 2
+    assert "nothing was sent" in capfd.readouterr().err
+    compare(*checkpoints, out=tmp_path / "anonymous", writers=("wandb",), anonymous=True)
+    assert main(["sync", str(tmp_path / "anonymous")]) == 2
+    assert "is anonymous" in capfd.readouterr().err
+    assert server.requests == 0

@@ -166,7 +166,8 @@ def test_a_figure_says_what_it_was_made_from_unless_it_is_anonymous(
         assert main(own) == 0
         said[bool(flags)] = Image.open(out).info
     named, unnamed = said[False]["Description"], said[True]["Description"]
-    assert f"run a: resnet18 (weights: weights 1), plan {plans[0]}; exporter 0.1.0, torch 2.14.1" in named
+    model = "resnet18 (weights: weights 1)"
+    assert f"run a: {model}, plan {plans[0]}; exporter 0.1.0, torch 2.14.1" in named
     assert named.endswith(
         "made again by: exporter figure a b --show random=1:7 --maps gradcam --out figure.png"
     )

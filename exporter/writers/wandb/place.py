@@ -70,6 +70,12 @@ def offline_runs(run: RunFiles) -> list[str]:
     return [name for name in names if run.is_folder(f"wandb/{name}")]
 
 
+def wandb_ids(run: RunFiles) -> list[str]:
+    """Return the ids of the W&B runs in the ``wandb/`` of a run or a comparison."""
+    # offline-run-DATE_TIME-ID, and an id may have hyphens.
+    return [name.split("-", 3)[-1] for name in offline_runs(run)]
+
+
 def redirections(run: RunFiles) -> Iterator[str]:
     """Yield the files from which ``wandb sync``, called there, would take a server of its own."""
     names = (f"wandb/{own}/settings" for own in ("wandb", ".wandb"))

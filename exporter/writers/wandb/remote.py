@@ -5,7 +5,7 @@ and W&B are imported here.
 
     sync FOLDER …          send an offline run, as ``wandb sync`` does
     fetch NAME FOLDER      download an artifact
-    use RUN NAME…          note that a run was made from artifacts
+    use RUN NAME…          note that a run was made from artifacts, or from what other runs logged
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import runpy
 import sys
+from typing import Any
 
 KEYLESS = 77
 """Exit status where nobody is logged in; `exporter.writers.wandb.process` knows it."""
@@ -55,8 +56,18 @@ def _do(task: str, first: str, *others: str) -> str:
         return f"{artifact.entity}/{artifact.project}/{collection}:{artifact.version}"
     run = api.run(first)
     for name in others:
-        run.use_artifact(api.artifact(name))
+        for artifact in [api.artifact(name)] if ":" in name else _logged(api, name):
+            run.use_artifact(artifact)
     return first
+
+
+def _logged(api: Any, name: str) -> list[Any]:
+    """Return the run folder that a run has logged or, where it was not, its tables."""
+    logged = list(api.run(name).logged_artifacts())
+    for kind in ("run-folder", "run_table"):
+        if own := [artifact for artifact in logged if artifact.type == kind]:
+            return own
+    raise ValueError(f"the run {name} has logged no table")
 
 
 if __name__ == "__main__":

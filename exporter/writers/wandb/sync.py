@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from exporter.writers.wandb.process import WORK, NoKeyError, last_line, run_remo
 
 if TYPE_CHECKING:
     from exporter.store import Run
+    from exporter.store.files import RunFiles
     from exporter.watch import Watch
 
 _ADDRESS = re.compile(r"(?:View run .*? at:?|Syncing:)\s+(https?://\S+)")
@@ -49,28 +50,57 @@ def sync_run(
         WriterError: if a file is missing or changed, only a stranger's log says where to, or not
             all of it arrived.
     """
-    folder = run.files.place("wandb")
-    again = f"exporter render {shlex.quote(str(run.path))} --writer wandb"
+    return send(
+        run.files,
+        check_writer(run, "wandb", watch),
+        project=project,
+        entity=entity,
+        uses=artifacts_used(run.settings),
+    )
+
+
+def send(
+    files: RunFiles,
+    problems: Iterator[str],
+    *,
+    project: str | None,
+    entity: str | None,
+    uses: Sequence[str],
+) -> str:
+    """Send the offline run in the ``wandb/`` of a run or a comparison.
+
+    Args:
+        files: the run or the comparison.
+        problems: what is wrong with ``wandb/``; nothing is sent where there is any.
+        project: where it belongs; None for what its log says, if the user wrote it.
+        entity: likewise.
+        uses: what it was made from, as of `sync`.
+
+    Returns:
+        The address of the run.
+
+    Raises:
+        WriterError: as of `sync_run`.
+    """
+    where, folder = str(files.run), files.place("wandb")
+    again = f"exporter render {shlex.quote(where)} --writer wandb"
     logs = sorted(folder.glob("offline-run-*")) if folder.is_dir() else []
     if len(logs) != 1:
-        raise WriterError(
-            f"the run {str(run.path)!r} has no offline W&B run; write it with {again}"
-        )
-    problem = next(check_writer(run, "wandb", watch), None)
+        raise WriterError(f"{where!r} has no offline W&B run; write it with {again}")
+    problem = next(problems, None)
     if problem is not None:
-        raise WriterError(f"nothing was sent of {str(run.path)!r}: {problem}")
+        raise WriterError(f"nothing was sent of {where!r}: {problem}")
     if (project is None or entity is None) and not is_own(folder):
         raise WriterError(
-            f"nothing was sent of {str(run.path)!r}: its W&B log does not bear your seal (another "
+            f"nothing was sent of {where!r}: its W&B log does not bear your seal (another "
             "user, another machine or an earlier version wrote it) and would choose where your "
             "data goes; say where to with "
             f"--wandb-project and --wandb-entity, or write it yourself with {again}"
         )
     with work_folder(folder):
-        uses = artifacts_used(run.settings)
         address, error = sync(folder, logs[0], project=project, entity=entity, uses=uses)
     if error is not None:
-        command = f"exporter sync {shlex.quote(str(run.path))}"
+        command = f"exporter sync {shlex.quote(where)}"
         raise WriterError(f"not all reached W&B ({error}); send it again with {command}")
     return address or "W&B"
 
@@ -90,7 +120,8 @@ def sync(
         place: the offline run in it.
         project: where it belongs.
         entity: likewise.
-        uses: the artifacts that it was made from, ``ENTITY/PROJECT/NAME:VERSION``.
+        uses: what it was made from: artifacts, ``ENTITY/PROJECT/NAME:VERSION``, and other runs of
+            the same project, by their ids.
 
     Returns:
         The address of the run, if the server gave one; why not all of it arrived, one line, or
@@ -146,7 +177,8 @@ def _use(address: str, uses: Sequence[str]) -> str | None:
     """Note what a run that was sent was made from; return why that failed, or None."""
     entity, project, _, run = ["", "", "", "", *address.split("/")][-4:]
     try:
-        ask("use", f"{entity}/{project}/{run}", *uses)
+        here = f"{entity}/{project}"
+        ask("use", f"{here}/{run}", *(use if ":" in use else f"{here}/{use}" for use in uses))
     except WriterError as error:
         return f"the run has arrived, but not what it was made from, {', '.join(uses)}: {error}"
     return None

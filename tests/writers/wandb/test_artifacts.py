@@ -23,6 +23,23 @@ from tests.small import small
 from tests.writers.wandb.server import KEY, QUICKLY, Handler, Server, serving
 
 
+def node_of(name: str, kind: str = "model") -> dict[str, Any]:
+    """Return what the server says of an artifact, ``NAME:vN``."""
+    collection, _, version = name.partition(":v")
+    project = {"id": "p", "internalId": "p", "name": "nets", "entity": {"name": "team"}}
+    holder = {"__typename": "ArtifactSequence", "name": collection, "project": project}
+    number = base64.b64encode(f"Artifact:{name}".encode()).decode()
+    return {
+        **{"__typename": "Artifact", "id": number, "artifactSequence": holder},
+        **{"versionIndex": int(version), "artifactType": {"name": kind}, "tags": []},
+        **dict.fromkeys(("description", "metadata", "commitHash", "historyStep")),
+        **{"ttlDurationSeconds": -2, "ttlIsInherited": True, "state": "COMMITTED"},
+        **{"size": 1, "digest": "d", "digestAlgorithm": "MANIFEST_MD5", "fileCount": 1},
+        **dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z"),
+        "aliases": [],
+    }
+
+
 class Shelf(Server):
     """A server with artifacts, their files by ``NAME:VERSION``; ``latest`` is the last of them."""
 
@@ -39,26 +56,14 @@ class Shelf(Server):
     def answer(  # noqa: PLR0911
         self, operation: str, given: dict[str, Any]
     ) -> dict[str, Any]:
-        project = {"id": "p", "internalId": "p", "name": "nets", "entity": {"name": "team"}}
         if operation == "ArtifactMembershipByName":
             name = self.version(given["name"])
             if name not in self.shelf:
                 return {"project": {"artifactCollectionMembership": None}}
-            collection, _, version = name.partition(":v")
-            holder = {"__typename": "ArtifactSequence", "name": collection, "project": project}
-            number = base64.b64encode(f"Artifact:{name}".encode()).decode()
-            artifact = {
-                **{"__typename": "Artifact", "id": number, "artifactSequence": holder},
-                **{"versionIndex": int(version), "artifactType": {"name": "model"}, "tags": []},
-                **dict.fromkeys(("description", "metadata", "commitHash", "historyStep")),
-                **{"ttlDurationSeconds": -2, "ttlIsInherited": True, "state": "COMMITTED"},
-                **{"size": 1, "digest": "d", "digestAlgorithm": "MANIFEST_MD5", "fileCount": 1},
-                **dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z"),
-                "aliases": [],
-            }
+            artifact = node_of(name)
             member = {"__typename": "ArtifactCollectionMembership", "id": "m", "aliases": []}
-            member |= {"versionIndex": int(version), "createdAt": "2026-01-01T00:00:00Z"}
-            member |= {"artifactCollection": holder, "artifact": artifact}
+            member |= {name: artifact[name] for name in ("versionIndex", "createdAt")}
+            member |= {"artifactCollection": artifact["artifactSequence"], "artifact": artifact}
             return {"project": {"artifactCollectionMembership": member}}
         if operation == "FetchArtifactManifest":
             name = base64.b64decode(given["id"]).decode().removeprefix("Artifact:")
