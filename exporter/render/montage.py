@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
@@ -30,15 +32,38 @@ BACKGROUND = (255, 255, 255)
 EMPTY = (236, 236, 236)
 FAINT = (110, 110, 110)
 ALARM = (160, 30, 30)
+ATTENTION = "attention"
+"""Where the maps are that are made of all attention."""
+
 AREA = 180_000
 """Pixels that all tiles of a montage share, so that 24 tiles make about 560 x 448 pixels."""
+
+
+@dataclass
+class _Line:
+    """A row of tiles.
+
+    Attributes:
+        layer: where its maps are; ``""`` where each is the only one of its method.
+        slot: which of the targets they are for.
+        methods: its columns, from the second.
+        titled: whether the methods' titles stand above it.
+        top: where its tiles begin, in pixels from the top.
+    """
+
+    layer: str
+    slot: int
+    methods: Sequence[MethodRecord]
+    titled: bool = False
+    top: int = CAPTION + HEADER + STRIP
 
 
 class MontageLayout:
     """Where everything lies in the montages of a run.
 
     A row of tiles for each layer and target, a column for each method; the first column is the
-    input and, below it, the predictions.
+    input and, below it, the predictions. Methods with one map, such as those of pixels, come below
+    in rows of their own, not in columns that would be empty at every layer.
 
     Attributes:
         size: (width, height) of the picture in pixels.
@@ -56,20 +81,41 @@ class MontageLayout:
         """Lay out and draw the frame.
 
         Args:
-            methods: the columns.
-            layers: the rows, shallow to deep; ``""`` is the input's own resolution.
+            methods: what the maps are made by.
+            layers: the rows, shallow to deep; that of methods with one map is left out.
             targets: maps kept per method and layer; each has a row of its own.
             view: (width, height) of the model's view in pixels.
         """
-        self._methods = tuple(methods)
-        self._rows = tuple((layer, slot) for layer in layers for slot in range(targets))
-        self._column = {method.name: k + 1 for k, method in enumerate(methods)}
-        columns = len(methods) + 1
-        self.tile = _tile_size(view, columns * max(1, len(self._rows)))
+        single = [method for method in methods if method.pixel or method.attended]
+        shared = [method for method in methods if method not in single]
+        slots = range(targets)
+        self._lines = [
+            _Line(layer, slot, shared)
+            for layer in layers
+            for slot in slots
+            if shared and layer not in {"", ATTENTION}
+        ]
+        across = max(1, len(shared), ceil(len(single) ** 0.5))
+        for first in range(0, len(single), across):
+            group = single[first : first + across]
+            self._lines += [_Line("", slot, group, titled=slot == 0) for slot in slots]
+        for line in self._lines[:1]:
+            line.titled = True
+        self._spots = {
+            (method.name, line.layer or _place_of(method), line.slot): (number, column)
+            for number, line in enumerate(self._lines)
+            for column, method in enumerate(line.methods, 1)
+        }
+        self._relu = {method.name: method.relu for method in methods}
+        self.tile = _tile_size(view, (across + 1) * max(1, len(self._lines)))
         wide, high = self.tile
+        bottom = CAPTION
+        for line in self._lines:
+            line.top = bottom + HEADER * line.titled + STRIP
+            bottom = line.top + high
         self.size = (
-            max(GAP + columns * (wide + GAP), 240),
-            CAPTION + HEADER + max(1, len(self._rows)) * (STRIP + high) + GAP,
+            max(GAP + (across + 1) * (wide + GAP), 240),
+            max(bottom, CAPTION + HEADER + STRIP + high) + GAP,
         )
         self._reduced = min(view) >= 2 * min(self.tile)
         self._frame = np.full((self.size[1], self.size[0], 3), BACKGROUND, dtype=np.uint8)
@@ -100,9 +146,9 @@ class MontageLayout:
                 _say(drawing, text, (x, y + down), self.size[0] - 2 * GAP, colour)
             return drawing
         view = np.asarray(cv2.resize(image, self.tile, interpolation=cv2.INTER_AREA), np.uint8)
-        if self._rows:
+        if self._lines:
             self._paste(drawing, self._with_boxes(drawing, row, view), 0, 0)
-        if len(self._rows) > 1:
+        if len(self._lines) > 1:
             self._write_predictions(drawing, row)
         self._draw_maps(drawing, row, view, uniform=uniform)
         return drawing
@@ -112,8 +158,8 @@ class MontageLayout:
         return encode_jpeg(self.draw(row, uniform=uniform))
 
     def _corner(self, column: int, line: int) -> tuple[int, int]:
-        wide, high = self.tile
-        return GAP + column * (wide + GAP), CAPTION + HEADER + line * (STRIP + high) + STRIP
+        top = self._lines[line].top if self._lines else CAPTION + HEADER + STRIP
+        return GAP + column * (self.tile[0] + GAP), top
 
     def _paste(
         self, drawing: NDArray[np.uint8], picture: ArrayLike, column: int, line: int
@@ -122,31 +168,37 @@ class MontageLayout:
         drawing[y : y + self.tile[1], x : x + self.tile[0]] = picture
 
     def _draw_titles(self) -> None:
-        for column, title in enumerate(("Input", *(method.title for method in self._methods))):
-            x, _ = self._corner(column, 0)
-            draw_text(self._frame, title, (x, CAPTION + 13), size=13, width=self.tile[0])
-        for line, (layer, _) in enumerate(self._rows):
-            for column in range(1, len(self._methods) + 1):
-                self._paste(self._frame, EMPTY, column, line)
-            x, y = self._corner(1, line)
-            _say(self._frame, layer or "input", (x, y - 4), (self.size[0] - x) * 2 // 3)
+        self._draw_title("Input", 0, 0)
+        for number, line in enumerate(self._lines):
+            for column, method in enumerate(line.methods, 1):
+                self._paste(self._frame, EMPTY, column, number)
+                if line.titled:
+                    self._draw_title(method.title, column, number)
+            x, y = self._corner(1, number)
+            where = line.layer or " and ".join(
+                dict.fromkeys(_place_of(method) or "input" for method in line.methods)
+            )
+            _say(self._frame, where, (x, y - 4), (self.size[0] - x) * 2 // 3)
+
+    def _draw_title(self, title: str, column: int, line: int) -> None:
+        x, y = self._corner(column, line)
+        draw_text(self._frame, title, (x, y - STRIP - 4), size=13, width=self.tile[0])
 
     def _draw_maps(
         self, drawing: NDArray[np.uint8], row: Row, view: NDArray[np.uint8], *, uniform: bool
     ) -> None:
-        spots = {spot: line for line, spot in enumerate(self._rows)}
         seen: Counter[tuple[str, str]] = Counter()
         named: set[int] = set()
         for stored in row.maps:
             slot = seen[stored.method, stored.layer]
             seen[stored.method, stored.layer] += 1
-            line, column = spots.get((stored.layer, slot)), self._column.get(stored.method)
-            if line is None or column is None:
+            line, column = self._spots.get((stored.method, stored.layer, slot), (-1, 0))
+            if not column:
                 continue
             if line not in named:
                 named.add(line)
                 self._name_target(drawing, target_text(stored.target, row), line)
-            relu, note = self._methods[column - 1].relu, flag_text(stored)
+            relu, note = self._relu[stored.method], flag_text(stored)
             heat = overlay_map(view, stored, rectify=relu, uniform=uniform)
             draw_boxes(heat, row, explained_box(stored.target), alone=True)
             draw_region(heat, row, stored.target, alone=True)
@@ -204,6 +256,11 @@ def layout_of(plan: Plan) -> MontageLayout:
         targets=parse_target(plan.target, plan.model.classes).k,
         view=(width, height),
     )
+
+
+def _place_of(method: MethodRecord) -> str:
+    """Return where the only map of a method is, as its maps say it."""
+    return "" if method.pixel else ATTENTION
 
 
 def _tile_size(view: tuple[int, int], tiles: int) -> tuple[int, int]:

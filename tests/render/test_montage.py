@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from exporter.render import (
     overlay_map,
 )
 from exporter.render.boxes import GIVEN, PREDICTED
+from exporter.render.montage import EMPTY
 from exporter.store import Run, open_run
 
 
@@ -165,6 +167,35 @@ def test_each_target_has_a_row_of_its_own(run: Run, row: Row) -> None:
         x, y = layout._corner(1, line)
         tile = picture[y : y + layout.tile[1], x : x + layout.tile[0]]
         assert not np.all(tile == 236), line
+
+
+def empty_tiles(picture: np.ndarray) -> np.ndarray:
+    """Return where a picture has the colour of empty tiles, in patches larger than text's."""
+    return cv2.erode((picture == EMPTY).all(2).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+
+
+@pytest.mark.parametrize(
+    ("target", "layers"), [("predicted", True), ("top-2", True), ("predicted", False)]
+)
+def test_methods_with_one_map_have_rows_of_their_own_and_no_tile_is_empty(
+    run: Run, row: Row, target: str, layers: bool
+) -> None:
+    (cam, *_), stored = run.plan.methods, row.maps[0]
+    single = [replace(cam, name=f"pixel{k}", pixel=True) for k in range(3)]
+    single.append(replace(cam, name="rollout", attended=True))
+    methods = [*(run.plan.methods if layers else ()), *single]
+    explained = (*(run.plan.explained if layers else ()), "attention")
+    plan = replace(run.plan, target=target, methods=tuple(methods), explained=explained)
+    own = [replace(stored, method=m.name, layer="attention" if m.attended else "") for m in single]
+    maps = [one for one in (*row.maps, *own) for _ in range(1 + (target == "top-2"))]
+    layout = layout_of(plan)
+    picture = layout.draw(replace(row, maps=tuple(maps)))
+    assert not empty_tiles(picture).any()
+    # Without their maps their tiles are empty, below those of the layers.
+    empty = empty_tiles(layout.draw(row)).any(1).nonzero()[0]
+    last = len(run.plan.explained) - 1 if layers else -1
+    assert empty.min() > (layout._corner(0, last)[1] if layers else 0)
+    assert picture.shape == (*layout.size[::-1], 3)
 
 
 def test_the_target_is_named_as_people_do(row: Row) -> None:

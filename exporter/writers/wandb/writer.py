@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import WriterError
+from exporter.errors import WriterError, one_line
 from exporter.records import Written
 from exporter.stores import on_disk
 from exporter.writers.reading import seconds_of, set_numbers
@@ -60,9 +61,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
 
             options.wandb_run.config.update(job["init"]["config"], allow_val_change=True)
             log(options.wandb_run, job, folder)
-            if not options.wandb_run.offline:
-                for used in artifacts_used(run.settings):
-                    options.wandb_run.use_artifact(used)
+            notes += tuple(_use(options.wandb_run, artifacts_used(run.settings)))
             where = options.wandb_run.url or f"the W&B run {options.wandb_run.id}"
             return Written("wandb", "wandb", where, shown, total, notes)
         offline = log_offline(folder, job)
@@ -77,6 +76,15 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
                 kept = f"it is kept offline, send it with: {command}"
                 notes += (f"not all reached W&B ({error}); {kept}",)
         return Written("wandb", "wandb", where, shown, total, notes)
+
+
+def _use(own: Any, uses: Sequence[str]) -> Iterator[str]:
+    """Note in the caller's run what a run was made from, and yield why where W&B refuses it."""
+    for name in () if own.offline else uses:
+        try:
+            own.use_artifact(name)
+        except Exception as error:
+            yield f"the W&B run does not name {name} as its input ({one_line(error)})"
 
 
 def _job(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 
-from exporter.render import confusion_sheet, get_colormap
+import exporter
+from exporter.demo import example_model, photographs
+from exporter.render import confusion_sheet, decode_image, get_colormap
 from exporter.render.confusion import CELL
 from exporter.store import Run, open_run
 from exporter.writers.reading import set_numbers
-from exporter.writers.scalars import method_scalars
+from exporter.writers.scalars import method_scalars, precision_recall
 from exporter.writers.tensorboard.numbers import set_summaries
+from exporter.writers.tensorboard.serving import serve
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
 
 
@@ -78,3 +83,53 @@ def test_the_confusion_is_a_picture_of_counts(run: Run) -> None:
     # A column is called as its row is, upwards.
     rows, columns = drawn[room:, :room], drawn[:room, room:]
     assert np.array_equal(np.rot90(rows), columns)
+
+
+class DayOrNight:
+    """Photographs of two classes."""
+
+    classes = ("day", "night")
+    files = sorted(photographs().glob("*.jpg"))[:8]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
+        return decode_image(self.files[place].read_bytes()), place % 2
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_precision_and_recall_are_drawn_where_labels_are_of_two_classes(
+    tmp_path: Path, chromium: Any
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("day\nnight\n")
+    model = example_model()
+    with torch.no_grad():
+        model[-1].weight.mul_(40)  # so that scores differ
+    run = exporter.export(
+        model,
+        DayOrNight(),
+        classes=names,
+        maps=["gradcam"],
+        out=tmp_path / "run",
+        writers=["tensorboard"],
+    )
+    assert isinstance(run, Run)
+    curve = precision_recall(run)
+    assert curve is not None
+    with serve([run.path], port=0) as views, chromium.new_page() as page:
+        page.goto(f"{dict(views)['everything']}#pr_curves")
+        card = page.locator("tf-pr-curve-card")
+        card.locator("path.line").wait_for(timeout=60_000)
+        drawn = card.locator("path.line").get_attribute("d") or ""
+    # Its corners, up to where the axes lie, are those of the curve.
+    points = np.array(re.findall(r"[ML]([\d.]+),([\d.]+)", drawn), float) * [1, -1]
+    corners = np.unique(curve[[5, 4]].T.round(6), axis=0)
+    shown = np.unique(points.round(3), axis=0)
+    assert len(corners) == len(shown) > 3
+    for own, seen in zip(corners.T, shown.T, strict=True):
+        rise, start = np.polyfit(own, seen, 1)
+        assert rise > 100
+        assert seen == pytest.approx(start + rise * own, abs=0.5)

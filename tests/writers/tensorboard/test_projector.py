@@ -8,17 +8,20 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import exporter
 from exporter.demo import photographs
 from exporter.render import decode_image
 from exporter.store import Run, open_run
-from exporter.writers import write
+from exporter.writers import links, write
 from exporter.writers.tensorboard import TensorBoardOptions
 from exporter.writers.tensorboard.serving import serve
 from tests.small import small
@@ -93,6 +96,50 @@ def test_the_projector_s_page_is_given_points_names_and_pictures(run: Run) -> No
         assert len(points) == 5 * 8 * 4
         assert asked("metadata", run=name, name=told["tensorName"]).count(b"\n") >= 5
         assert asked("sprite_image", run=name, name=told["tensorName"])[:2] == b"\xff\xd8"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_projector_in_the_real_page(run: Run, chromium: Any) -> None:
+    """Pictures are its points; whoever looks for one is told what it is and where it is shown."""
+    report = "https://example.org/report/"
+    kept = tuple(row.id for row in run.index)
+    write(run, "tensorboard", TensorBoardOptions(kept=kept, embeddings=True, report_url=report))
+    row = next(row for row in run.rows() if "astronaut" in row.path)
+    with serve([run.path], port=0) as views, chromium.new_page() as page:
+        page.goto(dict(views)["similar images"])
+        frame = page.frame_locator("iframe").frame_locator("iframe")
+        frame.get_by_text("Points: 5").wait_for(timeout=60_000)
+        assert frame.get_by_text("Dimension: 8").is_visible()
+        frame.locator("#search-box input").press_sequentially("astronaut")
+        card = frame.locator("vz-projector-metadata-card")
+        card.get_by_text(row.id, exact=True).wait_for()
+        keys, told = (
+            card.locator(f".metadata-{part}").all_inner_texts() for part in ("key", "value")
+        )
+        assert dict(zip(keys, told, strict=True)) == {
+            "path": row.path,
+            "label": "",
+            "prediction": row.predictions[0].name,
+            "confidence": f"{row.confidence:.3g}",
+            "right": "",
+            "id": row.id,
+            "report": links.report_image_link(report, row),
+        }
+        # Beside it the others, each with its own picture.
+        pictures = {row.path: small_grey(decode_image(row.image or b"")) for row in run.rows()}
+        told = []
+        for near in frame.locator(".nn-list .neighbor").all():
+            shown = small_grey(decode_image(near.locator(".sprite-image").screenshot()))
+            likest = max(pictures, key=lambda path: np.corrcoef(shown, pictures[path])[0, 1])
+            assert near.locator(".label").inner_text() == likest
+            told.append(likest)
+        assert sorted([*told, row.path]) == sorted(pictures)
+
+
+def small_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    shrunk = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA)
+    return shrunk.mean(axis=2).ravel()
 
 
 def test_a_summary_writer_s_log_gets_the_run_and_it_stays_open(run: Run, tmp_path: Path) -> None:

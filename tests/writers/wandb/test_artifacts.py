@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,11 @@ from exporter.run import export
 from exporter.store import open_run
 from exporter.writers.wandb import artifacts, process
 from exporter.writers.wandb.artifacts import artifacts_used, fetch, fetch_checkpoint
+from tests.hostile.mutations import forged
 from tests.small import small
 from tests.writers.wandb.server import KEY, QUICKLY, Handler, Server, serving
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def node_of(name: str, kind: str = "model") -> dict[str, Any]:
@@ -89,6 +96,8 @@ class Shelf(Server):
             who = {"user": {"name": "v", "username": "v"}, "historyLineCount": 0}
             run = {**named, **told, **rest, **times, **who}
             return {"project": {"run": run}}
+        if operation == "ArtifactType":  # of an artifact that may be there already
+            return {"project": {"artifact": None}}
         if operation == "UseArtifact":
             return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
         return super().answer(operation, given)
@@ -251,6 +260,59 @@ def test_a_run_of_artifacts_says_so_and_its_sync_notes_them(
     assert [row.id for row in open_run(again).rows()] == [row.id for row in run.rows()]
     status = main(["check", str(again)])
     assert status == 0, capfd.readouterr().out
+
+
+LIVE = """
+import json, sys
+import wandb
+from exporter.store import open_run
+from exporter.writers import write
+from exporter.writers.wandb import WandbOptions
+
+with wandb.init(project="maps", entity="team", dir=sys.argv[2], id="mine") as mine:
+    mine.log({"loss": 1.0})
+    run = open_run(sys.argv[1])
+    kept = tuple(entry.id for entry in run.plan.images[:2])
+    written = write(run, "wandb", WandbOptions(kept=kept, step=7, wandb_run=mine))
+    mine.log({"loss": 0.5})
+print(json.dumps([written.open, *written.notes]))
+"""
+
+
+@pytest.mark.slow
+def test_a_live_run_of_the_callers_notes_them_at_once_and_goes_on(
+    shelf: Shelf, sample_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(sample_run, tmp_path / "run")
+    taken = {"checkpoint": "wandb:team/nets/net:v3", "images": "wandb:team/nets/gone:v1"}
+    forged(run, "plan.json", lambda plan: plan["settings"].update(taken))
+    shelf.shelf = {"net:v3": {"net.pt": b"new"}}
+    patience = {f"WANDB__GRAPHQL_{name}": value for name, value in QUICKLY.items()}
+    said = subprocess.run(
+        [sys.executable, "-c", LIVE, str(run), str(tmp_path)],
+        env=os.environ | patience | {"PYTHONPATH": str(ROOT), "WANDB_SILENT": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout.splitlines()[-1])
+    assert told[0] == f"{shelf.address}/team/maps/runs/mine"
+    assert shelf.used == [("mine", "Artifact:net:v3")]
+    assert told[-1].startswith("the W&B run does not name team/nets/gone:v1 as its input (")
+    lines = [
+        json.loads(line)
+        for part in shelf.streamed
+        for line in (part.get("files") or {}).get("wandb-history.jsonl", {}).get("content", ())
+    ]
+    assert [line["loss"] for line in lines if "loss" in line] == [1.0, 0.5]
+    (own,) = [line for line in lines if "exporter/set/accuracy" in line]
+    assert own["exporter/step"] == 7
+    opened = open_run(run)
+    arrived = set(shelf.uploads.values())
+    assert {opened.image(entry.id) for entry in opened.plan.images[:2]} <= arrived
+    assert {made["state"] for made in shelf.artifacts.values()} == {"COMMITTED"}
 
 
 def test_only_addresses_are_inputs() -> None:
