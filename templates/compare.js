@@ -107,12 +107,22 @@
     }
     return kept;
   };
+  // A photograph without colours over it says why.
+  const flag = (tile, map) => {
+    const facts = tile.querySelector(".num"), said = map ? (map.flags.length ? " flagged" : "") : method() ? " no map" : "";
+    facts.querySelector(".flag")?.remove();
+    if (!said) return;
+    const mark = element("span", "flag", said);
+    mark.title = map ? map.flags.join(", ") : "";
+    facts.append(mark);
+  };
   const paintRow = (row, at) => data.load(data.shardOf(at)).then((loaded) => {
     const maps = mapsAt(loaded, at), height = Math.round(PAINTED * index.view[0] / index.view[1]);
     for (const canvas of row.querySelectorAll("canvas")) {
       const map = maps.get(Number(canvas.dataset.run));
       if (map) paint.draw(canvas, map, height, PAINTED, settings(map)); else paint.release(canvas);
       canvas.style.opacity = Number(state.opacity) / 100;
+      flag(canvas.closest(".tile"), map);
     }
   }).catch((error) => { row.title = error.message; });
   // One row after the other, also those out of sight: the page may be printed. A later round ends an earlier one.
@@ -173,7 +183,7 @@
     paintRows();
     $("none").hidden = order.length > 0;
     $("count").textContent = exporter.images(order.length) + (order.length < index.images ? " of " + index.images.toLocaleString("en") : "");
-    $("caption").textContent = method() ? "Over each photograph the map of " + method().title + " at " + index.layers[stage()] + ", each between its own ends." : "The runs have no maps in common.";
+    $("caption").textContent = method() ? "Over each photograph the map of " + method().title + " at " + index.places[stage()] + ", each between its own ends." : "The runs have no maps in common.";
     $("pager").hidden = pages < 2;
     $("span").textContent = (from + 1).toLocaleString("en") + "–" + (from + part.length).toLocaleString("en");
     $("before").disabled = from === 0;

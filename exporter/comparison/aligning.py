@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from exporter.comparison.differences import architecture
 from exporter.comparison.records import Compared, Stage
 from exporter.records import COMBINED, MethodRecord, Plan
-from exporter.writers.links import DEEPEST, stage_names
+from exporter.writers.links import DEEPEST, INPUT, stage_names
 
 
 def common_methods(plans: Sequence[Plan]) -> list[Compared]:
@@ -87,3 +87,14 @@ def _depth(stage: str) -> tuple[bool, bool, int, int]:
     numbers = [int(number) for number in re.findall(r"\d+", stage)]
     nth = numbers[1] if len(numbers) > 1 else 1
     return (stage == DEEPEST, stage in COMBINED, numbers[0] if numbers else 0, -nth)
+
+
+def at_stage(stage: str) -> str:
+    """Say where a map is, in a sentence.
+
+    >>> at_stage("deepest"), at_stage("stage-4"), at_stage("7"), at_stage("layer4")
+    ('the deepest stage', 'stage-4', 'layer 7', 'layer4')
+    """
+    if stage in {DEEPEST, INPUT}:
+        return {DEEPEST: "the deepest stage", INPUT: "the input"}[stage]
+    return stage if stage.startswith(("stage-", "layer")) else f"layer {stage}"

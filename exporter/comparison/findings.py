@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from exporter.comparison.aligning import at_stage
 from exporter.comparison.joining import Joined
 from exporter.comparison.records import (
     ClassChange,
@@ -136,8 +137,9 @@ def _maps(joined: Joined, rows: Sequence[Likeness]) -> Iterator[Finding]:
     def told(row: Likeness) -> str:
         other = row.second if row.first == base else row.first
         return (
-            f"{titles[row.method]} at {row.stage} between {names[base]} and {names[other]} (mean "
-            f"rank correlation {decimal(row.spearman or 0)}, {row.images:,} images)"
+            f"{titles[row.method]} at {at_stage(row.stage)} between {names[base]} and "
+            f"{names[other]} (mean rank correlation {decimal(row.spearman or 0)}, "
+            f"{row.images:,} images)"
         )
 
     if round(low.spearman or 0, 3) == 1:

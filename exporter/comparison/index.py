@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.comparison.aligning import at_stage
 from exporter.comparison.images import NUMBERS
 from exporter.comparison.predictions import Predictions, measured
 from exporter.render import COLORMAPS
@@ -75,6 +76,7 @@ def _index(
             for method in joined.methods
         ],
         "layers": stages,
+        "places": [at_stage(stage) for stage in stages],
         "names": {},
         "measures": [],
         "colormaps": {name: base64(table) for name, table in COLORMAPS.items()},

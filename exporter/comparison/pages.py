@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from exporter.comparison.aligning import at_stage
 from exporter.comparison.chart import CHART, chart_lines
 from exporter.comparison.findings import p_value, signed
 from exporter.comparison.records import ClassChange, ImageComparison, LayerDrift
@@ -35,6 +36,12 @@ STRIPS = {
 """Title and order of each strip of the first page."""
 
 
+_AXES = {"nothing": "runs"} | {
+    axis: f"{axis}s" for axis in ("checkpoint", "model", "target", "seed", "method")
+}
+"""What a comparison is of, where that is not called as its axis."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of the report."""
@@ -51,7 +58,8 @@ def index(report: Report) -> dict[str, Any]:
     told = report.comparison.contents
     columns = _even(len(told.runs), told.baseline)
     return {
-        "title": {"checkpoint": "checkpoints", "nothing": "runs"}.get(told.axis, told.axis),
+        "title": _AXES.get(told.axis, told.axis),
+        "deepest": at_stage(told.stages[-1].name) if told.stages else "",
         "strips": [
             (name, *STRIPS[name], [_figure(report, row, columns) for row in rows])
             for name, rows in report.strips.items()
@@ -125,8 +133,14 @@ def layers(report: Report) -> dict[str, Any]:
 def runs(report: Report) -> dict[str, Any]:
     """Fill the page of runs: every setting, differences marked."""
     plans, told = report.joined.plans, report.comparison.contents.runs
+    rows = [
+        ("model", [run.model for run in told]),
+        ("weights", [plan.model.weights for plan in plans]),
+        ("checkpoint", [_said(run.checkpoint) for run in told]),
+        ("images", [f"{run.images:,}{'' if run.complete else ', not finished'}" for run in told]),
+    ]
     keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
-    rows = [(key, [_said(plan.settings.get(key)) for plan in plans]) for key in keys]
+    rows += [(key, [_said(plan.settings.get(key)) for plan in plans]) for key in keys]
     packages = sorted({name for plan in plans for name in plan.versions})
     rows += [
         (f"version of {name}", [plan.versions.get(name, "") for plan in plans]) for name in packages
@@ -137,7 +151,6 @@ def runs(report: Report) -> dict[str, Any]:
             for name in dict.fromkeys(name for run in told for name in run.metrics)
         ),
         ("created", [plan.created for plan in plans]),
-        ("weights", [p.model.weights for p in plans]),
     ]
     return {"settings": [(key, values, len(set(values)) > 1) for key, values in rows]}
 
@@ -147,7 +160,8 @@ def _said(value: object) -> str:
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_said(v)}" for k, v in value.items() if v is not None) or "none"
-    return "none" if value is None else str(value)
+    words = {None: "none", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _even(count: int, baseline: int) -> list[int]:
@@ -220,7 +234,13 @@ def _matrices(report: Report) -> list[dict[str, Any]]:
         matrix[row.first][row.second] = matrix[row.second][row.first] = row
         seen[key] = max(seen.get(key, 0), row.images)
     return [
-        {"title": titles[method], "stage": stage, "rows": rows, "images": seen[method, stage]}
+        {
+            "title": titles[method],
+            "stage": stage,
+            "at": at_stage(stage),
+            "rows": rows,
+            "images": seen[method, stage],
+        }
         for (method, stage), rows in tables.items()
         if seen[method, stage]
     ]

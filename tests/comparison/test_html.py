@@ -17,7 +17,9 @@ import pytest
 import exporter
 from exporter.comparison import Comparison, compare
 from exporter.comparison.html import strips, title
+from exporter.records import Plan, Row
 from exporter.render import COLORMAPS
+from tests.packing import pack_map
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 PAGES = ("index", "images", "classes", "layers", "runs")
@@ -47,6 +49,42 @@ def test_the_title_names_one_model_only_where_there_is_one(comparison: Compariso
     assert title(Comparison(comparison.files, several)) == "3 runs of 2 models"
     alone = replace(several, axis="seed", runs=(*runs[:2], replace(runs[2], model="a")))
     assert title(Comparison(comparison.files, alone)) == "3 runs of a"
+
+
+def test_all_that_differs_in_the_runs_is_marked(html: Path) -> None:
+    text = (html / "runs.html").read_text("utf-8")
+    rows = re.findall(r'<tr( class="marked")?><th scope="row">(.*?)[ <]', text)
+    marked = {name: bool(mark) for mark, name in rows}
+    assert (marked["Model"], marked["Images"]) == (False, False)
+    assert marked["Weights"]
+    assert marked["Checkpoint"]
+    assert marked["Created"]
+    assert "Comparison of checkpoints" in (html / "index.html").read_text("utf-8")
+
+
+@pytest.mark.browser
+def test_a_map_that_shows_nothing_is_flagged(
+    page: Any, build: Any, tmp_path: Path, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifted = build.__globals__["drifted"]
+
+    def negative(row: Row, plan: Plan, step: int) -> Row:
+        maps = drifted(row, plan, step).maps
+        if step:
+            packed = (
+                pack_map(-1 - abs(own.array()), own.method, own.layer, own.target) for own in maps
+            )
+            maps = tuple(replace(own, flags="negative") for own in packed)
+        return replace(drifted(row, plan, step), maps=maps)
+
+    monkeypatch.setitem(build.__globals__, "drifted", negative)
+    runs = [build(tmp_path / str(step), step=step) for step in (0, 1)]
+    compare(*runs, out=tmp_path / "CMP", writers=("html",))
+    page.goto((tmp_path / "CMP/html/images.html").as_uri())
+    until(page, "document.querySelector('#sheet .flag')")
+    said = "[...document.querySelector('#sheet tbody tr').querySelectorAll('.num')]"
+    flagged = page.evaluate(f"{said}.map(num => num.querySelector('.flag')?.title ?? '')")
+    assert flagged == ["", "negative"]
 
 
 @pytest.mark.parametrize("base", [0, 1])
