@@ -26,13 +26,13 @@ def looks(story: Comparison, models: Comparison) -> dict[str, tuple[Place, str, 
     """Return of each picture the page, what follows its address, and what is scrolled to."""
     first, last = story.path / "html", len(story.contents.runs) - 1
     second = models.path / "html"
-    rocket = next(row.id for row in models.images() if row.path.endswith("rocket.jpg"))
+    grass = next(row.id for row in models.images() if row.path.endswith("grass.jpg"))
     return {
         "index": (first / "index.html", "", ""),
         "images": (first / "images.html", f"#flip=won&run={last}", ""),
         "layers": (first / "layers.html", "", ""),
         "models-flips": (second / "index.html", "", "#strip-changed"),
-        "difference": (second / "images.html", f"#image={rocket}&mode=difference", ""),
+        "difference": (second / "images.html", f"#image={grass}&mode=difference", ""),
     }
 
 
