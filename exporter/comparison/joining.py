@@ -24,6 +24,9 @@ from exporter.writers.links import step_of
 MOST: Final = 50
 """Runs that are compared at most."""
 
+_FOOTERS: Final = 48
+"""Shards of all runs whose footers are kept: of many runs, each is read in its own order."""
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -92,6 +95,8 @@ def join(
     runs, steps, plans = ([part[at] for at in order] for part in (runs, steps, plans))  # type: ignore[assignment]
     if unnamed:
         runs = [anonymous(run) for run in runs]
+    for run in runs:
+        run.footers_kept = max(1, _FOOTERS // len(runs))
     shown = [run.plan for run in runs]
     first = 0
     if baseline is not None:

@@ -153,6 +153,7 @@ class Run:
         self._planned = planned
         self._cuts = planned.plan.shards
         self._footers: dict[int, FileMetaData] = {}
+        self.footers_kept = _FOOTERS
 
     @cached_property
     def plan(self) -> Plan:
@@ -667,7 +668,7 @@ class Run:
             if index not in self._footers:
                 _refuse_other_rows(file, len(ids))
                 self._footers[index] = file.metadata
-                if len(self._footers) > _FOOTERS:
+                if len(self._footers) > self.footers_kept:
                     del self._footers[next(iter(self._footers))]
             if groups is None:
                 table = file.read(columns=list(columns), use_threads=False)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +25,7 @@ from exporter.publish import places
 from exporter.store import open_run
 from exporter.writers import write
 from exporter.writers.html import WRITER
+from tests.publish.hub import TOKEN, serving
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +265,42 @@ def test_s3_is_told_what_each_file_is(
     finally:
         server.stop()
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_a_space_is_made_once_and_each_report_is_one_commit(
+    run: Path, comparison: Comparison, tmp_path: Path
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    with serving() as hub:
+        # The library takes the server's address as it is imported: a process of its own.
+        known = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HOME": str(tmp_path)}
+
+        def published(source: Path, **other: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "exporter", "publish", str(source)]
+            return subprocess.run(
+                [*command, "--to", "hf://spaces/me/maps"],
+                env=os.environ | known | other, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+
+        refused = published(run, HF_TOKEN="another")
+        assert refused.returncode == 2
+        assert "error: 'hf://spaces/me/maps' cannot be written: " in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert hub.spaces == {}
+
+        first = published(run)
+        assert first.returncode == 0, first.stderr
+        assert {"name": "maps", "organization": "me"}.items() <= hub.made[0].items()
+        assert (hub.made[0]["type"], hub.made[0]["sdk"]) == ("space", "static")
+        space = hub.spaces["me/maps"]
+        assert b"sdk: static\napp_file: index.html\n" in space["README.md"]
+        space["notes.txt"] = b"mine"
+
+        second = published(comparison.path)
+        assert second.returncode == 0, second.stderr
+        exporter.publish_site(comparison.path, tmp_path / "site")
+        assert space.keys() == {*held(tmp_path / "site"), "README.md", "notes.txt"}
+        for name in ("index.html", "assets/compare.js", "data/index.js"):
+            assert space[name] == (tmp_path / "site" / name).read_bytes()
+        assert len(hub.commits) == 2
