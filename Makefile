@@ -31,13 +31,13 @@ demo: $(VENV)/.demo ## Do the whole job on bundled photographs with a real model
 	$(BIN)/exporter demo --out $(RUN)
 
 test: $(VENV)/.test ## Run every test (real TensorBoard, real browser, W&B log read back)
-	EXPORTER_FUZZ_EXAMPLES=3000 $(PYTEST) -n $(WORKERS) --dist worksteal
+	EXPORTER_FUZZ_EXAMPLES=2500 $(PYTEST) -n $(WORKERS) --dist worksteal
 
 test-quick: $(VENV)/.test ## Run the quick subset, under two minutes
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not browser'
 
 fuzz: $(VENV)/.test ## Try the readers of runs, lists and pictures on other random bytes, about five minutes
-	EXPORTER_FUZZ_OTHERS=1 EXPORTER_FUZZ_EXAMPLES=3000 $(PYTEST) tests/hostile/test_readers.py
+	EXPORTER_FUZZ_OTHERS=1 EXPORTER_FUZZ_EXAMPLES=2500 $(PYTEST) tests/hostile/test_readers.py
 
 lint: $(VENV)/.test ## Check style, types and who may import whom
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import exporter
+from exporter.comparison.checking import check
+from exporter.demo import example_run
 from exporter.errors import ImageError, ImageSetError, RunError
 from exporter.images.decode import decode, read_header
 from exporter.images.lists import read_list
@@ -55,9 +57,17 @@ patches = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8))
 """Where in a file, as a share of its length, and the bytes that are put there."""
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison") / "CMP"
+    exporter.compare(example_run().path, example_run(1).path, out=out, writers=())
+    return out
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(OLD, tmp_path / "run"))
+def run(tmp_path: Path, compared: Path) -> Path:
+    shutil.copytree(compared, tmp_path / "run/CMP")
+    return Path(shutil.copytree(OLD, tmp_path / "run", dirs_exist_ok=True))
 
 
 def edited(document: Any, changes: list[tuple[list[int], Any]]) -> Any:
@@ -90,6 +100,11 @@ def kernels(run: Path) -> None:
         opened.kernel_values(record), opened.kernel_sheet(record)
 
 
+def comparison(run: Path) -> None:
+    opened = exporter.open_comparison(run / "CMP")
+    repr(opened), [*check(opened)], [opened.stages_of(method) for method in opened.contents.methods]
+
+
 DOCUMENTS: dict[str, Callable[[Path], Any]] = {
     "plan.json": lambda run: repr((exporter.open_run(run).plan, exporter.open_run(run))),
     "run.json": lambda run: exporter.open_run(run).totals,
@@ -97,12 +112,14 @@ DOCUMENTS: dict[str, Callable[[Path], Any]] = {
     "kernels/kernels.json": kernels,
     "recipe.json": lambda run: read_recipe(RunFiles(run)),
     "writers.json": lambda run: remembered(RunFiles(run)),
+    "CMP/comparison.json": comparison,
 }
 
 
-def good(run: Path, name: str) -> Any:
-    if (OLD / name).exists():
-        return json.loads((OLD / name).read_text())
+def good(name: str, compared: Path) -> Any:
+    for folder in (OLD, compared.parent):
+        if (folder / name).exists():
+            return json.loads((folder / name).read_text())
     recipe = {"settings": {"model": "a:b", "images": "c"}, "command": "", "folder": "", "seal": ""}
     return recipe if name == "recipe.json" else {"keep": 3, "writers": ["html"]}
 
@@ -115,8 +132,8 @@ def good(run: Path, name: str) -> Any:
 @example(changes=[([13], [[0, 10**18]])])
 @example(changes=[([0], "\ud800")])
 @example(changes=[([17], {"\n": None})])
-def test_a_document_with_other_values(run: Path, name: str, changes: Any) -> None:
-    text = json.dumps(edited(good(run, name), changes))
+def test_a_document_with_other_values(run: Path, compared: Path, name: str, changes: Any) -> None:
+    text = json.dumps(edited(good(name, compared), changes))
     (run / name).write_text(text, encoding="utf-8")
     try:
         DOCUMENTS[name](run)
