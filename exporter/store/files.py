@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePath
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import IO
@@ -52,24 +53,23 @@ class RunFiles:
     def place(self, name: str) -> Path:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
         parts = self.parts(name)
-        path = self._folder
+        path = str(self._folder)
         for folder in parts[:-1]:
-            path /= folder
+            path = f"{path}{os.sep}{folder}"
             status = _status(path)
             if status is None:
                 break
             if not S_ISDIR(status.st_mode):
-                raise _refusal(path, status, "a folder")
+                raise _refusal(Path(path), status, "a folder")
         return self._folder.joinpath(*parts)
 
     def parts(self, name: str) -> list[str]:
         """Return the folders on the way to a file and its own name, which stay in the run."""
-        parts = name.split("/")
-        if "\0" in name or any(p in ("", "..") or PurePath(p).name != p for p in parts):
+        if not _stays(name):
             raise RunError(
                 f"{name!r} is not a file of the run {str(self.run)!r}; names may not lead out of it"
             )
-        return parts
+        return name.split("/")
 
     def modified(self, name: str) -> int | None:
         """Return when a file was written, in ns since 1970; None where nothing is there."""
@@ -197,6 +197,13 @@ class RunFiles:
         _remove(self.place(name), quiet=quiet)
 
 
+@lru_cache(1 << 12)
+def _stays(name: str) -> bool:
+    """Say whether every part of a name is one of a file or folder, on this system too."""
+    parts = name.split("/")
+    return "\0" not in name and not any(p in ("", "..") or PurePath(p).name != p for p in parts)
+
+
 def open_regular(path: Path, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
     """Open a regular file, not through a link, and not waiting for anybody.
 
@@ -253,13 +260,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: Path | str) -> os.stat_result | None:
     try:
-        return path.lstat()
+        return os.lstat(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # a name with a null byte
-        raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
+        raise RunError(f"{str(Path(path))!r} cannot be read: {reason(error)}") from error
 
 
 def _refusal(path: Path, status: os.stat_result, expected: str) -> RunError:
