@@ -12,10 +12,13 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,6 +101,26 @@ def started(*arguments: str, folder: Path, patience: float = 60) -> Started:
     return Started(parent, int(parent.stdout.readline()), said)
 
 
+def ran(
+    *arguments: str, at: Path, path: tuple[Path, ...] = (), patience: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder to its end, as on a machine where other things are installed.
+
+    Args:
+        arguments: what follows ``exporter``.
+        at: the working directory.
+        path: folders that modules and entry points are found in, too.
+        patience: seconds that it may take.
+    """
+    with tempfile.TemporaryDirectory() as kept, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (*path, ROOT))))
+        patch.chdir(at)
+        process = started(*arguments, folder=Path(kept))
+        out, err = process.communicate(patience)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
 def _tell(number: int) -> None:
     sys.stdout.write(f"{number}\n")
     sys.stdout.flush()
@@ -128,6 +151,7 @@ def _main() -> None:
         return
     os.environ.update(asked["environment"] | {"OMP_NUM_THREADS": "1"})
     os.chdir(asked["folder"])
+    sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     for number, file in enumerate([os.devnull, *asked["said"]]):
         opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(opened, number)

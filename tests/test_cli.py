@@ -210,18 +210,6 @@ def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_reader_that_goes_away_is_no_error(more: list[str]) -> None:
-    command = [sys.executable, "-m", "exporter", "maps", *more]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
-
-
-@pytest.mark.slow
 def test_a_terminal_without_the_characters_shows_question_marks() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "exporter", "maps"],

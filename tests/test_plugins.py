@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import exporter
+from tests.starting import ran
 
 NAME = "exporter_tiny_plugin"
 SOURCE = '''
@@ -142,35 +142,25 @@ def build_wheel(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a machine where the distribution is installed."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the distribution is installed."""
     folder = tmp_path_factory.mktemp("plugin")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     target = folder / "site"
     subprocess.run([*install, "--target", str(target), str(build_wheel(folder))], check=True)
-    path = os.pathsep.join([str(target), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path}
-
-
-def command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", *arguments],
-        env=environment, check=False, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return target
 
 
 @pytest.mark.slow
-def test_an_installed_distribution_adds_one_of_each(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    listed = command(environment, "maps", "--json")
+def test_an_installed_distribution_adds_one_of_each(site: Path, tmp_path: Path) -> None:
+    listed = ran("maps", "--json", at=tmp_path, path=(site,))
     assert "tinymax" in {entry["name"] for entry in json.loads(listed.stdout)}
     out = tmp_path / "run"
-    done = command(
-        environment, "run", "--model", f"{NAME}:model", "--images", "tiny:5", "--out", str(out),
+    done = ran(
+        "run", "--model", f"{NAME}:model", "--images", "tiny:5", "--out", str(out),
         "--map", "tinymax", "--map", "gradcam", "--layer", "1", "--faithfulness",
         "--shard-size", "2", "--engine", "counting", "--writer", "tinytext", "--writer", "html",
-        "--writer-option", "tinytext.greeting=counted",
+        "--writer-option", "tinytext.greeting=counted", at=tmp_path, path=(site,),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [f"tiny engine: shard {n}" in done.stderr for n in range(3)] == [True] * 3
@@ -183,34 +173,31 @@ def test_an_installed_distribution_adds_one_of_each(
     pages = {page.name: page.read_text("utf-8") for page in (out / "html").rglob("*.html")}
     assert "Tiny maximum" in pages["methods.html"]
     assert "Tiny drop" in pages["methods.html"]
-    checked = command(environment, "check", str(out))
+    checked = ran("check", str(out), at=tmp_path, path=(site,))
     assert checked.returncode == 0, checked.stdout
     (out / "tinytext" / "count.txt").unlink()
-    assert "tinytext" in command(environment, "check", str(out)).stdout
+    assert "tinytext" in ran("check", str(out), at=tmp_path, path=(site,)).stdout
 
 
 @pytest.mark.slow
 def test_without_it_there_is_none_of_them(tmp_path: Path) -> None:
-    listed = command(dict(os.environ), "maps", "--json")
+    listed = ran("maps", "--json", at=tmp_path)
     assert "tinymax" not in listed.stdout
-    refused = command(
-        dict(os.environ), "run", "--model", "resnet18", "--weights", "none", "--images",
-        str(tmp_path), "--out", str(tmp_path / "run"), "--writer", "tinytext",
+    refused = ran(
+        "run", "--model", "resnet18", "--weights", "none", "--images",
+        str(tmp_path), "--out", str(tmp_path / "run"), "--writer", "tinytext", at=tmp_path,
     )  # fmt: skip
     assert refused.returncode == 2
     assert "tinytext" in refused.stderr
 
 
 @pytest.mark.slow
-def test_a_plugin_that_cannot_be_imported_is_named(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_plugin_that_cannot_be_imported_is_named(site: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken-1.0.dist-info"
     broken.mkdir()
     (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (broken / "entry_points.txt").write_text("[exporter.maps]\nlost = not_there:lost\n")
-    path = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
-    refused = command({**environment, "PYTHONPATH": path}, "maps")
+    refused = ran("maps", at=tmp_path, path=(tmp_path, site))
     assert refused.returncode == 2
     assert textwrap.dedent(refused.stderr).count("Traceback") == 0
     assert "broken" in refused.stderr

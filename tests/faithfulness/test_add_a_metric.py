@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 from exporter.store import open_run
+from tests.starting import ran
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -55,17 +54,9 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     noise = np.random.default_rng(0)
     for index in range(3):
         cv2.imwrite(str(folder / f"photos/{index}.png"), noise.integers(0, 255, (40, 48, 3)))
-    command = "-m exporter run --model small.py:small --images photos --out run --config run.toml"
+    command = "run --model small.py:small --images photos --out run --config run.toml"
     rest = "--writer html --layer 3 --map gradcam --map eigencam --faithfulness"
-    path = os.pathsep.join([str(ROOT), str(folder / "site")])
-    return subprocess.run(
-        [sys.executable, *command.split(), *rest.split()],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran(*command.split(), *rest.split(), at=folder, path=(folder / "site",))
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from exporter.errors import ConfigError, ImageError, ImageSetError
 from exporter.images import Entry, hash_contents, open_images, reopen_images
 from exporter.images.registry import BUILT_IN
 from exporter.records import Preprocessing
+from tests.starting import ran
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "add-an-image-source.md"
@@ -84,15 +84,8 @@ def test_the_pages_example_runs_from_outside_the_package(
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "run.toml").write_text("[preprocessing]\nsize = 32\n")
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "exporter", "run", "--model", f"{tmp_path}/model.py:small"]
-    command += ["--images", f"zip:{archive}", "--out", str(out), "--config", f"{tmp_path}/run.toml"]
-    done = subprocess.run(
-        [*command, "--map", "gradcam", "--writer", "html"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
-    )
+    command = "run --model model.py:small --config run.toml --out run --map gradcam --writer html"
+    done = ran(*command.split(), "--images", f"zip:{archive}", at=tmp_path, path=(folder,))
     assert done.returncode == 0, done.stderr + done.stdout
     assert "plug-in 'zip'" in done.stdout + done.stderr
     run = exporter.open_run(out)
@@ -105,13 +98,8 @@ def test_the_pages_example_runs_from_outside_the_package(
         assert [image.key for image in run.plan.images] == [
             hash_contents(files.read(image.path)) for image in run.plan.images
         ]
-    missing = subprocess.run(
-        [*command[:-3], str(tmp_path / "other"), "--images", "zip:nowhere.zip"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
-    )
+    command = "run --model model.py:small --config run.toml --out other --images zip:nowhere.zip"
+    missing = ran(*command.split(), at=tmp_path, path=(folder,))
     assert missing.returncode == 2
     assert "the archive 'nowhere.zip' cannot be opened" in missing.stderr
 

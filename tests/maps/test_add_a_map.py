@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from exporter.store import open_run
+from tests.starting import ran
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -39,15 +38,7 @@ def example() -> str:
 
 def exporter(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder, outside the package."""
-    path = os.pathsep.join([str(ROOT), str(folder / "site")])
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran(*arguments, at=folder, path=(folder / "site",))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from exporter.doors import RUN_FOLDERS
 from exporter.store import layout
+from tests.starting import ran
 
 ROOT = Path(__file__).parents[2]
 BROKEN = (
@@ -49,13 +50,7 @@ def test_the_names_that_no_writer_can_have_are_the_runs_own() -> None:
 
 
 def exporter(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran(*map(str, arguments), at=Path.cwd(), path=(site,))
 
 
 @pytest.mark.slow
