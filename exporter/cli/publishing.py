@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,21 @@ _ANONYMOUS = click.option(
     "paths.  [default: chosen]",
 )
 @click.option(
+    "--map",
     "--maps",
     "maps",
     metavar="M,…",
-    default="",
-    help="Map methods, or METHOD@LAYER.  [default: all of the first run]",
+    multiple=True,
+    help="Map methods, or METHOD@LAYER; repeatable.  [default: all of the first run]",
 )
-@click.option("--layers", metavar="L,…", default="", help="Layers, or deepest.  [default: deepest]")
+@click.option(
+    "--layer",
+    "--layers",
+    "layers",
+    metavar="L,…",
+    multiple=True,
+    help="Layers, or deepest; repeatable.  [default: deepest]",
+)
 @click.option(
     "--target",
     metavar="T",
@@ -115,8 +124,8 @@ def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
     return DONE
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _listed(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
 
 
 @click.command("table")

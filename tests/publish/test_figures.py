@@ -448,6 +448,15 @@ def test_the_command_writes_the_figure_and_prints_its_latex(
         picture, cv2.imdecode(np.frombuffer(own.getvalue(), np.uint8), cv2.IMREAD_COLOR)
     )
     assert main([*command, "--out", str(tmp_path / "figure.jpg")]) == 2
+    # Methods and layers are named as exporter run takes them, or as a list.
+    pixels = []
+    for named in (
+        "--map gradcam --map eigencam --layer layer3 --layer deepest",
+        "--maps gradcam,eigencam --layers layer3,deepest",
+    ):
+        assert main([*command[:4], *named.split(), "--out", str(out)]) == 0
+        pixels.append(cv2.imread(str(out)))
+    assert np.array_equal(*pixels)
 
 
 @pytest.mark.slow
