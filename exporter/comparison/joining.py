@@ -24,7 +24,7 @@ from exporter.writers.links import step_of
 MOST: Final = 50
 """Runs that are compared at most."""
 
-_FOOTERS: Final = 48
+_FOOTERS: Final = 12
 """Shards of all runs whose footers are kept: of many runs, each is read in its own order."""
 
 

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.comparison.aligning import at_stage
 from exporter.comparison.folder import Comparison
 from exporter.comparison.joining import Joined
 from exporter.comparison.records import Compared, ImageComparison, Stage
@@ -136,7 +137,7 @@ def contact_sheets(
             tag,
             [encode_jpeg(picture, 88)],
             (picture.shape[1], picture.shape[0]),
-            title=f"{method.title} at {stage.name}, {number} of {len(pages)}",
+            title=f"{method.title} at {at_stage(stage.name)}, {number} of {len(pages)}",
             description=f"Rows are images, columns are runs: {', '.join(joined.names)}.",
         )
 
@@ -214,8 +215,8 @@ def _differences(
                 (wide, high),
                 title=links.plain(image[base].path),
                 description=f"{joined.names[base]}, {joined.names[run]}, and the second less the "
-                f"first: {method.title} at {stage.name}, each map between 0 and 1 of its own "
-                "range; blue -1, red +1.",
+                f"first: {method.title} at {at_stage(stage.name)}, each map between 0 and 1 of "
+                "its own range; blue -1, red +1.",
             ),
         )
 

@@ -18,6 +18,7 @@ from exporter.comparison.tensorboard import IMAGES, choose
 from exporter.render import COLORMAPS, decode_image
 from exporter.store import open_run
 from exporter.writers.tensorboard.serving import serve
+from tests.writers.tensorboard.test_serving import asked, shown_by
 
 Log = dict[str, dict[str, dict[int, Any]]]
 
@@ -131,10 +132,21 @@ def test_models_are_neighbouring_runs(build: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_log_of_a_comparison_is_served(comparison: Comparison) -> None:
-    from urllib.request import urlopen
-
-    with serve([comparison.path]) as views:
-        address = dict(views)["everything"].rstrip("/")
-        with urlopen(f"{address}/data/plugin/images/tags") as answer:
-            assert b"contact sheets" in answer.read()
+@pytest.mark.browser
+def test_every_link_to_the_log_of_a_comparison_shows_its_pictures(
+    comparison: Comparison, chromium: Any
+) -> None:
+    with serve([comparison.path], port=0) as views, chromium.new_page() as page:
+        told = dict(views)
+        while "resnet18" not in asked(told["everything"], "plugin/images/tags"):
+            pass
+        sheets = shown_by(page, told["rows of images, columns of runs"])
+        assert ("contact sheets", "gradcam/layer4 01") in sheets
+        assert {run for run, _ in sheets} == {"contact sheets"}
+        moved = shown_by(page, told["how each map has changed"])
+        assert {run for run, _ in moved} == {"resnet18"}
+        assert all(tag.startswith("difference ") for _, tag in moved)
+        assert "every image, all its maps" not in told
+        page.goto("about:blank")
+        page.goto(told["settings and these numbers"])
+        page.get_by_text("resnet18").first.wait_for(timeout=60_000)

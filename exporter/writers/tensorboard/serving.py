@@ -57,13 +57,21 @@ def serve(
         except (SystemExit, Exception) as error:
             raise ConfigError(f"TensorBoard cannot be started: {one_line(error)}") from None
         projected = any(any(log.rglob(_PROJECTOR)) for log in logs)
-        yield list(_views(address, steps, projected=projected))
+        compared = [(folder / COMPARISON).is_file() for folder in folders]
+        yield list(_views(address, steps, compared, projected=projected))
 
 
-def _views(address: str, steps: int, *, projected: bool) -> Iterator[tuple[str, str]]:
+def _views(
+    address: str, steps: int, compared: Sequence[bool], *, projected: bool
+) -> Iterator[tuple[str, str]]:
     yield "everything", address
-    yield "every image, all its maps", links.images_link(address, "^montage/")
-    yield "methods and models side by side", links.images_link(address, "^deepest/")
+    if not all(compared):
+        yield "every image, all its maps", links.images_link(address, "^montage/")
+        yield "methods and models side by side", links.images_link(address, "^deepest/")
+    if any(compared):
+        sheets = links.run_regex("contact sheets")
+        yield "rows of images, columns of runs", links.images_link(address, r" \d\d$", sheets)
+        yield "how each map has changed", links.images_link(address, "^difference ")
     if steps > 1:
         yield "checkpoints, along their steps", links.steps_link(address)
     yield "accuracy, agreement, faithfulness", f"{address.rstrip('/')}/#custom_scalars"
