@@ -52,6 +52,10 @@ class MapError(ExporterError):
     """A map method that is unknown, or that does not fit the model."""
 
 
+class MapWarning(UserWarning):
+    """What to know of maps that `compute_maps` gave: how a layer was read, or that one is zero."""
+
+
 class NoGradientError(MapError):
     """A score whose gradient does not reach what a method differentiates it with respect to."""
 

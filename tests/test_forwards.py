@@ -99,21 +99,19 @@ def test_a_forward_that_fails_is_tried_again_with_less(tmp_path: Path) -> None:
     assert before_the_first_batch(model, tmp_path / "run") == [1, 3, 2, 1]
 
 
-@pytest.mark.parametrize(
-    ("maps", "layers", "before"),
-    [
-        ("eigencam", "3", []),
-        ("eigencam", "auto", [1]),
-        ("ablationcam", "auto", [1]),
-        ("ablationcam", "3", []),
-        ("gradcam", "3", []),
-    ],
-)
+@pytest.mark.parametrize("maps", ["eigencam", "gradcam", "ablationcam"])
+@pytest.mark.parametrize(("layers", "again"), [("3", [2]), ("auto", [1, 2])])
 def test_maps_of_a_batch_need_no_forward_but_the_trial(
-    maps: str, layers: str, before: list[int]
+    maps: str, layers: str, again: list[int]
 ) -> None:
+    """How a layer that is named lies is tried once for a model and a size."""
     model, images = small().eval(), list[int]()
-    model.register_forward_pre_hook(lambda _module, inputs: images.append(len(inputs[0])))
-    exporter.compute_maps(model, torch.rand(2, 3, 64, 64), maps=maps, layers=layers)
-    assert images[: images.index(2)] == before
-    assert maps == "ablationcam" or images == [*before, 2]
+    for counts in ([1, 2], again):
+        images.clear()
+        handle = model.register_forward_pre_hook(
+            lambda _module, inputs: images.append(len(inputs[0]))
+        )
+        exporter.compute_maps(model, torch.rand(2, 3, 64, 64), maps=maps, layers=layers)
+        handle.remove()
+        assert sorted(images[: len(counts)]) == counts
+        assert maps == "ablationcam" or len(images) == len(counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,14 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from exporter.arguments import in_python
+from exporter.arguments import in_python, python_words
 from exporter.capture import Precision, guest, named_layers, parse_name, run_in, unwrapped
 from exporter.config import DEFAULT_MAPS
-from exporter.errors import LayerError, MapError, ModelError, TargetError
+from exporter.errors import LayerError, MapError, MapWarning, ModelError, TargetError
 from exporter.explain.batches import BatchMaps
 from exporter.explain.explainer import Explainer
 from exporter.explain.first_read import FirstRead
 from exporter.explain.layers import choose_or_offer, classifiers_at, fitting_methods
+from exporter.explain.nothing import zero_maps
 from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
@@ -82,6 +84,10 @@ def compute_maps(
         (N, T, C, H, W), at the input's resolution; C is 1 where it does not tell channels apart.
         An attention method has the layer ``attention``, ``refinecam`` the layer ``fused``.
 
+    Warns:
+        MapWarning: if a map is zero everywhere, and why; if nothing but its shape shows how a layer
+            lies.
+
     Raises:
         TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
         LayerError: if a layer is unknown, never runs, or has no gradient or no spatial positions.
@@ -116,6 +122,7 @@ def compute_maps(
         f"not even one image fits into the memory of {str(images.device)!r}: free memory, or ask "
         "for fewer layers, maps or targets at a time"
     )
+    warned: list[str] = []
     with guest(model), user_code("the model", f"inputs of {shape}", memory=short):
 
         @cache
@@ -149,6 +156,7 @@ def compute_maps(
             )
             explained = _explained(model, explainer, images[some], precision)
             _refuse_missing(explained, at_layers, methods)
+            warned.extend((*explainer.notes, *zero_maps(explained, methods, some.start)))
             return _finished(explained, methods, several=several, rectify=rectify)
 
         try:
@@ -159,12 +167,19 @@ def compute_maps(
         if lay is not None and chosen.names:
             lay.refuse_misfit()
         if len(parts) > 1 and find_out(trial()).alone is False:
-            raise ModelError(
-                f"inputs of {shape} do not fit into the memory of {str(images.device)!r}, and as "
-                "the model's output for an image depends on the others in its batch, they are not "
-                f"explained in parts; give at most {len(next(iter(parts[0].values())))} at a time"
-            )
+            raise _together(images, len(next(iter(parts[0].values()))))
+    for said in dict.fromkeys(warned):
+        warnings.warn(python_words(said, ("reshape",)), MapWarning, stacklevel=3)
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _together(images: Tensor, most: int) -> ModelError:
+    """Return the error of images that have to go through the model together, and do not fit."""
+    return ModelError(
+        f"inputs of {' × '.join(map(str, images.shape))} do not fit into the memory of "
+        f"{str(images.device)!r}, and as the model's output for an image depends on the others in "
+        f"its batch, they are not explained in parts; give at most {most} at a time"
+    )
 
 
 def _scorer(

@@ -112,6 +112,11 @@ class Explainer:
         return other
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which layers are read by their shape alone, a sentence each."""
+        return self._planes.notes
+
+    @property
     def compiling_given_up(self) -> bool:
         """Whether memory ran out in the compiled pass, so that it runs without being compiled."""
         return isinstance(self._capture, CompiledCapture) and self._capture.given_up

@@ -44,6 +44,7 @@ class DataSet:
         self._given = where
         self._dataset: Any = [] if self.stream else where
         self._left_out: dict[str, str] = {}
+        self._unnamed = ""
         self._columns: tuple[str, ...] = ()
 
     @property
@@ -56,11 +57,16 @@ class DataSet:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What kinds of label are left out, with an item of each."""
-        return tuple(
+        """What kinds of label are left out or have no name, with an item of each."""
+        left_out = tuple(
             f"labels that are {kind} are left out: a label is a class's name or index ({path})"
             for kind, path in self._left_out.items()
         )
+        unnamed = (
+            "labels are numbers that nothing names, so that they match no class; let the data set "
+            f"have 'classes', a list of names ({self._unnamed})"
+        )
+        return (*left_out, unnamed) if self._unnamed else left_out
 
     @staticmethod
     def matches(where: Any) -> bool:
@@ -115,6 +121,8 @@ class DataSet:
         self._columns = self._columns or item.columns
         if item.left_out:
             self._left_out.setdefault(item.left_out, entry.path)
+        if item.unnamed:
+            self._unnamed = self._unnamed or entry.path
         return item
 
 

@@ -27,6 +27,7 @@ class Item(NamedTuple):
         label: its class as text, or None.
         boxes: of its objects, in pixels, or None.
         left_out: the kind of a label that is left out; ``""`` where none is.
+        unnamed: whether the label is an index that nothing gives a name.
         columns: what the item calls its image and its label, where it is a mapping.
     """
 
@@ -35,6 +36,7 @@ class Item(NamedTuple):
     boxes: tuple[Box, ...] | None = None
     left_out: str = ""
     columns: tuple[str, ...] = ()
+    unnamed: bool = False
 
 
 def read_item(item: Any, origin: Origin) -> Item:
@@ -44,14 +46,18 @@ def read_item(item: Any, origin: Origin) -> Item:
     if isinstance(item, Mapping):
         columns = _columns(item, origin.features)
         image, label = item[columns[0]], item[columns[1]] if len(columns) > 1 else None
-        classes = getattr(origin.features.get(columns[-1]), "names", None) or classes
+        feature = origin.features.get(columns[-1])
+        # Of a list of labels, what each of them is.
+        classes = getattr(getattr(feature, "feature", feature), "names", None) or classes
     elif isinstance(item, tuple | list) and item:
         image, label = item[0], item[1] if len(item) > 1 else None
     if isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes):
         image = image["bytes"]  # Hugging Face's images that are not decoded
     text = None if label is None else label_text(label, classes)
     if text is not None or label is None or isinstance(label, str | bytes | float | int):
-        return Item(image, text, columns=columns)
+        known = tuple(classes.values() if isinstance(classes, Mapping) else classes)
+        index = text is not None and text.isdecimal() and not isinstance(label, str)
+        return Item(image, text, columns=columns, unnamed=index and text not in known)
     try:
         objects = list(_objects(label, classes))
     except (KeyError, TypeError, ValueError, AttributeError):  # of another form

@@ -59,15 +59,18 @@ def class_name(index: int, classes: Classes) -> str:
 def origin_of(dataset: Any, index: int) -> Origin:
     """Return what a data set says of an item.
 
-    Its classes are ``classes``, as torchvision's sets have them, or the categories of a COCO set;
-    those of Hugging Face have features. Of a subset or a concatenation they are looked for in the
-    set that the item comes from.
+    Its classes are ``classes`` or ``class_to_idx``, as torchvision's sets have them, or the
+    categories of a COCO set; those of Hugging Face have features. Of a subset or a concatenation
+    they are looked for in the set that the item comes from.
     """
     for _ in range(_DEEPEST):
         names, features = getattr(dataset, "classes", None), getattr(dataset, "features", None)
         names = names if isinstance(names, list | tuple) else ()
         if names or isinstance(features, Mapping):
             return Origin(names, features if isinstance(features, Mapping) else {})
+        indices_of = getattr(dataset, "class_to_idx", None)
+        if isinstance(indices_of, Mapping) and indices_of:
+            return Origin({index: str(name) for name, index in indices_of.items()})
         categories = getattr(getattr(dataset, "coco", None), "cats", None)
         if isinstance(categories, Mapping):
             return Origin({key: str(told["name"]) for key, told in categories.items()})

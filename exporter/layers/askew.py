@@ -7,13 +7,19 @@ plane that it was shown, not how that plane lies in the image.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from exporter.containers import tensors
 from exporter.guard import FAILURES
 from exporter.layers.layout import Layout
 
+_TURNING = frozenset(
+    ("Flip", "Transpose", "Permute", "Rot90", "Roll", "Index", "IndexSelect", "Gather")
+)
+"""Functions of a graph that may lay a plane another way."""
 _FEWEST = 4
 """Rows and columns below which a quarter of a plane is no place."""
 _OFF = 0.1
@@ -55,6 +61,21 @@ def lies_askew(plane: Tensor, images: Tensor) -> bool:
         abs(float(_centroid(energy.sum(axis))) - place) > _OFF
         for axis, place in ((1, expected[0]), (0, expected[1]))
     )
+
+
+def may_turn(output: Any) -> bool:
+    """Say whether anything between the image and an output may turn, mirror or warp planes."""
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors(output).values()]
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _TURNING:
+            return True
+        seen.add(node)
+        nodes += [parent for parent, _ in node.next_functions]
+    return False
 
 
 def _centroid(profile: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from exporter.capture import (
     quoted,
 )
 from exporter.errors import LayerError, choices
-from exporter.layers.layout import Layout
+from exporter.layers.layout import Layout, notes_of
 from exporter.layers.stages import choose_stages
 from exporter.layers.trial import Plane, Trial
 
@@ -42,12 +42,7 @@ class LayerChoice:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which of them are read by their shape alone, a sentence each."""
-        return tuple(
-            f"{name} is read as a plane of {layout.height}×{layout.width} from its shape alone "
-            f"({layout.evidence}), which nothing else confirms; --reshape says how to read it"
-            for name, layout in self.layouts.items()
-            if not layout.shown
-        )
+        return notes_of(self.layouts)
 
 
 def choose_layers(trial: Trial, wanted: Sequence[str], *, single: bool = True) -> LayerChoice:

@@ -9,7 +9,7 @@ the output follows a patch that is moved over the image; or layers of the same t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
@@ -22,9 +22,11 @@ from exporter.errors import LayerError, kind_of
 from exporter.guard import FAILURES, told
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, type_tells
+from exporter.layers.orders import other_orders, turns
 
-_PLACES = ((1, 6), (6, 2), (3, 4), (0, 1), (5, 7))
-"""Rows and columns of an eighth of the image each, where the patch is laid."""
+_PLACES = ((4, 5), (6, 2), (3, 4), (0, 1), (5, 7))
+"""Rows and columns of an eighth of the image each, where the patch is laid; they tell every order
+of `other_orders` from row by row in grids of 4 × 4 to 32 × 32."""
 _CLEARLY = 0.8
 """How near another reading of the same output may come before neither is taken."""
 _SAME = 0.01
@@ -68,35 +70,51 @@ def shown_by_types(
 
 
 def shown_by_moves(
-    module: nn.Module, example: Tensor, layouts: Mapping[str, Layout], known: Iterable[Layout]
+    module: nn.Module,
+    example: Tensor,
+    layouts: Mapping[str, Layout],
+    known: Mapping[str, Layout],
+    held: Container[str] = (),
 ) -> dict[str, Layout]:
     """Settle the layouts of outputs that follow a patch moved over the image.
 
     Tokens are held against every grid of a known plane, with any number of tokens before and after
-    it, and against those that have the image's proportions.
+    it, and against those that have the image's proportions; and against other orders of them.
 
     Args:
         module: the model, a guest.
         example: (N, C, H, W), of which the first image is taken.
         layouts: by name, of outputs whose shape alone suggests how they lie.
         known: layouts of planes that are known.
+        held: names of known ones that are doubted where they follow turned or mirrored instead.
 
     Raises:
         LayerError: if the model fails on an image with a patch, whatever it raises.
     """
-    changes = _changes(module, example[:1], layouts)
+    doubtful = {name: layout for name, layout in known.items() if name in held}
+    changes = _changes(module, example[:1], {**layouts, **doubtful})
     size = (int(example.shape[-2]), int(example.shape[-1]))
-    grids = {(plane.height, plane.width) for plane in known if plane.kind == "nchw"}
+    grids = {(plane.height, plane.width) for plane in known.values() if plane.kind == "nchw"}
     settled: dict[str, Layout] = {}
     for name, changed in changes.items():
+        if name in doubtful:
+            layout = doubtful[name]
+            values = changed[layout.kind]
+            turned = max(_follows(each, size) for each in turns(values))
+            if _follows(values, size) < _CLEARLY * turned:
+                why = "it follows a moved patch only where its plane is turned or mirrored"
+                settled[name] = replace(layout, shown=False, evidence=why)
+            continue
         shares = {
-            layout: _follows(values, layout, size)
+            layout: (_follows(values, size), values)
             for layout, values in _readings(layouts[name], changed, grids, size)
         }
-        ranked = sorted(shares, key=lambda layout: shares[layout], reverse=True)
-        best, second = (*(shares[layout] for layout in ranked[:2]), 0.0, 0.0)[:2]
+        ranked = sorted(shares, key=lambda layout: shares[layout][0], reverse=True)
+        best, second = (*(shares[layout][0] for layout in ranked[:2]), 0.0, 0.0)[:2]
         if best > 0 and second < _CLEARLY * best:
-            settled[name] = ranked[0]
+            others = other_orders(shares[ranked[0]][1]) if ranked[0].kind == "tokens" else ()
+            if all(_follows(each, size) < _CLEARLY * best for each in others):
+                settled[name] = ranked[0]
     return settled
 
 
@@ -216,8 +234,8 @@ def _readings(
     return readings
 
 
-def _follows(changes: Tensor, layout: Layout, size: tuple[int, int]) -> float:
-    """Return the share of the change that lies at the patch; 0 where it does not follow.
+def _follows(changes: Tensor, size: tuple[int, int]) -> float:
+    """Return the share of (places, rows, columns) that lies at the patch; 0 if it does not follow.
 
     What changes wherever the patch lies (a class token, squeeze and excitation) is taken away.
     """
@@ -231,7 +249,7 @@ def _follows(changes: Tensor, layout: Layout, size: tuple[int, int]) -> float:
             continue
         rows, columns = (
             _inside(at, cells, side)
-            for at, cells, side in zip(place, (layout.height, layout.width), size, strict=True)
+            for at, cells, side in zip(place, changes.shape[1:], size, strict=True)
         )
         shown = True
         for inside, profile in ((rows, change.sum(1)), (columns, change.sum(0))):

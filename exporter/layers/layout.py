@@ -6,7 +6,7 @@ It is bound once, and every batch is held to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,6 +104,16 @@ class Layout:
     def area(self) -> int:
         """Number of pixels of the plane."""
         return self.height * self.width
+
+
+def notes_of(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
+    """Return which layers are read by their shape alone, a sentence each."""
+    return tuple(
+        f"{name} is read as a plane of {layout.height}×{layout.width} from its shape alone "
+        f"({layout.evidence}), which nothing else confirms; --reshape says how to read it"
+        for name, layout in layouts.items()
+        if not layout.shown
+    )
 
 
 def read_layout(

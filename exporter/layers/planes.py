@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import parse_name
-from exporter.errors import LayerError, MapError
-from exporter.layers.layout import Layout, Reshape, in_proportion, layout_of, read_layout
+from exporter.errors import ExporterError, LayerError, MapError
+from exporter.layers.layout import Layout, Reshape, layout_of, notes_of, read_layout
 from exporter.layers.trial import run_trial
 
 _MEASURED: WeakKeyDictionary[nn.Module, dict[torch.Size, dict[str, Layout]]] = WeakKeyDictionary()
@@ -39,8 +39,14 @@ class Planes:
         self._layouts = dict(layouts or {})
         self._reshape = reshape
         self._inverted: set[str] = set()
+        self._read: dict[str, None] = {}
         self.untold = ""
         """The end of a sentence: why no moved patch could show how outputs lie, if none could."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which layers were read by their shape alone, a sentence each."""
+        return notes_of({name: self._layouts[name] for name in self._read})
 
     def read(self, layer: str, output: Tensor, inputs: Tensor) -> Tensor:
         """View a layer's output, or its gradient, as (N, C, H, W).
@@ -54,6 +60,7 @@ class Planes:
             LayerError: if it has no plane of spatial positions, or not that of earlier batches.
         """
         layout = self._layouts.get(layer) or self._bind(layer, output, inputs)
+        self._read[layer] = None
         if not layout.fits(output, len(inputs)):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, where "
@@ -68,17 +75,25 @@ class Planes:
         return laid
 
     def _bind(self, layer: str, output: Tensor, inputs: Tensor) -> Layout:
-        """Read a layout where type, user or proportions tell; otherwise try the model on an image.
+        """Read a layout by the user's function, or as a trial with the first image shows it.
 
-        On a device without numbers, the shape is all there is.
+        On a device without numbers, or where the model does not run on one image, its type and
+        shape are all there is.
         """
         module = self._modules.get(parse_name(layer, self._modules).module)
         size = int(inputs.shape[-2]), int(inputs.shape[-1])
         layout = read_layout(output, len(inputs), size, self._reshape, module)
         if layout is not None and inputs.is_meta:
             layout = replace(layout, shown=True)
-        if layout is not None and not layout.shown and not _is_clear(layout, size):
-            layout = self._remembered(inputs).get(layer) or self._measured(inputs).get(layer)
+        elif layout is not None and layout.kind == "given":
+            self._refuse_rows_of_tokens(layer, output, inputs)
+        elif layout is not None:
+            try:
+                known = self._remembered(inputs).get(layer) or self._measured(inputs).get(layer)
+                layout = known or layout
+            except ExporterError:
+                if layout.kind == "tokens":
+                    raise
         if layout is None or (not layout.shown and layout.kind == "tokens"):
             raise LayerError(
                 f"the layer {layer!r} gives {tuple(output.shape)} for {len(inputs)} images, which "
@@ -87,6 +102,16 @@ class Planes:
             )
         self._layouts[layer] = layout
         return layout
+
+    def _refuse_rows_of_tokens(self, layer: str, output: Tensor, inputs: Tensor) -> None:
+        """Refuse a function that takes tokens for images, where there are as many of both."""
+        if output.ndim > 1 and len(inputs) > 1 and output.shape[0] == output.shape[1]:
+            alone = self._measured(inputs).get(layer)
+            if alone is not None and alone.kind != "given":
+                raise LayerError(
+                    f"the reshape function takes the {len(output)} tokens of {layer!r} for images: "
+                    "for one image it gives no plane; let it keep the axis of the images"
+                )
 
     def grid_of(self, tokens: int, inputs: Tensor) -> Layout | None:
         """Return how so many tokens lie, as a layer that gives as many shows; None if none does."""
@@ -99,7 +124,7 @@ class Planes:
             return layout_of((len(inputs), tokens, 1), (inputs.shape[-2], inputs.shape[-1]))
         for read in (self._remembered, self._measured):
             if known() is None:
-                self._layouts |= read(inputs)
+                self._layouts |= {name: row for name, row in read(inputs).items() if row.shown}
         return known()
 
     def _remembered(self, inputs: Tensor) -> dict[str, Layout]:
@@ -110,7 +135,8 @@ class Planes:
 
     def _measured(self, inputs: Tensor) -> dict[str, Layout]:
         """Return the layouts that a trial with the first image gives; what it shows is kept."""
-        trial = run_trial(self._module, inputs[:1], reshape=self._reshape, graph=False)
+        # With a graph, which shows whether the image is mirrored or cut before the first layer.
+        trial = run_trial(self._module, inputs[:1], reshape=self._reshape, backward=False)
         layouts = {name: plane.layout for name, plane in trial.planes.items()}
         shown = {name: layout for name, layout in layouts.items() if layout.shown}
         self._remembered(inputs).update(shown)
@@ -156,14 +182,6 @@ class Planes:
     def some(self, layer: str, output: Tensor, images: slice) -> Tensor:
         """Return a layer's output for some of the images."""
         return output[(slice(None),) * self._layouts[layer].axis + (images,)]
-
-
-def _is_clear(layout: Layout, size: tuple[int, int]) -> bool:
-    """Say whether four axes can be channels first alone, by their proportions."""
-    if layout.kind != "nchw":
-        return False
-    otherwise = in_proportion(layout.channels, layout.height, size)
-    return in_proportion(layout.height, layout.width, size) and not otherwise
 
 
 def _invert(layout: Layout, grid: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:

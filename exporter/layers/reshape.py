@@ -23,7 +23,7 @@ class GivenReshape:
         self._who = "the reshape function" + f" {given!r}" * isinstance(given, str)
         self._function = load_function(given) if isinstance(given, str) else given
         self._failure = f"{self._who} gave no (N, C, H, W)"
-        self._fits = False
+        self._fits = self._on_tokens = False
 
     def __call__(self, output: Tensor) -> Tensor:
         """Lay an output out.
@@ -32,16 +32,23 @@ class GivenReshape:
             LayerError: if the function fails.
         """
         try:
-            with user_code(self._who, error=LayerError):
+            with user_code(self._who, f"an output of {tuple(output.shape)}", error=LayerError):
                 laid: Tensor = self._function(output)
         except LayerError as error:
-            self._failure = str(error)
+            # It is tried on every output, and meant for tokens.
+            if output.ndim == 3 or not self._on_tokens:
+                self._failure, self._on_tokens = str(error), output.ndim == 3
             raise
-        self._fits |= isinstance(laid, Tensor) and laid.ndim == 4
+        fits = isinstance(laid, Tensor) and laid.ndim == 4
+        self._fits |= fits
+        if not fits and output.ndim == 3:
+            what = tuple(laid.shape) if isinstance(laid, Tensor) else type(laid).__name__
+            self._failure = f"{self._who} gave {what} of an output of {tuple(output.shape)}"
+            self._on_tokens = True
         return laid
 
     def refuse_misfit(self) -> None:
-        """Raise ``LayerError`` if it has fitted no layer, with what it raised last."""
+        """Raise ``LayerError`` if it has fitted no layer, with what it raised."""
         if not self._fits:
             raise LayerError(
                 f"{self._failure}; it fits the output of no layer; fix it, or leave out --reshape"

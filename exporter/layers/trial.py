@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,12 +20,12 @@ from exporter.capture import (
     watch_changes,
 )
 from exporter.containers import rebuild
-from exporter.errors import ExporterError, LayerError, ModelError
+from exporter.errors import ExporterError, ModelError
 from exporter.guard import AGAIN, backward, is_shortage, user_code
-from exporter.layers.askew import doubted, has_quarters, lies_askew
+from exporter.layers.askew import doubted, has_quarters, lies_askew, may_turn
 from exporter.layers.calls import Call, watching_calls
-from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
 from exporter.layers.layout import Layout, Reshape, read_layout
+from exporter.layers.settling import Seen, settled
 from exporter.targets import all_shares, is_detections, last_function, locate_output, watching
 
 _SEEN = 8
@@ -147,7 +147,7 @@ def _run(
     *,
     graph: bool,
 ) -> Trial:
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, Seen] = {}
     touched: dict[str, Tensor] = {}
     first: list[tuple[nn.Module, Tensor]] = []
     size = (int(example.shape[-2]), int(example.shape[-1]))
@@ -159,7 +159,7 @@ def _run(
         own = None if part else call.module
         layout = read_layout(tensor, len(example), size, reshape, own)
         if layout is not None:
-            seen[str(call.part(part))] = _Seen(call, part, layout, _means(tensor, layout))
+            seen[str(call.part(part))] = Seen(call, part, layout, _means(tensor, layout))
         if not tensor.requires_grad:
             return tensor
         # Of the first layer every call: a model may see its image and, again, a mirrored one.
@@ -200,7 +200,9 @@ def _run(
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     if askew:  # no type shows where a plane lies
         seen = {name: replace(each, layout=doubted(each.layout)) for name, each in seen.items()}
-    layouts, untold = _settled(module, example, seen, () if askew else calls)
+    layouts, untold = settled(
+        module, example, seen, () if askew else calls, turning=not askew and may_turn(output)
+    )
     planes = {
         name: Plane(
             each.call.part(each.part), each.call.position, layout, each.means.get(layout.kind)
@@ -214,62 +216,6 @@ def _run(
     return Trial(
         module, example, called, shown, path, reshape, planes, dependent, changes, ends, untold
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """An output that may lie in a plane: its layout as first read, and means by how it is read."""
-
-    call: Call
-    part: str
-    layout: Layout
-    means: Mapping[str, Tensor]
-
-
-def _settled(
-    module: nn.Module, example: Tensor, seen: Mapping[str, _Seen], calls: Sequence[Call]
-) -> tuple[dict[str, Layout], str]:
-    """Return the layout of every plane, with what shows it where something does, or why not."""
-    layouts = {name: each.layout for name, each in seen.items()}
-
-    def open_ones() -> dict[str, Layout]:
-        return {name: layout for name, layout in layouts.items() if not layout.shown}
-
-    height, width = example.shape[-2:]
-    layouts |= shown_by_types(open_ones(), calls, (height, width))
-    left = {name: layout for name, layout in open_ones().items() if layout.area > 1}
-    if left and not example.is_meta:
-        known = [layout for layout in layouts.values() if layout.shown]
-        try:
-            moved = shown_by_moves(module, example, left, known)
-        except LayerError as error:
-            return layouts, str(error)
-        types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
-        layouts |= moved
-        if not calls:  # a layer may see the image, and the same layer a mirrored one
-            return layouts, ""
-        left = {name: layout for name, layout in left.items() if name not in moved}
-        layouts |= shown_by_siblings(left, moved, types)
-        _inherit(layouts, seen)
-    return layouts, ""
-
-
-def _inherit(layouts: dict[str, Layout], seen: Mapping[str, _Seen]) -> None:
-    """Settle the layout of what ends with a layer of the same shape whose layout is settled."""
-    names = list(seen)
-    for number, (name, each) in enumerate(seen.items()):
-        if layouts[name].shown or layouts[name].area < 2:
-            continue
-        inside = (
-            other
-            for other in reversed(names[:number])
-            if each.call.start <= seen[other].call.position < each.call.position
-        )
-        last = next((o for o in inside if layouts[o].shape == layouts[name].shape), None)
-        if last is not None and layouts[last].shown:
-            root = layouts[last].evidence.rpartition(", whose ")[2].removeprefix("its ")
-            why = f"as {last} inside it, whose {root}"
-            layouts[name] = replace(layouts[last], evidence=why)
 
 
 def _means(tensor: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
             with a usual name (``logits``, ``out``, …), else the first floating-point one.
 
     Returns:
-        The tensor and its path; a tensor without axes as a row of one.
+        The tensor and its path; a tensor without axes as a row of one, and (N, K, 1, 1) as (N, K).
 
     Raises:
         TargetError: if there is no tensor there; it lists the paths that have one.
@@ -59,7 +59,8 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
     floating = [where for where in floating if tensors[where].ndim] or floating
     if not floating:
         raise TargetError(
-            f"the model's output is {kind_of(output)} and holds no floating-point tensor to explain"
+            f"the model's output is {kind_of(output)} and holds no floating-point tensor to "
+            "explain; let it return its scores as one"
         )
     usual = (where for name in _USUAL for where in floating if where.split(".")[-1] == name)
     path = next(usual, floating[0])
@@ -67,6 +68,8 @@ def locate_output(output: Any, path: str | None) -> tuple[Tensor, str]:
 
 
 def _with_axis(tensor: Tensor) -> Tensor:
+    if tensor.shape[2:] == (1, 1):  # a convolutional head's plane of one position
+        return tensor.flatten(1)
     return tensor if tensor.ndim else tensor.reshape(1)
 
 

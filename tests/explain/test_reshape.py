@@ -21,7 +21,9 @@ LAYER = "encoder.layers.encoder_layer_0"
 @pytest.fixture
 def vit() -> nn.Module:
     torch.manual_seed(0)
-    return torchvision.models.VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).eval()
+    vit = torchvision.models.VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).eval()
+    nn.init.normal_(vit.heads.head.weight)  # zeros, whose maps would be zero everywhere
+    return vit
 
 
 def patches(tokens: Tensor) -> Tensor:
@@ -66,11 +68,14 @@ def test_the_model_runs_on_only_from_values_that_were_moved(vit: nn.Module) -> N
 @pytest.mark.parametrize(
     ("reshape", "said"),
     [
-        (lambda tokens: tokens[:, 1:].flatten(1), r"gave no \(N, C, H, W\)"),
-        (lambda tokens: tokens[:, 1:].reshape(len(tokens), 5, 5, 8), "failed: RuntimeError"),
-        (lambda tokens: patches(tokens).flatten(2), "failed: RuntimeError"),
-        (lambda tokens: {"plane": tokens}, "gave no"),
-        (lambda tokens: tokens.missing, "failed.*AttributeError"),
+        (
+            lambda tokens: tokens[:, 1:].flatten(1),
+            r"gave \([12], 128\) of an output of \([12], 17, 8",
+        ),
+        (lambda tokens: tokens[:, 1:].reshape(len(tokens), 5, 5, 8), r"on .*17, 8\): RuntimeError"),
+        (lambda tokens: patches(tokens).flatten(2), r"gave \([12], 8, 16\) of an output"),
+        (lambda tokens: {"plane": tokens}, "gave dict of an output of"),
+        (lambda tokens: tokens.missing, r"failed on .*17, 8\): AttributeError"),
     ],
 )
 @pytest.mark.parametrize("layer", [LAYER, "auto"])
@@ -83,3 +88,28 @@ def test_a_function_that_fits_no_layer_is_refused(
             compute_maps(vit, torch.rand(2, 3, 16, 16), maps=maps, layers=[layer], reshape=reshape)
     # No layer is read.
     compute_maps(vit, torch.rand(2, 3, 16, 16), maps=["saliency"], reshape=reshape)
+
+
+def test_a_function_that_takes_tokens_for_images_is_refused_where_there_are_as_many() -> None:
+    """Of the images on the second axis, and 16 of both, its planes would be one token's each."""
+    torch.manual_seed(0)
+    patches = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2))
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+
+    class Second(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.block, self.head = patches, layer, nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.block(self.patches(x).permute(2, 0, 1)).square().mean(0))
+
+    images, asked = torch.rand(16, 3, 16, 16), {"maps": ["gradcam"], "layers": ["block"]}
+    model = Second().eval()
+    with pytest.raises(LayerError, match="takes the 16 tokens of 'block' for images"):
+        compute_maps(model, images, **asked, reshape=lambda t: t.mT.unflatten(2, (4, 4)))
+    right = compute_maps(
+        model, images, **asked, reshape=lambda t: t.permute(1, 2, 0).unflatten(2, (4, 4))
+    )
+    read = compute_maps(model, images, **asked)
+    torch.testing.assert_close(right["gradcam", "block"], read["gradcam", "block"])

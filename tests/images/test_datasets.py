@@ -184,6 +184,40 @@ def test_labels_keep_their_names_through_wrappers(dataset: Any, expected: Any) -
     assert labels(dataset) == expected
 
 
+@pytest.mark.parametrize("wrap", [lambda named: named, lambda named: Subset(named, range(5))])
+def test_names_are_found_in_class_to_idx_too(wrap: Any) -> None:
+    named = Named("cat", "dog")
+    named.class_to_idx, named.classes = {"cat": 0, "dog": 1}, None
+    assert labels(wrap(named)) == ["cat", "dog", "cat", "dog", "cat"]
+    assert not any("names" in note for note in open_images(wrap(named)).notes)
+
+
+class Hidden(list[Any]):
+    """A wrapper that hides what the set inside it says."""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "item"),
+    [
+        (TensorDataset(torch.rand(2, 3, 6, 8), torch.tensor([7, 281])), 0),
+        (Hidden(Named("cat", "dog")), 0),
+        (Hidden([(PIXELS, np.int64(3))]), 0),
+        (Subset(Named("cat"), [0, 1]), 1),  # a second class, of one
+    ],
+)
+def test_numbers_that_nothing_names_are_said(dataset: Any, item: int) -> None:
+    images = open_images(dataset)
+    assert images.entries[item].label.isdecimal()
+    said = "labels are numbers that nothing names, so that they match no class; let the data set "
+    assert f"{said}have 'classes', a list of names (item-{item:06d})" in images.notes
+
+
+def test_digits_that_are_names_are_none_of_them() -> None:
+    images = open_images(Named("0", "1"))
+    assert [entry.label for entry in images.entries] == [*"01010"]
+    assert not any("nothing names" in note for note in images.notes)
+
+
 def test_an_image_folder_and_a_split_of_it(tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / name).mkdir()
@@ -206,6 +240,14 @@ def test_labels_of_hugging_faces_features_have_names() -> None:
     assert labels(Hugging(rows)) == ["dog", "cat"]
     assert labels(Subset(Hugging(rows), [1])) == ["cat"]
 
+    class Several:
+        feature = Feature()
+
+    class Lists(list[Any]):
+        features: ClassVar = {"image": object(), "labels": Several()}
+
+    assert labels(Lists([{"image": PIXELS, "labels": [1]}])) == ["dog"]
+
 
 @pytest.mark.parametrize(
     ("label", "expected"),
@@ -226,7 +268,7 @@ def test_labels_in_every_form(label: Any, expected: str) -> None:
 
     images = open_images(Three([(PIXELS, label)]))
     assert images.entries[0].label == expected
-    assert images.notes == ()
+    assert bool(images.notes) == (expected == "7")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import exporter
-from exporter.errors import ExporterError, LayerError, NoLayerError
+from exporter.errors import ExporterError, LayerError, MapWarning, NoLayerError
 from exporter.layers import Layout, Trial, choose_layers, run_trial
+from exporter.layers.planes import Planes
 
 
 def trial_of(module: nn.Module, *shape: int) -> Trial:
@@ -165,6 +167,30 @@ def test_rows_that_are_no_tokens_are_no_plane(
 def test_patches_that_are_moved_about_or_left_out_are_no_plane(order: slice | Tensor) -> None:
     with pytest.raises(NoLayerError, match="tokens, and nothing shows that they are a grid"):
         auto(Transformer(order=order), 3, 64, 64)
+
+
+def windows(side: int) -> Tensor:
+    grid = torch.arange(256).view(16 // side, side, 16 // side, side)
+    return grid.transpose(1, 2).flatten()
+
+
+def to_and_fro() -> Tensor:
+    grid = torch.arange(256).view(16, 16)
+    grid[1::2] = grid[1::2].flip(1)
+    return grid.flatten()
+
+
+@pytest.mark.parametrize(
+    "order", [windows(2), windows(4), windows(8), windows(4)[windows(2).argsort()], to_and_fro()]
+)
+def test_patches_in_the_order_of_windows_or_to_and_fro_are_no_plane(order: Tensor) -> None:
+    """Half of each patch lies where rows of 16 would have it."""
+    with pytest.raises(NoLayerError, match="tokens, and nothing shows that they are a grid"):
+        auto(Transformer(order=order), 3, 128, 128)
+    with pytest.raises(LayerError, match="is not a plane"):
+        exporter.compute_maps(
+            Transformer(order=order), torch.rand(1, 3, 128, 128), layers=["blocks.layers.0"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -438,6 +464,14 @@ def test_blocks_left_out_because_nothing_shows_their_grid_are_named_in_the_reaso
     assert "left out" not in choose_layers(trial_of(Transformer(), 3, 64, 64), ["auto"]).reason
 
 
+def test_tokens_that_nothing_shows_are_refused_beside_an_attention_that_is_read() -> None:
+    module, images = Stages(), torch.rand(1, 3, 64, 64)
+    planes = Planes(module)
+    assert planes.grid_of(64, images) == Layout("tokens", 16, 8, 8)
+    with pytest.raises(LayerError, match="is not a plane"):
+        planes.read("deeper.layers.0", torch.rand(1, 16, 16), images)
+
+
 def test_a_lone_layer_of_tokens_is_called_no_block() -> None:
     class Rows(nn.Module):
         def __init__(self) -> None:
@@ -523,6 +557,73 @@ def test_a_model_that_turns_or_cuts_its_image_has_no_plane_by_type(
     assert f"from its shape alone (the model {said})" in note
     with pytest.raises(NoLayerError, match="nothing shows where its planes lie"):
         auto(Turned(turn, last_channels), 3, 64, 64)
+
+
+class TurnedLater(nn.Module):
+    """Planes that a model turns between two layers, and perhaps turns back."""
+
+    def __init__(
+        self,
+        turn: Callable[[Tensor], Tensor],
+        back: Callable[[Tensor], Tensor] = lambda x: x,
+        *,
+        last: bool = False,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.turn, self.back = nn.Conv2d(3, 8, 3, 2, 1), turn, back
+        self.second = nn.Sequential(
+            nn.Linear(8, 8) if last else nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()
+        )
+        self.third, self.fc, self.last = nn.Conv2d(8, 8, 3, 2, 1), nn.Linear(8, 5), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.turn(self.first(x))
+        x = self.second(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.last else self.second(x)
+        return self.fc(self.third(self.back(x)).square().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("turn", "back"),
+    [
+        (lambda x: x.mT, lambda x: x.mT),
+        (lambda x: x.flip(-1), lambda x: x.flip(-1)),
+        (lambda x: x.rot90(1, (2, 3)), lambda x: x.rot90(-1, (2, 3))),
+        (lambda x: x.permute(0, 1, 3, 2).flip(2, 3), lambda x: x.flip(2, 3).permute(0, 1, 3, 2)),
+    ],
+)
+@pytest.mark.parametrize(("size", "last"), [((64, 64), False), ((64, 96), False), ((64, 64), True)])
+def test_a_plane_that_is_turned_on_the_way_is_none_by_type(
+    turn: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    last: bool,
+    size: tuple[int, int],
+) -> None:
+    assert auto(TurnedLater(turn, last=last), 3, *size) == ("first",)
+    module = TurnedLater(turn, back, last=last)
+    assert auto(module, 3, *size) == ("first", "third")
+    (note,) = choose_layers(trial_of(module, 3, *size), ["second"]).notes
+    assert "(it follows a moved patch only where its plane is turned or mirrored)" in note
+    with pytest.warns(MapWarning, match="second is read as .* turned or mirrored.* reshape= says"):
+        exporter.compute_maps(module, torch.rand(1, 3, *size), layers=["second"])
+
+
+@pytest.mark.parametrize("net", [strided((2, 2), (2, 2), inputs=3), last_channels()])
+def test_how_a_layer_that_is_named_in_python_lies_is_shown_as_in_a_run(net: nn.Module) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exporter.compute_maps(net, images, layers=["0"])
+    with pytest.warns(MapWarning, match="from its shape alone .*mirrors, cuts or mixes the image"):
+        exporter.compute_maps(Turned(lambda x: x.flip(-1), lambda: net), images, layers=["net.0"])
+
+
+def test_heads_weights_that_are_named_are_said_to_be_read_by_their_shape() -> None:
+    module = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2)
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    with pytest.warns(MapWarning, match="17×17 from its shape alone .*nothing else confirms"):
+        exporter.compute_maps(module, torch.rand(1, 3, 64, 64), layers=["blocks.1.attn.attn_drop"])
 
 
 @pytest.mark.parametrize("mirrored", [0, 1])

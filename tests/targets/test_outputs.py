@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import exporter
 from exporter.errors import TargetError
@@ -127,3 +127,17 @@ def test_one_that_has_is_explained_whatever_its_axes(
             for model in (ended, plain)
         )
         torch.testing.assert_close(given["gradcam", "net.2"], expected["gradcam", "net.2"])
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+def test_a_convolutional_head_of_one_position_is_a_row(classes: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, classes, 1), nn.AdaptiveAvgPool2d(1)
+    )
+    images = torch.rand(2, 3, 16, 16)
+    asked: dict[str, Any] = {"maps": ["gradcam"], "layers": ["1"]}
+    asked |= {"targets": "prob:predicted"} if classes > 1 else {}
+    plain = exporter.compute_maps(nn.Sequential(*net, nn.Flatten()), images, **asked)
+    maps = exporter.compute_maps(net, images, **asked)
+    torch.testing.assert_close(maps["gradcam", "1"], plain["gradcam", "1"], rtol=0, atol=0)
