@@ -22,6 +22,7 @@ import pytest
 from exporter.errors import ConfigError, RunError
 from exporter.store import Run, open_run
 from exporter.writers import check, links, write
+from exporter.writers.html import HtmlOptions
 from exporter.writers.tensorboard import TensorBoardOptions
 from exporter.writers.tensorboard.serving import _named, serve
 
@@ -207,73 +208,112 @@ def filters(address: str) -> tuple[str, str]:
 
 
 def shown_by(page: Any, address: str) -> set[tuple[str, str]]:
-    """Open a link to images, and return run and tag of each picture that its filters show."""
-    page.goto("about:blank")
-    page.goto(address)
-    sources = page.locator("tf-category-paginated-view").first.locator("tf-image-loader img")
+    """Return run and tag of the pictures that a link shows, once it was opened.
+
+    All that its filters promise are counted; those of the first page are in sight.
+    """
+    known = asked(address.partition("#")[0], "plugin/images/tags")
+    tags, wanted = filters(address)
+    promised = {
+        (own, tag): known[own][tag]["samples"]
+        for own in known
+        for tag in known[own]
+        if re.search(wanted, own) and re.search(tags, tag)
+    }
+    view = page.locator("tf-image-dashboard tf-category-paginated-view").first
+    view.get_by_text(str(sum(promised.values())), exact=True).first.wait_for(timeout=60_000)
+    sources = view.locator("tf-image-loader img")
     sources.first.wait_for(timeout=60_000)
     pairs = {source_of(src) for src in sources.evaluate_all("all => all.map(one => one.src)")}
-    tags, wanted = filters(address)
-    assert all(re.search(tags, tag) and re.search(wanted, run) for run, tag in pairs), address
-    return pairs
+    assert pairs
+    assert pairs <= promised.keys()
+    return set(promised)
+
+
+def opened(page: Any, address: str) -> set[tuple[str, str]]:
+    """Open a link as from a command line, and return what it shows."""
+    page.goto("about:blank")
+    page.goto(address)
+    return shown_by(page, address)
 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_every_link_of_one_run_shows_its_cards(runs: list[Run], chromium: Any) -> None:
+def test_every_link_of_one_run_shows_its_cards(
+    runs: list[Run], chromium: Any, tmp_path: Path
+) -> None:
     with serve([runs[1].path], port=0) as views, chromium.new_page() as page:
-        look(page, dict(views), "mobilenet_v3@none", runs[1])
+        look(page, dict(views), "mobilenet_v3@none", runs[1], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.browser
 def test_every_link_of_three_runs_shows_its_cards(
-    runs: list[Run], several: dict[str, str], chromium: Any
+    runs: list[Run], several: dict[str, str], chromium: Any, tmp_path: Path
 ) -> None:
     with chromium.new_page(viewport={"width": 1500, "height": 1000}) as page:
-        sides = look(page, several, "other/mobilenet_v3@none", runs[1])
-        # Beside one another; a page has twelve pictures.
-        assert {"first", "logs"} <= {run.partition("/")[0] for run, _ in sides}
-        page.goto(several["accuracy, agreement, faithfulness"])
-        page.get_by_text("calibration error", exact=True).first.wait_for(timeout=60_000)
-        page.goto("about:blank")
-        page.goto(several["settings and these numbers"])
-        page.get_by_text("torchvision:mobilenet_v3").first.wait_for(timeout=60_000)
+        sides = look(page, several, "other/mobilenet_v3@none", runs[1], tmp_path)
+        # Beside one another.
+        assert {"first", "logs", "other"} == {run.partition("/")[0] for run, _ in sides}
         along_steps(page, several["checkpoints, along their steps"])
 
 
-def look(page: Any, views: dict[str, str], name: str, run: Run) -> set[tuple[str, str]]:
-    """Open the links that the page of a run, the command and the report have.
+def look(page: Any, views: dict[str, str], name: str, run: Run, work: Path) -> set[tuple[str, str]]:
+    """Open the links that the command prints, and click those of the run's page and its report.
 
     Returns:
         Run and tag of the pictures of one image.
     """
     address = views["everything"]
     waited(address, name)
+    printed = {
+        words: {tag.partition("/")[0] for _, tag in opened(page, link)}
+        for words, link in views.items()
+        if "#images" in link
+    }
+    assert printed == {
+        "every image, all its maps": {"montage"},
+        "methods and models side by side": {"deepest"},
+    }
+    for words, said in (
+        ("accuracy, agreement, faithfulness", "calibration error"),
+        ("settings and these numbers", "torchvision:mobilenet_v3"),
+    ):
+        page.goto("about:blank")
+        page.goto(views[words])
+        page.get_by_text(said, exact=True).first.wait_for(timeout=60_000)
+
     (text,) = asked(address, "plugin/text/text", run=name, tag="run/about")
-    inside = [html.unescape(link) for link in re.findall(r'href="(/#images[^"]*)"', text["text"])]
-    known = asked(address, "plugin/images/tags")
+    inside = [html.unescape(link) for link in re.findall(r'href="(/[^"]*)"', text["text"])]
     shown: dict[str, set[str]] = {}
     for link in inside:
-        tags, wanted = filters(link)
-        matching = [
-            (own, tag)
-            for own in known
-            for tag in known[own]
-            if re.search(wanted, own) and re.search(tags, tag)
-        ]
-        # The same model may be in several of the logs.
-        shown |= {tag.partition("/")[0]: set() for _, tag in matching}
-        for own, tag in matching:
-            shown[tag.partition("/")[0]].add(own[own.index("mobilenet_v3@none") :])
+        page.goto("about:blank")
+        page.goto(f"{address}#text")
+        page.locator(f"tf-text-loader a[href='{link}']").last.click(timeout=60_000)
+        if link.endswith("#timeseries"):
+            page.locator("image-card").first.wait_for(timeout=60_000)
+            continue
+        for own, tag in shown_by(page, address.rstrip("/") + link):
+            shown.setdefault(tag.partition("/")[0], set()).add(
+                own[own.index("mobilenet_v3@none") :]
+            )
     methods = {f"mobilenet_v3@none/{method.name}" for method in run.plan.methods}
     assert shown == {
         **{group: {"mobilenet_v3@none"} for group in ("montage", "weights", "maximised")},
         **dict.fromkeys(("stage-4", "stage-3"), methods),
         "deepest": methods | {"mobilenet_v3@none/input"},
     }
-    assert shown_by(page, address.rstrip("/") + inside[1])
+
+    copy = open_run(shutil.copytree(run.path, work / "run"))
     row = next(run.rows())
+    write(copy, "html", HtmlOptions(kept=(row.id,), tensorboard_url=address))
+    page.goto((copy.path / "html/index.html").as_uri())
+    page.locator("[data-control=tensorboard-server]").click()
+    page.locator("tf-category-paginated-view, image-card, scalar-card").first.wait_for(
+        timeout=60_000
+    )
+    page.goto(f"{(copy.path / 'html/images.html').as_uri()}#image={row.id}")
+    page.locator("[data-control=viewer-tensorboard]").click()
     sides = shown_by(page, links.image_link(address, row))
     assert {tag.partition("/")[2] for _, tag in sides} == {row.path}
     return sides
