@@ -74,7 +74,9 @@
       $(pane + "-outlines").replaceChildren();
       if (on) draw(pane, map);
     }
+    const [given, predicted] = known() || [[], []];
     $("v-boxes").hidden = !some;
+    $("v-boxes").textContent = given.length || predicted.length ? "Boxes" : "Regions";
     $("v-boxes").setAttribute("aria-pressed", String(on));
     $("v-boxes-legend").hidden = !on;
     for (const part of $("v-boxes-legend").children) part.hidden = !$("panes").querySelector(".boxes ." + part.dataset.kind);

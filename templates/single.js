@@ -28,7 +28,7 @@
     const turned = sheet !== shown;
     if (turned) {
       shown = sheet;
-      for (const other of sheets) other.classList.toggle("shown", other === sheet);
+      for (const other of sheets) other.classList.toggle("turned-to", other === sheet);
       for (const image of sheet.querySelectorAll("img[data-photo]:not([src])")) image.src = photographs.get(image.dataset.photo) || "";
       document.body.className = "single page-" + sheet.dataset.page;
       document.title = sheet.dataset.title;

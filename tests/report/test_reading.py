@@ -308,6 +308,7 @@ def test_a_large_screen_is_used(mixed: Desk) -> None:
 def test_the_predicted_region_is_outlined_beside_the_map(mixed: Desk) -> None:
     regions = mixed.at("regions")
     regions.viewer(regions.row)
+    assert regions.page.locator("#v-boxes").inner_text() == "Regions"
     lines = regions.page.locator("#v-outlines .region")
     place, heat = lines.bounding_box(), regions.page.locator("#v-heat").bounding_box()
     # Rows 1 and 2 of 4, columns 2 to 5 of 7, within the width of the line.

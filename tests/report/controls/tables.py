@@ -141,7 +141,7 @@ def find_layer(desk: Desk) -> None:
 def single_list(desk: Desk) -> None:
     desk.open("report.html")
     desk.control("single-list").click()
-    desk.wait("document.querySelector('.leaf.shown').dataset.page === 'list'")
+    desk.wait("document.querySelector('.leaf.turned-to').dataset.page === 'list'")
     assert desk.page.locator(".rows tbody tr:visible").count() == 20
 
 

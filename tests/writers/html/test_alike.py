@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from pypdf import PdfReader
 
 from exporter import export
 from exporter.config import WriterConfig
@@ -46,7 +48,7 @@ def written(run: Run, **values: Any) -> tuple[Path, tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def report(run: Run) -> Path:
-    return written(run, concepts=2, strategies=True, keep="all")[0]
+    return written(run, concepts=2, strategies=True, keep="all", single_file=True)[0]
 
 
 def test_the_page_of_concepts_is_the_factorisation_of_what_the_head_reads(
@@ -113,6 +115,72 @@ def test_the_page_of_a_class_shows_the_clusters_of_its_maps(run: Run, report: Pa
     found = cluster(np.rint(255 * small_maps) / 255, 0)
     assert sizes == [len(part.members) for part in found.clusters]
     assert f"{found.eigenvalues[1]:.2f}" in page
+
+
+@pytest.mark.browser
+def test_on_a_phone_every_page_is_named_in_sight_and_nothing_is_wider(
+    page: Any, report: Path
+) -> None:
+    for width in (360, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        for name in ("concepts.html", "duplicates.html", "layers/1.html"):
+            page.goto((report / name).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == width, name
+            boxes = [link.bounding_box() for link in page.locator(".top nav a").all()]
+            assert len(boxes) == 8
+            assert all(0 <= b["x"] <= width - b["width"] for b in boxes), name
+        (still, *_) = page.locator(".top nav a[aria-current]").all()
+        assert still.inner_text() == "Layers"
+
+
+@pytest.mark.browser
+def test_pictures_are_as_large_in_the_single_file_as_in_the_folder(page: Any, report: Path) -> None:
+    def sizes(address: str, within: str) -> list[list[float]]:
+        page.goto("about:blank")
+        page.goto(address)
+        page.locator(f"{within} h1").wait_for()
+        found: list[list[float]] = page.locator(f"{within} img").evaluate_all(
+            "all => all.map((one) => [one.offsetWidth, one.offsetHeight])"
+        )
+        return found
+
+    for name in ("index", "methods", "concepts", "duplicates"):
+        whole = sizes((report / f"{name}.html").as_uri(), "main")
+        assert len(whole) >= 1, name
+        assert sizes(f"{(report / 'report.html').as_uri()}#page-{name}", f"#page-{name}") == whole
+
+
+@pytest.mark.browser
+def test_a_printed_concept_stands_on_the_sheet_of_its_heading(page: Any, report: Path) -> None:
+    page.goto((report / "concepts.html").as_uri())
+    titles = page.locator("section h2").all_inner_texts()
+    assert [title.strip() for title in titles] == ["Concept 1", "Concept 2", "Image by image"]
+    for centimetres in range(16, 34, 2):
+        content = page.pdf(print_background=True, width="21cm", height=f"{centimetres}cm")
+        sheets = [sheet.extract_text() for sheet in PdfReader(BytesIO(content)).pages]
+        for title, picture in zip(titles, ("strongest cell", "strongest cell", ""), strict=True):
+            (after,) = [
+                words.partition(title.strip())[2] for words in sheets if title.strip() in words
+            ]
+            assert picture in after, f"{title} is alone at the end of a sheet of {centimetres} cm"
+
+
+@pytest.mark.browser
+def test_printed_channels_have_all_their_images_in_their_own_row(
+    page: Any, report: Path, until: Any
+) -> None:
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 794, "height": 1123})
+    page.goto((report / "layers" / "3.html").as_uri())
+    until(page, "document.querySelectorAll('.channels tbody tr .tops').length === 8")
+    rows = page.locator(".channels tbody tr").evaluate_all(
+        """all => all.map(row => [row, ...row.querySelectorAll('.tops li')].map(
+          one => one.getBoundingClientRect().bottom))"""
+    )
+    assert len(rows) == 8
+    for bottom, *images in rows:
+        assert len(set(images)) > 1  # in several lines
+        assert max(images) <= bottom
 
 
 def test_what_is_not_asked_for_is_not_there(run: Run) -> None:
