@@ -21,7 +21,7 @@ images, and memory that does not grow with the set.
     python -m benchmarks.report --json
     python -m benchmarks.report --json --counts 100,10000 --compared 2000,10000
     python -m benchmarks.report --json --counts none
-    python -m benchmarks.report --json --counts none --compared 2000,100000 --methods 2
+    python -m benchmarks.report --json --counts none --compared 2000,100000 --methods 1 --small
 """
 
 from __future__ import annotations
@@ -327,6 +327,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=5,
         help="methods of the runs that are compared (default: 5)",
     )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="compare runs whose maps and photographs are as small as can be",
+    )
     given = parser.parse_args(arguments)
     counts, compared = (
         _counts(given.counts, COUNTS),
@@ -358,7 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             comparisons.append(
                 _rounded(
-                    report_compared.measure_comparison(count, work, opened, TRIES, given.methods)
+                    report_compared.measure_comparison(
+                        count, work, opened, TRIES, given.methods, small=given.small
+                    )
                 )
             )
         browser.close()

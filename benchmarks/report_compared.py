@@ -32,7 +32,13 @@ GOAL_GROWTH = 1.5
 
 
 def measure_comparison(
-    count: int, work: Path, opened: Callable[[str], float], tries: int, methods: int
+    count: int,
+    work: Path,
+    opened: Callable[[str], float],
+    tries: int,
+    methods: int,
+    *,
+    small: bool = False,
 ) -> dict[str, Any]:
     """Write runs of so many images, compare them, and open the report.
 
@@ -42,13 +48,14 @@ def measure_comparison(
         opened: opens an address in a fresh tab, and gives the milliseconds until all is there.
         tries: how often each page is opened.
         methods: how many the runs have maps of.
+        small: whether their maps and photographs are as small as can be.
 
     Returns:
         The comparison's entry of the printed JSON.
     """
     runs = [work / f"run-{seed}" for seed in range(RUNS)]
     for seed, run in enumerate(runs):
-        write_run(run, count, seed, methods=METHODS[:methods], strongest=0)
+        write_run(run, count, seed, methods=METHODS[:methods], strongest=0, small=small)
     print(f"  {RUNS} runs of {count} images synthesised", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks.report_compared", *map(str, runs)]
     said = subprocess.run(

@@ -11,7 +11,7 @@ MobileNetV3-Small. So files and pages are as large as a real run's, and a large 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,8 @@ from exporter.summaries import (
 )
 from tests.packing import pack_activation, pack_map
 
+Layers = Mapping[str, tuple[int, int]]
+
 METHODS = ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam")
 LAYERS = {
     "features.1": (16, 56),
@@ -52,11 +54,14 @@ LAYERS = {
 }
 """Channels and cells per side of each explained layer, as in MobileNetV3-Small at 224 pixels."""
 
+SMALL = {"features.1": (16, 7)}
+"""The layer of runs whose maps and photographs are as small as can be."""
+
 MODULES = 156
 """Modules of the table of layers."""
 CLASSES = 1000
 SHARD = 256
-VIEW = 224
+VIEW, SMALL_VIEW = 224, 16
 
 
 def write_run(
@@ -66,6 +71,7 @@ def write_run(
     *,
     methods: Sequence[str] = METHODS,
     strongest: int = 8,
+    small: bool = False,
 ) -> None:
     """Write a complete run of so many images.
 
@@ -75,16 +81,19 @@ def write_run(
         seed: of the maps; runs of several seeds have the same images.
         methods: of the maps.
         strongest: channels of each layer that are kept per image.
+        small: whether maps and photographs are as small as can be: what then grows with the set is
+            what is known of every image.
     """
-    plan = _plan(count, seed, methods)
+    layers, view = (SMALL, SMALL_VIEW) if small else (LAYERS, VIEW)
+    plan = _plan(count, seed, methods, layers, view)
     random = np.random.default_rng(seed)
     scope = Scope.of(plan)
-    prototypes = _prototypes(plan, random, methods, strongest)
+    prototypes = _prototypes(plan, random, methods, strongest, layers)
     with create_run(path, plan) as folder:
         folder.write_kernels([_kernels(random)])
         for index, (start, stop) in enumerate(plan.shards):
             entries = plan.images[start:stop]
-            channels = _batches(entries, random)
+            channels = _batches(entries, random, layers)
             rows = [
                 _row(plan, entry, prototypes[(start + at) % len(prototypes)], start + at, seed)
                 for at, entry in enumerate(entries)
@@ -96,7 +105,7 @@ def write_run(
         folder.finish(1.0, merged.tables, merged.summary, channels)
 
 
-def _plan(count: int, seed: int, methods: Sequence[str]) -> Plan:
+def _plan(count: int, seed: int, methods: Sequence[str], of: Layers, view: int) -> Plan:
     classes = tuple(f"class {number:03d}" for number in range(CLASSES))
     keys = [hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(count)]
     return Plan(
@@ -108,14 +117,14 @@ def _plan(count: int, seed: int, methods: Sequence[str]) -> Plan:
             weights="none",
             checkpoint=None,
             classes=classes,
-            preprocessing=Preprocessing(size=(VIEW, VIEW), resize=256, source="the benchmark"),
+            preprocessing=Preprocessing(size=(view, view), resize=256, source="the benchmark"),
             parameters=2_542_856,
             outputs=len(classes),
         ),
-        layers=_modules(),
-        explained=tuple(LAYERS),
+        layers=_modules(of),
+        explained=tuple(of),
         layer_reason="four stages",
-        recorded=tuple(LAYERS),
+        recorded=tuple(of),
         methods=tuple(
             MethodRecord(
                 name=name,
@@ -154,12 +163,12 @@ def _plan(count: int, seed: int, methods: Sequence[str]) -> Plan:
     )
 
 
-def _modules() -> tuple[LayerRecord, ...]:
+def _modules(of: Layers) -> tuple[LayerRecord, ...]:
     """Return the table of layers: the explained ones, each followed by as many of its parts."""
-    parts = MODULES // len(LAYERS) - 1
+    parts = MODULES // len(of) - 1
     return tuple(
         record
-        for name, (channels, side) in LAYERS.items()
+        for name, (channels, side) in of.items()
         for record in (
             LayerRecord(name, "Block", (channels, side, side), 0, 0, True),
             *(
@@ -177,7 +186,11 @@ def _kernels(random: np.random.Generator) -> KernelSheet:
 
 
 def _prototypes(
-    plan: Plan, random: np.random.Generator, methods: Sequence[str], strongest: int
+    plan: Plan,
+    random: np.random.Generator,
+    methods: Sequence[str],
+    strongest: int,
+    of: Layers,
 ) -> list[Row]:
     rows = []
     for file in sorted(photographs().glob("*.jpg")):
@@ -186,7 +199,7 @@ def _prototypes(
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         cut = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-        view = cv2.resize(cut, (VIEW, VIEW), interpolation=cv2.INTER_AREA)
+        view = cv2.resize(cut, plan.model.preprocessing.size, interpolation=cv2.INTER_AREA)
         entry = plan.images[0]
         rows.append(
             Row(
@@ -200,7 +213,7 @@ def _prototypes(
                 maps=tuple(
                     pack_map(_smooth(random, side), method, layer, "class:0")
                     for method in methods
-                    for layer, (_, side) in LAYERS.items()
+                    for layer, (_, side) in of.items()
                 ),
                 activations=tuple(
                     pack_activation(
@@ -208,7 +221,7 @@ def _prototypes(
                         layer,
                         strongest,
                     )
-                    for layer, (channels, side) in LAYERS.items()
+                    for layer, (channels, side) in of.items()
                     if strongest
                 ),
             )
@@ -247,10 +260,12 @@ def _row(plan: Plan, entry: ImageEntry, prototype: Row, number: int, seed: int) 
     )
 
 
-def _batches(entries: Sequence[ImageEntry], random: np.random.Generator) -> list[ChannelBatch]:
+def _batches(
+    entries: Sequence[ImageEntry], random: np.random.Generator, of: Layers
+) -> list[ChannelBatch]:
     count = len(entries)
     found = []
-    for layer, (channels, side) in LAYERS.items():
+    for layer, (channels, side) in of.items():
         mean = random.random((count, channels), dtype=np.float32)
         found.append(
             ChannelBatch(
