@@ -134,10 +134,13 @@ def runs(report: Report) -> dict[str, Any]:
     """Fill the page of runs: every setting, differences marked."""
     plans, told = report.joined.plans, report.comparison.contents.runs
     rows = [
-        ("model", [run.model for run in told]),
+        ("name of the model", [run.model for run in told]),
         ("weights", [plan.model.weights for plan in plans]),
         ("checkpoint", [_said(run.checkpoint) for run in told]),
-        ("images", [f"{run.images:,}{'' if run.complete else ', not finished'}" for run in told]),
+        (
+            "number of images",
+            [f"{run.images:,}{'' if run.complete else ', not finished'}" for run in told],
+        ),
     ]
     keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
     rows += [(key, [_said(plan.settings.get(key)) for plan in plans]) for key in keys]

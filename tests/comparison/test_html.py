@@ -53,9 +53,9 @@ def test_the_title_names_one_model_only_where_there_is_one(comparison: Compariso
 
 def test_all_that_differs_in_the_runs_is_marked(html: Path) -> None:
     text = (html / "runs.html").read_text("utf-8")
-    rows = re.findall(r'<tr( class="marked")?><th scope="row">(.*?)[ <]', text)
+    rows = re.findall(r'<tr( class="marked")?><th scope="row">([^<]*[^< ])', text)
     marked = {name: bool(mark) for mark, name in rows}
-    assert (marked["Model"], marked["Images"]) == (False, False)
+    assert (marked["Name of the model"], marked["Number of images"]) == (False, False)
     assert marked["Weights"]
     assert marked["Checkpoint"]
     assert marked["Created"]
