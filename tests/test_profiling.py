@@ -64,6 +64,35 @@ def test_the_trace_has_each_step_in_its_thread(profiled: exporter.Run) -> None:
     assert all(span["ts"] + span["dur"] <= chain["ts"] + chain["dur"] for span in inside)
 
 
+def test_the_trace_is_what_the_format_of_trace_events_asks_for(profiled: exporter.Run) -> None:
+    """As Perfetto reads it: of two spans of a thread, one is inside the other or after it."""
+    trace = json.loads((profiled.path / "trace.json").read_text(), parse_constant=pytest.fail)
+    assert trace.keys() == {"traceEvents", "displayTimeUnit"}
+    assert trace["displayTimeUnit"] in ("ms", "ns")
+    threads: dict[int, list[tuple[float, float]]] = {}
+    for event in trace["traceEvents"]:
+        assert type(event["pid"]) is type(event["tid"]) is int
+        if event["ph"] == "M":
+            assert event["name"] == "thread_name"
+            assert event["args"].keys() == {"name"}
+            threads[event["tid"]] = []  # a thread is named before it has spans
+            continue
+        assert event.keys() == {"ph", "name", "pid", "tid", "ts", "dur"}
+        assert event["ph"] == "X"
+        assert event["name"]
+        assert event["ts"] >= 0
+        assert event["dur"] >= 0
+        threads[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert len(threads) > 1
+    for spans in threads.values():
+        open_until = [float("inf")]
+        for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
+            while open_until[-1] <= start + 0.001:  # they are whole ns, written in µs
+                open_until.pop()
+            assert stop <= open_until[-1] + 0.001
+            open_until.append(stop)
+
+
 def test_the_report_shows_the_table(profiled: exporter.Run) -> None:
     page = (profiled.path / "html/index.html").read_text()
     assert "What took the time" in page

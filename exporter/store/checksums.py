@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from io import BytesIO
 from typing import NamedTuple
 
 from exporter.errors import RunError
@@ -22,8 +23,8 @@ from exporter.store.files import RunFiles
 from exporter.store.layout import CHECKSUMS, NEXT, PLAN, checksum_file, next_checksum_file
 from exporter.watch import Watch
 
-_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-_NOTE = re.compile(r"# (.+) ([0-9a-f]{64})")
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
+_NOTE = re.compile(r"# (.+) ([0-9a-f]{64})\n")
 _MOST = 1 << 26
 
 VERIFYING = "verifying what is there"
@@ -118,17 +119,22 @@ def _kept(run: RunFiles, last: str) -> _Kept | None:
 
 
 def _read(run: RunFiles, name: str) -> _Kept | None:
+    checksums, note = dict[str, str](), ""
     try:
         content = run.read(name, _MOST)
-        *lines, end = content.decode().split("\n")
+        # A report of 10,000 images has as many files: line by line, nothing is there twice.
+        for number, line in enumerate(map(bytes.decode, BytesIO(content))):
+            match = _LINE.fullmatch(line)
+            if match:
+                checksums[match[2]] = match[1]
+                continue
+            noted = None if number else _NOTE.fullmatch(line)
+            if noted is None or noted[2] != sum_of(noted[1].encode()):
+                return None
+            note = noted[1]
     except (RunError, ValueError):
         return None
-    note = _NOTE.fullmatch(lines[0]) if lines else None
-    matches = [_LINE.fullmatch(line) for line in lines[1 if note else 0 :]]
-    if end or not matches or not all(matches) or (note and note[2] != sum_of(note[1].encode())):
-        return None
-    checksums = {match[2]: match[1] for match in matches if match}
-    return _Kept(checksums, sum_of(content), note[1] if note else "")
+    return _Kept(checksums, sum_of(content), note) if checksums else None
 
 
 def recorded(run: RunFiles, last: str) -> dict[str, str] | None:

@@ -123,12 +123,13 @@ def altered_files(files: RunFiles, name: str, watch: Watch | None = None) -> Ite
     from exporter.store.layout import PLAN, checksum_file, writer_folder
     from exporter.store.replacing import UNFINISHED
 
-    names = list(files.below(name))
-    if f"{name}/{UNFINISHED}" in names:
-        yield f"{name}/ is incomplete: its writer was interrupted"
-        return
-    expected = find_writer(name).expects
-    if not any(PurePosixPath(file).match(expected) for file in names):
+    expected, there = find_writer(name).expects, False
+    for file in files.below(name):
+        if file == f"{name}/{UNFINISHED}":
+            yield f"{name}/ is incomplete: its writer was interrupted"
+            return
+        there = there or PurePosixPath(file).match(expected)
+    if not there:
         yield f"{name}/ has no {expected}"
     kept = checksum_file(writer_folder(name))
     checksums = recorded(files, writer_folder(name))

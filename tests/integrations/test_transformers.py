@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 import exporter
+from exporter.cli import main
+from exporter.store import check
 from tests.training.test_watcher import SETTINGS, data
 
 transformers = pytest.importorskip("transformers")
@@ -78,3 +82,39 @@ def test_after_an_exception_the_epochs_so_far_are_compared(tmp_path: Path) -> No
     del callback
     gc.collect()
     assert written.exists()
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from tests.integrations.test_transformers import SETTINGS, MapsCallback, data, trained, transformers
+
+class Ends(transformers.TrainerCallback):
+    def on_epoch_end(self, args, state, control, **_):
+        if state.epoch == 2:
+            raise KeyError("out of luck")
+
+callback = MapsCallback(data(), **SETTINGS | {"layers": ["auto"]})
+trained(Path(sys.argv[1]), callback, Ends())
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_in_its_training_leaves_whole_epochs_compared(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "KeyError: 'out of luck'")
+    assert "TrainingWarning" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    out = tmp_path / "maps"
+    runs = exporter.open_run(out).epochs
+    assert list(runs) == [0, 1]
+    assert all(check(run.path) == () for run in runs.values())
+    comparison = exporter.open_comparison(out / "comparison")
+    assert [run.step for run in comparison.contents.runs] == [0, 1]
+    assert main(["check", str(out / "comparison")]) == 0
+    assert (out / "comparison/html/index.html").exists()
