@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from exporter import export
+from exporter.demo import example_model, photographs
+from exporter.render import decode_image
+from exporter.store import Run
 
 
 def small() -> nn.Sequential:
@@ -33,3 +41,32 @@ class Ending(nn.Module):
 
     def forward(self, x: Tensor) -> object:
         return self.end(self.net(x))
+
+
+class DayOrNight:
+    """Photographs of two classes."""
+
+    classes = ("day", "night")
+
+    def __init__(self) -> None:
+        self.files = sorted(photographs().glob("*.jpg"))[:8]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        return decode_image(self.files[place].read_bytes()), place % 2
+
+
+def two_classes(folder: Path, writer: str) -> Run:
+    """Make a run of a model of two classes over labelled photographs; its scores differ."""
+    model = example_model()
+    with torch.no_grad():
+        model[-1].weight.mul_(40)
+    names = folder / "names.txt"
+    names.write_text("day\nnight\n")
+    run = export(
+        model, DayOrNight(), classes=names, maps=["gradcam"], out=folder / "run", writers=[writer]
+    )
+    assert isinstance(run, Run)
+    return run

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 
-import exporter
-from exporter.demo import example_model, photographs
-from exporter.render import confusion_sheet, decode_image, get_colormap
+from exporter.render import confusion_sheet, get_colormap
 from exporter.render.confusion import CELL
 from exporter.store import Run, open_run
 from exporter.writers.reading import set_numbers
@@ -22,6 +19,7 @@ from exporter.writers.scalars import method_scalars, precision_recall
 from exporter.writers.tensorboard.numbers import set_summaries
 from exporter.writers.tensorboard.serving import serve
 from exporter.writers.tensorboard.sessions import layout_summary, session_summaries
+from tests.small import two_classes
 
 
 @pytest.fixture(scope="module")
@@ -85,38 +83,12 @@ def test_the_confusion_is_a_picture_of_counts(run: Run) -> None:
     assert np.array_equal(np.rot90(rows), columns)
 
 
-class DayOrNight:
-    """Photographs of two classes."""
-
-    classes = ("day", "night")
-    files = sorted(photographs().glob("*.jpg"))[:8]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
-        return decode_image(self.files[place].read_bytes()), place % 2
-
-
 @pytest.mark.slow
 @pytest.mark.browser
 def test_precision_and_recall_are_drawn_where_labels_are_of_two_classes(
     tmp_path: Path, chromium: Any
 ) -> None:
-    names = tmp_path / "names.txt"
-    names.write_text("day\nnight\n")
-    model = example_model()
-    with torch.no_grad():
-        model[-1].weight.mul_(40)  # so that scores differ
-    run = exporter.export(
-        model,
-        DayOrNight(),
-        classes=names,
-        maps=["gradcam"],
-        out=tmp_path / "run",
-        writers=["tensorboard"],
-    )
-    assert isinstance(run, Run)
+    run = two_classes(tmp_path, "tensorboard")
     curve = precision_recall(run)
     assert curve is not None
     with serve([run.path], port=0) as views, chromium.new_page() as page:

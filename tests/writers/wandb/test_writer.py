@@ -33,6 +33,7 @@ from exporter.store.files import RunFiles
 from exporter.store.layout import writer_folder
 from exporter.writers import check, write
 from exporter.writers.montages import montage_jpeg
+from exporter.writers.scalars import precision_recall
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import rows as wandb_rows
 from exporter.writers.wandb import writer as wandb_writer
@@ -40,6 +41,7 @@ from exporter.writers.wandb.media import media_names
 from exporter.writers.wandb.place import verify_offline
 from exporter.writers.wandb.process import HERE
 from tests.hostile.mutations import forge
+from tests.small import two_classes
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "host-of-an-anonymous-author"
@@ -291,6 +293,30 @@ def test_a_channel_shows_the_image_that_excites_it_most(made: Made) -> None:
             assert row["top image"] == channel.top[0]
             shown = picture(made.folder, "channels", row["top picture"]["path"])
             assert shown == run.image(channel.top[0])
+
+
+@pytest.mark.slow
+def test_calibration_and_precision_and_recall_have_charts(tmp_path: Path) -> None:
+    run = two_classes(tmp_path, "wandb")
+    found = table(run.path / "wandb", "precision and recall")
+    assert found["columns"] == ["threshold", "precision", "recall"]
+    curve = precision_recall(run)
+    assert curve is not None
+    threshold, *both = np.array(found["data"]).T
+    assert threshold == pytest.approx(np.linspace(0, 1, curve.shape[1]))
+    assert np.array(both) == pytest.approx(curve[4:])
+    charts = {
+        update.nested_key[-1]: json.loads(update.value_json)["panel_config"]
+        for record in records(run.path / "wandb")
+        for update in record.config.update
+        if list(update.nested_key[:2]) == ["_wandb", "visualize"]
+    }
+    assert {name: chart["stringSettings"]["title"] for name, chart in charts.items()} == {
+        "calibration chart": "Calibration",
+        "precision and recall chart": "Precision and recall of night",
+    }
+    drawn = charts["precision and recall chart"]["fieldSettings"]
+    assert (drawn["x"], drawn["y"]) == ("recall", "precision")
 
 
 def test_metrics_are_over_the_step(made: Made) -> None:
