@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from pypdf import PdfReader
+from torch import nn
 
 from exporter import export
 from exporter.config import WriterConfig
@@ -131,6 +132,25 @@ def test_on_a_phone_every_page_is_named_in_sight_and_nothing_is_wider(
             assert all(0 <= b["x"] <= width - b["width"] for b in boxes), name
         (still, *_) = page.locator(".top nav a[aria-current]").all()
         assert still.inner_text() == "Layers"
+
+
+@pytest.mark.browser
+def test_kernels_are_large_enough_for_a_finger(page: Any, tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, stride=8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 2),
+    )
+    out = tmp_path / "run"
+    export(model, photographs(), out=out, maps=["gradcam"], limit=1, writers=["html"])
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto((out / "html" / "kernels.html").as_uri())
+    kernels = page.locator("[data-control=kernel-channel]")
+    assert kernels.count() == 32
+    assert all(min(k.bounding_box()[n] for n in ("width", "height")) >= 24 for k in kernels.all())
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.browser

@@ -205,6 +205,7 @@ def test_every_target_is_large_enough_for_a_finger(page: Any, run: Run, report: 
         "index.html",
         "layers.html",
         "layers/1.html",
+        "kernels.html",
         "images.html",
         f"images.html#image={row.id}&compare=wipe",
     ):
