@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from exporter.records import Written
 from exporter.render import decode_image, heatmap, overlay_map
+from exporter.render.boxes import draw_boxes, draw_region, explained_box
 from exporter.store import Run, open_run
 from exporter.writers import links, write
 from exporter.writers.tensorboard import TensorBoardOptions
@@ -157,6 +158,42 @@ def test_the_input_is_there_once_as_stored_and_the_samples_are_heatmap_and_overl
     assert np.abs(decode_image(heat).astype(int) - exact).mean() < 4
     exact = overlay_map(decode_image(row.image or b""), one, rectify=True)
     assert np.abs(decode_image(blend).astype(int) - exact).mean() < 4
+
+
+def test_boxes_and_masks_are_drawn_into_the_pictures(
+    make_run: Callable[..., Path], sampling: Any, tmp_path: Path
+) -> None:
+    """Given and predicted over the input, the one that a map explains over its overlay."""
+    region = np.zeros((8, 8), bool)
+    region[:4] = True
+    image = sampling.SampleImage(
+        "a.jpg",
+        "cat",
+        boxes=((50, 0, 250, 150),),
+        region=region,
+        predicted_boxes=((100, 100, 200, 200), (0, 0, 150, 300)),
+    )
+    own = open_run(make_run(tmp_path / "run", images=(image,)))
+    write(own, "tensorboard", kept_options(own))
+    row = next(own.rows())
+    tag = links.image_tag("deepest", row)
+    (shown,) = [decode_image(one) for one in values(own, "input")[tag].tensor.string_val[2:]]
+    expected = decode_image(row.image or b"").copy()
+    explained = explained_box(row.maps[0].target)
+    assert explained == 1
+    draw_boxes(expected, row, explained)
+    for part in row.regions:
+        draw_region(expected, row, part.target)
+    assert np.abs(shown.astype(int) - expected).mean() < 4
+    assert np.abs(decode_image(row.image or b"").astype(int) - expected).mean() > 8
+    drawn = decode_image(values(own, "gradcam")[tag].tensor.string_val[3])
+    one = next(m for m in row.maps if (m.method, m.layer) == ("gradcam", "layer4"))
+    plain = overlay_map(decode_image(row.image or b""), one, rectify=True)
+    marked = plain.copy()
+    draw_boxes(marked, row, explained, alone=True)
+    draw_region(marked, row, one.target, alone=True)
+    assert np.abs(drawn.astype(int) - marked).mean() < 4
+    assert np.abs(plain.astype(int) - marked).mean() > 2
 
 
 def test_several_targets_share_a_card(run: Run, tmp_path: Path) -> None:
