@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from benchmarks.coverage import GROUPS, covered, look_at, main
 from benchmarks.families import FAMILIES
 from benchmarks.fixtures import prepared
-from benchmarks.following import carried_share
+from benchmarks.following import carried_share, check
 from benchmarks.patch import Places, textured
+from benchmarks.taught import CLASSES, teach
 
 
 def test_a_centroid_is_carried_by_the_patch_and_not_by_noise() -> None:
@@ -84,6 +85,18 @@ def test_what_is_zero_is_drawn_anew_and_logits_have_to_differ() -> None:
     blind[2].weight.data.mul_(1e-9)
     with pytest.raises(ValueError, match="do not differ between photographs"):
         prepared(blind, size=(32, 32))
+
+
+def test_a_network_is_taught_what_its_maps_then_follow() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 8, 8), nn.ReLU(), nn.Conv2d(16, 24, 3, 1, 1), nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(24, CLASSES),
+    )  # fmt: skip
+    assert teach(module, 96, 60, 8) > 2 / CLASSES
+    assert not module.training
+    assert not any(each.requires_grad for each in module.parameters())
+    assert check(module, size=(96, 96)).failure is None
 
 
 @pytest.mark.slow
