@@ -169,7 +169,6 @@ def test_every_family_has_its_smallest_member() -> None:
         ("timm", "deit"),
         ("timm", "edgenext"),
         ("timm", "mobilenetv3"),
-        ("timm", "cait"),
         ("timm", "coat"),
         ("torchvision_segmentation", "lraspp_mobilenet_v3_large"),
         ("torchvision_detection", "ssdlite320_mobilenet_v3_large"),
