@@ -53,11 +53,9 @@ class RunFiles:
     def place(self, name: str) -> Path:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
         parts = self.parts(name)
-        path = str(self._folder)
-        for folder in parts[:-1]:
-            path = f"{path}{os.sep}{folder}"
-            status = _status(path)
-            if status is None:
+        for depth in range(1, len(parts)):
+            path = os.sep.join([str(self._folder), *parts[:depth]])
+            if (status := _status(path)) is None:
                 break
             if not S_ISDIR(status.st_mode):
                 raise _refusal(Path(path), status, "a folder")
@@ -73,8 +71,7 @@ class RunFiles:
 
     def modified(self, name: str) -> int | None:
         """Return when a file was written, in ns since 1970; None where nothing is there."""
-        status = self.status(name)
-        return None if status is None else status.st_mtime_ns
+        return None if (status := self.status(name)) is None else status.st_mtime_ns
 
     def status(self, name: str) -> os.stat_result | None:
         """Return the status of a file, a folder or a link itself; None where nothing is there."""
@@ -86,8 +83,7 @@ class RunFiles:
 
     def is_folder(self, name: str) -> bool:
         """Say whether a folder, not a link to one, is there."""
-        status = self.status(name)
-        return status is not None and S_ISDIR(status.st_mode)
+        return (status := self.status(name)) is not None and S_ISDIR(status.st_mode)
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names in a folder, sorted; none where it is not there."""
@@ -200,8 +196,7 @@ class RunFiles:
 @lru_cache(1 << 12)
 def _stays(name: str) -> bool:
     """Say whether every part of a name is one of a file or folder, on this system too."""
-    parts = name.split("/")
-    return "\0" not in name and not any(p in ("", "..") or PurePath(p).name != p for p in parts)
+    return all(p and p != ".." and "\0" not in p and PurePath(p).name == p for p in name.split("/"))
 
 
 def open_regular(path: Path, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
