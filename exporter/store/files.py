@@ -54,7 +54,7 @@ class RunFiles:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
         parts = self.parts(name)
         for depth in range(1, len(parts)):
-            path = os.sep.join([str(self._folder), *parts[:depth]])
+            path = "/".join([str(self._folder), *parts[:depth]])
             if (status := _status(path)) is None:
                 break
             if not S_ISDIR(status.st_mode):
