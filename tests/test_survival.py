@@ -21,8 +21,10 @@ import pytest
 import exporter
 from exporter.config import build_config
 from exporter.engines import Recipe
-from exporter.store import RunFiles, write_recipe
+from exporter.store import open_run, write_recipe
+from exporter.store.stored import run_files
 from tests.equal import contents, differences
+from tests.stores import VARIABLES, s3
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,11 @@ def small() -> nn.Module:
 
 EVENTS = {"rank 0": 40, "rank 1": 20, "worker": 45}
 """By engine, about how many events there are until its part is computed."""
+
+REQUESTS = {"alone": 90, "worker": 30}
+"""Likewise of a run in a store."""
+
+AWS = (*VARIABLES, "AWS_ENDPOINT_URL")
 
 KILLS = 20
 """How often each engine is killed, beside this."""
@@ -88,8 +95,9 @@ def ask(work: Path) -> Iterator[Ask]:
     assert process.stdout is not None
     stdin, stdout = process.stdin, process.stdout
 
-    def answer(out: Path, at: int | None, resume: bool, engine: str = "") -> dict[str, Any]:
+    def answer(out: Path | str, at: int | None, resume: bool, engine: str = "") -> dict[str, Any]:
         asked = {"out": str(out), "at": at, "resume": resume, "as": engine}
+        asked["environment"] = {name: os.environ[name] for name in AWS if name in os.environ}
         stdin.write(json.dumps(asked) + "\n")
         stdin.flush()
         assert select.select([stdout], [], [], 120)[0], "the run does not end"
@@ -152,7 +160,7 @@ def test_killed_and_resumed_equals_undisturbed(
     resumed = ask(out, None, True)
     assert resumed["status"] == 0, f"not resumed after {events[moment]!r}"
     assert contents(out) == contents(whole)
-    from exporter.store import check, open_run
+    from exporter.store import check
 
     assert check(out) == ()
     assert [row.error for row in open_run(out).rows()] == [
@@ -172,12 +180,15 @@ def alone(ask: Ask, work: Path) -> Path:
 @pytest.fixture(scope="module")
 def planned(work: Path) -> Path:
     """Return the same run planned, for those that were started together."""
+    plan_at(work / "planned", work)
+    return work / "planned"
+
+
+def plan_at(out: Path | str, work: Path) -> None:
     settings = json.loads((work / "settings.json").read_text()) | {"maximise": (), "writers": ()}
-    out = work / "planned"
     document = Recipe(build_config(None, settings, out=out)).document()
     exporter.plan(settings.pop("model"), settings.pop("images"), out=out, **settings)
-    write_recipe(RunFiles(out), document, "here")
-    return out
+    write_recipe(run_files(out), document, "here")
 
 
 @pytest.mark.parametrize("engine", EVENTS)
@@ -198,3 +209,24 @@ def test_whichever_process_is_killed_again_and_again_the_run_is_that_of_one(
         assert ask(out, None, True, "rank 0")["status"] == 0
         assert differences(out, alone) == []
         assert list(out.rglob(".*.tmp")) == []
+
+
+@pytest.mark.parametrize("engine", REQUESTS)
+def test_whoever_is_killed_between_requests_the_run_in_the_store_is_that_of_one(
+    ask: Ask, alone: Path, work: Path, tmp_path: Path, engine: str
+) -> None:
+    draw, kills, runs = random.Random(engine), 0, 0
+    with s3(tmp_path):
+        while kills < KILLS:
+            out = f"s3://bucket/run{runs}"
+            runs += 1
+            if engine != "alone":
+                plan_at(out, work)
+            killed = True
+            while killed and kills < KILLS:
+                status = ask(out, draw.randrange(1, REQUESTS[engine]), True, engine)["status"]
+                killed = os.WIFSIGNALED(status)
+                kills += killed
+            last = ask(out, None, True, "alone" if engine == "alone" else "rank 0")
+            assert last["status"] == 0
+            assert differences(open_run(out), alone) == []
