@@ -75,6 +75,7 @@ def arguments(work: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_complete_and_says_where_the_report_is(
     work: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_wrong_request_is_one_line_and_exit_2_and_leaves_nothing(
     assert not (work / "run" / "plan.json").exists()
 
 
+@pytest.mark.slow
 def test_a_taken_folder_is_refused_and_resume_and_overwrite_are_the_ways(work: Path) -> None:
     assert main(arguments(work)) == 0
     assert main(arguments(work)) == 2
@@ -200,6 +202,7 @@ def test_layers_counts_a_resnet50(capfd: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"\b{number}\b", text)
 
 
+@pytest.mark.slow
 def test_layers_prints_a_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "resnet18"]) == 0
     said = capfd.readouterr().out
@@ -269,6 +272,7 @@ def test_maps_says_how_to_get_those_of_a_library_that_is_not_installed(
     assert "maps of zennit need zennit, which is not installed: pip" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_check_finds_a_damaged_shard(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(work)) == 0
     assert main(["check", str(work / "run")]) == 0
@@ -290,6 +294,7 @@ def test_every_flag_of_the_design_is_there() -> None:
     assert set(wanted.split()) <= flags
 
 
+@pytest.mark.slow
 def test_the_former_flag_of_faithfulness_works_and_is_not_shown(work: Path) -> None:
     assert main(arguments(work, "--quality")) == 0
     assert open_run(work / "run").settings["faithfulness"] is True

@@ -108,6 +108,7 @@ def test_vgg16_features_are_512_by_7_by_7() -> None:
         assert model.get_submodule("features")(torch.rand(1, 3, 224, 224)).shape == (1, 512, 7, 7)
 
 
+@pytest.mark.slow
 def test_the_pooled_head_is_the_classifier_that_cam_reads() -> None:
     torch.manual_seed(0)
     model = load("cam_from_classifier").vgg16_pooled().eval()

@@ -82,6 +82,7 @@ class Noise(Dataset[Tensor]):
         return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(number))
 
 
+@pytest.mark.slow
 def test_in_a_long_run_two_images_are_explained_alone_and_on_two_replicas(tmp_path: Path) -> None:
     images = before_the_first_batch(small(), tmp_path / "run", Noise(), limit=80)
     assert images == [1, 3, 1, *[1] * 4]

@@ -79,6 +79,7 @@ def contents(run: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_pictures_asked_for_are_in_the_run(work: Path) -> None:
     assert main(arguments(work, *ASKED)) == 0
     run = open_run(work / "run")
@@ -191,6 +192,7 @@ def test_a_dry_run_says_what_would_be_made(work: Path, capfd: pytest.CaptureFixt
     assert re.search(r"\n {9}and about \S.* to maximise, estimated from a few steps\n", said), said
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_every_picture_and_every_step(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

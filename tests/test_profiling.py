@@ -26,6 +26,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> exporter.Run:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stages_and_steps_are_counted(profiled: exporter.Run) -> None:
     rows = {row.stage: row for row in profiled.profile()}
     assert rows["model and maps"].calls == 6

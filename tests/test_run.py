@@ -104,6 +104,7 @@ def test_repeated_contents_share_a_key_and_not_an_id(photos: Path, tmp_path: Pat
     assert first.maps == last.maps
 
 
+@pytest.mark.slow
 def test_any_cut_into_shards_gives_the_same_rows_and_statistics(
     photos: Path, tmp_path: Path
 ) -> None:

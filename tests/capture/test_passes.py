@@ -125,6 +125,7 @@ def first(output: Tensor) -> Tensor:
     return output[:, 3:4]
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_plain_autograd(
     network: tuple[nn.Module, list[str], Tensor],
 ) -> None:

@@ -106,6 +106,7 @@ def test_layers_drift_as_they_were_made_to(comparison: Comparison) -> None:
     assert np.mean(kernel) == pytest.approx(rows[2, "layer3"].kernels)
 
 
+@pytest.mark.slow
 def test_kernels_of_one_model_are_compared_whatever_the_size_of_its_input(
     build: Build, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_what_is_measured_is_compared_where_both_have_it(comparison: Comparison)
         assert row.difference == pytest.approx(row.value - row.baseline)
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name(build: Build, tmp_path: Path, sampling: object) -> None:
     names = list(sampling.CLASSES)  # type: ignore[attr-defined]
     turned = [*names[3:], *names[:3]]

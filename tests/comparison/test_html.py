@@ -34,6 +34,7 @@ def html(comparison: Comparison) -> Path:
     return comparison.path / "html"
 
 
+@pytest.mark.slow
 def test_links_lead_to_pages_and_pictures_that_are_there(html: Path) -> None:
     for name in PAGES:
         text = (html / f"{name}.html").read_text("utf-8")
@@ -99,6 +100,7 @@ def test_strips_begin_with_what_the_baseline_and_the_last_run_are_sure_of(
         assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_photographs_are_kept_once_and_an_image_takes_little(
     build: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -470,6 +472,7 @@ def test_controls_do_what_they_say(desk: Desk, check: Callable[[Desk], None]) ->
     check(desk)
 
 
+@pytest.mark.slow
 def test_every_control_is_tried() -> None:
     named = {
         one or other

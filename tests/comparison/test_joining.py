@@ -40,6 +40,7 @@ def test_a_step_that_the_writers_were_told_counts_more(
     assert [run.path.name for run in join(runs).runs] == ["a", "c", "b"]
 
 
+@pytest.mark.slow
 def test_steps_and_what_varies_are_known_of_runs_without_names(
     others: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_its_policy_allows_exactly_its_scripts_and_style(text: str) -> None:
         assert {f"'sha256-{each}'" for each in hashes} == set(allowed)
 
 
+@pytest.mark.slow
 def test_under_a_small_budget_the_first_page_s_images_come_first(
     comparison: Comparison, checkpoints: list[Path], file: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_under_a_small_budget_the_first_page_s_images_come_first(
     assert again == stored
 
 
+@pytest.mark.slow
 def test_a_budget_below_the_pages_and_a_size_that_is_none_are_refused(
     checkpoints: list[Path], tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_difference_is_the_later_map_less_the_baselines(
     assert np.abs(seen - COLORMAPS["diverging"][levels]).mean() < 4
 
 
+@pytest.mark.slow
 def test_models_are_neighbouring_runs(build: Any, tmp_path: Path) -> None:
     runs = [build(tmp_path / name, step=n, model=name) for n, name in enumerate(("vgg", "resnet"))]
     folder = compare(*runs, out=tmp_path / "CMP", writers=("tensorboard",)).path

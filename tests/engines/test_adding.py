@@ -163,6 +163,7 @@ def test_sanity_refuses_methods_and_not_what_is_there(
             export(model, photos, run.path, **asked | added, add=True)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_added_is_said_and_the_run_stays_as_it_is(
     model: nn.Module, photos: Path, tmp_path: Path
 ) -> None:

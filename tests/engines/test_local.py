@@ -81,18 +81,21 @@ def rows(job: Job, missing: list[int] | None = None) -> list[Row]:
     return [row for _, parts in taken for part in parts for row in part.rows]
 
 
+@pytest.mark.slow
 def test_shards_come_whole_and_in_order_with_a_row_an_image(job: Job) -> None:
     found = rows(job)
     assert len(found) == 60
     assert [row.path for row in found if row.error] == ["5.jpg"]
 
 
+@pytest.mark.slow
 def test_a_shard_does_not_depend_on_the_others(job: Job) -> None:
     every = rows(job)
     start, stop = job.plan.shards[3]
     assert rows(job, [3]) == every[start:stop]
 
 
+@pytest.mark.slow
 def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     in_turn = rows(job)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -109,6 +112,7 @@ def test_replicas_give_the_bits_of_one_model(job: Job, monkeypatch: pytest.Monke
     assert len(used) == 3
 
 
+@pytest.mark.slow
 def test_rows_made_beside_the_model_are_those_made_in_turn(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +271,7 @@ def test_a_batch_before_the_one_that_fails_is_still_stored(job: Job) -> None:
     assert stored == [0]
 
 
+@pytest.mark.slow
 def test_decoding_threads_change_nothing(job: Job) -> None:
     assert rows(dataclasses.replace(job, workers=3)) == rows(dataclasses.replace(job, workers=0))
 
@@ -315,6 +320,7 @@ def test_a_model_that_fails_later_is_an_error_of_one_line(job: Job) -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_what_the_first_image_showed_is_not_looked_for_again(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +332,7 @@ def test_what_the_first_image_showed_is_not_looked_for_again(
     assert all(row.maps for row in rows(job) if row.error is None)
 
 
+@pytest.mark.slow
 def test_shards_that_are_computed_are_stored_when_the_user_interrupts(job: Job) -> None:
     """The first three shards are done when the fourth is interrupted; storing takes its time."""
 
@@ -348,6 +355,7 @@ def test_shards_that_are_computed_are_stored_when_the_user_interrupts(job: Job) 
     assert stored == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_one_shard_is_what_the_engine_gives(job: Job) -> None:
     start, stop = job.plan.shards[3]
     found = [row for computed in compute_shard(job, 3) for row in computed.rows]

@@ -127,6 +127,7 @@ def member(number: int, count: int = 3, **said: Any) -> Rank:
     return Rank(number, count, launch="here", **said)
 
 
+@pytest.mark.slow
 def test_three_that_are_started_together_make_the_run_of_one(
     place: Path, alone: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_three_that_are_started_together_make_the_run_of_one(
     assert join_run(wanted, member(2)).complete
 
 
+@pytest.mark.slow
 def test_what_the_others_leave_is_computed_by_rank_0(
     place: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_shard_that_is_added_to_meanwhile_is_not_taken_for_what_the_others_lac
     assert differences(open_run(out), both) == []
 
 
+@pytest.mark.slow
 def test_those_that_meet_in_a_store_make_the_run_of_one(
     place: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +206,7 @@ def test_those_that_meet_in_a_store_make_the_run_of_one(
     assert differences(outcome.run, alone) == []
 
 
+@pytest.mark.slow
 def test_one_that_comes_late_joins_in(
     place: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +229,7 @@ def test_one_that_comes_late_joins_in(
     assert not any("no other process" in line for line in told.lines)
 
 
+@pytest.mark.slow
 def test_rank_0_goes_on_after_a_restart_and_waits_for_those_at_work(
     place: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +262,7 @@ def test_waiting_has_an_end(place: Path, tmp_path: Path, monkeypatch: pytest.Mon
         run(recipe(place, out), rank=member(0), resume=True)
 
 
+@pytest.mark.slow
 def test_the_plan_of_an_earlier_launch_is_not_taken(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     exporter.plan(asked(place, out)[2], place / "photos", out=out, config=place / "run.toml")
@@ -290,6 +296,7 @@ def test_one_with_other_settings_is_refused(place: Path, tmp_path: Path) -> None
         run(recipe(place, tmp_path / "other", engine="ray"), rank=member(0))
 
 
+@pytest.mark.slow
 def test_a_command_reads_its_rank_from_the_environment(
     place: Path,
     alone: Path,

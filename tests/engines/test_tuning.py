@@ -37,6 +37,7 @@ def export(out: Path, model: nn.Module | None = None, **settings: Any) -> Run:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_a_run_in_16_bits_says_what_that_changes(name: str, tmp_path: Path) -> None:
     exact, lowered = export(tmp_path / "exact"), export(tmp_path / name, precision=name)
@@ -131,6 +132,7 @@ def settled(run: Run) -> tuple[object, str]:
     return run.plan.settings["batch_size"], run.plan.notes[-1]
 
 
+@pytest.mark.slow
 def test_batches_double_to_what_fits_and_the_plan_remembers(tmp_path: Path) -> None:
     model = Limited(*small())
     sizes = sizes_of(model)
@@ -148,6 +150,7 @@ def test_batches_double_to_what_fits_and_the_plan_remembers(tmp_path: Path) -> N
     assert settled(again) == settled(run)  # though more would fit now
 
 
+@pytest.mark.slow
 def test_no_batch_is_larger_than_a_shard_or_what_was_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +161,7 @@ def test_no_batch_is_larger_than_a_shard_or_what_was_tried(
     assert settled(run) == (2, "the batch size 2 was found by trying: more were not tried")
 
 
+@pytest.mark.slow
 def test_on_a_cpu_half_of_the_free_memory_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

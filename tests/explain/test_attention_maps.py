@@ -107,6 +107,7 @@ def test_maps_are_the_papers_formulas(family: str, pictures: Tensor) -> None:
                 close(found[name, "attention"][at, t], right[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", VITS)
 def test_a_head_is_its_own_softmax_row(family: str, pictures: Tensor) -> None:
     net = ready(VITS[family][0]).eval()
@@ -160,6 +161,7 @@ class ImageAlone(nn.Module):
         return scale * nn.functional.cosine_similarity(columns[:, None], self.rows, dim=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "texts"), [("CLIP", 1), ("CLIP", 3), ("Siglip", 2)])
 def test_of_an_image_text_model_the_tower_of_the_image_is_read(
     kind: str, texts: int, pictures: Tensor
@@ -197,6 +199,7 @@ class Beside(nn.Module):
         return logits * self.fc(self.words(self.learned).mean(1)).sigmoid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [17, 5, 40])
 def test_beside_learned_words_the_image_is_read(tokens: int, pictures: Tensor) -> None:
     net = ready(lambda: Beside(images=False, tokens=tokens)).eval()

@@ -111,6 +111,7 @@ def test_no_map_waits_for_the_device(
     assert [block.layer for block in batch.outline.maps] == everywhere
 
 
+@pytest.mark.slow
 def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
     batch = on_meta(list(METHODS), Target("predicted"))
     layers = [block.layer for block in batch.outline.maps]
@@ -121,6 +122,7 @@ def test_all_maps_together_do_not_either(on_meta: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_running_on_from_a_layer_that_a_function_reads_does_not_wait(
     on_meta: Callable[..., Any],
 ) -> None:
@@ -131,6 +133,7 @@ def test_running_on_from_a_layer_that_a_function_reads_does_not_wait(
 ATTENDING = [name for name, found in METHODS.items() if found.needs.attention]
 
 
+@pytest.mark.slow
 def test_attention_maps_do_not_either() -> None:
     from torchvision.models import VisionTransformer
 

@@ -65,6 +65,7 @@ def test_the_model_runs_on_only_from_values_that_were_moved(vit: nn.Module) -> N
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reshape", "said"),
     [

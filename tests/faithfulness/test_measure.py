@@ -253,6 +253,7 @@ def test_any_cut_into_shards_and_batches_gives_the_same_values(
             assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_without_the_flag_nothing_of_it_is_there(photos: Path, tmp_path: Path) -> None:
     made = run(photos, tmp_path / "run", faithfulness=False, writers=("html",))
     assert made.faithfulness() == ()

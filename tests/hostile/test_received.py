@@ -272,7 +272,7 @@ class Interrupted:
         raise KeyboardInterrupt
 
 
-QUICK = range(8)
+QUICK = range(20)
 PUBLISHED = range(200 - 2 * len(KINDS), 200)
 """Changes before the commands that take longest, each kind twice."""
 

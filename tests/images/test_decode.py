@@ -43,6 +43,7 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_every_photograph_decodes_as_pillow_decodes_it(photos: Path, encode: Encode) -> None:
     for file in photos.glob("*.jpg"):
         data = file.read_bytes()
@@ -206,6 +207,7 @@ def _variants(small: Image.Image, encode: Encode) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_truncated_file_is_an_error_or_whole_but_never_half_grey(
     small: Image.Image, encode: Encode

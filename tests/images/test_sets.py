@@ -145,6 +145,7 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path, jpeg: bytes) -> N
     assert images.entries[2].id == images.entries[0].key + "-2"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
 def test_unreadable_folders_are_noted_and_the_rest_goes_on(tmp_path: Path, jpeg: bytes) -> None:
     fill(tmp_path, jpeg, "a/1.jpg", "shut/2.jpg", "z/3.jpg")

@@ -21,6 +21,7 @@ def auto(module: nn.Module, side: int = 64) -> tuple[str, ...]:
     return choose_layers(run_trial(module, torch.rand(1, 3, side, side)), ["auto"]).names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "layers"),
     [
@@ -56,6 +57,7 @@ def test_auto_of_a_segmentation_model_stops_before_the_scores() -> None:
     assert auto(module)[-1] == "backbone[high]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers"),
     [

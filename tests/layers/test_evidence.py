@@ -79,6 +79,7 @@ class Queries(nn.Module):
         return self.fc(self.decoder(self.queries.expand(len(x), -1, -1), memory)).amax(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "side", "named"),
     [

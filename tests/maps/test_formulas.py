@@ -39,6 +39,7 @@ def test_every_method_has_a_formula() -> None:
     assert set(FORMULAS) == set(LAYERED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LAYERED.values(), ids=LAYERED)
 def test_method_is_its_papers_formula(method: Method, taken: Takings) -> None:
     for layer in taken:

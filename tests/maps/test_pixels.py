@@ -84,6 +84,7 @@ SINGLE = 1e-6
 """Of the range: captum's occlusion and quadrature weights are float32, whatever the model is."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -145,6 +146,7 @@ def test_integrated_gradients_written_out(models: dict[str, nn.Module], small: T
     assert_equal(pixel(model, small[:1], "ig", [3]), expected * small[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last"),
     [

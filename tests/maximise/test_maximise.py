@@ -118,6 +118,7 @@ def test_the_scale_of_the_activations_does_not_matter(net: nn.Module, factor: fl
     assert np.abs(before.astype(int) - after).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_heavier_total_variation_gives_smoother_pictures(net: nn.Module) -> None:
     def roughness(weight: float) -> float:
         settings = replace(SETTINGS, prior="total-variation", weight=weight)
@@ -133,6 +134,7 @@ def test_views_need_not_be_square(net: nn.Module) -> None:
     assert made.pictures.shape == (1, 24, 40, 3)
 
 
+@pytest.mark.slow
 def test_a_channel_that_noise_leaves_silent_is_found() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())

@@ -92,6 +92,7 @@ def test_a_box_is_a_query_and_its_score_that_of_its_class(kind: str, images: Ten
         assert detections["boxes"][0].tolist() == pytest.approx(ends, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Detr", "ConditionalDetr"])
 def test_maps_of_a_box_are_those_of_its_query(kind: str, images: Tensor) -> None:
     model = detr(kind)
@@ -120,6 +121,7 @@ def test_maps_of_a_box_are_those_of_its_query(kind: str, images: Tensor) -> None
         )
 
 
+@pytest.mark.slow
 def test_a_run_shows_boxes_with_the_names_of_the_config(tmp_path: Path, images: Tensor) -> None:
     model = detr()
     run = exporter.export(
@@ -142,6 +144,7 @@ def test_a_run_shows_boxes_with_the_names_of_the_config(tmp_path: Path, images: 
     assert run.plan.explained[-1].startswith(("model.input_projection", "model.encoder"))
 
 
+@pytest.mark.slow
 def test_attention_maps_fit_detection_tokens(images: Tensor) -> None:
     found = exporter.compute_maps(
         yolos(), images[..., :32, :64], maps=["attention", "rollout", "legrad"], targets="box:0"

@@ -133,6 +133,7 @@ def test_a_checkpoint_that_holds_the_model_twice_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_a_deeper_network_is_not_cut_down_to_the_model(tmp_path: Path) -> None:
     state = torchvision.models.resnet34(weights=None).state_dict()
     torch.save({"state_dict": prefixed(state, "model.")}, tmp_path / "deeper.pt")
@@ -162,6 +163,7 @@ def test_old_files_may_lack_batchnorm_counters(tmp_path: Path) -> None:
     assert same(module, resolve("shufflenet_v2_x0_5", checkpoint=tmp_path / "old.pt").module)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_may_be_missing_or_too_many(tmp_path: Path) -> None:
     state = torchvision.models.squeezenet1_1(weights=None).state_dict()
     torch.save({**state, "aux_classifier.0.weight": torch.zeros(1)}, tmp_path / "more.pt")
@@ -175,6 +177,7 @@ def test_auxiliary_heads_may_be_missing_or_too_many(tmp_path: Path) -> None:
     assert torch.equal(resolved.module.fc.weight, module.fc.weight)
 
 
+@pytest.mark.slow
 def test_old_densenet_keys_are_understood(tmp_path: Path) -> None:
     module = torchvision.models.densenet121(weights=None)
     state = {

@@ -40,6 +40,7 @@ def test_demo_knows_a_cat_and_an_espresso() -> None:
     assert predict(resolved, skimage.data.coffee())[0] == "espresso"
 
 
+@pytest.mark.slow
 def test_demo_is_a_factory_like_any_other() -> None:
     resolved = resolve("exporter.models.demo:efficientnet_lite0")
     assert resolved.record.preprocessing.mean == (0.5, 0.5, 0.5)

@@ -110,6 +110,7 @@ def test_named_weights_bring_their_transforms(no_network: None, tmp_path: Path) 
         assert resolved.record.preprocessing.resize == resize
 
 
+@pytest.mark.slow
 def test_timm_models_come_by_name() -> None:
     record = resolve("timm:tf_efficientnet_lite0", weights="none").record
     assert (record.name, record.weights) == ("tf_efficientnet_lite0", "none")

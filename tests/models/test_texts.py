@@ -59,6 +59,7 @@ class Cosine(nn.Module):
         return similarity(self.model, images, self.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
 def test_maps_for_a_text_are_those_of_the_cosine(kind: str) -> None:
     model, images = image_text(kind).train(), torch.rand(2, 3, 32, 32)
@@ -76,6 +77,7 @@ def test_maps_for_a_text_are_those_of_the_cosine(kind: str) -> None:
     assert not torch.allclose(found["gradcam", LAYER], other["gradcam", LAYER])
 
 
+@pytest.mark.slow
 def test_a_run_runs_the_text_tower_once(tmp_path: Path) -> None:
     model, calls = image_text(), []
     model.tokenizer = letters
@@ -102,6 +104,7 @@ def test_a_run_runs_the_text_tower_once(tmp_path: Path) -> None:
     assert "the similarity to the text a photo of a dog" in page
 
 
+@pytest.mark.slow
 def test_the_tokenizer_that_was_saved_with_a_model_is_used(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -146,6 +149,7 @@ def test_a_model_of_ones_own_with_a_text_tower_needs_no_library() -> None:
     exporter.compute_maps(model, images, **asked)
 
 
+@pytest.mark.slow
 def test_open_clip_reads_a_text_by_itself() -> None:
     open_clip = pytest.importorskip("open_clip")
     sizes = {"width": 64, "layers": 2}

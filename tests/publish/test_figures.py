@@ -77,6 +77,7 @@ def test_tiles_are_the_photograph_and_the_stored_maps(checkpoints: list[Path]) -
     assert (f"label: {row.label}" in said) is not row.correct
 
 
+@pytest.mark.slow
 def test_runs_stand_side_by_side(checkpoints: list[Path], comparison: Comparison) -> None:
     drawn = exporter.figure(*checkpoints, images=["image 02.jpg"], maps=["gradcam"], width=14)
     runs = [open_run(path) for path in checkpoints]
@@ -121,6 +122,7 @@ def test_signed_colours_show_negative_values(checkpoints: list[Path]) -> None:
     assert [tick.get_text() for tick in drawn.axes[-1].get_yticklabels()] == ["−1", "0", "1"]
 
 
+@pytest.mark.slow
 def test_a_map_can_be_uniform_and_cut_below_a_threshold(checkpoints: list[Path]) -> None:
     given = {"images": ["image 01.jpg"], "maps": ["gradcam"]}
     run = open_run(checkpoints[0])
@@ -153,6 +155,7 @@ def test_a_name_that_latex_cannot_include_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_figure_says_what_it_was_made_from_unless_it_is_anonymous(
     checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_figure_says_what_it_was_made_from_unless_it_is_anonymous(
     assert said[False]["Software"].startswith("exporter ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
 def test_the_same_run_gives_the_same_bytes(
     checkpoints: list[Path], tmp_path: Path, kind: str
@@ -230,6 +234,7 @@ def test_a_rule_that_shows_images_is_stated(checkpoints: list[Path], tmp_path: P
     assert chosen.rule.startswith("chosen by rule: the first of “")
 
 
+@pytest.mark.slow
 def test_a_rule_shows_images_that_every_run_has(
     checkpoints: list[Path], build: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -323,6 +328,7 @@ def test_a_character_that_the_font_lacks_is_named() -> None:
     type.refuse_missing("ünï −0.5 … é")
 
 
+@pytest.mark.slow
 def test_names_and_numbers_shrink_and_the_rest_is_cut() -> None:
     type = Type("DejaVu Sans", 7)
     wide = type.shrunk(["Grad-CAM++"], 7, 2)
@@ -432,6 +438,7 @@ def test_lengths_are_read() -> None:
     assert inches("3.25in") == inches(3.25) == 3.25
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_figure_and_prints_its_latex(
     checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ def test_tables_are_the_runs(of_run: Opened, of_all: Opened, checkpoints: list[P
     assert compared.num_rows == 12
 
 
+@pytest.mark.slow
 def test_claims_lead_to_pages(of_run: Opened, checkpoints: list[Path], tmp_path: Path) -> None:
     id = next(iter(open_run(checkpoints[0]).index)).id
     claims = tmp_path / "claims.md"
@@ -236,6 +237,7 @@ def test_what_goes_first_is_stated(of_run: Opened, checkpoints: list[Path], tmp_
     assert not (tmp_path / "c.zip").exists()
 
 
+@pytest.mark.slow
 def test_the_comparison_keeps_to_its_pictured_images(
     comparison: Comparison, checkpoints: list[Path], tmp_path: Path
 ) -> None:
@@ -283,6 +285,7 @@ def test_what_cannot_be_packed_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_size_above_the_venues_is_said(checkpoints: list[Path], tmp_path: Path) -> None:
     packed = pack(checkpoints[0], out=tmp_path / "a.zip", venue="uai", max_size="60MB")
     assert (
@@ -291,6 +294,7 @@ def test_a_size_above_the_venues_is_said(checkpoints: list[Path], tmp_path: Path
     ) in packed.notes
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(
     checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +367,7 @@ def test_a_damaged_run_is_refused(checkpoints: list[Path], tmp_path: Path) -> No
     assert not (tmp_path / "a.zip").exists()
 
 
+@pytest.mark.slow
 def test_reports_are_titled_as_the_run_was(checkpoints: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "a"
     shutil.copytree(checkpoints[0], copy)

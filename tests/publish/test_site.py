@@ -84,6 +84,7 @@ def held(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_every_link_leads_somewhere_after_moving(run: Path, tmp_path: Path) -> None:
     assert main(["publish", str(run), "--to", str(tmp_path / "site")]) == 0
     files = held((tmp_path / "site").rename(tmp_path / "else where"))
@@ -133,6 +134,7 @@ def test_a_comparison_replaces_a_run_and_what_is_the_users_stays(
     assert [line.split(":")[0] for line in lines[:3]] == ["run a", "run c", "run b"]
 
 
+@pytest.mark.slow
 def test_the_site_of_an_anonymous_report_names_its_plan_alone(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     assert main(["render", str(copy), "--writer", "html", "--anonymous"]) == 0

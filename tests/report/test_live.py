@@ -133,6 +133,7 @@ def test_the_layer_is_carried_in_eight_bits_with_the_head(live: Run) -> None:
     np.testing.assert_allclose(stored.mean((1, 2)), values.mean((1, 2)), rtol=0.02, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_report_leaves_it_out_where_it_is_told_to(
     live: Run, writing: Callable[..., Path]
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_page_says_why_there_is_no_such_map(tmp_path: Path, writing: Callable[
     )
 
 
+@pytest.mark.slow
 def test_a_single_file_leaves_it_out_where_it_does_not_fit(
     live: Run, writing: Callable[..., Path]
 ) -> None:

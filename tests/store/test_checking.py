@@ -119,6 +119,7 @@ def test_a_partial_run_is_not_whole(
     assert problems == ("the run is not complete: 1 of 3 shards are done; go on with --resume",)
 
 
+@pytest.mark.slow
 def test_shards_that_are_not_whole_are_not_counted(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:

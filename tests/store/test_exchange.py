@@ -38,6 +38,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return exporter.open_run(out)
 
 
+@pytest.mark.slow
 def test_quantus_is_given_inputs_classes_and_maps(exported: Any) -> None:
     x, y, a = exported.to_quantus("gradcam", "2")
     rows = list(exported.rows())
@@ -59,6 +60,7 @@ def test_quantus_is_given_inputs_classes_and_maps(exported: Any) -> None:
     assert len(exported.to_quantus("gradcam", limit=2)[1]) == 2
 
 
+@pytest.mark.slow
 def test_what_quantus_cannot_be_given_is_one_sentence(exported: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the run has no maps of 'grad'; did you mean 'gradcam'"):
         exported.to_quantus("grad")
@@ -82,6 +84,7 @@ def test_quantus_measures_a_run(exported: Any) -> None:
     assert scores[0] == pytest.approx(gini, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_data_set_has_a_row_per_image(
     exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

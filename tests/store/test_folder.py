@@ -56,12 +56,14 @@ def test_nothing_temporary_is_left(sample_run: Path) -> None:
     assert [path.name for path in sample_run.rglob(".*")] == []
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_bytes(
     sample_run: Path, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert files(make_run(tmp_path / "again")) == files(sample_run)
 
 
+@pytest.mark.slow
 def test_a_partial_run_is_resumed_to_the_same(
     sample_run: Path, make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
@@ -82,6 +84,7 @@ def test_resume_of_nothing_begins(sampling: ModuleType, tmp_path: Path) -> None:
 # ------------------------------------------------------------ refusals
 
 
+@pytest.mark.slow
 def test_a_run_is_not_written_over_unasked(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_folder_that_is_no_run_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_overwrite_removes_only_the_run(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_overwrite_removes_only_the_run(
     ]
 
 
+@pytest.mark.slow
 def test_a_report_that_was_moved_aside_is_seen_and_removed(
     make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
 ) -> None:
@@ -134,6 +139,7 @@ def test_a_report_that_was_moved_aside_is_seen_and_removed(
     assert not (run / ".html.old").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [0, 1, None])
 def test_a_plan_that_is_gone_is_written_again_by_going_on(
     sample_run: Path,
@@ -266,6 +272,7 @@ def test_a_setting_under_its_former_name_is_the_same_setting(
         create_run(run, replace(now, settings={**now.settings, "faithfulness": False}), resume=True)
 
 
+@pytest.mark.slow
 def test_one_writer_at_a_time(sampling: ModuleType, tmp_path: Path) -> None:
     plan = sampling.sample_plan()
     with create_run(tmp_path / "run", plan):
@@ -315,6 +322,7 @@ def with_empty_footer(content: bytes) -> bytes:
     return content[:-500] + bytes(496) + content[-4:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cut",
     [
@@ -358,6 +366,7 @@ def test_row_groups_are_small(sample_run: Path) -> None:
     assert metadata.row_group(0).num_rows <= 8
 
 
+@pytest.mark.slow
 def test_a_shard_that_another_worker_wrote_again_keeps_that_workers_checksum(
     sampling: ModuleType, tmp_path: Path
 ) -> None:

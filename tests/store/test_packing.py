@@ -24,6 +24,7 @@ def test_a_map_comes_back_within_half_a_level(values: NDArray[np.float32]) -> No
     assert error.max() <= half_a_level * (1 + 1e-9) + rounding
 
 
+@pytest.mark.slow
 @given(arrays.arrays(np.float32, SHAPES, elements=REAL), st.integers(0, 20))
 def test_levels_do_not_depend_on_the_scale(values: NDArray[np.float32], exponent: int) -> None:
     power = np.float32(2.0**exponent)

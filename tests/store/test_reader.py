@@ -44,6 +44,7 @@ def _rounded(row: Row) -> Row:
     return replace(row, maps=maps)
 
 
+@pytest.mark.slow
 def test_every_map_of_every_image_is_found(sample_run: Path) -> None:
     run = open_run(sample_run)
     for row in run.rows():

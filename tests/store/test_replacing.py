@@ -68,6 +68,7 @@ def run(sample_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sample_run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

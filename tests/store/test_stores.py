@@ -48,6 +48,7 @@ def again(stored: Run) -> Iterator[str]:
     emptied("runs/again")
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_has_the_files_of_one_on_the_disk(stored: Run, sample_run: Path) -> None:
     here = {
         file.relative_to(sample_run).as_posix(): file.read_bytes()
@@ -146,6 +147,7 @@ def test_what_a_store_does_not_answer_is_asked_again(
         create_run(emptied("runs/full"), plan)
 
 
+@pytest.mark.slow
 def test_workers_and_who_finishes_meet_in_the_store(tmp_path: Path) -> None:
     from exporter.demo import photographs
 

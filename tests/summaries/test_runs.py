@@ -89,6 +89,7 @@ def test_any_cut_into_shards_gives_the_same_numbers(
     assert check(cut.path) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [
@@ -117,6 +118,7 @@ def test_what_is_lost_is_told_and_made_again(
     assert check(cut.path) == ()
 
 
+@pytest.mark.slow
 def test_what_was_changed_is_told(whole: Run, images: Path, tmp_path: Path) -> None:
     cut = run(images, tmp_path / "run", shard_size=8)
     (cut.path / "set" / "summary.json").write_text("{}")
