@@ -52,14 +52,17 @@ class RunFiles:
 
     def place(self, name: str) -> Path:
         """Return where a name leads; the folders on the way are real ones, where they are there."""
-        parts = self.parts(name)
-        for depth in range(1, len(parts)):
-            path = "/".join([str(self._folder), *parts[:depth]])
-            if (status := _status(path)) is None:
+        return Path(self._where(name))
+
+    def _where(self, name: str) -> str:
+        # Not as a `Path`: Python keeps the parts of each, and there may be a file per image.
+        parts = [str(self._folder), *self.parts(name)]
+        for depth in range(2, len(parts)):
+            if (status := _status(path := "/".join(parts[:depth]))) is None:
                 break
             if not S_ISDIR(status.st_mode):
-                raise _refusal(Path(path), status, "a folder")
-        return self._folder.joinpath(*parts)
+                raise _refusal(path, status, "a folder")
+        return "/".join(parts)
 
     def parts(self, name: str) -> list[str]:
         """Return the folders on the way to a file and its own name, which stay in the run."""
@@ -75,7 +78,7 @@ class RunFiles:
 
     def status(self, name: str) -> os.stat_result | None:
         """Return the status of a file, a folder or a link itself; None where nothing is there."""
-        return _status(self.place(name))
+        return _status(self._where(name))
 
     def exists(self, name: str) -> bool:
         """Say whether anything is there."""
@@ -87,13 +90,14 @@ class RunFiles:
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names in a folder, sorted; none where it is not there."""
-        path = self.place(f"{folder}/_").parent if folder else self._folder
+        path = self._where(f"{folder}/_").removesuffix("/_") if folder else str(self._folder)
         try:
-            return sorted(entry.name for entry in path.iterdir())
+            with os.scandir(path) as entries:
+                return sorted(entry.name for entry in entries)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise RunError(f"the folder {str(path)!r} cannot be read: {reason(error)}") from error
+            raise RunError(f"the folder {path!r} cannot be read: {reason(error)}") from error
 
     def below(self, folder: str) -> Iterator[str]:
         """Yield the names of all that is below a folder and is no folder itself.
@@ -105,10 +109,9 @@ class RunFiles:
         while folders:
             folder = folders.pop()
             if folder.count("/") > DEEPEST:
-                top = folder.split("/")[0]
                 raise RunError(
-                    f"{str(self.run / top)!r} has folders nested more than {DEEPEST} deep, which "
-                    "the exporter does not make; remove them"
+                    f"{str(self.run / folder.split('/')[0])!r} has folders nested more than "
+                    f"{DEEPEST} deep, which the exporter does not make; remove them"
                 )
             for name in self.names(folder):
                 inner = f"{folder}/{name}"
@@ -119,17 +122,16 @@ class RunFiles:
 
     def open(self, name: str, most: int = LARGEST) -> IO[bytes]:
         """Open a file for reading."""
-        path = self.place(name)
+        path = self._where(name)
         try:
             with _folder_of(self._folder, name) as folder:
                 file = open_regular(path, os.O_RDONLY, "rb", folder)
         except OSError as error:
-            raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
+            raise RunError(f"{path!r} cannot be read: {reason(error)}") from error
+        if (size := os.fstat(file.fileno()).st_size) > most:
             file.close()
             raise RunError(
-                f"{str(path)!r} has {size:,} bytes, more than the {most:,} that such a file may "
+                f"{path!r} has {size:,} bytes, more than the {most:,} that such a file may "
                 "have; remove it"
             )
         return file
@@ -184,7 +186,7 @@ class RunFiles:
         """Give a file, a link itself or a folder another name, in the place of a file there."""
         path = self.place(name)
         try:
-            path.replace(self.place(to))
+            path.replace(self._where(to))
         except OSError as error:
             raise RunError(f"{str(path)!r} cannot be renamed: {reason(error)}") from error
 
@@ -193,13 +195,13 @@ class RunFiles:
         _remove(self.place(name), quiet=quiet)
 
 
-@lru_cache(1 << 12)
+@lru_cache(1 << 9)
 def _stays(name: str) -> bool:
     """Say whether every part of a name is one of a file or folder, on this system too."""
     return all(p and p != ".." and "\0" not in p and PurePath(p).name == p for p in name.split("/"))
 
 
-def open_regular(path: Path, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
+def open_regular(path: Path | str, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
     """Open a regular file, not through a link, and not waiting for anybody.
 
     Args:
@@ -212,13 +214,11 @@ def open_regular(path: Path, flags: int, mode: str, folder: int | None = None) -
         RunError: if it is anything else.
         OSError: if the system refuses.
     """
-    status = _status(path)
-    if status is not None and not S_ISREG(status.st_mode):
+    if (status := _status(path)) is not None and not S_ISREG(status.st_mode):
         raise _refusal(path, status, "a regular file")
-    name = path if folder is None else path.name
+    name = path if folder is None else str(path).rpartition("/")[2]
     file: IO[bytes] = os.fdopen(os.open(name, flags | _AS_IT_IS, 0o666, dir_fd=folder), mode)
-    status = os.fstat(file.fileno())
-    if not S_ISREG(status.st_mode):
+    if not S_ISREG((status := os.fstat(file.fileno())).st_mode):
         file.close()
         raise _refusal(path, status, "a regular file")
     return file
@@ -261,10 +261,10 @@ def _status(path: Path | str) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # a name with a null byte
-        raise RunError(f"{str(Path(path))!r} cannot be read: {reason(error)}") from error
+        raise RunError(f"{str(path)!r} cannot be read: {reason(error)}") from error
 
 
-def _refusal(path: Path, status: os.stat_result, expected: str) -> RunError:
+def _refusal(path: Path | str, status: os.stat_result, expected: str) -> RunError:
     if S_ISLNK(status.st_mode):
         return RunError(
             f"{str(path)!r} is a link, and nothing of a run is opened through links; remove it, or "

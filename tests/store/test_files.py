@@ -20,9 +20,9 @@ class Exchanged(RunFiles):
         super().__init__(run)
         self.folder, self.to = folder, to
 
-    def place(self, name: str) -> Path:
+    def _where(self, name: str) -> str:
         """Look, and have the folder exchanged after that."""
-        path = super().place(name)
+        path = super()._where(name)
         if not (self.run / self.folder).is_symlink():
             (self.run / self.folder).rename(self.run / "moved")
             (self.run / self.folder).symlink_to(self.to)
