@@ -14,8 +14,8 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path, PurePath
+from os.path import basename
+from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import IO
 
@@ -55,7 +55,6 @@ class RunFiles:
         return Path(self._where(name))
 
     def _where(self, name: str) -> str:
-        # Not as a `Path`: Python keeps the parts of each, and there may be a file per image.
         parts = [str(self._folder), *self.parts(name)]
         for depth in range(2, len(parts)):
             if (status := _status(path := "/".join(parts[:depth]))) is None:
@@ -66,11 +65,13 @@ class RunFiles:
 
     def parts(self, name: str) -> list[str]:
         """Return the folders on the way to a file and its own name, which stay in the run."""
-        if not _stays(name):
+        parts = name.split("/")
+        # Not `Path.name`: Python keeps every part of a path, and there may be a file per image.
+        if "\0" in name or any(p in ("", ".", "..") or basename(p) != p for p in parts):  # noqa: PTH119
             raise RunError(
                 f"{name!r} is not a file of the run {str(self.run)!r}; names may not lead out of it"
             )
-        return name.split("/")
+        return parts
 
     def modified(self, name: str) -> int | None:
         """Return when a file was written, in ns since 1970; None where nothing is there."""
@@ -193,12 +194,6 @@ class RunFiles:
     def remove(self, name: str, *, quiet: bool = False) -> None:
         """Remove a file, a link itself or a folder; quietly, one that cannot be removed is left."""
         _remove(self.place(name), quiet=quiet)
-
-
-@lru_cache(1 << 9)
-def _stays(name: str) -> bool:
-    """Say whether every part of a name is one of a file or folder, on this system too."""
-    return all(p and p != ".." and "\0" not in p and PurePath(p).name == p for p in name.split("/"))
 
 
 def open_regular(path: Path | str, flags: int, mode: str, folder: int | None = None) -> IO[bytes]:
