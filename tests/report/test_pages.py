@@ -149,6 +149,22 @@ def test_a_printed_strip_stands_on_the_sheet_of_its_heading(page: Any, report: P
             assert " at layer" in after, f"{title} is alone at the end of a sheet"
 
 
+def test_what_ran_is_printed_across_the_sheet_and_strips_in_rows_of_five(
+    page: Any, report: Path
+) -> None:
+    page.goto((report / "index.html").as_uri())
+    page.set_viewport_size({"width": 794, "height": 1123})
+    page.emulate_media(media="print")
+    facts, main = (
+        page.locator(name).first.bounding_box()["width"] for name in (".record .facts", "main")
+    )
+    assert facts > 0.9 * main
+    tracks = "e => getComputedStyle(e).gridTemplateColumns.split(' ').length"
+    assert page.locator(".chosen .strip").first.evaluate(tracks) == 5
+    page.emulate_media(media="screen")
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
 def test_without_javascript_tables_and_photographs_are_there(
     chromium: Any, report: Path, pages: tuple[Path, ...]
 ) -> None:
