@@ -5,9 +5,15 @@ window.exporter = window.exporter || {};
   const BITS = { zero: 1, constant: 2, nan: 4, negative: 8, noise: 16, flagged: 31 };
   const search = [];
 
+  const file = (path) => path.slice(path.lastIndexOf("/") + 1);
+  let several; // names that files of more than one folder have
   const name = (position) => {
-    const path = exporter.index.paths[position];
-    return path.slice(path.lastIndexOf("/") + 1);
+    const paths = exporter.index.paths, own = file(paths[position]);
+    if (!several) {
+      const seen = new Set();
+      several = new Set(paths.map(file).filter((each) => seen.size === seen.add(each).size));
+    }
+    return several.has(own) ? paths[position].split("/").slice(-2).join("/") : own;
   };
   const className = (position) => {
     const index = exporter.index, at = index.predicted[position];

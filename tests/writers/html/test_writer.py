@@ -196,6 +196,17 @@ def test_every_page_opens_quietly_at_a_phones_width(page: Any, report: Path) -> 
 
 
 @browser_test
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    page: Any, make_run: Callable[..., Path], sampling: ModuleType, tmp_path: Path
+) -> None:
+    paths = ("a/cats/0.png", "a/dogs/0.png", "a/dogs/1.png")
+    run = open_run(make_run(tmp_path / "run", images=[sampling.SampleImage(p) for p in paths]))
+    write(run, "html", HtmlOptions(kept=[row.id for row in run.index]))
+    open_images(page, run.path / "html")
+    assert sorted(names(page)) == ["1.png", "cats/0.png", "dogs/0.png"]
+
+
+@browser_test
 def test_hostile_names_are_text_in_the_grid_and_the_viewer(page: Any, report: Path) -> None:
     open_images(page, report, "#q=alert(1)")
     assert names(page) == ["script>.jpg"]
