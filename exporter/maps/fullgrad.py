@@ -11,15 +11,13 @@ from torch.nn import functional
 
 from exporter.capture import BiasTerms, precision_of
 from exporter.errors import MapError
+from exporter.maps import terms
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
 
 Receive = Callable[[int, Tensor], None]
 """Called with the number of a target and bias ⊙ gradient (N, C, …) of one call of one layer."""
-
-_WITH_FLOAT64 = ("cpu", "cuda", "meta")
-"""Devices that are known to compute in float64; MPS does not."""
 
 
 @method(
@@ -58,7 +56,7 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
     rescaled = rescale != "none"
     wide = torch.promote_types(inputs.dtype, torch.float32)
     # Thousands of terms in [0, 1] add up to far more than what they differ by.
-    widest = torch.float64 if inputs.device.type in _WITH_FLOAT64 else wide
+    widest = torch.float64 if inputs.device.type in terms.WITH_FLOAT64 else wide
     shape = (len(inputs), context.count, 1, *inputs.shape[-2:])
     total = inputs.new_zeros(shape, dtype=widest)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from exporter.maps.needs import Needs
 from exporter.maps.registry import method
-from exporter.maps.terms import Terms
+from exporter.maps.terms import Terms, over_positions
 
 
 @method(
@@ -118,7 +118,7 @@ def xgradcam(terms: Terms) -> Tensor:
     the end is in the authors' code (github.com/Fu0511/XGrad-CAM). Source: Fu et al. 2020.
     """
     silent = terms.total == 0
-    weights = terms.Ag.sum((2, 3)) / terms.total.masked_fill(silent, 1)
+    weights = over_positions(terms.Ag) / terms.total.masked_fill(silent, 1)
     return weights.masked_fill_(silent, 0)
 
 

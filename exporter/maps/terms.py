@@ -12,6 +12,9 @@ from exporter.errors import MapError
 
 T = TypeVar("T")
 
+WITH_FLOAT64 = ("cpu", "cuda", "meta")
+"""Devices that are known to compute in float64; MPS does not."""
+
 
 class Terms:
     """One layer of some images, or a slice of its channels.
@@ -66,7 +69,7 @@ class Terms:
     @cached_property
     def total(self) -> Tensor:
         """Σ A over the spatial positions, (N, C)."""
-        return self.A.sum((2, 3))
+        return over_positions(self.A)
 
     def weigh(self, weights: Tensor) -> Tensor:
         """Return the sum of the channels Σ_c w_c A_c.
@@ -80,6 +83,16 @@ class Terms:
         rows = weights if weights.ndim == 3 else weights.unsqueeze(1)
         sums = torch.bmm(rows, self.A.flatten(2))
         return sums.view(*weights.shape[:-1], *self.A.shape[2:])
+
+
+def over_positions(values: Tensor) -> Tensor:
+    """Return the sum of (N, C, H, W) over the spatial positions, (N, C), where it cancels too.
+
+    Rows are added up in the values' own type and their sums in float64, where the device has it:
+    all of it in float64 would take ten times as long.
+    """
+    wide = torch.float64 if values.device.type in WITH_FLOAT64 else values.dtype
+    return values.sum(3).sum(2, dtype=wide).to(values.dtype)
 
 
 def needed(term: T | None, what: str, need: str) -> T:

@@ -19,7 +19,7 @@ from torchvision.models import VisionTransformer
 from exporter.config import build_config
 from exporter.engines import Recipe, compute_shard
 from exporter.explain import Explainer
-from exporter.maps import METHODS, fullgrad
+from exporter.maps import METHODS, terms
 from exporter.maps import context as contexts
 from exporter.planning import bind
 from exporter.targets import Target
@@ -126,7 +126,7 @@ def without_float64(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterat
     mode = Without(model)
     with monkeypatch.context() as patched, mode:
         patched.setattr(Tensor, "cpu", partialmethod(Without.to_host, mode))
-        patched.setattr(fullgrad, "_WITH_FLOAT64", ())
+        patched.setattr(terms, "WITH_FLOAT64", ())
         yield
 
 
