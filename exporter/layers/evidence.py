@@ -29,6 +29,8 @@ _PLACES = ((4, 6), (6, 2), (3, 4), (0, 1), (5, 7))
 of `other_orders` from row by row in grids of 4 × 4 to 32 × 32."""
 _CLEARLY = 0.8
 """How near another reading of the same output may come before neither is taken."""
+_WITHIN = 0.25
+"""Share of what changes with the patch that lies in a plane, not in a row of it left beside."""
 _SAME = 0.01
 """How far an image may be from itself, against how far the patch moves it."""
 _FEW = 16
@@ -215,6 +217,7 @@ def _readings(
         for cut in range(min(9, tokens))
         if (read := layout_of((1, tokens - cut, 1), size)) and read.prefix == 0
     }
+    own = _own(changed["tokens"])
     for height, width in {*grids, *proportional}:
         area = height * width
         if area < 2 or not area <= tokens < 2 * area:
@@ -229,17 +232,17 @@ def _readings(
             besides = f" ({' and '.join(spare)} of their own)" if spare else ""
             second = ", images on the second axis" * (layout.axis == 1)
             why = f"{tokens} tokens{besides} follow a moved patch as {height}×{width}{second}"
-            values = changed["tokens"][:, prefix : prefix + area]
+            plane = slice(prefix, prefix + area)
+            if bool((own[:, plane].sum(1) < _WITHIN * own.sum(1)).any()):
+                continue
+            values = changed["tokens"][:, plane]
             readings.append((replace(laid, evidence=why), values.reshape(-1, height, width)))
     return readings
 
 
 def _follows(changes: Tensor, size: tuple[int, int]) -> float:
-    """Return the share of (places, rows, columns) that lies at the patch; 0 if it does not follow.
-
-    What changes wherever the patch lies (a class token, squeeze and excitation) is taken away.
-    """
-    own = (changes - changes.median(0).values).clamp(min=0).cpu().double()
+    """Return the share of (places, rows, columns) that lies at the patch; 0 if it follows none."""
+    own = _own(changes)
     total = own.sum((1, 2))
     if not bool(torch.isfinite(total).all()):
         return 0.0
@@ -259,6 +262,11 @@ def _follows(changes: Tensor, size: tuple[int, int]) -> float:
         good += shown
         shares += float((rows[:, None] * columns * change).sum() / whole)
     return shares if good == len(_PLACES) else 0.0
+
+
+def _own(changes: Tensor) -> Tensor:
+    """Return what changes less what does wherever the patch lies, such as a class token."""
+    return (changes - changes.median(0).values).clamp(min=0).cpu().double()
 
 
 def _edges(at: int, side: int) -> tuple[int, int]:
