@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from exporter.console import duration, size
 from exporter.engines import Job
 from exporter.errors import LayerError
 from exporter.explain import compute, launch, load
-from exporter.layers import choose_layers, count_layers, layer_table, run_trial
+from exporter.layers import choose_layers, count_layers, layer_table, try_images
 from exporter.maps import Method, count_forwards, lightest
 from exporter.maximise import describe_wanted, estimate_maximised
 from exporter.models import float_type, resolve
@@ -114,10 +115,11 @@ def describe_layers(
         _, checkpoint = fetch_checkpoint(str(checkpoint))
     resolved = resolve(spec, weights=weights, checkpoint=checkpoint)
     preprocessing = resolved.record.preprocessing
-    example = torch.zeros(
-        1, preprocessing.channels, *preprocessing.size, dtype=float_type(resolved.module)
-    )
-    trial = run_trial(resolved.module, example)
+    shape = (1, preprocessing.channels, *preprocessing.size)
+    dtype, chance = float_type(resolved.module), torch.Generator().manual_seed(0)
+    # Of an image of zeros no gradient comes back through a ReLU.
+    noise = (torch.randn(shape, generator=chance).to(dtype) for _ in count())
+    trial = try_images(resolved.module, noise, ("auto",))
     table = layer_table(trial)
     try:
         chosen = choose_layers(trial, ("auto",))

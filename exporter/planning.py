@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ from exporter.layers import (
     find_out,
     layer_table,
     layout_records,
-    run_trial,
+    try_images,
 )
 from exporter.maps import ATTENTION, Method, get_methods, lightest
 from exporter.maximise import Request, parse_request, settle
@@ -181,8 +182,8 @@ def _settle(
     reshape = GivenReshape(config.reshape) if config.reshape else None
     requests = [parse_request(text, config.seed) for text in config.maximise]
     metrics = load_metrics() if config.faithfulness else ()
-    auto = "auto" in (*config.layers, *config.activations)
-    trial = run_trial(model, example, output=config.output, reshape=reshape, backward=auto)
+    tried = chain([example], map(lay, image_set.load_others(preprocessing)))
+    trial = try_images(model, tried, config.layers + config.activations, config.output, reshape)
     findings = find_out(trial)
     layers = choose_or_offer(trial, config.layers, methods)
     unused = reshape.unused(trial, layers.names) if reshape else ()

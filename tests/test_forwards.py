@@ -82,6 +82,44 @@ class Noise(Dataset[Tensor]):
         return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(number))
 
 
+class Halves(Dataset[Tensor]):
+    """Four images, of which the first ones are dark and leave the last ReLU of `behind` at zero."""
+
+    def __init__(self, dark: int) -> None:
+        self._dark = dark
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.full((3, 32, 32), -1.0 if number < self._dark else 1.0)
+
+
+def behind() -> nn.Sequential:
+    """Return a model of two resolutions that sees only bright images."""
+    first, second = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    model = nn.Sequential(first, nn.Identity(), second, nn.ReLU(), *head)
+    for layer in (first, second):
+        nn.init.constant_(layer.weight, 0.1)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:gradcam at .* zero everywhere")
+@pytest.mark.parametrize(("dark", "further"), [(0, 0), (1, 1), (2, 2), (3, 2)])
+def test_another_image_or_two_are_tried_where_the_first_has_no_gradient(
+    dark: int, further: int, tmp_path: Path
+) -> None:
+    images = before_the_first_batch(behind(), tmp_path / "run", Halves(dark))
+    assert images == [1, *[1] * further, 3, 1]
+    whole = ("3",) if dark > 2 else ("0", "3")
+    assert exporter.open_run(tmp_path / "run").plan.explained == whole
+    batch = torch.stack([Halves(dark)[number] for number in range(4)])
+    maps = exporter.compute_maps(behind(), batch, maps="gradcam")
+    assert tuple(layer for _, layer in maps) == whole
+
+
 @pytest.mark.slow
 def test_in_a_long_run_two_images_are_explained_alone_and_on_two_replicas(tmp_path: Path) -> None:
     images = before_the_first_batch(small(), tmp_path / "run", Noise(), limit=80)

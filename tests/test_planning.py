@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from exporter.config import build_config
+from exporter.demo import photographs
+from exporter.describe import describe_layers
 from exporter.engines import Recipe, compute_shard
 from exporter.planning import bind
 
@@ -69,3 +71,34 @@ def test_planning_runs_a_few_forwards(
         assert model.batches == forwards
         compute_shard(job, 0)
         assert model.batches == [*forwards, 4]
+
+
+BIASED_BY_NOTHING = """
+from torch import nn
+
+def build():
+    def stage(i, o):
+        return nn.Sequential(nn.Conv2d(i, o, 3, 2, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+    stages = [stage(i, 8) for i in (3, 8, 8, 8)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["build.py:build", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet18", "demo"))],
+)
+def test_the_layers_that_are_listed_as_the_default_are_those_a_run_takes(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "build.py").write_text(BIASED_BY_NOTHING)
+    monkeypatch.chdir(tmp_path)
+    listed = describe_layers(spec)
+    asked = {"model": spec, "weights": "none", "images": str(photographs()), "limit": 1}
+    config = build_config(**asked, maps=("gradcam",), out=tmp_path / "run")
+    with bind(Recipe(config)) as job:
+        planned = job.plan
+    assert len(planned.explained) == 4
+    assert tuple(listed["explained"]) == planned.explained
+    assert listed["reason"] == planned.layer_reason

@@ -24,7 +24,7 @@ from exporter.explain.nothing import zero_maps
 from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
-from exporter.layers import GivenReshape, LayerChoice, Reshape, Trial, find_out, run_trial
+from exporter.layers import GivenReshape, LayerChoice, Reshape, Trial, find_out, try_images
 from exporter.maps import ATTENTION, Method, get_methods
 from exporter.memory import in_halves
 from exporter.models import adapt, embed_text, refuse_classes, refuse_precision
@@ -127,8 +127,7 @@ def compute_maps(
 
         @cache
         def trial() -> Trial:
-            auto = "auto" in wanted
-            return run_trial(model, images[:1], output=output, reshape=lay, backward=auto)
+            return try_images(model, images[:, None], wanted, output=output, reshape=lay)
 
         # Without gradients the shared pass has no graph, which would tell what the model ends in.
         graph = any(method.needs.gradients for method in methods)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -149,6 +149,13 @@ class ImageSet:
                 self.notes += _beside_the_range(prepared.view, preprocessing)
             return prepared
         raise ImageSetError(f"no image of {self.where!r} can be read; the first is {first}")
+
+    def load_others(self, preprocessing: Preprocessing) -> Iterator[Prepared]:
+        """Yield the images after the first, as far as they can be read."""
+        for entry in self.entries:
+            if entry.id not in {known for known, _ in self._first}:
+                with suppress(ImageError):
+                    yield self.load(entry, preprocessing)
 
     def load_mask(
         self, entry: ImageEntry, preprocessing: Preprocessing

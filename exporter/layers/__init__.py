@@ -6,6 +6,7 @@ from exporter.layers.choice import LayerChoice, choose_layers
 from exporter.layers.classifier import ClassifierError, find_classifier
 from exporter.layers.encoder import Encoder
 from exporter.layers.findings import find_out
+from exporter.layers.further import try_images
 from exporter.layers.kernels import Kernels, collect_kernels
 from exporter.layers.layout import Layout, Reshape
 from exporter.layers.reshape import GivenReshape
@@ -29,4 +30,5 @@ __all__ = [
     "layer_table",
     "layout_records",
     "run_trial",
+    "try_images",
 ]

@@ -75,6 +75,8 @@ class Trial:
         planes: by name, every output or part of one that has a plane per image, in execution order.
         reached: names of those whose spatial positions the output depends on; None where no
             backward could tell, or none was asked for.
+        silent: names of those whose gradient is zero everywhere, which it may be for this image
+            only.
         changes: what the forward changed besides.
         ends: the last function of the model, where a graph tells it (see `last_function`).
         untold: why no moved patch could show how outputs lie; empty where it could.
@@ -91,6 +93,7 @@ class Trial:
     changes: Changes = field(default_factory=Changes)
     ends: str = ""
     untold: str = ""
+    silent: frozenset[str] = frozenset()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -211,10 +214,12 @@ def _run(
         for each in (seen[name],)
     }
     reached = {name for name, plane in planes.items() if plane.layout.reached(touched.get(name))}
-    dependent = frozenset(reached) if told and reached else None
+    known = frozenset(reached) if told and reached else None
+    came = planes.keys() & touched.keys() - reached if known else set[str]()
+    silent = frozenset(name for name in came if not touched[name].any())
     called = tuple(calls)
     return Trial(
-        module, example, called, shown, path, reshape, planes, dependent, changes, ends, untold
+        module, example, called, shown, path, reshape, planes, known, changes, ends, untold, silent
     )
 
 

@@ -14,26 +14,26 @@ from torch import nn
 from exporter.arguments import in_python
 from exporter.comparison import compare
 from exporter.config import DEFAULT_MAPS, build_config
-from exporter.errors import ConfigError, RunError, WriterError, kind_of
+from exporter.errors import ConfigError, LayerError, RunError, WriterError, kind_of
 from exporter.guard import FAILURES, why
 from exporter.images import open_images
 from exporter.maps import get_methods
 from exporter.run import export
 from exporter.store import Run, epoch_folder, epochs_in, open_run
-from exporter.store.documents import json_bytes, read_json, validated
+from exporter.store.documents import json_bytes
 from exporter.store.epochs import TRAINING
 from exporter.store.files import RunFiles
 from exporter.store.layout import checksum_file, writer_folder
 from exporter.stores import on_disk
+from exporter.training.beginning import begun, first_plan, settled
 from exporter.training.budget import Budget
 from exporter.training.choosing import choose
-from exporter.training.records import SCHEMA_VERSION, Training, WatchedEpoch
+from exporter.training.records import WatchedEpoch
 from exporter.training.surroundings import as_outside, finite, randomness_kept, rank
 from exporter.watch import Watch
 
 COMPARISON, CLASSES = "comparison", "classes.json"
 """The folder with the comparison of the epochs, and the file of their classes."""
-_REMEDY = "remove it, or give another folder"
 _OWN = ("step", "metrics", "resume", "overwrite", "limit", "out", "model", "images")
 """Arguments of ``export`` that a watcher gives itself."""
 
@@ -47,9 +47,9 @@ class Watcher:
 
     Every epoch becomes a run in ``OUT/epochs/00012/``, and all of them one TensorBoard log, where
     each image has a slider. On leaving, the epochs are compared: ``OUT/comparison/html/index.html``
-    has a slider, too, and curves of accuracy, agreement, dead channels and drift; ``exporter
-    compare OUT`` writes that at any time, also while the training goes on. A training that was
-    killed goes on in the same folder.
+    has curves of accuracy, agreement, dead channels and drift, and each image in it a slider, too;
+    ``exporter compare OUT`` writes that at any time, also while the training goes on. A training
+    that was killed goes on in the same folder.
 
     A failure inside never stops the training: it is a `TrainingWarning`, and the epoch is marked in
     ``OUT/training.json``. Of several processes only the first one explains, without talking to the
@@ -99,7 +99,8 @@ class Watcher:
             images: an image set, as ``exporter.export`` takes it; read again at every epoch.
             out: the folder.
             maps: map methods.
-            layers: layers to explain.
+            layers: layers to explain; those that ``auto`` takes at the first epoch are explained
+                at all, as long as the model has them.
             classes: names of the model's outputs, or a file of them; where None, ``.classes`` of
                 the data set. Labels that are numbers of a data set then have these names, too.
             every: epochs from one that is explained to the next.
@@ -152,29 +153,13 @@ class Watcher:
             entries = open_images(self._images, limit=limit).entries
         self._limit, self._of, self._due = limit, images, 0
         self._files = RunFiles(self.out)
-        self._training = self._begun(tuple(entry.id for entry in entries))
+        ids = tuple(entry.id for entry in entries)
+        self._training = begun(self._files, self.out, self.rule, ids)
+        self._chosen = settled(self._settings, first_plan(self.out))
         names = getattr(images, "classes", ()) if classes is None else classes
         if not isinstance(names, str | Path) and names:
             self._files.write(CLASSES, json_bytes([str(name) for name in names]))
             self._settings["classes"] = self.out / CLASSES
-
-    def _begun(self, ids: tuple[str, ...]) -> Training:
-        """Return what the folder says of the training so far, if it is of these images."""
-        if not self._files.exists(TRAINING):
-            names = self._files.names()
-            if names:
-                raise RunError(f"{str(self.out)!r} holds something else ({names[0]}); {_REMEDY}")
-            self._files.make_folder()
-            self._files.make_folder("epochs")
-            return Training(SCHEMA_VERSION, self.rule, ids)
-        values = read_json(self._files, TRAINING, _REMEDY, versioned=True)
-        before = validated(self._files, TRAINING, Training, values, _REMEDY)
-        if before.images != ids:
-            raise RunError(
-                f"the training in {str(self.out)!r} was watched on other images "
-                f"({before.rule}), and these are {self.rule}; give the same, or another out"
-            )
-        return before
 
     def __enter__(self) -> Self:
         """Return the watcher."""
@@ -257,11 +242,21 @@ class Watcher:
                 step=epoch,
                 metrics=metrics,
                 watch=Watch(),
-                **self._settings,
+                **self._settings | self._chosen,
             )
+        except LayerError as error:
+            if not self._chosen:
+                raise
+            self._warn(
+                f"epoch {epoch}: the layers of the epochs before do not fit: {error}; auto "
+                "chooses others"
+            )
+            self._chosen = {}
+            return self._explained(model, epoch, metrics)
         except WriterError as error:
             failed, run = str(error), open_run(folder)
             self._warn(f"epoch {epoch}: {failed}")
+        self._chosen = self._chosen or settled(self._settings, run.plan)
         if "html" not in self._settings["writers"]:  # which would lead to it
             # All epochs are in one log, and what was copied there is as large as the maps.
             for name in ("tensorboard", checksum_file(writer_folder("tensorboard"))):

@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -228,7 +229,16 @@ def test_the_comparison_reads_epochs_as_steps(watched: Path) -> None:
     page = (watched / "comparison/html/index.html").read_text()
     assert ">dead channels</text>" in page
     assert ">agreement</text>" in page
-    assert "loss, given" in (watched / "comparison/html/runs.html").read_text()
+    assert "Loss, given" in (watched / "comparison/html/runs.html").read_text()
+
+
+def test_what_the_guide_says_of_a_page_is_on_it(watched: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    said = re.findall(r"`runs/baseline/(comparison/html/\S+)` \| (.*) \|", guide)
+    assert len(said) == 2
+    for page, words in said:
+        slider = 'data-control="viewer-slider"' in (watched / page).read_text()
+        assert slider == ("slider over the epochs" in words), page
 
 
 def test_the_command_compares_a_training_at_any_time(watched: Path, tmp_path: Path) -> None:
@@ -262,6 +272,59 @@ def test_a_killed_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     assert list(run.epochs) == [0, 1]
     with pytest.raises(ExporterError, match="was watched on other images"):
         Watcher(data(), out=out, **SETTINGS | {"seed": 1})
+
+
+class Bright(nn.Module):
+    """Two resolutions; where the bias of the second is low, no image excites it."""
+
+    def __init__(self, name: str = "first") -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, nn.Conv2d(3, 4, 3, 2))
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3, 2), nn.ReLU())
+        self.head = nn.Linear(4, 3)
+
+    def excite(self, bias: float) -> Bright:
+        nn.init.constant_(self.second[0].bias, bias)  # type: ignore[arg-type]
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.get_submodule(self.name)(x)).mean((2, 3)))
+
+
+@pytest.mark.slow
+def test_the_layers_of_the_first_epoch_are_explained_at_all(tmp_path: Path) -> None:
+    auto = {"layers": ["auto"], "activations": ["auto"]}
+    settings, out = SETTINGS | auto, tmp_path / "run"
+    with Watcher(data(), out=out, **settings) as watcher:
+        watcher.step(Bright().excite(9), 0)
+        watcher.step(Bright().excite(-9), 1)
+    # The same in a training that was killed and goes on.
+    again = Watcher(data(), out=out, **settings)
+    run = again.step(Bright().excite(-9), 2)
+    assert run is not None
+    for epoch in run.epochs.values():
+        assert epoch.plan.explained == epoch.plan.recorded == ("first", "second")
+    # Where a layer is gone, that is said, and what is chosen then stays.
+    with pytest.warns(TrainingWarning, match="epoch 3: .* has no layer 'first'.*auto") as said:
+        again.step(Bright("entry").excite(9), 3)
+        again.step(Bright("entry").excite(-9), 4)
+    assert len(said) == 1
+    assert [run.epochs[n].plan.explained for n in (3, 4)] == [("entry", "second")] * 2
+
+
+@pytest.mark.parametrize(
+    ("file", "held"),
+    [("epochs/00000", "a run"), ("comparison", "a comparison"), ("tensorboard", "other files")],
+)
+def test_a_folder_that_holds_something_else_is_left_to_its_owner(
+    file: str, held: str, watched: Path
+) -> None:
+    before = sorted(watched.rglob("*"))
+    with pytest.raises(ExporterError, match=f"holds {held}, and no training; give another") as said:
+        Watcher(data(), out=watched / file, **SETTINGS)
+    assert "remove" not in str(said.value)
+    assert sorted(watched.rglob("*")) == before
 
 
 class Fails(Net):

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,11 @@ def asked(address: str, path: str, **query: str) -> Any:
     raise AssertionError(url)
 
 
-def waited(address: str, run: str) -> None:
-    for _ in range(100):
-        if run in asked(address, "plugin/text/tags"):
+def waited(address: str, run: str, tags: Collection[str] = (), plugin: str = "text") -> None:
+    """Wait until the server has loaded a run, and these tags of it."""
+    for _ in range(600):
+        known = asked(address, f"plugin/{plugin}/tags")
+        if run in known and set(known[run]) >= set(tags):
             return
         time.sleep(0.1)
     raise AssertionError(run)
