@@ -41,7 +41,7 @@ def describe_run(job: Job) -> Iterator[tuple[str, str]]:
     yield "images", f"{len(plan.images)} of {plan.image_set} ({job.image_set.kind}){unread}"
     cut = f"{len(plan.shards)} of up to {config.shard_size}"
     yield "shards", f"{cut}, batches of {job.batch_size}"
-    yield "model", f"{plan.model.name}, {plan.model.parameters:,} parameters, on {job.device}"
+    yield "model", f"{plan.model.title}, {plan.model.parameters:,} parameters, on {job.device}"
     yield "layers", f"{', '.join(plan.explained)} ({plan.layer_reason})"
     for number, sentence in enumerate(job.explainer(job.module).passes, 1):
         yield f"pass {number}", sentence

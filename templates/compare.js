@@ -183,7 +183,7 @@
     paintRows();
     $("none").hidden = order.length > 0;
     $("count").textContent = exporter.images(order.length) + (order.length < index.images ? " of " + index.images.toLocaleString("en") : "");
-    $("caption").textContent = method() ? "Over each photograph the map of " + method().title + " at " + index.places[stage()] + ", each between its own ends." : "The runs have no maps in common.";
+    $("caption").textContent = method() ? "Over each photograph the map of " + method().title + " at " + index.places[stage()] + ", each coloured from its smallest to its largest value." : "The runs have no maps in common.";
     $("pager").hidden = pages < 2;
     $("span").textContent = (from + 1).toLocaleString("en") + "–" + (from + part.length).toLocaleString("en");
     $("before").disabled = from === 0;

@@ -153,6 +153,8 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     said = capfd.readouterr().out
     assert re.search(r"images +6 of", said)
     assert re.search(r"layers +3 ", said)
+    # As reports call it, not as its factory is called.
+    assert re.search(r"model +Sequential, ", said)
     assert re.search(r"pass 1 .*gradcam", said)
     assert re.search(r"time +about .* estimated from a batch of 4", said)
     assert re.search(r"disk +about", said)

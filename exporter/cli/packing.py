@@ -30,6 +30,7 @@ from exporter.console import OUT, Bar, marked, size
 @file_option(
     "--credits", "credits_file", help="Licence and credits of images, models and data, as text."
 )
+@click.option("--overwrite", is_flag=True, help="Replace the supplement that is already there.")
 def pack_command(
     sources: tuple[Path, ...],
     out: Path,
@@ -39,6 +40,7 @@ def pack_command(
     max_size: str | None,
     claims: Path | None,
     credits_file: Path | None,
+    overwrite: bool,
 ) -> int:
     """Write runs and comparisons as a supplement: one zip that opens from a double click."""
     from exporter.publish import pack
@@ -54,6 +56,7 @@ def pack_command(
             claims=claims,
             credits=credits_file,
             command=this_command(),
+            overwrite=overwrite,
             watch=bar,
         )
     OUT.print(f"[green]✓[/] {marked(str(packed.path))}: {size(packed.size)}, opens at index.html")

@@ -91,7 +91,9 @@ _ANONYMOUS = click.option(
     metavar="FOLDER",
     help="Show whole photographs, which are read from here, with each map where the model saw it.",
 )
-@file_option("--out", required=True, help="A .pdf, .svg or .png file.")
+@file_option(
+    "--out", required=True, help="A .pdf, .svg or .png file; one that is there is replaced."
+)
 @_ANONYMOUS
 def figure_command(sources: tuple[Path, ...], out: Path, **given: Any) -> int:
     """Draw images × maps of runs for a paper, and print the LaTeX that shows it."""
@@ -137,7 +139,10 @@ def _listed(given: Iterable[str]) -> tuple[str, ...]:
     help="Which table. Of a run: accuracy, methods, agreement, faithfulness or classes. Of a "
     "comparison: accuracy, flips, similarity, measures, classes or layers.  [default: accuracy]",
 )
-@file_option("--out", help="A .tex, .md or .csv file.  [default: print Markdown]")
+@file_option(
+    "--out",
+    help="A .tex, .md or .csv file; one that is there is replaced.  [default: print Markdown]",
+)
 @_ANONYMOUS
 def table_command(source: Path, what: str, out: Path | None, *, anonymous: bool) -> int:
     """Write numbers of a run or a comparison as a table for a paper."""

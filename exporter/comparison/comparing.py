@@ -23,12 +23,12 @@ from exporter.comparison.folder import (
 from exporter.comparison.images import PairSums, compare_images
 from exporter.comparison.joining import Joined, join, metrics_of, relative
 from exporter.comparison.layers import drift
+from exporter.comparison.measures import shifts
 from exporter.comparison.predictions import (
     Predictions,
     class_changes,
     contrasts,
     predictions_of,
-    shifts,
     totals,
 )
 from exporter.comparison.records import (
@@ -40,7 +40,7 @@ from exporter.comparison.records import (
 from exporter.comparison.rendering import WRITERS, refuse_writers, write_all
 from exporter.errors import RunError
 from exporter.store import Run, records_table, refuse_damaged, schema_of
-from exporter.store.anonymous import release, write_key
+from exporter.store.anonymous import key_of, release, write_key
 from exporter.store.documents import json_bytes
 from exporter.store.files import RunFiles
 from exporter.store.layout import CHECKSUMS, COMPARISON, is_temporary
@@ -72,7 +72,7 @@ def compare(
         out: the comparison folder.
         baseline: the run that the others are compared with; the first where None.
         writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.
-        overwrite: replace a comparison that is there.
+        overwrite: replace a comparison that is there, with its key.
         single_file: write the report as one file too, ``html/report.html``.
         max_size: largest size of that file, such as ``20MB``; maps are left out to fit.
         anonymous: leave out of the whole folder who made the runs, where and with which files, for
@@ -112,10 +112,14 @@ def compare(
     likeness = _write_images(joined, predicted, files, watch)
     watch.begin("comparing layers")
     layers, channels, cka = drift(joined)
+    shifted, left_out = shifts(joined, predicted)
+    for note in left_out:
+        watch.say(note)
+    joined = replace(joined, notes=(*joined.notes, *left_out))
     rows: dict[str, Sequence[Any]] = {
         "classes": class_changes(joined, predicted),
         "similarity": likeness,
-        "measures": shifts(joined, predicted),
+        "measures": shifted,
         "layers": layers,
         "channels": channels,
         "missing": joined.missing,
@@ -125,8 +129,7 @@ def compare(
     contents = _contents(joined, predicted, rows, cka, files)
     if anonymous:
         contents = _without_names(contents)
-        place = folder.resolve()
-        write_key(joined.runs, place.with_name(f"{place.name}.key.csv"))
+        write_key(joined.runs, key_of(folder.resolve(), overwrite=True))
     files.write(COMPARISON, json_bytes(asdict(contents)))
     comparison = open_comparison(files.run)
     write_all(comparison, joined, predicted, writers, most=most, watch=watch)
@@ -146,7 +149,8 @@ def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:
     """Make the folder, or empty it of an earlier comparison.
 
     Raises:
-        RunError: if something else is there, or a comparison and ``overwrite`` is not given.
+        RunError: if something else is there, or a comparison or its key and ``overwrite`` is not
+            given.
     """
     files = RunFiles(out)
     if any(out.resolve() == run.path.resolve() for run in joined.runs):
@@ -160,7 +164,9 @@ def _take(out: Path, joined: Joined, *, overwrite: bool) -> RunFiles:
     left = [name for name in names if is_temporary(name) and name.split(".")[1] in stems]
     if COMPARISON not in names and set(names).difference(_OWN, left):
         raise RunError(f"{str(out)!r} contains something else; give --out another folder")
+    key = key_of(out.resolve(), overwrite=overwrite)
     files.make_folder()
+    key.unlink(missing_ok=True)
     for name in (*left, *reversed(_OWN)):
         files.remove(name)
     return files

@@ -7,6 +7,7 @@ from typing import Final
 
 from exporter.comparison.records import Difference
 from exporter.records import Plan
+from exporter.writers.html.text import preprocessing_text
 
 AXES: Final = ("model", "checkpoint", "weights", "preprocessing", "target", "seed", "methods")
 """What runs may vary in, the first that differs is what the comparison is about."""
@@ -60,8 +61,8 @@ def _preprocessing(plan: Plan) -> tuple[object, ...]:
 
 _ASPECTS: Final[dict[str, Callable[[Plan], object]]] = {
     "model": architecture,
-    "checkpoint": lambda plan: plan.model.weights if plan.model.checkpoint else None,
-    "weights": lambda plan: plan.model.weights,
+    "checkpoint": lambda plan: plan.model.same_weights if plan.model.checkpoint else None,
+    "weights": lambda plan: plan.model.same_weights,
     "preprocessing": _preprocessing,
     "target": lambda plan: plan.target,
     "seed": lambda plan: str(plan.settings.get("seed")),
@@ -77,13 +78,12 @@ _ASPECTS: Final[dict[str, Callable[[Plan], object]]] = {
 
 def _named(plan: Plan, name: str) -> str:
     """Return what a run has of an aspect, in words."""
-    model, how = plan.model, plan.model.preprocessing
+    model = plan.model
     said: dict[str, str] = {
         "model": f"{model.title}, {model.parameters:,} parameters",
         "checkpoint": f"{model.checkpoint or 'none'} ({model.weights})",
         "weights": model.weights,
-        "preprocessing": f"{how.size[0]} × {how.size[1]} pixels, resize {how.resize}, crop "
-        f"{how.crop}, mean {how.mean}, standard deviation {how.std}",
+        "preprocessing": preprocessing_text(model.preprocessing),
         "target": plan.target,
         "seed": str(plan.settings.get("seed")),
         "methods": ", ".join(method.name for method in plan.methods),

@@ -42,12 +42,18 @@ def findings(
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """Write a difference with its sign.
+    """Write a difference with its sign, one that rounds to nothing without.
 
-    >>> signed(-3.14), signed(0.5, 2)
-    ('−3.1', '+0.50')
+    >>> signed(-3.14), signed(0.5, 2), signed(-0.01)
+    ('−3.1', '+0.50', '0.0')
     """
-    return f"{value:+.{digits}f}".replace("-", "−")
+    written = f"{value:+.{digits}f}"
+    return written.replace("-", "−") if float(written) else written[1:]
+
+
+def unmoved(spearman: float) -> bool:
+    """Tell whether maps whose ranks correlate so are the same, but for rounding."""
+    return round(spearman, 3) == 1
 
 
 def _first(name: str) -> str:
@@ -71,19 +77,17 @@ def _accuracy(
     if not known:
         return
     row = max(known, key=lambda row: abs(row.difference or 0))
-    assert row.accuracy is not None and row.baseline is not None and row.p_holm is not None
-    assert row.difference is not None and row.low is not None and row.high is not None
-    sure = "a significant difference" if row.p_holm < SURE else "not a significant difference"
-    many = f", corrected for {len(known)} comparisons" if len(known) > 1 else ""
-    difference, low, high = (signed(100 * v) for v in (row.difference, row.low, row.high))
-    yield Finding(
-        "Accuracy",
-        f"{_first(names[row.run])} is right on {percent(row.accuracy)} of {row.images:,} labelled "
-        f"images and {names[base]} on {percent(row.baseline)}: {difference} points (95 % interval "
-        f"{low} to {high}; McNemar's exact {p_value(row.p_holm)}{many}), {sure}.",
-        "index",
-        "numbers",
-    )
+    assert row.accuracy is not None
+    if not any(other.lost + other.won for other in known):
+        yield Finding(
+            "Accuracy",
+            f"{'Both' if len(names) == 2 else 'All'} runs are right on the same images, "
+            f"{percent(row.accuracy)} of {row.images:,} that are labelled.",
+            "index",
+            "numbers",
+        )
+    else:
+        yield _most_changed(names, row, base, len(known))
     errors = [run for run in runs if run.calibration_error is not None]
     if len(errors) > 1:
         best = min(errors, key=lambda run: run.calibration_error or 0)
@@ -97,6 +101,22 @@ def _accuracy(
                 "index",
                 "numbers",
             )
+
+
+def _most_changed(names: Sequence[str], row: Contrast, base: int, tests: int) -> Finding:
+    assert row.accuracy is not None and row.baseline is not None and row.p_holm is not None
+    assert row.difference is not None and row.low is not None and row.high is not None
+    sure = "a significant difference" if row.p_holm < SURE else "not a significant difference"
+    many = f", corrected for {tests} comparisons" if tests > 1 else ""
+    difference, low, high = (signed(100 * v) for v in (row.difference, row.low, row.high))
+    return Finding(
+        "Accuracy",
+        f"{_first(names[row.run])} is right on {percent(row.accuracy)} of {row.images:,} labelled "
+        f"images and {names[base]} on {percent(row.baseline)}: {difference} points (95 % interval "
+        f"{low} to {high}; McNemar's exact {p_value(row.p_holm)}{many}), {sure}.",
+        "index",
+        "numbers",
+    )
 
 
 def _flips(names: Sequence[str], contrasts: Sequence[Contrast], base: int) -> Iterator[Finding]:
@@ -134,24 +154,32 @@ def _maps(joined: Joined, rows: Sequence[Likeness]) -> Iterator[Finding]:
     titles = {method.name: method.title for method in joined.methods}
     low, high = (choose(known, key=lambda row: row.spearman or 0) for choose in (min, max))
 
-    def told(row: Likeness) -> str:
-        other = row.second if row.first == base else row.first
-        return (
-            f"{titles[row.method]} at {at_stage(row.stage)} between {names[base]} and "
-            f"{names[other]} (mean rank correlation {decimal(row.spearman or 0)}, "
-            f"{row.images:,} images)"
-        )
+    def pair(row: Likeness) -> str:
+        return f"{names[base]} and {names[row.second if row.first == base else row.first]}"
 
-    if round(low.spearman or 0, 3) == 1:
+    def told(row: Likeness) -> str:
+        return f"{titles[row.method]} at {at_stage(row.stage)}"
+
+    def number(row: Likeness) -> str:
+        return f"mean rank correlation {decimal(row.spearman or 0)}, {row.images:,} images"
+
+    if unmoved(low.spearman or 0):
         yield Finding("Maps", "The maps of all runs rank their cells in the same order.", "images")
         return
-    yield Finding(
-        "Maps",
-        f"The maps that differ most are those of {told(low)}"
-        + (f"; the most alike are those of {told(high)}." if low is not high else "."),
-        "images",
-        f"sort=moved&method={[m.name for m in joined.methods].index(low.method)}",
-    )
+    if low is high:
+        text = f"The maps of {told(low)} differ between {pair(low)} ({number(low)})."
+    elif pair(low) == pair(high):
+        text = (
+            f"Between {pair(low)}, the maps of {told(low)} differ most ({number(low)}) and those "
+            f"of {told(high)} least ({number(high)})."
+        )
+    else:
+        text = (
+            f"Maps differ most between {pair(low)} for {told(low)} ({number(low)}), and least "
+            f"between {pair(high)} for {told(high)} ({number(high)})."
+        )
+    place = [m.name for m in joined.methods].index(low.method)
+    yield Finding("Maps", text, "images", f"sort=moved&method={place}")
 
 
 def _classes(names: Sequence[str], rows: Sequence[ClassChange], base: int) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from exporter.comparison.findings import unmoved
 from exporter.comparison.folder import Comparison
 from exporter.comparison.images import blocks
 from exporter.comparison.index import PER_SHARD, write_index
@@ -160,7 +161,7 @@ def strips(comparison: Comparison) -> dict[str, list[ImageComparison]]:
                 list_.append(row)
                 list_.sort(key=sure, reverse=True)
                 del list_[SHOWN:]
-        if row.likeness is not None:
+        if row.likeness is not None and not unmoved(row.likeness):
             moved.append(row)
             moved.sort(key=lambda row: row.likeness or 0)
             del moved[SHOWN:]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from exporter.comparison.aligning import at_stage
 from exporter.comparison.images import NUMBERS
-from exporter.comparison.predictions import Predictions, measured
+from exporter.comparison.measures import MEASURED, Measured, measured
+from exporter.comparison.predictions import Predictions
 from exporter.render import COLORMAPS
 from exporter.writers.html import text as words
 from exporter.writers.html.index import call_script
@@ -24,18 +25,6 @@ PER_SHARD: Final = 32
 
 FIRST: Final = 256
 """Images whose columns come with the page."""
-
-
-MEASURED: Final = {
-    "pointing": "pointing",
-    "box_energy": "energy inside",
-    "entropy": "entropy",
-    "agreement": "agreement of the methods",
-    "insertion": "insertion",
-    "deletion": "deletion",
-    "road": "ROAD",
-}
-"""What a reader calls the numbers of an image."""
 
 
 def write_index(report: Report, predicted: Sequence[Predictions]) -> None:
@@ -146,16 +135,22 @@ def _numbers(report: Report, predicted: Sequence[Predictions]) -> dict[str, list
     """Return what is measured of the images, by name: of each run a value per image, or none."""
     joined = report.joined
     titles = {method.name: method.title for plan in joined.plans for method in plan.methods}
-    runs = [
-        {key: values for key, values in measured(joined, at, own) if not np.isnan(values).all()}
-        for at, own in enumerate(predicted)
-    ]
+    runs = [measured(joined, at, own) for at, own in enumerate(predicted)]
+    keys = list(dict.fromkeys(key for own in runs for key in own))
     nothing = np.full(len(joined.ids), np.nan)
+
+    def named(key: Measured) -> str:
+        others = {other for other in keys if other.measure == key.measure} - {key}
+        of = ", ".join(titles.get(method, method) for method in key.method.split(", "))
+        said = f"{MEASURED[key.measure]} of {of}"
+        if key.measure == "agreement":
+            said = f"{MEASURED['agreement']} {of}" if others else MEASURED["agreement"]
+        where = any(other.stage != key.stage for other in others)
+        return f"{said} at {at_stage(key.stage)}" if where else said
+
     return {
-        f"{MEASURED[name]} of {titles.get(method, method)}" if method else MEASURED[name]: [
-            [finite(value, 3) for value in own.get((name, method), nothing)] for own in runs
-        ]
-        for name, method in dict.fromkeys(key for own in runs for key in own)
+        named(key): [[finite(value, 3) for value in own.get(key, nothing)] for own in runs]
+        for key in keys
     }
 
 

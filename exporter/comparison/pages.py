@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.comparison.aligning import at_stage
 from exporter.comparison.chart import CHART, chart_lines
 from exporter.comparison.findings import p_value, signed
+from exporter.comparison.measures import MEASURED
 from exporter.comparison.records import ClassChange, ImageComparison, LayerDrift
 from exporter.records import ratio
 from exporter.render import decode_image
@@ -28,10 +29,13 @@ MOST_RUNS = 8
 """Runs of a strip at most: the first, the last and those between at even distances."""
 
 STRIPS = {
-    "lost": ("Right to wrong", "the surest first"),
-    "won": ("Wrong to right", "the surest first"),
-    "changed": ("Another class", "the verdict is the same, or there is no label; the surest first"),
-    "moved": ("Maps that changed most", "lowest mean rank correlation with the baseline's first"),
+    "lost": ("Right to wrong", ", most confident first"),
+    "won": ("Wrong to right", ", most confident first"),
+    "changed": (
+        "Another class",
+        " whose verdict stayed the same or is not known, most confident first",
+    ),
+    "moved": ("Maps that changed most", ", lowest mean rank correlation with the baseline first"),
 }
 """Title and order of each strip of the first page."""
 
@@ -70,6 +74,7 @@ def index(report: Report) -> dict[str, Any]:
         "curves": _curves(report),
         "chart_size": CHART,
         "measures": report.comparison.records("measures"),
+        "measured": MEASURED,
         "likeness": _matrices(report),
         "signed": signed,
         "p_value": p_value,
@@ -142,7 +147,10 @@ def runs(report: Report) -> dict[str, Any]:
             [f"{run.images:,}{'' if run.complete else ', not finished'}" for run in told],
         ),
     ]
-    keys = list(dict.fromkeys(key for plan in plans for key in plan.settings))
+    alike = {"weights": len({plan.model.same_weights for plan in plans}) == 1}
+    # As they were asked for, these two say less than what the model was given.
+    told_already = {key for key, _ in rows}
+    keys = dict.fromkeys(key for plan in plans for key in plan.settings if key not in told_already)
     rows += [(key, [_said(plan.settings.get(key)) for plan in plans]) for key in keys]
     packages = sorted({name for plan in plans for name in plan.versions})
     rows += [
@@ -155,7 +163,8 @@ def runs(report: Report) -> dict[str, Any]:
         ),
         ("created", [plan.created for plan in plans]),
     ]
-    return {"settings": [(key, values, len(set(values)) > 1) for key, values in rows]}
+    differ = [(key, values, len(set(values)) > 1 and not alike.get(key)) for key, values in rows]
+    return {"settings": differ}
 
 
 def _said(value: object) -> str:
@@ -211,10 +220,13 @@ def _curves(report: Report) -> tuple[Sequence[Any], float] | None:
             agreement |= {told.baseline: row.baseline, row.run: row.value}
     dead: Counter[int] = Counter()
     channels: Counter[int] = Counter()
-    for layer in report.comparison.records("layers"):
-        dead[layer.run] += layer.dead or 0
-        channels[layer.run] += layer.of or 0
     numbers = range(len(told.runs))
+    layers = report.comparison.records("layers")
+    known = Counter(layer.layer for layer in layers if layer.of)
+    for layer in layers:
+        if known[layer.layer] == len(told.runs):  # those that every run has
+            dead[layer.run] += layer.dead or 0
+            channels[layer.run] += layer.of or 0
     lines = (
         ("accuracy", [run.accuracy for run in told.runs]),
         ("agreement", [agreement.get(run) for run in numbers]),

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.comparison.differences import shared_classes
 from exporter.comparison.joining import Joined
-from exporter.comparison.records import ClassChange, Contrast, Shift
+from exporter.comparison.measures import MEASURES, Floats, Measured, measures_of
+from exporter.comparison.records import ClassChange, Contrast
 from exporter.comparison.statistics import holm, mcnemar, paired_interval
 from exporter.records import Plan, ratio
 from exporter.store import Run
 from exporter.summaries.classes import calibration_error, diagram
-
-MEASURES: Final = ("pointing", "box_energy", "entropy", "agreement")
-"""What is measured of the map that stands for an image, and compared."""
-
-FAITHFULNESS: Final = ("insertion", "deletion", "road")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class Predictions:
         score: (N,) its score, NaN without one.
         correct: (N,) 1 right, 0 wrong, NaN where that is not known.
         labels: (N,) code of the label as a class, -1 where it is none.
-        measures: by name (N,), NaN where it was not measured.
+        measures: (N,) by what was measured and of which maps, NaN where it was not.
     """
 
     names: tuple[str, ...]
@@ -43,7 +36,7 @@ class Predictions:
     score: Floats
     correct: Floats
     labels: NDArray[np.intp]
-    measures: Mapping[str, Floats]
+    measures: Mapping[Measured, Floats]
 
 
 def predictions_of(joined: Joined) -> list[Predictions]:
@@ -53,8 +46,8 @@ def predictions_of(joined: Joined) -> list[Predictions]:
     names = tuple(codes)
     return [
         Predictions(names, own["predicted"].astype(np.intp), own["score"], own["correct"],
-                    own["label"].astype(np.intp), {name: own[name] for name in MEASURES})
-        for own in read
+                    own["label"].astype(np.intp), dict(measures_of(joined, run, own)))
+        for run, own in enumerate(read)
     ]  # fmt: skip
 
 
@@ -185,34 +178,3 @@ def class_changes(joined: Joined, predicted: list[Predictions]) -> list[ClassCha
         for (name, run, before, right, lost, won, p), q in zip(tested, corrected, strict=True)
     ]
     return sorted(rows, key=lambda row: (row.run, row.p, -abs(row.recall - row.baseline), row.name))
-
-
-def shifts(joined: Joined, predicted: list[Predictions]) -> list[Shift]:
-    """Return the mean change of what is measured of each image's maps, where both runs have it."""
-    values = [dict(measured(joined, run, own)) for run, own in enumerate(predicted)]
-    base = values[joined.baseline]
-    rows = []
-    for run, own in enumerate(values):
-        for key in own if run != joined.baseline else ():
-            both = ~np.isnan(own[key] + base[key]) if key in base else np.empty(0, dtype=bool)
-            if both.any():
-                interval = paired_interval((own[key] - base[key])[both])
-                value, before = (float(part[key][both].mean()) for part in (own, base))
-                rows.append(Shift(run, *key, int(both.sum()), value, before, *interval))
-    return rows
-
-
-def measured(joined: Joined, at: int, own: Predictions) -> Iterator[tuple[tuple[str, str], Floats]]:
-    """Yield (measure, method) of one run with its value for each image."""
-    run = joined.runs[at]
-    first = run.plan.methods[0].name if run.plan.methods else ""
-    for name, values in own.measures.items():
-        yield (name, "" if name == "agreement" else first), values
-    columns: dict[tuple[str, str], Floats] = {}
-    for row in run.image_faithfulness():
-        number = joined.places.get(row.id)
-        for name in FAITHFULNESS if number is not None else ():
-            value = getattr(row, name)
-            column = columns.setdefault((name, row.method), np.full(len(joined.ids), np.nan))
-            column[number] = np.nan if value is None else value
-    yield from columns.items()

@@ -137,14 +137,17 @@ class Shift:
     """The mean change of a number that is measured of each image, against the baseline."""
 
     run: Annotated[Int32, Column("place of the run")]
-    measure: Annotated[str, Column("pointing, box_energy, entropy, insertion, deletion or road")]
-    method: Annotated[str, Column("name of the method; the first one's but for faithfulness")]
+    measure: Annotated[
+        str, Column("pointing, box_energy, entropy, agreement, insertion, deletion or road")
+    ]
+    method: Annotated[str, Column("the method whose map is measured; of agreement all, by commas")]
     images: Annotated[int, Column("images that both runs measured")]
     value: Annotated[float, Column("mean in the run")]
     baseline: Annotated[float, Column("mean in the baseline")]
     difference: Annotated[float, Column("mean of value less baseline")]
     low: Annotated[float, Column("lower end of its 95 % interval, paired bootstrap")]
     high: Annotated[float, Column("upper end")]
+    stage: Annotated[str, Column("where the map is: name of the stage")] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import exporter
-from exporter.errors import ConfigError, reason
+from exporter.errors import ConfigError, RunError, reason
 from exporter.publish.archive import PROVENANCE, contents_of
 from exporter.publish.claims import Claim, read_claims, settled
 from exporter.publish.fitting import Fitting, left_out_of
 from exporter.publish.supplement import Contents, Supplement, shown_rows
 from exporter.publish.venues import Venue, venue_of
 from exporter.store import Run
-from exporter.store.anonymous import release, write_key
+from exporter.store.anonymous import key_of, release, write_key
 from exporter.watch import Watch
 from exporter.writers.html import text as words
 from exporter.writers.options import bytes_of
@@ -63,6 +63,7 @@ def pack(
     claims: str | Path | None = None,
     credits: str | Path | None = None,
     command: str = "",
+    overwrite: bool = False,
     watch: Watch | None = None,
 ) -> Packed:
     """Write runs and comparisons as one zip that a reviewer opens with a double click.
@@ -77,7 +78,7 @@ def pack(
 
     Args:
         *sources: run folders and comparison folders.
-        out: the zip.
+        out: the zip, whose name ends in ``.zip``.
         anonymous: leave out who made it, where and with which files, for double-blind review; the
             names of the images are kept in ``OUT.key.csv`` beside it.
         venue: such as ``neurips``, whose limit of size it keeps to.
@@ -85,11 +86,14 @@ def pack(
         claims: a Markdown list of claims with links to pages of the reports.
         credits: a text file with the licence and the credits of images, models and data.
         command: what makes it again, which it tells unless it is anonymous.
+        overwrite: replace a supplement that is there, with its key.
         watch: told how the work goes on.
 
     Raises:
-        ConfigError: if the venue is not known, nothing fits, or a claim leads nowhere.
-        RunError: if a source is neither a run nor a comparison, or they share no image.
+        ConfigError: if the venue is not known, nothing fits, a claim leads nowhere, or the file
+            would have another suffix.
+        RunError: if a source is neither a run nor a comparison, they share no image, or something
+            is there already.
 
     Examples:
         >>> from exporter.demo import example_run
@@ -97,6 +101,7 @@ def pack(
         ()
     """
     place, watch = Path(out), watch or Watch()
+    key = _take(place, overwrite=overwrite)
     known = venue_of(venue) if venue else None
     limit = _limit(max_size, known)
     told = Told(
@@ -115,14 +120,32 @@ def pack(
             front = partial(_write_front, supplement, told)
             fitted = Fitting(supplement, limit, front, work, watch=watch)
             left_out = fitted.fit()
+            names = work / key.name
             if anonymous:
-                key = place.with_name(f"{place.name}.key.csv")
-                write_key((named.run for named in supplement.runs), key)
+                write_key((named.run for named in supplement.runs), names)
+            # At no moment is a key beside a supplement of other images.
+            place.unlink(missing_ok=True)
+            key.unlink(missing_ok=True)
+            if anonymous:
+                names.replace(key)
             fitted.zip.replace(place)
     except OSError as error:
         raise ConfigError(f"{str(place)!r} cannot be written: {reason(error)}") from error
     written = place.stat().st_size
     return Packed(place, written, left_out, tuple(_notes(told, place, written)))
+
+
+def _take(place: Path, *, overwrite: bool) -> Path:
+    """Refuse a file that is there or is called as something else; return where its key belongs."""
+    if place.suffix.lower() != ".zip":
+        raise ConfigError(f"a supplement cannot be called {place.name!r}; its name ends in .zip")
+    if place.is_dir():
+        raise RunError(f"{str(place)!r} is a folder; give another --out")
+    if place.exists() and not overwrite:
+        raise RunError(
+            f"{str(place)!r} is there already; give --overwrite to replace it, or another --out"
+        )
+    return key_of(place, overwrite=overwrite)
 
 
 def _write_front(supplement: Supplement, told: Told, contents: Contents, folder: Path) -> None:

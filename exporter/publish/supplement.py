@@ -58,6 +58,7 @@ class Source:
     """A run or a comparison that a supplement shows."""
 
     folder: str
+    name: str
     title: str
     runs: tuple[Named, ...]
     comparison: Comparison | None = None
@@ -96,14 +97,18 @@ class Supplement:
         for at, told in enumerate(compared):
             if told is None:
                 each = next(named)
-                sources.append(Source("", each.name, (each,)))
+                title = remembered(each.run.files).get("title") or each.name
+                sources.append(Source("", each.name, title, (each,)))
             else:
                 sources.append(self._comparison(told, work / str(at)))
         if not sources:
             raise ConfigError("nothing is given; give run folders or comparisons")
+        titles = [source.title for source in sources]
         self.sources = tuple(
-            replace(source, folder=folder)
-            for source, folder in zip(sources, _folders(sources), strict=True)
+            replace(source, folder=folder, title=f"{title} ({source.name})")
+            if source.name and titles.count(title) > 1
+            else replace(source, folder=folder)
+            for source, folder, title in zip(sources, _folders(sources), titles, strict=True)
         )
         runs = {named.run.path.resolve(): named for source in sources for named in source.runs}
         self.runs = tuple(runs.values())
@@ -130,7 +135,7 @@ class Supplement:
         shown = tuple(replace(run, path="") for run in told.contents.runs)
         told = Comparison(told.files, replace(told.contents, runs=shown))
         named = tuple(map(Named, runs, (run.name for run in shown)))
-        return Source("", f"Comparison: {title(told)}", named, told)
+        return Source("", "", f"Comparison: {title(told)}", named, told)
 
     @cached_property
     def chosen(self) -> Grid:
@@ -206,7 +211,7 @@ def _folders(sources: Sequence[Source]) -> list[str]:
     if len(sources) == 1:
         return ["report"]
     names = [
-        "comparison" if each.comparison else f"report-{safe_name(each.title)}" for each in sources
+        "comparison" if each.comparison else f"report-{safe_name(each.name)}" for each in sources
     ]
     return [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names, 1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -16,6 +17,8 @@ COMBINED = ("attention", "fused")
 """Names, in the place of a layer's, of maps that are made from several layers."""
 FEATURES = "features"
 """The name, in the place of a layer's, of what an encoder gives, recorded as channels."""
+_DIGEST = re.compile(r"(?<= )[0-9a-f]{12}$")
+"""What a name of weights ends in where their numbers, or their file's bytes, were hashed."""
 
 SCHEMA_VERSION = 1
 """Version of the run folder's layout; a reader refuses a newer one."""
@@ -86,6 +89,12 @@ class ModelRecord:
     def title(self) -> str:
         """What people call it: the library's name, or the class of what a factory built."""
         return self.type or self.name
+
+    @property
+    def same_weights(self) -> str:
+        """What is equal where the weights are: their digest, however they were come by, or name."""
+        digest = _DIGEST.search(self.weights)
+        return digest[0] if digest else self.weights
 
 
 @dataclass(frozen=True, slots=True)

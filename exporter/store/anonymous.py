@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporter.errors import TargetError
+from exporter.errors import RunError, TargetError
 from exporter.records import (
     KernelRecord,
     LayoutRecord,
@@ -35,6 +35,7 @@ from exporter.store.reader import Run, open_run
 UNTOLD = "not told"
 """What stands in the place of a text that may say who the authors are."""
 
+_KEY = ("run", "shown as", "path")
 _UNREAD = "it could not be read"
 _FOREIGN = {"model", "images", "checkpoint", "classes", "reshape", "encoder", "weights", "output"}
 """Settings that name the authors' files, code or data; the plan says which model it is."""
@@ -56,11 +57,30 @@ def anonymous(run: Run) -> Run:
     return run if isinstance(run, _Anonymous) else _Anonymous(run)
 
 
+def key_of(shown: Path, *, overwrite: bool) -> Path:
+    """Return where the key of what is shown to others is kept, beside it.
+
+    Raises:
+        RunError: if there is one, which is not to be replaced, or the file is something else.
+    """
+    key = shown.with_name(f"{shown.name}.key.csv")
+    if key.exists():
+        if not overwrite:
+            raise RunError(
+                f"{str(key)!r} is the key of one that was made before; give --overwrite to replace "
+                "it, or another --out"
+            )
+        with key.open(encoding="utf-8", errors="replace") as opened:
+            if opened.readline().rstrip("\n") != ",".join(_KEY):
+                raise RunError(f"{str(key)!r} is something else; give another --out")
+    return key
+
+
 def write_key(runs: Iterable[Run], file: Path) -> None:
     """Write which file each image of some runs was, by its id: only their author sees this."""
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(("run", "shown as", "path"))
+        writer.writerow(_KEY)
         for run in runs:
             for image in open_run(run.path).plan.images:
                 writer.writerow((run.path.resolve().name, image.id, image.path))

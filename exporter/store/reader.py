@@ -194,7 +194,7 @@ class Run:
         explained = ", ".join(name or "input" for name in plan.explained)
         methods = ", ".join(method.name for method in plan.methods)
         return (
-            f"<Run {str(self.path)!r}: {plan.model.name}, {images} images, "
+            f"<Run {str(self.path)!r}: {plan.model.title}, {images} images, "
             f"layers {explained}, methods {methods}, {state}>"
         )
 

@@ -210,6 +210,14 @@ def agreement(grid: Grid) -> NDArray[np.float64]:
     return correlations
 
 
+def row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of each row's numbers, NaN where it has none."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def pairs(methods: int) -> list[tuple[int, int]]:
     """Return the pairs of so many methods, in order."""
     return list(combinations(range(methods), 2))

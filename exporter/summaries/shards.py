@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from exporter.records import ChannelBatch, ImageMeasures, Row
 from exporter.store import records_table, schema_of
 from exporter.summaries.annotations import Coverage, Mask, coverage, hits, region_overlap
-from exporter.summaries.grids import Grid, agreement, concentration, grids, normalised, pairs
+from exporter.summaries.grids import (
+    Grid,
+    agreement,
+    concentration,
+    grids,
+    normalised,
+    pairs,
+    row_means,
+)
 from exporter.summaries.scope import Scope
 from exporter.summaries.sums import (
     BINS,
@@ -60,7 +68,7 @@ def shard_parts(
         if grid.layer in (scope.deepest, ""):
             maps += _map_sums(grid, images["predicted"][grid.rows], measured)
         if grid.layer == scope.deepest:
-            images["agreement"][grid.rows] = _row_means(correlations)
+            images["agreement"][grid.rows] = row_means(correlations)
         method, layer = scope.first
         if grid.layer == layer and method in grid.methods:
             for name, values in measured.items():
@@ -121,14 +129,6 @@ def _cover(
             if inside is not None:
                 covered[number, *size] = inside
     return covered, overlaps
-
-
-def _row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of each row's numbers, NaN where it has none."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _method_sums(grid: Grid, measured: Measured) -> list[MethodSums]:

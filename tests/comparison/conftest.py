@@ -39,6 +39,7 @@ def build(sampling: ModuleType) -> Build:
         weights: str = "",
         settings: Mapping[str, Any] | None = None,
         finish: bool = True,
+        explained: Sequence[str] = (),
         **plan_of: Any,
     ) -> Path:
         images = [
@@ -60,6 +61,7 @@ def build(sampling: ModuleType) -> Build:
         plan = replace(
             plan,
             model=model,
+            explained=tuple(explained) or plan.explained,
             settings=dict(plan.settings) | dict(settings or {}) | {"maximise": []},
             layouts={
                 name: LayoutRecord("nchw", 8, sides[name], sides[name], 0, "said")

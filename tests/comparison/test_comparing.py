@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +131,89 @@ def test_what_is_measured_is_compared_where_both_have_it(comparison: Comparison)
         assert row.difference == pytest.approx(row.value - row.baseline)
 
 
+def test_agreement_is_compared_over_methods_and_a_layer_that_both_runs_have(
+    build: Build, tmp_path: Path
+) -> None:
+    alike = {"names": ["a", "b", "c", "d"], "weights": "same"}
+    more = {"methods": ("gradcam", "layercam", "eigencam")}
+    base = build(tmp_path / "base", step=1, **alike, **more)
+    other = build(tmp_path / "other", step=3, **alike, methods=("gradcam", "eigencam"))
+    shallow = build(tmp_path / "shallow", step=1, **alike, explained=["layer3"])
+
+    def agreement(folder: Path, layer: str) -> float:
+        run = open_run(folder)
+        return float(
+            np.mean(
+                [
+                    stats.spearmanr(
+                        *(
+                            run.stored(row, name, layer, None).array().ravel()
+                            for name in ("gradcam", "eigencam")
+                        )
+                    ).statistic
+                    for row in run.rows()
+                ]
+            )
+        )
+
+    def shifts(run: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        told = compare(base, run, out=tmp_path / f"CMP {run.name}", writers=())
+        return {row.measure: row for row in told.records("measures")}, told.contents.notes
+
+    rows, notes = shifts(other)
+    row = rows["agreement"]
+    assert (row.method, row.stage) == ("eigencam, gradcam", "layer4")
+    assert row.value == pytest.approx(agreement(other, "layer4"))
+    assert row.baseline == pytest.approx(agreement(base, "layer4"))
+    assert rows["entropy"].method == "gradcam"
+    assert notes == ()
+
+    rows, notes = shifts(shallow)
+    assert set(rows) == {"agreement"}
+    row = rows["agreement"]
+    assert (row.method, row.stage) == ("eigencam, gradcam", "layer3")
+    assert row.value == pytest.approx(agreement(shallow, "layer3"))
+    assert row.baseline == pytest.approx(agreement(base, "layer3"))
+    assert notes[-1] == (
+        "not compared: pointing, energy inside, entropy, which base has of gradcam at layer4, and "
+        "shallow of gradcam at layer3"
+    )
+
+
+def test_agreement_of_the_same_maps_differs_by_nothing(build: Build, tmp_path: Path) -> None:
+    alike = {"names": ["a", "b", "c"], "weights": "same", "explained": ["layer4"]}
+    runs = [
+        build(tmp_path / str(len(methods)), **alike, methods=methods)
+        for methods in (("gradcam", "eigencam"), ("gradcam", "eigencam", "layercam"))
+    ]
+    rows = compare(*runs, out=tmp_path / "CMP", writers=()).records("measures")
+    (row,) = [row for row in rows if row.measure == "agreement"]
+    assert (row.method, row.value) == ("eigencam, gradcam", row.baseline)
+    assert (row.difference, row.low, row.high) == (0, 0, 0)
+
+
+def test_agreement_of_other_methods_is_left_out(build: Build, tmp_path: Path) -> None:
+    alike = {"names": ["a", "b"], "weights": "same"}
+    runs = [
+        build(tmp_path / other, **alike, methods=("gradcam", other))
+        for other in ("layercam", "eigencam")
+    ]
+    told = compare(*runs, out=tmp_path / "CMP", writers=("html",))
+    assert "agreement" not in {row.measure for row in told.records("measures")}
+    (note,) = [note for note in told.contents.notes if "agreement" in note]
+    assert note == (
+        "not compared: agreement of the methods, which layercam has of gradcam, layercam at "
+        "layer4, and eigencam of eigencam, gradcam at layer4"
+    )
+    page = (tmp_path / "CMP/html/index.html").read_text("utf-8")
+    assert note in page
+    # Nothing else differs: there is no strip of maps that did not move, and no difference of 0.
+    assert "Maps that changed most" not in page
+    assert "0 points" not in page
+    found = {finding.about: finding.text for finding in told.findings}
+    assert found["Accuracy"].startswith("Both runs are right on the same images, ")
+
+
 @pytest.mark.slow
 def test_classes_are_matched_by_name(build: Build, tmp_path: Path, sampling: object) -> None:
     names = list(sampling.CLASSES)  # type: ignore[attr-defined]
@@ -164,6 +249,24 @@ def test_a_comparison_is_read_back_and_replaced_only_on_request(
             compare(*checkpoints, out=other, overwrite=True)
     with pytest.raises(RunError, match="there is no comparison in"):
         open_comparison(tmp_path)
+
+
+def test_a_key_is_never_left_beside_a_comparison_that_it_does_not_belong_to(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    out, key = tmp_path / "CMP", tmp_path / "CMP.key.csv"
+    compare(*checkpoints[:2], out=out, writers=(), anonymous=True)
+    before = key.read_bytes()
+    shutil.rmtree(out)
+    with pytest.raises(RunError, match=r"CMP\.key\.csv' is the key of one that was made before"):
+        compare(*checkpoints[:2], out=out, writers=(), anonymous=True)
+    assert key.read_bytes() == before
+    compare(*checkpoints[:2], out=out, writers=(), overwrite=True)
+    assert not key.exists()
+    key.write_text("mine", "utf-8")
+    with pytest.raises(RunError, match=r"CMP\.key\.csv' is something else"):
+        compare(*checkpoints[:2], out=out, writers=(), overwrite=True)
+    assert key.read_text("utf-8") == "mine"
 
 
 def test_what_a_killed_comparison_left_is_replaced(checkpoints: list[Path], tmp_path: Path) -> None:

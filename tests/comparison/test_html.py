@@ -28,6 +28,19 @@ SHARED = {"skip", "brand", "page-link", "theme"}
 """Controls of the header, which the run's report has too."""
 BROKEN = "[...document.images].filter(i => i.src && i.complete && !i.naturalWidth).map(i => i.src)"
 
+CUT_NAMES = """[...document.querySelectorAll(".chart text")].filter((text) => {
+    const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+    return own.left < all.left - 1 || own.right > all.right + 1;
+}).map((text) => text.textContent)"""
+CUT_OPTIONS = """["flip", "sort", "order"].flatMap((id) => {
+    const menu = document.getElementById(id), style = getComputedStyle(menu);
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = style.font;
+    const room = menu.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    return [...menu.options].map((option) => option.text)
+        .filter((text) => pen.measureText(text).width > room);
+})"""
+
 
 @pytest.fixture(scope="module")
 def html(comparison: Comparison) -> Path:
@@ -60,7 +73,13 @@ def test_all_that_differs_in_the_runs_is_marked(html: Path) -> None:
     assert marked["Weights"]
     assert marked["Checkpoint"]
     assert marked["Created"]
-    assert "Comparison of checkpoints" in (html / "index.html").read_text("utf-8")
+    every = [name.casefold() for _, name in rows]
+    assert len(set(every)) == len(every)
+    index = (html / "index.html").read_text("utf-8")
+    assert "Comparison of checkpoints" in index
+    heads = re.findall(r"<thead><tr>(.*?)</tr></thead>", index)
+    for names in (re.findall(r"<th[^>]*>([^<]+)</th>", head) for head in heads):
+        assert len(set(names)) == len(names), names
 
 
 @pytest.mark.browser
@@ -128,6 +147,18 @@ def test_every_page_opens_without_a_word(page: Any, html: Path) -> None:
             continue
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+def test_names_in_charts_and_menus_are_whole(page: Any, html: Path) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    for name in ("index", "layers"):
+        page.goto((html / f"{name}.html").as_uri())
+        assert page.locator(".chart text").count() > 4, name
+        assert page.evaluate(CUT_NAMES) == [], name
+    page.goto((html / "images.html").as_uri())
+    page.locator("#tools").wait_for()
+    assert page.evaluate(CUT_OPTIONS) == []
 
 
 @pytest.mark.browser

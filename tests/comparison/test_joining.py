@@ -84,6 +84,23 @@ def test_what_varies_is_found(others: dict[str, Path], axis: str) -> None:
     assert [row.name for row in joined.differences if row.varied] == [axis]
 
 
+def test_weights_of_one_digest_are_the_same_however_they_were_come_by(
+    build: Build, tmp_path: Path
+) -> None:
+    runs = [
+        build(tmp_path / name, weights=weights, names=["a", "b"], methods=methods)
+        for name, weights, methods in (
+            ("factory", "as the factory gives them ab67b8eca733", ("gradcam", "layercam")),
+            ("python", "as handed over ab67b8eca733", ("gradcam", "eigencam")),
+            ("trained", "as handed over 0067b8eca733", ("gradcam", "eigencam")),
+        )
+    ]
+    joined = join(runs[:2])
+    assert joined.axis == "methods"
+    assert [row.name for row in joined.differences] == ["methods"]
+    assert join(runs[1:]).axis == "weights"
+
+
 def test_layers_of_other_models_are_aligned_by_stage(others: dict[str, Path]) -> None:
     joined = joining(others, "plain", "model")
     assert [(stage.name, stage.layers) for stage in joined.stages] == [

@@ -268,6 +268,7 @@ def test_venues_are_data_with_a_source() -> None:
         (["--max-size", "5 potatoes"], "'5 potatoes' is not a size"),
         (["--index", "none.md"], "the claims 'none.md' cannot be read"),
         (["--credits", "none.md"], "the credits 'none.md' cannot be read"),
+        (["--out", "s.tar"], "a supplement cannot be called 's.tar'; its name ends in .zip"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(
@@ -283,6 +284,27 @@ def test_what_cannot_be_packed_is_refused(
     assert said in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_supplement_is_replaced_only_on_request_and_with_its_key(
+    checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, key = tmp_path / "a.zip", tmp_path / "a.zip.key.csv"
+    pack(checkpoints[0], out=out, anonymous=True)
+    kept = (out.read_bytes(), key.read_bytes())
+    assert main(["pack", str(checkpoints[0]), "--out", str(out)]) == 2
+    assert "a.zip' is there already; give --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert (out.read_bytes(), key.read_bytes()) == kept
+    out.unlink()
+    with pytest.raises(ExporterError, match=r"a\.zip\.key\.csv' is the key of one"):
+        pack(checkpoints[0], out=out, anonymous=True)
+    out.write_bytes(kept[0])
+    # Of another run, its key is another.
+    pack(checkpoints[1], out=out, anonymous=True, overwrite=True)
+    assert key.read_text("utf-8").splitlines()[1].startswith("b,")
+    pack(checkpoints[0], out=out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 @pytest.mark.slow
@@ -376,6 +398,10 @@ def test_reports_are_titled_as_the_run_was(checkpoints: list[Path], tmp_path: Pa
     packed = pack(copy, out=tmp_path / "a.zip", anonymous=True)
     with zipfile.ZipFile(packed.path) as archive:
         page = archive.read("report/index.html").decode()
+        front, readme = (archive.read(n).decode() for n in ("index.html", "README.md"))
+    assert "<h1>What we saw</h1>" in front
+    assert '<a href="report/index.html">What we saw</a>' in front
+    assert "- `report/index.html`: What we saw\n" in readme
     assert "<h1>What we saw</h1>" in page
     assert "In short." in page
     assert "Ada" not in page
