@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from exporter.records import COMBINED, Plan, ratio
+from exporter.records import COMBINED, MEANS_NOTHING, Plan, ratio
 from exporter.store import Run
 from exporter.summaries.sanity import unmoved
 from exporter.writers.html.text import count, decimal, number, percent, score
@@ -42,7 +42,13 @@ def findings(run: Run) -> list[Finding]:
     if run.summary is None:
         return []
     parts = (_accuracy, _confusion, _agreement, _faithfulness, _sanity, _flagged, _dead, _unread)
-    return [finding for part in (*parts, _first) for finding in part(run)]
+    return [finding for part in (_random, *parts, _first) for finding in part(run)]
+
+
+def _random(run: Run) -> Iterator[Finding]:
+    if run.plan.model.random:
+        text = f"The model has random weights: {MEANS_NOTHING}."
+        yield Finding("Random weights", text, "index", "what")
 
 
 def _accuracy(run: Run) -> Iterator[Finding]:
