@@ -60,8 +60,9 @@ def from_factory(spec: str, weights: str) -> Source:
                 "leave out --weights or give --checkpoint FILE"
             )
         options["weights"] = weights
-    needed = _parameters(factory, required=True) if not isinstance(factory, nn.Module) else ()
-    if needed := [name for name in needed if name not in options]:
+    called = not isinstance(factory, nn.Module)
+    required = _parameters(factory, required=True) if called else ()
+    if needed := [name for name in required if name not in options]:
         raise ModelError(
             f"the factory {spec!r} needs {', '.join(map(repr, needed))}, and is called without "
             "arguments; give defaults, or name a function that calls it with its arguments"

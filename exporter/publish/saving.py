@@ -118,9 +118,7 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
 
 def _opaque(look: Look) -> str:
     """Say where a map covers the photograph."""
-    said = (
-        "It is equally opaque everywhere." if look.uniform else "It is as opaque as it is strong."
-    )
+    said = "It is equally opaque everywhere." if look.uniform else "Higher values are more opaque."
     below = f" Below {look.threshold * 100:g} \\% of its range it is not drawn."
     return said + below * (look.threshold > 0)
 

@@ -161,6 +161,17 @@ def test_a_run_that_is_not_complete_has_found_nothing(tmp_path: Path, make_run: 
     assert findings(open_run(make_run(tmp_path / "run", shards=1))) == []
 
 
+def test_a_layer_that_is_called_by_a_number_is_said_to_be_a_layer(
+    tmp_path: Path, make_run: Callable[..., Path]
+) -> None:
+    run = open_run(
+        make_run(tmp_path / "run", layers={"3": 14, "9": 7}, channels={"3": 12, "9": 20})
+    )
+    told = {finding.about: finding.text for finding in findings(run)}
+    assert re.search(r"agree most at layer \d \(.* least at layer \d \(", told["Agreement"])
+    assert told["Dead channels"].endswith("of layer 3.")
+
+
 @pytest.mark.slow
 def test_random_weights_are_pointed_out_wherever_what_they_look_at_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
