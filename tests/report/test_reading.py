@@ -126,7 +126,7 @@ def test_a_pixel_map_is_shown_as_fine_as_it_is_stored(mixed: Desk) -> None:
 
 
 def test_neither_the_input_nor_a_fused_map_is_the_deepest_layer(mixed: Desk) -> None:
-    deepest = f"layer {mixed.run.plan.layers_of_the_model[-1]}"  # its name is a number
+    deepest = mixed.run.plan.layers_of_the_model[-1]
     mixed.images()
     assert mixed.text("#grid-caption").startswith(f"Grad-CAM at {deepest}, each")
     mixed.open("index.html")
