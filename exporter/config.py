@@ -60,7 +60,7 @@ _KINDS = {
     "int": "a whole number",
     "model": "a table of settings",
     "string": "a text",
-    "tuple": "a list, such as [1, 2]",
+    "tuple": "a list",
 }
 """What a value of a wrong type has to be, by the first word of pydantic's name of the error."""
 

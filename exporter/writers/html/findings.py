@@ -47,7 +47,7 @@ def findings(run: Run) -> list[Finding]:
 
 def _random(run: Run) -> Iterator[Finding]:
     if run.plan.model.random:
-        text = f"The model has random weights: {MEANS_NOTHING}."
+        text = f"The model was given no weights, and {MEANS_NOTHING}."
         yield Finding("Random weights", text, "index", "what")
 
 

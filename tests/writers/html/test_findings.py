@@ -182,7 +182,7 @@ def test_random_weights_are_pointed_out_wherever_what_they_look_at_is_told(
         preprocessing={"size": 64},
     )  # fmt: skip
     run = open_run(tmp_path / "run")
-    assert findings(run)[0].text == "The model has random weights: " + MEANS_NOTHING + "."
+    assert findings(run)[0].text == f"The model was given no weights, and {MEANS_NOTHING}."
     assert MEANS_NOTHING in (run.path / "html" / "index.html").read_text("utf-8")
     say_outcome(Outcome(run, ()))
     assert MEANS_NOTHING in capsys.readouterr().out.replace("\n", " ")
