@@ -5,6 +5,7 @@ The module is longer than 300 lines for the help that each setting carries.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Container
 from pathlib import Path
@@ -45,16 +46,44 @@ _ASKED = {
     "batch_size": "a number above 0, or auto",
     "processes": "a number above 0, or auto",
     "devices": "all, or numbers of CUDA cards such as 0,2",
+    "preprocessing.size": "a number of pixels above 0, or [height, width]",
+    "preprocessing.resize": "a number of pixels, [height, width], or 0 for no resizing",
     "preprocessing.bands": "numbers of bands, from 1, such as [3, 2, 1]",
     "preprocessing.range": "two numbers, [black, white]",
 }
 """What a setting has to be, where pydantic says it in too many words."""
+
+_KINDS = {
+    "bool": "true or false",
+    "dict": "a table of names and values",
+    "float": "a number",
+    "int": "a whole number",
+    "model": "a table of settings",
+    "string": "a text",
+    "tuple": "a list",
+}
+"""What a value of a wrong type has to be, by the first word of pydantic's name of the error."""
+
+_JOINED = re.compile(r"[\w.@+*#:-]+(?:,[\w.@+*#:-]+)+")
+"""Names in one text: none of them a glob's brackets, a path or a method's settings."""
 
 Positive = Annotated[int, Field(gt=0)]
 RunPlace = Annotated[Place, PlainValidator(place_of), PlainSerializer(str)]
 
 _M = TypeVar("_M", bound=BaseModel)
 _W = TypeVar("_W", bound="WriterConfig")
+
+
+def _apart(value: Any) -> Any:
+    """Return one text as a list, and names that are joined by commas one by one."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    joined = (isinstance(text, str) and _JOINED.fullmatch(text) for text in texts)
+    parts = (
+        text.split(",") if apart else [text] for text, apart in zip(texts, joined, strict=True)
+    )
+    return tuple(name for part in parts for name in part)
 
 
 class PreprocessingConfig(BaseModel):
@@ -108,7 +137,7 @@ class WriterConfig(
     writers: tuple[str, ...] = setting(
         OWN_WRITERS,
         "A writer to run: tensorboard, wandb, html or an installed one; repeatable.",
-        "NAME",
+        "NAME,…",
         "these three",
     )
     keep: Annotated[int, Field(ge=0)] | Literal["all"] = setting(
@@ -120,6 +149,11 @@ class WriterConfig(
     writer_options: dict[str, dict[str, Any]] = setting(
         {}, "An option of an installed writer; repeatable.", "NAME.KEY=VALUE"
     )
+
+    @field_validator("writers", mode="before")
+    @classmethod
+    def _one_or_more_writers(cls, value: Any) -> Any:
+        return _apart(value)
 
     @field_validator("writers")
     @classmethod
@@ -168,10 +202,10 @@ class RunConfig(WriterConfig):
         DEFAULT_MAPS,
         "A map method ('exporter maps' lists them), captum:NAME or zennit:NAME, or "
         "path/file.py:function for one of your own; repeatable.",
-        "M",
+        "M,…",
     )
     layers: tuple[str, ...] = setting(
-        ("auto",), "A layer to explain: name, glob, @Type or auto; repeatable.", "L"
+        ("auto",), "A layer to explain: name, glob, @Type or auto; repeatable.", "L,…"
     )
     fuse: Literal["mean", "max", "product"] | None = setting(
         None,
@@ -266,7 +300,7 @@ class RunConfig(WriterConfig):
     activations: tuple[str, ...] = setting(
         ("auto",),
         "A layer whose strongest channels are kept; repeatable.",
-        "L",
+        "L,…",
         "the explained layers",
     )
     activation_channels: Annotated[int, Field(ge=0)] = Field(
@@ -275,7 +309,7 @@ class RunConfig(WriterConfig):
     kernels: tuple[str, ...] = setting(
         ("auto",),
         "A layer or parameter whose kernels are drawn; repeatable.",
-        "L",
+        "L,…",
         "the first convolution",
     )
     maximise: tuple[str, ...] = setting(
@@ -313,6 +347,16 @@ class RunConfig(WriterConfig):
             )
         return self
 
+    @field_validator("maps", "layers", "activations", "kernels", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return _apart(value)
+
+    @field_validator("maximise", mode="before")
+    @classmethod
+    def _one_request_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("maps", "layers", "activations", "kernels", "maximise")
     @classmethod
     def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -336,7 +380,7 @@ def build_config(
     """Build the settings of a run; later sources win: file, then flags, then arguments.
 
     Args:
-        file: a TOML file whose keys are the long flags' names, with ``-`` or ``_``.
+        file: a TOML file whose keys are the arguments' names, with ``-`` or ``_``.
         flags: values from the command line; those that are None were not given.
         **arguments: values from Python; those that are None were not given.
 
@@ -402,7 +446,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError, kind: type[BaseModel], flags: Container[str] = ()) -> str:
-    first = error.errors(include_url=False)[0]
+    # A name that is misspelled is why another is missing.
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     # Of a union pydantic also names the branch that it tried, which is no setting.
     fields = kind.model_fields.keys() | PreprocessingConfig.model_fields.keys()
@@ -413,10 +459,24 @@ def _sentence(error: ValidationError, kind: type[BaseModel], flags: Container[st
         return f"{called} is {first['input']!r}; give {asked}"
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        return f"there is no setting {where!r}; {choices(name, kind.model_fields)}"
+        beside = _fields_beside(first["loc"], kind)
+        return f"there is no setting {where!r}; {choices(name, beside)}"
     if first["type"] == "missing":
         return f"the setting {where!r} is missing; give --{where.replace('_', '-')}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message if told == "" else f"{flag or told}: {message}"
+    of, _, what = first["type"].partition("_")
+    if of in _KINDS and what in ("type", "parsing", "from_float"):
+        return f"{called} is {first['input']!r}; give {_KINDS[of]}"
     return f"{called} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _fields_beside(where: tuple[int | str, ...], kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the settings among which one is not: those of the table that it stands in."""
+    for part in where[:-1]:
+        inner = kind.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return kind.model_fields

@@ -83,7 +83,7 @@ def marked(text: str) -> str:
     return escape(shown(text))
 
 
-SAID = ("Calibration", "Confusion", "Dead channels", "Skipped")
+SAID = ("Random weights", "Calibration", "Confusion", "Dead channels", "Skipped")
 """Findings that the end of a run says; the others are said with more detail, or take a picture."""
 
 
@@ -141,12 +141,15 @@ gradient)']
 
 def say_written(run: Run, written: Sequence[Written], failed: Sequence[tuple[str, str]]) -> None:
     """Print how to open what each writer made, and how to write again one that failed."""
+    unread = len(run.totals.skipped) if run.totals else 0
+    rest = f"; {unread} could not be read" if unread else ""
     for report in written:
         # A writer names a file of the run, or a command.
         is_file = report.open.startswith(f"{report.path}/")
         how = str(run.path / report.open) if is_file else report.open
         OUT.print(
-            f"[bold]{report.writer:<12}[/] {marked(how)}  ({report.shown} of {report.total} images)"
+            f"[bold]{report.writer:<12}[/] {marked(how)}  "
+            f"({report.shown} of {report.total} images{rest})"
         )
         for note in report.notes:
             OUT.print(f"{'':<12} {marked(note)}")

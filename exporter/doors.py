@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -178,7 +179,10 @@ def _import_module(name: str, what: str, error: type[ExporterError]) -> ModuleTy
 def _import_file(path: str, what: str, error: type[ExporterError]) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file():
-        raise error(f"there is no file {path!r} to take a {what} from")
+        beside = [str(Path(path).with_name(each.name)) for each in file.parent.glob("*.py")]
+        near = get_close_matches(path, sorted(beside), n=1, cutoff=0.8)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise error(f"there is no file {path!r} to take a {what} from{meant}")
     name = f"_exporter_file_{file.stem}_{abs(hash(str(file))):x}"
     if name in sys.modules:
         return sys.modules[name]

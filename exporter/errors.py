@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -131,9 +132,15 @@ def choices(wrong: str, valid: Iterable[str], *, limit: int = 8) -> str:
 
     Returns:
         A clause such as ``did you mean 'layer4'?`` or ``choose one of a, b, c``.
+
+    Examples:
+        >>> choices("layr4", ["layer3", "layer4"]), choices("layer9", map(str, range(13)))
+        ("did you mean 'layer4' or 'layer3'?", "did you mean '9'?")
     """
     names: Sequence[str] = list(dict.fromkeys(valid))
     close = get_close_matches(wrong, names, n=3, cutoff=0.6)
+    if not close and (number := re.search(r"\d+$", wrong)):  # such as layer9 of 0 to 12
+        close = [name for name in names if name.rpartition(".")[2] == number[0]][:3]
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     shown = ", ".join(names[:limit])

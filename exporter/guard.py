@@ -177,6 +177,9 @@ def _place(failure: BaseException) -> str:
     """
     if isinstance(failure, SyntaxError) and failure.filename:
         return f" ({_shown(failure.filename)}, line {failure.lineno})"
+    through = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(failure.__traceback__)}
+    if isinstance(failure, TypeError) and {*map(_owner, through)} == {_OURS}:
+        return ""  # theirs does not take what we call it with
     lines = _lines(failure)
     return next((lines[owner] for owner in (_USER, _LIBRARY, _OURS) if owner in lines), "")
 

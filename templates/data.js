@@ -180,6 +180,8 @@ window.exporter = window.exporter || {};
   // Whether a prediction is right, as the index marks it; null where that is not known.
   exporter.verdict = (mark) => mark === "-" ? null : exporter.element("span", mark === "1" ? "right" : "wrong", mark === "1" ? " ✓ right" : " ✗ wrong");
 
+  // A layer that is called by its number would be read as a number.
+  exporter.layerWords = (layer) => (/^\d/.test(layer) ? "layer " : "") + (layer || "input");
   exporter.images = (count) => count.toLocaleString("en") + (count === 1 ? " image" : " images");
   // To four significant digits; a true minus sign.
   exporter.number = (value, digits = 4) => {

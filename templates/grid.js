@@ -155,7 +155,7 @@
     $("count").textContent = (many() === all ? "" : order.length.toLocaleString("en") + " of ") + exporter.images(all);
     const method = chosen();
     $("grid-caption").textContent = method < 0 ? "Photographs as the model sees them." :
-      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + index.layers[layerOf(method)]) + ", each map scaled between its own smallest and largest value.";
+      index.methods[method].title + (index.methods[method].pixel ? "" : " at " + exporter.layerWords(index.layers[layerOf(method)])) + ", each map scaled between its own smallest and largest value.";
     measure();
     show();
     write();

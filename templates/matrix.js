@@ -85,7 +85,7 @@
     head.hidden = !layers.length;
     const list = $("v-with");
     list.replaceChildren();
-    for (const map of shown) option(list, map.method + " " + map.layer, index.methods[map.method].title + (index.layers[map.layer] === "" ? "" : " at " + index.layers[map.layer]));
+    for (const map of shown) option(list, map.method + " " + map.layer, index.methods[map.method].title + (index.layers[map.layer] === "" ? "" : " at " + exporter.layerWords(index.layers[map.layer])));
     option(list, "-", "the photograph alone");
     paint();
   };

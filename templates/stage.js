@@ -10,7 +10,6 @@ window.exporter = window.exporter || {};
   let probe = null;
 
   const settings = (map) => ({ rectify: exporter.data.methodOf(map).relu, colour: state.colour, threshold: Number(state.threshold) / 100, fade: state.fade !== "even" });
-  const layerName = (map) => exporter.index.layers[map.layer] || "input";
   const ends = (map) => {
     const centred = state.colour === "diverging";
     return exporter.paint.range(map.values(), settings(map).rectify && !centred, centred);
@@ -21,7 +20,7 @@ window.exporter = window.exporter || {};
     const box = /^box:(\d+)$/.exec(target), name = box && exporter.index.names[now.shard.p[exporter.data.rowOf(now.position)][2 * box[1]]];
     return exporter.targetName(target) + (name ? " (" + name + ")" : "");
   };
-  const describe = (map) => exporter.data.methodOf(map).title + " at " + layerName(map) + " for " + targetOf(map);
+  const describe = (map) => exporter.data.methodOf(map).title + " at " + exporter.layerWords(exporter.index.layers[map.layer]) + " for " + targetOf(map);
   const words = (map) => {
     const capped = map.height !== map.fullHeight || map.width !== map.fullWidth;
     return describe(map) + ". Raw values " + rangeText(map) + ", " +

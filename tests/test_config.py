@@ -44,7 +44,17 @@ def test_a_value_that_was_not_given_does_not_hide_the_file(tmp_path: Path) -> No
         ({"keep": -1}, r"^the setting 'keep' is -1; give a number or all$"),
         ({"seed": -1}, r"^the setting 'seed' is -1: .*greater than or equal to 0"),
         ({"seed": 2**63}, r"^the setting 'seed' is .*less than or equal to"),
-        ({"preprocessing": {"size": -1}}, r"^the setting 'preprocessing.size' is -1: "),
+        ({"preprocessing": {"size": -1}}, r"'preprocessing.size' is -1; give a number of pixel"),
+        ({"preprocessing": {"size": "big"}}, r"'preprocessing.size' is 'big'; give a number of pi"),
+        ({"preprocessing": {"resize": "x"}}, r"'preprocessing.resize' is 'x'; give a number of pi"),
+        ({"preprocessing": {"sizes": 3}}, r"no setting 'preprocessing.sizes'; did you mean 'size'"),
+        ({"preprocessing": {"mean": 0.5}}, r"'preprocessing.mean' is 0.5; give a list"),
+        ({"preprocessing": 4}, r"'preprocessing' is 4; give a table of settings$"),
+        ({"maps": 3}, r"^the setting 'maps' is 3; give a list"),
+        ({"limit": "ten"}, r"^the setting 'limit' is 'ten'; give a whole number$"),
+        ({"limit": 1.5}, r"^the setting 'limit' is 1.5; give a whole number$"),
+        ({"live": "perhaps"}, r"^the setting 'live' is 'perhaps'; give true or false$"),
+        ({"target": 5}, r"^the setting 'target' is 5; give a text$"),
         ({"writers": ("html", "tensorbord")}, r"'tensorbord'; did you mean 'tensorboard'\?"),
         ({"wandb": "sometimes"}, r"'wandb' is 'sometimes'.*'offline', 'online' or 'off'"),
         ({"lairs": ("x",)}, r"no setting 'lairs'; did you mean 'layers'"),
@@ -66,6 +76,27 @@ def test_a_wrong_setting_is_one_sentence(values: dict[str, object], says: str) -
     with pytest.raises(ConfigError, match=says) as caught:
         build_config(None, dict(NEEDED), **values)
     assert "\n" not in str(caught.value)
+
+
+def test_one_text_is_a_list_of_one_and_commas_part_names() -> None:
+    for name in ("maps", "layers", "activations", "kernels"):
+        for given, read in (
+            ("gradcam", ("gradcam",)),
+            (("a.b#2,@Conv2d", "c"), ("a.b#2", "@Conv2d", "c")),
+            ("layer[1,2]", ("layer[1,2]",)),
+            (["x/a,b.py:f", "m:k=1,2"], ("x/a,b.py:f", "m:k=1,2")),
+        ):
+            assert getattr(build_config(None, dict(NEEDED), **{name: given}), name) == read
+    assert build_config(None, dict(NEEDED), writers="html,wandb").writers == ("html", "wandb")
+    asked = "layer4:0,3,10-14"
+    assert build_config(None, dict(NEEDED), maximise=asked).maximise == (asked,)
+
+
+def test_a_misspelled_setting_is_named_and_not_the_one_that_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('modle = "resnet18"\nimages = "x"\nout = "y"\n')
+    with pytest.raises(ConfigError, match=r"^there is no setting 'modle'; did you mean 'model'\?$"):
+        build_config(file)
 
 
 def test_a_missing_setting_names_its_flag() -> None:
@@ -112,7 +143,7 @@ def test_what_the_command_line_gives_is_called_by_its_flag() -> None:
         ("batch_size", "lots", "--batch-size is 'lots'; give a number above 0, or auto"),
         ("processes", "many", "--processes is 'many'; give a number above 0, or auto"),
         ("seed", -1, "--seed is -1: "),
-        ("maps", 3, "--map is 3: "),
+        ("maps", 3, "--map is 3; give a list"),
     ):
         with pytest.raises(ConfigError, match="^" + re.escape(flag)):
             build_config(None, {**NEEDED, name: value})

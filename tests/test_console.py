@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from exporter.cli import main
 from exporter.console import ERR, OUT, Bar, marked, say_outcome, shown
 from exporter.run import Outcome
 from exporter.store import open_run
@@ -90,3 +92,27 @@ def test_a_reader_that_went_away_is_told_to_the_caller(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.stdout", Gone())
     with pytest.raises(BrokenPipeError):
         OUT.print("anything")
+
+
+def test_that_tensorboard_is_served_is_said_once(
+    sample_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Waits:
+        """Waits until the bar would have told again, and is then interrupted."""
+
+        def wait(self) -> None:
+            time.sleep(0.3)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("exporter.console.FIRST", 0.05)
+    monkeypatch.setattr("exporter.console.EVERY", 0.05)
+    monkeypatch.setattr("exporter.cli.looking.Event", Waits)
+    monkeypatch.setattr("tensorboard.program.TensorBoard.launch", lambda _: "http://localhost/")
+    log = shutil.copytree(sample_run, tmp_path / "served")
+    assert main(["render", str(log), "--writer", "tensorboard", "--keep", "1"]) == 0
+    capsys.readouterr()
+    assert main(["tensorboard", str(log)]) == 0
+    assert capsys.readouterr().err.count("Ctrl-C ends it") == 1

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
-from exporter.cli import group
+from exporter.cli import group, main
+from exporter.store import open_run
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cli.md"
@@ -63,6 +66,30 @@ def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
         assert page.exists(), f"{path.name} links to {target}"
         if anchor and page.suffix == ".md":
             assert anchor in _anchors(page), f"{path.name} links to {target}#{anchor}"
+
+
+@pytest.mark.slow
+def test_the_file_of_settings_runs_as_it_stands_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"^```toml\n(.*?)^```", page, flags=re.DOTALL | re.M)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "run.toml").write_text(settings)
+    here = tmp_path / "here"
+    shutil.copytree(ROOT / "examples" / "photos", here / "photos")
+    (here / "my_model.py").write_text("from tests.small import small as build\n")
+    (here / "classes.txt").write_text("a\nb\nc\nd\n")
+    torch = pytest.importorskip("torch")
+    torch.save(import_module("tests.small").small().state_dict(), here / "epoch12.pt")
+    monkeypatch.chdir(here)
+    assert main(["run", "--config", "../kept/run.toml"]) == 0
+    run = open_run(here / "runs" / "first")
+    assert [method.name for method in run.plan.methods] == ["gradcam", "layercam"]
+    assert run.plan.model.preprocessing.size == (224, 224)
+    html = (run.path / "html" / "index.html").read_text("utf-8")
+    assert "First look" in html
+    assert run.plan.model.checkpoint == "epoch12.pt"
 
 
 def _prose(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -25,7 +25,7 @@ from exporter.cli.flags import (
     writer_flags,
 )
 from exporter.config import build_writer_config
-from exporter.console import OUT, Bar, marked, say_written
+from exporter.console import ERR, OUT, Bar, marked, say_written
 from exporter.errors import counted
 from exporter.stores import Place, on_disk
 
@@ -181,14 +181,14 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     from exporter.writers.tensorboard.serving import serve
 
     folders = tuple(on_disk(folder, "TensorBoard is served from the disk") for folder in folders)
-    with Bar() as bar:
-        bar.begin("starting TensorBoard")
-        with serve(folders, host=host, port=port) as views:
-            for what, address in views:
+    with ExitStack() as serving:
+        with Bar() as bar:
+            bar.begin("starting TensorBoard")
+            for what, address in serving.enter_context(serve(folders, host=host, port=port)):
                 bar.say(f"{what:<34}{address}")
-            bar.begin("serving; Ctrl-C ends it")
-            with suppress(KeyboardInterrupt):
-                Event().wait()
+        ERR.print("serving; Ctrl-C ends it")  # after the bar, which would say it again and again
+        with suppress(KeyboardInterrupt):
+            Event().wait()
     return DONE
 
 

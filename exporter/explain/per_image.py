@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporter.errors import TargetError
+from exporter.errors import TargetError, counted
 from exporter.targets import Scored, Scorer, check_rows, is_detections, locate_output, rows_of
 from exporter.targets.readings import Reading, ranked
 
@@ -114,7 +114,8 @@ def per_image(
         entries = list(targets)
     if len(entries) != images:
         raise TargetError(
-            f"targets has {len(entries)} entries for {images} images; give one per image"
+            f"targets has {len(entries)} {'entry' if len(entries) == 1 else 'entries'} for "
+            f"{counted(images, 'image')}; give one per image"
         )
     several = isinstance(entries[0], Sequence) and not isinstance(entries[0], str)
     rows = [

@@ -10,6 +10,7 @@ TIFF files of more bands or other numbers than a photograph's are tifffile's.
 from __future__ import annotations
 
 import importlib
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -97,6 +98,9 @@ def to_levels(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
 _SAID = 200
 """Characters of what a library says that are passed on."""
 
+_REST = re.compile(r" \(\d+ bytes not processed\)")
+"""What Pillow adds of a file's end; it says how much its decoder had left, not what is missing."""
+
 
 @contextmanager
 def _one_sentence(content: bytes) -> Iterator[None]:
@@ -114,7 +118,7 @@ def _one_sentence(content: bytes) -> Iterator[None]:
     except Exception as error:  # decoders raise anything on damaged bytes
         if is_shortage(error):
             raise MemoryError(one_line(error)) from error
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = _REST.sub("", " ".join(str(error).split())) or type(error).__name__
         said = said if len(said) < _SAID else f"{said[:_SAID]}…"
         raise ImageError(
             f"the image of {len(content):,} bytes is damaged or truncated: "

@@ -7,12 +7,13 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AllowInfNan, Strict, TypeAdapter
 
-from exporter.errors import ImageSetError, choices
+from exporter.errors import ImageSetError
 from exporter.images.files import Files, as_text, exists, is_file, is_path
 from exporter.images.sources import Box, Entry
 
@@ -148,10 +149,15 @@ def _places(file: Path, names: Collection[str]) -> dict[str, int]:
         raise ValueError(f"there are {given.count(twice[0])} columns {twice[0]!r}; give one")
     if "path" not in given:
         separators = [sign for sign in ";\t|," if len(given) == 1 and sign in given[0]]
-        has = choices("path", map(as_text, names))
+        there = ", ".join(repr(as_text(name)) for name in islice(names, 8)) or "none"
+        more = ", …" if len(names) > 8 else ""
+        has = f"its columns are {there}{more}; call the one of the images' files 'path'"
         if separators:
-            has = f"its header is separated by {separators[0]!r}, and the list by commas or tabs"
-        raise ImageSetError(f"the list {str(file)!r} has no column 'path'; name it so ({has})")
+            has = (
+                f"its header is separated by {separators[0]!r}; separate the columns by commas or "
+                "tabs"
+            )
+        raise ImageSetError(f"the list {str(file)!r} has no column 'path': {has}")
     return {name: given.index(name) for name in _COLUMNS if name in given}
 
 

@@ -220,7 +220,10 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> No
             return
         except Exception as error:
             said = one_line(error)
-    raise ModelError(f"the checkpoint {str(file)!r} does not fit {type(module).__name__}: {said}")
+    raise ModelError(
+        f"the checkpoint {str(file)!r} does not fit {type(module).__name__}: {said}; give --model "
+        "the model that it was saved from, or another checkpoint"
+    )
 
 
 def _optional(key: str) -> bool:

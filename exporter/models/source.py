@@ -60,6 +60,13 @@ def from_factory(spec: str, weights: str) -> Source:
                 "leave out --weights or give --checkpoint FILE"
             )
         options["weights"] = weights
+    called = not isinstance(factory, nn.Module)
+    required = _parameters(factory, required=True) if called else ()
+    if needed := [name for name in required if name not in options]:
+        raise ModelError(
+            f"the factory {spec!r} needs {', '.join(map(repr, needed))}, and is called without "
+            "arguments; give defaults, or name a function that calls it with its arguments"
+        )
 
     def build(bare: bool, _classes: int | None) -> nn.Module:
         module = factory
@@ -74,8 +81,14 @@ def from_factory(spec: str, weights: str) -> Source:
     return Source(spec.rpartition(":")[2], named, build, own=True)
 
 
-def _parameters(factory: Any) -> tuple[str, ...]:
+def _parameters(factory: Any, *, required: bool = False) -> tuple[str, ...]:
     try:
-        return tuple(inspect.signature(factory).parameters)
+        parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
         return ()
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(
+        name
+        for name, own in parameters.items()
+        if not required or (own.default is own.empty and own.kind not in free)
+    )

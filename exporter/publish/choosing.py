@@ -89,6 +89,8 @@ def lay_out(
         RunError: if a run has no such image, method or layer, or the runs share no image.
         ConfigError: if both ``images`` and ``show`` are given, or ``show`` says nothing.
     """
+    images = (images,) if isinstance(images, str) else images
+    maps, layers = ((given,) if isinstance(given, str) else given for given in (maps, layers))
     first = runs[0].run
     if images and show:
         raise ConfigError("give images by name or a rule that shows some, not both")

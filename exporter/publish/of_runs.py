@@ -12,9 +12,16 @@ from exporter.store import Run
 
 def _accuracy(run: Run) -> Table:
     summary = run.summary
-    if summary is None or summary.accuracy is None:
+    if summary is None:
         raise RunError(
-            f"the run {str(run.path)!r} is not complete, or its images have no labels; ask for "
+            f"the run {str(run.path)!r} is not complete: {len(run.shards)} of "
+            f"{len(run.plan.shards)} shards are done; go on with exporter run --resume"
+        )
+    if summary.accuracy is None:
+        labelled = any(image.label is not None for image in run.plan.images)
+        why = "have labels that are no classes of the model" if labelled else "have no labels"
+        raise RunError(
+            f"the images of the run {str(run.path)!r} {why}, so that there is no accuracy; ask for "
             "another table, such as methods"
         )
     low, high = wilson(summary.correct, summary.labelled)

@@ -44,8 +44,7 @@ def _line(named: Named, *, unnamed: bool) -> str:
         return digest
     plan = named.run.plan
     versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
-    model = f"{plan.model.title} (weights: {plan.model.weights})"
-    return f"run {named.run.name}: {model}, {digest}; {versions}"
+    return f"run {named.run.name}: {plan.model.described}, {digest}; {versions}"
 
 
 def runs_behind(source: Run | Comparison) -> list[Named]:

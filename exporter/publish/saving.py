@@ -87,15 +87,17 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
         else "from its smallest to its largest value, which are below it"
     )
     rectified = dict.fromkeys(column.title for column in grid.columns if column.relu)
-    cut = (
-        f" Negative values of {listed(list(map(tex, rectified)))} are set to zero, as the "
-        "definition says."
-    )
+    cut = ""
+    if rectified and not look.signed:
+        cut = (
+            f" Negative values of {listed(list(map(tex, rectified)))} are set to zero, as the "
+            "definition says."
+        )
     rule = f" Images: {tex(grid.rule)}." if grid.rule else ""
     caption = (
         f"{listed(list(map(tex, titles)))} of {models}{at}; explained, where a method depends on "
         f"it: {explained}. Each map is coloured ({tex(look.colormap)}) {ends}. {_opaque(look)}"
-        f"{cut if rectified and not look.signed else ''}"
+        f"{cut}"
         f"{f' A name with a number is a prediction with its {listed(list(units))}.' * predicted}"
         f"{rule}"
     )
@@ -116,16 +118,14 @@ def latex(grid: Grid, out: Path, look: Look) -> str:
 
 def _opaque(look: Look) -> str:
     """Say where a map covers the photograph."""
-    said = (
-        "It is equally opaque everywhere." if look.uniform else "It is as opaque as it is strong."
-    )
+    said = "It is equally opaque everywhere." if look.uniform else "Higher values are more opaque."
     below = f" Below {look.threshold * 100:g} \\% of its range it is not drawn."
     return said + below * (look.threshold > 0)
 
 
 def _model(named: Named) -> str:
     model = named.run.plan.model
-    said = f"{model.title} (weights: {model.weights})"
+    said = model.described
     return said if named.name == model.title else f"{named.name}: {said}"
 
 

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, choices
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ def venue_of(name: str) -> Venue:
     """
     known = venues()
     if name.lower() not in known:
-        raise ConfigError(f"no venue {name!r} is known; those that are: {', '.join(known)}")
+        raise ConfigError(f"no venue {name!r} is known; {choices(name.lower(), known, limit=20)}")
     return known[name.lower()]

@@ -114,7 +114,10 @@ def _elsewhere(subject: Subject) -> Iterator[Block]:
 def _made(subject: Subject) -> Iterator[Block]:
     yield {"heading": "How it was made"}
     lines = Provenance.of(subject.runs).lines
-    commands = (command_without_folders(named.run.plan.command) for named in subject.runs)
+    commands = (
+        "; added to by: ".join(map(command_without_folders, named.run.plan.commands))
+        for named in subject.runs
+    )
     told = zip(lines, commands, strict=True)
     yield {"list": [[links.plain(f"{line}; made by: {command}")] for line, command in told]}
     yield {"text": [f"This report was written by exporter {exporter.__version__} with:"]}

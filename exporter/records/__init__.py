@@ -30,6 +30,7 @@ from exporter.records.images import (
 from exporter.records.plan import (
     COMBINED,
     FEATURES,
+    MEANS_NOTHING,
     SCHEMA_VERSION,
     HeadRecord,
     LayerRecord,
@@ -76,6 +77,7 @@ __all__ = [
     "FLAG_REASONS",
     "GIVEN",
     "MAP_LEVELS",
+    "MEANS_NOTHING",
     "OUTPUT",
     "REGION_CELLS",
     "SCHEMA_VERSION",

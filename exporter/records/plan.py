@@ -20,6 +20,9 @@ FEATURES = "features"
 _DIGEST = re.compile(r"(?<= )[0-9a-f]{12}$")
 """What a name of weights ends in where their numbers, or their file's bytes, were hashed."""
 
+MEANS_NOTHING = "what it looks at means nothing yet"
+"""What to know of a model whose weights are random."""
+
 SCHEMA_VERSION = 1
 """Version of the run folder's layout; a reader refuses a newer one."""
 
@@ -96,6 +99,17 @@ class ModelRecord:
         digest = _DIGEST.search(self.weights)
         return digest[0] if digest else self.weights
 
+    @property
+    def random(self) -> bool:
+        """Whether its weights are known to be random: a library's model, given none."""
+        return self.weights == "none"
+
+    @property
+    def described(self) -> str:
+        """Its title, and with which weights it is."""
+        how = f"random weights: {MEANS_NOTHING}" if self.random else f"weights: {self.weights}"
+        return f"{self.title} ({how})"
+
 
 @dataclass(frozen=True, slots=True)
 class MethodRecord:
@@ -164,7 +178,7 @@ class Plan:
         label_index: class index by label, only where it is known.
         execution: choices made by trial that could move a bit: memory format, dtype, device type.
         versions: package versions.
-        command: the exact command line, or ``exporter.export(...)``.
+        command: the exact command line that made it, or ``exporter.export(...)``.
         created: ISO 8601 time in UTC; not compared on resume.
         notes: what the user should know (layers that never fired, unreadable folders).
         layouts: by layer that is explained or recorded, how its output lies in the plane, and why.
@@ -174,6 +188,7 @@ class Plan:
             is older than that.
         added: names what was added to the run when it was finished, ``""`` for nothing; shards that
             are not noted so lack it.
+        added_by: likewise the commands that added to it, in order.
     """
 
     schema: Count
@@ -200,6 +215,12 @@ class Plan:
     precision: PrecisionRecord | None = None
     head: HeadRecord | None = None
     added: str = ""
+    added_by: tuple[str, ...] = ()
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The command that made the run, and those that added to it; none of an anonymous run."""
+        return tuple(filter(None, (self.command, *self.added_by)))
 
     @property
     def computed_on(self) -> Mapping[str, str]:

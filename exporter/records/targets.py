@@ -167,9 +167,9 @@ def _atom(wanted: str, classes: Sequence[str]) -> Target | None:
     name = wanted.removeprefix("class:").strip()
     if re.fullmatch(r"[0-9]+", name):
         if classes and int(name) >= len(classes):
-            raise TargetError(
-                f"the model has no class {name}; it has those from 0 to {len(classes) - 1}"
-            )
+            named = [f"{index} ({known})" for index, known in enumerate(classes)]
+            its = ", ".join(named) if len(named) <= 8 else f"from {named[0]} to {named[-1]}"
+            raise TargetError(f"the model has no class {name}; its classes are {its}")
         return Target("class", index=int(name))
     if _indices_of(name, classes):
         return Target("class", index=_index_of(name, classes))

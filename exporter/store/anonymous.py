@@ -170,6 +170,7 @@ def _plan(plan: Plan) -> Plan:
         image_set="the image set",
         versions={name: release(text) for name, text in plan.versions.items()},
         command="",
+        added_by=(),
         created=_day(plan.created),
         notes=notes,
         layouts={name: _layout(laid) for name, laid in plan.layouts.items()},

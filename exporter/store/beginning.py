@@ -157,7 +157,8 @@ def _extend(run: RunFiles, plan: Plan) -> None:
 
     From then on it is not finished, and its shards are those that lack what was added.
     """
-    more, clauses = additions(read_plan(run).whole(), plan)
+    old = read_plan(run).whole()
+    more, clauses = additions(old, plan)
     if clauses:
         raise RunError(
             f"to the run {str(run.run)!r} only methods, layers and --faithfulness can be added: "
@@ -165,7 +166,9 @@ def _extend(run: RunFiles, plan: Plan) -> None:
         )
     if more:
         forget(run, layout.TOTALS)
-        _write_plan(run, replace(plan, added=plan_identity(plan)[:16]))
+        by = (*old.added_by, plan.command)
+        added = plan_identity(plan)[:16]
+        _write_plan(run, replace(plan, added=added, command=old.command, added_by=by))
 
 
 def _reads_alike(run: RunFiles, plan: Plan) -> bool:

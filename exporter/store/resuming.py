@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 _TOLD = frozenset(
     {"command", "created", "notes", "layer_reason", "label_match", "image_set", "schema", "images"}
-    | {"layouts", "findings", "precision", "head", "added"}
+    | {"layouts", "findings", "precision", "head", "added", "added_by"}
 )
 """Who made a run, when, and how that is told: not what it contains."""
 

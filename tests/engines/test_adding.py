@@ -12,9 +12,11 @@ import pytest
 from torch import nn
 
 import exporter
-from exporter.engines import Job, local
+from exporter.config import build_config
+from exporter.engines import Job, Recipe, local
 from exporter.errors import RunError
-from exporter.store import RunFolder, check, open_run
+from exporter.run import run
+from exporter.store import RunFolder, anonymous, check, open_run
 from tests.equal import differences
 from tests.small import small
 
@@ -117,6 +119,28 @@ def test_only_what_is_missing_is_computed(
     assert again.settings["maps"] == ["gradcam", "saliency", "eigencam"]
     assert again.settings["layers"] == ["2", "3"]
     assert again.complete
+
+
+def test_the_command_that_made_a_run_is_kept_beside_those_that_added_to_it(
+    model: nn.Module, photos: Path, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("exporter run --model m.py:f --map gradcam", {"maps": ["gradcam"], "layers": ["2"]}),
+        ("exporter run --config c.toml --map eigencam --add", {"maps": ["eigencam"]}),
+        ("exporter run --config c.toml --layer 3 --add", {"layers": ["3"]}),
+        ("exporter run --config c.toml --map gradcam --add", {"maps": ["gradcam"]}),  # is there
+    ]
+    for command, settings in asked:
+        config = build_config(
+            model="m.py:f", images=str(photos), out=tmp_path / "run",
+            **PLAIN | settings | {"writers": "html"},
+        )  # fmt: skip
+        run(Recipe(config, command, module=model), add="--add" in command)
+    there = open_run(tmp_path / "run")
+    commands = [command for command, _ in asked[:3]]
+    assert list(there.plan.commands) == commands
+    assert "\n".join(commands) in (there.path / "html/index.html").read_text("utf-8")
+    assert anonymous(there).plan.commands == ()
 
 
 @pytest.mark.slow

@@ -203,6 +203,7 @@ def test_of_a_container_the_elements_that_matter_are_explained(images: Tensor) -
         ),
         ({"inputs": torch.ones(0, 3, 8, 8)}, TargetError, "at least one image"),
         ({"targets": [1, 2]}, TargetError, "2 entries for 3 images"),
+        ({"targets": [1]}, TargetError, "has 1 entry for 3 images"),
         (
             {"targets": 1},
             TargetError,

@@ -232,6 +232,13 @@ def test_a_truncated_jpeg_padded_with_zeros_is_an_error(small: Image.Image, enco
             decode(data[:end] + bytes(len(data) - end))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "TIFF"])
+def test_what_a_decoder_had_left_is_not_told(kind: str, small: Image.Image, encode: Encode) -> None:
+    data = encode(small, kind)
+    with pytest.raises(ImageError, match=r"damaged or truncated: image file is truncated$"):
+        decode(data[: len(data) // 2])
+
+
 def test_a_jpeg_cut_after_its_thumbnail_is_an_error(small: Image.Image, encode: Encode) -> None:
     thumbnail = encode(small.resize((16, 12)), "JPEG")
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail + bytes(500)

@@ -103,7 +103,7 @@ def test_numbers_as_labels_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "file,label\na.jpg,cat\n", "no column 'path'"),
+        ("l.csv", "file,label\na.jpg,cat\n", "'path': its columns are 'file', 'label'; call the"),
         ("l.csv", "", "no column 'path'"),
         ("l.csv", "path,boxes\na.jpg,[1]\n", r"line 2 of the list 'l.csv' has the boxes"),
         ("l.csv", 'path,boxes\na.jpg,"[[5,0,1,1]]"\n', "left, top, right, bottom"),

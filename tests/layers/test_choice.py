@@ -125,6 +125,7 @@ def test_names_globs_and_types_come_in_execution_order(resnet: Trial) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
+        ("layer9", r"no layer 'layer9'; did you mean 'layer"),
         ("layer5", r"no layer 'layer5'; did you mean 'layer4'"),
         ("laxer?", r"no layer 'laxer\?'"),
         ("@Conv3d", r"no layer of type 'Conv3d'; did you mean '@Conv2d'"),

@@ -15,6 +15,7 @@ from exporter.errors import ModelError
 from exporter.models import adopt, check_classes, resolve
 
 FACTORY = """
+import functools
 import torch
 from torch import nn
 from neighbour import WIDTH
@@ -37,6 +38,11 @@ not_a_model = lambda: 42
 
 def broken():
     raise RuntimeError("no such file:\\nweights.bin")
+
+def needy(classes, width, depth=3, *more, **others):
+    return Net()
+
+strange = functools.partial(lambda: Net(), 4)
 """
 
 
@@ -80,6 +86,17 @@ def test_random_weights_are_the_seeds_and_leave_the_random_state(no_network: Non
     weight = [m.features[0].weight for m in (one, two, other)]
     assert torch.equal(weight[0], weight[1])
     assert not torch.equal(weight[0], weight[2])
+
+
+def test_weights_are_called_random_only_where_they_are_known_to_be(
+    factory: Path, tmp_path: Path, no_network: None
+) -> None:
+    bare = resolve("squeezenet1_1", weights="none")
+    assert bare.record.random
+    torch.save(bare.module.state_dict(), tmp_path / "c.pt")
+    read = resolve("squeezenet1_1", weights="none", checkpoint=tmp_path / "c.pt")
+    own = resolve(f"{factory}:build", weights="none")  # it may load some itself
+    assert not any(each.record.random for each in (read, own, adopt(bare.module)))
 
 
 def test_segmentation_without_weights_needs_no_network(no_network: None) -> None:
@@ -155,6 +172,11 @@ def test_factories_come_from_modules_also_of_the_working_folder(
         ("timm:", {}, "the model 'timm:' is incomplete"),
         ("nets.py", {}, "write nets.py:FACTORY"),
         ("nowhere/nets.py:build", {}, "there is no file 'nowhere/nets.py'"),
+        (
+            "NEAR:build",
+            {},
+            r"there is no file '.*/my modles.py' .*; did you mean '.*/my models.py'",
+        ),
         ("no_such_package.nets:build", {}, "there is no module 'no_such_package'"),
         ("torchvision.models:resnet51", {}, "has no factory 'resnet51'; did you mean"),
         ("FILE:zzzzz", {}, "has no factory 'zzzzz'; choose one of (?!.*(torch|nn,))"),
@@ -162,6 +184,12 @@ def test_factories_come_from_modules_also_of_the_working_folder(
             "FILE:broken",
             {},
             r"failed: RuntimeError: no such file: weights.bin \(my models.py, line \d+\); fix it ",
+        ),
+        ("FILE:needy", {}, r"the factory '.*:needy' needs 'classes', 'width', and is called with"),
+        (
+            "FILE:strange",
+            {},
+            r"failed: TypeError: [^(]*\(\) takes 0 pos[^()]*; fix it and try again$",
         ),
         ("FILE:not_a_model", {}, "gave an int, not a torch.nn.Module"),
         ("FILE:build", {"weights": "V1"}, "takes no weights, so it cannot give 'V1'"),
@@ -171,7 +199,8 @@ def test_what_cannot_be_resolved_is_one_sentence(
     factory: Path, spec: str, options: Any, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        resolve(spec.replace("FILE", str(factory)), **options)
+        near = str(factory.with_name("my modles.py"))
+        resolve(spec.replace("FILE", str(factory)).replace("NEAR", near), **options)
     assert "\n" not in str(caught.value)
 
 

@@ -61,6 +61,8 @@ def test_tiles_are_the_photograph_and_the_stored_maps(checkpoints: list[Path]) -
     view = decode_image(row.image or b"")
     shown = pictures(drawn)
     assert len(shown) == 5
+    one = exporter.figure(run, images="image 01.jpg", maps="gradcam", layers="layer3", width=7)
+    assert len(pictures(one)) == 2  # a text is a list of one
     assert np.array_equal(shown[0], view)
     wanted = [(m, at) for m in ("gradcam", "eigencam") for at in ("layer3", "layer4")]
     for picture, (method, layer) in zip(shown[1:], wanted, strict=True):

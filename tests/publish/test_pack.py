@@ -263,7 +263,8 @@ def test_venues_are_data_with_a_source() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--for", "nips"], "no venue 'nips' is known; those that are: neurips, iclr, "),
+        (["--for", "nips"], "no venue 'nips' is known; did you mean 'neurips'?"),
+        (["--for", "zzz"], "no venue 'zzz' is known; choose one of neurips, iclr, "),
         (["--for", "cvpr"], "how large a supplement of CVPR may be is not known: https://cvpr."),
         (["--max-size", "5 potatoes"], "'5 potatoes' is not a size"),
         (["--index", "none.md"], "the claims 'none.md' cannot be read"),

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from scipy.stats import binomtest
@@ -14,7 +16,7 @@ from scipy.stats import binomtest
 import exporter
 from exporter.cli import main
 from exporter.comparison import Comparison
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, RunError
 from exporter.publish.of_runs import wilson
 from exporter.publish.tabular import Numbers, Table
 from exporter.store import open_run
@@ -101,6 +103,19 @@ def test_names_are_text_in_markdown() -> None:
 def test_wilsons_interval_is_scipys(correct: int, of: int) -> None:
     expected = binomtest(correct, of).proportion_ci(method="wilson")
     assert wilson(correct, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_why_there_is_no_accuracy_is_said(
+    sampling: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    partial = make_run(tmp_path / "partial", shards=1)
+    with pytest.raises(RunError, match=r"is not complete: 1 of 3 shards are done; go on with"):
+        exporter.table(partial)
+    for label, said in ((None, "have no labels, so"), ("none", "have labels that are no classes")):
+        images = [sampling.SampleImage("a.jpg", label)]
+        run = make_run(tmp_path / f"run {label}", images=images)
+        with pytest.raises(RunError, match=said):
+            exporter.table(run)
 
 
 def test_tables_of_a_run(checkpoints: list[Path]) -> None:

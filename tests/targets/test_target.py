@@ -47,7 +47,12 @@ def test_targets_are_read_as_they_are_written(text: str, target: Target) -> None
 @pytest.mark.parametrize(
     ("text", "classes", "message"),
     [
-        ("6", CLASSES, "no class 6; it has those from 0 to 5"),
+        ("6", CLASSES, r"no class 6; its classes are 0 \(tabby.*, 5 \("),
+        (
+            "9",
+            [f"c{n}" for n in range(9)],
+            r"no class 9; its classes are from 0 \(c0\) to 8 \(c8\)$",
+        ),
         ("3-3", CLASSES, "is not a contrast"),
         ("top-2-3", CLASSES, "is not a contrast"),
         ("box:last", CLASSES, "needs a number"),

@@ -36,7 +36,7 @@ def report(run: Run) -> Path:
         tensorboard_url=TENSORBOARD,
     )
     written = write(run, "html", options)
-    assert (written.shown, written.total, written.notes) == (20, 20, ())
+    assert (written.shown, written.total, written.notes) == (19, 20, ())
     assert written.open == "html/index.html"
     return run.path / "html"
 

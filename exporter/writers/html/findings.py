@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from exporter.records import COMBINED, Plan, ratio
+from exporter.records import COMBINED, MEANS_NOTHING, Plan, ratio
 from exporter.store import Run
 from exporter.summaries.sanity import unmoved
-from exporter.writers.html.text import count, decimal, number, percent, score
+from exporter.writers.html.text import count, decimal, layer_words, number, percent, score
 from exporter.writers.links import shown_path
 
 EVEN = 0.02
@@ -42,7 +42,13 @@ def findings(run: Run) -> list[Finding]:
     if run.summary is None:
         return []
     parts = (_accuracy, _confusion, _agreement, _faithfulness, _sanity, _flagged, _dead, _unread)
-    return [finding for part in (*parts, _first) for finding in part(run)]
+    return [finding for part in (_random, *parts, _first) for finding in part(run)]
+
+
+def _random(run: Run) -> Iterator[Finding]:
+    if run.plan.model.random:
+        text = f"The model was given no weights, and {MEANS_NOTHING}."
+        yield Finding("Random weights", text, "index", "what")
 
 
 def _accuracy(run: Run) -> Iterator[Finding]:
@@ -105,11 +111,14 @@ def _agreement(run: Run) -> Iterator[Finding]:
     if not means:
         return
     most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    text = f"The mean rank correlation of the methods' maps at {most} is {decimal(means[most])}."
+    text = (
+        f"The mean rank correlation of the methods' maps at {layer_words(most)} is "
+        f"{decimal(means[most])}."
+    )
     if len(means) > 1:
         text = (
-            f"The methods agree most at {most} (mean rank correlation {decimal(means[most])}) and "
-            f"least at {least} ({decimal(means[least])})."
+            f"The methods agree most at {layer_words(most)} (mean rank correlation "
+            f"{decimal(means[most])}) and least at {layer_words(least)} ({decimal(means[least])})."
         )
     yield Finding("Agreement", text, "methods", "agree")
 
@@ -149,7 +158,7 @@ def _flagged(run: Run) -> Iterator[Finding]:
     worst, total = max(flagged, key=flagged.__getitem__), sum(flagged.values())
     method, _, rest = worst.partition(" ")
     layer, _, flag = rest.rpartition(" ")
-    where = f"{_title(run.plan, method)}{f' at {layer}' if layer else ''}"
+    where = f"{_title(run.plan, method)}{f' at {layer_words(layer)}' if layer else ''}"
     if flagged[worst] < total:
         which = f", most often {where} ({number(flagged[worst])}, {flag})"
     else:
@@ -168,7 +177,7 @@ def _dead(run: Run) -> Iterator[Finding]:
     yield Finding(
         "Dead channels",
         f"No image activates {number(sum(dead[worst]))} of {count(len(dead[worst]), 'channel')} of "
-        f"{worst}.",
+        f"{layer_words(worst)}.",
         "layer",
         worst,
     )

@@ -202,7 +202,7 @@ def _figure(report: Report, row: Row, line: dict[str, Any]) -> dict[str, Any]:
     stored = drawn_map(plan, row)
     if record is None or stored is None:
         return figure | {"heat": None}
-    what = f"{record.title} at {stored.layer or 'input'}"
+    what = f"{record.title} at {words.layer_words(stored.layer)}"
     scale = FINE / max(stored.height, stored.width)
     size = (max(1, round(stored.width * scale)), max(1, round(stored.height * scale)))
     heat = fading_map(stored, size, rectify=record.relu)

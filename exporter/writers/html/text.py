@@ -78,6 +78,15 @@ def figure(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
+def layer_words(layer: str) -> str:
+    """Say in a sentence which layer; one that is called by its number would be read as a number.
+
+    >>> layer_words("layer4"), layer_words("9"), layer_words("")
+    ('layer4', 'layer 9', 'input')
+    """
+    return f"layer {layer}" if layer[:1].isdigit() else layer or "input"
+
+
 def count(value: int, noun: str, several: str | None = None) -> str:
     """Write a count with its noun.
 

@@ -67,4 +67,5 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
         notes.append(report.concepts_or_why[1])
     if options.single_file:
         notes.append(f"{SINGLE}: {write_single(report, site, sections)}")
-    return Written("html", "html", "html/index.html", present, planned, tuple(notes))
+    read = present - len(report.index.skipped)
+    return Written("html", "html", "html/index.html", read, planned, tuple(notes))

@@ -207,7 +207,7 @@ def init_arguments(run: Run, options: WandbOptions) -> dict[str, Any]:
         "label_match": plan.label_match,
         "execution": plan.computed_on,
         "versions": plan.versions,
-        "command": command_without_folders(plan.command),
+        "command": "\n".join(map(command_without_folders, plan.commands)),
         "step": links.step_of(plan.model, options.step),
         "report": options.report_url,
         "tensorboard": options.tensorboard_url,

@@ -115,8 +115,14 @@ def _job(
     parts = sum(table.name.startswith("images/") for table in tables)
     if parts:
         notes.append(f"the images are in {parts} tables, images/0 to images/{parts - 1}")
-    if shown < len(run.plan.images):
-        notes.append(f"W&B shows {shown} of {len(run.plan.images)} images; the report has all")
+    if not run.complete:
+        there = numbers.read + numbers.skipped
+        notes.append(f"the run is partial: {there} of {len(run.plan.images)} images are computed")
+    if shown < numbers.read:
+        notes.append(
+            f"W&B shows {shown} of {len(run.plan.images)} images; --keep N shows more, and the "
+            "report has all"
+        )
     return job, shown, tuple(notes)
 
 

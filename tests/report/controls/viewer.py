@@ -408,7 +408,9 @@ def any_class(desk: Desk) -> None:
     desk.viewer(row)
     desk.control("viewer-live").fill("TEA")
     desk.page.keyboard.press("Enter")
-    desk.wait("document.getElementById('v-caption').textContent.startsWith('CAM at 3 for teapot.')")
+    desk.wait(
+        "document.getElementById('v-caption').textContent.startsWith('CAM at layer 3 for teapot.')"
+    )
     means = stage.activation.array().mean((1, 2))
     logits = head[:, :-1] @ means + head[:, -1]
     said = desk.text("#v-live-said")

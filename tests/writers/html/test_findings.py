@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.records import Row
+from exporter import export
+from exporter.cli import main
+from exporter.console import say_outcome
+from exporter.demo import photographs
+from exporter.records import MEANS_NOTHING, Row
+from exporter.run import Outcome
 from exporter.store import Run, open_run
 from exporter.writers.html.findings import Finding, findings
 
@@ -154,3 +159,32 @@ def test_flagged_maps_are_said_to_be_where_they_are(
 def test_a_run_that_is_not_complete_has_found_nothing(tmp_path: Path, make_run: object) -> None:
     assert callable(make_run)
     assert findings(open_run(make_run(tmp_path / "run", shards=1))) == []
+
+
+def test_a_layer_that_is_called_by_a_number_is_said_to_be_a_layer(
+    tmp_path: Path, make_run: Callable[..., Path]
+) -> None:
+    run = open_run(
+        make_run(tmp_path / "run", layers={"3": 14, "9": 7}, channels={"3": 12, "9": 20})
+    )
+    told = {finding.about: finding.text for finding in findings(run)}
+    assert re.search(r"agree most at layer \d \(.* least at layer \d \(", told["Agreement"])
+    assert told["Dead channels"].endswith("of layer 3.")
+
+
+@pytest.mark.slow
+def test_random_weights_are_pointed_out_wherever_what_they_look_at_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(
+        "squeezenet1_1", photographs(), out=tmp_path / "run", weights="none", maps="eigencam",
+        layers="features", limit=1, writers="html", live=False,
+        preprocessing={"size": 64},
+    )  # fmt: skip
+    run = open_run(tmp_path / "run")
+    assert findings(run)[0].text == f"The model was given no weights, and {MEANS_NOTHING}."
+    assert MEANS_NOTHING in (run.path / "html" / "index.html").read_text("utf-8")
+    say_outcome(Outcome(run, ()))
+    assert MEANS_NOTHING in capsys.readouterr().out.replace("\n", " ")
+    assert main(["figure", str(run.path), "--out", str(tmp_path / "figure.pdf")]) == 0
+    assert MEANS_NOTHING in capsys.readouterr().out.replace("\n", " ")

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from exporter.console import say_written
 from exporter.render import COLORMAPS, decode_image, heatmap
 from exporter.store import Run, open_run
 from exporter.writers import write
@@ -95,6 +96,23 @@ def test_the_overview_says_what_ran(run: Run, report: Path) -> None:
     assert ": the errors with the highest confidence" in text
     for version in run.plan.versions.values():
         assert version in text
+
+
+def test_what_keep_leaves_out_is_told_apart_from_what_cannot_be_read(
+    sample_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(shutil.copytree(sample_run, tmp_path / "run"))
+    kept = tuple(row.id for row in run.index if row.error is None)
+    for number, said in (
+        (19, "TensorBoard, W&amp;B and this report show every image that could be read."),
+        (5, "W&amp;B show 5 of 19 images that could be read (<code>--keep</code>); this report"),
+    ):
+        written = write(run, "html", HtmlOptions(kept=kept[:number]))
+        say_written(run, (written,), ())
+        assert "(19 of 20 images; 1 could not be read)" in capsys.readouterr().out
+        text = (run.path / "html/index.html").read_text("utf-8")
+        assert said in text
+        assert ("<code>--keep</code>" in text) == (number < 19)
 
 
 def test_a_partial_run_says_so_and_shows_what_is_there(

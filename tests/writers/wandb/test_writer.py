@@ -198,6 +198,7 @@ def test_the_table_has_a_row_an_image_that_was_read(made: Made) -> None:
         assert cells["kept because"] == "most wrong"
         assert cells["report"] == f"https://example.org/supplement/images.html#image={id}"
     assert (made.written.shown, made.written.total) == (len(wanted), len(run.plan.images))
+    assert not any("--keep" in note for note in made.written.notes)  # the others cannot be read
 
 
 def test_columns_have_one_type_and_pictures_are_wandb_images(made: Made) -> None:
