@@ -24,7 +24,7 @@ from exporter.layers.calls import Call, watching_calls
 from exporter.layers.layout import Layout, in_proportion, layout_of, of_four, type_tells
 from exporter.layers.orders import other_orders, turns
 
-_PLACES = ((4, 6), (6, 2), (3, 4), (0, 1), (5, 7))
+_PLACES = ((1, 0), (6, 2), (3, 4), (0, 1), (5, 7))
 """Rows and columns of an eighth of the image each, where the patch is laid; they tell every order
 of `other_orders` from row by row in grids of 4 × 4 to 32 × 32."""
 _CLEARLY = 0.8
