@@ -29,7 +29,7 @@ _PLACES = ((1, 0), (6, 2), (3, 4), (0, 1), (5, 7))
 of `other_orders` from row by row in grids of 4 × 4 to 32 × 32."""
 _CLEARLY = 0.8
 """How near another reading of the same output may come before neither is taken."""
-_WITHIN = 0.25
+_WITHIN = 0.5
 """Share of what changes with the patch that lies in a plane, not in a row of it left beside."""
 _SAME = 0.01
 """How far an image may be from itself, against how far the patch moves it."""
