@@ -279,7 +279,7 @@ def test_what_is_sent_to_wandb_is_not_anonymous(
             Plan,
             "schema settings model layers explained layer_reason recorded methods target image_set "
             "images shards label_match label_index execution versions command created notes "
-            "layouts findings precision head added",
+            "layouts findings precision head added added_by",
         ),
         (
             ModelRecord,
