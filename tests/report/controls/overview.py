@@ -75,7 +75,7 @@ def finding(desk: Desk) -> None:
     links = desk.page.locator('[data-control="finding"]')
     names = links.locator("b").all_inner_texts()
     addresses = [link.get_attribute("href") for link in links.all()]
-    assert names[:3] == ["Accuracy", "Calibration", "Confusion"]
+    assert names[:4] == ["Random weights", "Accuracy", "Calibration", "Confusion"]
     # What it found stands before everything else.
     first = desk.page.locator("main h2").first
     assert first.inner_text() == "What it found"
@@ -86,7 +86,7 @@ def finding(desk: Desk) -> None:
             place = address.partition("#")[2]
             assert not place or desk.page.locator(f"#{place}").count() == 1, address
     wrong = sum(row.correct is False for row in desk.rows)
-    desk.images("#" + addresses[0].partition("#")[2])
+    desk.images("#" + addresses[1].partition("#")[2])
     desk.tiles(wrong)
 
 
