@@ -347,12 +347,12 @@ class RunConfig(WriterConfig):
             )
         return self
 
-    @field_validator("maps", "layers", "activations", "kernels", mode="before")
+    @field_validator("maps", mode="before")
     @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
+    def _one_or_more_maps(cls, value: Any) -> Any:
         return _apart(value)
 
-    @field_validator("maximise", mode="before")
+    @field_validator("layers", "activations", "kernels", "maximise", mode="before")
     @classmethod
     def _one_request_or_more(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
