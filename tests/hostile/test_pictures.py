@@ -377,7 +377,7 @@ def test_an_item_that_fails_once_it_is_looked_at_is_an_error_of_its_row(name: st
     error = str(images.entries[1].error)
     assert error.startswith("item 1 of the data set failed: ")
     assert says in error
-    assert error.endswith("); fix it and try again")
+    assert error.endswith("; fix it and try again")
 
 
 def test_a_source_whose_picture_fails_once_it_is_looked_at_has_a_row_with_an_error() -> None:
