@@ -99,7 +99,7 @@ def _torchvision(name: str) -> tuple[nn.Module, int]:
 def _timm(family: str) -> tuple[nn.Module, int]:
     import timm
 
-    options = {"num_classes": CLASSES} if family in LESSONS else {}
+    options: dict[str, Any] = {"num_classes": CLASSES} if family in LESSONS else {}
     module: Any = timm.create_model(FAMILIES[family], **options)
     side = int(module.default_cfg["input_size"][-1])
     if family in LESSONS:
