@@ -357,7 +357,7 @@ def test_the_grid_shows_a_map_of_every_method_wherever_it_has_them(
     exporter.export(model, photos, out=out, maps=maps, layers=["1", "3"], writers=["html"])
     open_images(page, out / "html")
     for method, caption in (
-        ("gradcam", "Grad-CAM at 3, each"),
+        ("gradcam", "Grad-CAM at layer 3, each"),
         ("saliency", "Saliency (gradient), each"),
         ("refinecam", "RefineCAM at fused, each"),
     ):
