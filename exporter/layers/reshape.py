@@ -8,7 +8,7 @@ from torch import Tensor
 
 from exporter.doors import load_function
 from exporter.errors import LayerError
-from exporter.guard import user_code
+from exporter.guard import sentence, user_code
 from exporter.layers.layout import Reshape
 from exporter.layers.trial import Trial
 
@@ -32,12 +32,14 @@ class GivenReshape:
             LayerError: if the function fails.
         """
         try:
-            with user_code(self._who, f"an output of {tuple(output.shape)}", error=LayerError):
+            with user_code(self._who, error=LayerError):
                 laid: Tensor = self._function(output)
         except LayerError as error:
             # It is tried on every output, and meant for tokens.
             if output.ndim == 3 or not self._on_tokens:
-                self._failure, self._on_tokens = str(error), output.ndim == 3
+                given = f"an output of {tuple(output.shape)}"
+                self._failure = sentence(self._who, error.__cause__ or error, given)
+                self._on_tokens = output.ndim == 3
             raise
         fits = isinstance(laid, Tensor) and laid.ndim == 4
         self._fits |= fits
