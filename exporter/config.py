@@ -205,7 +205,7 @@ class RunConfig(WriterConfig):
         "M,…",
     )
     layers: tuple[str, ...] = setting(
-        ("auto",), "A layer to explain: name, glob, @Type or auto; repeatable.", "L,…"
+        ("auto",), "A layer to explain: name, glob, @Type or auto; repeatable.", "L"
     )
     fuse: Literal["mean", "max", "product"] | None = setting(
         None,
@@ -300,7 +300,7 @@ class RunConfig(WriterConfig):
     activations: tuple[str, ...] = setting(
         ("auto",),
         "A layer whose strongest channels are kept; repeatable.",
-        "L,…",
+        "L",
         "the explained layers",
     )
     activation_channels: Annotated[int, Field(ge=0)] = Field(
@@ -309,7 +309,7 @@ class RunConfig(WriterConfig):
     kernels: tuple[str, ...] = setting(
         ("auto",),
         "A layer or parameter whose kernels are drawn; repeatable.",
-        "L,…",
+        "L",
         "the first convolution",
     )
     maximise: tuple[str, ...] = setting(
