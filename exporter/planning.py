@@ -51,7 +51,7 @@ from exporter.layers import (
     layout_records,
     try_images,
 )
-from exporter.maps import ATTENTION, Method, get_methods, lightest
+from exporter.maps import Method, get_methods, lightest
 from exporter.maximise import Request, parse_request, settle
 from exporter.models import (
     ResolvedModel,
@@ -65,7 +65,16 @@ from exporter.models import (
 )
 from exporter.paths import without_folders
 from exporter.plans import execution_of, make_plan
-from exporter.records import FEATURES, OUTPUT, Findings, HeadRecord, Plan, Prepared, Preprocessing
+from exporter.records import (
+    ATTENTION,
+    FEATURES,
+    OUTPUT,
+    Findings,
+    HeadRecord,
+    Plan,
+    Prepared,
+    Preprocessing,
+)
 from exporter.store import CODE_CHANGED, code_changed, plan_differences
 from exporter.stores import is_web
 from exporter.targets import PlannedTarget, Scorer, plan_target

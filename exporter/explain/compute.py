@@ -25,9 +25,10 @@ from exporter.explain.passes import INPUT
 from exporter.explain.per_image import Explained, PerImageScorer, per_image
 from exporter.guard import user_code
 from exporter.layers import GivenReshape, LayerChoice, Reshape, Trial, find_out, try_images
-from exporter.maps import ATTENTION, Method, get_methods
+from exporter.maps import Method, get_methods
 from exporter.memory import in_halves
 from exporter.models import adapt, embed_text, refuse_classes, refuse_precision
+from exporter.records import ATTENTION
 from exporter.targets import Scorer, parse_target
 
 

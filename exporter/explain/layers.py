@@ -13,7 +13,8 @@ from exporter.explain.fusion import FUSED, fuse_layers
 from exporter.explain.passes import INPUT, LayerMaps, PassMaps, in_map_type
 from exporter.layers import LayerChoice, Trial, choose_layers, find_classifier
 from exporter.layers.planes import Planes
-from exporter.maps import ATTENTION, METHODS, Method, channel_maps
+from exporter.maps import METHODS, Method, channel_maps
+from exporter.records import ATTENTION
 from exporter.targets import Scorer
 
 

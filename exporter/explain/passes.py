@@ -23,8 +23,9 @@ from exporter.capture import (
 from exporter.errors import BackwardError, LayerError, MapError, NoGradientError
 from exporter.guard import is_shortage
 from exporter.layers.planes import Planes
-from exporter.maps import ATTENTION, Attended, Method, PassContext
+from exporter.maps import Attended, Method, PassContext
 from exporter.maps import context as contexts
+from exporter.records import ATTENTION
 
 ELEMENTS = 1 << 26
 """Attention weights of a pass, all blocks together: 256 MiB of float32; gradients take as much."""

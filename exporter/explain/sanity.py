@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from exporter.explain.batches import FLAGS, BatchMaps, Maps, pack, unpack
 from exporter.explain.explainer import Explainer
 from exporter.faithfulness.randomisation import Stages, cascade, drawn
-from exporter.maps import ATTENTION
-from exporter.records import Plan, Row, SanityStep, StoredMap
+from exporter.records import ATTENTION, Plan, Row, SanityStep, StoredMap
 from exporter.summaries.similarity import similarity
 
 

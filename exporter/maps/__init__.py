@@ -20,7 +20,7 @@ from exporter.maps import fullgrad as _fullgrad  # noqa: F401
 from exporter.maps import occlusion as _occlusion  # noqa: F401
 # isort: on
 
-from exporter.maps.context import ATTENTION, Attended, PassContext
+from exporter.maps.context import Attended, PassContext
 from exporter.maps.light import count_forwards, lightest
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import (
@@ -35,7 +35,6 @@ from exporter.maps.terms import Terms
 from exporter.maps.tiles import channel_maps
 
 __all__ = [
-    "ATTENTION",
     "METHODS",
     "Attended",
     "Method",

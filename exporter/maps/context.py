@@ -25,9 +25,6 @@ ROWS = 32
 """Inputs that go through the model together where variants of the images are stacked: so many, or
 one variant of every image where the batch is larger."""
 
-ATTENTION = "attention"
-"""The layer's name under which these maps are kept: they belong to all blocks together."""
-
 
 @dataclass(frozen=True)
 class Attended:

@@ -28,6 +28,7 @@ from exporter.records.images import (
     Preprocessing,
 )
 from exporter.records.plan import (
+    ATTENTION,
     COMBINED,
     FEATURES,
     MEANS_NOTHING,
@@ -72,6 +73,7 @@ from exporter.records.written import (
 )
 
 __all__ = [
+    "ATTENTION",
     "COMBINED",
     "FEATURES",
     "FLAG_REASONS",

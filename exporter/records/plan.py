@@ -13,7 +13,9 @@ from exporter.records.columns import Count
 from exporter.records.findings import Findings, LayoutRecord, PrecisionRecord
 from exporter.records.images import ImageEntry, Preprocessing
 
-COMBINED = ("attention", "fused")
+ATTENTION = "attention"
+"""The name, in the place of a layer's, of maps that are made from all attention."""
+COMBINED = (ATTENTION, "fused")
 """Names, in the place of a layer's, of maps that are made from several layers."""
 FEATURES = "features"
 """The name, in the place of a layer's, of what an encoder gives, recorded as channels."""

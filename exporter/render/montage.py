@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exporter.errors import ImageError
-from exporter.records import GIVEN, MethodRecord, Plan, Row, parse_target
+from exporter.records import ATTENTION, GIVEN, MethodRecord, Plan, Row, parse_target
 from exporter.render.boxes import LEGEND, draw_boxes, draw_region, explained_box
 from exporter.render.captions import caption, flag_text, target_text
 from exporter.render.colormaps import get_colormap
@@ -32,9 +32,6 @@ BACKGROUND = (255, 255, 255)
 EMPTY = (236, 236, 236)
 FAINT = (110, 110, 110)
 ALARM = (160, 30, 30)
-ATTENTION = "attention"
-"""Where the maps are that are made of all attention."""
-
 AREA = 180_000
 """Pixels that all tiles of a montage share, so that 24 tiles make about 560 x 448 pixels."""
 
