@@ -98,7 +98,8 @@ def shown_by_moves(
     size = (int(example.shape[-2]), int(example.shape[-1]))
     grids = {(plane.height, plane.width) for plane in known.values() if plane.kind == "nchw"}
     settled: dict[str, Layout] = {}
-    for name, changed in changes.items():
+    for name, moved in changes.items():
+        changed = {kind: _own(values) for kind, values in moved.items()}
         if name in doubtful:
             layout = doubtful[name]
             values = changed[layout.kind]
@@ -217,7 +218,7 @@ def _readings(
         for cut in range(min(9, tokens))
         if (read := layout_of((1, tokens - cut, 1), size)) and read.prefix == 0
     }
-    own = _own(changed["tokens"])
+    own = changed["tokens"]
     for height, width in {*grids, *proportional}:
         area = height * width
         if area < 2 or not area <= tokens < 2 * area:
@@ -232,22 +233,20 @@ def _readings(
             besides = f" ({' and '.join(spare)} of their own)" if spare else ""
             second = ", images on the second axis" * (layout.axis == 1)
             why = f"{tokens} tokens{besides} follow a moved patch as {height}×{width}{second}"
-            plane = slice(prefix, prefix + area)
-            if bool((own[:, plane].sum(1) < _WITHIN * own.sum(1)).any()):
+            inside = own[:, prefix : prefix + area]
+            if bool((inside.sum(1) < _WITHIN * own.sum(1)).any()):
                 continue
-            values = changed["tokens"][:, plane]
-            readings.append((replace(laid, evidence=why), values.reshape(-1, height, width)))
+            readings.append((replace(laid, evidence=why), inside.reshape(-1, height, width)))
     return readings
 
 
 def _follows(changes: Tensor, size: tuple[int, int]) -> float:
     """Return the share of (places, rows, columns) that lies at the patch; 0 if it follows none."""
-    own = _own(changes)
-    total = own.sum((1, 2))
+    total = changes.sum((1, 2))
     if not bool(torch.isfinite(total).all()):
         return 0.0
     good, shares = 0, 0.0
-    for place, change, whole in zip(_PLACES, own, total, strict=True):
+    for place, change, whole in zip(_PLACES, changes, total, strict=True):
         if whole <= 0:
             continue
         rows, columns = (

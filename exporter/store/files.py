@@ -75,7 +75,8 @@ class RunFiles:
 
     def modified(self, name: str) -> int | None:
         """Return when a file was written, in ns since 1970; None where nothing is there."""
-        return None if (status := self.status(name)) is None else status.st_mtime_ns
+        status = self.status(name)
+        return None if status is None else status.st_mtime_ns
 
     def status(self, name: str) -> os.stat_result | None:
         """Return the status of a file, a folder or a link itself; None where nothing is there."""
@@ -87,7 +88,8 @@ class RunFiles:
 
     def is_folder(self, name: str) -> bool:
         """Say whether a folder, not a link to one, is there."""
-        return (status := self.status(name)) is not None and S_ISDIR(status.st_mode)
+        status = self.status(name)
+        return status is not None and S_ISDIR(status.st_mode)
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names in a folder, sorted; none where it is not there."""
