@@ -214,10 +214,19 @@ def _open(
 
 
 def _times(tab: Any) -> dict[str, float]:
+    times: dict[str, float] = _once(tab, _TIMES)
+    return times
+
+
+def _once(tab: Any, expression: str) -> Any:
+    """Return what an expression gives once it is true.
+
+    The library's own waiting evaluates it again inside the page, which the page's policy forbids.
+    """
     for _ in range(6000):
-        times: dict[str, float] | None = tab.evaluate(_TIMES)
-        if times:
-            return times
+        value = tab.evaluate(expression)
+        if value:
+            return value
         time.sleep(0.02)
     raise SystemExit(f"{tab.url} did not become ready in two minutes")
 
@@ -229,7 +238,7 @@ def _use(report: Path, browser: Any) -> dict[str, Any]:
     tab = context.new_page()
     tab.goto((report / "images.html").as_uri(), wait_until="commit")
     _times(tab)
-    tab.wait_for_function("exporter.data.whole()")
+    _once(tab, "exporter.data.whole()")
     session = context.new_cdp_session(tab)
     memory = _memory(session)
     changes = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from exporter.capture.attention import AttentionPass, SelfAttention, attention_pass, find_attention
 from exporter.capture.chance import random_states, restore_random
 from exporter.capture.compiled import CompiledCapture
+from exporter.capture.graphs import derived_once, graph_nodes
 from exporter.capture.guest import Changes, guest, lent, watch_changes
 from exporter.capture.hooks import After, hooked, on_gradient, record_layers
 from exporter.capture.modes import BiasTerms, Stepping, TwiceDifferentiable, relu_rule
@@ -73,11 +74,13 @@ __all__ = [
     "capture",
     "channel_statistics",
     "close",
+    "derived_once",
     "expand",
     "find_attention",
     "find_layer",
     "first_names",
     "follows_alone",
+    "graph_nodes",
     "guest",
     "held_in",
     "hooked",

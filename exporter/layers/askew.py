@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporter.capture import graph_nodes
 from exporter.containers import tensors
 from exporter.guard import FAILURES
 from exporter.layers.layout import Layout
@@ -23,8 +24,12 @@ _TURNING = frozenset(
 _FEWEST = 4
 """Rows and columns below which a quarter of a plane is no place."""
 _OFF = 0.1
-"""How far, as a share of a side, what a quarter sees may be from where it lies: a convolution
-without a padding is shifted by half its kernel."""
+"""How far, as a share of a side, what a quarter sees may be from where it lies, beside half of what
+it sees beyond its own share: a convolution without a padding is shifted by half its kernel."""
+_EVERYWHERE = 0.8
+"""The share of a side that only a quarter of a mixed image sees."""
+_MIXTURES = (1.0, 1.7, 2.3, 2.9)
+"""Frequencies of the mixtures: a centroid of one, in a plane of 6 × 6, may be off by chance."""
 
 
 def has_quarters(layout: Layout) -> bool:
@@ -45,37 +50,39 @@ def lies_askew(plane: Tensor, images: Tensor) -> bool:
     """
     rows, columns = plane.shape[2] // 2, plane.shape[3] // 2
     quarter = plane[:, :, :rows, -columns:]
-    mixture = torch.cos(torch.arange(quarter.numel(), device=plane.device)).view(quarter.shape)
-    score = (quarter * mixture.to(plane.dtype)).sum()
-    try:
-        (gradient,) = torch.autograd.grad(score, images, retain_graph=True, allow_unused=True)
-    except FAILURES:  # what the whole backward says too
-        return False
-    if gradient is None or gradient.is_meta:
-        return False
-    energy = gradient.cpu().double().square().sum((0, 1))
+    if 4 * int((quarter != 0).any(0).any(0).sum()) < 3 * rows * columns:
+        return False  # much of it is dead: what is left may lie anywhere in it
+    count = torch.arange(quarter.numel(), device=plane.device)
+    energy = torch.zeros(images.shape[2:], dtype=torch.float64)
+    for frequency in _MIXTURES:
+        mixture = torch.cos(frequency * count).view(quarter.shape).to(plane.dtype)
+        score = (quarter * mixture).sum()
+        try:
+            (gradient,) = torch.autograd.grad(score, images, retain_graph=True, allow_unused=True)
+        except FAILURES:  # what the whole backward says too
+            return False
+        if gradient is None or gradient.is_meta:
+            return False
+        energy += gradient.cpu().double().square().sum((0, 1))
     if not 0 < float(energy.sum()) < torch.inf:
         return False
-    expected = (rows / plane.shape[2] / 2, 1 - columns / plane.shape[3] / 2)
-    return any(
-        abs(float(_centroid(energy.sum(axis))) - place) > _OFF
-        for axis, place in ((1, expected[0]), (0, expected[1]))
-    )
+    high, wide = rows / plane.shape[2], columns / plane.shape[3]
+    return _off(energy.sum(1), high, high / 2) or _off(energy.sum(0), wide, 1 - wide / 2)
+
+
+def _off(profile: Tensor, share: float, place: float) -> bool:
+    """Say whether what a part of a side sees lies elsewhere than the part itself."""
+    seen = float((profile > 0).double().mean())
+    beyond = max(0.0, seen - share) if seen < _EVERYWHERE else 0.0
+    return abs(float(_centroid(profile)) - place) > _OFF + beyond / 2
 
 
 def may_turn(output: Any) -> bool:
     """Say whether anything between the image and an output may turn, mirror or warp planes."""
-    nodes: list[Any] = [tensor.grad_fn for tensor in tensors(output).values()]
-    seen: set[Any] = set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        if type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _TURNING:
-            return True
-        seen.add(node)
-        nodes += [parent for parent, _ in node.next_functions]
-    return False
+    return any(
+        type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _TURNING
+        for node in graph_nodes(tensors(output).values())
+    )
 
 
 def _centroid(profile: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exporter.capture import TwiceDifferentiable, unscaled_in
+from exporter.capture import TwiceDifferentiable, derived_once, unscaled_in
 from exporter.errors import BackwardError, MapError, NoGradientError
 from exporter.maps.context import PassContext, gradient_of
 from exporter.maps.gradient_weighted import gradcam_maps, gradcampp
 from exporter.maps.needs import Needs, Passes
 from exporter.maps.registry import method
 from exporter.maps.terms import Terms
+
+_NEEDS = "shapleycam needs second derivatives, and a step of the model has none"
+_INSTEAD = "choose gradcam, which needs the first ones only"
 
 
 @method(
@@ -135,15 +138,18 @@ def shapleycam(context: PassContext) -> Tensor:
     with torch.enable_grad(), TwiceDifferentiable(), unscaled_in(context.module):
         scores = context.score(context.run_from(start))
         for score in scores.unbind(1):
-            gradient = gradient_of(score.sum(), start, create=True)
+            with derived_once([score]) as functions:
+                gradient = gradient_of(score.sum(), start, create=True)
+            if functions:
+                raise MapError(
+                    f"{_NEEDS}: no second derivative goes through the function"
+                    f" {', '.join(sorted(functions))}; {_INSTEAD}"
+                )
             along = (gradient * start.detach()).sum()
             try:
                 curved = _second(along, start)
             except BackwardError as error:
-                raise MapError(
-                    "shapleycam needs second derivatives, and a step of the model has none"
-                    f": {error}; choose gradcam, which needs the first ones only"
-                ) from None
+                raise MapError(f"{_NEEDS}: {error}; {_INSTEAD}") from None
             rows.append((gradient - curved / 2).detach())
     return gradcam_maps(activations, rows)
 

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exporter
 from exporter.capture import TwiceDifferentiable
+from exporter.errors import ExporterError
 from tests.hostile.guests import transformer
 
 ATTENTION: Mapping[str, Mapping[str, Any]] = {
@@ -91,3 +94,84 @@ def test_what_is_switched_for_the_process_stays_as_it_is() -> None:
     assert before
     assert all(inside)
     assert torch.backends.cuda.flash_sdp_enabled() == before
+
+
+class _Plain(torch.autograd.Function):
+    """exp, whose gradient can be differentiated in its turn."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * x.exp()
+
+
+class OnlyOnce(_Plain):
+    """The same, which says that it cannot be."""
+
+    backward = staticmethod(once_differentiable(_Plain.backward))
+
+
+class ByNumpy(_Plain):
+    """The same, computed where autograd does not see it."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * torch.from_numpy(np.exp(x.detach().numpy()))
+
+
+class ByAttribute(_Plain):
+    """The same, decorated, with what it reads kept as an attribute."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.x = x.detach()
+        return x.exp()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * ctx.x.exp()
+
+
+class Ending(nn.Module):
+    """Convolutions, and a function of the logits or of what is before the head."""
+
+    def __init__(self, function: Any, *, logits: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 3)
+        self.function, self.logits = function, logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.convolution(x).tanh().mean((2, 3))
+        output: Tensor = self.head(pooled if self.logits else self.function(pooled))
+        return self.function(output) if self.logits else output
+
+
+def shapley(model: nn.Module) -> Tensor:
+    given = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = exporter.compute_maps(
+        model, given, maps=["shapleycam"], layers=["convolution"], targets=[1, 2], reading="value"
+    )
+    return maps["shapleycam", "convolution"]
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("function", [OnlyOnce, ByNumpy, ByAttribute])
+def test_a_function_without_a_second_derivative_is_named(function: Any, logits: bool) -> None:
+    """Autograd is silent where such a function is given a constant, and leaves its part out."""
+    with pytest.raises(ExporterError, match=f"second derivative.*{function.__name__}"):
+        shapley(Ending(function.apply, logits=logits))
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_one_with_a_second_derivative_gives_the_plain_map(logits: bool) -> None:
+    plain = shapley(Ending(torch.exp, logits=logits))
+    torch.testing.assert_close(shapley(Ending(_Plain.apply, logits=logits)), plain)

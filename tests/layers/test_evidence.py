@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import exporter
 from exporter.errors import ExporterError, LayerError, MapWarning, NoLayerError
 from exporter.layers import Layout, Trial, choose_layers, run_trial
+from exporter.layers.askew import lies_askew
 from exporter.layers.planes import Planes
 
 
@@ -558,6 +559,26 @@ def test_a_model_that_turns_or_cuts_its_image_has_no_plane_by_type(
     assert f"from its shape alone (the model {said})" in note
     with pytest.raises(NoLayerError, match="nothing shows where its planes lie"):
         auto(Turned(turn, last_channels), 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride"),
+    [(8, 3, 1), (8, 5, 1), (16, 9, 1), (28, 5, 1), (32, 7, 4), (32, 9, 3), (96, 16, 16)],
+)
+@pytest.mark.parametrize("channels", [1, 8])
+def test_a_convolution_without_a_padding_sees_the_image_as_it_lies(
+    side: int, kernel: int, stride: int, channels: int
+) -> None:
+    """Its quarter sees half a kernel further, and in a few rows the centroid depends on chance."""
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image = torch.rand(1, 3, side, side, requires_grad=True)
+        convolution = nn.Conv2d(3, channels, kernel, stride)
+        plane = convolution(image)
+        planes = [plane] if seed % 3 else [plane, plane.relu()]
+        assert not any(lies_askew(each, image) for each in planes), seed
+        assert lies_askew(convolution(image.flip(-1)), image), seed
+        assert lies_askew(convolution(image.mT.flip(-1)), image), seed
 
 
 class TurnedLater(nn.Module):
