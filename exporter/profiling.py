@@ -65,6 +65,10 @@ class Profile(Watch):
         """Tell the other watch."""
         self._watch.say(line)
 
+    def memory_short(self, images: int) -> None:
+        """Tell the other watch."""
+        self._watch.memory_short(images)
+
     def add(self, name: str, start: int, stop: int) -> None:
         """Add a span of this thread, from and to a time in ns."""
         thread = threading.current_thread()

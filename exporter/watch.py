@@ -14,3 +14,10 @@ class Watch:
 
     def say(self, line: str) -> None:
         """Hear one line that the user should read."""
+
+    def memory_short(self, images: int) -> None:
+        """Hear that memory ran out, and how many images then went through the model together."""
+        self.say(
+            f"memory ran out, and at most {images} images of a batch were computed at a time; a "
+            "batch size of no more spares the failed attempts"
+        )

@@ -82,7 +82,7 @@ def _child(settings: dict[str, Any], asked: dict[str, Any], log: str) -> None:
     elif engine == "rank 1":
         join_run(recipe, Rank(1, 2, launch="here"))
     else:
-        ranks.QUIET = 0.0
+        ranks.QUIET, StoredFiles.look = 0.0, 0.05
         rank = Rank(0, 2, launch="here") if engine == "rank 0" else None
         outcome = run(recipe, resume=resume, rank=rank)
         if outcome.failed:

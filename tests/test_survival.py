@@ -45,8 +45,8 @@ def small() -> nn.Module:
 EVENTS = {"rank 0": 40, "rank 1": 20, "worker": 45}
 """By engine, about how many events there are until its part is computed."""
 
-REQUESTS = {"alone": 90, "worker": 30}
-"""Likewise of a run in a store."""
+REQUESTS = {"alone": (90, 20), "worker": (30, 20), "rank 0": (60, 10), "rank 1": (12, 10)}
+"""Likewise of a run in a store, and how often each is killed."""
 
 AWS = (*VARIABLES, "AWS_ENDPOINT_URL")
 
@@ -216,15 +216,16 @@ def test_whoever_is_killed_between_requests_the_run_in_the_store_is_that_of_one(
     ask: Ask, alone: Path, work: Path, tmp_path: Path, engine: str
 ) -> None:
     draw, kills, runs = random.Random(engine), 0, 0
+    until, wanted = REQUESTS[engine]
     with s3(tmp_path):
-        while kills < KILLS:
+        while kills < wanted:
             out = f"s3://bucket/run{runs}"
             runs += 1
             if engine != "alone":
                 plan_at(out, work)
             killed = True
-            while killed and kills < KILLS:
-                status = ask(out, draw.randrange(1, REQUESTS[engine]), True, engine)["status"]
+            while killed and kills < wanted:
+                status = ask(out, draw.randrange(1, until), True, engine)["status"]
                 killed = os.WIFSIGNALED(status)
                 kills += killed
             last = ask(out, None, True, "alone" if engine == "alone" else "rank 0")

@@ -54,13 +54,18 @@ class Pending:
 
 @dataclass(frozen=True)
 class Computed:
-    """What one batch adds to its shard."""
+    """What one batch adds to its shard.
+
+    Attributes:
+        fit: images that went through the model together at most, where memory was short.
+    """
 
     rows: tuple[Row, ...]
     channels: tuple[ChannelBatch, ...]
     faithfulness: tuple[Faithfulness, ...] = ()
     sanity: tuple[SanityStep, ...] = ()
     stages: tuple[ImageStage, ...] = ()
+    fit: int | None = None
 
 
 def compute(work: BatchWork, explainer: Explainer, loaded: Loaded) -> Computed:
@@ -185,6 +190,7 @@ def rows(work: BatchWork, pending: Pending) -> Computed:
         tuple(next(readable) if image else _unread(entry, error) for entry, error, image in every),
         tuple(channels),
         stages=tuple(stages),
+        fit=max(len(part.loss) for part in parts) if len(parts) > 1 else None,
     )
 
 

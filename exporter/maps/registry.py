@@ -100,6 +100,12 @@ _REGISTERED: dict[str, Method] = {}
 LIBRARIES = {"captum": "exporter.maps.of_captum", "zennit": "exporter.maps.of_zennit"}
 """What finds the methods of a library by name, as in ``captum:DeepLift``."""
 
+LEFT_OUT = {
+    "lxt": "LXT changes modules of torch for every model of the process, so its AttnLRP is no map "
+    "here; chefer and legrad explain a transformer",
+}
+"""Libraries that have none, and why."""
+
 METHODS: Mapping[str, Method] = MappingProxyType(_REGISTERED)
 """Every registered method by name, in the order in which they are listed to people."""
 
@@ -266,6 +272,8 @@ def borrowed_methods() -> Mapping[str, tuple[Method, ...] | str]:
 def _look_up(text: str) -> tuple[Method, str]:
     """Return the method that a text names, and what it says of the settings."""
     called, _, settings = text.partition(":")
+    if called in LEFT_OUT:
+        raise MapError(LEFT_OUT[called])
     if called in LIBRARIES:
         name, _, settings = settings.partition(":")
         module = importlib.import_module(LIBRARIES[called])

@@ -11,6 +11,21 @@ import torch
 from torch import distributed
 
 from exporter.capture import random_states, restore_random
+from exporter.watch import Watch
+
+
+class Fitting(Watch):
+    """Hears how many images fit into memory together, if a batch did not.
+
+    Attributes:
+        images: how many; None where all batches fit.
+    """
+
+    images: int | None = None
+
+    def memory_short(self, images: int) -> None:
+        """Keep the number."""
+        self.images = images
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -29,8 +29,7 @@ from exporter.training.beginning import begun, first_plan, settled
 from exporter.training.budget import Budget
 from exporter.training.choosing import choose
 from exporter.training.records import WatchedEpoch
-from exporter.training.surroundings import as_outside, finite, randomness_kept, rank
-from exporter.watch import Watch
+from exporter.training.surroundings import Fitting, as_outside, finite, randomness_kept, rank
 
 COMPARISON, CLASSES = "comparison", "classes.json"
 """The folder with the comparison of the epochs, and the file of their classes."""
@@ -231,7 +230,7 @@ class Watcher:
     ) -> tuple[Run, str]:
         if not isinstance(model, nn.Module):
             raise ConfigError(f"the model is {kind_of(model)}; give a torch.nn.Module")
-        folder, failed = self.out / epoch_folder(epoch), ""
+        folder, failed, watch = self.out / epoch_folder(epoch), "", Fitting()
         try:
             run = export(
                 model,
@@ -241,7 +240,7 @@ class Watcher:
                 limit=self._limit,
                 step=epoch,
                 metrics=metrics,
-                watch=Watch(),
+                watch=watch,
                 **self._settings | self._chosen,
             )
         except LayerError as error:
@@ -256,6 +255,9 @@ class Watcher:
         except WriterError as error:
             failed, run = str(error), open_run(folder)
             self._warn(f"epoch {epoch}: {failed}")
+        if watch.images:
+            self._settings["batch_size"] = watch.images
+            self._warn(f"memory ran out; from now on {watch.images} images are explained together")
         self._chosen = self._chosen or settled(self._settings, run.plan)
         if "html" not in self._settings["writers"]:  # which would lead to it
             # All epochs are in one log, and what was copied there is as large as the maps.

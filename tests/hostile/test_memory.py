@@ -152,14 +152,19 @@ def test_what_does_not_fit_is_tried_with_less_and_nothing_is_lost(
     work: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
     place: str,
     shortage: str,
 ) -> None:
     part, flags = PLACES[place]
     write(shortage, part)
     expected = plain(place, tmp_path_factory)
+    assert "memory" not in capfd.readouterr().err
     monkeypatch.setenv("MOST", "2")
     assert run("short", *flags) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert "memory ran out, and at most 2 images of a batch were computed at a time" in said
     assert_alike(open_run("short"), expected)
 
 

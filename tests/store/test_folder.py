@@ -347,16 +347,24 @@ def test_a_cut_shard_is_computed_again(
     assert files(run) == files(sample_run)
 
 
-def test_a_full_disk_is_one_sentence(
-    sampling: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"^there is no space left on the disk for .*00000.*; free some and go on"),
+        (errno.EDQUOT, r"^there is no space left on the disk for .*00000.*; free some and go on"),
+        (errno.EROFS, r"^'.*00000.*' cannot be written: read-only file system$"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_sentence(
+    sampling: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     plan = sampling.sample_plan()
     with create_run(tmp_path / "run", plan) as folder:
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"no space left on the disk for .*00000"):
+        with pytest.raises(RunError, match=said):
             folder.write_shard(0, sampling.sample_rows(plan, sampling.SAMPLE_IMAGES, 0), {})
     assert list((tmp_path / "run" / "shards").iterdir()) == []
 

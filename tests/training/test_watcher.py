@@ -371,6 +371,27 @@ def test_no_space_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert watcher.step(Net(), 0) is None
 
 
+def test_where_memory_runs_out_fewer_images_are_explained_together_and_it_is_said_once(
+    tmp_path: Path,
+) -> None:
+    class Large(Net):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.sizes.append(len(x))
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    model, watcher = Large(), Watcher(data(), out=tmp_path / "run", **SETTINGS)
+    with pytest.warns(TrainingWarning, match="^memory ran out; from now on 2 images are") as warned:
+        runs = [watcher.step(model, epoch) for epoch in range(2)]
+    assert len(warned) == 1
+    assert all(run is not None and run.complete for run in runs)
+    first = model.sizes.index(4)
+    assert 4 not in model.sizes[first + 1 :]
+
+
 def test_what_wraps_a_model_is_taken_off(tmp_path: Path) -> None:
     watcher = Watcher(data(), out=tmp_path / "run", **SETTINGS)
     for epoch, model in enumerate([torch.compile(Net(), dynamic=False), AveragedModel(Net())]):
@@ -528,6 +549,8 @@ def trained(watch):
     return [value.tolist() for value in model.module.state_dict().values()]
 
 assert trained(False) == trained(True) != []
+if rank:  # alone, with nobody to wait for
+    assert watcher.step(Net(), 7) is None
 watcher.close()
 distributed.destroy_process_group()
 """
