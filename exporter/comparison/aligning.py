@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from exporter.comparison.differences import architecture
 from exporter.comparison.records import Compared, Stage
 from exporter.records import COMBINED, MethodRecord, Plan
+from exporter.writers.html.text import layer_words
 from exporter.writers.links import DEEPEST, INPUT, stage_names
 
 
@@ -92,9 +93,8 @@ def _depth(stage: str) -> tuple[bool, bool, int, int]:
 def at_stage(stage: str) -> str:
     """Say where a map is, in a sentence.
 
-    >>> at_stage("deepest"), at_stage("stage-4"), at_stage("7"), at_stage("layer4")
-    ('the deepest stage', 'stage-4', 'layer 7', 'layer4')
+    >>> at_stage("deepest"), at_stage("stage-4"), at_stage("7"), at_stage("conv1")
+    ('the deepest stage', 'stage-4', 'layer 7', 'conv1')
     """
-    if stage in {DEEPEST, INPUT}:
-        return {DEEPEST: "the deepest stage", INPUT: "the input"}[stage]
-    return stage if stage.startswith(("stage-", "layer")) else f"layer {stage}"
+    said = {DEEPEST: "the deepest stage", INPUT: "the input"}
+    return said.get(stage) or layer_words(stage)
