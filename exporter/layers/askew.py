@@ -21,6 +21,8 @@ _TURNING = frozenset(
     ("Flip", "Transpose", "Permute", "Rot90", "Roll", "Index", "IndexSelect", "Gather")
 )
 """Functions of a graph that may lay a plane another way."""
+_FREQUENCIES = frozenset(("FftR2C", "FftC2C", "FftC2R"))
+"""Those that give frequencies for places, or places for frequencies."""
 _FEWEST = 4
 """Rows and columns below which a quarter of a plane is no place."""
 _OFF = 0.1
@@ -77,12 +79,13 @@ def _off(profile: Tensor, share: float, place: float) -> bool:
     return abs(float(_centroid(profile)) - place) > _OFF + beyond / 2
 
 
-def may_turn(output: Any) -> bool:
-    """Say whether anything between the image and an output may turn, mirror or warp planes."""
-    return any(
-        type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _TURNING
+def may_turn(output: Any) -> tuple[bool, bool]:
+    """Say whether anything from the image to an output may turn planes, or gives frequencies."""
+    names = {
+        type(node).__name__.rstrip("0123456789").removesuffix("Backward")
         for node in graph_nodes(tensors(output).values())
-    )
+    }
+    return not names.isdisjoint(_TURNING), not names.isdisjoint(_FREQUENCIES)
 
 
 def _centroid(profile: Tensor) -> Tensor:

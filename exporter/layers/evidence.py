@@ -77,6 +77,8 @@ def shown_by_moves(
     layouts: Mapping[str, Layout],
     known: Mapping[str, Layout],
     held: Container[str] = (),
+    *,
+    frequencies: bool = False,
 ) -> dict[str, Layout]:
     """Settle the layouts of outputs that follow a patch moved over the image.
 
@@ -89,6 +91,7 @@ def shown_by_moves(
         layouts: by name, of outputs whose shape alone suggests how they lie.
         known: layouts of planes that are known.
         held: names of known ones that are doubted where they follow turned or mirrored instead.
+        frequencies: whether these are doubted where they do not follow, too.
 
     Raises:
         LayerError: if the model fails on an image with a patch, whatever it raises.
@@ -102,10 +105,7 @@ def shown_by_moves(
         changed = {kind: _own(values) for kind, values in moved.items()}
         if name in doubtful:
             layout = doubtful[name]
-            values = changed[layout.kind]
-            turned = max(_follows(each, size) for each in turns(values))
-            if _follows(values, size) < _CLEARLY * turned:
-                why = "it follows a moved patch only where its plane is turned or mirrored"
+            if why := _doubt(changed[layout.kind], size, frequencies):
                 settled[name] = replace(layout, shown=False, evidence=why)
             continue
         shares = {
@@ -119,6 +119,15 @@ def shown_by_moves(
             if all(_follows(each, size) < _CLEARLY * best for each in others):
                 settled[name] = ranked[0]
     return settled
+
+
+def _doubt(values: Tensor, size: tuple[int, int], frequencies: bool) -> str:
+    follows = _follows(values, size)
+    if follows < _CLEARLY * max(_follows(each, size) for each in turns(values)):
+        return "it follows a moved patch only where its plane is turned or mirrored"
+    if frequencies and not follows:
+        return "it does not follow a moved patch, and the model computes frequencies on the way"
+    return ""
 
 
 def _changes(
@@ -279,21 +288,3 @@ def _inside(at: int, cells: int, side: int) -> Tensor:
     edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
     covered = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
     return covered.clamp(min=0) / (side / cells)
-
-
-def shown_by_siblings(
-    layouts: Mapping[str, Layout], measured: Mapping[str, Layout], types: Mapping[str, str]
-) -> dict[str, Layout]:
-    """Settle the layouts of layers of the same type and shape as one that follows.
-
-    Deep blocks mix all places, so that the patch need not stand out there.
-    """
-    alike: dict[tuple[str, tuple[int, ...]], tuple[str, Layout]] = {}
-    for name, layout in measured.items():
-        alike.setdefault((types[name], layout.shape), (name, layout))
-    settled = {}
-    for name, layout in layouts.items():
-        if (like := alike.get((types[name], layout.shape))) is not None:
-            why = like[1].evidence.removeprefix("its ")
-            settled[name] = replace(like[1], evidence=f"as {like[0]}, whose {why}")
-    return settled

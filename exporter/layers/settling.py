@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from exporter.errors import LayerError
 from exporter.layers.askew import has_quarters
 from exporter.layers.calls import Call
-from exporter.layers.evidence import shown_by_moves, shown_by_siblings, shown_by_types
+from exporter.layers.evidence import shown_by_moves, shown_by_types
 from exporter.layers.layout import Layout
 
 
@@ -31,10 +31,12 @@ def settled(
     calls: Sequence[Call],
     *,
     turning: bool = False,
+    frequencies: bool = False,
 ) -> tuple[dict[str, Layout], str]:
     """Return the layout of every plane, with what shows it where something does, or why not.
 
-    What types show is measured, too, where the model may turn its planes on the way.
+    What types show is measured, too, where the model may turn its planes on the way or compute
+    frequencies of them.
     """
     layouts = {name: each.layout for name, each in seen.items()}
 
@@ -45,10 +47,12 @@ def settled(
     layouts |= shown_by_types(open_ones(), calls, (height, width))
     left = {name: layout for name, layout in open_ones().items() if layout.area > 1}
     known = {name: layout for name, layout in layouts.items() if layout.shown}
-    held = {name for name, layout in known.items() if turning and has_quarters(layout)}
+    held = {
+        name for name, layout in known.items() if (turning or frequencies) and has_quarters(layout)
+    }
     if (left or held) and not example.is_meta:
         try:
-            moved = shown_by_moves(module, example, left, known, held)
+            moved = shown_by_moves(module, example, left, known, held, frequencies=frequencies)
         except LayerError as error:
             return layouts, str(error)
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}
@@ -56,7 +60,7 @@ def settled(
         if not calls:  # a layer may see the image, and the same layer a mirrored one
             return layouts, ""
         left = {name: layout for name, layout in left.items() if name not in moved}
-        layouts |= shown_by_siblings(
+        layouts |= _shown_by_siblings(
             left, {name: moved[name] for name in moved if name in types}, types
         )
         _inherit(layouts, seen)
@@ -79,3 +83,21 @@ def _inherit(layouts: dict[str, Layout], seen: Mapping[str, Seen]) -> None:
             root = layouts[last].evidence.rpartition(", whose ")[2].removeprefix("its ")
             why = f"as {last} inside it, whose {root}"
             layouts[name] = replace(layouts[last], evidence=why)
+
+
+def _shown_by_siblings(
+    layouts: Mapping[str, Layout], measured: Mapping[str, Layout], types: Mapping[str, str]
+) -> dict[str, Layout]:
+    """Settle the layouts of layers of the same type and shape as one that follows.
+
+    Deep blocks mix all places, so that the patch need not stand out there.
+    """
+    alike: dict[tuple[str, tuple[int, ...]], tuple[str, Layout]] = {}
+    for name, layout in measured.items():
+        alike.setdefault((types[name], layout.shape), (name, layout))
+    settled = {}
+    for name, layout in layouts.items():
+        if (like := alike.get((types[name], layout.shape))) is not None:
+            why = like[1].evidence.removeprefix("its ")
+            settled[name] = replace(like[1], evidence=f"as {like[0]}, whose {why}")
+    return settled

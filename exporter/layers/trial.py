@@ -203,8 +203,14 @@ def _run(
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     if askew:  # no type shows where a plane lies
         seen = {name: replace(each, layout=doubted(each.layout)) for name, each in seen.items()}
+    turning, frequencies = (False, False) if askew else may_turn(output)
     layouts, untold = settled(
-        module, example, seen, () if askew else calls, turning=not askew and may_turn(output)
+        module,
+        example,
+        seen,
+        () if askew else calls,
+        turning=turning,
+        frequencies=frequencies,
     )
     planes = {
         name: Plane(

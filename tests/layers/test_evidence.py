@@ -630,6 +630,33 @@ def test_a_plane_that_is_turned_on_the_way_is_none_by_type(
         exporter.compute_maps(module, torch.rand(1, 3, *size), layers=["second"])
 
 
+@pytest.mark.parametrize(
+    "frequencies",
+    [
+        lambda x: torch.fft.rfft2(x).abs(),
+        lambda x: torch.fft.fft2(x).real,
+        lambda x: torch.fft.fftshift(torch.fft.fft(x).abs()),
+        lambda x: torch.fft.ifft2(x).abs(),
+    ],
+)
+def test_a_plane_of_frequencies_is_none_by_type(frequencies: Callable[[Tensor], Tensor]) -> None:
+    module = TurnedLater(frequencies)
+    assert auto(module, 3, 64, 64) == ("first",)
+    (note,) = choose_layers(trial_of(module, 3, 64, 64), ["second"]).notes
+    assert "(it does not follow a moved patch, and the model computes frequencies on the" in note
+
+
+@pytest.mark.parametrize("pass_", [0.5, 1.0])
+def test_what_is_filtered_by_its_frequencies_lies_as_it_did(pass_: float) -> None:
+    def filtered(x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x)
+        kept = int(pass_ * spectrum.shape[3])
+        spectrum[..., kept:] = 0
+        return torch.fft.irfft2(spectrum, s=x.shape[-2:])
+
+    assert auto(TurnedLater(filtered), 3, 64, 64) == ("second", "third")
+
+
 @pytest.mark.parametrize("net", [strided((2, 2), (2, 2), inputs=3), last_channels()])
 def test_how_a_layer_that_is_named_in_python_lies_is_shown_as_in_a_run(net: nn.Module) -> None:
     images = torch.rand(2, 3, 64, 64)
