@@ -7,7 +7,7 @@ plane that it was shown, not how that plane lies in the image.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,13 +79,25 @@ def _off(profile: Tensor, share: float, place: float) -> bool:
     return abs(float(_centroid(profile)) - place) > _OFF + beyond / 2
 
 
-def may_turn(output: Any) -> tuple[bool, bool]:
-    """Say whether anything from the image to an output may turn planes, or gives frequencies."""
+class Steps(NamedTuple):
+    """What a model does on its way, so that a layer's type says less of how its planes lie.
+
+    Attributes:
+        turn: whether anything may turn, mirror or warp planes.
+        frequencies: whether anything gives frequencies for places, or places for frequencies.
+    """
+
+    turn: bool = False
+    frequencies: bool = False
+
+
+def steps_to(output: Any) -> Steps:
+    """Look through the graph from the image to an output."""
     names = {
         type(node).__name__.rstrip("0123456789").removesuffix("Backward")
         for node in graph_nodes(tensors(output).values())
     }
-    return not names.isdisjoint(_TURNING), not names.isdisjoint(_FREQUENCIES)
+    return Steps(not names.isdisjoint(_TURNING), not names.isdisjoint(_FREQUENCIES))
 
 
 def _centroid(profile: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from exporter.errors import LayerError
-from exporter.layers.askew import has_quarters
+from exporter.layers.askew import Steps, has_quarters
 from exporter.layers.calls import Call
 from exporter.layers.evidence import shown_by_moves, shown_by_types
 from exporter.layers.layout import Layout
@@ -29,9 +29,7 @@ def settled(
     example: Tensor,
     seen: Mapping[str, Seen],
     calls: Sequence[Call],
-    *,
-    turning: bool = False,
-    frequencies: bool = False,
+    steps: Steps,
 ) -> tuple[dict[str, Layout], str]:
     """Return the layout of every plane, with what shows it where something does, or why not.
 
@@ -47,12 +45,12 @@ def settled(
     layouts |= shown_by_types(open_ones(), calls, (height, width))
     left = {name: layout for name, layout in open_ones().items() if layout.area > 1}
     known = {name: layout for name, layout in layouts.items() if layout.shown}
-    held = {
-        name for name, layout in known.items() if (turning or frequencies) and has_quarters(layout)
-    }
+    held = {name for name, layout in known.items() if any(steps) and has_quarters(layout)}
     if (left or held) and not example.is_meta:
         try:
-            moved = shown_by_moves(module, example, left, known, held, frequencies=frequencies)
+            moved = shown_by_moves(
+                module, example, left, known, held, frequencies=steps.frequencies
+            )
         except LayerError as error:
             return layouts, str(error)
         types = {name: f"{type(seen[name].call.module)} {seen[name].part}" for name in left}

@@ -22,7 +22,7 @@ from exporter.capture import (
 from exporter.containers import rebuild
 from exporter.errors import ExporterError, ModelError
 from exporter.guard import AGAIN, backward, is_shortage, user_code
-from exporter.layers.askew import doubted, has_quarters, lies_askew, may_turn
+from exporter.layers.askew import Steps, doubted, has_quarters, lies_askew, steps_to
 from exporter.layers.calls import Call, watching_calls
 from exporter.layers.layout import Layout, Reshape, read_layout
 from exporter.layers.settling import Seen, settled
@@ -203,15 +203,8 @@ def _run(
     shown = rebuild(output, lambda _path, own: own.detach().requires_grad_(own.requires_grad))
     if askew:  # no type shows where a plane lies
         seen = {name: replace(each, layout=doubted(each.layout)) for name, each in seen.items()}
-    turning, frequencies = (False, False) if askew else may_turn(output)
-    layouts, untold = settled(
-        module,
-        example,
-        seen,
-        () if askew else calls,
-        turning=turning,
-        frequencies=frequencies,
-    )
+    steps = Steps() if askew else steps_to(output)
+    layouts, untold = settled(module, example, seen, () if askew else calls, steps)
     planes = {
         name: Plane(
             each.call.part(each.part), each.call.position, layout, each.means.get(layout.kind)
