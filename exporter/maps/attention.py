@@ -59,7 +59,7 @@ def attention(context: PassContext, head: int | Literal["mean"] = "mean") -> Ten
 @method(
     "rollout",
     title="Attention rollout",
-    shows="From which patches the class token's contents come, following attention from block"
+    shows="Which patches the class token's contents come from, following attention from block"
     " to block, whatever the target.",
     formula="M = row of the class token in Ã_L ··· Ã_2 · Ã_1, Ã_l = ½ (mean_h A_l + I)",
     paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
@@ -98,7 +98,7 @@ def rollout(context: PassContext) -> Tensor:
     url="https://arxiv.org/abs/2404.03214",
     cost="one forward pass without fused attention; one backward pass per block and target, from"
     " that block on",
-    caveats="The head is read at blocks that it was not trained on; at early ones its score may"
+    caveats="The head is applied to blocks that it was not trained on; at early ones its score may"
     " mean little. Never negative: what speaks against the target is left out.",
     needs=Needs(
         activations=False,

@@ -74,8 +74,8 @@ def _nothing(context: PassContext) -> Tensor:
 @method(
     "integratedgradients",
     title="Integrated gradients",
-    shows="What each pixel adds to the target on the way from an empty image to this one; all"
-    " of it together is what the target gained.",
+    shows="What each pixel adds to the target on the way from a blank image to this one; together"
+    " the pixels account for the whole change of the target.",
     formula="M_c(x,y) = I_c(x,y) · ∫₀¹ ∂S/∂I_c (α·I)(x,y) dα, I the normalised input, so the"
     " baseline is the mean colour; Gauss–Legendre; stored: Σ_c M_c",
     paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",

@@ -30,8 +30,8 @@ _INSTEAD = "choose gradcam, which needs the first ones only"
     " 2026; product and base method as in pytorch-grad-cam (RefineCAM)",
     url="https://arxiv.org/abs/2605.14641",
     cost="one backward pass, shared; then next to nothing",
-    caveats="One layer that is wrong, or zero, puts the map out; with one explained layer it is"
-    " Grad-CAM++. It has Grad-CAM++'s dependence on the scale of the logits.",
+    caveats="One layer whose map is wrong or zero spoils the product; with one explained layer it"
+    " is Grad-CAM++. Like Grad-CAM++, it depends on the scale of the logits.",
     needs=Needs(gradients=True),
     kind="weights",
     fuse="product",
@@ -51,17 +51,17 @@ def refinecam(terms: Terms) -> Tensor:
 @method(
     "finercam",
     title="Finer-CAM",
-    shows="Where the channels are active that raise the target above the classes it is most"
-    " easily taken for.",
+    shows="Where those channels are active that raise the target above the classes most similar"
+    " to it.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy ∂(y_t − γ · mean_d y_d)/∂A_c,"
     " d the classes whose logits are nearest to the target's; then ReLU",
     paper="Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su, Chao: Finer-CAM: Spotting the"
     " Difference Reveals Finer Details for Visual Explanation, CVPR 2025",
     url="https://arxiv.org/abs/2501.11309",
-    cost="what follows the layer once more: one forward pass, one backward pass per target",
-    caveats="It explains a difference: what the target shares with its neighbours is gone, and"
-    " where they share everything so is the map. Which classes are near follows from the"
-    " logits, and may be none that a person would confuse.",
+    cost="what follows the layer runs again: one forward pass, and one backward pass per target",
+    caveats="It explains a difference: what the target shares with the similar classes is"
+    " removed, and if that is everything, so is the map. Which classes are similar follows from"
+    " the logits; a person may not confuse them.",
     relu=True,
     needs=Needs(passes=Passes(backwards=1, after_layer=True)),
     kind="pass",
@@ -107,13 +107,13 @@ def finercam(context: PassContext, classes: int = 3, strength: float = 1.0) -> T
 @method(
     "shapleycam",
     title="ShapleyCAM",
-    shows="Where the channels are active that raise the target, counting how the effect changes"
-    " while the activations are built up.",
+    shows="Where those channels are active that raise the target, with the curvature of the score"
+    " taken into account.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy (g − ½ · ℋA)_c, g = ∂S/∂A,"
     " ℋ = ∂²S/∂A²; then ReLU",
     paper="Cai: CAMs as Shapley Value-based Explainers, The Visual Computer 2025",
     url="https://arxiv.org/abs/2501.06261",
-    cost="what follows the layer once more: one forward pass, two backward passes per target",
+    cost="what follows the layer runs again: one forward pass, and two backward passes per target",
     caveats="Where what follows the layer is piecewise linear (ReLU networks with logits as the"
     " target) the second derivative is zero and this is Grad-CAM. The target is the one asked"
     " for; the paper also proposes its own, of logit and probability together.",

@@ -65,16 +65,16 @@ def eigencam(terms: Terms) -> Tensor:
 @method(
     "eigengradcam",
     title="Eigen-Grad-CAM",
-    shows="The strongest common pattern in gradient × activation: the target's evidence, with"
-    " what only single channels say smoothed away.",
+    shows="The strongest common pattern in gradient × activation: the evidence for the target,"
+    " without what only single channels show.",
     formula="M = (P − 1·p̄ᵀ)·v₁, P = g ⊙ A as a matrix (H·W × C), p̄ its spatial mean, v₁ the"
     " first right singular vector of P − 1·p̄ᵀ, signed so that its entries sum to ≥ 0",
     paper="Gildenblat and contributors: pytorch-grad-cam (EigenGradCAM), 2021, after Muhammad,"
     " Yeasin: Eigen-CAM, IJCNN 2020",
     url="https://github.com/jacobgil/pytorch-grad-cam",
-    cost="one backward pass, shared; then as Eigen-CAM",
-    caveats="The strongest pattern may speak against the target, its size is not that of the"
-    " evidence, and its sign is a convention; it has no paper of its own.",
+    cost="one backward pass, shared; then the same as Eigen-CAM",
+    caveats="The strongest pattern may be evidence against the target; its size is not that of the"
+    " evidence, and its sign is a convention. It has no paper of its own.",
     needs=Needs(gradients=True),
     kind="map",
     channelwise=False,

@@ -15,8 +15,8 @@ from exporter.maps.terms import Terms
 @method(
     "layercam",
     title="LayerCAM",
-    shows="Where activations lie whose increase, at that very position, raises the target; sharp"
-    " at early layers too.",
+    shows="Active positions where more activation, at that very position, would raise the target;"
+    " sharp at early layers too.",
     formula="M(x,y) = Σ_c max(g_c(x,y), 0) · A_c(x,y), g = ∂S/∂A; then ReLU",
     paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM: Exploring Hierarchical Class Activation"
     " Maps for Localization, IEEE Transactions on Image Processing 2021",
@@ -39,8 +39,8 @@ def layercam(terms: Terms) -> Tensor:
 @method(
     "hirescam",
     title="HiResCAM",
-    shows="What each position adds to the target or takes from it, to first order; for a network"
-    " that ends in one linear layer, exactly.",
+    shows="What each position adds to the target or takes from it, to first order; exact where"
+    " only pooling and one linear layer follow.",
     formula="M(x,y) = Σ_c g_c(x,y) · A_c(x,y), g = ∂S/∂A",
     paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of"
     " convolutional neural networks, arXiv 2020",
@@ -48,7 +48,7 @@ def layercam(terms: Terms) -> Tensor:
     caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
     " activation, noisy where gradients are, and without the effect of biases. Where only a"
     " layer normalisation over the channels reads a position, as it does the patches before a"
-    " ViT's last block, it is zero but for that layer's epsilon, and shows rounding.",
+    " ViT's last block,  it is zero apart from that layer's epsilon, and shows rounding.",
     needs=Needs(gradients=True),
     kind="map",
 )
@@ -67,8 +67,8 @@ def hirescam(terms: Terms) -> Tensor:
     formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
     paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
     url="https://hdl.handle.net/11603/21053",
-    caveats="Never negative: contributions that would cancel at a position are not set off"
-    " against one another, so a position where evidence is mixed looks like support.",
+    caveats="Never negative:  negative contributions at a position do not offset positive"
+    " ones, so a position with mixed evidence looks like support.",
     needs=Needs(gradients=True),
     kind="map",
     aliases=("elementwise",),

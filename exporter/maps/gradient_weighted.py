@@ -18,7 +18,7 @@ from exporter.maps.terms import Terms, over_positions
 @method(
     "cam",
     title="CAM",
-    shows="Where the last convolution found what the class's row of the linear layer rewards.",
+    shows="Where the last convolution finds what the class's row of the linear layer rewards.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), with w the target's row of the linear classifier",
     paper="Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for Discriminative"
     " Localization, CVPR 2016",
@@ -41,7 +41,7 @@ def cam(terms: Terms) -> Tensor:
 @method(
     "gradcam",
     title="Grad-CAM",
-    shows="Where the channels are active that, on average over the layer, raise the target.",
+    shows="Where those channels are active that raise the target on average over the layer.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = 1/(H·W) · Σ_xy g_c(x,y), g = ∂S/∂A; then ReLU",
     paper="Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations"
     " from Deep Networks via Gradient-based Localization, ICCV 2017",
@@ -65,8 +65,8 @@ def gradcam(terms: Terms) -> Tensor:
 @method(
     "gradcam++",
     title="Grad-CAM++",
-    shows="Like Grad-CAM from positive gradients only, each counting less the larger it is"
-    " and the more its channel is active; meant to keep several objects of a class in sight.",
+    shows="Like Grad-CAM, from positive gradients only; a gradient counts less the larger it is"
+    " and the more active its channel is. Meant to show several objects of a class.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy α_c(x,y) · max(g_c(x,y), 0),"
     " α_c = g_c² / (2·g_c² + g_c³·Σ_ab A_c(a,b)) = 1 / (2 + g_c·Σ_ab A_c(a,b)); then ReLU",
     paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized"
@@ -99,7 +99,7 @@ def gradcampp(terms: Terms) -> Tensor:
 @method(
     "xgradcam",
     title="XGrad-CAM",
-    shows="Like Grad-CAM, with the gradient averaged over where the channel is active.",
+    shows="Like Grad-CAM, but each channel's gradient is averaged with its activations as weights.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = Σ_xy g_c(x,y)·A_c(x,y) / Σ_xy A_c(x,y); then ReLU",
     paper="Fu, Hu, Dong, Guo, Gao, Li: Axiom-based Grad-CAM: Towards Accurate Visualization and"
     " Explanation of CNNs, BMVC 2020",

@@ -91,15 +91,15 @@ def _starts(side: int, window: int, stride: int) -> range:
 @method(
     "rise",
     title="RISE",
-    shows="What the target's score is on average where a pixel is seen, over random masks.",
+    shows="The target's mean score over those random masks that leave a pixel visible.",
     formula="M(x,y) = 1/(n·p) · Σ_k S(I ⊙ H_k) · H_k(x,y), H_k a random grid of 0 and 1, 1 with"
     " probability p, up-sampled and shifted, I the normalised input",
     paper="Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box"
     " Models, BMVC 2018",
     url="https://arxiv.org/abs/1806.07421",
-    cost="n forward passes (n = 500; the paper takes 4,000 to 8,000), no backward pass",
-    caveats="It converges slowly, the more so the finer the cells: with few masks, chance shows."
-    " S is the target's score, a logit unless the target says otherwise; the paper takes"
+    cost="n forward passes (n = 500; the paper uses 4,000 to 8,000), no backward pass",
+    caveats="It converges slowly, the more so the finer the cells: with few masks the map is noisy."
+    " S is the target's score, a logit unless the target says otherwise; the paper uses"
     " probabilities, as `--target prob:predicted` does. What is hidden has the mean colour.",
     pixel="sum",
     needs=Needs(activations=False, passes=Passes(forwards="samples", of="masked images")),

@@ -240,7 +240,7 @@ def _record(name: str, *, of_cells: bool) -> MethodRecord:
         "library for PyTorch, arXiv 2020",
         url="https://arxiv.org/abs/2009.07896",
         cost="passes of its own, as captum runs them",
-        caveats="Computed by captum (BSD-3-Clause), whose documentation says how it misleads."
+        caveats="Computed by captum (BSD-3-Clause), whose documentation describes its pitfalls."
         + " Pixels of a cell are covered together and have one value." * of_cells,
         relu=False,
     )

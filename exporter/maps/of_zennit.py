@@ -96,7 +96,7 @@ def _record(name: str) -> MethodRecord:
     return MethodRecord(
         name=f"zennit:{name}",
         title=f"{name} (zennit)",
-        shows="How much of the target each pixel is relevant for, passed back layer by layer.",
+        shows="How relevant each pixel is for the target: relevance passed back layer by layer.",
         formula=f"M = the gradient ∂S/∂I_c with the backward rules of zennit's {name}; stored: "
         "Σ_c M_c",
         paper="Anders, Neumann, Samek, Müller, Lapuschkin: Software for Dataset-wide XAI: From "
@@ -105,7 +105,7 @@ def _record(name: str) -> MethodRecord:
         cost="two forward passes, and one forward and one backward pass per target, on a copy of "
         "the model",
         caveats="Computed by zennit (LGPL-3.0-or-later). Its rules are for linear and convolution "
-        "layers, pooling and activations; through all else, attention among it, goes the plain "
-        "gradient. Sums of branches are shared out in torchvision's ResNets alone.",
+        "layers, pooling and activations;  everything else, such as attention, passes the plain "
+        "gradient. Sums of branches are split only in torchvision's ResNets.",
         relu=False,
     )

@@ -15,8 +15,8 @@ from exporter.maps.terms import Terms
 @method(
     "scorecam",
     title="Score-CAM",
-    shows="Where the channels are active that, used as a mask on the image, let the model see"
-    " the target.",
+    shows="Where those channels are active that, as a mask on the image, let the model see the"
+    " target.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w = softmax over channels of S(X ⊙ H_c), H_c ="
     " min-max(up-sampled A_c); then ReLU",
     paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM: Score-Weighted Visual"
@@ -24,7 +24,7 @@ from exporter.maps.terms import Terms
     url="https://arxiv.org/abs/1910.01279",
     cost="no backward pass; one forward pass of the whole model per channel and image, at most 32"
     " images or one batch at once",
-    caveats="The softmax is taken of logits, so the map depends on their scale: nearly the mean"
+    caveats="The softmax is taken over logits, so the map depends on their scale: nearly the mean"
     " of the channels where logits are small, one channel alone where they are large. Masked"
     " images are unlike any that the model was trained on.",
     relu=True,
@@ -62,7 +62,7 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
 @method(
     "ablationcam",
     title="Ablation-CAM",
-    shows="Where the channels are active without which the model would say less of the target.",
+    shows="Where those channels are active without which the target's score falls.",
     formula="M(x,y) = Σ_c w_c · A_c(x,y), w_c = (y − y_c) / y, y_c = the score with channel c"
     " set to 0; then ReLU",
     paper="Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network"
@@ -70,10 +70,10 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     url="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_"
     "Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_"
     "paper.html",
-    cost="no backward pass; what follows the layer runs once per channel and image, the layers"
-    " before it only where something leads around it; at most 32 images or one batch at once",
-    caveats="The division turns the map's sign where the score is negative; a channel that"
-    " another can stand in for weighs nothing. Where activations can be negative, zero is not"
+    cost="no backward pass; what follows the layer runs once per channel and image,  the layers"
+    " before it only if a path bypasses it; at most 32 images or one batch at once",
+    caveats="The division flips the map's sign where the score is negative; a channel that"
+    " another can replace gets no weight. Where activations can be negative, zero is not"
     " the absence of a channel.",
     relu=True,
     needs=Needs(

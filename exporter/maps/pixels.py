@@ -15,8 +15,8 @@ _OWN = Passes(backwards=1, shared=True)
 _GUIDED = Passes(backwards=1, relu_rule="guided", shared=True)
 _DECONVNET = Passes(backwards=1, relu_rule="deconvnet", shared=True)
 _NO_RELU = (
-    " ReLU and ReLU6 are what the rule changes: with SiLU, GELU or Hardswish it is the"
-    " plain gradient."
+    " The rule changes ReLU and ReLU6 only: with SiLU, GELU or Hardswish this is the plain"
+    " gradient."
 )
 
 
@@ -30,7 +30,7 @@ _NO_RELU = (
     url="https://arxiv.org/abs/1312.6034",
     cost="one forward pass and one backward pass per target, shared with Input × gradient",
     caveats="It says where the target is sensitive, not what it is made of; gradients of deep"
-    " networks are noisy, and strided layers print a pattern on them.",
+    " networks are noisy, and strided layers leave a pattern in them.",
     pixel="max-abs",
     needs=Needs(activations=False, passes=_OWN),
     kind="pass",
@@ -55,8 +55,8 @@ def saliency(context: PassContext) -> Tensor:
     " Features Through Propagating Activation Differences, arXiv 2016",
     url="https://arxiv.org/abs/1605.01713",
     cost="one forward pass and one backward pass per target, shared with Saliency",
-    caveats="Pixels of the mean colour, which are 0 after normalisation, get nothing whatever"
-    " they mean; it is as noisy as the gradient.",
+    caveats="Pixels of the mean colour, which are 0 after normalisation, get nothing, however"
+    " much they matter; it is as noisy as the gradient.",
     pixel="sum",
     needs=Needs(activations=False, passes=_OWN),
     kind="pass",
@@ -99,7 +99,8 @@ def guidedbackprop(context: PassContext) -> Tensor:
 @method(
     "deconvnet",
     title="Deconvnet",
-    shows="What the target's units look back at, whether or not they fired on this image.",
+    shows="The fine structure that excites the target's units, whether or not they fired on this"
+    " image.",
     formula="M = ∂S/∂I with every ReLU's backward g ↦ g·[g > 0]; stored: max_c |M_c|",
     paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
     url="https://arxiv.org/abs/1311.2901",
@@ -130,8 +131,8 @@ def deconvnet(context: PassContext) -> Tensor:
     " from Deep Networks via Gradient-based Localization, ICCV 2017",
     url="https://arxiv.org/abs/1610.02391",
     cost="the passes of Grad-CAM and of guided backpropagation, both shared",
-    caveats="The fine structure is guided backpropagation's, so edges; only the choice of"
-    " positions belongs to the class.",
+    caveats="The fine structure is that of guided backpropagation, mostly edges; only the choice of"
+    " positions depends on the class.",
     pixel="max-abs",
     needs=Needs(gradients=True, passes=_GUIDED),
     kind="pass",

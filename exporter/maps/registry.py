@@ -166,7 +166,7 @@ def method(
         >>> from exporter.maps import Needs, Terms
         >>> @method(
         ...     "maxgrad",
-        ...     shows="Where the channels are active whose gradient is large somewhere.",
+        ...     shows="Where those channels are active whose gradient is large somewhere.",
         ...     formula="M = Σ_c w_c · A_c, w_c = max_xy g_c",
         ...     kind="weights",
         ...     needs=Needs(gradients=True),
