@@ -75,6 +75,7 @@ OF_WRITERS = (
     "checksums/writers-tensorboard.sha256",
 )
 OF_WANDB = (
+    "wandb/artifacts/pictures/*/*",
     "wandb/artifacts/staging/*",
     "wandb/offline-run-*/*.wandb",
     "wandb/offline-run-*/files/media/table/images*.json",

@@ -1,7 +1,7 @@
 """The program that talks to W&B: it logs one job, a file of JSON, as one offline run.
 
 The writer runs this file as a process of its own, so that the caller's environment, W&B run,
-threads and signals are left alone. Only the standard library and W&B are imported here.
+threads and signals are left alone. Only the standard library, Pillow and W&B are imported here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+_Policy = Literal["mutable", "immutable"]
 
 # A version that lacks one of them has nothing to switch off there.
 _SETTINGS: dict[str, Any] = {
@@ -60,29 +62,44 @@ def record(job: dict[str, Any]) -> None:
     tempfile.tempdir = os.environ["EXPORTER_WANDB_TEMP"]
     # W&B takes pandas where it finds it, for a third of a second, and nothing here is a data frame.
     sys.modules["pandas"] = None  # type: ignore[assignment]
+    _read_heads()
     import wandb
 
     settings = {name: _SETTINGS[name] for name in _SETTINGS if name in wandb.Settings.model_fields}
     run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **job["init"])
-    log(run, job, Path())
+    # The path by which W&B finds its folder: what stays there is logged where it lies.
+    log(run, job, Path(os.environ["WANDB_DATA_DIR"]), policy="immutable")
     run.finish()
     wandb.teardown()
 
 
-def log(run: Any, job: dict[str, Any], folder: Path) -> None:
-    """Log a job into a run, which stays open."""
+def log(run: Any, job: dict[str, Any], folder: Path, policy: _Policy = "mutable") -> None:
+    """Log a job into a run, which stays open.
+
+    Args:
+        run: a W&B run.
+        job: see `record`.
+        folder: where its pictures are.
+        policy: W&B's word for whether it copies those of the images, or finds them there later.
+    """
     import wandb
 
     prefix = job["prefix"]
     pictures: dict[str, Any] = {}  # a picture that several rows have is read once
-    shelf = _photographs(wandb, run, job["photographs"], folder, pictures)
+    shelf = _photographs(wandb, run, job["photographs"], folder, pictures, policy=policy)
+    photographs = {
+        path: f"photographs/{_file(id, path)}" for id, path in job["photographs"].items()
+    }
     logged: dict[str, Any] = {}
     for table in job["tables"]:
         name, chart = prefix + table["name"], table["chart"]
         logged[name] = _table(wandb, table, folder, pictures)
         if shelf is not None:
-            paths = _pictures_in(table).intersection(job["photographs"].values())
-            _refer(run, logged[name], name, shelf, sorted(folder / path for path in paths))
+            names = {
+                str(folder / path): photographs.get(path, f"media/images/{Path(path).name}")
+                for path in _pictures_in(table)
+            }
+            _refer(run, logged[name], name, shelf, names, policy=policy)
         if chart is not None:
             x, y, title = chart
             plain = _table(wandb, table, folder, pictures)
@@ -102,7 +119,13 @@ def log(run: Any, job: dict[str, Any], folder: Path) -> None:
 
 
 def _photographs(
-    wandb: Any, run: Any, photographs: dict[str, str], folder: Path, pictures: dict[str, Any]
+    wandb: Any,
+    run: Any,
+    photographs: dict[str, str],
+    folder: Path,
+    pictures: Any,
+    *,
+    policy: _Policy,
 ) -> Any:
     """Log the photographs as one artifact, each called by its image's id, and return their table.
 
@@ -114,14 +137,20 @@ def _photographs(
     artifact = wandb.Artifact("exporter-photographs", "photographs")
     shelf = wandb.Table(columns=["id", "photograph"])
     for id, path in photographs.items():
-        artifact.add_file(str(folder / path), name=Path(path).name)
+        artifact.add_file(str(folder / path), name=_file(id, path), policy=policy)
         shelf.add_data(id, _picture(wandb, path, folder, pictures))
     artifact.add(shelf, "photographs")
     run.log_artifact(artifact)
     return shelf
 
 
-def _refer(run: Any, table: Any, name: str, shelf: Any, photographs: list[Path]) -> None:
+def _file(id: str, path: str) -> str:
+    return f"{id}{Path(path).suffix}"
+
+
+def _refer(
+    run: Any, table: Any, name: str, shelf: Any, names: dict[str, str], *, policy: _Policy
+) -> None:
     """Log a table as an artifact that refers to the photographs instead of holding them.
 
     Args:
@@ -129,11 +158,13 @@ def _refer(run: Any, table: Any, name: str, shelf: Any, photographs: list[Path])
         table: a table that is to be logged under ``name``.
         name: likewise.
         shelf: the table of the photographs, whose artifact is logged.
-        photographs: the files of those in the table.
+        names: by the files of its pictures, how each is called in it: of a photograph
+            ``photographs/`` and its name in the shelf's artifact.
+        policy: as of `log`.
     """
     import wandb
 
-    if not photographs:
+    if not any(own.startswith("photographs/") for own in names.values()):
         return
     artifact = wandb.Artifact(f"{name.replace('/', '-')}-{run.id}", "table")
     # Where something of another artifact is added, W&B says what it is referred to by.
@@ -141,10 +172,12 @@ def _refer(run: Any, table: Any, name: str, shelf: Any, photographs: list[Path])
     artifact.remove(whole)
     if whole.ref is None:
         return
-    entries = [
-        artifact.add_file(str(file), name=f"photographs/{file.name}", policy="immutable")
-        for file in photographs
-    ]
+    entries = []
+    for file, own in sorted(names.items()):  # with its cell, W&B adds no file that is there
+        if own.startswith("photographs/"):
+            entries.append(artifact.add_file(file, name=own, policy="immutable"))
+        else:
+            artifact.add_file(file, name=own, policy=policy)
     artifact.add(table, name)
     for entry in entries:
         own = entry.path.rpartition("/")[2]
@@ -154,9 +187,16 @@ def _refer(run: Any, table: Any, name: str, shelf: Any, photographs: list[Path])
 
 
 def _pictures_in(table: dict[str, Any]) -> set[str]:
+    """Return the files of a table's pictures, and of the masks that lie over them."""
     places = [place for place, (_, kind) in enumerate(table["columns"]) if kind == "picture"]
-    cells = (row[place] for row in table["rows"] for place in places)
-    return {cell if isinstance(cell, str) else cell["path"] for cell in cells if cell is not None}
+    cells = [row[place] for row in table["rows"] for place in places if row[place] is not None]
+    over = [
+        mask["path"]
+        for cell in cells
+        if isinstance(cell, dict)
+        for mask in cell.get("masks", {}).values()
+    ]
+    return {*over, *(cell["path"] if isinstance(cell, dict) else cell for cell in cells)}
 
 
 def _table(wandb: Any, table: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> Any:
@@ -194,6 +234,21 @@ def _picture(wandb: Any, cell: Any, folder: Path, pictures: dict[str, Any]) -> A
     known = [{"id": index, "name": name} for index, name in classes.items()] or None
     path, caption = str(folder / cell["path"]), cell.get("caption")
     return wandb.Image(path, caption=caption, classes=known, **over)
+
+
+def _read_heads() -> None:
+    """Have Pillow read the head of a JPEG and not its pixels, of which W&B asks for nothing else.
+
+    W&B decodes each picture to know its size, which would be most of what the run costs.
+    """
+    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    class Head(JpegImageFile):
+        def load(self) -> Any:
+            self.close()
+
+    Image.register_open("JPEG", Head, lambda prefix: prefix.startswith(b"\xff\xd8\xff"))
 
 
 def _begin_at(seconds: float) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from exporter.records import GIVEN, Row, StoredMap
 from exporter.render import decode_image, encode_png, painted, target_text
 from exporter.render.boxes import box_in_view, explained_box, region_in_view
 from exporter.writers import links
-from exporter.writers.montages import deepest_maps, montage_jpegs, overlay_jpeg
-from exporter.writers.reading import kept_rows
+from exporter.writers.montages import deepest_maps, montage_jpeg, overlay_jpeg, stages_of
+from exporter.writers.reading import in_order, kept_rows
 from exporter.writers.scalars import THRESHOLDS, precision_recall
 from exporter.writers.wandb import rows
 from exporter.writers.wandb.rows import Columns
@@ -60,19 +60,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where W&B takes pictures from."""
+    """Where W&B takes pictures from.
+
+    Attributes:
+        folder: the writer's.
+        work: the folder in it of what W&B copies.
+        stay: that of what stays where it is; of the same name where nothing does.
+    """
 
     folder: Path
     work: str
+    stay: str
 
-    def add(self, kind: str, name: str, encoded: bytes) -> str:
+    def add(self, kind: str, name: str, encoded: bytes, *, stays: bool = False) -> str:
         """Write an encoded picture, and return its path from ``folder``."""
         form = "png" if encoded.startswith(b"\x89PNG") else "jpg"
-        # At most 1,000 or so per folder, also of the largest sets: ids are hashes.
-        file = self.folder / self.work / kind / name[:2] / f"{name}.{form}"
+        # A few hundred per folder: ids are hashes.
+        folder = f"{self.stay if stays else self.work}/{name[:2]}"
+        path = f"{folder}/{name}-{kind}.{form}" if kind else f"{folder}/{name}.{form}"
+        file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded)
-        return file.relative_to(self.folder).as_posix()
+        return path
 
 
 def tables_of(
@@ -114,25 +123,33 @@ def _images(
     """Return the photograph of each kept image that could be read, by its id, and the rows."""
     photographs: dict[str, str] = {}
     table = []
-    kept, uniform = kept_rows(run, options.kept), options.uniform_opacity
-    for row, montage in montage_jpegs(run, kept, uniform=uniform):
-        if row.image is None:
-            continue
-        photograph = pictures.add("photographs", row.id, row.image)
-        photographs[row.id] = photograph
-        maps = deepest_maps(run, row)
-        tiles = {
-            name: pictures.add(links.safe_name(name), row.id, jpeg)
-            for name, jpeg in _overlays(run, row, maps, uniform=uniform).items()
-        }
-        laid = _laid_over(run, row, maps if options.wandb_masks else {}, pictures)
-        cells = [
-            {"path": photograph, **laid} if laid else photograph,
-            *(tiles.get(method.name) for method in run.plan.methods),
-            pictures.add("montages", row.id, montage),
-        ]
-        table.append(rows.cells(columns, row, *cells))
+    stages_of(run)  # before there are threads
+    drawn = in_order(partial(_drawn, run, options, pictures), kept_rows(run, options.kept))
+    for row, cells in drawn:
+        if cells:
+            first = cells[0]
+            photographs[row.id] = first if isinstance(first, str) else first["path"]
+            table.append(rows.cells(columns, row, *cells))
     return photographs, table
+
+
+def _drawn(run: Run, options: WandbOptions, pictures: Pictures, row: Row) -> list[Any]:
+    """Return an image's pictures, none if it is unread: photograph, overlays, montage."""
+    if row.image is None:
+        return []
+    add = partial(pictures.add, stays=True)
+    maps, uniform = deepest_maps(run, row), options.uniform_opacity
+    photograph = add("", row.id, row.image)
+    tiles = {
+        name: add(f"map-{links.safe_name(name)}", row.id, jpeg)
+        for name, jpeg in _overlays(run, row, maps, uniform=uniform).items()
+    }
+    laid = _laid_over(run, row, maps if options.wandb_masks else {}, add)
+    return [
+        {"path": photograph, **laid} if laid else photograph,
+        *(tiles.get(method.name) for method in run.plan.methods),
+        add("montage", row.id, montage_jpeg(run, row, uniform=uniform)),
+    ]
 
 
 def _overlays(
@@ -189,7 +206,7 @@ def _charts(run: Run) -> Iterator[Table]:
 
 
 def _laid_over(
-    run: Run, row: Row, maps: Mapping[str, StoredMap], pictures: Pictures
+    run: Run, row: Row, maps: Mapping[str, StoredMap], add: Callable[[str, str, bytes], str]
 ) -> dict[str, Any]:
     """Return the boxes and masks that W&B lays over a photograph; empty where there are none."""
     height, width = run.plan.model.preprocessing.size
@@ -207,7 +224,7 @@ def _laid_over(
     if masks:
         laid["masks"] = {
             links.plain(name): {
-                "path": pictures.add(f"masks/{number}", row.id, encode_png(cells)),
+                "path": add(f"mask-{number}", row.id, encode_png(cells)),
                 "class_labels": {str(k): links.plain(label) for k, label in labels.items()},
             }
             for number, (name, (cells, labels)) in enumerate(masks.items())

@@ -56,7 +56,7 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         raise WriterError("the wandb writer needs W&B, which is not installed: pip install wandb")
     with work_folder(folder):
         job, shown, notes = _job(run, folder, options)
-        if options.wandb_run is not None and not rows.goes_on(options):
+        if _is_callers(options):
             from exporter.writers.wandb.session import log
 
             options.wandb_run.config.update(job["init"]["config"], allow_val_change=True)
@@ -92,7 +92,7 @@ def _job(
 ) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Return what W&B is to log, how many images it shows, and notes."""
     channels, numbers = run.channels(), set_numbers(run)
-    pictures = Pictures(folder, WORK)
+    pictures = Pictures(folder, WORK, WORK if _is_callers(options) else "artifacts/pictures")
     tables, photographs = tables_of(run, channels, options, pictures)
     shown = len(photographs)
     job = {
@@ -128,8 +128,13 @@ def _job(
 
 def _artifacts(run: Run, options: WandbOptions) -> list[dict[str, Any]]:
     path = on_disk(run.path, "--wandb-artifacts takes a run from the disk")
-    elsewhere = options.wandb_run is not None and not rows.goes_on(options)
-    return list(artifacts_of(run, path if HERE is None or elsewhere else HERE / ".."))
+    here = None if _is_callers(options) else HERE
+    return list(artifacts_of(run, path if here is None else here / ".."))
+
+
+def _is_callers(options: WandbOptions) -> bool:
+    """Return whether it is logged into a run that the caller has open."""
+    return options.wandb_run is not None and not rows.goes_on(options)
 
 
 def log_offline(folder: Path, job: dict[str, Any]) -> Path:
@@ -149,7 +154,7 @@ def log_offline(folder: Path, job: dict[str, Any]) -> Path:
         raise WriterError(f"W&B left {len(logs)} offline logs instead of one; try again")
     for extra in (logs[0] / "logs", logs[0] / "tmp", folder / "logs"):
         shutil.rmtree(extra, ignore_errors=True)
-    for staged in (folder / "artifacts").rglob("*"):
+    for staged in (folder / "artifacts" / "staging").rglob("*"):
         if staged.is_file():
             # W&B lets only the user read them, and a run folder may be a team's.
             staged.chmod(0o644)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ import pytest
 from exporter.errors import RunError, WriterError
 from exporter.paths import without_folders
 from exporter.records import Written
-from exporter.render import decode_image
+from exporter.render import decode_image, encode_jpeg
 from exporter.store import open_run
 from exporter.store.checksums import recorded
 from exporter.store.files import RunFiles
@@ -39,7 +40,8 @@ from exporter.writers.wandb import rows as wandb_rows
 from exporter.writers.wandb import writer as wandb_writer
 from exporter.writers.wandb.media import media_names
 from exporter.writers.wandb.place import verify_offline
-from exporter.writers.wandb.process import HERE
+from exporter.writers.wandb.process import HERE, WORK, work_folder
+from exporter.writers.wandb.writer import log_offline
 from tests.hostile.mutations import forge
 from tests.small import two_classes
 
@@ -525,11 +527,37 @@ def test_photographs_are_one_artifact_keyed_by_hash_that_tables_refer_to(made: M
         assert shown
         for path, ref in shown.items():
             assert ref == f"wandb-client-artifact://{shelf.client_id}/{Path(path).name}"
-    # Nor do others hold them.
-    photographs = {hashlib.sha256(encoded).digest() for encoded in kept.values()}
-    staged = [file for file in made.folder.rglob("staging/*") if file.is_file()]
-    hashes = [hashlib.sha256(file.read_bytes()).digest() for file in staged]
-    assert sorted(own for own in hashes if own in photographs) == sorted(photographs)
+
+
+def test_a_picture_is_on_the_disk_once(made: Made) -> None:
+    run, found = open_run(made.run), table(made.folder, "images")
+    written = [file for file in (made.folder / "artifacts").rglob("*") if file.is_file()]
+    hashes = Counter(hashlib.sha256(file.read_bytes()).hexdigest() for file in written)
+    kinds = [place for place, cell in enumerate(found["data"][0]) if isinstance(cell, dict)]
+    assert len(kinds) == 2 + len(run.plan.methods)
+    shown = Counter(cells[place]["sha256"] for cells in found["data"] for place in kinds)
+    assert {own: hashes[own] for own in shown} == shown
+
+
+def test_a_photograph_that_is_cut_short_is_logged_as_it_is(tmp_path: Path) -> None:
+    """W&B takes the size of a picture and its bytes: that it cannot be decoded, others say."""
+    whole = encode_jpeg(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    short, path = whole[: len(whole) // 2], f"{WORK}/short.jpg"
+    pictures = {
+        "name": "images",
+        "columns": [("id", "text"), ("photograph", "picture")],
+        "rows": [["a", path]],
+        "chart": None,
+    }
+    empty = ("init", "photographs", "media", "metrics", "summary")
+    job: dict[str, Any] = {name: {} for name in empty}
+    folder = tmp_path / "wandb"
+    with work_folder(folder):
+        (folder / path).write_bytes(short)
+        log_offline(folder, {**job, "prefix": "", "tables": [pictures], "artifacts": []})
+    ((_, cell),) = table(folder, "images")["data"]
+    assert (cell["width"], cell["height"]) == (80, 60)
+    assert picture(folder, "images", cell["path"]) == short
 
 
 def test_every_file_that_the_log_names_has_a_checksum(made: Made) -> None:
