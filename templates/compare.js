@@ -6,7 +6,7 @@
   const { data, paint, element, option, number, score } = exporter;
   // Tiles on a page of images at most, and pixels across a tile's map.
   const TILES = 120, PAINTED = 96;
-  const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", order: "", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
+  const DEFAULTS = { q: "", label: "", flip: "", run: "", sort: "set", order: "", method: "0", stage: "", colour: "viridis", opacity: "80", size: "", only: "0", page: "0", image: "", mode: "side", left: "", right: "", wipe: "50" };
   const state = {};
   const decimal = (value) => value.toFixed(2).replace("-", "−");
   let index, order = [], runs = 0, side = 160, shard = null, current = -1;
@@ -24,7 +24,7 @@
     if (!within(state.left, runs)) state.left = String(index.baseline);
     if (!within(state.right, runs)) state.right = String(last);
     if (!within(state.run, runs)) state.run = "";
-    for (const [name, most] of [["opacity", 101], ["wipe", 101],  ["page", Infinity]]) if (!within(state[name], most)) state[name] = DEFAULTS[name];
+    for (const [name, most] of [["opacity", 101], ["wipe", 101], ["only", $("only") ? runs + 1 : 1], ["page", Infinity]]) if (!within(state[name], most)) state[name] = DEFAULTS[name];
     // As large as lets all runs stand beside one another.
     const room = Math.floor((innerWidth < 700 ? innerWidth - 130 : innerWidth - 340) / runs / 20) * 20;
     side = Math.min(innerWidth < 2400 ? 180 : 400, Math.max(80, room));
@@ -172,14 +172,21 @@
     row.append(head, ...index.runs.map((_, run) => tile(run, at)));
     return row;
   };
+  // All runs beside one another, or one of them, where a slider turns the leaves: all tiles are there.
+  const reveal = () => {
+    const only = Number(state.only), sheet = $("sheet");
+    sheet.style.setProperty("--tile", (state.size || (only ? Math.max(side, 140) : side)) + "px");
+    sheet.classList.toggle("one-run", only > 0);
+    for (const row of sheet.rows) for (const [at, cell] of [...row.cells].entries()) cell.hidden = only > 0 && at > 0 && at !== only;
+  };
   const perPage = () => Math.max(8, Math.floor(TILES / runs));
   const show = () => {
     const pages = Math.max(1, Math.ceil(order.length / perPage()));
     state.page = String(Math.min(Number(state.page), pages - 1));
     const from = Number(state.page) * perPage(), part = order.slice(from, from + perPage());
     document.documentElement.style.setProperty("--view", index.view[1] / index.view[0]);
-    $("sheet").style.setProperty("--tile", (state.size || side) + "px");
     $("sheet").tBodies[0].replaceChildren(...part.map(rowOf));
+    reveal();
     paintRows();
     $("none").hidden = order.length > 0;
     $("count").textContent = exporter.images(order.length) + (order.length < index.images ? " of " + index.images.toLocaleString("en") : "");
@@ -296,6 +303,8 @@
   const reflect = () => {
     stages();
     for (const field of document.querySelectorAll("#tools [name], #viewer [name]")) field.value = { stage: String(stage()), size: state.size || String(side) }[field.name] ?? state[field.name];
+    const shown = state.only === "0" ? "all runs" : index.runs[Number(state.only) - 1].name;
+    if ($("only")) { $("only-out").textContent = shown; $("only").setAttribute("aria-valuetext", shown); }
     $("v-slider").value = state.right;
     $("v-slider-out").textContent = index.runs[Number(state.right)].name;
     $("v-slider").setAttribute("aria-valuetext", index.runs[Number(state.right)].name);
@@ -307,6 +316,7 @@
     const inViewer = ["mode", "left", "right", "wipe"].includes(name);
     if (!inViewer) {
       if (LOOKS.includes(name)) paintRows();
+      else if (name === "only") reveal();
       else { state.page = "0"; select(); show(); }
     }
     reflect();

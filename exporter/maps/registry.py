@@ -230,8 +230,8 @@ def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
         The methods, with the settings that will be used.
 
     Raises:
-        MapError: if a name or setting is unknown, with those that are close, or if a setting's
-            value is not of its kind.
+        MapError: if a name or setting is unknown, with those that are close, if a setting's value
+            is not of its kind, or if a method is asked for with different settings.
         ConfigError: if a plug-in cannot be loaded.
 
     Examples:
@@ -241,7 +241,12 @@ def get_methods(names: Iterable[str]) -> tuple[Method, ...]:
     methods: dict[str, Method] = {}
     for text in (names,) if isinstance(names, str) else names:
         wanted, settings = _look_up(str(text))
-        methods[wanted.name] = _set(wanted, settings) if settings else wanted
+        wanted = _set(wanted, settings) if settings else wanted
+        if methods.setdefault(wanted.name, wanted).settings != wanted.settings:
+            raise MapError(
+                f"the map {wanted.name!r} is asked for with different settings; a run has each map "
+                "once, so make two runs and compare them"
+            )
     return tuple(methods.values())
 
 

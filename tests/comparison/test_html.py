@@ -382,6 +382,29 @@ def display(desk: Desk) -> None:
     desk.wait("document.querySelector('#sheet .photo').clientWidth === 240")
 
 
+def turning(desk: Desk) -> None:
+    """The slider over the grid turns to one run, with its maps, and back to all."""
+    desk.open()
+    desk.wait("document.querySelector('#sheet tr:last-child canvas')?.width > 0")
+    shown = desk.tab.locator("#sheet td:visible")
+    every = shown.count()
+    assert every == 3 * len(desk.rows)
+    for number, run in ((2, "step 3"), (3, "step 5")):
+        desk.slide("only", number)
+        assert desk.tab.locator("#only-out").inner_text() == run
+        assert shown.count() == len(desk.rows)
+        alts = shown.locator("img").evaluate_all("all => all.map((one) => one.alt)")
+        assert all(f" in {run}" in alt for alt in alts)
+        assert f"only={number}" in desk.tab.url
+    tiles = shown.evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    assert len(set(tiles)) < len(tiles)  # beside one another, and not in a column
+    desk.open("#only=2")
+    assert shown.count() == len(desk.rows)
+    desk.slide("only", 0)
+    assert shown.count() == every
+    assert desk.tab.locator("#only-out").inner_text() == "all runs"
+
+
 def paging(desk: Desk) -> None:
     # A window of eight rows: as with thirty runs.
     desk.open()
@@ -477,6 +500,7 @@ TRIED: dict[Callable[[Desk], None], set[str]] = {
     sorting: {"sort", "method", "stage"},
     numbers: {"order"},
     display: {"look", "colour", "opacity", "size"},
+    turning: {"only"},
     paging: {"page-before", "page-after"},
     moving: {"tile", "viewer-next", "viewer-previous", "viewer-close"},
     modes: {"viewer-mode", "viewer-slider", "viewer-right", "viewer-left", "viewer-wipe"},

@@ -49,6 +49,11 @@ def test_methods_come_once_each_in_the_order_asked_for() -> None:
     found = get_methods(["eigencam", "gradcam", "Eigen-CAM"])
     assert [one.name for one in found] == ["eigencam", "gradcam"]
     assert get_methods("gradcam") == (METHODS["gradcam"],)
+    (smooth,) = get_methods(["gradcam:smooth=flips", "Grad-CAM:smooth=flips"])
+    assert smooth.settings["smooth"] == "flips"
+    for asked in (["gradcam", "gradcam:smooth=flips"], ["gradcam:smooth=flips", "gradcam"]):
+        with pytest.raises(MapError, match="'gradcam' is asked for with different settings; a run"):
+            get_methods(asked)
 
 
 @pytest.mark.parametrize("wrong", ["gradcan", "", "gradcam-fast", "図"])

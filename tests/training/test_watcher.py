@@ -512,7 +512,10 @@ def test_a_writer_and_a_wandb_run_of_the_callers_are_added_to_and_stay_open(tmp_
         mine.log({"still": 1})
     assert not (tmp_path / "run/tensorboard").exists()
     assert steps_of(tmp_path / "log")["given/loss"] == [0, 1]
-    rows = [r.history for r in records(tmp_path / "wandb") if r.HasField("history")]
+    written = records(tmp_path / "wandb")
+    over = {r.metric.glob_name: r.metric.step_metric for r in written if r.HasField("metric")}
+    assert over["exporter/*"] == "exporter/step"
+    rows = [r.history for r in written if r.HasField("history")]
     told = [
         {item.key or item.nested_key[0]: json.loads(item.value_json) for item in row.item}
         for row in rows
@@ -520,6 +523,7 @@ def test_a_writer_and_a_wandb_run_of_the_callers_are_added_to_and_stay_open(tmp_
     watched = [row for row in told if "exporter/step" in row]
     assert [row["exporter/step"] for row in watched] == [0, 1]
     assert [row["exporter/given/loss"] for row in watched] == [0.5, 0.25]
+    assert watched[0].keys() == watched[1].keys()
     assert told[-1]["still"] == 1
 
 

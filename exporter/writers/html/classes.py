@@ -19,7 +19,7 @@ from exporter.writers.html.index import CHANNELS_PER_PAGE, Entry
 from exporter.writers.html.live import driving
 from exporter.writers.html.maximised import OF_CLASSES, Picture, by_settings
 from exporter.writers.html.report import Report, layer_file, neighbours
-from exporter.writers.html.strategies import of_class
+from exporter.writers.html.strategies import of_class, of_set
 
 _T = TypeVar("_T")
 
@@ -57,6 +57,8 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
                 for target, images in sorted(report.index.regions.items())
             ],
             "kept": report.run.settings.get("top_k"),
+            "strategies": of_set(report),
+            "names": {row.index: row.name for row in report.classes},
         },
     )
 

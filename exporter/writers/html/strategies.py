@@ -23,6 +23,10 @@ IMAGES = 8
 CELLS = 14
 """Rows and columns that maps are averaged down to at most before they are compared."""
 SIDE = 96
+NONE_CLUSTERED = (
+    f"the report has no strategies: no class is predicted for {LEAST_IMAGES} images or more that "
+    "have a map"
+)
 
 
 class OfClass(NamedTuple):
@@ -68,6 +72,15 @@ def shown_images(report: Report) -> Iterator[str]:
     for ids, parted in report.strategies.values():
         for part in parted.clusters:
             yield from (ids[place] for place in part.members[:IMAGES])
+
+
+def of_set(report: Report) -> list[tuple[int, int, int]]:
+    """Return the classes with clusters, how many, and how many candidates, most of these first."""
+    rows = [
+        (index, len(each.parted.clusters), sum(part.candidate for part in each.parted.clusters))
+        for index, each in report.strategies.items()
+    ]
+    return sorted(rows, key=lambda row: (-row[2], -row[1]))
 
 
 def of_class(report: Report, index: int) -> dict[str, Any] | None:

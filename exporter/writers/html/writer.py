@@ -21,7 +21,7 @@ from exporter.writers.html.pages import PAGES
 from exporter.writers.html.report import Report
 from exporter.writers.html.single import SINGLE, Section, write_single
 from exporter.writers.html.site import InFolder, Site
-from exporter.writers.html.strategies import shown_images
+from exporter.writers.html.strategies import NONE_CLUSTERED, shown_images
 from exporter.writers.options import HtmlOptions
 from exporter.writers.reading import templates
 
@@ -65,6 +65,8 @@ def write(run: Run, folder: Path, options: HtmlOptions) -> Written:
     ]
     if report.concepts_or_why[1]:
         notes.append(report.concepts_or_why[1])
+    if report.options.strategies and not report.strategies:
+        notes.append(NONE_CLUSTERED)
     if options.single_file:
         notes.append(f"{SINGLE}: {write_single(report, site, sections)}")
     read = present - len(report.index.skipped)

@@ -8,6 +8,7 @@ import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -116,6 +117,13 @@ def test_the_page_of_a_class_shows_the_clusters_of_its_maps(run: Run, report: Pa
     found = cluster(np.rint(255 * small_maps) / 255, 0)
     assert sizes == [len(part.members) for part in found.clusters]
     assert f"{found.eigenvalues[1]:.2f}" in page
+    candidates = sum(part.candidate for part in found.clusters)
+    assert page.count("Clever Hans candidate</span>") == candidates
+    listed = (report / "classes.html").read_text("utf-8").partition('id="strategies"')[2]
+    (said,) = re.findall(rf'classes/{index}\.html"[^>]*>[^<]*</a>: (\d+) cluster', listed)
+    assert int(said) == len(sizes)
+    (marks,) = re.findall(rf'classes/{index}\.html"(.*?)</li>', listed)
+    assert (f"{candidates} Clever Hans candidate" in marks) == (candidates > 0)
 
 
 @pytest.mark.browser
@@ -220,8 +228,14 @@ def test_a_run_without_a_whole_layer_says_so(tmp_path: Path) -> None:
         live=False,
         writers=(),
     )
-    report, notes = written(open_run(made.path), concepts=3)
-    assert len(notes) == 1 and notes[0].startswith("the report has no concepts: the run keeps no")
+    report, notes = written(open_run(made.path), concepts=3, strategies=True)
+    assert [note.partition(": ")[::2] for note in notes] == [
+        ("the report has no concepts", mock.ANY),
+        (
+            "the report has no strategies",
+            "no class is predicted for 12 images or more that have a map",
+        ),
+    ]
     assert not (report / "duplicates.html").exists()
 
 
