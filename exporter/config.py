@@ -219,7 +219,7 @@ class RunConfig(WriterConfig):
     sanity: bool = setting(
         False,
         "Also randomise the model stage by stage from its output down, with the run's seed, and "
-        "measure how much each method's maps change; a pass of all methods per stage.",
+        "measure how much each method's maps change; one pass of all methods per stage.",
     )
     target: str = setting(
         "predicted",
@@ -250,8 +250,8 @@ class RunConfig(WriterConfig):
     )
     encoder: str | None = setting(
         None,
-        "module:function that turns a layer's channels (N, C, H, W) into features (N, F, H, W), as "
-        "a sparse autoencoder does: they are recorded as the channels of 'features'.",
+        "module:function that turns a layer's channels (N, C, H, W) into features (N, F, H, W), "
+        "such as a sparse autoencoder's encoder; they are recorded as the channels of 'features'.",
         "[LAYER=]FUNCTION",
     )
     batch_size: Positive | Literal["auto"] = setting(
@@ -280,13 +280,13 @@ class RunConfig(WriterConfig):
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", "D")
     devices: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] | None = setting(
         None,
-        "CUDA cards that share the run, a process on each: all, or numbers such as 0,2.",
+        "CUDA cards that share the run, one process each: all, or numbers such as 0,2.",
         "all|0,2",
     )
     profile: bool = setting(
         False,
-        "Also measure what each stage takes: a table (profile.json, in the report and at the end) "
-        "and a trace for Perfetto or chrome://tracing (trace.json).",
+        "Also measure how long each stage takes: a table (profile.json, in the report and at the "
+        "end) and a trace for Perfetto or chrome://tracing (trace.json).",
     )
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = setting(
         0, "Seed of random weights and of every random choice.", "N"

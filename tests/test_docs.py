@@ -35,8 +35,8 @@ def page() -> str:
         "# The command line\n",
         "Written from the program's own help by `python tests/test_docs.py`.\n",
         "Exit codes: 0 done; 2 a bad request, one clear line; 3 done, but some images could not",
-        "be read (they are listed); 130 interrupted by Ctrl-C or SIGTERM: `--resume` goes on from",
-        "there. A second signal ends a command at once, as does a minute after the first.\n",
+        "be read (they are listed); 130 interrupted by Ctrl-C or SIGTERM: `--resume` continues",
+        "from there. A second signal ends a command at once; otherwise it ends within a minute.\n",
     ]
     for name, command in commands("exporter", group):
         context = click.Context(

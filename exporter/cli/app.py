@@ -21,7 +21,7 @@ from exporter.console import ERR, marked
 from exporter.errors import INTERRUPTED, ExporterError, reason
 from exporter.guard import told
 
-_GOES_ON = {"run": "with --resume goes on ", "work": "goes on "}
+_GOES_ON = {"run": "with --resume continues ", "work": "continues "}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a way to end each
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - a wa
 
 def _sentence(error: BaseException) -> str | None:
     """Say what went wrong; None for a mistake of ours, whose traceback is needed."""
-    said, kept = None, "what is done is kept, and --resume goes on from it"
+    said, kept = None, "what is done is kept, and --resume continues from it"
     match error:
         case ExporterError():
             said = str(error)

@@ -19,10 +19,10 @@ from exporter.stores import Place, on_disk
 @click.option(
     "--anonymous",
     is_flag=True,
-    help="Look instead, in everything of a file or folder that can be decoded, for what identifies "
+    help="Instead, search everything in a file or folder that can be decoded for what identifies "
     "this user and this machine.",
 )
-@click.option("--also", metavar="A,B", default="", help="With --anonymous, look for these too.")
+@click.option("--also", metavar="A,B", default="", help="With --anonymous, search for these, too.")
 @file_option(
     "--run",
     "runs",
@@ -33,9 +33,9 @@ from exporter.stores import Place, on_disk
 def check_command(folder: Place, *, anonymous: bool, also: str, runs: tuple[Path, ...]) -> int:
     """Check that a run, a training, a comparison or a supplement (FILE.zip) is intact.
 
-    A supplement is held against its checksums, and against the runs that it was made from.
-    With --anonymous, check that a file or folder says nothing of who made it: user, host, home and
-    working folder, and git's name, mail and remotes, as they are here and now.
+    A supplement is compared with its checksums, and with the runs that it was made from.
+    With --anonymous, check that a file or folder says nothing about who made it: user, host, home
+    and working folder, and git's name, mail and remotes, as they are on this machine now.
     """
     from exporter.store import epochs_in
     from exporter.store.layout import is_comparison

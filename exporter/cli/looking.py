@@ -135,7 +135,7 @@ def maps_command(as_json: bool) -> int:
 def render_command(source: Place, **flags: Any) -> int:
     """Run the writers again from a run folder, without the model and without torch.
 
-    A comparison takes --writer, --single-file and --max-size alone; its runs have to be where they
+    A comparison takes only --writer, --single-file and --max-size; its runs have to be where they
     were compared.
     """
     from exporter.store import open_run, refuse_damaged, reopen_run
@@ -176,7 +176,7 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
     """Serve runs, or shared logs, with TensorBoard until Ctrl-C.
 
     RUN is a run folder, a log of --tensorboard-dir, or a folder that contains some; several are
-    shown side by side. Every step is kept, of which TensorBoard by itself would keep ten.
+    shown side by side. All steps are shown; TensorBoard alone would keep ten.
     """
     from exporter.writers.tensorboard.serving import serve
 
@@ -194,16 +194,14 @@ def tensorboard_command(folders: tuple[Path, ...], host: str, port: int | None) 
 
 @click.command("sync")
 @several("run_folders", "RUN|CMP…")
-@click.option(
-    "--wandb-project", metavar="P", help="Project to send to.  [default: as you wrote it]"
-)
-@click.option("--wandb-entity", metavar="E", help="Entity to send to.  [default: as you wrote it]")
+@click.option("--wandb-project", metavar="P", help="Project to send to.  [default: as in the log]")
+@click.option("--wandb-entity", metavar="E", help="Entity to send to.  [default: as in the log]")
 def sync_command(
     run_folders: tuple[Path, ...], wandb_project: str | None, wandb_entity: str | None
 ) -> int:
     """Send offline W&B runs, checking before and after that nothing is lost.
 
-    With a comparison, W&B notes that it was made from its runs, which have to be there already.
+    For a comparison, W&B records which runs it was made from; they have to be there already.
 
     The key and the server are those of 'wandb login', or WANDB_API_KEY and WANDB_BASE_URL. A run
     that somebody else wrote, or you on another machine, needs --wandb-project and --wandb-entity.

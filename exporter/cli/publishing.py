@@ -15,7 +15,7 @@ from exporter.errors import counted
 _ANONYMOUS = click.option(
     "--anonymous",
     is_flag=True,
-    help="Say nothing of a run but the hash of its plan, for double-blind review.",
+    help="Identify runs only by the hash of their plan, for double-blind review.",
 )
 
 
@@ -84,7 +84,7 @@ _ANONYMOUS = click.option(
     metavar="A",
     default=0.0,
     show_default=True,
-    help="Draw a map from this share of its range on, 0 to 1.",
+    help="Hide a map below this share of its range, 0 to 1.",
 )
 @file_option(
     "--original",

@@ -30,14 +30,12 @@ def report_command() -> None:
 )
 @click.option("--report-url", metavar="U", help="Where the HTML report is published.")
 @click.option("--tensorboard-url", metavar="U", help="Where TensorBoard is served.")
-@click.option(
-    "--wandb-run", metavar="ID", help="The W&B run that the runs went on with, if they did."
-)
+@click.option("--wandb-run", metavar="ID", help="The W&B run that the runs continued, if they did.")
 def wandb_report_command(sources: tuple[Path, ...], **given: Any) -> int:
     """Write a report in W&B about runs or a comparison: findings, tables, maps, numbers.
 
-    The runs have to be in the project (exporter sync). The same runs give the same report: it is
-    replaced, wherever it was renamed to.
+    The runs have to be in the project (exporter sync). The same runs give the same report, which is
+    replaced, even if it was renamed.
     """
     from exporter.publish import wandb_report
 

@@ -111,7 +111,7 @@ def _end_after_signals(heard: socket.socket) -> None:
     with contextlib.suppress(OSError, AttributeError, ValueError):
         # Not through its buffer, which the main thread may hold; 2 may be a pipe of `quiet_codecs`.
         there = sys.stderr.fileno()
-        os.write(there, b"ended at once; what is done is kept: --resume goes on from it\n")
+        os.write(there, b"ended at once; what is done is kept: --resume continues from it\n")
     os._exit(INTERRUPTED)
 
 

@@ -78,7 +78,7 @@ def wandb_report(
         share: also make a link for those without an account, where the server allows it.
         report_url: where the HTML report is published.
         tensorboard_url: where TensorBoard is served.
-        wandb_run: id of the W&B run that the runs went on with (``--wandb-run``).
+        wandb_run: id of the W&B run that the runs continued (``--wandb-run``).
 
     Raises:
         RunError: if a run folder cannot be read, or has no W&B run.

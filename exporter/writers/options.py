@@ -57,8 +57,8 @@ class ReviewSettings(BaseModel):
 
     anonymous: bool = setting(
         False,
-        "Leave out of what is written who made it, where and with which files, for double-blind "
-        "review: command, paths, file names, addresses, times of day, authors, W&B's names.",
+        "Write nothing about who made the run, where and with which files, for double-blind "
+        "review: no command, paths, file names, addresses, times of day, authors, W&B's names.",
     )
 
 
@@ -84,12 +84,12 @@ class TrainingSettings(BaseModel):
     step: Annotated[int, Field(ge=0)] | None = setting(
         None,
         "Step at which TensorBoard and W&B show this run, such as the epoch; by default the one "
-        "that the checkpoint records, if it does.",
+        "recorded in the checkpoint, if any.",
         "N",
     )
     metrics: dict[str, FiniteFloat] = setting(
         {},
-        "A number of yours at this step, such as a loss, which TensorBoard, W&B and the report "
+        "A number of your own at this step, such as a loss, which TensorBoard, W&B and the report "
         "show beside the run's own; repeatable.",
         "NAME=VALUE",
     )
@@ -112,8 +112,8 @@ class TensorBoardSettings(BaseModel):
     )
     uniform_opacity: bool = setting(
         False,
-        "In TensorBoard and W&B lay maps evenly over the photographs, half and half; by default "
-        "they are as opaque as the map is high.",
+        "In TensorBoard and W&B, draw maps with half opacity everywhere; by default they fade "
+        "where the map is low.",
     )
     summary_writer: Any = Field(
         default=None,
