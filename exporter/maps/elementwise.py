@@ -48,7 +48,7 @@ def layercam(terms: Terms) -> Tensor:
     caveats="Faithful only where what follows the layer is linear; elsewhere it is gradient ×"
     " activation, noisy where gradients are, and without the effect of biases. Where only a"
     " layer normalisation over the channels reads a position, as it does the patches before a"
-    " ViT's last block,  it is zero apart from that layer's epsilon, and shows rounding.",
+    " ViT's last block, it is zero apart from that layer's epsilon, and shows rounding.",
     needs=Needs(gradients=True),
     kind="map",
 )
@@ -67,7 +67,7 @@ def hirescam(terms: Terms) -> Tensor:
     formula="M(x,y) = Σ_c max(g_c(x,y) · A_c(x,y), 0), g = ∂S/∂A",
     paper="Pillai, Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021",
     url="https://hdl.handle.net/11603/21053",
-    caveats="Never negative:  negative contributions at a position do not offset positive"
+    caveats="Never negative: negative contributions at a position do not offset positive"
     " ones, so a position with mixed evidence looks like support.",
     needs=Needs(gradients=True),
     kind="map",

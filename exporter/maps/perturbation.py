@@ -70,7 +70,7 @@ def scorecam(context: PassContext, channels: int = 0) -> Tensor:
     url="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_"
     "Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_"
     "paper.html",
-    cost="no backward pass; what follows the layer runs once per channel and image,  the layers"
+    cost="no backward pass; what follows the layer runs once per channel and image, the layers"
     " before it only if a path bypasses it; at most 32 images or one batch at once",
     caveats="The division flips the map's sign where the score is negative; a channel that"
     " another can replace gets no weight. Where activations can be negative, zero is not"
