@@ -44,8 +44,10 @@ from exporter.capture.reduce import (
     Strongest,
     all_channels,
     channel_statistics,
+    magnitudes,
     quantise,
     strongest_channels,
+    unless_narrow,
 )
 from exporter.capture.rerun import agrees_alone, all_close, close, follows_alone, run_from
 from exporter.capture.unfit import refuse_unfit, unwrapped
@@ -87,6 +89,7 @@ __all__ = [
     "in_full_float32",
     "is_pattern",
     "lent",
+    "magnitudes",
     "named_layers",
     "on_gradient",
     "parse_name",
@@ -103,6 +106,7 @@ __all__ = [
     "run_in",
     "strongest_channels",
     "tf32_environment",
+    "unless_narrow",
     "unquoted",
     "unscaled_in",
     "unwrapped",

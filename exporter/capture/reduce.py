@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ _CHUNK = 1 << 18
 """Elements looked at together on the CPU, so that they and a buffer stay in its cache."""
 
 _NARROW = 64
-"""Channels below which a channels-last layer is copied first: reducing short rows is slower yet."""
+"""Channels below which a channels-last layer is copied first."""
 
 BYTE_LEVELS = 255
 
@@ -68,19 +69,12 @@ def channel_statistics(activation: Tensor) -> Statistics:
     """
     images, channels, height, width = activation.shape
     positions = height * width
-    last = activation.stride(1) == 1 and channels > 1 and not activation.is_contiguous()
-    if last and channels < _NARROW:
-        activation, last = activation.contiguous(), False
-    # (N, positions, C) or (N, C, positions): a view of memory, reduced over ``axis``.
-    flat = activation.movedim(1, -1).flatten(1, 2) if last else activation.flatten(2)
-    axis = 1 if last else 2
+    flat, axis, step = _flattened(activation)
+    last = axis == 1
     device = activation.device
     # Positions count down: of those where the maximum is, the first has the largest number.
     ramp = torch.arange(positions, 0, -1, dtype=torch.float32, device=device)
     ramp = ramp.unsqueeze(1) if last else ramp
-    step = (
-        max(1, _CHUNK // max(1, channels * positions)) if device.type == "cpu" else max(images, 1)
-    )
     buffer = torch.empty((min(step, images), *flat.shape[1:]), dtype=torch.float32, device=device)
     mean, maximum, zeros, place = torch.empty(
         (4, images, channels), dtype=torch.float32, device=device
@@ -99,6 +93,43 @@ def channel_statistics(activation: Tensor) -> Statistics:
     # Nothing equals a maximum that is not a number: keep its position inside the grid.
     first = (positions - place).clamp_(max=positions - 1).to(torch.int32)
     return Statistics(mean, maximum, zeros, first, height, width)
+
+
+def magnitudes(values: Tensor, reduction: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Reduce the magnitudes of each channel over its spatial positions, such as by `torch.amax`.
+
+    On the CPU that takes a tenth of the time of a norm.
+
+    Args:
+        values: (N, C, H, W), contiguous or channels last.
+        reduction: from some values and the axis to reduce.
+
+    Returns:
+        (N, C) of the same type.
+    """
+    flat, axis, step = _flattened(values)
+    return torch.cat([reduction(part.abs(), axis) for part in torch.split(flat, step)])
+
+
+def unless_narrow(values: Tensor) -> Tensor:
+    """Return (N, C, H, W) as it lies in memory, or contiguous where few channels lie side by side.
+
+    Several reductions of rows that short take longer than a copy.
+    """
+    return values.contiguous() if values.shape[1] < _NARROW else values
+
+
+def _flattened(values: Tensor) -> tuple[Tensor, int, int]:
+    """Return (N, positions, C) or (N, C, positions), as they lie in memory.
+
+    Besides them, which axis has the positions, and how many images to look at together.
+    """
+    images, channels, height, width = values.shape
+    values = unless_narrow(values)
+    last = values.stride(1) == 1 and channels > 1 and not values.is_contiguous()
+    flat = values.movedim(1, -1).flatten(1, 2) if last else values.flatten(2)
+    step = max(1, _CHUNK // max(1, channels * height * width))
+    return flat, 1 if last else 2, step if values.device.type == "cpu" else max(images, 1)
 
 
 def strongest_channels(activation: Tensor, mean: Tensor, count: int) -> Strongest:
@@ -139,11 +170,12 @@ def quantise(values: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
         float32 whole numbers round((value - lo) / (hi - lo) · top), 0 where hi = lo or not finite.
     """
     lo, hi = values.amin((-2, -1), keepdim=True), values.amax((-2, -1), keepdim=True)
-    finite = torch.isfinite(lo) & torch.isfinite(hi)
     # Halves, so that the span of the largest float32 values is still finite.
     span = hi / 2 - lo / 2
     # Divided, not multiplied by a reciprocal: the span of a tiny map has none in float32.
     shares = (values / 2).sub_(lo / 2).div_(span.masked_fill(span == 0, 1))
-    levels = shares.mul_(top).round_().masked_fill_(~finite, 0)
+    # With an end that is not finite every share is 0 or not a number.
+    levels = shares.mul_(top).round_().nan_to_num_(nan=0)
+    finite = torch.isfinite(lo) & torch.isfinite(hi)
     lo, hi = (edge.masked_fill(~finite, torch.nan)[..., 0, 0] for edge in (lo, hi))
     return lo, hi, levels

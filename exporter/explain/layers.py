@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import Captured
+from exporter.capture import Captured, magnitudes, unless_narrow
 from exporter.errors import ExporterError, LayerError, MapError, NoLayerError
 from exporter.explain.fusion import FUSED, fuse_layers
 from exporter.explain.passes import INPUT, LayerMaps, PassMaps, in_map_type
@@ -106,7 +106,7 @@ def maps_at_layers(
         if fitting:
             graded = any(method.needs.gradients for method in fitting)
             values, *slopes = (
-                in_map_type(planes.read(name, read, inputs))
+                in_map_type(unless_narrow(planes.read(name, read, inputs)))
                 for read in (output, *(gradients if gradients is not None and graded else ()))
             )
             here |= _layer_maps(fitting, values, slopes, classifier, targets)
@@ -176,10 +176,10 @@ def _floors(
     |g_c| for a method of gradients, the magnitude of the classifier's weight, or 1. Channels that
     cancel, or a gradient whose spatial mean is zero, leave no more than that.
     """
-    largest = torch.linalg.vector_norm(activation, torch.inf, dim=(2, 3))
+    largest = magnitudes(activation, torch.amax)
     cells = activation.shape[2] * activation.shape[3]
     eps = 2 * torch.finfo(activation.dtype).eps * cells**0.5
-    sloped = [torch.linalg.vector_norm(g, 1, dim=(2, 3)) / cells for g in gradients]
+    sloped = [magnitudes(g, torch.mean) for g in gradients]
     rows = [] if classifier is None else [classifier[at].abs() for at in targets.unbind(1)]
     alone = [torch.ones_like(largest)] * targets.shape[1]
     floors: LayerMaps = {}

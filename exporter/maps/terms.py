@@ -89,10 +89,12 @@ def over_positions(values: Tensor) -> Tensor:
     """Return the sum of (N, C, H, W) over the spatial positions, (N, C), where it cancels too.
 
     Rows are added up in the values' own type and their sums in float64, where the device has it:
-    all of it in float64 would take ten times as long.
+    all of it in float64 would take ten times as long. So would the sum of the last axis where the
+    channels lie side by side.
     """
     wide = torch.float64 if values.device.type in WITH_FLOAT64 else values.dtype
-    return values.sum(3).sum(2, dtype=wide).to(values.dtype)
+    rows = values.movedim(1, 3).sum(2).mT if values.stride(1) == 1 else values.sum(3)
+    return rows.sum(2, dtype=wide).to(values.dtype)
 
 
 def needed(term: T | None, what: str, need: str) -> T:

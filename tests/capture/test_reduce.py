@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.capture import channel_statistics, quantise, reduce, strongest_channels
+from exporter.capture import (
+    channel_statistics,
+    magnitudes,
+    quantise,
+    reduce,
+    strongest_channels,
+)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -27,6 +33,21 @@ def test_statistics_are_the_plain_reductions(
         assert torch.equal(got.place.long(), flat.argmax(2))
     assert got.place.dtype == torch.int32
     assert (got.height, got.width) == shape[2:]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 7), (2, 70, 3, 4), (0, 2, 3, 3)])
+@pytest.mark.parametrize("chunk", [1, 1 << 18])
+def test_magnitudes_are_norms(
+    layout: torch.memory_format, shape: tuple[int, ...], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduce, "_CHUNK", chunk)
+    torch.manual_seed(0)
+    values = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout)
+    largest, mean = (magnitudes(values, each) for each in (torch.amax, torch.mean))
+    assert torch.equal(largest, torch.linalg.vector_norm(values, torch.inf, dim=(2, 3)))
+    cells = shape[2] * shape[3]
+    torch.testing.assert_close(mean, torch.linalg.vector_norm(values, 1, dim=(2, 3)) / cells)
 
 
 def test_it_is_the_same_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
