@@ -7,10 +7,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, MutableMapping
+from types import NoneType
 from typing import Any
 
 from torch import Tensor
 
+_PLAIN = (str, int, float, NoneType)
 _BRACKETS = re.compile(r'[\[\]"]')
 
 
@@ -38,6 +40,8 @@ def rebuild(value: Any, change: Callable[[str, Tensor], Any], path: str = "") ->
         return change(path, value)
     changed: dict[Any, Any] = {}
     for key, part in parts(value):
+        if isinstance(part, _PLAIN):
+            continue
         new = rebuild(part, change, path + step(key))
         if new is not part:
             changed[key] = new

@@ -1,17 +1,27 @@
-"""What is explained of one image of a batch, and where it lies: targets, boxes and regions."""
+"""What one image of a batch is said to be, and where it lies: classes, targets, boxes, regions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.explain.batches import Outcome
-from exporter.records import Box, Prepared, Region
+from exporter.records import Box, Prediction, Prepared, Region
 
 HostBatch = Outcome[NDArray[Any]]
+
+
+def predictions_of(host: HostBatch, n: int, names: Sequence[str]) -> tuple[Prediction, ...]:
+    """Return the most probable classes, the best first; one without a name has its number."""
+    top = zip(host.top_index[n].tolist(), host.top_score[n].tolist(), strict=True)
+    return tuple(
+        Prediction(index, names[index] if index < len(names) else str(index), score)
+        for index, score in top
+        if index >= 0
+    )
 
 
 def target_of(host: HostBatch, n: int, t: int) -> str | None:

@@ -6,10 +6,10 @@ makes its rows, on any thread. `compute` is both, with the metrics that run the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from exporter.errors import LayerError, MapError, TargetError
 from exporter.explain.batches import FLAGS, DeviceBatch, activations_of, channels_of, stage_of
 from exporter.explain.explainer import Explainer
-from exporter.explain.places import HostBatch, boxes_of, regions_of, target_of
+from exporter.explain.places import HostBatch, boxes_of, predictions_of, regions_of, target_of
 from exporter.explain.work import BatchWork, Loaded, Staged, labels_of, lay_masks, masks_of
 from exporter.faithfulness import measure
 from exporter.guard import is_shortage, user_code
@@ -28,7 +28,6 @@ from exporter.records import (
     Faithfulness,
     ImageEntry,
     ImageStage,
-    Prediction,
     Prepared,
     Row,
     SanityStep,
@@ -237,10 +236,24 @@ def _unread(entry: ImageEntry, error: str | None) -> Row:
 def _rows(
     work: BatchWork, seen: Sequence[tuple[ImageEntry, Prepared]], host: HostBatch
 ) -> Iterator[Row]:
-    names = work.plan.model.classes
+    rectified = {record.name for record in work.plan.methods if record.relu}
     for n, ((entry, image), known) in enumerate(zip(seen, labels_of(work, seen), strict=True)):
         label = known if known >= 0 else None
-        row = replace(
+        told: dict[str, Any] = {"error": "the model's output is not a number for this image"}
+        if not host.nan_output[n]:
+            predictions = predictions_of(host, n, work.plan.model.classes)
+            # Only where one class is right is there a loss, and something to be correct about.
+            judged = label is not None and not np.isnan(host.loss[n])
+            told = {
+                "predictions": predictions,
+                "predicted_boxes": boxes_of(host, n, image),
+                "regions": tuple(regions_of(host, n)),
+                "loss": float(host.loss[n]) if judged else None,
+                "correct": predictions[0].index == label if judged else None,
+                "maps": tuple(_maps(host, n, rectified)),
+                "activations": tuple(activations_of(host, n)),
+            }
+        yield replace(
             _unread(entry, None),
             key=image.key or entry.key,
             label_index=label,
@@ -248,41 +261,23 @@ def _rows(
             height=image.geometry.height,
             crop=image.geometry.crop,
             image=encode_jpeg(image.view),
-        )
-        if host.nan_output[n]:
-            yield replace(row, error="the model's output is not a number for this image")
-            continue
-        predictions = tuple(
-            Prediction(int(index), names[index] if index < len(names) else str(index), float(score))
-            for index, score in zip(host.top_index[n], host.top_score[n], strict=True)
-            if index >= 0
-        )
-        # Only where one class is right is there a loss, and something to be correct about.
-        judged = label is not None and not np.isnan(host.loss[n])
-        yield replace(
-            row,
-            predictions=predictions,
-            predicted_boxes=boxes_of(host, n, image),
-            regions=tuple(regions_of(host, n)),
-            loss=float(host.loss[n]) if judged else None,
-            correct=predictions[0].index == label if judged else None,
-            maps=tuple(_maps(work, host, n)),
-            activations=tuple(activations_of(host, n)),
+            **told,
         )
 
 
-def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
-    rectified = {record.name for record in work.plan.methods if record.relu}
+def _maps(host: HostBatch, n: int, rectified: Set[str]) -> Iterable[StoredMap]:
+    targets = [target_of(host, n, t) for t in range(host.targets.shape[1])]
     stored: set[tuple[str, str, str]] = set()
     for layer in host.maps:
-        for m, (method, t) in enumerate(layer.names):
-            target = target_of(host, n, t)
+        columns = (part[:, n].tolist() for part in (layer.lo, layer.hi, layer.flags))
+        for (method, t), lo, hi, flag, levels in zip(
+            layer.names, *columns, layer.levels[:, n], strict=True
+        ):
+            target = targets[t]
             # A box that the image does not have; a label that is the predicted class, beside it.
             if target is None or (method, layer.layer, target) in stored:
                 continue
             stored.add((method, layer.layer, target))
-            levels, lo, hi = layer.levels[m, n], float(layer.lo[m, n]), float(layer.hi[m, n])
-            flags = FLAGS[layer.flags[m, n]]
             yield StoredMap(
                 method=method,
                 layer=layer.layer,
@@ -292,5 +287,5 @@ def _maps(work: BatchWork, host: HostBatch, n: int) -> Iterable[StoredMap]:
                 lo=lo,
                 hi=hi,
                 values=levels.tobytes(),
-                flags=flags or ("negative" if hi <= 0 and method in rectified else ""),
+                flags=FLAGS[flag] or ("negative" if hi <= 0 and method in rectified else ""),
             )

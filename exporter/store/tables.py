@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
+from operator import attrgetter
 from typing import Any, TypeVar, cast, get_args
 
 import pyarrow as pa
@@ -51,24 +52,25 @@ def rows_to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    tuples = _as_tuples(values, kind)
+    """Return values as an array, a column at a time: as tuples structs would take twice as long."""
+    if kind.equals(PICTURE):
+        pairs = [(value, None) if isinstance(value, bytes) else value for value in values]
+        return pa.array(pairs, kind)
+    if pa.types.is_struct(kind):
+        columns = [_array([*map(attrgetter(f.name), values)], f.type) for f in kind]
+        return pa.StructArray.from_arrays(columns, fields=list(kind))
+    if pa.types.is_list(kind) and pa.types.is_nested(kind.value_type):
+        ends = accumulate((len(value or ()) for value in values), initial=0)
+        missing = pa.array([value is None for value in values], pa.bool_())
+        elements = list(chain.from_iterable(value or () for value in values))
+        return pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()), _array(elements, kind.value_type), kind, mask=missing
+        )
     try:
-        return pa.array(tuples, kind)
+        return pa.array(values, kind)
     except UnicodeEncodeError:
         # A path that is not UTF-8 reaches us with surrogates; Arrow's strings can't hold those.
-        return pa.array(_as_utf8(tuples), kind)
-
-
-def _as_tuples(values: Iterable[Any], kind: pa.DataType) -> Iterable[Any]:
-    """Return values with tuples for records, which Arrow takes for structs."""
-    if kind.equals(PICTURE):
-        return [(value, None) if isinstance(value, bytes) else value for value in values]
-    if pa.types.is_struct(kind):
-        columns = [_as_tuples([getattr(v, f.name) for v in values], f.type) for f in kind]
-        return list(zip(*columns, strict=True))
-    if pa.types.is_nested(kind) and pa.types.is_nested(kind.value_type):
-        return [None if value is None else _as_tuples(value, kind.value_type) for value in values]
-    return values
+        return pa.array(_as_utf8(values), kind)
 
 
 def _as_utf8(value: Any) -> Any:
