@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -97,9 +97,19 @@ def _line(row: Row, entry: Entry, index: SetIndex) -> dict[str, Any]:
     }
 
 
+def _rows(report: Report) -> Iterator[Row]:
+    """Yield the images, with their activations only where these are shown."""
+    kept = set(report.options.kept)
+    shown = [image.id for image in report.plan.images if image.id in kept]
+    sheets = report.run.chosen(shown, ["activations"])
+    for row in report.run.rows(field.name for field in fields(Row) if field.name != "activations"):
+        activations = next(sheets).activations if row.id in kept else ()
+        yield replace(row, activations=activations) if activations else row
+
+
 def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write every photograph and script, and yield the lists."""
-    for batch in batches(report, report.run.rows(), report.present, report.index):
+    for batch in batches(report, _rows(report), report.present, report.index):
         for row, line in zip(batch.rows, batch.page["rows"], strict=True):
             if row.image is None:
                 continue

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import cv2
@@ -92,6 +93,7 @@ def _regions(row: Row) -> dict[str, tuple[int, int, str]]:
     }
 
 
+@cache
 def flag_bits(flags: str) -> int:
     """Return the flags of a map as bits: 1 zero, 2 constant, 4 not a number, 8 negative, 16 noise.
 
@@ -161,10 +163,8 @@ def quantise(
         low, high = lo[split].astype(np.float64), hi[split].astype(np.float64)
         zero = (-low / (high - low))[:, None, None]
         above = np.maximum(high / (high - low), 1e-300)[:, None, None]
-        part = share[split]
-        out[split] = ZERO + np.where(
-            part >= zero, (part - zero) / above * (255 - ZERO), (part - zero) / zero * ZERO
-        )
+        signed = share[split] - zero
+        out[split] = ZERO + signed * np.where(signed < 0, ZERO / zero, (255 - ZERO) / above)
     quantised: NDArray[np.uint8] = np.clip(np.rint(out), 0, 255).astype(np.uint8)
     return quantised
 
@@ -179,12 +179,12 @@ def _maps(
     # Maps of the same method, layer, place of the target and size share a block of bytes.
     groups: dict[tuple[str, str, int, int, int], list[tuple[int, StoredMap]]] = defaultdict(list)
     for at, row in enumerate(rows):
-        seen: Counter[tuple[str, str]] = Counter()
+        seen: dict[tuple[str, str], int] = {}
         for stored in row.maps:
             name = (stored.method, stored.layer)
+            part = seen[name] = seen.get(name, -1) + 1
             if stored.method in methods and stored.layer in layers:
-                groups[*name, seen[name], stored.height, stored.width].append((at, stored))
-            seen[name] += 1
+                groups[*name, part, stored.height, stored.width].append((at, stored))
     packed = []
     for (method, layer, part, height, width), members in groups.items():
         place, record = methods[method]
