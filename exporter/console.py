@@ -156,7 +156,7 @@ def say_written(run: Run, written: Sequence[Written], failed: Sequence[tuple[str
     for name, why in failed:
         again = shlex.join(["exporter", "render", str(run.path), "--writer", name])
         ERR.print(
-            f"[bold red]error:[/] the writer {name!r} failed: {marked(why)}; the run is whole, "
+            f"[bold red]error:[/] the writer {name!r} failed: {marked(why)}; the run is intact, "
             f"and {marked(again)} writes it again"
         )
 

@@ -133,7 +133,7 @@ def backward() -> Iterator[None]:
         if is_shortage(failure):
             raise
         raise BackwardError(
-            f"the model's backward fails ({_told_of_backward(failure)})"
+            f"the model's backward pass fails ({_told_of_backward(failure)})"
         ) from failure
 
 

@@ -268,7 +268,7 @@ def _whole(outcome: Outcome) -> Run:
     if outcome.failed:
         name, reason = outcome.failed[0]
         raise WriterError(
-            f"the writer {name!r} failed, the run in {str(outcome.run.path)!r} is whole: {reason}"
+            f"the writer {name!r} failed, the run in {str(outcome.run.path)!r} is intact: {reason}"
         )
     return outcome.run
 

@@ -18,6 +18,6 @@ class Watch:
     def memory_short(self, images: int) -> None:
         """Hear that memory ran out, and how many images then went through the model together."""
         self.say(
-            f"memory ran out, and at most {images} images of a batch were computed at a time; a "
-            "batch size of no more spares the failed attempts"
+            f"memory ran out, so at most {images} images of a batch were computed at a time; a "
+            "batch size that small avoids the failed attempts"
         )

@@ -347,11 +347,13 @@ def test_a_quantised_model_has_maps_of_activations_only_and_says_so(
     )
     assert [method.name for method in made.plan.methods] == ["eigencam"]
     assert (
-        "the model is quantised and carries no gradients: methods of activations only, "
+        "the model is quantised and has no gradients: only methods of activations, "
         "not gradcam, layercam"
     ) in made.plan.notes
     assert {one.method for row in made.rows() for one in row.maps} == {"eigencam"}
-    with pytest.raises(MapError, match=r"quantised .*activations only, not gradcam; choose"):
+    with pytest.raises(
+        MapError, match=r"quantised .*only methods of activations, not gradcam; choose"
+    ):
         exporter.compute_maps(model, torch.rand(1, 3, 16, 16), maps=["gradcam"], layers=["net.1"])
 
 

@@ -13,17 +13,17 @@ AXES: Final = ("model", "checkpoint", "weights", "preprocessing", "target", "see
 """What runs may vary in, the first that differs is what the comparison is about."""
 
 WHY: Final = {
-    "model": "Other layers and channels: maps are compared by stage, kernels and channels are not.",
-    "checkpoint": "Other weights of one model: kernels and channels are compared one by one.",
-    "weights": "Other weights of one model: kernels and channels are compared one by one.",
-    "preprocessing": "The models see other pixels: where their views of a photograph differ, maps "
-    "are compared over the part that both see.",
-    "target": "The maps explain other scores.",
-    "seed": "Chance differs: random weights, methods that draw numbers, and samples of images.",
+    "model": "Layers and channels differ: maps are compared by stage, kernels and channels not.",
+    "checkpoint": "The weights differ: kernels and channels are compared one by one.",
+    "weights": "The weights differ: kernels and channels are compared one by one.",
+    "preprocessing": "The models see different pixels: where their views of a photograph differ, "
+    "maps are compared over the part that both see.",
+    "target": "The maps explain different scores.",
+    "seed": "Random choices differ: random weights, methods that draw numbers, samples of images.",
     "methods": "A method is compared between the runs that have it.",
     "layers": "Maps are compared where the runs have layers that correspond.",
     "classes": "Predictions are compared by the name of their class.",
-    "labels": "An image counts for accuracy where every run knows its label.",
+    "labels": "An image counts for accuracy only if every run knows its label.",
     "images": "Only images that all runs have read are compared, by their contents.",
     "precision": "Numbers are rounded differently; small differences may be no more than that.",
     "versions": "Small differences may come from other package versions.",

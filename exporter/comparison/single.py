@@ -118,7 +118,7 @@ def _note(number: int, total: int) -> str:
         return f"This file of {SIZE} holds all {words.count(total, 'image')}, with their maps."
     return (
         f"This file of {SIZE} holds the maps of {words.number(number)} of "
-        f"{words.count(total, 'image')}: those of the first page, then those whose maps moved "
+        f"{words.count(total, 'image')}: those of the first page, then those whose maps changed "
         "most. The others have a small photograph and what each run predicts; their maps are in "
         "the folder of the comparison."
     )

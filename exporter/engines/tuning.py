@@ -239,7 +239,8 @@ def compiled(job: Job) -> Job:
     for part in ("activations", "gradients"):
         if not _as_near(*(getattr(captured, part) for captured in (again, as_it_is, exact))):
             raise ConfigError(
-                f"the compiled model has other {part} than the model itself; leave out --compile"
+                f"the compiled model has {part} that differ from the model's own; leave out "
+                "--compile"
             )
     return replace(job, explainer=quick)
 

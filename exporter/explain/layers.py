@@ -50,7 +50,7 @@ def fitting_methods(module: nn.Module, methods: Sequence[Method]) -> tuple[tuple
     kinds = (type(part).__module__ for part in module.modules())
     if not any(kind.startswith("torch.") and "quantized" in kind for kind in kinds):
         return tuple(methods), ""
-    why = "the model is quantised and carries no gradients: methods of activations only"
+    why = "the model is quantised and has no gradients: only methods of activations"
     fitting = tuple(method for method in methods if method.only_forward)
     others = ", ".join(method.name for method in methods if not method.only_forward)
     if methods and not fitting:

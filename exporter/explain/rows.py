@@ -209,7 +209,7 @@ def _model_on(work: BatchWork, loaded: Loaded) -> Iterator[None]:
     if work.plan.depends_on_batch and len(entries) > 1:
         memory = (
             f"they do not fit into the memory of {str(work.device)!r}, and as the model's "
-            "output depends on the batch, it is not cut: begin again with a lower "
+            "output depends on the batch, it cannot be divided: start again with a lower "
             f"--batch-size, such as {len(entries) // 2}, and --overwrite"
         )
     with user_code("the model", which, advice=advice, memory=memory):

@@ -187,7 +187,7 @@ def _files(pattern: str) -> Iterator[str]:
     if names is None:
         if not int(first) <= int(last) < int(first) + _MOST_ARCHIVES:
             raise ImageSetError(
-                f"the archives {braces[0]} are none, or more than {_MOST_ARCHIVES:,}; give the "
+                f"{braces[0]} names no archive, or more than {_MOST_ARCHIVES:,}; give the "
                 "first and the last, such as {000..010}"
             )
         parts = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))

@@ -63,8 +63,8 @@ class DataSet:
             for kind, path in self._left_out.items()
         )
         unnamed = (
-            "labels are numbers that nothing names, so that they match no class; let the data set "
-            f"have 'classes', a list of names ({self._unnamed})"
+            "labels are numbers without names, so they match no class; give the data set "
+            f"'classes', a list of names ({self._unnamed})"
         )
         return (*left_out, unnamed) if self._unnamed else left_out
 

@@ -130,5 +130,5 @@ def on_a_copy(context: PassContext) -> PassContext:
     Raises:
         MapError: if the model cannot be copied.
     """
-    with user_code("copying the model, which this map takes apart,", error=MapError):
+    with user_code("copying the model, which this map modifies,", error=MapError):
         return replace(context, module=copy.deepcopy(context.module), memo={})

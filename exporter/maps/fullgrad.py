@@ -66,7 +66,7 @@ def fullgrad(context: PassContext, rescale: Literal["channel", "none"] = "channe
         if len(term) != len(inputs):
             raise MapError(
                 f"fullgrad adds up the layers' terms image by image, and a layer ran on {len(term)}"
-                f" where there are {len(inputs)} images: the model takes them apart, or makes "
+                f" where there are {len(inputs)} images: the model splits them up, or makes "
                 "several of one; leave it out"
             )
         total[:, target] += _shown(term.to(wide), inputs, rescaled, widest)

@@ -46,12 +46,12 @@ _GIVEN = frozenset(
 """Parameters that are given by the program or have no part in a map."""
 
 _UNFIT = {
-    "FeaturePermutation": "swaps parts of one image with another's, and here an image's map is its "
-    "own; choose captum:FeatureAblation",
-    "ShapleyValues": "tries every order of the cells, more than there is time for; choose "
+    "FeaturePermutation": "mixes parts of several images, and a map here depends on one image "
+    "only; choose captum:FeatureAblation",
+    "ShapleyValues": "tries every order of the cells, which takes too long; choose "
     "captum:ShapleyValueSampling",
-    "Occlusion": "needs shapes of windows, which a setting cannot say; choose occlusion",
-    "GuidedGradCam": "is of a layer; choose guidedgradcam",
+    "Occlusion": "needs shapes of windows, which a setting cannot express; choose occlusion",
+    "GuidedGradCam": "explains a layer; choose guidedgradcam",
 }
 
 
@@ -96,19 +96,19 @@ def _why_unfit(attr: Any, kind: type) -> str:
         return _UNFIT[kind.__name__]
     if issubclass(kind, attr.LayerAttribution | attr.NeuronAttribution | attr.LayerLRP):
         return (
-            "is of a layer or a neuron, and maps of captum are of the input; `exporter maps` lists "
-            "those of layers"
+            "explains a layer or a neuron, but captum's maps here explain the input; "
+            "`exporter maps` lists maps of layers"
         )
     attribute: Callable[..., Any] | None = getattr(kind, "attribute", None)
     if attribute is None:
-        return "is no method but what methods have in common"
+        return "is a base class of methods, not a method"
     asked = [
         name
         for function in (kind.__init__, attribute)  # type: ignore[misc]
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is parameter.empty and name not in _GIVEN
     ]
-    return f"asks for {', '.join(asked)}, which a setting cannot say" if asked else ""
+    return f"asks for {', '.join(asked)}, which a setting cannot express" if asked else ""
 
 
 def _method(attr: Any, kind: type) -> Method:

@@ -80,8 +80,8 @@ def _relevance(context: PassContext, composite: Any) -> Tensor:
         said, after = context.values(context.inputs), own.values(own.inputs)
         if not (said - after).abs().max() <= TOLERANCE * said.abs().max():
             raise MapError(
-                "zennit's canonizer changes what this model says, as where its modules do not run "
-                "in the order in which they were put into it: add canonizer=none"
+                "zennit's canonizer changes this model's output, for example because its modules "
+                "do not run in the order in which they were added: give canonizer=none"
             )
         rows = []
         for target in range(context.count):
@@ -105,7 +105,7 @@ def _record(name: str) -> MethodRecord:
         cost="two forward passes, and one forward and one backward pass per target, on a copy of "
         "the model",
         caveats="Computed by zennit (LGPL-3.0-or-later). Its rules are for linear and convolution "
-        "layers, pooling and activations;  everything else, such as attention, passes the plain "
+        "layers, pooling and activations; everything else, such as attention, passes the plain "
         "gradient. Sums of branches are split only in torchvision's ResNets.",
         relu=False,
     )

@@ -59,7 +59,7 @@ class BoxesOfQueries(Adapted):
         if logits.shape[-1] not in (known, known + 1):
             raise ModelError(
                 f"the {type(self).__name__} gives {logits.shape[-1]} logits per query and its "
-                f"config says {known} labels, so that it is not known which of them are classes"
+                f"config says {known} labels, so it is not clear which of them are classes"
             )
         empty = logits.shape[-1] > known
         shares = logits.softmax(-1)[..., :-1] if empty else logits.sigmoid()

@@ -62,7 +62,7 @@ def refuse_precision(name: str, module: nn.Module, device: torch.device) -> None
     if own != torch.float32:
         raise ConfigError(
             f"the model's parameters are {str(own).removeprefix('torch.')} and precision {name!r} "
-            "is for a model of float32; leave it out"
+            "is for a float32 model; leave it out"
         )
     if not has_format(name, device):
         raise ConfigError(

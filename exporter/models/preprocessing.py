@@ -40,7 +40,7 @@ def from_torchvision(transforms: Any, *, weights: str, model: str) -> Preprocess
         )
     crop = getattr(transforms, "crop_size", None)
     if crop is None:
-        source = f"{source}, at a fixed size (the model takes any)"
+        source = f"{source}, at a fixed size (the model takes any size)"
         crop = transforms.resize_size
     sides = transforms.resize_size
     interpolation, remark = _interpolation(transforms.interpolation.value)

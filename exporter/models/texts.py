@@ -30,7 +30,7 @@ def refuse_classes(module: nn.Module, target: Target) -> None:
     if alone and any(part.kind in ("predicted", "label", "second", "top") for part in every):
         raise TargetError(
             f"the {type(module).__name__} gives an embedding of the image and no classes; use "
-            "--target 'text:a photo of a dog' (how near it is to a text), similar:IMAGE, or the "
+            "--target 'text:a photo of a dog' (how similar it is to a text), similar:IMAGE, or the "
             "index of one coordinate"
         )
 

@@ -78,11 +78,11 @@ def check_pack(path: Path, runs: Sequence[Run] = ()) -> Iterator[str]:
     for run in runs:
         contents = plans.pop(run.files.sha256("plan.json"), None)
         if contents is None:
-            yield f"it was not made from {str(run.path)!r}: its plan is none of the pack's"
+            yield f"it was not made from {str(run.path)!r}: its plan is not in the pack"
         elif contents != contents_of(run):
             yield f"{str(run.path)!r} has changed since the pack was made from it"
     if runs and plans:
-        yield f"it was also made from runs that were not given, of the plans {', '.join(plans)}"
+        yield f"it was also made from runs that were not given, with the plans {', '.join(plans)}"
 
 
 def _altered(archive: zipfile.ZipFile, names: Sequence[str], kept: dict[str, str]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _flips(comparison: Comparison) -> Table:
 def _similarity(comparison: Comparison) -> Table:
     names, titles = _names(comparison), _titles(comparison)
     return Table(
-        "How alike the maps of two runs are: rank correlation, structural similarity, and "
+        "Similarity of the maps of two runs: rank correlation, structural similarity, and "
         "intersection over union of the top 20 % of cells; means over images.",
         ("Run", "Other", "Method", "Stage"),
         (Numbers("Images"), Numbers("Spearman"), Numbers("SSIM"), Numbers("IoU")),
@@ -77,7 +77,7 @@ def _similarity(comparison: Comparison) -> Table:
 def _measures(comparison: Comparison) -> Table:
     names, titles = _names(comparison), _titles(comparison)
     return Table(
-        f"Mean of what is measured of each image, and its difference from "
+        f"Mean of each measure over the images, and its difference from "
         f"{names[comparison.contents.baseline]} with the 95 % interval of a paired bootstrap.",
         ("Run", "Measure", "Method"),
         (Numbers("Images"), Numbers("Mean"), Numbers("Difference"), Numbers("low"),

@@ -21,7 +21,7 @@ def _accuracy(run: Run) -> Table:
         labelled = any(image.label is not None for image in run.plan.images)
         why = "have labels that are no classes of the model" if labelled else "have no labels"
         raise RunError(
-            f"the images of the run {str(run.path)!r} {why}, so that there is no accuracy; ask for "
+            f"the images of the run {str(run.path)!r} {why}, so there is no accuracy; ask for "
             "another table, such as methods"
         )
     low, high = wilson(summary.correct, summary.labelled)

@@ -195,8 +195,8 @@ def _limit(size: int | str | None, venue: Venue | None) -> int | None:
     if size is None and venue is not None:
         if venue.bytes is None:
             raise ConfigError(
-                f"how large a supplement of {venue.title} may be is not known: {venue.source} does "
-                "not say; give --max-size"
+                f"the size limit of a supplement for {venue.title} is not known: {venue.source} "
+                "does not give it; give --max-size"
             )
         return venue.bytes
     if not isinstance(size, str):

@@ -48,7 +48,7 @@ class Place:
             # Of a file, ls tells the file.
             if taken:
                 raise WriterError(
-                    f"{self.to!r} holds something else than a site; give --to another place"
+                    f"{self.to!r} holds something other than a site; give --to another place"
                 ) from None
             return []
         try:

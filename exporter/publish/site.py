@@ -145,7 +145,7 @@ def _refuse_damaged(run: Run, comparison: Comparison | None, watch: Watch) -> No
 
         problem = next(broken_links(files, "html"), None)
     if problem is not None:
-        raise RunError(f"the report of {where} is not whole: {problem}")
+        raise RunError(f"the report of {where} is not complete: {problem}")
     if b'href="../' in _BESIDE.sub(b"", files.read(f"html/{INDEX}")):
         raise RunError(
             f"the report of {where} leads to the folders beside it, as an older exporter wrote it; "

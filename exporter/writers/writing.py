@@ -97,7 +97,7 @@ def without_names(config: WriterConfig) -> WriterConfig:
     """
     if config.wandb == "online" or config.wandb_run is not None or config.wandb_artifacts:
         raise ConfigError(
-            "what is sent to W&B stands under its user's name; with --anonymous write it offline, "
+            "what is sent to W&B appears under its user's name; with --anonymous write it offline, "
             "without --wandb-run and --wandb-artifacts"
         )
     named = [*LinkSettings.model_fields, *WandbSettings.model_fields]

@@ -309,7 +309,7 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     hooked = small()
     hooked.register_forward_hook(lambda _module, _inputs, output: -output)
     assert refused(hooked) == (
-        "the compiled model has other gradients than the model itself; leave out compile=True"
+        "the compiled model has gradients that differ from the model's own; leave out compile=True"
     )
 
 

@@ -113,7 +113,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a function that gives None": (lambda: Between(GivesNone.apply), "does not depend on it"),
     "a function whose backward raises": (
         lambda: Between(Raises.apply),
-        r"backward fails \(RuntimeError: no rule \(tests/explain/test_no_gradient.py, line \d+\)\)",
+        r"backward pass fails \(RuntimeError: no rule \(tests/explain/test_no_gradient.py, line"
+        r" \d+\)\)",
     ),
     "a detached layer": (lambda: Between(Tensor.detach), "detache"),
     "numbers rounded to integers": (lambda: Between(rounded), "carries none|does not depend on it"),
@@ -134,7 +135,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "detache|torch.no_grad",
     ),
     "a reentrant checkpoint": (reentrant, "use_reentrant=False"),
-    "a quantised head": (quantised_head, "quantised and carries no gradients"),
+    "a quantised head": (quantised_head, "quantised and has no gradients"),
 }
 
 

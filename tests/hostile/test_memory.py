@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_tried_with_less_and_nothing_is_lost(
     monkeypatch.setenv("MOST", "2")
     assert run("short", *flags) == 0
     said = " ".join(capfd.readouterr().err.split())
-    assert "memory ran out, and at most 2 images of a batch were computed at a time" in said
+    assert "memory ran out, so at most 2 images of a batch were computed at a time" in said
     assert_alike(open_run("short"), expected)
 
 

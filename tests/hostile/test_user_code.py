@@ -306,7 +306,7 @@ def test_a_backward_that_is_refused_is_said_with_the_users_file_and_line(
     assert run("--layer", "net.block.0") == 2
     said = capfd.readouterr().err
     assert said.startswith("error: none of the layers can be explained (net.block.0: no gradient")
-    assert "the model's backward fails" in said
+    assert "the model's backward pass fails" in said
     where = "return deeper()" if raised == "recursion" else RAISED[raised]
     assert f"(mine.py, line {line_of(source, where)})" in said
     assert _shown(raised) in said

@@ -208,8 +208,8 @@ class Hidden(list[Any]):
 def test_numbers_that_nothing_names_are_said(dataset: Any, item: int) -> None:
     images = open_images(dataset)
     assert images.entries[item].label.isdecimal()
-    said = "labels are numbers that nothing names, so that they match no class; let the data set "
-    assert f"{said}have 'classes', a list of names (item-{item:06d})" in images.notes
+    said = "labels are numbers without names, so they match no class; give the data set "
+    assert f"{said}'classes', a list of names (item-{item:06d})" in images.notes
 
 
 def test_digits_that_are_names_are_none_of_them() -> None:

@@ -256,7 +256,7 @@ def test_a_canonizer_that_changes_what_the_model_says_is_refused(images: Tensor)
             return self.head(self.norm(self.conv(x).square()).mean((2, 3)))
 
     model = Otherwise().double().eval()
-    with pytest.raises(MapError, match=r"zennit's canonizer changes .* add canonizer=none"):
+    with pytest.raises(MapError, match=r"zennit's canonizer changes .* give canonizer=none"):
         of("zennit:epsilon_plus", model, images)
     assert of("zennit:epsilon_plus:canonizer=none", model, images).abs().max() > 0
 
@@ -266,10 +266,10 @@ def test_a_canonizer_that_changes_what_the_model_says_is_refused(images: Tensor)
     [
         ("captum:DeepLit", "captum has no attribution 'DeepLit'; did you mean 'DeepLift'"),
         ("captum", "captum has no attribution ''; choose one of DeepLift, "),
-        ("captum:LayerGradCam", "captum's LayerGradCam is of a layer or a neuron"),
+        ("captum:LayerGradCam", "captum's LayerGradCam explains a layer or a neuron"),
         ("captum:NoiseTunnel", "captum's NoiseTunnel asks for attribution_method, which a setting"),
         ("captum:ShapleyValues", "captum's ShapleyValues tries every order"),
-        ("captum:Attribution", "captum's Attribution is no method but what methods have in common"),
+        ("captum:Attribution", "captum's Attribution is a base class of methods, not a method"),
         ("captum:Lime:n_samples=few", "'n_samples' of 'captum:Lime' is 'few'; give a whole number"),
         ("zennit:epsilon_flat", "zennit has no composite 'epsilon_flat'; did you mean"),
         ("zennit:epsilon_plus:canonizer=vgg", "is 'vgg'; give one of auto, none"),

@@ -268,7 +268,7 @@ def test_what_is_sent_to_wandb_is_not_anonymous(
     planted: Path, setting: str, value: str | bool
 ) -> None:
     config = build_writer_config(settings(anonymous=True, **{setting: value}))
-    with pytest.raises(ConfigError, match="stands under its user's name"):
+    with pytest.raises(ConfigError, match="appears under its user's name"):
         write_all(open_run(planted), config)
 
 

@@ -265,7 +265,7 @@ def test_venues_are_data_with_a_source() -> None:
     [
         (["--for", "nips"], "no venue 'nips' is known; did you mean 'neurips'?"),
         (["--for", "zzz"], "no venue 'zzz' is known; choose one of neurips, iclr, "),
-        (["--for", "cvpr"], "how large a supplement of CVPR may be is not known: https://cvpr."),
+        (["--for", "cvpr"], "the size limit of a supplement for CVPR is not known: https://cvpr."),
         (["--max-size", "5 potatoes"], "'5 potatoes' is not a size"),
         (["--index", "none.md"], "the claims 'none.md' cannot be read"),
         (["--credits", "none.md"], "the credits 'none.md' cannot be read"),
@@ -344,7 +344,7 @@ def test_check_holds_a_pack_against_its_checksums_and_its_run(
     )
     assert main(["check", str(file), "--run", str(checkpoints[1])]) == 2
     said = " ".join(capsys.readouterr().out.split())
-    assert "its plan is none of the pack's" in said
+    assert "its plan is not in the pack" in said
     assert "it was also made from runs that were not given" in said
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("added.txt", "x")

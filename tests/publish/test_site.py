@@ -178,9 +178,9 @@ def test_a_bucket_has_the_same_files(comparison: Comparison, tmp_path: Path) -> 
 def test_what_is_no_site_is_left_alone(comparison: Comparison, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("words")
-    with pytest.raises(WriterError, match="holds something else than a site"):
+    with pytest.raises(WriterError, match="holds something other than a site"):
         exporter.publish_site(comparison.path, tmp_path / "mine")
-    with pytest.raises(WriterError, match="holds something else than a site"):
+    with pytest.raises(WriterError, match="holds something other than a site"):
         exporter.publish_site(comparison.path, tmp_path / "mine" / "thesis.tex")
     (tmp_path / "mine" / "site.json").write_text("[]")
     with pytest.raises(WriterError, match=r"the site\.json of .* is damaged"):
@@ -220,7 +220,7 @@ def test_a_damaged_report_and_one_of_an_older_exporter_are_not_published(
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     next((copy / "html" / "photos").rglob("*.jpg")).write_bytes(b"another")
-    with pytest.raises(RunError, match="is not whole: html/photos"):
+    with pytest.raises(RunError, match="is not complete: html/photos"):
         exporter.publish_site(copy, tmp_path / "site")
     old = shutil.copytree(comparison.path, tmp_path / "CMP")
     for name in ("a", "b", "c"):
