@@ -392,7 +392,7 @@ def _explainers(
         layouts={name: plane.layout for name, plane in trial.planes.items()},
         reshape=trial.reshape,
         stage=stage,
-        encoder=Encoder(config.encoder, trial, layers) if config.encoder else None,
+        encoder=Encoder(config.encoder, trial, layers, recorded) if config.encoder else None,
         seed=config.seed,
         fuse=config.fuse,
         classifiers=classifiers_at(methods, layers, scorer, lambda: trial),

@@ -10,6 +10,7 @@ from exporter.errors import LayerError
 from exporter.guard import user_code
 from exporter.layers.choice import choose_layers
 from exporter.layers.trial import Trial
+from exporter.records import FEATURES
 
 
 class Encoder:
@@ -19,7 +20,9 @@ class Encoder:
         layer: the layer that it reads.
     """
 
-    def __init__(self, spec: str, trial: Trial, explained: tuple[str, ...]) -> None:
+    def __init__(
+        self, spec: str, trial: Trial, explained: tuple[str, ...], recorded: tuple[str, ...] = ()
+    ) -> None:
         """Find the function and the layer.
 
         Args:
@@ -27,9 +30,10 @@ class Encoder:
                 is not the deepest explained layer.
             trial: of the model.
             explained: the explained layers.
+            recorded: those whose channels are recorded.
 
         Raises:
-            LayerError: if there is no such layer.
+            LayerError: if there is no such layer, or one called as the features are.
             ConfigError: if there is no such function.
         """
         layer, _, function = spec.rpartition("=")
@@ -39,6 +43,11 @@ class Encoder:
         if len(names) != 1:
             called = f"{layer!r} are {len(names)} layers" if layer else "no layer is explained"
             raise LayerError(f"{called}, and {self._who} reads one; name it: LAYER={function}")
+        if FEATURES in (*explained, *recorded):
+            raise LayerError(
+                f"the model has a layer {FEATURES!r}, as what {self._who} gives is called; name "
+                "other layers with --layer and --activation, such as the last one inside it"
+            )
         self.layer = names[0]
 
     def __call__(self, activation: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _starts(side: int, window: int, stride: int) -> range:
     cost="n forward passes (n = 500; the paper uses 4,000 to 8,000), no backward pass",
     caveats="It converges slowly, the more so the finer the cells: with few masks the map is noisy."
     " S is the target's score, a logit unless the target says otherwise; the paper uses"
-    " probabilities, as `--target prob:predicted` does. What is hidden has the mean colour.",
+    " probabilities, as --target prob:predicted does. What is hidden has the mean colour.",
     pixel="sum",
     needs=Needs(activations=False, passes=Passes(forwards="samples", of="masked images")),
     kind="pass",

@@ -319,6 +319,8 @@ def _set(method: Method, text: str) -> Method:
                 f"{declared[name].wanted}"
             ) from None
     record = replace(method.record, settings=_text(settings))
+    if settings.get("smooth") == "flips":
+        record = replace(record, cost=f"{record.cost}; all of it again for the mirrored image")
     return replace(method, record=record, declared=declared, settings=settings)
 
 

@@ -238,6 +238,13 @@ class Plan:
         return self.findings is not None and self.findings.alone is False
 
     @property
+    def encoder(self) -> str:
+        """What gives `FEATURES`, and of which layer, in words; ``""`` without an encoder."""
+        layer, _, function = str(self.settings.get("encoder") or "").rpartition("=")
+        at = layer or (self.layers_of_the_model or ("",))[-1]
+        return f"what the encoder {function} makes of {at}" if function else ""
+
+    @property
     def layers_of_the_model(self) -> tuple[str, ...]:
         """The explained layers without what is made from several of them, shallow to deep."""
         return tuple(name for name in self.explained if name not in COMBINED)

@@ -56,7 +56,7 @@ def settled(settings: Mapping[str, Any], plan: Plan | None) -> dict[str, tuple[s
     """Return the layers that ``auto`` stands for at all epochs: those of the first one's plan."""
     if plan is None:
         return {}
-    recorded = tuple(name for name in plan.recorded if name != FEATURES)
+    recorded = tuple(name for name in plan.recorded if name != FEATURES or not plan.encoder)
     chosen = {"layers": plan.layers_of_the_model, "activations": recorded}
     return {
         name: layers

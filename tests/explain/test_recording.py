@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_their_pages_are_those_of_channels(run: Run) -> None:
     assert file is not None
     page = (run.path / "html" / file[1]).read_text("utf-8")
     assert page.count('<tr id="c') == 12
+    assert "sae.py:sparse makes of 3: each channel is a feature." in page
 
 
 def test_another_layer_is_named_before_it(file: Path, tmp_path: Path) -> None:
@@ -112,3 +114,21 @@ def test_what_does_not_fit_is_refused_before_the_first_batch(
     with pytest.raises(ExporterError, match=said):
         run_with(spec, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_of_the_model_called_features_is_not_taken_for_them(
+    file: Path, tmp_path: Path
+) -> None:
+    whole = small()
+    parts = {"features": whole[:4], "head": whole[4:]}
+    model = torch.nn.Sequential(OrderedDict(parts))
+    given = {"maps": ["gradcam"], "limit": 1, "encoder": f"{file}:sparse", "writers": ["html"]}
+    with pytest.raises(ExporterError, match="the model has a layer 'features', as what the enc"):
+        export(model, photographs(), out=tmp_path / "run", layers=["features"], **given)
+    run = export(model, photographs(), out=tmp_path / "run", layers=["features.3"], **given)
+    assert run.plan.recorded == ("features.3", "features")
+    layers = (run.path / "html" / "layers.html").read_text("utf-8")
+    (number,) = set(re.findall(r'href="layers/(\d+)\.html"[^>]*>(?:<[^>]*>)*features<', layers))
+    page = (run.path / "html" / "layers" / f"{number}.html").read_text("utf-8")
+    assert "sae.py:sparse makes of features.3: each channel is a feature." in page
+    assert "Sequential, output" not in page

@@ -86,6 +86,10 @@ def test_a_run_says_what_it_costs_and_records_the_setting() -> None:
     module = small().eval()
     methods = get_methods(["gradcam:smooth=flips", "layercam"])
     assert methods[0].record.settings == {"smooth": "flips"}
+    assert [m.record.cost.endswith("again for the mirrored image") for m in methods] == [
+        True,
+        False,
+    ]
     assert methods[1].record.settings == {}
     explainer = Explainer(module, methods, ["2"], target=Target("predicted"))
     assert explainer.passes[-1] == "the same of the mirrored images for gradcam"

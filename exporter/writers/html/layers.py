@@ -27,19 +27,29 @@ def table(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     ):
         for name in names:
             roles[name].append(role)
-    known = {layer.name for layer in plan.layers}
+    known = {layer.name for layer in plan.layers if not _encoded(report, layer.name)}
     # Elements of an output (``layer[0]``), later calls (``relu#2``) and parameters are no modules.
     types |= dict.fromkeys(COMBINED, "made from several layers")
-    types[FEATURES] = f"what the encoder {plan.settings.get('encoder')} gives"
+    types |= {FEATURES: plan.encoder} if plan.encoder else {}
     others: list[Any] = [
         {"name": name, "type": types.get(name, "part of a layer"), "depth": 0, "fired": True}
         for name in roles
         if name not in known
     ]
-    rows: list[Any] = [(layer, files.get(layer.name), roles[layer.name]) for layer in plan.layers]
+    rows: list[Any] = [
+        (layer, files.get(layer.name), roles[layer.name])
+        if layer.name in known
+        else (layer, None, [])
+        for layer in plan.layers
+    ]
     rows += [(part, files.get(part["name"]), roles[part["name"]]) for part in others]
     most = Counter(layer.type for layer in plan.layers).most_common(8)
     yield "layers.html", {"table": rows, "types": most, "cards": _cards(report, rows)}
+
+
+def _encoded(report: Report, name: str) -> bool:
+    """Say whether what is recorded under a name is an encoder's, whatever the model calls so."""
+    return name == FEATURES and bool(report.plan.encoder)
 
 
 def _cards(report: Report, rows: Sequence[Any]) -> list[dict[str, Any]]:
@@ -87,7 +97,8 @@ def pages(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
         shared = {
             "name": name,
             "number": number,
-            "record": records.get(name),
+            "record": None if _encoded(report, name) else records.get(name),
+            "encoder": report.plan.encoder if _encoded(report, name) else "",
             "neighbours": neighbours(files, at),
             "kernels": [sheet for sheet in report.kernel_sheets if sheet["record"].name == name],
             "pictures": {picture.record.channel: picture for picture in reversed(pictures)},
