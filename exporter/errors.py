@@ -54,7 +54,7 @@ class MapError(ExporterError):
 
 
 class MapWarning(UserWarning):
-    """What to know of maps that `compute_maps` gave: how a layer was read, or that one is zero."""
+    """What to know about maps of `compute_maps`: how a layer was read, or that one is zero."""
 
 
 class NoGradientError(MapError):
@@ -82,7 +82,7 @@ class BusyError(RunError):
 
 
 class WriterError(ExporterError):
-    """A log or report that cannot be written; the run itself stays whole."""
+    """A log or report that cannot be written; the run itself stays intact."""
 
 
 def one_line(error: BaseException) -> str:

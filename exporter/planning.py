@@ -95,7 +95,7 @@ def bind(
         recipe: how to build them.
         planned: the plan of a run that is gone on with: its images are not hashed again, and what
             is built has to be what was planned.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Yields:
         The job: its plan is complete, nothing has been written.

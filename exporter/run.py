@@ -58,7 +58,7 @@ class Outcome:
     Attributes:
         run: the run folder, open for reading.
         written: what each writer made.
-        failed: (writer, reason) of each that could not be written; the run itself is whole.
+        failed: (writer, reason) of each that could not be written; the run itself is intact.
         profile: what each stage took, where that was asked for.
     """
 
@@ -98,12 +98,12 @@ def export(
         images: a folder, glob, list or ``module:factory``; or a sequence of paths, or a torch
             Dataset.
         out: the run folder.
-        config: a TOML file of settings; those given here win over it.
-        resume: go on with a run that was interrupted.
+        config: a TOML file of settings; those given here take precedence.
+        resume: continue a run that was interrupted.
         overwrite: replace a run that is there.
         add: add the maps and layers that are given, or faithfulness, to the finished run that is
             there; only what it lacks is computed.
-        watch: told how the work goes on; where None, a notebook shows it.
+        watch: is told about progress; if None, a notebook shows it.
         **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
@@ -111,7 +111,7 @@ def export(
 
     Raises:
         ExporterError: if something asked for is not available; one sentence.
-        WriterError: if a writer failed; the run itself is whole.
+        WriterError: if a writer failed; the run itself is intact.
 
     Examples:
         >>> import tempfile
@@ -152,10 +152,10 @@ def plan(
         model: a model spec.
         images: a folder, glob, list or ``module:factory``.
         out: the run folder.
-        config: a TOML file of settings; those given here win over it.
-        resume: go on with a run that was interrupted.
+        config: a TOML file of settings; those given here take precedence.
+        resume: continue a run that was interrupted.
         overwrite: replace a run that is there.
-        watch: told how the work goes on; where None, a notebook shows it.
+        watch: is told about progress; if None, a notebook shows it.
         **settings: those of a run, such as ``maps`` and ``layers``; docs/api.md lists all.
 
     Returns:
@@ -192,11 +192,11 @@ def work(
 
     Args:
         run: the run folder.
-        shards: numbers of the shards; all of them where None.
+        shards: numbers of the shards; all of them if None.
         part: (i, n): of these, the shards k with k mod n = i, so that n workers share them evenly.
-        trust_recipe: run the code that the recipe names, also where another user, or you on a
-            machine with another home folder, planned the run.
-        watch: told how the work goes on.
+        trust_recipe: run the code that the recipe names, even if another user planned the run, or
+            you did on a machine with another home folder.
+        watch: is told about progress.
 
     Returns:
         The run, open for reading.
@@ -220,12 +220,12 @@ def work(
 
 @in_python
 def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None = None) -> Run:
-    """Merge what the shards of a planned run add up to, and run its writers.
+    """Merge the shards of a planned run, and run its writers.
 
     Args:
         run: the run folder.
         trust_recipe: as for ``work``.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Returns:
         The run, open for reading.
@@ -233,7 +233,7 @@ def finish(run: str | Path, *, trust_recipe: bool = False, watch: Watch | None =
     Raises:
         RunError: if a shard is missing, with the command that computes it; or if the recipe is not
             trusted.
-        WriterError: if a writer failed; the run itself is whole.
+        WriterError: if a writer failed; the run itself is intact.
 
     Examples:
         >>> import tempfile

@@ -226,7 +226,7 @@ def open_at(where: str | Address, near: int | None = None) -> IO[bytes]:
 
     Args:
         where: the address.
-        near: bytes that are fetched at once at least; `NEAR` where None.
+        near: bytes that are fetched at once at least; `NEAR` if None.
 
     Raises:
         OSError: if there is none, or the store does not answer, then or later.

@@ -70,14 +70,14 @@ def compare(
     Args:
         *runs: 2 to 50 run folders, or open runs; checkpoints are put in the order of their steps.
         out: the comparison folder.
-        baseline: the run that the others are compared with; the first where None.
+        baseline: the run that the others are compared with; the first if None.
         writers: ``tensorboard``, ``wandb`` (offline) and ``html``, each a folder of the comparison.
         overwrite: replace a comparison that is there, with its key.
         single_file: write the report as one file too, ``html/report.html``.
         max_size: largest size of that file, such as ``20MB``; maps are left out to fit.
         anonymous: leave out of the whole folder who made the runs, where and with which files, for
             double-blind review; ``OUT.key.csv`` beside it keeps the images' names.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Returns:
         The comparison, open for reading.
@@ -85,7 +85,7 @@ def compare(
     Raises:
         RunError: if a run cannot be read or is damaged, or no image is in all of them, in one
             sentence.
-        ConfigError: if there is no such writer, or the size is none.
+        ConfigError: if there is no such writer, or the size is invalid.
         WriterError: if the single file does not fit.
 
     Examples:

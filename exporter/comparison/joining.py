@@ -78,7 +78,7 @@ def join(
 
     Args:
         given: run folders, 2 to 50, or runs that are open.
-        baseline: one of them; where None, the first, of checkpoints that of the first step.
+        baseline: one of them; if None, the first, of checkpoints that of the first step.
         unnamed: whether the runs are told without who made them; what varies is known all the same.
 
     Raises:

@@ -35,7 +35,7 @@ def render(
         writers: ``tensorboard``, ``wandb`` and ``html``.
         single_file: write the report as one file too.
         max_size: largest size of that file.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Raises:
         RunError: if it is damaged or anonymous, or a run is gone, is damaged or has changed.
@@ -104,7 +104,7 @@ def write_all(
         predicted: what each of them predicts.
         writers: names of `WRITERS`.
         most: bytes of the report as one file, which is then written too.
-        watch: told how the work goes on.
+        watch: is told about progress.
     """
     if "tensorboard" in writers:
         from exporter.comparison.tensorboard import write_log

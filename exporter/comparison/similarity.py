@@ -91,7 +91,7 @@ def fitted(
     Args:
         stored: the map.
         crop: its view in the original.
-        common: the part, in the original; all of the view where None.
+        common: the part, in the original; all of the view if None.
         size: (height, width) of what is returned.
 
     Returns:

@@ -55,27 +55,27 @@ def compute_maps(
     was, and its parameters' ``.grad`` is not touched.
 
     Args:
-        model: takes the inputs alone.
+        model: called with the inputs only.
         inputs: (N, C, H, W); moved to the model's device and floating-point type where they differ.
         maps: names of methods (``exporter maps`` lists them).
         layers: names (``layer4``, ``relu#2``, ``block[0]``), globs, ``@Type``, or ``auto``.
         targets: one entry per image: a class index, or a function from that image's row of outputs
             (K,) to a scalar; or, for T targets per image, a list of T of them. One text for all
             images is read as the command line's (docs/models.md): ``top-3``, ``prob:281``,
-            ``predicted-second``, ``box:0``. None explains the predicted class; of a segmentation
-            the largest region, of a detector the surest box.
+            ``predicted-second``, ``box:0``. None explains the predicted class; for a segmentation
+            the largest region, for a detector the surest box.
         rectify: apply the ReLU to the methods whose definition ends in one.
         output: path of the explained tensor inside the model's output, such as ``logits`` or ``0``.
-        reading: what the output's numbers are. ``auto`` sees it on the first image: rows that are
-            at least 0 and sum to 1, or numbers in [0, 1] of a model that ends in a sigmoid, are
-            probabilities, explained as they are; of probabilities and their logits the logits are.
-        reshape: from a layer's output, or its gradient, to (N, C, H, W), for a layout that its
-            shape does not tell. None, or where it fails on a layer, reads the shape.
-        seed: of methods that draw random numbers, such as ``smoothgrad``.
+        reading: what the output's numbers are. ``auto`` decides from the first image: rows that are
+            at least 0 and sum to 1, or numbers in [0, 1] from a model that ends in a sigmoid, are
+            probabilities, explained as they are; if there are also logits, those are explained.
+        reshape: from a layer's output, or its gradient, to (N, C, H, W), if its shape does not
+            show the layout. If None, or if it fails on a layer, the shape decides.
+        seed: for methods that draw random numbers, such as ``smoothgrad``.
         fuse: ``mean``, ``max`` or ``product``: each method's maps of the layers, scaled to [0, 1],
-            are also put together into one, under the layer ``fused``.
-        precision: ``bf16`` or ``fp16``: the model runs under autocast; maps are computed in float32
-            all the same.
+            are also combined into one, under the layer ``fused``.
+        precision: ``bf16`` or ``fp16``: the model runs under autocast; maps are still computed in
+            float32.
 
     Returns:
         By (method, layer), layers in the order in which they run: float32 (float64 from a float64
@@ -86,15 +86,15 @@ def compute_maps(
         An attention method has the layer ``attention``, ``refinecam`` the layer ``fused``.
 
     Warns:
-        MapWarning: if a map is zero everywhere, and why; if nothing but its shape shows how a layer
-            lies.
+        MapWarning: if a map is zero everywhere, and why; if only its shape shows how a layer's
+            output is laid out.
 
     Raises:
-        TargetError: if inputs are no (N, C, H, W), or a target does not fit them or the output.
+        TargetError: if inputs are not (N, C, H, W), or a target does not fit them or the output.
         LayerError: if a layer is unknown, never runs, or has no gradient or no spatial positions.
         MapError: if a method is unknown, or fits none of the layers, or the model is quantised
             and no method of activations is asked for (others are left out).
-        ConfigError: if the model or its device does not carry the precision.
+        ConfigError: if the model or its device does not support the precision.
         ModelError: if the model cannot carry gradients, or its code fails, whatever it raises: that
             is the cause of the error. Where memory runs out, fewer images at a time are tried; not
             even one may fit, or the model's output for an image may depend on the others.

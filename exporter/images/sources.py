@@ -39,7 +39,7 @@ class Source(Protocol):
     """Images from somewhere: a class that says which locations it takes, made from one of them.
 
     ``__init__`` is given the location as it was given to ``--images`` or in Python. An object with
-    ``entries`` and ``load`` can also be handed over itself. Sentences for the user go into an
+    ``entries`` and ``load`` can also be passed directly. Sentences for the user go into an
     attribute ``notes``, which is read after the entries.
 
     Examples:

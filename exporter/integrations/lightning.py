@@ -51,10 +51,10 @@ class MapsCallback(Callback):
 
         Args:
             images: an image set.
-            out: the folder; ``maps/version_0`` below the trainer's ``default_root_dir`` where None,
+            out: the folder; ``maps/version_0`` below the trainer's ``default_root_dir`` if None,
                 with the version of its logger.
             model: returns the part of the LightningModule that is explained, such as
-                ``lambda module: module.net``; all of it where None.
+                ``lambda module: module.net``; all of it if None.
             **settings: others of a `Watcher`.
         """
         super().__init__()

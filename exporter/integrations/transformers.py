@@ -17,7 +17,7 @@ class MapsCallback(TrainerCallback):
 
     Runs are kept in ``maps/`` of the trainer's output folder, with a TensorBoard log beside them.
     Of several processes the first one explains. After an exception in the training the epochs so
-    far are compared when the callback goes, at the end of the program at the latest.
+    far are compared when the callback is deleted, at the end of the program at the latest.
 
     Examples:
         >>> callback = MapsCallback("photographs/", maps=["gradcam"], every=5)
@@ -29,7 +29,7 @@ class MapsCallback(TrainerCallback):
 
         Args:
             images: an image set.
-            out: the folder; ``maps/`` in the trainer's output folder where None.
+            out: the folder; ``maps/`` in the trainer's output folder if None.
             **settings: others of a `Watcher`.
         """
         self._images, self._out, self._settings = images, out, settings

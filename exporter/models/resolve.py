@@ -115,7 +115,7 @@ def adopt(
     Args:
         module: the model, in any mode and on any device; of a compiled one or a
             `torch.nn.DataParallel`, the module inside is taken.
-        name: how to call it; the class name where None.
+        name: how to call it; the class name if None.
         preprocessing: overrides of what the model says (timm's ``pretrained_cfg``) or the default.
         classes: class names by index; None for those of the model's config, if it has any.
 

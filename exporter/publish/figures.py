@@ -73,31 +73,31 @@ def figure(
 ) -> Figure:
     """Draw images × maps for a paper.
 
-    Each row is an image: the photograph, then a map per run, method and layer over it. Below stand
-    the prediction with its score and, under each map, the smallest and largest value, which the
-    colours go between.
+    Each row is an image: the photograph, then a map per run, method and layer over it. Below are
+    the prediction with its score and, under each map, the smallest and largest value, which are
+    the ends of its colours.
 
     Args:
         *runs: run folders, or one comparison folder.
-        images: ids or paths of images; where there are none, those that ``show`` says.
+        images: ids or paths of images; if there are none, ``show`` chooses them.
         show: ``chosen`` (the first image of each strip of the report or comparison, four at most),
-            which is also what an empty text means; ``random=N:SEED``; or a text file with an id or
-            path per line.
-        maps: names of methods, or ``METHOD@LAYER`` for one at this layer alone; all of the first
-            run where there are none.
-        layers: names of layers, or ``deepest``, which is taken where there are none.
-        target: such as ``class:281``; the first stored where None.
+            also the meaning of an empty text; ``random=N:SEED``; or a text file with an id or path
+            per line.
+        maps: names of methods, or ``METHOD@LAYER`` for a method at only this layer; all of the
+            first run if there are none.
+        layers: names of layers, or ``deepest``, which is the default.
+        target: such as ``class:281``; the first stored if None.
         width: inches, or text such as ``8.5cm``, ``234pt`` or ``neurips`` (`WIDTHS`).
         font: a family that matplotlib finds; it is embedded (TrueType).
-        font_size: of headings, in points; captions are a seventh smaller. Both shrink where a
+        font_size: of headings, in points; captions are a seventh smaller. Both shrink if a
             method's name or a number would not fit its column.
-        colormap: name of a table of colours; ``diverging`` shows maps signed, zero in the middle.
-        opacity: where a map is largest, 0 to 1; as in the report where None.
-        uniform_opacity: whether a map is equally opaque everywhere, not as it is strong.
+        colormap: name of a colour map; ``diverging`` shows maps signed, zero in the middle.
+        opacity: where a map is largest, 0 to 1; as in the report if None.
+        uniform_opacity: whether a map is equally opaque everywhere, not fading where it is low.
         threshold: share of a map's range below which it is not drawn, 0 to 1.
         original: a folder with the photographs: each is shown whole, in its own shape, with the map
             where the model saw it.
-        anonymous: tell nothing of the runs but the hash of their plans, for double-blind review.
+        anonymous: identify runs only by the hash of their plans, for double-blind review.
         out: a PDF, SVG or PNG file to write.
 
     Returns:
@@ -105,7 +105,7 @@ def figure(
 
     Raises:
         RunError: if a run has no such image, method or layer, or a photograph is not the run's.
-        ConfigError: if matplotlib is not installed, or a setting is not what it can be.
+        ConfigError: if matplotlib is not installed, or a setting is invalid.
 
     Examples:
         >>> from exporter.demo import example_run

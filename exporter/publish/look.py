@@ -18,7 +18,7 @@ class Look:
     """How maps are drawn.
 
     Attributes:
-        target: what they explain; the first stored where None.
+        target: what they explain; the first stored if None.
         colormap: name of a table of colours.
         opacity: where a map is largest, 0 to 1.
         original: a folder with the photographs, which are then shown whole.

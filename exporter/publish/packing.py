@@ -72,9 +72,9 @@ def pack(
     random, each with the maps of all runs and methods; the reports; tables as Parquet; a README;
     what it was made from, and checksums. The same sources give the same bytes.
 
-    Where a size is set, first the raw maps are left out, then what paints the map of any class,
-    then the maps of images. Of these as many as fit stay whole: those of the first pages, then
-    others in random order. Numbers are of every image in any case.
+    If the size is limited, the raw maps are left out first, then the data for the map of any class,
+    then the maps of images. As many images as fit stay whole: those of the first pages, then
+    others in random order. Numbers always cover every image.
 
     Args:
         *sources: run folders and comparison folders.
@@ -82,12 +82,12 @@ def pack(
         anonymous: leave out who made it, where and with which files, for double-blind review; the
             names of the images are kept in ``OUT.key.csv`` beside it.
         venue: such as ``neurips``, whose limit of size it keeps to.
-        max_size: bytes it may have, or text such as ``50MB``; the venue's where None.
+        max_size: bytes it may have, or text such as ``50MB``; the venue's if None.
         claims: a Markdown list of claims with links to pages of the reports.
         credits: a text file with the licence and the credits of images, models and data.
-        command: what makes it again, which it tells unless it is anonymous.
+        command: the command that makes it again, which it contains unless it is anonymous.
         overwrite: replace a supplement that is there, with its key.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Raises:
         ConfigError: if the venue is not known, nothing fits, a claim leads nowhere, or the file

@@ -72,7 +72,7 @@ def wandb_report(
         *sources: run folders, or one comparison folder.
         entity: the W&B user or team.
         project: its project, which has to exist.
-        title: of the report; ``What MODEL looks at`` where None.
+        title: of the report; ``What MODEL looks at`` if None.
         draft: a file that takes the report's specification (JSON) instead of W&B; this needs no
             network.
         share: also make a link for those without an account, where the server allows it.
@@ -82,7 +82,7 @@ def wandb_report(
 
     Raises:
         RunError: if a run folder cannot be read, or has no W&B run.
-        ConfigError: if wandb-workspaces is missing, or a name or an address is none.
+        ConfigError: if wandb-workspaces is missing, or a name or an address is invalid.
         WriterError: if there is no key or no such project, or W&B does not take the report.
 
     Examples:

@@ -70,10 +70,10 @@ def publish_site(
         to: a folder; an address that fsspec writes to, such as ``s3://bucket/maps``; or
             ``hf://spaces/USER/NAME``, a Space of Hugging Face, which is made where it is missing.
         robots: whether search engines may list it; else ``robots.txt`` and every page say no.
-        watch: told how the work goes on.
+        watch: is told about progress.
 
     Raises:
-        RunError: if there is no report, or it is not whole.
+        RunError: if there is no report, or it is not complete.
         ConfigError: if the place is part of the run, or a library for it is missing.
         WriterError: if something else is there, or it cannot be written.
 

@@ -70,7 +70,7 @@ def _wandb_run(named: Named) -> str:
     if len(ids) != 1:
         raise RunError(
             f"the run {str(named.run.path)!r} has no W&B run that a report could show; write it "
-            "with exporter render --writer wandb, or name the one that it continued by "
-            "--wandb-run"
+            "with exporter render --writer wandb, or name the W&B run that it continued "
+            "with --wandb-run"
         )
     return ids[0]

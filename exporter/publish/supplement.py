@@ -45,7 +45,7 @@ class Contents:
     Attributes:
         maps: whether the raw maps are, as Parquet.
         live: whether the reports paint the map of any class.
-        pictured: images that are shown whole, with their maps; all where None.
+        pictured: images that are shown whole, with their maps; all if None.
     """
 
     maps: bool = True

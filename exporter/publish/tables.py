@@ -34,15 +34,15 @@ def table(
         source: a run folder or a comparison folder.
         what: of a run ``accuracy``, ``methods``, ``agreement``, ``faithfulness`` or ``classes``;
             of a comparison ``accuracy``, ``flips``, ``similarity``, ``measures``, ``classes`` or
-            ``layers``. The first where it is empty.
-        anonymous: tell nothing of a run but the hash of its plan, for double-blind review.
-        out: a file to write: ``.tex``, ``.md`` or ``.csv``; with what it was made from, of which a
-            ``.csv`` has it in ``.csv-metadata.json`` beside it (CSV on the Web).
-        command: what makes it again, which the file then says.
+            ``layers``. The first if it is empty.
+        anonymous: identify runs only by the hash of their plan, for double-blind review.
+        out: a file to write: ``.tex``, ``.md`` or ``.csv``. It says what it was made from; for a
+            ``.csv`` this is in ``.csv-metadata.json`` beside it (CSV on the Web).
+        command: the command that makes it again, which the file then contains.
 
     Raises:
         RunError: if there is neither, or it does not hold these numbers.
-        ConfigError: if there is no such table, or the file is of another kind.
+        ConfigError: if there is no such table, or the file has another suffix.
 
     Examples:
         >>> from exporter.demo import example_run

@@ -80,7 +80,7 @@ class Written:
         writer: its name.
         path: the folder, relative to the run.
         open: the file or command a person opens it with.
-        shown: images shown; one that could not be read is none of them.
+        shown: images shown, without those that could not be read.
         total: images in the run.
         notes: what was left out and why, a line each.
 

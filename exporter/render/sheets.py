@@ -73,7 +73,7 @@ def kernel_sheet(
 
     Args:
         values: weights (O, I, kh, kw).
-        limit: the most kernels drawn, `GRID_LIMIT` or `ROW_LIMIT` where None; the sheet says how
+        limit: the most kernels drawn, `GRID_LIMIT` or `ROW_LIMIT` if None; the sheet says how
             many of how many.
         inputs: the most input channels drawn per kernel.
         rgb: draw as RGB; None does so where there are three input channels.

@@ -118,7 +118,7 @@ class RunFolder:
         A shard is there if no byte of it has changed since it was written.
 
         Args:
-            shards: those to look at; all of them where None.
+            shards: those to look at; all of them if None.
         """
         asked = range(len(self.plan.shards)) if shards is None else tuple(shards)
         there = layout.shards_there(self.files)

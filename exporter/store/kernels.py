@@ -97,7 +97,7 @@ def read_kernels(run: RunFiles) -> tuple[KernelRecord, ...]:
 
 
 def read_npy(run: RunFiles, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float32]:
-    """Return the float32 array in a file, of the given shape or, where None, of any.
+    """Return the float32 array in a file, of the given shape or, if None, of any.
 
     Raises:
         RunError: if the file is missing or holds something else.

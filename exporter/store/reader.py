@@ -208,7 +208,7 @@ class Run:
         """Yield the images that are there, in plan order, a few row groups in memory at a time.
 
         Args:
-            columns: names of ``Row``'s fields to read, all of them where None; the others have
+            columns: names of ``Row``'s fields to read, all of them if None; the others have
                 their defaults. ``id``, ``key`` and ``path`` are always read.
 
         Raises:
@@ -282,7 +282,7 @@ class Run:
             method: name of the method.
             layer: qualified name of the layer, ``""`` for a pixel method; ``deepest`` is the
                 deepest at which the method has a map.
-            target: such as ``class:281``; the first stored where None.
+            target: such as ``class:281``; the first stored if None.
 
         Returns:
             float32 (height, width).
@@ -309,7 +309,7 @@ class Run:
             method: name of the method.
             layer: as for ``map``.
             target: as for ``map``.
-            opacity: where the map is largest, 0 to 1; as in montages where None.
+            opacity: where the map is largest, 0 to 1; as in montages if None.
             colormap: name of a table of colours, such as ``turbo`` or ``diverging``.
 
         Returns:
@@ -317,7 +317,7 @@ class Run:
 
         Raises:
             RunError: if the run has no such image or map.
-            ConfigError: if there is no such colour map, or the opacity is none.
+            ConfigError: if there is no such colour map, or the opacity is invalid.
         """
         row = self._row(id, ["image", "maps", "error"])
         stored = self.stored(row, method, layer, target)
@@ -439,7 +439,7 @@ class Run:
 
         Args:
             folder: where the views are written, ID.jpg each; the data set leads to them.
-            name: of the data set; FiftyOne chooses one where None.
+            name: of the data set; FiftyOne chooses one if None.
 
         Returns:
             A `fiftyone.Dataset`; it is not persistent.
@@ -543,7 +543,7 @@ class Run:
             yield from self._records(layout.summary_file(index, "faithfulness"), Faithfulness)
 
     def sanity(self) -> tuple[MethodSanity, ...]:
-        """Return how like the trained model's each method's maps are as it is randomised.
+        """Return how similar each method's maps stay to the trained model's as it is randomised.
 
         By method and step, if it was asked for.
         """
@@ -602,7 +602,7 @@ class Run:
         These are the images that ``--keep`` selects, and some that it might have selected.
 
         Args:
-            ids: only of these images; of all that have them where None.
+            ids: only of these images; of all that have them if None.
 
         Raises:
             RunError: if a file is damaged.

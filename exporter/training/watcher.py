@@ -38,21 +38,21 @@ _OWN = ("step", "metrics", "resume", "overwrite", "limit", "out", "model", "imag
 
 
 class TrainingWarning(UserWarning):
-    """Something of an epoch could not be explained; the training goes on."""
+    """Part of an epoch could not be explained; the training continues."""
 
 
 class Watcher:
     """Explain the same images after every epoch, and leave model and training bit for bit as found.
 
     Every epoch becomes a run in ``OUT/epochs/00012/``, and all of them one TensorBoard log, where
-    each image has a slider. On leaving, the epochs are compared: ``OUT/comparison/html/index.html``
+    each image has a slider. On exit, the epochs are compared: ``OUT/comparison/html/index.html``
     has curves of accuracy, agreement, dead channels and drift, and each image in it a slider, too;
-    ``exporter compare OUT`` writes that at any time, also while the training goes on. A training
-    that was killed goes on in the same folder.
+    ``exporter compare OUT`` writes that at any time, also during the training. A killed training
+    that is resumed continues in the same folder.
 
     A failure inside never stops the training: it is a `TrainingWarning`, and the epoch is marked in
-    ``OUT/training.json``. Of several processes only the first one explains, without talking to the
-    others.
+    ``OUT/training.json``. With several processes only the first one explains, without communicating
+    with the others.
 
     Attributes:
         out: the folder.
@@ -98,17 +98,17 @@ class Watcher:
             images: an image set, as ``exporter.export`` takes it; read again at every epoch.
             out: the folder.
             maps: map methods.
-            layers: layers to explain; those that ``auto`` takes at the first epoch are explained
-                at all, as long as the model has them.
-            classes: names of the model's outputs, or a file of them; where None, ``.classes`` of
+            layers: layers to explain; those that ``auto`` chooses at the first epoch are explained
+                at every epoch, as long as the model has them.
+            classes: names of the model's outputs, or a file of them; if None, ``.classes`` of
                 the data set. Labels that are numbers of a data set then have these names, too.
-            every: epochs from one that is explained to the next.
-            limit: images at most. Of more, as many of each label as possible are drawn once.
+            every: explain every so many epochs; 1 is all of them.
+            limit: images at most. From a larger set they are drawn once, balanced over the labels.
             budget: share of the training's time that explaining may take, such as ``"5 %"``: fewer
                 images are explained after the first epoch, and then fewer epochs; None for all.
-            logdir: folder of the TensorBoard log; ``OUT/tensorboard`` where None.
-            summary_writer: a SummaryWriter of yours, to whose log the maps are added instead.
-            wandb_run: a W&B run of yours, which is logged to and left open.
+            logdir: folder of the TensorBoard log; ``OUT/tensorboard`` if None.
+            summary_writer: your own SummaryWriter, to whose log the maps are added instead.
+            wandb_run: your own W&B run, which is logged to and left open.
             seed: of the draw.
             **settings: others of ``exporter.export``, such as ``preprocessing`` or ``target``.
 
@@ -180,7 +180,7 @@ class Watcher:
             model: the model in training, in any mode, on any device; of what wraps it (compiled,
                 ``DistributedDataParallel``, an average of weights) the module inside is taken.
             epoch: number of the epoch, from 0; one that is there already is replaced.
-            **metrics: numbers of yours, such as the loss: they are drawn beside the run's own.
+            **metrics: numbers of your own, such as the loss, drawn beside the run's.
 
         Returns:
             The epoch's run; None where it was left out, failed, or this is not the first process.

@@ -152,7 +152,7 @@ def write(run: Run, name: str, options: WriterOptions) -> Written:
         What was written.
 
     Raises:
-        WriterError: if there is no such writer, or it fails; the run itself stays whole.
+        WriterError: if there is no such writer, or it fails; the run itself stays intact.
     """
     from exporter.store.checksums import settle
     from exporter.store.layout import writer_folder

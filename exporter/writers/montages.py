@@ -108,8 +108,8 @@ def montage_jpegs(
     Args:
         run: the run the rows are of.
         rows: images with their pictures and maps; read from the calling thread only.
-        uniform: blend maps evenly, rather than as they are high.
-        threads: how many; the machine's processors (at most 8) where None.
+        uniform: blend maps evenly, instead of fading them where they are low.
+        threads: how many; the machine's processors (at most 8) if None.
 
     Examples:
         >>> from exporter.demo import example_run

@@ -256,7 +256,7 @@ class HtmlSettings(BaseModel):
 class WriterOptions(LinkSettings, ReviewSettings):
     """What every writer is told; a writer's own options are a subclass with more fields.
 
-    A field that is called as a setting of ``exporter.config.WriterConfig`` is, is filled from it.
+    A field with the name of a setting of ``exporter.config.WriterConfig`` is filled from it.
 
     Attributes:
         kept: ids of the images that TensorBoard and W&B show, and whose strongest channels the
@@ -290,7 +290,7 @@ class HtmlOptions(WriterOptions, TrainingSettings, HtmlSettings, WandbSettings):
 
     Attributes:
         alone: whether the report leaves the run folder, so that nothing leads to what is beside it.
-        pictured: ids of the images whose photographs and maps are in it; all where None. Numbers
+        pictured: ids of the images whose photographs and maps are in it; all if None. Numbers
             are those of every image in any case.
     """
 

@@ -112,7 +112,7 @@ def in_order(
     Args:
         make: called in several threads.
         rows: read from the calling thread only.
-        threads: how many; the machine's processors (at most 8) where None.
+        threads: how many; the machine's processors (at most 8) if None.
     """
     count = threads or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(count, thread_name_prefix="writer") as pool:

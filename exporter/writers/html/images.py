@@ -135,7 +135,7 @@ def set_script(
         report: what the images are of.
         index: the images.
         files: the pages that it may lead to; None for all.
-        first: how many images have their columns in it; all of them where None.
+        first: how many images have their columns in it; all of them if None.
         live: whether it may paint the map of any class.
     """
     channel_pages = {

@@ -162,7 +162,7 @@ def index_script(
         options: for the address of TensorBoard.
         channel_pages: page number and channels of each layer whose channels have pages.
         class_pages: classes that have a page.
-        first: how many images have their columns in it; all of them where None.
+        first: how many images have their columns in it; all of them if None.
         live: what paints the map of any class.
         near: by position, the nearest other images and their cosines.
     """

@@ -121,7 +121,7 @@ class Site:
             plan: what ran.
             links: name and title of each page that the header leads to.
             said: what the author says.
-            brand: what the header calls the report; the model where None.
+            brand: what the header calls the report; the model if None.
         """
         self._environment = templating(escape=True)
         for write in words.FILTERS:
