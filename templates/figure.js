@@ -70,7 +70,7 @@
         say("Saved: " + link.download);
       });
     } catch {
-      say("A browser lets no page read photographs from a disk. Draw it with: " + command().replace("figure.pdf", "figure.png"));
+      say("Browsers do not let a page read photographs from the disk. Draw it with: " + command().replace("figure.pdf", "figure.png"));
     }
   };
   const begin = () => {

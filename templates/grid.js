@@ -133,7 +133,7 @@
     printing = true;
     const bare = chosen() < 0 ? 0 : order.slice(0, ON_PAPER).filter((at) => !exporter.data.unread(at) && !exporter.data.loaded(exporter.data.shardOf(at))).length;
     const said = order.length > ON_PAPER ? ["Only the first " + ON_PAPER.toLocaleString("en") + " of them are printed; filters choose others."] : [];
-    if (bare) said.push(exporter.images(bare) + " of these " + (bare === 1 ? "is" : "are") + " printed without the map, which this page had not loaded: scroll past first, or filter.");
+    if (bare) said.push(exporter.images(bare) + " of these " + (bare === 1 ? "is" : "are") + " printed without the map, which this page had not loaded: scroll past them first, or filter.");
     $("grid-paper").hidden = !said.length;
     $("grid-paper").textContent = said.join(" ");
     show();

@@ -124,7 +124,7 @@
     const { live } = exporter.index;
     if (!$("v-live-a")) return;
     for (const end of ["a", "b"]) { $("v-live-" + end).value = ""; $("v-live-" + end).disabled = !there(); }
-    say(there() || !live ? "" : "Carried only by the " + exporter.images(live.images.length) + " that --keep selects.");
+    say(there() || !live ? "" : "Available only for the " + exporter.images(live.images.length) + " that --keep selects.");
   };
   const pick = (choose) => {
     headOf().then(() => {

@@ -435,7 +435,7 @@ def any_class(desk: Desk) -> None:
     desk.wait("document.getElementById('v-live-said').textContent.includes('No class is called')")
     desk.viewer(without)
     assert desk.control("viewer-live").is_disabled()
-    assert desk.text("#v-live-said") == "Carried only by the 2 images that --keep selects."
+    assert desk.text("#v-live-said") == "Available only for the 2 images that --keep selects."
 
 
 @control("viewer-near")

@@ -60,7 +60,7 @@ def test_the_page_of_concepts_is_the_factorisation_of_what_the_head_reads(
     stages = [(stage.id, stage.activation.array()) for stage in run.stages()]
     expected = factorise(stages, 2, 0)
     assert expected is not None
-    assert f"Factorised are {len(stages)} of {len(stages)} images" in page
+    assert f"{len(stages)} of {len(stages)} images were factorised" in page
     assert f"explain {100 * expected.explained:.1f} % of the squared activations" in page
     shares = re.findall(r'<p class="note">([\d.]+) % of what the concepts explain', page)
     assert shares == [f"{100 * share:.1f}" for share in expected.shares]
