@@ -203,6 +203,11 @@ def test_web_addresses_are_read_where_they_are_asked_for(
         assert main(["run", *given]) == 2
         assert "is a web address; give --http" in " ".join(capsys.readouterr().err.split())
         assert not handler.refused
+        light = ["--http", "--layer", "0", "--map", "gradcam", "--writer", "tensorboard"]
+        assert main(["run", *given, *light]) == 0
+        assert [row.path for row in exporter.open_run(tmp_path / "run").rows()] == [
+            "0.png", "1.png",
+        ]  # fmt: skip
     finally:
         server.shutdown()
         server.server_close()
