@@ -122,6 +122,11 @@ def refuse_no_run(files: RunFiles) -> None:
             f"the run {str(files.run)!r} lacks {layout.PLAN}, which is written again from the "
             f"settings it was begun with; {plan_again(files)}"
         )
+    if epochs := epochs_in(files.run):
+        raise RunError(
+            f"{str(files.run)!r} is a training, and each of its epochs a run; give one, such as "
+            f"{str(next(reversed(epochs.values())))!r}, or compare them: exporter compare"
+        )
     raise RunError(
         f"there is no run in {str(files.run)!r} (no {layout.PLAN}); make one with exporter run"
     )

@@ -260,6 +260,17 @@ def test_check_and_tensorboard_take_the_folder(
     assert "epochs/00001: " in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("command", ["render", "sync", "finish"])
+def test_a_command_that_takes_one_run_names_an_epoch(
+    watched: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, str(watched)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is a training, and each of its epochs a run; give one, such as" in said
+    assert "epochs/00002" in said
+    assert "exporter compare" in said
+
+
 def test_a_killed_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     model, out = Net(), tmp_path / "run"
     Watcher(data(), out=out, **SETTINGS).step(model, 0)
