@@ -192,7 +192,7 @@ window.exporter = window.exporter || {};
   };
   exporter.score = (value) => {
     if (value === null || value === undefined) return "";
-    return exporter.index.probability ? (100 * value).toFixed(1) + " %" : exporter.number(value);
+    return exporter.index.probability ? (100 * value).toFixed(1) + "\u00a0%" : exporter.number(value);
   };
   exporter.targetName = (target) => {
     const match = /^class:(\d+)(?:-(\d+))?$/.exec(target);

@@ -28,7 +28,9 @@ from exporter.console import OUT, Bar, marked, size
     help="The paper's claims: a Markdown list with links to pages of the reports.",
 )
 @file_option(
-    "--credits", "credits_file", help="Licence and credits of images, models and data, as text."
+    "--credits",
+    "credits_file",
+    help="Licence and credits of images, models and data, as text or Markdown (.md).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the supplement that is already there.")
 def pack_command(

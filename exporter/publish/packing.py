@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,7 @@ class Told:
 
     claims: list[Claim]
     credits: str
+    markdown: bool
     venue: Venue | None
     limit: int | None
     command: str
@@ -84,7 +86,8 @@ def pack(
         venue: such as ``neurips``, whose limit of size it keeps to.
         max_size: bytes it may have, or text such as ``50MB``; the venue's if None.
         claims: a Markdown list of claims with links to pages of the reports.
-        credits: a text file with the licence and the credits of images, models and data.
+        credits: a file with the licence and the credits of images, models and data, as text or,
+            if its name ends in ``.md``, as Markdown.
         command: the command that makes it again, which it contains unless it is anonymous.
         overwrite: replace a supplement that is there, with its key.
         watch: is told about progress.
@@ -107,6 +110,7 @@ def pack(
     told = Told(
         claims=read_claims(Path(claims)) if claims is not None else [],
         credits="" if credits is None else _text(Path(credits)),
+        markdown=credits is not None and Path(credits).suffix.lower() in {".md", ".markdown"},
         venue=known,
         limit=limit,
         command="" if anonymous else command,
@@ -150,10 +154,14 @@ def _take(place: Path, *, overwrite: bool) -> Path:
 
 def _write_front(supplement: Supplement, told: Told, contents: Contents, folder: Path) -> None:
     """Write the first page, the README, and what the supplement was made from."""
+    from tensorboard.plugin_util import markdown_to_safe_html
+
     grids = (supplement.chosen, supplement.random)
     ids = supplement.ids()
     reports = [source.folder for source in supplement.sources]
     version = exporter.__version__
+    # Its headings stand below that of the section.
+    own = re.sub(r"^(?=#{1,4} )", "##", told.credits, flags=re.M) if told.markdown else told.credits
     context: dict[str, Any] = {
         "csp": words.POLICY,
         "sources": supplement.sources,
@@ -161,7 +169,8 @@ def _write_front(supplement: Supplement, told: Told, contents: Contents, folder:
         "shown": [(grid, shown_rows(grid)) for grid in grids],
         "left_out": left_out_of(contents, len(ids)),
         "limit": told.limit,
-        "credits": told.credits,
+        "credits": own,
+        "credits_page": markdown_to_safe_html(own) if told.markdown else "",
         "methods": {m.name: m for named in supplement.runs for m in named.run.plan.methods},
         "version": release(version) if told.unnamed else version,
         "runs": supplement.runs,

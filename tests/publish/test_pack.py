@@ -122,6 +122,29 @@ def test_it_says_what_it_was_made_from(of_run: Opened, checkpoints: list[Path]) 
         assert "exporter pack a --out run.zip" in of_run.text(page)
 
 
+CREDITS = """# Credits
+
+By [their authors](https://example.org/licence), <script>alert(1)</script> under **CC0**.
+
+| file | author |
+|---|---|
+| `a.jpg` | A & B |
+"""
+
+
+def test_credits_in_markdown_are_set_as_such(checkpoints: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "CREDITS.md").write_text(CREDITS)
+    packed = pack(checkpoints[0], out=tmp_path / "a.zip", credits=tmp_path / "CREDITS.md")
+    opened = unpacked(packed, tmp_path / "there")
+    page = opened.text("index.html").split('id="credits"')[1].split("</section>")[0]
+    assert "<h3>Credits</h3>" in page
+    assert '<a href="https://example.org/licence">their authors</a>' in page
+    assert "<td><code>a.jpg</code></td>\n<td>A &amp; B</td>" in page
+    assert not re.search(r"<script|\*\*|\|---", page)
+    readme = opened.text("README.md")
+    assert CREDITS.replace("# Credits", "### Credits").strip() in readme
+
+
 @pytest.mark.slow
 def test_chosen_and_random_images_are_shown_with_every_map(
     of_all: Opened, checkpoints: list[Path]

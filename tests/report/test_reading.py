@@ -222,6 +222,23 @@ def test_an_address_holds_for_every_flag(mixed: Desk) -> None:
         assert mixed.names() == []
 
 
+def test_what_is_chosen_is_read_whole(mixed: Desk) -> None:
+    mixed.page.set_viewport_size({"width": 1280, "height": 900})
+    mixed.images("")
+    widths = mixed.page.evaluate("""[...document.querySelectorAll(".tools select")]
+      .filter((list) => list.checkVisibility()).map((list) => {
+        const longest = [...list.options].sort((a, b) => b.text.length - a.text.length)[0];
+        longest.selected = true;
+        const style = getComputedStyle(list), canvas = document.createElement("canvas");
+        const pen = Object.assign(canvas.getContext("2d"), { font: style.font });
+        const edges = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+        return [longest.text, pen.measureText(longest.text).width, list.clientWidth - edges];
+      })""")
+    assert len(widths) == 5
+    assert max(width for _, width, _ in widths) > 150
+    assert [text for text, width, room in widths if width > room] == []
+
+
 def test_skip_to_content_keeps_the_filters(mixed: Desk) -> None:
     mixed.images("#q=photograph 01&sort=high")
     mixed.tiles(10)

@@ -44,12 +44,12 @@ def number(value: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share of one as percent.
+    r"""Write a share of one as percent, in one piece.
 
     >>> percent(0.1234)
-    '12.3 %'
+    '12.3\xa0%'
     """
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def decimal(value: float, digits: int = 2) -> str:

@@ -138,8 +138,8 @@ def sync(
     try:
         limit = SECONDS + size / BYTES_PER_SECOND
         status, *streams = run_remote(("sync", *elsewhere, place.name), folder, limit)
-    except NoKeyError as error:
-        raise NoKeyError(f"{error}, or write it offline: --wandb offline") from None
+    except NoKeyError:
+        raise
     except WriterError as late:
         why: str | None = str(late)
     else:

@@ -25,7 +25,14 @@ from exporter.writers.wandb import rows
 from exporter.writers.wandb.artifacts import artifacts_of, artifacts_used
 from exporter.writers.wandb.media import media_of
 from exporter.writers.wandb.place import note_place, seal_log
-from exporter.writers.wandb.process import HERE, WORK, environment, run_python, work_folder
+from exporter.writers.wandb.process import (
+    HERE,
+    WORK,
+    NoKeyError,
+    environment,
+    run_python,
+    work_folder,
+)
 from exporter.writers.wandb.sync import sync
 from exporter.writers.wandb.tables import Pictures, tables_of
 
@@ -69,7 +76,10 @@ def write(run: Run, folder: Path, options: WandbOptions) -> Written:
         command = f"exporter sync {shlex.quote(str(run.path))}"
         where = command
         if options.wandb == "online":
-            address, error = sync(folder, offline, uses=artifacts_used(run.settings))
+            try:
+                address, error = sync(folder, offline, uses=artifacts_used(run.settings))
+            except NoKeyError as keyless:
+                raise NoKeyError(f"{keyless}, or write it offline: --wandb offline") from None
             if error is None:
                 where = address or command
             else:

@@ -383,7 +383,7 @@ def boxes(desk: Desk) -> None:
         assert abs(place["y"] - heat["y"] - (box[1] - top) * y) < 4
         assert abs(place["width"] - (box[2] - box[0]) * x) < 8
     names = desk.page.locator("#v-outlines text").all_text_contents()
-    predicted = [f"{said.name} {100 * said.score:.1f} %" for said in row.predictions[:2]]
+    predicted = [f"{said.name} {100 * said.score:.1f}\xa0%" for said in row.predictions[:2]]
     assert names == [row.label, *predicted]
     desk.control("viewer-boxes").click()
     desk.wait("location.hash.includes('boxes=off')")

@@ -61,8 +61,8 @@ def test_the_page_of_concepts_is_the_factorisation_of_what_the_head_reads(
     expected = factorise(stages, 2, 0)
     assert expected is not None
     assert f"{len(stages)} of {len(stages)} images were factorised" in page
-    assert f"explain {100 * expected.explained:.1f} % of the squared activations" in page
-    shares = re.findall(r'<p class="note">([\d.]+) % of what the concepts explain', page)
+    assert f"explain {100 * expected.explained:.1f}\xa0% of the squared activations" in page
+    shares = re.findall(r'<p class="note">([\d.]+)\xa0% of what the concepts explain', page)
     assert shares == [f"{100 * share:.1f}" for share in expected.shares]
     # The first image of each concept is that with its strongest cell.
     for k, section in enumerate(page.split('<h2 id="concept-')[1:]):

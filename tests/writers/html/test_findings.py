@@ -39,12 +39,12 @@ def test_accuracy_and_calibration_are_those_of_the_images(
     judged = [row for row in rows if row.correct is not None]
     right, mean = sum(bool(row.correct) for row in judged), 0.0
     text = f"The model is right on {right} of {len(judged)} labelled images"
-    assert found["Accuracy"].text == f"{text} ({100 * right / len(judged):.1f} %)."
+    assert found["Accuracy"].text == f"{text} ({100 * right / len(judged):.1f}\xa0%)."
     mean = sum(row.confidence or 0 for row in judged) / len(judged)
     gap = mean - right / len(judged)
     assert abs(gap) > 0.02
     word = "overconfident" if gap > 0 else "underconfident"
-    start = f"It is {word}: its mean confidence is {100 * mean:.1f} %,"
+    start = f"It is {word}: its mean confidence is {100 * mean:.1f}\xa0%,"
     assert found["Calibration"].text.startswith(start)
 
 

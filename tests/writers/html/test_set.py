@@ -75,7 +75,7 @@ def test_the_calibration_diagram_is_the_bins(run: Run, report: Path) -> None:
         assert float(x) == pytest.approx(100 * one.lower + 0.3, abs=0.01)
         assert one.accuracy is not None
         assert float(height) == pytest.approx(100 * one.accuracy, abs=0.01)
-    assert f"error {100 * summary.calibration_error:.1f} %" in svg[1]
+    assert f"error {100 * summary.calibration_error:.1f}\xa0%" in svg[1]
 
 
 def test_each_class_has_a_page_with_its_numbers(run: Run, report: Path) -> None:
@@ -85,7 +85,7 @@ def test_each_class_has_a_page_with_its_numbers(run: Run, report: Path) -> None:
         text = text_of(report, f"classes/{one.index}.html")
         assert f"Class {one.index} of the model" in text.replace("&#39;", "'")
         if one.recall is not None:
-            assert f"<dd>{100 * one.recall:.1f} %<small> of the images with this label" in text
+            assert f"<dd>{100 * one.recall:.1f}\xa0%<small> of the images with this label" in text
         maps = run.class_maps(one.index)
         assert text.count("data:image/jpeg;base64,") == len(maps)
     pages = {file.stem for file in (report / "classes").iterdir()}

@@ -89,7 +89,8 @@ def test_the_overview_says_what_ran(run: Run, report: Path) -> None:
     totals = run.totals
     assert totals is not None
     assert run.plan.command in text
-    assert f"{100 * totals.correct / totals.labelled:.1f} %" in text
+    assert f"{100 * totals.correct / totals.labelled:.1f}\xa0%" in text
+    assert not re.search(r"\d\.\d %", text)  # in one piece on every line
     assert "the JPEG data end after 512 bytes" in text
     assert "tensorboard --logdir tensorboard" in text
     assert "cd wandb &amp;&amp; wandb sync offline-run-20260101_000000-abc" in text

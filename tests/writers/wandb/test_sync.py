@@ -20,7 +20,7 @@ from exporter.errors import WriterError
 from exporter.render import decode_image
 from exporter.store import open_run
 from exporter.store.files import RunFiles
-from exporter.writers import write
+from exporter.writers import check, write
 from exporter.writers.wandb import WandbOptions, process
 from exporter.writers.wandb import sync as wandb_sync
 from exporter.writers.wandb.place import verify_offline
@@ -326,8 +326,18 @@ def test_no_server_keeps_it_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(verify_offline(RunFiles(run))) == []
 
 
+def test_without_a_key_a_sync_says_only_what_helps(run: Path, server: Server) -> None:
+    write(open_run(run), "wandb", options(run))
+    with pytest.raises(WriterError) as caught:
+        wandb_sync.sync_run(open_run(run))
+    assert str(caught.value) == (
+        "W&B has no key to go online with; run wandb login or set WANDB_API_KEY"
+    )
+    assert list(check(open_run(run))) == []
+
+
 def test_online_without_a_key_is_one_sentence(run: Path, server: Server) -> None:
-    with pytest.raises(WriterError, match="wandb login or set WANDB_API_KEY"):
+    with pytest.raises(WriterError, match="set WANDB_API_KEY, or write it offline: --wandb off"):
         write(open_run(run), "wandb", options(run, wandb="online"))
     assert not (run / "wandb").exists()
     assert not (run / ".wandb.tmp").exists()
