@@ -352,7 +352,7 @@ def test_a_map_that_its_relu_leaves_nothing_of_is_flagged_with_the_reason(
     assert run.totals is not None
     assert run.totals.flagged == {"gradcam features negative": 10}
     assert flagged_lines(run.totals.flagged) == [
-        "gradcam features: 10 (every value is negative, so that the method's ReLU leaves nothing)"
+        "gradcam features: 10 (every value is negative, so the method's ReLU leaves nothing)"
     ]
 
 

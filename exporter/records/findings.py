@@ -72,11 +72,12 @@ class Findings:
         if self.random:
             notes.append(
                 f"the model draws random numbers ({', '.join(self.random)}) though it is in eval "
-                "mode, so each pass sees others: its maps are of one draw, and another run's differ"
+                "mode, so every pass is different: the maps are those of one pass, and another run's "
+                "differ"
             )
         elif not self.repeats:
             notes.append(
-                "the model gives different outputs for the same image: its maps are those of one "
+                "the model gives different outputs for the same image: the maps are those of one "
                 "pass, and another run's differ"
             )
         if self.alone is False:
@@ -93,22 +94,20 @@ class Findings:
         if self.writes_buffers:
             notes.append(
                 f"the model writes into its buffers ({_first(self.writes_buffers)}) though it is in"
-                " eval mode; they are put back before every pass"
+                " eval mode; they are restored before every pass"
             )
         if self.writes_parameters:
             notes.append(
                 f"the model writes into its parameters ({_first(self.writes_parameters)}) though it"
-                " is in eval mode; they are put back before every pass"
+                " is in eval mode; they are restored before every pass"
             )
         if self.writes_input:
             unseen = " where autograd does not see it" * self.writes_input_unseen
-            notes.append(
-                f"the model writes into its input{unseen}; every pass is given a copy of its own"
-            )
+            notes.append(f"the model writes into its input{unseen}; every pass gets its own copy")
         if self.replicas is False:
             notes.append(
-                "two replicas of the model that ran at the same time did not both give its bits, so"
-                " batches are computed one after the other"
+                "two replicas of the model that ran at the same time did not both give the same bits as"
+                " the model, so batches are computed one after the other"
             )
         return tuple(notes)
 

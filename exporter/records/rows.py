@@ -19,7 +19,7 @@ FLAG_REASONS = {
     "constant": "every value is the same",
     "noise": "no value is larger than rounding alone explains",
     "nan": "a value is not a finite number",
-    "negative": "every value is negative, so that the method's ReLU leaves nothing",
+    "negative": "every value is negative, so the method's ReLU leaves nothing",
 }
 """Why a map that is flagged shows nothing, by flag; a map has at most one."""
 

@@ -146,7 +146,7 @@ def test_a_run_is_that_of_the_pure_form_in_every_part(way: Way, tmp_path: Path) 
     assert run.plan.findings.writes_input is True
     assert run.plan.notes == (
         *pure.plan.notes,
-        "the model writes into its input; every pass is given a copy of its own",
+        "the model writes into its input; every pass gets its own copy",
     )
 
 
