@@ -72,8 +72,8 @@ class Findings:
         if self.random:
             notes.append(
                 f"the model draws random numbers ({', '.join(self.random)}) though it is in eval "
-                "mode, so every pass is different: the maps are those of one pass, and another run's "
-                "differ"
+                "mode, so every pass is different: the maps are those of one pass, and another "
+                "run's differ"
             )
         elif not self.repeats:
             notes.append(
@@ -106,8 +106,8 @@ class Findings:
             notes.append(f"the model writes into its input{unseen}; every pass gets its own copy")
         if self.replicas is False:
             notes.append(
-                "two replicas of the model that ran at the same time did not both give the same bits as"
-                " the model, so batches are computed one after the other"
+                "two replicas of the model that ran at the same time did not both give the same "
+                "bits as the model, so batches are computed one after the other"
             )
         return tuple(notes)
 
