@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPa
         return str(refusal.value)
 
     assert refused(small().double(), "bf16") == (
-        "the model's parameters are float64 and precision 'bf16' is for a model of float32; leave "
+        "the model's parameters are float64 and precision 'bf16' is for a float32 model; leave "
         "it out"
     )
     assert refused(small(), "half") == (

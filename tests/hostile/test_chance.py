@@ -208,8 +208,8 @@ def test_weights_that_a_model_writes_are_found_and_put_back(
     findings = found(model)
     assert findings == Findings(writes_parameters=("0.weight",))
     assert findings.notes == (
-        "the model writes into its parameters (0.weight) though it is in eval mode; they are put "
-        "back before every pass",
+        "the model writes into its parameters (0.weight) though it is in eval mode; they are "
+        "restored before every pass",
     )
     run = export(model, tmp_path / "run", limit=2)
     assert run.plan.findings == findings
