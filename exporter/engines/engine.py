@@ -16,7 +16,7 @@ OWN: Final = ("local", "ray")
 
 
 class Engine(Protocol):
-    """Has the shards of a run computed: a module, or an object, with this one function.
+    """Gets the shards of a run computed: a module, or an object, with this one function.
 
     Examples:
         >>> from exporter.engines import compute_shard

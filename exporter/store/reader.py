@@ -167,7 +167,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What the run is called among others: its folder's name."""
+        """The run's name: that of its folder."""
         return self.path.resolve().name
 
     @property
@@ -399,7 +399,7 @@ class Run:
     def to_quantus(
         self, method: str, layer: str = DEEPEST, *, limit: int = 256
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Return what Quantus's metrics are called with, of the first images that could be read.
+        """Return the arguments of Quantus's metrics, for the first images that could be read.
 
         ``metric(model=model, x_batch=x, y_batch=y, a_batch=a)``. The inputs are made of the model's
         views, which are kept as JPEG: they differ from what the model was given by its rounding.
@@ -420,7 +420,7 @@ class Run:
         return quantus_arrays(self, method, layer, limit)
 
     def to_datasets(self) -> Any:
-        """Return the run as a data set of Hugging Face's, which needs ``exporter[datasets]``.
+        """Return the run as a Hugging Face data set, which needs ``exporter[datasets]``.
 
         A row per image: ``id``, ``path``, ``image`` (the model's view), ``label``, ``predicted``
         and ``score`` of the best prediction, ``target`` (the first explained) and ``error``; per
@@ -435,7 +435,7 @@ class Run:
         return hugging_face(self)
 
     def to_fiftyone(self, folder: str | PathLike[str], name: str | None = None) -> Any:
-        """Return the run as a data set of FiftyOne's, which is installed by itself.
+        """Return the run as a FiftyOne data set; fiftyone has to be installed separately.
 
         A sample per image that could be read: the model's view, ``ground_truth`` and
         ``prediction`` as classifications, ``ground_truth_boxes`` and ``predicted_boxes`` as
@@ -484,7 +484,7 @@ class Run:
         return validated(self.files, name, SetSummary, read_json(self.files, name, RESUME), RESUME)
 
     def profile(self) -> tuple[StageTime, ...]:
-        """Return what each stage took, where the run was made with ``--profile``.
+        """Return how long each stage took, if the run was made with ``--profile``.
 
         Raises:
             RunError: if the file is damaged.

@@ -215,7 +215,7 @@ def test_numbers_that_nothing_names_are_said(dataset: Any, item: int) -> None:
 def test_digits_that_are_names_are_none_of_them() -> None:
     images = open_images(Named("0", "1"))
     assert [entry.label for entry in images.entries] == [*"01010"]
-    assert not any("nothing names" in note for note in images.notes)
+    assert not any("without names" in note for note in images.notes)
 
 
 def test_an_image_folder_and_a_split_of_it(tmp_path: Path) -> None:
