@@ -143,7 +143,7 @@ def plan(
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
-    """Settle what a run does and write its plan; compute nothing.
+    """Decide what a run does and write its plan; compute nothing.
 
     ``work`` then computes its shards, in as many processes as there are, and ``finish`` ends it.
     The arguments are those of ``export``, but for a model or images that only this process has.

@@ -36,7 +36,7 @@ class Entry:
 
 
 class Source(Protocol):
-    """Images from somewhere: a class that says which locations it takes, made from one of them.
+    """Images from somewhere: a class that says which locations it accepts, made from one of them.
 
     ``__init__`` is given the location as it was given to ``--images`` or in Python. An object with
     ``entries`` and ``load`` can also be passed directly. Sentences for the user go into an

@@ -143,17 +143,17 @@ def method(
             done for several methods in one product; ``map`` if it gives the map (N, H, W); ``pass``
             if it runs the model itself: it is given a `PassContext` and gives (N, T, h, w), or
             (N, T, C, H, W) with ``pixel``.
-        needs: what the function is computed from; the activations alone if left out.
+        needs: what the function is computed from; only the activations if left out.
         relu: whether the definition ends in a ReLU, which the function leaves out.
         paper: authors, title, venue, year.
         url: where to find the paper.
-        cost: what it costs, in words; said of the needs if left out.
+        cost: what it costs, in words; derived from the needs if left out.
         caveats: how it misleads, in a sentence or two.
-        channelwise: whether the channels do not see one another: the weight of a channel depends on
+        channelwise: whether the channels are independent: the weight of a channel depends on
             that channel alone, or the map is a sum over channels of maps of one channel each.
         aliases: other names that are understood, besides those that differ in case or punctuation.
-        fuse: ``mean``, ``max`` or ``product`` for a method whose one map is that of all layers
-            fused; ``""`` for one with a map at each.
+        fuse: ``mean``, ``max`` or ``product`` for a method whose single map fuses all layers;
+            ``""`` for one with a map at each.
         homogeneous: whether twice the gradient (without one, twice the activations) gives twice
             the map, so that a map too small for its layer is known as rounding noise.
         pixel: for a map at the input's resolution, how its channels become the one that is stored:

@@ -82,7 +82,7 @@ class Written:
         open: the file or command a person opens it with.
         shown: images shown, without those that could not be read.
         total: images in the run.
-        notes: what was left out and why, a line each.
+        notes: what was left out and why, one line each.
 
     Examples:
         >>> Written("paths", "paths", "paths/paths.txt", shown=2, total=2).open

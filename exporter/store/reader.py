@@ -81,8 +81,8 @@ DEEPEST = "deepest"
 def open_run(path: Place | str) -> Run:
     """Open a run folder; one that is not complete is read as far as it goes.
 
-    Of the folder of a training (`exporter.Watcher`), the last epoch is opened. At an address, such
-    as ``s3://bucket/run``, only what is asked for is fetched: of a map a part of its shard.
+    For the folder of a training (`exporter.Watcher`), the last epoch is opened. At an address, such
+    as ``s3://bucket/run``, only what is needed is fetched: for a map, a part of its shard.
 
     Raises:
         RunError: if there is no run, its plan is damaged, or a newer exporter wrote it.
