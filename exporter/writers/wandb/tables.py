@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -124,45 +125,33 @@ def _images(
     photographs: dict[str, str] = {}
     table = []
     stages_of(run)  # before there are threads
-    drawn = in_order(partial(_drawn, run, options, pictures), kept_rows(run, options.kept))
-    for row, cells in drawn:
-        if cells:
-            first = cells[0]
-            photographs[row.id] = first if isinstance(first, str) else first["path"]
-            table.append(rows.cells(columns, row, *cells))
+    draw = partial(_draw, run, uniform=options.uniform_opacity)
+    add = partial(pictures.add, stays=True)
+    for row, drawn in in_order(draw, kept_rows(run, options.kept)):
+        if row.image is None:
+            continue
+        photograph = photographs[row.id] = add("", row.id, row.image)
+        shown = {name: add(links.safe_name(name), row.id, jpeg) for name, jpeg in drawn.items()}
+        maps = deepest_maps(run, row) if options.wandb_masks else {}
+        laid = _laid_over(run, row, maps, add)
+        cells = [
+            {"path": photograph, **laid} if laid else photograph,
+            *(shown.get(f"map-{method.name}") for method in run.plan.methods),
+            shown["montage"],
+        ]
+        table.append(rows.cells(columns, row, *cells))
     return photographs, table
 
 
-def _drawn(run: Run, options: WandbOptions, pictures: Pictures, row: Row) -> list[Any]:
-    """Return an image's pictures, none if it is unread: photograph, overlays, montage."""
-    if row.image is None:
-        return []
-    add = partial(pictures.add, stays=True)
-    maps, uniform = deepest_maps(run, row), options.uniform_opacity
-    photograph = add("", row.id, row.image)
-    tiles = {
-        name: add(f"map-{links.safe_name(name)}", row.id, jpeg)
-        for name, jpeg in _overlays(run, row, maps, uniform=uniform).items()
-    }
-    laid = _laid_over(run, row, maps if options.wandb_masks else {}, add)
-    return [
-        {"path": photograph, **laid} if laid else photograph,
-        *(tiles.get(method.name) for method in run.plan.methods),
-        add("montage", row.id, montage_jpeg(run, row, uniform=uniform)),
-    ]
-
-
-def _overlays(
-    run: Run, row: Row, maps: Mapping[str, StoredMap], *, uniform: bool
-) -> dict[str, bytes]:
+def _draw(run: Run, row: Row, *, uniform: bool) -> dict[str, bytes]:
+    """Return the montage of an image, and the overlay of each method where it is deepest."""
     view = cache(lambda: decode_image(row.image or b""))
-    try:
-        return {
-            name: overlay_jpeg(run, row, stored, view, uniform=uniform)
-            for name, stored in maps.items()
-        }
-    except ImageError:  # its montage says so
-        return {}
+    drawn = {"montage": montage_jpeg(run, row, uniform=uniform)}
+    # What cannot be decoded has no overlay, and its montage says so.
+    with suppress(ImageError):
+        for name, stored in deepest_maps(run, row).items():
+            drawn[f"map-{name}"] = overlay_jpeg(run, row, stored, view, uniform=uniform)
+    return drawn
 
 
 def _kernels(run: Run, pictures: Pictures) -> list[list[Any]]:
