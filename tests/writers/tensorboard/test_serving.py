@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
+from exporter.cli import main
 from exporter.errors import ConfigError, RunError
 from exporter.store import Run, open_run
 from exporter.writers import check, links, write
 from exporter.writers.html import HtmlOptions
 from exporter.writers.tensorboard import TensorBoardOptions
-from exporter.writers.tensorboard.serving import _named, serve
+from exporter.writers.tensorboard.serving import LEAST, _named, serve
 
 STEPS = (10, 20)
 
@@ -194,6 +195,39 @@ def test_each_image_has_its_steps(several: dict[str, str], runs: list[Run]) -> N
         assert [entry["step"] for entry in shown] == list(STEPS)
     curve = asked(address, "plugin/scalars/scalars", run="logs/resnet18", tag="set/accuracy")
     assert [step for _, step, _ in curve] == list(STEPS)
+
+
+@pytest.mark.slow
+def test_a_folder_of_runs_lines_up_models_and_every_step_is_kept(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    """Runs, and a log that has more steps than TensorBoard keeps by itself."""
+    folder, logs = tmp_path / "runs", tmp_path / "runs" / "logs"
+    copies = [open_run(shutil.copytree(run.path, folder / run.path.name)) for run in runs]
+    row = next(copies[0].rows())
+    for step in range(LEAST + 1):
+        options = TensorBoardOptions(kept=(row.id,), step=step, tensorboard_dir=logs)
+        write(copies[0], "tensorboard", options)
+    given = ["--writer", "tensorboard", "--step", "99", "--tensorboard-dir", str(logs)]
+    assert main(["render", str(copies[0].path), *given]) == 0
+    tag = links.image_tag("deepest", row)
+    with serve([folder], port=0) as views:
+        address, printed = dict(views)["everything"], dict(views)
+        models = {
+            *("logs/resnet18/gradcam", "first/tensorboard/resnet18/gradcam"),
+            "other/tensorboard/mobilenet_v3@none/gradcam",
+        }
+        for name in models:
+            waited(address, name, [tag], plugin="images")
+        known = asked(address, "plugin/images/tags")
+        tags, own = filters(printed["methods and models side by side"])
+        shown = {name for name in known if re.search(own, name) and tag in known[name]}
+        assert re.search(tags, tag)
+        assert models <= shown
+        steps = asked(
+            address, "plugin/images/images", run="logs/resnet18/gradcam", tag=tag, sample="0"
+        )
+        assert [entry["step"] for entry in steps] == [*range(LEAST + 1), 99]
 
 
 def source_of(address: str) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from exporter.store.checksums import recorded
 from exporter.store.files import RunFiles
 from exporter.store.layout import writer_folder
 from exporter.writers import check, write
-from exporter.writers.montages import montage_jpeg
+from exporter.writers.montages import montage_jpeg, overlay_jpeg
 from exporter.writers.scalars import precision_recall
 from exporter.writers.wandb import WandbOptions
 from exporter.writers.wandb import rows as wandb_rows
@@ -508,8 +508,15 @@ def test_pictures_are_the_bytes_of_the_run_and_are_where_the_log_says(made: Made
             assert cell["sha256"] == hashlib.sha256(content).hexdigest()
             assert entry.digest == base64.b64encode(hashlib.md5(content).digest()).decode()
             assert entry.size == (0 if entry.ref else len(content))
-    photograph = found["data"][0][column("photograph")]
-    assert (photograph["width"], photograph["height"], photograph["format"]) == (224, 224, "jpg")
+        deepest = [stored for stored in row.maps if stored.layer == "layer4"]
+        assert len(deepest) == len(run.plan.methods)
+        for stored in deepest:
+            content = picture(made.folder, "images", cells[column(stored.method)]["path"])
+            view = decode_image(row.image or b"")
+            assert content == overlay_jpeg(run, row, stored, lambda view=view: view)
+    for name in ("photograph", *(method.name for method in run.plan.methods)):
+        cell = found["data"][0][column(name)]
+        assert (cell["width"], cell["height"], cell["format"]) == (224, 224, "jpg")
 
 
 def test_photographs_are_one_artifact_keyed_by_hash_that_tables_refer_to(made: Made) -> None:
