@@ -101,8 +101,8 @@ LIBRARIES = {"captum": "exporter.maps.of_captum", "zennit": "exporter.maps.of_ze
 """What finds the methods of a library by name, as in ``captum:DeepLift``."""
 
 LEFT_OUT = {
-    "lxt": "LXT changes modules of torch for every model of the process, so its AttnLRP is no map "
-    "here; chefer and legrad explain a transformer",
+    "lxt": "LXT changes torch's own modules for every model in the process, so its AttnLRP is not "
+    "available here; for transformers, use chefer or legrad",
 }
 """Libraries that have none, and why."""
 

@@ -19,7 +19,9 @@ from exporter.cli import main
 from exporter.errors import ImageError, ImageSetError
 from exporter.images import hash_contents, open_images, reopen_images
 from tests.images.test_archives import STEPS, archive, picture
+from tests.publish.hub import TOKEN, serving
 from tests.small import small
+from tests.starting import ran
 from tests.stores import emptied
 
 
@@ -211,3 +213,30 @@ def test_web_addresses_are_read_where_they_are_asked_for(
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.slow
+def test_images_of_the_hub_are_read_with_its_own_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    held = {"cat/1.png": picture(10), "cat/2.png": picture(90), "dog/1.png": picture(200)}
+    with serving() as hub:
+        hub.spaces["me/photos"] = {**held, "README.md": b"of mine"}
+        # The library takes the server's address as it is imported: a process of its own.
+        for name, value in (("HF_ENDPOINT", hub.address), ("HF_TOKEN", TOKEN)):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        words = "run --model tests.small:small --layer 0 --map gradcam --writer tensorboard"
+        where = ["--images", "hf://datasets/me/photos", "--out", "run"]
+        done = ran(*words.split(), *where, at=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = exporter.open_run(tmp_path / "run")
+    rows = list(run.rows())
+    assert {row.path: row.key for row in rows} == {
+        name: hash_contents(content) for name, content in held.items()
+    }
+    assert [row.label for row in rows] == ["cat", "cat", "dog"]
+    assert run.plan.execution["ids"] == "of the listing"
+    assert len({len(content) for content in held.values()}) == 1
+    assert len({row.id for row in rows}) == 3

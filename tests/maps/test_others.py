@@ -273,7 +273,7 @@ def test_a_canonizer_that_changes_what_the_model_says_is_refused(images: Tensor)
         ("captum:Lime:n_samples=few", "'n_samples' of 'captum:Lime' is 'few'; give a whole number"),
         ("zennit:epsilon_flat", "zennit has no composite 'epsilon_flat'; did you mean"),
         ("zennit:epsilon_plus:canonizer=vgg", "is 'vgg'; give one of auto, none"),
-        ("lxt:attnlrp", "AttnLRP is no map here; chefer and legrad explain a transformer"),
+        ("lxt:attnlrp", "AttnLRP is not available here; for transformers, use chefer or legrad"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(name: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""As much of Hugging Face's server as a static Space needs, on this machine."""
+"""As much of Hugging Face's server as a static Space or a set of images needs, on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ TOKEN = "hf_testing"
 
 
 class Hub(ThreadingHTTPServer):
-    """A server that keeps Spaces: their files by name, and each commit's operations."""
+    """A server that keeps Spaces and data sets: their files, and what each commit did."""
 
     daemon_threads = True
 
@@ -98,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def of_space(self, name: str, files: dict[str, bytes], asked: str, body: bytes) -> Any:
         entries = [
-            {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
+            {"type": "file", "path": path, "size": len(content), "oid": sha1(content).hexdigest()}
             for path, content in files.items()
         ]
         if asked == "tree":
