@@ -189,14 +189,20 @@ def pack(contents: Any) -> tuple[Any, Tensor]:
     Returns:
         The value with tensors of the same shapes and types that hold nothing, and the buffer.
     """
+    held: dict[str, Tensor] = {}
+
+    def lay(path: str, tensor: Tensor) -> Tensor:
+        held[path] = tensor
+        return torch.empty_like(tensor, device="meta")
+
+    outline = rebuild(contents, lay)
     parts = []
-    for tensor in _widest_first(contents).values():
+    for tensor in _widest_first(held).values():
         flat = tensor.reshape(-1)
         # One value keeps the stride of what it was cut out of, and still counts as contiguous.
         if flat.stride(0) != 1:
             flat = flat.clone(memory_format=torch.contiguous_format)
         parts.append(flat.view(torch.uint8))
-    outline = rebuild(contents, lambda _path, tensor: torch.empty_like(tensor, device="meta"))
     return outline, torch.cat(parts)
 
 
@@ -204,16 +210,16 @@ def unpack(outline: Any, buffer: NDArray[np.uint8]) -> Any:
     """Return a packed value with an array, a view of the buffer, in the place of every tensor."""
     arrays: dict[str, NDArray[Any]] = {}
     offset = 0
-    for path, tensor in _widest_first(outline).items():
+    for path, tensor in _widest_first(tensors(outline)).items():
         flat = np.frombuffer(buffer, _READ_AS[tensor.dtype], tensor.numel(), offset)
         arrays[path] = flat.reshape(tensor.shape)
         offset += flat.nbytes
     return rebuild(outline, lambda path, _tensor: arrays[path])
 
 
-def _widest_first(contents: Any) -> dict[str, Tensor]:
-    """Return the tensors by path, the widest types first, so that every array is aligned."""
-    return dict(sorted(tensors(contents).items(), key=lambda item: -item[1].element_size()))
+def _widest_first(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put tensors in order, the widest types first, so that every array is aligned."""
+    return dict(sorted(held.items(), key=lambda item: -item[1].element_size()))
 
 
 def stored_pixels(methods: Sequence[Method], pixels: Mapping[str, Tensor]) -> list[LayerMaps]:
