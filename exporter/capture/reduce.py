@@ -108,7 +108,13 @@ def magnitudes(values: Tensor, reduction: Callable[[Tensor, int], Tensor]) -> Te
         (N, C) of the same type.
     """
     flat, axis, step = _flattened(values)
-    return torch.cat([reduction(part.abs(), axis) for part in torch.split(flat, step)])
+    buffer = flat.new_empty(min(step, len(flat)), *flat.shape[1:])
+    return torch.cat(
+        [
+            reduction(torch.abs(part, out=buffer[: len(part)]), axis)
+            for part in torch.split(flat, step)
+        ]
+    )
 
 
 def unless_narrow(values: Tensor) -> Tensor:
