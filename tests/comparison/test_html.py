@@ -36,9 +36,11 @@ CUT_OPTIONS = """["flip", "sort", "order"].flatMap((id) => {
     const menu = document.getElementById(id), style = getComputedStyle(menu);
     const pen = document.createElement("canvas").getContext("2d");
     pen.font = style.font;
-    const room = menu.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-    return [...menu.options].map((option) => option.text)
-        .filter((text) => pen.measureText(text).width > room);
+    return [...menu.options].filter((option) => {
+        option.selected = true;  // a menu is as wide as what is chosen in it
+        const sides = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+        return pen.measureText(option.text).width > menu.clientWidth - sides;
+    }).map((option) => option.text);
 })"""
 
 
