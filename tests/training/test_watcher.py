@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from exporter import Watcher
 from exporter.cli import main
 from exporter.errors import ExporterError
 from exporter.store import check
+from exporter.store.lock import RunLock
 from exporter.training import Budget
 from exporter.training.watcher import TrainingWarning
 from exporter.writers.tensorboard.serving import _log
@@ -283,6 +287,43 @@ def test_a_killed_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     assert list(run.epochs) == [0, 1]
     with pytest.raises(ExporterError, match="was watched on other images"):
         Watcher(data(), out=out, **SETTINGS | {"seed": 1})
+
+
+@pytest.mark.parametrize(("moment", "marked"), [("export", []), ("Watcher._note", [(1, "failed")])])
+def test_an_epoch_that_a_kill_has_cut_is_marked_and_leaves_nothing(
+    tmp_path: Path, moment: str, marked: list[tuple[int, str]]
+) -> None:
+    """Killed before the first epoch is explained, and after the second one is, but not noted."""
+    out, settings = tmp_path / "run", SETTINGS | {"limit": 2}
+    watcher = Watcher(data(), out=out, **settings)
+    if marked:
+        watcher.step(Net(), 0)
+    child = os.fork()
+    if child == 0:
+        kill = mock.Mock(side_effect=lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        with mock.patch(f"exporter.training.watcher.{moment}", kill):
+            watcher.step(Net(), len(marked))
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (out / ".training.json.0.tmp").write_text("{")
+    again = Watcher(data(), out=out, **settings)
+    assert not list(out.rglob("*.tmp"))
+    run = again.step(Net(), 2)
+    assert run is not None
+    assert list(run.epochs) == ([0, 2] if marked else [2])
+    told = json.loads((out / "training.json").read_text())["epochs"]
+    assert [(e["epoch"], e["state"]) for e in told if e["state"] != "explained"] == marked
+    assert main(["check", str(out)]) == 0
+
+
+def test_two_trainings_do_not_explain_into_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    Watcher(data(), out=out, **SETTINGS)
+    (out / "epochs/00000").mkdir(parents=True)
+    held = RunLock(out / "epochs/00000")
+    with pytest.raises(ExporterError, match=r"another process is writing the run .*00000"):
+        Watcher(data(), out=out, **SETTINGS)
+    held.release()
 
 
 class Bright(nn.Module):
