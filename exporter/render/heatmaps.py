@@ -9,6 +9,8 @@ A page in JavaScript that does the same float arithmetic shows the same colours.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -173,16 +175,16 @@ def overlay_map(
     Raises:
         ConfigError: if there is no such colour map.
     """
-    size = (view.shape[1], view.shape[0])
-    layers = _colours_and_opacity(
-        stored, size, rectify=rectify, colormap=colormap, uniform=uniform, threshold=threshold
-    )
-    if layers is None:
-        return hatch(size)
-    heat, level = layers
+    levels = _shown(stored, (view.shape[1], view.shape[0]), rectify=rectify, colormap=colormap)
+    if levels is None:
+        return hatch((view.shape[1], view.shape[0]))
     if opacity is None:
         opacity = 0.5 if uniform else OPACITY
-    return overlay(view, heat, level * np.float32(opacity / 255))
+    centred = colormap == "diverging" and not rectify
+    kept, added = _mixture(colormap, opacity, threshold, centred=centred, uniform=uniform)
+    below = np.repeat(view, 3, axis=2) if view.shape[2] == 1 else view
+    dimmed = cv2.multiply(below, cv2.applyColorMap(levels, kept), scale=1 / 255)
+    return np.asarray(cv2.add(dimmed, cv2.applyColorMap(levels, added)), dtype=np.uint8)
 
 
 def fading_map(
@@ -210,30 +212,42 @@ def fading_map(
     Raises:
         ConfigError: if there is no such colour map.
     """
-    layers = _colours_and_opacity(
-        stored, size, rectify=rectify, colormap=colormap, uniform=uniform, threshold=threshold
-    )
-    return None if layers is None else np.dstack(layers)
-
-
-def _colours_and_opacity(
-    stored: StoredMap,
-    size: tuple[int, int],
-    *,
-    rectify: bool,
-    colormap: str,
-    uniform: bool,
-    threshold: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Return a map's colours (H, W, 3) and opacity (H, W); None where a value is not finite."""
-    levels = _levels(painted(stored), size, rectify=rectify, colormap=colormap)
-    if levels is None or "nan" in stored.flags:
+    levels = _shown(stored, size, rectify=rectify, colormap=colormap)
+    if levels is None:
         return None
     centred = colormap == "diverging" and not rectify
-    opacity = np.abs(2 * levels.astype(np.int16) - 255).astype(np.uint8) if centred else levels
-    hidden = opacity < 255 * threshold if threshold > 0 else None
-    if uniform:
-        opacity = np.full_like(opacity, 255)
-    if hidden is not None:
-        opacity = np.where(hidden, np.uint8(0), opacity)
-    return _coloured(levels, colormap), opacity
+    opacity = _opacity(threshold, centred=centred, uniform=uniform)
+    return np.dstack((_coloured(levels, colormap), opacity[levels]))
+
+
+def _shown(
+    stored: StoredMap, size: tuple[int, int], *, rectify: bool, colormap: str
+) -> NDArray[np.uint8] | None:
+    if "nan" in stored.flags:
+        return None
+    return _levels(painted(stored), size, rectify=rectify, colormap=colormap)
+
+
+@lru_cache(64)
+def _opacity(threshold: float, *, centred: bool, uniform: bool) -> NDArray[np.uint8]:
+    """Return the opacity of each of the 256 levels."""
+    levels = np.arange(256)
+    high = np.abs(2 * levels - 255) if centred else levels
+    shown = np.full(256, 255) if uniform else high
+    return np.where((threshold > 0) & (high < 255 * threshold), 0, shown).astype(np.uint8)
+
+
+@lru_cache(64)
+def _mixture(
+    colormap: str, opacity: float, threshold: float, *, centred: bool, uniform: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return what each level leaves of a picture, of 255, and what it adds: (256, 1, 3) each.
+
+    A pixel's opacity depends on its level alone, so an overlay is two tables, a product and a sum:
+    within 1.5 of the mixture, in half the time of mixing by a picture of opacities.
+    """
+    share = _opacity(threshold, centred=centred, uniform=uniform)[:, None] * (opacity / 255)
+    kept = np.repeat(255 * (1 - share), 3, axis=1)
+    added = get_colormap(colormap) * share
+    whole, part = (np.rint(table)[:, None].astype(np.uint8) for table in (kept, added))
+    return whole, part
