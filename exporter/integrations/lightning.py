@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from exporter.training import Watcher
+from exporter.training.watcher import TrainingWarning
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -99,6 +101,11 @@ class MapsCallback(Callback):
                 own.setdefault("summary_writer", experiment)
             elif type(logger).__name__ == "WandbLogger":
                 own.setdefault("wandb_run", experiment)
+        given = self._settings.keys() & {"logdir", "summary_writer", "wandb_run"}
+        if trainer.loggers and trainer.is_global_zero and not own and not given:
+            kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers)
+            said = "takes no maps; they go into a TensorBoard log of their own, beside the epochs"
+            warnings.warn(f"the trainer's {kinds} {said}", TrainingWarning, stacklevel=2)
         if "logdir" in self._settings:
             own.pop("summary_writer", None)
         return {name: log for name, log in own.items() if name not in self._settings}
