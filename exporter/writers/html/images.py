@@ -64,6 +64,7 @@ def batches(report: Report, rows: Iterable[Row], total: int, index: SetIndex) ->
         index.most = {key: max(side, index.most.get(key, 0)) for key, side in most.items()}
         script = pack_shard(number, batch, methods, layers, kept, most=most)
         yield Batch(batch, script, f"data/{number:05d}.js", _list_file(number), page)
+        del batch, page, script  # they need not be there while the next are read
 
 
 def as_pictured(row: Row, pictured: Collection[str] | None) -> Row:
@@ -120,6 +121,7 @@ def write_images(report: Report, drawn: Collection[str]) -> Iterator[tuple[str, 
                 report.figures[row.id] = _figure(report, row, line)
         report.write(batch.script_file, batch.script)
         yield batch.list_file, batch.page
+        del batch, row, line
 
 
 def set_script(
