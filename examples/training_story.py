@@ -5,7 +5,8 @@
 
 A small CNN learns scikit-learn's digits. A ``Watcher`` explains the same test images at five epochs
 and compares them in the end (``OUT/training_story/run/comparison/html/index.html``); the picture
-shows the images whose maps moved most. It takes about a minute.
+shows the images whose maps moved most. The training's own W&B run (offline) gets curves and tables.
+It takes about a minute.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import wandb
 from pictures import Picture, arguments, lay_out, save
 from sklearn.datasets import load_digits
 from torch import nn
@@ -69,17 +71,22 @@ def main(out: Path, *, small: bool = False) -> Path:
     for number, (image, label) in enumerate(zip(images[:test], labels, strict=False)):
         (place / "test" / str(label)).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(place / "test" / str(label) / f"{number:03d}.png"), image)
-    with exporter.Watcher(
-        place / "test",
-        out=place / "run",
-        limit=test,
-        classes=list("0123456789"),
-        preprocessing={"size": SIDE, "resize": SIDE, "mean": (0.5,), "std": (0.5,)},
-        maps=["gradcam", "layercam", "hirescam"],
-        layers=["1", "4", "7"],
-        kernels=["0", "3"],
-        budget=None,
-    ) as watcher:
+    own = wandb.init(project="digits", dir=place, mode="offline", settings={"silent": True})
+    with (
+        own,
+        exporter.Watcher(
+            place / "test",
+            out=place / "run",
+            wandb_run=own,
+            limit=test,
+            classes=list("0123456789"),
+            preprocessing={"size": SIDE, "resize": SIDE, "mean": (0.5,), "std": (0.5,)},
+            maps=["gradcam", "layercam", "hirescam"],
+            layers=["1", "4", "7"],
+            kernels=["0", "3"],
+            budget=None,
+        ) as watcher,
+    ):
         train(np.stack(images[test:]), labels[test:], epochs, watcher)
     runs = exporter.open_run(place / "run").epochs
     comparison = exporter.open_comparison(place / "run" / "comparison")

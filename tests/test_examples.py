@@ -20,6 +20,7 @@ from torch import nn
 import exporter
 from exporter.layers import collect_kernels, find_classifier, run_trial
 from exporter.render import decode_image
+from tests.writers.wandb.test_writer import history
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples"
@@ -56,6 +57,13 @@ def test_it_runs_on_small_inputs_and_holds_its_numbers(name: str, tmp_path: Path
     picture = decode_image(written.read_bytes())
     assert picture.shape[0] > 60
     assert picture.std() > 5
+    if name == "training_story":
+        told = history(tmp_path / name / "wandb")
+        curves = [row for row in told if "exporter/step" in row]
+        assert [row["exporter/step"] for row in curves] == [0, 12]
+        first, last = (row["exporter/set/accuracy"] for row in curves)
+        assert first < last
+        assert curves[0]["exporter/given/loss"] > curves[1]["exporter/given/loss"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

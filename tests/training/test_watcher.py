@@ -36,7 +36,7 @@ from exporter.store.lock import RunLock
 from exporter.training import Budget
 from exporter.training.watcher import TrainingWarning
 from exporter.writers.tensorboard.serving import _log
-from tests.writers.wandb.test_writer import records
+from tests.writers.wandb.test_writer import history, records
 
 SETTINGS: dict[str, Any] = {
     "maps": ["gradcam", "layercam"],
@@ -567,11 +567,7 @@ def test_a_writer_and_a_wandb_run_of_the_callers_are_added_to_and_stay_open(tmp_
     written = records(tmp_path / "wandb")
     over = {r.metric.glob_name: r.metric.step_metric for r in written if r.HasField("metric")}
     assert over["exporter/*"] == "exporter/step"
-    rows = [r.history for r in written if r.HasField("history")]
-    told = [
-        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in row.item}
-        for row in rows
-    ]
+    told = history(tmp_path / "wandb")
     watched = [row for row in told if "exporter/step" in row]
     assert [row["exporter/step"] for row in watched] == [0, 1]
     assert [row["exporter/given/loss"] for row in watched] == [0.5, 0.25]

@@ -71,6 +71,15 @@ def records(folder: Path) -> list[Any]:
     return found
 
 
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Return what was logged at each step, by name, as `records` reads it."""
+    return [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in row.history.item}
+        for row in records(folder)
+        if row.HasField("history")
+    ]
+
+
 def local(folder: Path, entry: Any) -> Path:
     """Return where the file of an artifact is, for a process that runs in the writer's folder."""
     place = Path(entry.local_path)
