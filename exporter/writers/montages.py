@@ -2,7 +2,7 @@
 
 TensorBoard and W&B show the same montage of an image, and the same overlays of its deepest stage.
 Those of the first `MOST` images stay in memory until the last writer of the run is done; a later
-montage is drawn for each writer, in 1.5 ms.
+montage is drawn for each writer, in 2.5 ms.
 """
 
 from __future__ import annotations

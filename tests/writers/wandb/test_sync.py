@@ -254,6 +254,7 @@ def test_what_a_vanishing_server_did_not_get_is_sent_by_a_second_sync(
     server.operations.clear()
     assert main(["sync", str(run)]) == 0
     arrived(server, run)
+    assert list(check(open_run(run))) == []  # and can be sent once more
 
 
 @pytest.mark.usefixtures("signed_in")
