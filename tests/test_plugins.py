@@ -80,7 +80,7 @@ class TinyImages:
         return cv2.imencode(".png", picture)[1].tobytes()
 
 
-@metric("tinydrop", "Tiny drop, −1 to 1, more is better")
+@metric("tinydrop", "Tiny drop, −1 to 1, higher is better")
 def tinydrop(ranked) -> float:
     """Return how far the probability falls when the upper half of the ranks goes to 0."""
     gone = ranked.ranks < ranked.ranks.numel() // 2

@@ -21,7 +21,7 @@ ROAD_SHARES: Final = (0.2, 0.4, 0.6, 0.8)
 _BLUR_TAPS, _BLUR_SIGMA = 11, 5.0
 
 
-@metric("deletion", "Deletion AUC, 0 to 1, less is better")
+@metric("deletion", "Deletion AUC, 0 to 1, lower is better")
 def deletion(ranked: RankedImage) -> float:
     """Return the area under the probability as the most salient pixels go.
 
@@ -31,7 +31,7 @@ def deletion(ranked: RankedImage) -> float:
     return _area(ranked, torch.zeros_like(ranked.image), ranked.image)
 
 
-@metric("insertion", "Insertion AUC, 0 to 1, more is better")
+@metric("insertion", "Insertion AUC, 0 to 1, higher is better")
 def insertion(ranked: RankedImage) -> float:
     """Return the area under the probability as they come back into the blurred image.
 
@@ -40,7 +40,7 @@ def insertion(ranked: RankedImage) -> float:
     return _area(ranked, ranked.image, blur(ranked.image))
 
 
-@metric("road", "ROAD, −0.5 to 0.5, more is better")
+@metric("road", "ROAD, −0.5 to 0.5, higher is better")
 def road(ranked: RankedImage) -> float:
     """Return half of the probability without the least relevant pixels less that without the most.
 

@@ -88,7 +88,7 @@ def _faithfulness(run: Run) -> Table:
         raise RunError(f"the run {str(run.path)!r} has no faithfulness; run it with --faithfulness")
     titles = _titles(run)
     return Table(
-        "Faithfulness: area under the deletion (less is better) and insertion curve, and ROAD.",
+        "Faithfulness: area under the deletion (lower is better) and insertion curve, and ROAD.",
         ("Method", "Layer"),
         (Numbers("Images"), Numbers("Deletion", "lower"), Numbers("Insertion", "higher"),
          Numbers("ROAD", "higher")),

@@ -84,13 +84,11 @@ class ChannelRow:
 
     layer: Annotated[str, Column("qualified name of the layer")]
     channel: Annotated[Int32, Column("channel number")]
-    images: Annotated[int, Column("images that were seen")]
-    mean: Annotated[
-        float, Column("mean over images of the spatial mean; NaN where one was not finite")
-    ]
+    images: Annotated[int, Column("images counted")]
+    mean: Annotated[float, Column("mean over images of the spatial mean; NaN if any is not finite")]
     maximum: Annotated[Float32, Column("largest activation over all images")]
     sparsity: Annotated[float, Column("mean share of exact zeros, 0 to 1")]
-    dead: Annotated[bool, Column("whether no image gave anything but zeros")]
+    dead: Annotated[bool, Column("whether it is zero for every image")]
     top: Annotated[
         tuple[str, ...],
         Column("ids of the at most 9 images with the largest maximum, largest first"),

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from exporter.records.columns import LAYER, METHOD, Column, Float32, Int32
 
-_DELETION = "area under the probability as the most salient pixels go, 0 to 1, less is better"
-_INSERTION = "area under it as they come back, 0 to 1, more is better"
-_ROAD = "remove and debias, -0.5 to 0.5, more is better"
+_DELETION = "area under the probability as the most salient pixels go, 0 to 1, lower is better"
+_INSERTION = "area under the probability as they are put back, 0 to 1, higher is better"
+_ROAD = "score of remove and debias, -0.5 to 0.5, higher is better"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,16 @@ class MethodFaithfulness:
     method: Annotated[str, METHOD]
     layer: Annotated[str, Column("the deepest explained layer")]
     images: Annotated[int, Column("images measured")]
-    deletion: Annotated[float | None, Column(f"mean: {_DELETION}")]
-    insertion: Annotated[float | None, Column(f"mean: {_INSERTION}")]
-    road: Annotated[float | None, Column(f"mean: {_ROAD}")]
+    deletion: Annotated[float | None, Column(f"mean {_DELETION}")]
+    insertion: Annotated[float | None, Column(f"mean {_INSERTION}")]
+    road: Annotated[float | None, Column(f"mean {_ROAD}")]
     others: Annotated[tuple[OtherMetric, ...], Column("metrics of plug-ins")] = ()
 
 
 _STEP = Column("how many stages of the model are randomised, from the top")
 _RANDOMISED = Column("the stage that is randomised last")
 _SPEARMAN = "rank correlation with the trained model's map, -1 to 1"
-_SSIM = "structural similarity to it, -1 to 1"
+_SSIM = "structural similarity to the trained model's map, -1 to 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +75,5 @@ class MethodSanity:
     step: Annotated[Int32, _STEP]
     randomised: Annotated[str, _RANDOMISED]
     images: Annotated[int, Column("images measured")]
-    spearman: Annotated[float | None, Column(f"mean: {_SPEARMAN}")]
-    ssim: Annotated[float | None, Column(f"mean: {_SSIM}")]
+    spearman: Annotated[float | None, Column(f"mean {_SPEARMAN}")]
+    ssim: Annotated[float | None, Column(f"mean {_SSIM}")]

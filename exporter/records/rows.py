@@ -55,7 +55,7 @@ class StoredMap:
         str,
         Column(
             "zero, constant, noise (no more than rounding), nan or negative (its ReLU leaves "
-            "nothing); empty where all is well"
+            "nothing); empty if nothing is wrong"
         ),
     ] = ""
 
@@ -77,11 +77,13 @@ GIVEN = "given"
 class Region:
     """Over the model's view: where a segmentation predicts what is explained, or the given mask."""
 
-    target: Annotated[str, Column("what is explained, as of a map; given: the given mask")]
+    target: Annotated[
+        str, Column("what is explained, written as in the maps; 'given' for the given mask")
+    ]
     height: Annotated[Int32, Column("rows", "cells")]
     width: Annotated[Int32, Column("columns", "cells")]
     values: Annotated[
-        bytes, Column("a bit per cell, row-major, the first in the highest: 1 inside", "bits")
+        bytes, Column("one bit per cell, row-major, highest bit first: 1 is inside", "bits")
     ]
 
     def array(self) -> NDArray[np.bool_]:
@@ -143,7 +145,7 @@ class Row:
     crop: Annotated[
         Box | None, Column("left, top, right, bottom of the view in the original", "pixels")
     ] = None
-    predictions: Annotated[tuple[Prediction, ...], Column("the best of them, best first")] = ()
+    predictions: Annotated[tuple[Prediction, ...], Column("the top ones, best first")] = ()
     loss: Annotated[Float32 | None, Column("cross-entropy, where the label is a class", "nat")] = (
         None
     )
@@ -161,7 +163,7 @@ class Row:
     mask: Annotated[str | None, Column("given mask, relative to the image set")] = None
     predicted_boxes: Annotated[
         tuple[Box, ...] | None,
-        Column("of a detector, the predictions' boxes: left, top, right, bottom", "pixels"),
+        Column("boxes that a detector predicts: left, top, right, bottom", "pixels"),
     ] = None
     regions: Annotated[
         tuple[Region, ...],

@@ -86,7 +86,7 @@ class SetSummary:
         images: planned images.
         read: images that were read.
         labelled: those with a prediction whose label is a class.
-        correct: of them, those predicted right.
+        correct: of these, those predicted correctly.
         accuracy: correct / labelled.
         top5_accuracy: share of the labelled with the label among five predictions; None where
             fewer are kept.
@@ -95,7 +95,7 @@ class SetSummary:
         calibration_error: ECE over ``bins``, 0 to 1.
         bins: the reliability diagram, 15 equal bins.
         predicted_classes: classes that are predicted at least once.
-        mapped_classes: of them, those whose mean maps are kept.
+        mapped_classes: of these, those whose mean maps are kept.
         confused_pairs: pairs (label, predicted) that occur.
         class_map_layer: the layer of class maps and agreement; pixel methods have their own.
         image_map: (method, layer) of the map that stands for an image.
@@ -134,7 +134,7 @@ class ClassRow:
     index: Annotated[Int32, Column("class")]
     name: Annotated[str, Column("its name, or its number")]
     support: Annotated[int, Column("images with this label, and a prediction")]
-    correct: Annotated[int, Column("of them, right")]
+    correct: Annotated[int, Column("of these, predicted correctly")]
     predicted: Annotated[int, Column("images predicted as this class, with or without a label")]
     precision: Annotated[float | None, Column("correct / labelled images predicted as it")]
     recall: Annotated[float | None, Column("correct / support")]
@@ -170,9 +170,9 @@ class MethodRow:
 
     method: Annotated[str, METHOD]
     layer: Annotated[str, LAYER]
-    images: Annotated[int, Column("images with this map, numbers in every cell")]
-    uniform: Annotated[int, Column("of them, maps of one value")]
-    measured: Annotated[int, Column("of them, those somewhere above zero")]
+    images: Annotated[int, Column("images that have this map, with a number in every cell")]
+    uniform: Annotated[int, Column("of these, maps that are the same everywhere")]
+    measured: Annotated[int, Column("of these, maps that are above zero somewhere")]
     entropy: Annotated[float | None, Column("mean over the measured, 0 one cell, 1 all equal")]
     top_share: Annotated[float | None, Column("mean share of energy in the top 20 % of cells")]
     annotated: Annotated[int, Column("images with a box or mask in the view")]

@@ -20,7 +20,7 @@ class ClassBoxes:
     Attributes:
         name: of the class.
         predicted: boxes.
-        matched: of them, those that match a given box.
+        matched: of these, those that match a given box.
         overlap: sum of the matched boxes' intersections over union.
     """
 
@@ -37,7 +37,7 @@ class BoxCounts:
     Attributes:
         classes: by class index.
         given: given boxes of images whose boxes a detector predicted.
-        matched: of them, those that a predicted box matches.
+        matched: of these, those that a predicted box matches.
         confusion: given boxes of labelled images by (label, name of the class predicted for them),
             which is None where no box matches. The label is that of all boxes of an image.
     """

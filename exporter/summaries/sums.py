@@ -29,9 +29,9 @@ class MethodSums:
 
     method: Annotated[str, METHOD]
     layer: Annotated[str, LAYER]
-    images: Annotated[int, Column("images with this map, numbers in every cell")] = 0
-    uniform: Annotated[int, Column("of them, maps of one value")] = 0
-    measured: Annotated[int, Column("of them, those somewhere above zero")] = 0
+    images: Annotated[int, Column("images that have this map, with a number in every cell")] = 0
+    uniform: Annotated[int, Column("of these, maps that are the same everywhere")] = 0
+    measured: Annotated[int, Column("of these, maps that are above zero somewhere")] = 0
     entropy: Annotated[float, Column("sum over the measured")] = 0.0
     top_share: Annotated[float, Column("sum over the measured")] = 0.0
     annotated: Annotated[int, Column("of the images, those with a box or mask in the view")] = 0
@@ -64,7 +64,7 @@ class MapSums:
     height: Annotated[Int32, ROWS]
     width: Annotated[Int32, COLUMNS]
     images: Annotated[int, Column("images with this map")] = 0
-    measured: Annotated[int, Column("of them, those somewhere above zero")] = 0
+    measured: Annotated[int, Column("of these, maps that are above zero somewhere")] = 0
     entropy: Annotated[float, Column("sum over the measured")] = 0.0
     top_share: Annotated[float, Column("sum over the measured")] = 0.0
     sums: Annotated[bytes, Column("int64 little-endian, sum of painted maps", "levels")] = b""

@@ -103,9 +103,9 @@ def method_scalars(run: Run) -> dict[str, list[Scalar]]:
     for faith in run.faithfulness():
         of = f"Mean of {faith.images} images:"
         scalars[faith.method] += [
-            ("deletion", faith.deletion, f"{of} area under deletion, less is better."),
-            ("insertion", faith.insertion, f"{of} area under insertion, more is better."),
-            ("ROAD", faith.road, f"{of} remove and debias, more is better."),
+            ("deletion", faith.deletion, f"{of} area under deletion, lower is better."),
+            ("insertion", faith.insertion, f"{of} area under insertion, higher is better."),
+            ("ROAD", faith.road, f"{of} remove and debias, higher is better."),
             *((other.name, other.value, other.about) for other in faith.others),
         ]
     steps = "with the trained model's maps as it is randomised, mean of the steps but the last"

@@ -141,7 +141,7 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make_run(tmp_path / "run")
-    flipping = "Pixel flipping, 0 to 1, less is better"
+    flipping = "Pixel flipping, 0 to 1, lower is better"
     rows = [
         MethodFaithfulness(
             "gradcam", "layer4", 19, 0.25, 0.75, None, (OtherMetric("flipping", flipping, 0.125),)
@@ -160,9 +160,9 @@ def test_each_metric_of_faithfulness_is_a_column_also_one_of_a_plugin(
     assert re.findall(r"<th scope=\"col\"[^>]*>([^<]+)</th>", section) == [
         "Method",
         "Images",
-        "Deletion AUC, 0 to 1, less is better",
-        "Insertion AUC, 0 to 1, more is better",
-        "ROAD, −0.5 to 0.5, more is better",
+        "Deletion AUC, 0 to 1, lower is better",
+        "Insertion AUC, 0 to 1, higher is better",
+        "ROAD, −0.5 to 0.5, higher is better",
         flipping,
     ]
     assert re.findall(r'data-metric="(\w+)"', section) == [
