@@ -45,8 +45,8 @@ def small() -> nn.Module:
 EVENTS = {"rank 0": 40, "rank 1": 20, "worker": 45}
 """By engine, about how many events there are until its part is computed."""
 
-REQUESTS = {"alone": (90, 20), "worker": (30, 20), "rank 0": (60, 10), "rank 1": (12, 10)}
-"""Likewise of a run in a store, and how often each is killed."""
+REQUESTS = {"alone": (90, 8), "worker": (30, 6), "rank 0": (60, 3), "rank 1": (12, 3)}
+"""Likewise of a run in a store, and how often each is killed: 20 times in all."""
 
 AWS = (*VARIABLES, "AWS_ENDPOINT_URL")
 

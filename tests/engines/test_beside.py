@@ -48,10 +48,20 @@ from torch import nn
 import tests.small
 
 class Slow(nn.Module):
+    '''Once the run in RUN is planned, its own process waits until another computes.'''
+
     def forward(self, inputs):
+        run = os.environ.get("RUN")
+        if run and os.path.exists(run + "/plan.json"):
+            if "work" in sys.argv:
+                open(run + ".taken", "w").close()
+            until = time.monotonic() + 120
+            while not os.path.exists(run + ".taken") and time.monotonic() < until:
+                time.sleep(0.02)
+            time.sleep(float(os.environ.get("SECONDS", 0)))
         if "work" not in sys.argv:
-            time.sleep(2)
-        elif os.environ.get("SAYS"):
+            return inputs
+        if os.environ.get("SAYS"):
             with open(os.environ["SAYS"], "a") as said:
                 print(os.environ["CUDA_VISIBLE_DEVICES"], file=said)
         elif os.environ.get("DIES") and not os.path.exists(os.environ["DIES"]):
@@ -173,6 +183,7 @@ def test_two_processes_make_the_run_of_one(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RUN", str(tmp_path / "two"))
     if dies:
         monkeypatch.setenv("DIES", str(tmp_path / "dead"))
     told = Told()
@@ -226,6 +237,7 @@ def test_a_run_on_two_cards_is_that_of_one(
     """Simulated: the cards are the CPU, and each process is shown its own."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SAYS", str(tmp_path / "cards"))
+    monkeypatch.setenv("RUN", str(tmp_path / "two"))
     alone = exporter.export(model, PHOTOS, out=tmp_path / "one", **SETTINGS, layers=["1.2"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(planning, "choose_device", lambda *_, **__: torch.device("cpu"))
@@ -243,7 +255,7 @@ def test_ctrl_c_ends_every_process_and_the_run_goes_on(model: str, tmp_path: Pat
     asked += ["--batch-size", "1", "--shard-size", "1", "--processes", "3", "--writer", "html"]
     running = subprocess.Popen(
         [sys.executable, "-m", "exporter", "run", *asked],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RUN": str(out), "SECONDS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )
