@@ -45,7 +45,7 @@ def small() -> nn.Module:
 EVENTS = {"rank 0": 40, "rank 1": 20, "worker": 45}
 """By engine, about how many events there are until its part is computed."""
 
-REQUESTS = {"alone": (90, 8), "worker": (30, 6), "rank 0": (60, 3), "rank 1": (12, 3)}
+REQUESTS = {"alone": (90, 5), "worker": (30, 5), "rank 0": (60, 5), "rank 1": (12, 5)}
 """Likewise of a run in a store, and how often each is killed: 20 times in all."""
 
 AWS = (*VARIABLES, "AWS_ENDPOINT_URL")

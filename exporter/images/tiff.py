@@ -26,6 +26,8 @@ from exporter.records import Preprocessing
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE = 0
+_TILE = 2048**2
+"""Pixels that a tile of a smaller picture may have: it is unpacked whole."""
 _NUMBERS = {1: "", 2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
 
 
@@ -140,3 +142,5 @@ def _refuse_cut(page: Any, length: int) -> None:
     ends = [*map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))]
     if max(ends, default=0) > length or len(ends) < int(np.prod(page.chunked)):
         raise OSError("some of its strips or tiles are not there")
+    if page.is_tiled and int(np.prod(page.chunks)) > max(page.size, page.samplesperpixel * _TILE):
+        raise OSError("its tiles are larger than the picture")

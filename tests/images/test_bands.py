@@ -244,6 +244,15 @@ def test_a_strip_that_unpacks_to_more_than_it_claims_is_damaged() -> None:
         decode_bands(bytes(content) + bomb, steps(13))
 
 
+@pytest.mark.parametrize("tag", [322, 323])
+def test_a_tile_that_claims_to_be_huge_is_damage_and_no_lack_of_memory(tag: int) -> None:
+    content = bytearray(LAID_OUT["Deflate in tiles"])
+    entry = content.index(tag.to_bytes(2, "little"), 8)
+    content[entry + 8 : entry + 12] = (1 << 26).to_bytes(4, "little")
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        decode_bands(bytes(content), steps(13))
+
+
 @pytest.mark.parametrize("how", LAID_OUT)
 @given(changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
 @settings(max_examples=40)
