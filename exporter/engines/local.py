@@ -63,8 +63,8 @@ def run(job: Job, missing: Iterable[int], store: Store, watch: Watch) -> None:
             _listed(job, missing, storing, watch)
         else:
             _one_after_the_other(job, missing, storing)
-    if storing.cut:
-        watch.memory_short(-storing.cut[1])
+    if storing.fits:
+        watch.memory_short(storing.fits[max(storing.fits)])
     if job.explainer(job.module).compiling_given_up:
         watch.say("memory ran out, so from some batch on the model ran without being compiled")
 
@@ -121,12 +121,12 @@ class _Storing:
     """Store shards on threads beside the model; the first failure stops the run.
 
     Attributes:
-        cut: where memory was short, the size of the largest batch that was cut, and minus the
-            images that went through the model together.
+        fits: for each size of batch that was cut because memory was short, the fewest images that
+            then went through the model together.
     """
 
     def __init__(self, store: Store, watch: Watch, threads: int = 1) -> None:
-        self.cut: tuple[int, int] | None = None
+        self.fits: dict[int, int] = {}
         self._store = store
         self._watch = watch
         self._failed = False
@@ -149,8 +149,8 @@ class _Storing:
         """Take the next batch, in order; a shard whose last batch this is gets stored."""
         self._parts.append(computed)
         if computed.fit:
-            cut = len(batch.entries), -computed.fit
-            self.cut = max(cut, self.cut or cut)
+            size = len(batch.entries)
+            self.fits[size] = min(computed.fit, self.fits.get(size, size))
         self._watch.advance(len(batch.entries))
         if batch.last:
             self._pending.append(self._pool.submit(self._write, batch.shard, self._parts))

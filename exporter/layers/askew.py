@@ -50,6 +50,8 @@ def lies_askew(plane: Tensor, images: Tensor) -> bool:
         plane: (N, C, H, W), with its graph, which is kept.
         images: (N, C, H, W), the leaf that the graph begins at.
     """
+    if plane.is_meta:  # shapes alone
+        return False
     rows, columns = plane.shape[2] // 2, plane.shape[3] // 2
     quarter = plane[:, :, :rows, -columns:]
     if 4 * int((quarter != 0).any(0).any(0).sum()) < 3 * rows * columns:
@@ -60,10 +62,10 @@ def lies_askew(plane: Tensor, images: Tensor) -> bool:
         mixture = torch.cos(frequency * count).view(quarter.shape).to(plane.dtype)
         score = (quarter * mixture).sum()
         try:
-            (gradient,) = torch.autograd.grad(score, images, retain_graph=True, allow_unused=True)
+            (gradient,) = torch.autograd.grad(
+                score, images, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
         except FAILURES:  # what the whole backward says too
-            return False
-        if gradient is None or gradient.is_meta:
             return False
         energy += gradient.cpu().double().square().sum((0, 1))
     if not 0 < float(energy.sum()) < torch.inf:

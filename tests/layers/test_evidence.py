@@ -581,6 +581,14 @@ def test_a_convolution_without_a_padding_sees_the_image_as_it_lies(
         assert lies_askew(convolution(image.mT.flip(-1)), image), seed
 
 
+def test_a_trial_on_shapes_alone_says_nothing_of_how_planes_lie() -> None:
+    with torch.device("meta"):
+        net, image = strided((2, 2), (2, 2), inputs=3), torch.empty(1, 3, 64, 64)
+    trial = run_trial(net, image)
+    assert {name: plane.layout.kind for name, plane in trial.planes.items()}["1"] == "nchw"
+    assert not lies_askew(net[1](net[0](image.requires_grad_())), image)
+
+
 class TurnedLater(nn.Module):
     """Planes that a model turns between two layers, and perhaps turns back."""
 
